@@ -1,0 +1,1 @@
+//! Action receipts in a hash chain.

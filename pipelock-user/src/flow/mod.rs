@@ -1,0 +1,14 @@
+//! The vocabulary every other room speaks: what a flow is, who opened it, what was decided and why.
+//!
+//! Used by all rooms above; uses only `pipelock_common`. It promises that a verdict always carries a [`Reason`] with a
+//! stable code, and that nothing in here can be turned into "allow" by default.
+
+mod host;
+mod ident;
+mod reason;
+mod verdict;
+
+pub use host::{Host, HostError};
+pub use ident::{Flow, FlowId, Origin, PolicyId, Target};
+pub use reason::Reason;
+pub use verdict::{Action, Verdict};

@@ -1,0 +1,128 @@
+//! The stable codes for why something was allowed or denied.
+//!
+//! The same word stands in the log, the metric label, the receipt, the 403 body and the verifier's report. Codes are
+//! never renamed or reused; new ones are added at the end of their group.
+
+use pipelock_common::KernelReason;
+
+macro_rules! reasons {
+    ($($(#[$meta:meta])* $variant:ident = $code:literal, $hint:literal;)*) => {
+        /// Why a flow, request or query was allowed or denied.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$meta])* #[doc = concat!("`", $code, "`: ", $hint)] $variant,)* }
+
+        impl Reason {
+            /// Every reason, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable code, in snake case.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// One sentence for the person or agent who meets it: what happened, or what to do.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$variant => $hint,)* }
+            }
+
+            /// The reason with this code, if there is one.
+            #[must_use]
+            pub fn from_code(code: &str) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    PolicyAllow = "policy_allow", "A rule of the policy allows this.";
+    LoopbackOwn = "loopback_own", "The agent talks to a service that it started itself.";
+    LoopbackAllowed = "loopback_allowed", "The policy opens this loopback port.";
+    DnsAnswered = "dns_answered", "The policy allows this name; it was answered from the resolver.";
+    Inbound = "inbound_allowed", "The policy lets the agent accept connections.";
+
+    PortDenied = "port_denied", "No rule of the policy uses this port. Add the port to a rule, or use 80 or 443.";
+    SocketDenied = "socket_denied", "Only TCP and UDP over IPv4 and IPv6 are open to the agent; raw, ICMP, MPTCP, SCTP and UDP-Lite are not.";
+    UdpDenied = "udp_denied", "UDP leaves only as DNS to the built-in resolver. HTTP/3 clients fall back to TCP.";
+    LoopbackDenied = "loopback_denied", "This loopback port belongs to the host, not to the agent. Name it under loopback.allow to open it.";
+    ListenDenied = "listen_denied", "The agent may listen on loopback only. Set listen: any to let it accept connections.";
+    InboundDenied = "inbound_denied", "A packet from outside for a listener of the agent was dropped. Set listen: any to accept connections.";
+    PacketDenied = "packet_denied", "A packet that no flow accounts for was dropped by the backstop.";
+    NetnsUnknown = "netns_unknown", "The socket is in a network namespace that pipelock does not serve.";
+    ProxyDown = "proxy_down", "The proxy is not running, so nothing may leave. Start pipelock attach again.";
+    TableFull = "table_full", "A kernel table is full; the flow was denied rather than left unrecorded.";
+    AddressDenied = "address_denied", "Multicast, broadcast and other special addresses are never reached.";
+
+    NoOrigin = "no_origin", "The connection does not come from a flow that the kernel recorded.";
+    HostDenied = "host_denied", "No rule of the policy names this destination. Add it under egress.";
+    MethodDenied = "method_denied", "The rule for this destination does not list this method.";
+    PathDenied = "path_denied", "The rule for this destination does not list this path.";
+    NameMismatch = "name_mismatch", "The names in the request, the connection and DNS disagree.";
+    NameMissing = "name_missing", "The connection carries no name that a rule could be found by.";
+    InspectionUnavailable = "inspection_unavailable", "The rule wants this TLS traffic read (scan, methods or paths), and interception is not available; it is not let through unread.";
+    ProtocolUnknown = "protocol_unknown", "The bytes are neither HTTP nor TLS. Set protocol: tcp on the rule to pass them unread.";
+    DetectTimeout = "detect_timeout", "The client did not say enough in time to tell its protocol.";
+    RequestMalformed = "request_malformed", "The request cannot be read unambiguously.";
+    UpgradeDenied = "upgrade_denied", "Protocol upgrades are not passed on this route.";
+    EchDenied = "ech_denied", "Encrypted ClientHello hides the name that the policy decides by.";
+    SsrfDenied = "ssrf_denied", "The name leads to a private, loopback, link-local or metadata address. Name the network under ssrf.allow to reach it.";
+    ResolveFailed = "resolve_failed", "The name could not be resolved.";
+    DialFailed = "dial_failed", "The destination could not be reached.";
+    UpstreamFailed = "upstream_failed", "The destination broke off or answered with something that is not HTTP.";
+    DnsDenied = "dns_denied", "No rule of the policy names this host, so it is not resolved.";
+    DnsMalformed = "dns_malformed", "The DNS message cannot be read.";
+    DnsExhausted = "dns_exhausted", "Too many different names were asked for.";
+    BudgetExceeded = "budget_exceeded", "The byte or time budget of the rule is used up.";
+    LimitExceeded = "limit_exceeded", "Too many connections, or headers over the limits.";
+    RecorderUnavailable = "recorder_unavailable", "Evidence could not be written, so nothing may leave.";
+    ClientAborted = "client_aborted", "The client hung up before a decision was due.";
+    ProxyLost = "proxy_lost", "The proxy that handled this flow ended before it could report.";
+    Internal = "internal_error", "A defect in pipelock; the flow was denied.";
+}
+
+impl From<KernelReason> for Reason {
+    fn from(reason: KernelReason) -> Self {
+        match reason {
+            KernelReason::Redirect => Self::PolicyAllow,
+            KernelReason::RedirectDns => Self::DnsAnswered,
+            KernelReason::LoopbackOwn => Self::LoopbackOwn,
+            KernelReason::LoopbackAllowed => Self::LoopbackAllowed,
+            KernelReason::InboundAllowed => Self::Inbound,
+            KernelReason::PortDenied => Self::PortDenied,
+            KernelReason::SocketDenied => Self::SocketDenied,
+            KernelReason::UdpDenied => Self::UdpDenied,
+            KernelReason::LoopbackDenied => Self::LoopbackDenied,
+            KernelReason::ListenDenied => Self::ListenDenied,
+            KernelReason::InboundDenied => Self::InboundDenied,
+            KernelReason::PacketDenied => Self::PacketDenied,
+            KernelReason::NetnsUnknown => Self::NetnsUnknown,
+            KernelReason::ProxyDown => Self::ProxyDown,
+            KernelReason::TableFull => Self::TableFull,
+            KernelReason::AddressDenied => Self::AddressDenied,
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_unique_and_found_again() {
+        let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_code(reason.code()), Some(*reason));
+            assert!(reason.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What was decided: an action and the reason for it.
+
+use crate::flow::Reason;
+
+/// What happens to the flow, request or query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// It goes on as it is.
+    Allow,
+    /// It goes nowhere.
+    Block,
+}
+
+/// A decision with its reason. There is no default: code that has no verdict has no permission either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Verdict {
+    /// What happens.
+    pub action: Action,
+    /// The stable reason.
+    pub reason: Reason,
+    /// The rule that decided, as the policy spells it (`egress[0] api.github.com`); none when no rule matched.
+    pub rule: Option<String>,
+    /// What exactly happened, for a person; holds no secret and no bytes chosen by a peer beyond host, method and path.
+    pub detail: String,
+}
+
+impl Verdict {
+    /// Allowed, by this rule.
+    pub fn allow(reason: Reason, rule: Option<String>) -> Self {
+        Self { action: Action::Allow, reason, rule, detail: String::new() }
+    }
+
+    /// Blocked, for this reason.
+    pub fn block(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { action: Action::Block, reason, rule: None, detail: detail.into() }
+    }
+
+    /// The same verdict, naming the rule that decided.
+    pub fn by(mut self, rule: Option<String>) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// True when nothing may leave.
+    #[must_use]
+    pub fn is_block(&self) -> bool {
+        self.action == Action::Block
+    }
+
+    /// The receipt's word for the action.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self.action {
+            Action::Allow => "allow",
+            Action::Block => "block",
+        }
+    }
+}

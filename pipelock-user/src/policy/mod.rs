@@ -1,0 +1,1 @@
+//! The egress policy: text to typed rules to decisions.

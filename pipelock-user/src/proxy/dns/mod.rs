@@ -1,0 +1,1 @@
+//! The resolver the agent must use.

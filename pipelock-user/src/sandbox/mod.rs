@@ -1,0 +1,1 @@
+//! Where the agent runs: its cgroup, its user, its descriptors.
