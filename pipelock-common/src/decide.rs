@@ -1,0 +1,237 @@
+//! The decision the kernel takes for every connect and send, as one pure function.
+//!
+//! The programs supply [`Facts`] by helper calls, tests supply them from a table; the function itself is compiled from
+//! this one source for both, so what the property tests show is what the kernel does.
+
+use crate::{Addr, Class, KernelReason};
+
+/// IPPROTO_TCP
+const TCP: u32 = 6;
+/// IPPROTO_UDP
+const UDP: u32 = 17;
+/// SOCK_STREAM
+const STREAM: u32 = 1;
+/// SOCK_DGRAM
+const DGRAM: u32 = 2;
+/// The port that DNS uses over UDP and TCP (RFC 1035 §4.2).
+pub(crate) const DNS_PORT: u16 = 53;
+
+/// A connect or send, as the agent asked for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// Where to.
+    pub dst: Addr,
+    /// The port, host order.
+    pub port: u16,
+    /// IPPROTO_* of the socket.
+    pub protocol: u32,
+    /// SOCK_* of the socket.
+    pub sock_type: u32,
+    /// True for connect, false for a send on an unconnected socket.
+    pub is_connect: bool,
+}
+
+/// What the decision may ask about the machine. Each answer costs a lookup, so it is asked only when it matters.
+pub trait Facts {
+    /// The address belongs to this host, in the socket's network namespace.
+    fn is_own_address(&self, addr: Addr) -> bool;
+    /// The socket that would receive there was created inside the cgroup.
+    fn is_own_listener(&self, addr: Addr, port: u16, protocol: u32) -> bool;
+    /// The policy opens this loopback port.
+    fn is_loopback_port_open(&self, port: u16) -> bool;
+    /// Some rule of the policy uses this port.
+    fn is_port_used(&self, port: u16) -> bool;
+    /// The proxy has listeners in the socket's network namespace.
+    fn is_netns_served(&self) -> bool;
+    /// The proxy's own socket listens where the redirect would lead.
+    fn is_proxy_alive(&self, dns: bool, protocol: u32) -> bool;
+}
+
+/// What happens to a connect or send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The destination becomes the transparent listener.
+    Proxy,
+    /// The destination becomes our resolver.
+    Dns,
+    /// It goes where it was going: a service of the agent's own, or a loopback port that the policy opens.
+    Local(KernelReason),
+    /// A UDP connect that reaches nobody: nothing is sent by it, and the backstop drops what is sent later.
+    /// Resolvers connect UDP sockets to every address just to learn the source address they would get.
+    Probe,
+    /// Refused.
+    Deny(KernelReason),
+}
+
+/// Decides one connect or send.
+#[inline(always)]
+pub fn decide(query: &Query, facts: &impl Facts) -> Route {
+    let is_tcp = query.protocol == TCP && query.sock_type == STREAM;
+    let is_udp = query.protocol == UDP && query.sock_type == DGRAM;
+    if !is_tcp && !is_udp {
+        return Route::Deny(KernelReason::SocketDenied);
+    }
+    if query.port == DNS_PORT {
+        return redirect(true, query.protocol, facts);
+    }
+    let dst = query.dst.normalized();
+    let class = dst.class();
+    if matches!(class, Class::Special) {
+        return Route::Deny(KernelReason::AddressDenied);
+    }
+    if matches!(class, Class::Loopback) || facts.is_own_address(dst) {
+        return if facts.is_own_listener(dst, query.port, query.protocol) {
+            Route::Local(KernelReason::LoopbackOwn)
+        } else if facts.is_loopback_port_open(query.port) {
+            Route::Local(KernelReason::LoopbackAllowed)
+        } else if is_udp && query.is_connect {
+            Route::Probe
+        } else {
+            Route::Deny(KernelReason::LoopbackDenied)
+        };
+    }
+    if is_udp {
+        return if query.is_connect { Route::Probe } else { Route::Deny(KernelReason::UdpDenied) };
+    }
+    if query.port == 0 {
+        return Route::Deny(KernelReason::AddressDenied);
+    }
+    if !facts.is_port_used(query.port) {
+        return Route::Deny(KernelReason::PortDenied);
+    }
+    redirect(false, query.protocol, facts)
+}
+
+#[inline(always)]
+fn redirect(dns: bool, protocol: u32, facts: &impl Facts) -> Route {
+    if !facts.is_netns_served() {
+        Route::Deny(KernelReason::NetnsUnknown)
+    } else if !facts.is_proxy_alive(dns, protocol) {
+        Route::Deny(KernelReason::ProxyDown)
+    } else if dns {
+        Route::Dns
+    } else {
+        Route::Proxy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, Debug)]
+    struct Table {
+        own_address: bool,
+        own_listener: bool,
+        loopback_open: bool,
+        port_used: bool,
+        netns: bool,
+        alive: bool,
+    }
+
+    impl Facts for Table {
+        fn is_own_address(&self, _: Addr) -> bool {
+            self.own_address
+        }
+        fn is_own_listener(&self, _: Addr, _: u16, _: u32) -> bool {
+            self.own_listener
+        }
+        fn is_loopback_port_open(&self, _: u16) -> bool {
+            self.loopback_open
+        }
+        fn is_port_used(&self, _: u16) -> bool {
+            self.port_used
+        }
+        fn is_netns_served(&self) -> bool {
+            self.netns
+        }
+        fn is_proxy_alive(&self, _: bool, _: u32) -> bool {
+            self.alive
+        }
+    }
+
+    fn tables() -> impl Strategy<Value = Table> {
+        any::<[bool; 6]>().prop_map(|[own_address, own_listener, loopback_open, port_used, netns, alive]| Table {
+            own_address,
+            own_listener,
+            loopback_open,
+            port_used,
+            netns,
+            alive,
+        })
+    }
+
+    fn queries() -> impl Strategy<Value = Query> {
+        let ports = prop_oneof![Just(0u16), Just(53), Just(80), Just(443), any::<u16>()];
+        let kinds = prop_oneof![Just((TCP, STREAM)), Just((UDP, DGRAM)), (0u32..300, 0u32..12)];
+        let octets = prop_oneof![
+            any::<[u32; 4]>().prop_map(Addr),
+            any::<u32>().prop_map(Addr::from_be4),
+            any::<[u8; 3]>().prop_map(|[b, c, d]| Addr::from_be4(u32::from_ne_bytes([127, b, c, d]))),
+            Just(Addr::LOOPBACK_V6),
+            Just(Addr::NONE),
+        ];
+        (octets, ports, kinds, any::<bool>()).prop_map(|(dst, port, (protocol, sock_type), is_connect)| Query {
+            dst,
+            port,
+            protocol,
+            sock_type,
+            is_connect,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_goes_out_directly(query in queries(), table in tables()) {
+            // The only routes that keep the agent's destination stay on this host and are the agent's own or opened.
+            if let Route::Local(reason) = decide(&query, &table) {
+                prop_assert!(query.dst.class() == Class::Loopback || table.own_address);
+                let accounted = if reason == KernelReason::LoopbackOwn { table.own_listener } else { table.loopback_open };
+                prop_assert!(accounted);
+                prop_assert_ne!(query.port, DNS_PORT);
+            }
+        }
+
+        #[test]
+        fn a_dead_or_absent_proxy_never_gets_traffic(query in queries(), table in tables()) {
+            let route = decide(&query, &table);
+            if matches!(route, Route::Proxy | Route::Dns) {
+                prop_assert!(table.netns && table.alive);
+            }
+        }
+
+        #[test]
+        fn udp_leaves_only_as_dns(query in queries(), table in tables()) {
+            if query.protocol == UDP {
+                prop_assert_ne!(decide(&query, &table), Route::Proxy);
+            }
+            if query.protocol == UDP && query.sock_type == DGRAM && !query.is_connect {
+                prop_assert_ne!(decide(&query, &table), Route::Probe);
+            }
+        }
+
+        #[test]
+        fn other_protocols_are_refused(query in queries(), table in tables()) {
+            let known = (query.protocol, query.sock_type) == (TCP, STREAM) || (query.protocol, query.sock_type) == (UDP, DGRAM);
+            let refused = decide(&query, &table) == Route::Deny(KernelReason::SocketDenied);
+            prop_assert_eq!(refused, !known);
+        }
+
+        #[test]
+        fn every_port_53_goes_to_the_resolver_or_nowhere(query in queries(), table in tables()) {
+            let query = Query { port: DNS_PORT, ..query };
+            let route = decide(&query, &table);
+            prop_assert!(matches!(route, Route::Dns | Route::Deny(_)), "{:?}", route);
+        }
+
+        #[test]
+        fn denials_carry_a_denying_reason(query in queries(), table in tables()) {
+            match decide(&query, &table) {
+                Route::Deny(reason) => prop_assert!(reason.is_denial()),
+                Route::Local(reason) => prop_assert!(!reason.is_denial()),
+                Route::Proxy | Route::Dns | Route::Probe => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Compile-time proof that every shared type is laid out without implicit padding, and `Pod` for the user side.
+
+use crate::{Config, Event, FlowRecord, Listeners, OwnKey, PortSet, SockKey, SockState, TupleKey};
+use core::mem::{align_of, offset_of, size_of};
+
+/// Size equals the sum of the fields: no padding that the compiler put in and nobody initialises.
+macro_rules! assert_layout {
+    ($ty:ty, $size:literal, $align:literal, { $($field:ident: $field_ty:ty),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$ty>() == $size);
+            assert!(align_of::<$ty>() == $align);
+            let mut offset = 0;
+            $(
+                assert!(offset_of!($ty, $field) == offset);
+                offset += size_of::<$field_ty>();
+            )+
+            assert!(offset == $size);
+        };
+    };
+}
+
+assert_layout!(SockKey, 16, 8, { netns: u64, cookie: u64 });
+assert_layout!(TupleKey, 32, 8, { netns: u64, addr: [u32; 4], port: u16, protocol: u8, family: u8, pad: u32 });
+assert_layout!(OwnKey, 24, 8, { netns: u64, addr: [u32; 4] });
+assert_layout!(Listeners, 8, 2, { tcp4: u16, tcp6: u16, dns4: u16, dns6: u16 });
+assert_layout!(Config, 8, 4, { listen_any: u32, generation: u32 });
+assert_layout!(PortSet, 8192, 8, { words: [u64; 1024] });
+assert_layout!(Event, 8, 8, { flow_id: u64 });
+assert_layout!(FlowRecord, 144, 8, {
+    flow_id: u64, sock: SockKey, cgroup_id: u64, opened_ns: u64, closed_ns: u64, tx_bytes: u64, rx_bytes: u64,
+    dst: [u32; 4], src: [u32; 4], comm: [u8; 16], pid: u32, tgid: u32, uid: u32, gid: u32, generation: u32,
+    dst_port: u16, src_port: u16, protocol: u16, sock_type: u8, family: u8, reason: u8, state: u8, hook: u8, pad: u8,
+});
+assert_layout!(SockState, 88, 8, {
+    flow_id: u64, cgroup_id: u64, dst: [u32; 4], dropped: [u32; 4], comm: [u8; 16], pid: u32, tgid: u32, uid: u32,
+    gid: u32, flags: u32, dst_port: u16, dropped_port: u16,
+});
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Config, Event, FlowRecord, Listeners, OwnKey, PortSet, SockKey, SockState, TupleKey};
+
+    macro_rules! pod {
+        ($($ty:ty),+) => {
+            // SAFETY: `repr(C)`, integers and arrays of integers only, and no padding (asserted above), so every bit
+            // pattern is valid and every byte is initialised.
+            $(unsafe impl aya::Pod for $ty {})+
+        };
+    }
+    pod!(Config, Event, FlowRecord, Listeners, OwnKey, PortSet, SockKey, SockState, TupleKey);
+}

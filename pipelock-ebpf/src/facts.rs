@@ -1,0 +1,139 @@
+//! Answers the questions of [`pipelock_common::decide`] with helper calls.
+
+use crate::emit::UDP;
+use crate::maps::{LISTENERS, OWN_ADDRS, PORTS_OF_LOOPBACK, PORTS_OF_RULES, has_port, sock_state};
+use aya_ebpf::bindings::{
+    bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+};
+use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
+use core::ffi::c_void;
+use pipelock_common::{Addr, Facts, Listeners, OwnKey, sock_flag};
+
+/// BPF_F_CURRENT_NETNS: look in the namespace of the context's socket.
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// The facts as seen by a sock_addr program.
+pub struct KernelFacts {
+    /// The program's context.
+    pub ctx: *mut c_void,
+    /// Cookie of the socket's network namespace.
+    pub netns: u64,
+    /// The proxy listens there at all.
+    pub is_served: bool,
+    /// Where it listens; all zero when it does not.
+    pub listeners: Listeners,
+    /// The destination is IPv4, so the IPv4 listeners count.
+    pub is_v4: bool,
+}
+
+impl KernelFacts {
+    /// For this context, namespace and destination.
+    #[inline(always)]
+    pub fn new(ctx: *mut c_void, netns: u64, dst: Addr) -> Self {
+        // SAFETY: the value is copied at once.
+        let found = unsafe { LISTENERS.get(netns) }.copied();
+        // No `Option` is kept: what it leaves undefined when it is `None` the verifier would see being read.
+        let none = Listeners { tcp4: 0, tcp6: 0, dns4: 0, dns6: 0 };
+        Self { ctx, netns, is_served: found.is_some(), listeners: found.unwrap_or(none), is_v4: dst.is_v4() }
+    }
+
+    /// The port of the listener that a redirect leads to; 0 for none.
+    #[inline(always)]
+    pub fn redirect_port(&self, dns: bool) -> u16 {
+        let listeners = &self.listeners;
+        match (self.is_v4, dns) {
+            (true, false) => listeners.tcp4,
+            (false, false) => listeners.tcp6,
+            (true, true) => listeners.dns4,
+            (false, true) => listeners.dns6,
+        }
+    }
+
+    /// Whether a socket with one of these flags would receive there.
+    #[inline(always)]
+    fn is_received_by(&self, addr: Addr, port: u16, protocol: u32, flags: u32) -> bool {
+        let mut tuple = bpf_sock_tuple {
+            __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+                ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                    saddr: [0; 4],
+                    daddr: addr.0,
+                    sport: 0,
+                    dport: port.to_be(),
+                },
+            },
+        };
+        let mut size = 36;
+        if addr.is_v4() {
+            tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                saddr: 0,
+                daddr: addr.0[3],
+                sport: 0,
+                dport: port.to_be(),
+            };
+            size = 12;
+        }
+        let tuple = &raw mut tuple;
+        // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
+        let sk: *mut bpf_sock = unsafe {
+            if protocol == UDP {
+                if size == 12 {
+                    bpf_sk_lookup_udp(self.ctx, tuple, 12, CURRENT_NETNS, 0)
+                } else {
+                    bpf_sk_lookup_udp(self.ctx, tuple, 36, CURRENT_NETNS, 0)
+                }
+            } else if size == 12 {
+                bpf_sk_lookup_tcp(self.ctx, tuple, 12, CURRENT_NETNS, 0)
+            } else {
+                bpf_sk_lookup_tcp(self.ctx, tuple, 36, CURRENT_NETNS, 0)
+            }
+        };
+        if sk.is_null() {
+            return false;
+        }
+        // SAFETY: not null, and a full socket, as the lookup promises.
+        let found = match unsafe { sock_state(sk) } {
+            // SAFETY: storage of a socket that we hold.
+            Some(state) => unsafe { (*state).flags & flags != 0 },
+            None => false,
+        };
+        // SAFETY: acquired above, released once.
+        unsafe { bpf_sk_release(sk.cast()) };
+        found
+    }
+}
+
+impl Facts for KernelFacts {
+    #[inline(always)]
+    fn is_own_address(&self, addr: Addr) -> bool {
+        // SAFETY: only presence is asked for.
+        unsafe { OWN_ADDRS.get(OwnKey { netns: self.netns, addr }) }.is_some()
+    }
+
+    #[inline(always)]
+    fn is_own_listener(&self, addr: Addr, port: u16, protocol: u32) -> bool {
+        self.is_received_by(addr, port, protocol, sock_flag::AGENT)
+    }
+
+    #[inline(always)]
+    fn is_loopback_port_open(&self, port: u16) -> bool {
+        has_port(PORTS_OF_LOOPBACK, port)
+    }
+
+    #[inline(always)]
+    fn is_port_used(&self, port: u16) -> bool {
+        has_port(PORTS_OF_RULES, port)
+    }
+
+    #[inline(always)]
+    fn is_netns_served(&self) -> bool {
+        self.is_served
+    }
+
+    #[inline(always)]
+    fn is_proxy_alive(&self, dns: bool, protocol: u32) -> bool {
+        let addr = if self.is_v4 { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
+        let port = self.redirect_port(dns);
+        port != 0 && self.is_received_by(addr, port, protocol, sock_flag::PROXY)
+    }
+}

@@ -1,0 +1,162 @@
+//! The backstop: a packet of the agent passes only if it stays on this host and a flow accounts for it, or belongs to a
+//! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
+
+use crate::emit::{Attempt, UDP, deny, state_of, tuple_of};
+use crate::maps::{CONFIG, FLOWS, TUPLES, count};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use pipelock_common::{Addr, Class, KernelReason, SockKey, SockState, counter, hook, sock_flag};
+
+/// Return value: the packet goes on.
+const PASS: i32 = 1;
+/// Return value: the packet is dropped; its sender sees EPERM.
+const DROP: i32 = 0;
+
+const TCP: u32 = 6;
+const ETH_P_IP: u32 = 0x0800;
+const ETH_P_IPV6: u32 = 0x86dd;
+
+struct Packet {
+    src: Addr,
+    dst: Addr,
+    sport: u16,
+    dport: u16,
+    protocol: u32,
+}
+
+#[cgroup_skb]
+pub fn pl_egress(ctx: SkBuffContext) -> i32 {
+    let Some(packet) = parse(&ctx) else {
+        count(KernelReason::PacketDenied as u32);
+        count(counter::UNRECORDED);
+        return DROP;
+    };
+    // SAFETY: the socket of the packet.
+    let Some(state) = (unsafe { state_of((*ctx.skb.skb).__bindgen_anon_2.sk) }) else {
+        // A socket from before the attach that never connected since: it has no flow.
+        let mut unknown = SockState::EMPTY;
+        drop_packet(&ctx, &packet, &mut unknown, KernelReason::PacketDenied, hook::EGRESS);
+        return DROP;
+    };
+    let is_transport = packet.protocol == TCP || packet.protocol == UDP;
+    let stays = matches!(packet.dst.class(), Class::Loopback) || packet.dst == packet.src || packet.dst == state.dst;
+    if is_transport && stays && state.flags & (sock_flag::LOCAL | sock_flag::LISTENING) != 0 {
+        if packet.protocol == UDP && state.flags & sock_flag::REDIRECTED != 0 {
+            note_udp(state, &packet, ctx.len());
+        }
+        return PASS;
+    }
+    if packet.protocol == TCP {
+        let is_listener = state.flags & sock_flag::LISTENING != 0 && listens_to_any();
+        if is_listener || state.flags & sock_flag::INBOUND != 0 {
+            return PASS;
+        }
+    }
+    let reason = if packet.protocol == UDP { KernelReason::UdpDenied } else { KernelReason::PacketDenied };
+    drop_packet(&ctx, &packet, state, reason, hook::EGRESS);
+    DROP
+}
+
+#[cgroup_skb]
+pub fn pl_ingress(ctx: SkBuffContext) -> i32 {
+    let Some(packet) = parse(&ctx) else {
+        return DROP;
+    };
+    // SAFETY: the socket of the packet.
+    let state = unsafe { state_of((*ctx.skb.skb).__bindgen_anon_2.sk) };
+    if matches!(packet.src.class(), Class::Loopback) || packet.src == packet.dst {
+        if let Some(state) = state
+            && packet.protocol == UDP
+            && state.flags & sock_flag::REDIRECTED != 0
+            && let Some(record) = FLOWS.get_ptr_mut(state.flow_id)
+        {
+            // SAFETY: kept valid by RCU while we run; a lost addition under a race would make a byte count low.
+            unsafe { (*record).rx_bytes += u64::from(ctx.len()) };
+        }
+        return PASS;
+    }
+    if packet.protocol == TCP && listens_to_any() {
+        return PASS;
+    }
+    let mut unknown = SockState::EMPTY;
+    let state = match state {
+        Some(state) => state,
+        None => &mut unknown,
+    };
+    // Seen from the agent, the peer is the destination whichever way the packet went.
+    let seen = Packet {
+        src: packet.dst,
+        dst: packet.src,
+        sport: packet.dport,
+        dport: packet.dport,
+        protocol: packet.protocol,
+    };
+    drop_packet(&ctx, &seen, state, KernelReason::InboundDenied, hook::INGRESS);
+    DROP
+}
+
+#[inline(always)]
+fn listens_to_any() -> bool {
+    CONFIG.get(0).is_some_and(|config| config.listen_any == 1)
+}
+
+/// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes.
+#[inline(always)]
+fn note_udp(state: &SockState, packet: &Packet, len: u32) {
+    let Some(record) = FLOWS.get_ptr_mut(state.flow_id) else { return };
+    // SAFETY: kept valid by RCU while we run.
+    let record = unsafe { &mut *record };
+    record.tx_bytes += u64::from(len);
+    if record.src_port != packet.sport {
+        record.src = packet.src;
+        record.src_port = packet.sport;
+    }
+    let _ = TUPLES.insert(tuple_of(record), state.flow_id, 0);
+}
+
+#[inline(always)]
+fn drop_packet(ctx: &SkBuffContext, packet: &Packet, state: &mut SockState, reason: KernelReason, hook: u8) {
+    // SAFETY: takes the context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let attempt = Attempt {
+        // Older kernels do not tell a packet program the namespace; the socket's cookie alone is unique.
+        sock: SockKey { netns: 0, cookie },
+        dst: packet.dst,
+        port: packet.dport,
+        protocol: packet.protocol as u16,
+        sock_type: 0,
+        family: if packet.dst.is_v4() { 4 } else { 6 },
+        hook,
+    };
+    deny(&attempt, state, reason);
+}
+
+#[inline(always)]
+fn parse(ctx: &SkBuffContext) -> Option<Packet> {
+    // SAFETY: the context is valid.
+    let ether = u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16));
+    let (src, dst, protocol, header) = if ether == ETH_P_IP {
+        let first: u8 = ctx.load(0).ok()?;
+        let protocol: u8 = ctx.load(9).ok()?;
+        let src: u32 = ctx.load(12).ok()?;
+        let dst: u32 = ctx.load(16).ok()?;
+        (Addr::from_be4(src), Addr::from_be4(dst), u32::from(protocol), usize::from(first & 0x0f) * 4)
+    } else if ether == ETH_P_IPV6 {
+        // An extension header hides the transport; such a packet has no flow of ours and is dropped as "other".
+        let next: u8 = ctx.load(6).ok()?;
+        let src: [u32; 4] = ctx.load(8).ok()?;
+        let dst: [u32; 4] = ctx.load(24).ok()?;
+        (Addr(src), Addr(dst), u32::from(next), 40)
+    } else {
+        return None;
+    };
+    let (sport, dport) = if protocol == TCP || protocol == UDP {
+        let ports: [u8; 4] = ctx.load(header).ok()?;
+        (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]))
+    } else {
+        (0, 0)
+    };
+    Some(Packet { src, dst, sport, dport, protocol })
+}

@@ -1,0 +1,165 @@
+//! sock_ops: files the local end of a redirected connection before its SYN leaves, so that the proxy's accept always
+//! finds it; sees it established and closed, with bytes both ways; sees the agent's own listeners and what they accept.
+
+use crate::emit::{Attempt, open, state_of, tuple_of, wake};
+use crate::maps::{FLOWS, TUPLES, sock_state_or_new};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{
+    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, bpf_sock,
+};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
+use aya_ebpf::macros::sock_ops;
+use aya_ebpf::programs::SockOpsContext;
+use pipelock_common::{Addr, Class, FlowRecord, FlowState, KernelReason, SockKey, hook, sock_flag};
+
+const AF_INET: u32 = 2;
+
+#[sock_ops]
+pub fn pl_sock_ops(ctx: SockOpsContext) -> u32 {
+    // SAFETY: the context is valid; the verifier wants the check before any use.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return 1;
+    }
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(&ctx, sk),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(sk),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx, sk),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listening(sk),
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx, sk),
+        _ => {}
+    }
+    1
+}
+
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+    let Some(record) = record_of(sk) else { return };
+    record.src = local_addr(ctx);
+    record.src_port = ctx.local_port() as u16;
+    if record.reason == KernelReason::Redirect as u8 || record.reason == KernelReason::RedirectDns as u8 {
+        // A full table leaves the connection without an origin, and the proxy refuses those.
+        let _ = TUPLES.insert(tuple_of(record), record.flow_id, 0);
+    }
+    let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+}
+
+#[inline(always)]
+fn established(sk: *mut bpf_sock) {
+    if let Some(record) = record_of(sk)
+        && record.state == FlowState::Open as u8
+    {
+        record.state = FlowState::Established as u8;
+    }
+}
+
+#[inline(always)]
+fn listening(sk: *mut bpf_sock) {
+    // SAFETY: the socket of the context.
+    if let Some(state) = unsafe { sock_state_or_new(sk) } {
+        // SAFETY: socket storage.
+        unsafe { (*state).flags |= sock_flag::AGENT | sock_flag::LISTENING };
+    }
+}
+
+/// A connection accepted by a listener of the agent. From this host it is half of a flow that has a record already; from
+/// outside (the backstop lets those in only under `listen: any`) it is a flow of its own.
+#[inline(always)]
+fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+    // SAFETY: the socket of the context.
+    let Some(state) = (unsafe { sock_state_or_new(sk) }) else { return };
+    // SAFETY: socket storage.
+    let state = unsafe { &mut *state };
+    // The storage is a copy of the listener's, which says whose it is.
+    state.flags &= !sock_flag::LISTENING;
+    let peer = remote_addr(ctx);
+    if matches!(peer.class(), Class::Loopback) || peer == local_addr(ctx) {
+        state.flags |= sock_flag::AGENT | sock_flag::LOCAL;
+        return;
+    }
+    state.flags |= sock_flag::AGENT | sock_flag::INBOUND;
+    // SAFETY: both take the context.
+    let (netns, cookie) = unsafe { (bpf_get_netns_cookie(ctx.as_ptr()), bpf_get_socket_cookie(ctx.as_ptr())) };
+    let attempt = Attempt {
+        sock: SockKey { netns, cookie },
+        dst: peer,
+        // SAFETY: the context is valid; the port is in network order in the upper half.
+        port: u16::from_be((ctx.remote_port() >> 16) as u16),
+        protocol: 6,
+        sock_type: 1,
+        family: if ctx.family() == AF_INET { 4 } else { 6 },
+        hook: hook::SOCK_OPS,
+    };
+    if let Some(flow_id) = open(&attempt, state, KernelReason::InboundAllowed) {
+        state.flow_id = flow_id;
+        if let Some(record) = record_of(sk) {
+            record.src = local_addr(ctx);
+            record.src_port = ctx.local_port() as u16;
+            record.state = FlowState::Established as u8;
+        }
+        let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+    } else {
+        // Unrecorded: without this flag the backstop drops every packet of it.
+        state.flags &= !sock_flag::INBOUND;
+    }
+}
+
+#[inline(always)]
+fn closed(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+    let Some(record) = record_of(sk) else { return };
+    if record.state == FlowState::Closed as u8 {
+        return;
+    }
+    // SAFETY: the context is valid; no arguments to the clock.
+    unsafe {
+        record.tx_bytes = core::ptr::read_volatile(&raw const (*ctx.ops).bytes_acked);
+        record.rx_bytes = core::ptr::read_volatile(&raw const (*ctx.ops).bytes_received);
+        record.closed_ns = bpf_ktime_get_boot_ns();
+    }
+    record.state = FlowState::Closed as u8;
+    wake(record.flow_id);
+}
+
+#[inline(always)]
+fn record_of<'a>(sk: *mut bpf_sock) -> Option<&'a mut FlowRecord> {
+    // SAFETY: the socket of the context.
+    let state = unsafe { state_of(sk) }?;
+    if state.flow_id == 0 {
+        return None;
+    }
+    // SAFETY: kept valid by RCU while we run.
+    FLOWS.get_ptr_mut(state.flow_id).map(|record| unsafe { &mut *record })
+}
+
+#[inline(always)]
+fn local_addr(ctx: &SockOpsContext) -> Addr {
+    if ctx.family() == AF_INET {
+        return Addr::from_be4(ctx.local_ip4());
+    }
+    // SAFETY: the context is valid; each word is read on its own.
+    unsafe {
+        Addr([
+            core::ptr::read_volatile(&raw const (*ctx.ops).local_ip6[0]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).local_ip6[1]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).local_ip6[2]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).local_ip6[3]),
+        ])
+    }
+}
+
+#[inline(always)]
+fn remote_addr(ctx: &SockOpsContext) -> Addr {
+    if ctx.family() == AF_INET {
+        return Addr::from_be4(ctx.remote_ip4());
+    }
+    // SAFETY: as above.
+    unsafe {
+        Addr([
+            core::ptr::read_volatile(&raw const (*ctx.ops).remote_ip6[0]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).remote_ip6[1]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).remote_ip6[2]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).remote_ip6[3]),
+        ])
+    }
+}

@@ -1,0 +1,260 @@
+//! Attaches the programs to a cgroup and pins links and maps under a root-only folder; takes over what a dead proxy
+//! left pinned; detaches.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program};
+use aya::{Ebpf, EbpfLoader};
+
+use super::hooks::{HOOKS, Hook, Level, load};
+use super::maps::{MAPS, Maps};
+use super::object::OBJECT;
+use super::sys;
+
+/// Where bpffs is mounted.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The folder that holds one folder per attachment.
+#[must_use]
+pub fn pin_root() -> PathBuf {
+    Path::new(BPFFS).join("pipelock")
+}
+
+/// What went wrong at the boundary to the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// bpffs is neither there nor mountable.
+    #[error("bpffs is not mounted at {BPFFS} and cannot be mounted: {0}. Run as root: mount -t bpf bpf {BPFFS}")]
+    Bpffs(#[source] io::Error),
+    /// The object was refused.
+    #[error(
+        "the kernel refused the programs' maps: {0}. pipelock needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 6.1 or newer"
+    )]
+    Load(#[source] Box<aya::EbpfError>),
+    /// A map is missing or of another shape.
+    #[error("map {name}: {source}")]
+    Map {
+        /// The map's name.
+        name: &'static str,
+        /// What aya says.
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    /// A program was refused and the level that remains is too low.
+    #[error("{hook} is refused by this kernel, and level {required} was required: {why}")]
+    Hook {
+        /// The hook.
+        hook: &'static str,
+        /// The level that was asked for.
+        required: Level,
+        /// The kernel's words.
+        why: String,
+    },
+    /// A program could not be attached.
+    #[error("{hook} could not be attached: {why}")]
+    Attach {
+        /// The hook.
+        hook: &'static str,
+        /// The kernel's words.
+        why: String,
+    },
+    /// A file of the attachment could not be made, read or removed.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How to attach.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Name of the attachment: the folder under [`pin_root`].
+    pub id: String,
+    /// Refuse below this level.
+    pub require: Level,
+}
+
+/// One attached hook, as the evidence names it.
+#[derive(Clone, Debug)]
+pub struct HookInfo {
+    /// The kernel's name for the attach point.
+    pub hook: &'static str,
+    /// Id of the link.
+    pub link_id: u32,
+    /// Id of the program.
+    pub prog_id: u32,
+    /// Tag of the program: the kernel's hash over its instructions.
+    pub prog_tag: String,
+}
+
+/// Programs on a cgroup, pinned. Dropping it detaches nothing: that is what [`Attachment::detach`] is for.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Its name.
+    pub id: String,
+    /// Its folder on bpffs.
+    pub dir: PathBuf,
+    /// What was reached.
+    pub level: Level,
+    /// True when links of a former proxy were found and given new programs in place.
+    pub taken_over: bool,
+    /// The hooks.
+    pub hooks: Vec<HookInfo>,
+    /// Hooks that this kernel refuses, with its words.
+    pub missing: Vec<(&'static str, String)>,
+}
+
+impl Attachment {
+    /// Attaches to the cgroup, or takes over what is pinned under the same name.
+    ///
+    /// # Errors
+    /// [`KernelError`]; what this call attached is detached again, what it found is left as it was (closed).
+    pub fn attach(cgroup: &impl AsFd, plan: &Plan) -> Result<(Self, Maps), KernelError> {
+        sys::ensure_bpffs(Path::new(BPFFS)).map_err(KernelError::Bpffs)?;
+        let dir = pin_root().join(&plan.id);
+        let taken_over = dir.join(link_name(&HOOKS[0])).exists();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|source| KernelError::File { path: dir.clone(), source })?;
+        let result = Self::attach_in(cgroup, plan, &dir, taken_over);
+        if result.is_err() && !taken_over {
+            // Nothing half attached is left behind; the caller learns the first error, which is the one to mend.
+            let _ = remove(&dir);
+        }
+        result
+    }
+
+    fn attach_in(cgroup: &impl AsFd, plan: &Plan, dir: &Path, taken_over: bool) -> Result<(Self, Maps), KernelError> {
+        let mut loader = EbpfLoader::new();
+        for name in MAPS {
+            loader.map_pin_path(name, dir.join(name));
+        }
+        let mut object = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let mut attachment = Self {
+            id: plan.id.clone(),
+            dir: dir.to_owned(),
+            level: Level::Full,
+            taken_over,
+            hooks: Vec::with_capacity(HOOKS.len()),
+            missing: Vec::new(),
+        };
+        for hook in HOOKS {
+            if let Err(why) = load(&mut object, hook) {
+                let reached = if hook.layer == super::hooks::Layer::Redirect { Level::None } else { Level::Redirect };
+                attachment.level = attachment.level.min(reached);
+                if attachment.level < plan.require || attachment.level == Level::None {
+                    return Err(KernelError::Hook { hook: hook.name, required: plan.require, why });
+                }
+                attachment.missing.push((hook.name, why));
+                continue;
+            }
+            let path = dir.join(link_name(hook));
+            if path.exists() {
+                replace(&mut object, hook, &path)?;
+            } else {
+                let link = attach_one(&mut object, hook, cgroup)
+                    .map_err(|why| KernelError::Attach { hook: hook.name, why })?;
+                link.pin(&path).map_err(|error| KernelError::Attach { hook: hook.name, why: error.to_string() })?;
+            }
+            attachment.hooks.push(describe(hook, &path)?);
+        }
+        let maps = Maps::open(dir)?;
+        Ok((attachment, maps))
+    }
+
+    /// Detaches and removes everything pinned under this name.
+    ///
+    /// # Errors
+    /// [`KernelError::File`] when a pin cannot be removed; the rest is still removed.
+    pub fn detach(id: &str) -> Result<(), KernelError> {
+        remove(&pin_root().join(id))
+    }
+
+    /// The hooks that are attached under this name now, read from the pins: for `status`.
+    ///
+    /// # Errors
+    /// [`KernelError::File`] when the folder or a pin cannot be read.
+    pub fn inspect(id: &str) -> Result<Vec<HookInfo>, KernelError> {
+        let dir = pin_root().join(id);
+        let mut found = Vec::new();
+        for hook in HOOKS {
+            let path = dir.join(link_name(hook));
+            if path.exists() {
+                found.push(describe(hook, &path)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn link_name(hook: &Hook) -> String {
+    format!("link_{}", hook.program)
+}
+
+fn describe(hook: &Hook, path: &Path) -> Result<HookInfo, KernelError> {
+    let facts = sys::open_pin(path)
+        .and_then(|link| sys::link_facts(&link))
+        .map_err(|source| KernelError::File { path: path.to_owned(), source })?;
+    Ok(HookInfo { hook: hook.name, link_id: facts.link_id, prog_id: facts.prog_id, prog_tag: facts.prog_tag })
+}
+
+fn replace(object: &mut Ebpf, hook: &Hook, path: &Path) -> Result<(), KernelError> {
+    let attach_error = |why: String| KernelError::Attach { hook: hook.name, why };
+    let link = sys::open_pin(path).map_err(|source| KernelError::File { path: path.to_owned(), source })?;
+    let program = object.program(hook.program).ok_or_else(|| attach_error("the object does not hold it".into()))?;
+    let fd = program.fd().map_err(|error| attach_error(error.to_string()))?;
+    sys::update_link(link.as_fd(), fd.as_fd()).map_err(|error| attach_error(error.to_string()))
+}
+
+/// Attaches one program. A cgroup link is always in "multi" mode: programs of others on the same cgroup or its parents
+/// run too, and the flag that says so is not accepted with links, hence `Single` (no flags).
+fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &impl AsFd) -> Result<FdLink, String> {
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    macro_rules! fd_link {
+        ($program:ident, $attached:expr) => {{
+            let id = $attached.map_err(|error| error.to_string())?;
+            let link = $program.take_link(id).map_err(|error| error.to_string())?;
+            FdLink::try_from(link).map_err(|error| error.to_string())
+        }};
+    }
+    match object.program_mut(hook.program) {
+        Some(Program::CgroupSkb(program)) => {
+            let direction =
+                if hook.program == "pl_egress" { CgroupSkbAttachType::Egress } else { CgroupSkbAttachType::Ingress };
+            fd_link!(program, program.attach(cgroup, direction, MODE))
+        }
+        Some(Program::CgroupSock(program)) => fd_link!(program, program.attach(cgroup, MODE)),
+        Some(Program::CgroupSockAddr(program)) => fd_link!(program, program.attach(cgroup, MODE)),
+        Some(Program::SockOps(program)) => fd_link!(program, program.attach(cgroup, MODE)),
+        _ => Err("the object does not hold it".into()),
+    }
+}
+
+fn remove(dir: &Path) -> Result<(), KernelError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(KernelError::File { path: dir.to_owned(), source }),
+    };
+    let mut first = None;
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        if let Err(source) = fs::remove_file(&path) {
+            first.get_or_insert(KernelError::File { path, source });
+        }
+    }
+    if let Err(source) = fs::remove_dir(dir) {
+        first.get_or_insert(KernelError::File { path: dir.to_owned(), source });
+    }
+    first.map_or(Ok(()), Err)
+}

@@ -1,0 +1,268 @@
+//! Joins what the kernel saw of a flow with what the proxy made of it, and gives each flow out exactly once.
+//!
+//! The kernel's table of flows is the truth; the ring only says when to look. A flow is finished when the kernel closed
+//! it and, if it was redirected, the proxy has reported or never accepted it. `app` passes finished flows to the
+//! recorder and calls [`Ledger::settled`] when their receipts are written: only then does the kernel forget them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pipelock_common::{FlowRecord, FlowState, KernelReason};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, mpsc};
+
+use super::maps::{Maps, from_addr};
+use crate::flow::{Flow, FlowId, Host, Origin, PolicyId, Reason, Target, Verdict};
+
+/// How long a redirected connection that the kernel closed may wait for the proxy to accept it.
+const ACCEPT_GRACE: Duration = Duration::from_secs(2);
+/// How often the table is looked through for flows whose event was lost.
+const SWEEP: Duration = Duration::from_millis(250);
+/// Finished flows on their way to the recorder; when they are this many, the ledger waits.
+const QUEUE: usize = 1024;
+
+/// What the proxy made of a flow.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The verdict on the flow as a whole.
+    pub verdict: Verdict,
+    /// The name that decided, if one was found (DNS, Host or SNI).
+    pub name: Option<Host>,
+    /// What the bytes were: `http1`, `tls`, `dns`, `tcp`; empty when nobody looked.
+    pub carrier: &'static str,
+    /// How many requests or queries it carried.
+    pub requests: u64,
+}
+
+impl Outcome {
+    /// The outcome of a flow that the proxy never saw or lost sight of.
+    #[must_use]
+    pub fn unseen(reason: Reason) -> Self {
+        Self { verdict: Verdict::block(reason, ""), name: None, carrier: "", requests: 0 }
+    }
+}
+
+/// A flow that is over.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// What the kernel recorded.
+    pub record: FlowRecord,
+    /// What the proxy reported; for flows that never reach it, what the kernel's reason says.
+    pub outcome: Outcome,
+}
+
+enum Entry {
+    /// The proxy holds the connection; what it reports will be the outcome.
+    Accepted,
+    /// The proxy has reported.
+    Reported(Outcome),
+    /// The kernel closed it before the proxy accepted it.
+    ClosedUnaccepted(Instant),
+    /// Given out.
+    Given,
+}
+
+/// The ledger of one attachment.
+pub struct Ledger {
+    maps: Arc<Maps>,
+    entries: Mutex<HashMap<u64, Entry>>,
+    changed: Notify,
+}
+
+impl Ledger {
+    /// A ledger over these maps.
+    #[must_use]
+    pub fn new(maps: Arc<Maps>) -> Arc<Self> {
+        Arc::new(Self { maps, entries: Mutex::new(HashMap::new()), changed: Notify::new() })
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+        // Entries are replaced whole; a panic elsewhere cannot leave one half written.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The proxy takes a connection. False when the flow was given up meanwhile: then it must be dropped.
+    pub fn accept(&self, flow: FlowId) -> bool {
+        match self.entries().entry(flow.0) {
+            Slot::Vacant(slot) => {
+                slot.insert(Entry::Accepted);
+                true
+            }
+            Slot::Occupied(mut slot) => match slot.get() {
+                Entry::ClosedUnaccepted(_) => {
+                    slot.insert(Entry::Accepted);
+                    true
+                }
+                // UDP: one flow carries many datagrams, each "accepted".
+                Entry::Accepted | Entry::Reported(_) => true,
+                Entry::Given => false,
+            },
+        }
+    }
+
+    /// The proxy is done with a flow; a later report replaces an earlier one (UDP reports with each datagram).
+    pub fn report(&self, flow: FlowId, outcome: Outcome) {
+        let mut entries = self.entries();
+        match entries.get(&flow.0) {
+            Some(Entry::Given) => return,
+            Some(Entry::Reported(earlier)) => {
+                let requests = earlier.requests.saturating_add(outcome.requests);
+                entries.insert(flow.0, Entry::Reported(Outcome { requests, ..outcome }));
+            }
+            _ => {
+                entries.insert(flow.0, Entry::Reported(outcome));
+            }
+        }
+        drop(entries);
+        self.changed.notify_one();
+    }
+
+    /// The receipt of a flow is written: the kernel and the ledger forget it.
+    pub fn settled(&self, flow: FlowId) {
+        self.maps.settle(flow.0);
+        self.entries().remove(&flow.0);
+    }
+
+    /// Watches the kernel's table and gives finished flows out, until `stop`; then closes the rest as they stand.
+    ///
+    /// Everything still open at the end is given out with the reason the proxy gave, or `proxy_lost` for none.
+    pub async fn run(self: Arc<Self>, mut out: mpsc::Sender<Finished>, stop: impl Future<Output = ()>) {
+        let mut ring = self.maps.take_events().and_then(|ring| {
+            // SAFETY: the ring owns its descriptor, which stays the same and open as long as the ring lives.
+            unsafe { AsyncFd::register(ring) }.ok()
+        });
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        let mut ids = Vec::new();
+        loop {
+            let mut is_sweep = false;
+            tokio::select! {
+                () = &mut stop => break,
+                () = drain(ring.as_mut(), &mut ids) => {}
+                () = self.changed.notified() => is_sweep = true,
+                _ = sweep.tick() => is_sweep = true,
+            }
+            if is_sweep {
+                ids.clear();
+                for record in self.maps.pending() {
+                    if !self.offer(record, false, &mut out).await {
+                        return;
+                    }
+                }
+            } else {
+                for id in ids.drain(..) {
+                    if let Some(record) = self.maps.flow(id)
+                        && !self.offer(record, false, &mut out).await
+                    {
+                        return;
+                    }
+                }
+            }
+        }
+        for record in self.maps.pending() {
+            if !self.offer(record, true, &mut out).await {
+                return;
+            }
+        }
+    }
+
+    /// Gives a flow out if it is finished. False when nobody takes flows any more.
+    async fn offer(&self, record: FlowRecord, is_last: bool, out: &mut mpsc::Sender<Finished>) -> bool {
+        let Some(outcome) = self.finish(&record, is_last) else {
+            return true;
+        };
+        self.maps.forget_origin(&record);
+        out.send(Finished { record, outcome }).await.is_ok()
+    }
+
+    fn finish(&self, record: &FlowRecord, is_last: bool) -> Option<Outcome> {
+        let is_closed = record.state == FlowState::Closed as u8;
+        let Some(reason) = KernelReason::from_u8(record.reason) else {
+            return self.give(record.flow_id, Outcome::unseen(Reason::Internal));
+        };
+        let is_redirected = matches!(reason, KernelReason::Redirect | KernelReason::RedirectDns);
+        if !is_redirected {
+            let verdict = if reason.is_denial() {
+                Verdict::block(reason.into(), "")
+            } else {
+                Verdict::allow(reason.into(), None)
+            };
+            let outcome = Outcome { verdict, name: None, carrier: "", requests: 0 };
+            return if is_closed || is_last { self.give(record.flow_id, outcome) } else { None };
+        }
+        let mut entries = self.entries();
+        let outcome = match entries.get(&record.flow_id) {
+            Some(Entry::Given) => return None,
+            Some(Entry::Reported(outcome)) if is_closed || is_last => outcome.clone(),
+            Some(Entry::ClosedUnaccepted(since)) if is_last || since.elapsed() >= ACCEPT_GRACE => {
+                Outcome::unseen(Reason::ClientAborted)
+            }
+            Some(Entry::Accepted) | None if is_last => Outcome::unseen(Reason::ProxyLost),
+            None if is_closed => {
+                entries.insert(record.flow_id, Entry::ClosedUnaccepted(Instant::now()));
+                return None;
+            }
+            _ => return None,
+        };
+        entries.insert(record.flow_id, Entry::Given);
+        Some(outcome)
+    }
+
+    fn give(&self, flow_id: u64, outcome: Outcome) -> Option<Outcome> {
+        let before = self.entries().insert(flow_id, Entry::Given);
+        (!matches!(before, Some(Entry::Given))).then_some(outcome)
+    }
+
+    /// A channel of the size the ledger wants.
+    #[must_use]
+    pub fn channel() -> (mpsc::Sender<Finished>, mpsc::Receiver<Finished>) {
+        mpsc::channel(QUEUE)
+    }
+}
+
+/// Waits for events and collects the flows they name, each once.
+async fn drain(ring: Option<&mut AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>>, ids: &mut Vec<u64>) {
+    let Some(ring) = ring else {
+        return std::future::pending().await;
+    };
+    let Ok(mut ready) = ring.readable_mut().await else {
+        return std::future::pending().await;
+    };
+    while let Some(item) = ready.get_inner_mut().next() {
+        if let Some(bytes) = item.first_chunk::<8>() {
+            ids.push(u64::from_ne_bytes(*bytes));
+        }
+        if ids.len() >= QUEUE {
+            ids.sort_unstable();
+            ids.dedup();
+            return;
+        }
+    }
+    ready.clear_ready();
+    ids.sort_unstable();
+    ids.dedup();
+}
+
+/// The kernel's record as the rooms above speak of it.
+#[must_use]
+pub fn to_flow(record: &FlowRecord, name: Option<Host>, policy: PolicyId) -> Flow {
+    let end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(record.comm.len());
+    let comm = String::from_utf8_lossy(record.comm.get(..end).unwrap_or_default()).into_owned();
+    Flow {
+        id: FlowId(record.flow_id),
+        origin: Origin {
+            cgroup_id: record.cgroup_id,
+            netns_cookie: record.sock.netns,
+            socket_cookie: record.sock.cookie,
+            pid: record.pid,
+            tgid: record.tgid,
+            uid: record.uid,
+            comm,
+        },
+        target: Target { name, original: std::net::SocketAddr::new(from_addr(record.dst), record.dst_port) },
+        policy,
+    }
+}

@@ -1,0 +1,279 @@
+//! Typed access to the pinned maps. Shared by the ledger, the proxy's origin look-up and the policy sync; every call is
+//! one short syscall under a lock that is never held across an await.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
+use pipelock_common::{
+    Addr, Config, FlowRecord, FlowState, KernelReason, Listeners, OwnKey, PortSet, SockState, TupleKey, counter,
+};
+
+use super::attach::KernelError;
+
+/// Names of the maps, as in pipelock-ebpf.
+pub(super) const MAPS: [&str; 10] =
+    ["CONFIG", "SEQUENCE", "FLOWS", "TUPLES", "LISTENERS", "OWN_ADDRS", "PORTS", "COUNTERS", "EVENTS", "SOCKETS"];
+
+/// The maps of one attachment.
+pub struct Maps {
+    config: Mutex<Array<MapData, Config>>,
+    sequence: Array<MapData, u64>,
+    flows: Mutex<HashMap<MapData, u64, FlowRecord>>,
+    tuples: Mutex<HashMap<MapData, TupleKey, u64>>,
+    listeners: Mutex<HashMap<MapData, u64, Listeners>>,
+    own: Mutex<HashMap<MapData, OwnKey, u32>>,
+    ports: Mutex<Array<MapData, PortSet>>,
+    counters: PerCpuArray<MapData, u64>,
+    events: Mutex<Option<RingBuf<MapData>>>,
+    sockets: Mutex<SkStorage<MapData, SockState>>,
+}
+
+/// What the kernel counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Flows by reason.
+    pub by_reason: BTreeMap<KernelReason, u64>,
+    /// Number of the last flow: how many were opened.
+    pub flows: u64,
+    /// See [`counter::REPEATS`].
+    pub repeats: u64,
+    /// See [`counter::UNRECORDED`].
+    pub unrecorded: u64,
+    /// See [`counter::EVENTS_LOST`].
+    pub events_lost: u64,
+    /// See [`counter::PROBES`].
+    pub probes: u64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The guarded values are handles; a panic elsewhere cannot leave them half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+macro_rules! open {
+    ($dir:expr, $name:literal, $variant:ident) => {
+        MapData::from_pin($dir.join($name))
+            .and_then(|data| Map::$variant(data).try_into())
+            .map_err(|source| KernelError::Map { name: $name, source: Box::new(source) })?
+    };
+}
+
+impl Maps {
+    /// Opens the maps pinned in this folder.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`] naming the map that is absent or of another shape.
+    pub fn open(dir: &Path) -> Result<Self, KernelError> {
+        Ok(Self {
+            config: Mutex::new(open!(dir, "CONFIG", Array)),
+            sequence: open!(dir, "SEQUENCE", Array),
+            flows: Mutex::new(open!(dir, "FLOWS", HashMap)),
+            tuples: Mutex::new(open!(dir, "TUPLES", HashMap)),
+            listeners: Mutex::new(open!(dir, "LISTENERS", HashMap)),
+            own: Mutex::new(open!(dir, "OWN_ADDRS", HashMap)),
+            ports: Mutex::new(open!(dir, "PORTS", Array)),
+            counters: open!(dir, "COUNTERS", PerCpuArray),
+            events: Mutex::new(Some(open!(dir, "EVENTS", RingBuf))),
+            sockets: Mutex::new(open!(dir, "SOCKETS", SkStorage)),
+        })
+    }
+
+    /// The event ring; it can be taken once.
+    pub fn take_events(&self) -> Option<RingBuf<MapData>> {
+        locked(&self.events).take()
+    }
+
+    /// Puts the settings in force.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_config(&self, config: Config) -> Result<(), MapError> {
+        locked(&self.config).set(0, config, 0)
+    }
+
+    /// Puts the ports in force: those of the rules, and the loopback ports that are open.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_ports(
+        &self,
+        rules: impl Iterator<Item = (u16, u16)>,
+        loopback: impl Iterator<Item = u16>,
+    ) -> Result<(), MapError> {
+        let mut ports = locked(&self.ports);
+        ports.set(0, port_set(rules), 0)?;
+        ports.set(1, port_set(loopback.map(|port| (port, port))), 0)
+    }
+
+    /// Tells the programs where the proxy listens in a network namespace, and marks the sockets as the proxy's.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn serve(
+        &self,
+        netns: u64,
+        listeners: Listeners,
+        sockets: &[&dyn std::os::fd::AsRawFd],
+    ) -> Result<(), MapError> {
+        let mut storage = locked(&self.sockets);
+        for socket in sockets {
+            storage.insert(&socket.as_raw_fd(), SockState::proxy(), 0)?;
+        }
+        drop(storage);
+        locked(&self.listeners).insert(netns, listeners, 0)
+    }
+
+    /// Replaces the host's own addresses in a namespace.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_own(&self, netns: u64, addresses: &[IpAddr]) -> Result<(), MapError> {
+        let mut own = locked(&self.own);
+        let wanted: Vec<_> = addresses.iter().map(|addr| OwnKey { netns, addr: to_addr(*addr) }).collect();
+        let stale: Vec<_> =
+            own.keys().filter_map(Result::ok).filter(|key| key.netns == netns && !wanted.contains(key)).collect();
+        for key in wanted {
+            own.insert(key, 1, 0)?;
+        }
+        for key in stale {
+            let _ = own.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Consumes the record of who opened the connection with this local end: a second look finds nothing.
+    pub fn take_origin(&self, netns: u64, peer: SocketAddr, is_udp: bool) -> Option<FlowRecord> {
+        let key = tuple_key(netns, peer, is_udp);
+        let mut tuples = locked(&self.tuples);
+        let flow_id = tuples.get(&key, 0).ok()?;
+        if !is_udp {
+            let _ = tuples.remove(&key);
+        }
+        drop(tuples);
+        self.flow(flow_id)
+    }
+
+    /// Drops the tuple of a flow that nobody accepted, unless another flow has taken it since.
+    pub fn forget_origin(&self, record: &FlowRecord) {
+        if record.src_port == 0 {
+            return;
+        }
+        let is_udp = record.protocol == 17;
+        let key = TupleKey {
+            netns: record.sock.netns,
+            addr: if is_udp { Addr::NONE } else { record.src },
+            port: record.src_port,
+            protocol: if is_udp { 17 } else { 6 },
+            family: if record.src.is_v4() { 4 } else { 6 },
+            pad: 0,
+        };
+        let mut tuples = locked(&self.tuples);
+        if tuples.get(&key, 0).is_ok_and(|flow_id| flow_id == record.flow_id) {
+            let _ = tuples.remove(&key);
+        }
+    }
+
+    /// One flow; none when it is not there or still being filled in.
+    pub fn flow(&self, flow_id: u64) -> Option<FlowRecord> {
+        locked(&self.flows).get(&flow_id, 0).ok().filter(|record| record.state != FlowState::Filling as u8)
+    }
+
+    /// Every flow that waits for its receipt.
+    pub fn pending(&self) -> Vec<FlowRecord> {
+        let flows = locked(&self.flows);
+        flows
+            .keys()
+            .filter_map(Result::ok)
+            .filter_map(|id| flows.get(&id, 0).ok())
+            .filter(|record| record.state != FlowState::Filling as u8)
+            .collect()
+    }
+
+    /// Forgets a flow whose receipt is written.
+    pub fn settle(&self, flow_id: u64) {
+        let _ = locked(&self.flows).remove(&flow_id);
+    }
+
+    /// What the kernel counted so far.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn counters(&self) -> Result<Counters, MapError> {
+        let total = |slot: u32| -> Result<u64, MapError> { Ok(self.counters.get(&slot, 0)?.iter().sum()) };
+        let mut by_reason = BTreeMap::new();
+        for reason in KernelReason::ALL {
+            by_reason.insert(*reason, total(*reason as u32)?);
+        }
+        Ok(Counters {
+            by_reason,
+            flows: self.sequence.get(&0, 0)?,
+            repeats: total(counter::REPEATS)?,
+            unrecorded: total(counter::UNRECORDED)?,
+            events_lost: total(counter::EVENTS_LOST)?,
+            probes: total(counter::PROBES)?,
+        })
+    }
+}
+
+fn port_set(ranges: impl Iterator<Item = (u16, u16)>) -> PortSet {
+    let mut set = PortSet { words: [0; 1024] };
+    for (first, last) in ranges {
+        for port in first..=last {
+            if let Some(word) = set.words.get_mut(usize::from(port >> 6)) {
+                *word |= 1 << (port & 63);
+            }
+        }
+    }
+    set
+}
+
+/// The map form of an address.
+#[must_use]
+pub(super) fn to_addr(addr: IpAddr) -> Addr {
+    match addr {
+        IpAddr::V4(v4) => Addr::from_be4(u32::from_ne_bytes(v4.octets())),
+        IpAddr::V6(v6) => Addr::from_octets(v6.octets()),
+    }
+}
+
+/// The address of a map form, unmapped.
+#[must_use]
+pub(super) fn from_addr(addr: Addr) -> IpAddr {
+    IpAddr::from(addr.octets()).to_canonical()
+}
+
+fn tuple_key(netns: u64, peer: SocketAddr, is_udp: bool) -> TupleKey {
+    let ip = peer.ip().to_canonical();
+    TupleKey {
+        netns,
+        addr: if is_udp { Addr::NONE } else { to_addr(ip) },
+        port: peer.port(),
+        protocol: if is_udp { 17 } else { 6 },
+        family: if ip.is_ipv4() { 4 } else { 6 },
+        pad: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_sets_hold_exactly_their_ranges() {
+        let set = port_set([(80, 80), (65535, 65535), (8000, 8002)].into_iter());
+        let held: Vec<u16> =
+            (0..=u16::MAX).filter(|port| set.words[usize::from(port >> 6)] >> (port & 63) & 1 == 1).collect();
+        assert_eq!(held, [80, 8000, 8001, 8002, 65535]);
+    }
+
+    #[test]
+    fn addresses_survive_the_map_form() {
+        for text in ["127.0.0.1", "198.18.0.7", "::1", "2001:db8::5"] {
+            let addr: IpAddr = text.parse().expect(text);
+            assert_eq!(from_addr(to_addr(addr)), addr);
+        }
+    }
+}

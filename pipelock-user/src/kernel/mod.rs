@@ -1,0 +1,19 @@
+//! The boundary to the kernel: loads, attaches and pins the programs, fills their maps, and turns what they recorded
+//! into flows.
+//!
+//! Used by `app`, which joins it with the proxy and the recorder. It promises that a failure to load, attach or pin
+//! anything leaves nothing attached, and that no flow the programs recorded is forgotten before its receipt is written.
+
+mod attach;
+mod hooks;
+mod ledger;
+mod maps;
+mod object;
+mod own_addr;
+mod sys;
+
+pub use attach::{Attachment, HookInfo, KernelError, Plan, pin_root};
+pub use hooks::{HOOKS, Level, Probe, probe};
+pub use ledger::{Finished, Ledger, Outcome, to_flow};
+pub use maps::{Counters, Maps};
+pub use own_addr::own_addresses;
