@@ -8,6 +8,7 @@
 //! ```
 
 pub mod flow;
+pub mod inspect;
 pub mod kernel;
 pub mod net;
 pub mod policy;

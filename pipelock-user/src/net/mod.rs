@@ -1,1 +1,15 @@
 //! The one door to the network: resolve, check, dial.
+//!
+//! Called by the proxy with a [`Permit`](crate::inspect::Permit) in hand. It promises that no query and no connection
+//! leaves without one, that every address is checked before it is dialled, and that the address dialled is the one
+//! that was checked.
+
+mod dial;
+mod ranges;
+mod resolve;
+mod ssrf;
+
+pub use dial::{ConnectError, DialError, connect, dial};
+pub use ranges::Class;
+pub use resolve::{LookupFuture, NameService, ResolveError, Resolver, StaticHosts};
+pub use ssrf::{CheckedAddr, SsrfDenied, check, check_all};

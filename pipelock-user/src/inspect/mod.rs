@@ -1,0 +1,40 @@
+//! Turns a decision into the right to act on it.
+//!
+//! Called by the proxy once policy (and, where the rule asks for it, the scan) has said yes; the net room demands the
+//! [`Permit`] that comes out before it opens a connection. It promises that no permit exists without an allowing
+//! verdict for exactly that host and port.
+
+mod permit;
+
+pub use permit::Permit;
+
+use crate::flow::{Host, Verdict};
+
+/// The permit for one connection to `host:port`, if `verdict` allows it.
+///
+/// # Errors
+/// The verdict itself when it blocks, so that the caller has the reason at hand.
+pub fn permit_flow(verdict: &Verdict, host: Host, port: u16) -> Result<Permit, Verdict> {
+    if verdict.is_block() { Err(verdict.clone()) } else { Ok(Permit::mint(host, port, verdict.rule.clone())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Reason;
+
+    #[test]
+    fn only_an_allowing_verdict_yields_a_permit() {
+        let host = Host::parse("api.example.com").expect("a name");
+        let allow = Verdict::allow(Reason::PolicyAllow, Some("egress[0] api.example.com".into()));
+        let permit = permit_flow(&allow, host.clone(), 443).expect("allowed");
+        assert_eq!(
+            (permit.host(), permit.port(), permit.rule()),
+            (&host, 443, Some("egress[0] api.example.com")),
+            "the permit is for what was decided"
+        );
+
+        let block = Verdict::block(Reason::HostDenied, "no rule");
+        assert_eq!(permit_flow(&block, host, 443).map(|_| ()), Err(block));
+    }
+}
