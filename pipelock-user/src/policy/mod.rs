@@ -1,1 +1,33 @@
-//! The egress policy: text to typed rules to decisions.
+//! The egress policy: from the text of a file to typed rules, and from there to decisions.
+//!
+//! Used by inspect, net, proxy, kernel, recorder, app and cli. It promises that a [`Policy`] is valid and never changes,
+//! that a file with a mistake is refused with every mistake at once, that what no rule names is denied, and that no
+//! text, however hostile, makes it panic or grow beyond a small multiple of the file.
+//!
+//! `raw` + `position` read values and places, `read` walks them by the table in `keys`, `parse` + `rule` build the types,
+//! `decide` answers, `id` names the policy by its meaning, `schema` tells editors, `warn` tells people.
+
+mod decide;
+mod destination;
+mod error;
+mod id;
+mod keys;
+mod near;
+mod parse;
+mod path;
+mod position;
+mod raw;
+mod read;
+mod rule;
+mod schema;
+mod types;
+mod warn;
+
+#[cfg(test)]
+mod tests;
+
+pub use destination::Destination;
+pub use error::{PolicyError, PolicyErrors};
+pub use path::{PathError, PathPattern, normalise_path};
+pub use schema::json_schema;
+pub use types::{Budgets, DnsMode, Limits, Listen, Policy, PortRange, Protocol, Rule, WebSocket};

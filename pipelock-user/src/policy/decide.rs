@@ -1,0 +1,156 @@
+//! From destination and request to a decision, without walking the rules.
+//!
+//! Called by the resolver, the proxy and the command line. It promises that a decision costs the labels of the name (or
+//! the different prefix lengths of the networks), not the number of rules, and that what no rule names is denied.
+//!
+//! The most specific rule that names the host *and* uses the port decides alone: exact name, then the wildcard with the
+//! longest domain; exact address, then the network with the longest prefix. A more specific rule therefore narrows a
+//! wider one on its own ports.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::destination::Destination;
+use super::path::{PathError, normalise_path};
+use super::types::{Policy, Rule, port_list};
+use crate::flow::{Host, Reason, Verdict};
+
+/// Characters of a request path that a verdict repeats.
+const MAX_SHOWN: usize = 200;
+
+/// Rules by destination; the numbers are positions in the list of rules.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Index {
+    names: HashMap<String, Vec<usize>>,
+    below: HashMap<String, Vec<usize>>,
+    addrs: HashMap<IpAddr, Vec<usize>>,
+    /// By prefix length, longest first.
+    nets: Vec<(u8, HashMap<IpNet, Vec<usize>>)>,
+}
+
+impl Index {
+    pub(super) fn new(rules: &[Rule]) -> Self {
+        let mut index = Self::default();
+        for (number, rule) in rules.iter().enumerate() {
+            match &rule.destination {
+                Destination::Name(name) => index.names.entry(name.clone()).or_default().push(number),
+                Destination::Below(apex) => index.below.entry(apex.clone()).or_default().push(number),
+                Destination::Addr(addr) => index.addrs.entry(*addr).or_default().push(number),
+                Destination::Net(net) => {
+                    let length = net.prefix_len();
+                    let at = match index.nets.iter().position(|(own, _)| *own == length) {
+                        Some(at) => at,
+                        None => {
+                            let at = index.nets.iter().take_while(|(own, _)| *own > length).count();
+                            index.nets.insert(at, (length, HashMap::new()));
+                            at
+                        }
+                    };
+                    if let Some((_, nets)) = index.nets.get_mut(at) {
+                        nets.entry(*net).or_default().push(number);
+                    }
+                }
+            }
+        }
+        index
+    }
+
+    /// Rules that may name this host, most specific destination first.
+    fn candidates(&self, host: &Host) -> Vec<usize> {
+        let mut found = Vec::new();
+        match host {
+            Host::Name(name) => {
+                found.extend(self.names.get(name).into_iter().flatten());
+                let mut rest = Some(name.as_str());
+                while let Some(domain) = rest {
+                    found.extend(self.below.get(domain).into_iter().flatten());
+                    rest = domain.split_once('.').map(|(_, parent)| parent);
+                }
+            }
+            Host::Addr(addr) => {
+                let addr = addr.to_canonical();
+                found.extend(self.addrs.get(&addr).into_iter().flatten());
+                for (length, nets) in &self.nets {
+                    if let Ok(net) = IpNet::new(addr, *length) {
+                        found.extend(nets.get(&net.trunc()).into_iter().flatten());
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Policy {
+    /// The rules that name this host, most specific destination first.
+    fn naming(&self, host: &Host) -> Vec<&Rule> {
+        let candidates = self.index.candidates(host);
+        let rules = candidates.into_iter().filter_map(|number| self.parts.rules.get(number));
+        rules.filter(|rule| rule.destination.matches(host, rule.include_apex)).collect()
+    }
+
+    /// For DNS: true when some rule, on whatever port, names this canonical host name.
+    #[must_use]
+    pub fn names_allowed(&self, name: &str) -> bool {
+        !self.naming(&Host::Name(name.to_owned())).is_empty()
+    }
+
+    /// The rule that decides about this destination.
+    ///
+    /// # Errors
+    /// [`Reason::HostDenied`] when no rule names the host, [`Reason::PortDenied`] when none that does uses the port.
+    pub fn find(&self, host: &Host, port: u16) -> Result<&Rule, Reason> {
+        let naming = self.naming(host);
+        let nothing = if naming.is_empty() { Reason::HostDenied } else { Reason::PortDenied };
+        naming.into_iter().find(|rule| rule.ports.iter().any(|range| range.contains(port))).ok_or(nothing)
+    }
+
+    /// Decides about one HTTP request. `path` is the path as it was sent, with or without query; `method` is compared
+    /// exactly, so a client that sends `get` does not get past a rule that lists `GET`.
+    pub fn check_request(&self, host: &Host, port: u16, method: &str, path: &str) -> Verdict {
+        let rule = match self.find(host, port) {
+            Ok(rule) => rule,
+            Err(reason) => return Verdict::block(reason, self.not_found(host, port, reason)),
+        };
+        let label = Some(rule.label());
+        if let Some(methods) = &rule.methods
+            && !methods.iter().any(|own| own == method)
+        {
+            let detail = format!("{} is not among the methods of the rule: {}", shown(method), methods.join(", "));
+            return Verdict::block(Reason::MethodDenied, detail).by(label);
+        }
+        if let Some(paths) = &rule.paths {
+            let normal = match normalise_path(path) {
+                Ok(normal) => normal,
+                // `OPTIONS *` is a sound request, only one that no path pattern can list.
+                Err(PathError::NotAbsolute) if path == "*" => path.to_owned(),
+                Err(error) => return Verdict::block(Reason::RequestMalformed, error.to_string()).by(label),
+            };
+            if !paths.iter().any(|pattern| pattern.matches(&normal)) {
+                let detail = format!("{} is not among the paths of the rule", shown(&normal));
+                return Verdict::block(Reason::PathDenied, detail).by(label);
+            }
+        }
+        Verdict::allow(Reason::PolicyAllow, label)
+    }
+
+    fn not_found(&self, host: &Host, port: u16, reason: Reason) -> String {
+        match self.naming(host).first() {
+            Some(rule) if reason == Reason::PortDenied => {
+                format!("{host}: port {port} is not among the ports of {}: {}", rule.label(), port_list(&rule.ports))
+            }
+            _ => format!("no rule names {host}"),
+        }
+    }
+}
+
+/// A method or path for a verdict: cut, and without characters that could forge a log line.
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}

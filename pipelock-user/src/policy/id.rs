@@ -1,0 +1,108 @@
+//! The canonical form of a policy and its hash, the policy id.
+//!
+//! Called when a policy is assembled. It promises that comments, layout, order of keys and written-out defaults change
+//! nothing, that any change of meaning does, and that the canonical form is itself a policy file with the same id. The
+//! order of rules counts, because verdicts and receipts name rules by their number.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::destination::Destination;
+use super::types::{DnsMode, Listen, Parts, PortRange, Protocol, Rule};
+use crate::flow::PolicyId;
+
+/// SHA-256 of the canonical form, as 64 lower-case hex digits.
+pub(super) fn policy_id(canonical: &str) -> PolicyId {
+    use std::fmt::Write as _;
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(canonical.as_bytes()) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    PolicyId(hex)
+}
+
+/// The policy as JSON without spaces, keys sorted by bytes, numbers as integers, defaults filled in.
+pub(super) fn canonical_json(parts: &Parts) -> String {
+    let hosts: Map<String, Value> = parts.dns_hosts.iter().map(|(name, addrs)| (name.clone(), json!(addrs))).collect();
+    let value = json!({
+        "version": "1.0",
+        "default_deny": true,
+        "egress": parts.rules.iter().map(rule).collect::<Vec<_>>(),
+        "websocket": {
+            "enabled": parts.websocket.enabled,
+            "frame_scan": parts.websocket.frame_scan,
+            "proxy_path": parts.websocket.proxy_path,
+        },
+        "dns_resolution": dns_word(parts.dns_mode),
+        "dns": { "hosts": hosts, "max_names": parts.dns_max_names },
+        "ssrf": { "allow": parts.ssrf_allow.iter().map(ToString::to_string).collect::<Vec<_>>() },
+        "loopback": { "allow": parts.loopback_ports },
+        "listen": match parts.listen {
+            Listen::Loopback => "loopback",
+            Listen::Any => "any",
+        },
+        "limits": {
+            "max_connections": parts.limits.max_connections,
+            "header_bytes": parts.limits.header_bytes,
+            "request_timeout_seconds": parts.limits.request_timeout_seconds,
+            "idle_timeout_seconds": parts.limits.idle_timeout_seconds,
+        },
+    });
+    sorted(value).to_string()
+}
+
+fn dns_word(mode: DnsMode) -> &'static str {
+    match mode {
+        DnsMode::Synthetic => "proxy_only",
+        DnsMode::Real => "real",
+    }
+}
+
+fn rule(rule: &Rule) -> Value {
+    let mut value = Map::new();
+    let mut put = |name: &str, of: Value| value.insert(name.to_owned(), of);
+    put("destination", rule.destination.to_string().into());
+    put("ports", rule.ports.iter().map(PortRange::to_string).collect::<Vec<_>>().into());
+    put("scan", rule.scan.into());
+    let protocol = match rule.protocol {
+        Protocol::Auto => "auto",
+        Protocol::Http => "http",
+        Protocol::Tls => "tls",
+        Protocol::Tcp => "tcp",
+    };
+    put("protocol", protocol.into());
+    // What has no default is left out: its absence means something (any method, any path, no limit).
+    if matches!(rule.destination, Destination::Below(_)) {
+        put("include_apex", rule.include_apex.into());
+    }
+    if let Some(methods) = &rule.methods {
+        put("methods", methods.clone().into());
+    }
+    if let Some(paths) = &rule.paths {
+        put("paths", paths.iter().map(|path| path.as_str().to_owned()).collect::<Vec<_>>().into());
+    }
+    let limits = [
+        ("max_bytes_out", rule.budgets.max_bytes_out),
+        ("max_bytes_in", rule.budgets.max_bytes_in),
+        ("max_seconds", rule.budgets.max_seconds),
+    ];
+    let budgets: Map<String, Value> =
+        limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), limit?.into()))).collect();
+    if !budgets.is_empty() {
+        put("budgets", budgets.into());
+    }
+    value.into()
+}
+
+/// Objects keep the order of insertion; this sorts them at every depth.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            entries.sort_by(|(left, _), (right, _)| left.cmp(right));
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}

@@ -1,0 +1,282 @@
+//! Path patterns of rules, and the one normal form in which patterns and requests are compared.
+//!
+//! Made by `parse`, matched by `decide`; the proxy may call [`normalise_path`] itself. It promises that a path which two
+//! servers could read differently (dot segments, encoded slashes, backslashes, double encoding of those) has no normal
+//! form at all, so that it can match no pattern.
+//!
+//! How a pattern matches:
+//!
+//! | pattern | matches | does not match |
+//! |---|---|---|
+//! | `/a/b` | `/a/b` | `/a/b/`, `/a`, `/A/b` |
+//! | `/a/*` | `/a/`, `/a/x`, `/a/x/y` | `/a`, `/ab` |
+//! | `/*` | every path | |
+//! | `/repos/*/issues` | `/repos/x/issues` | `/repos//issues`, `/repos/x/y/issues` |
+//!
+//! Only the path is compared, never the query. Letters are compared exactly.
+
+use super::destination::Wrong;
+use super::error::quote;
+
+/// Why a path has no normal form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// It does not begin with a slash.
+    #[error("the path does not begin with /")]
+    NotAbsolute,
+    /// A `.` or `..` segment, plain or encoded.
+    #[error("the path holds a . or .. segment")]
+    DotSegment,
+    /// `%2F`, `%5C` or a backslash, also encoded twice.
+    #[error("the path holds an encoded slash or a backslash")]
+    HiddenSlash,
+    /// `%` without two hexadecimal digits.
+    #[error("the path holds a % that is not followed by two hexadecimal digits")]
+    BadEscape,
+    /// Control characters, spaces or `#`, plain or (control characters) encoded.
+    #[error("the path holds characters that paths do not have")]
+    BadCharacter,
+}
+
+/// The normal form of a request path: encoded unreserved characters decoded, other escapes in upper case, characters
+/// beyond ASCII encoded, the query cut off (RFC 3986 §6.2.2).
+///
+/// # Errors
+/// [`PathError`] when servers could disagree about what the path means.
+pub fn normalise_path(path: &str) -> Result<String, PathError> {
+    let path = path.split('?').next().unwrap_or_default();
+    if !path.starts_with('/') {
+        return Err(PathError::NotAbsolute);
+    }
+    let mut normal = String::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        match first {
+            b'%' => {
+                let (byte, after) = escape(rest).ok_or(PathError::BadEscape)?;
+                match byte {
+                    b'/' | b'\\' => return Err(PathError::HiddenSlash),
+                    0..=0x1f | 0x7f => return Err(PathError::BadCharacter),
+                    b'%' => hidden_twice(after)?,
+                    _ => {}
+                }
+                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                    normal.push(char::from(byte));
+                } else {
+                    push_escaped(&mut normal, byte);
+                }
+                rest = after;
+            }
+            b'\\' => return Err(PathError::HiddenSlash),
+            0..=0x20 | 0x7f | b'#' => return Err(PathError::BadCharacter),
+            0x80.. => push_escaped(&mut normal, *first),
+            _ => normal.push(char::from(*first)),
+        }
+    }
+    if normal.split('/').any(is_dot_segment) {
+        return Err(PathError::DotSegment);
+    }
+    Ok(normal)
+}
+
+/// The byte of the two hexadecimal digits at the front, and what follows them.
+fn escape(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let [high, low, rest @ ..] = bytes else { return None };
+    let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    Some((digit(high)? << 4 | digit(low)?, rest))
+}
+
+/// After `%25`: refuses what would become a dot, slash or backslash for a server that decodes more than once.
+fn hidden_twice(mut rest: &[u8]) -> Result<(), PathError> {
+    while let Some((byte, after)) = escape(rest) {
+        match byte {
+            b'.' => return Err(PathError::DotSegment),
+            b'/' | b'\\' => return Err(PathError::HiddenSlash),
+            b'%' => rest = after,
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+fn push_escaped(normal: &mut String, byte: u8) {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    normal.push('%');
+    for nibble in [byte >> 4, byte & 15] {
+        normal.push(HEX.get(usize::from(nibble)).copied().unwrap_or('0'));
+    }
+}
+
+/// `.` and `..`, also with parameters behind them (`..;x`), which some servers strip first.
+fn is_dot_segment(segment: &str) -> bool {
+    let name = segment.split(';').next().unwrap_or_default();
+    let name = name.split("%3B").next().unwrap_or_default();
+    matches!(name, "." | "..")
+}
+
+/// One pattern under `paths`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern {
+    /// The normal form of the pattern as it is written.
+    text: String,
+    segments: Vec<Segment>,
+    /// Ends in `/*`: at least one more segment follows, which may be empty.
+    below: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Exactly(String),
+    /// Any one segment that is not empty.
+    Any,
+}
+
+impl PathPattern {
+    /// The pattern as the policy spells it, in normal form.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// True when the pattern lists this path, which must be in normal form ([`normalise_path`]).
+    #[must_use]
+    pub fn matches(&self, normal: &str) -> bool {
+        let Some(path) = normal.strip_prefix('/') else { return false };
+        let mut given = path.split('/');
+        for segment in &self.segments {
+            let fits = match (segment, given.next()) {
+                (Segment::Exactly(own), Some(name)) => own == name,
+                (Segment::Any, Some(name)) => !name.is_empty(),
+                (_, None) => false,
+            };
+            if !fits {
+                return false;
+            }
+        }
+        given.next().is_some() == self.below
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
+        if text.contains(['?', '#']) {
+            let path = text.split(['?', '#']).next().unwrap_or_default();
+            return Err((
+                format!("{} holds a query or fragment; only paths are compared", quote(text)),
+                format!("write {}", quote(path)),
+            ));
+        }
+        if let Some((_, rest)) = text.split_once("://") {
+            let path = rest.split_once('/').map_or("", |(_, path)| path);
+            return Err((
+                format!("{} is a URL, not a path", quote(text)),
+                format!("write {}", quote(&format!("/{path}"))),
+            ));
+        }
+        let normal = normalise_path(text).map_err(|error| {
+            let help = match error {
+                PathError::NotAbsolute => format!("write {}", quote(&format!("/{text}"))),
+                _ => "write the path as servers see it, without tricks".to_owned(),
+            };
+            (format!("{} can match nothing: {error}", quote(text)), help)
+        })?;
+        let mut names: Vec<&str> = normal.split('/').skip(1).collect();
+        let below = names.last() == Some(&"*");
+        if below {
+            names.pop();
+        }
+        if let Some(odd) = names.iter().find(|name| name.contains('*') && **name != "*") {
+            let message = format!("{} has a * inside the segment {}", quote(text), quote(odd));
+            let help = "* stands for a whole segment, and at the end (/a/*) for everything below; ** is not needed";
+            return Err((message, help.to_owned()));
+        }
+        let segments = names
+            .into_iter()
+            .map(|name| if name == "*" { Segment::Any } else { Segment::Exactly(name.to_owned()) })
+            .collect();
+        Ok(Self { segments, below, text: normal })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        let pattern = PathPattern::parse(pattern).expect(pattern);
+        normalise_path(path).is_ok_and(|normal| pattern.matches(&normal))
+    }
+
+    #[test]
+    fn patterns_match_what_the_table_says() {
+        for (pattern, yes, no) in [
+            ("/a/b", &["/a/b", "/a/b?q=1", "/%61/b"][..], &["/a/b/", "/a", "/A/b", "/a/b/c"][..]),
+            ("/a/*", &["/a/", "/a/x", "/a/x/y", "/a//x"], &["/a", "/ab", "/b/a/", "//a/x"]),
+            ("/*", &["/", "/x", "/x/y"], &[]),
+            ("/", &["/"], &["/x"]),
+            ("/repos/*/issues", &["/repos/x/issues"], &["/repos//issues", "/repos/x/y/issues", "/repos/x/issues/1"]),
+            ("/repos/*/issues/*", &["/repos/x/issues/1/2"], &["/repos/x/issues"]),
+            ("/bücher", &["/b%c3%bccher", "/b%C3%BCcher"], &["/bucher"]),
+        ] {
+            for path in yes {
+                assert!(matches(pattern, path), "{pattern} should match {path}");
+            }
+            for path in no {
+                assert!(!matches(pattern, path), "{pattern} should not match {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn ambiguous_paths_have_no_normal_form() {
+        for (path, error) in [
+            ("/a/../b", PathError::DotSegment),
+            ("/a/%2e%2E/b", PathError::DotSegment),
+            ("/a/.", PathError::DotSegment),
+            ("/a/..;x=1/b", PathError::DotSegment),
+            ("/a/..%3bx/b", PathError::DotSegment),
+            ("/a/%252e%252e/b", PathError::DotSegment),
+            ("/a/%25252fb", PathError::HiddenSlash),
+            ("/a%2fb", PathError::HiddenSlash),
+            ("/a%5Cb", PathError::HiddenSlash),
+            ("/a\\b", PathError::HiddenSlash),
+            ("/a%", PathError::BadEscape),
+            ("/a%4", PathError::BadEscape),
+            ("/a%zz", PathError::BadEscape),
+            ("/a%00", PathError::BadCharacter),
+            ("/a b", PathError::BadCharacter),
+            ("/a#b", PathError::BadCharacter),
+            ("a", PathError::NotAbsolute),
+            ("", PathError::NotAbsolute),
+            ("*", PathError::NotAbsolute),
+        ] {
+            assert_eq!(normalise_path(path), Err(error), "{path}");
+        }
+        assert_eq!(normalise_path("/100%25").as_deref(), Ok("/100%25"));
+        assert_eq!(normalise_path("/a/...").as_deref(), Ok("/a/..."));
+    }
+
+    #[test]
+    fn patterns_that_would_mislead_are_refused() {
+        for (pattern, help) in [
+            ("a/b", "\"/a/b\""),
+            ("/a?x=1", "\"/a\""),
+            ("/v*/x", "whole segment"),
+            ("/a/**", "whole segment"),
+            ("https://h/a", "\"/a\""),
+            ("/a/../b", "without tricks"),
+        ] {
+            assert!(PathPattern::parse(pattern).expect_err(pattern).1.contains(help), "{pattern}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_normal_form_is_stable(path in "/[ -~]{0,30}") {
+            if let Ok(normal) = normalise_path(&path) {
+                prop_assert_eq!(normalise_path(&normal), Ok(normal.clone()));
+                prop_assert!(!normal.contains("/../"));
+            }
+        }
+    }
+}

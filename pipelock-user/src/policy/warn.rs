@@ -1,0 +1,76 @@
+//! What this build cannot enforce of a policy, said before it is in force.
+//!
+//! Called at start and by `pipelock check`. It promises that nothing a policy asks for is silently left undone: it is
+//! either enforced, or denied, and named here when it is denied or weaker than it reads.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::destination::Destination;
+use super::types::{Policy, Protocol, Rule};
+
+/// Rules a warning names before it only counts them.
+const MAX_NAMED: usize = 8;
+/// Top-level domains that are private, so that a wildcard over one is no wildcard over the Internet.
+const PRIVATE_TOPS: [&str; 8] = ["internal", "local", "localhost", "lan", "home", "corp", "test", "intranet"];
+/// Where clouds hand out the credentials of a machine.
+const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+
+impl Policy {
+    /// What a person should know before this policy is in force: one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut say = |rules: Vec<String>, text: &str| {
+            if !rules.is_empty() {
+                warnings.push(format!("{}: {text}", named(&rules)));
+            }
+        };
+        let labels = |wanted: &dyn Fn(&Rule) -> bool| -> Vec<String> {
+            self.rules().iter().filter(|rule| wanted(rule)).map(Rule::label).collect()
+        };
+        say(
+            labels(&|rule| rule.wants_reading() && matches!(rule.protocol, Protocol::Auto | Protocol::Tls)),
+            "the rule wants its traffic read (scan, methods or paths); this build cannot open TLS, so TLS to it is denied \
+             (inspection_unavailable). Plain HTTP works. To pass TLS unread, set scan: false and remove methods and paths",
+        );
+        say(
+            labels(&|rule| rule.scan && matches!(rule.protocol, Protocol::Auto | Protocol::Http)),
+            "over plain HTTP the destination, methods and paths are enforced; the content is not scanned yet",
+        );
+        say(
+            labels(
+                &|rule| matches!(&rule.destination, Destination::Below(apex) if !apex.contains('.') && !PRIVATE_TOPS.contains(&apex.as_str())),
+            ),
+            "the wildcard covers a whole top-level domain, where anyone can register a name",
+        );
+        say(
+            labels(&|rule| rule.ports.iter().all(|range| range.first() == 53 && range.last() == 53)),
+            "port 53 always leads to the built-in resolver, so the rule is never used",
+        );
+        if self.websocket().enabled && self.websocket().frame_scan {
+            warnings.push("websocket.frame_scan: WebSocket messages are not scanned yet".to_owned());
+        }
+        let metadata: Vec<String> =
+            self.ssrf_allow().iter().filter(|net| net.contains(&METADATA)).map(ToString::to_string).collect();
+        if !metadata.is_empty() {
+            let nets = metadata.join(", ");
+            warnings.push(format!(
+                "ssrf.allow: {nets} holds {METADATA}, where clouds hand out the credentials of a machine"
+            ));
+        }
+        let unnamed: Vec<String> =
+            self.parts.dns_hosts.keys().filter(|name| !self.names_allowed(name)).cloned().collect();
+        if !unnamed.is_empty() {
+            warnings.push(format!("dns.hosts: {}: no rule names it, so it is never answered", named(&unnamed)));
+        }
+        warnings
+    }
+}
+
+fn named(labels: &[String]) -> String {
+    let shown = labels.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match labels.len().checked_sub(MAX_NAMED) {
+        Some(more) if more > 0 => format!("{shown} and {more} more"),
+        _ => shown,
+    }
+}
