@@ -1,0 +1,182 @@
+//! Counts over a chain, in bounded memory: receipts by verdict and by reason, and the kernel's ledger.
+//!
+//! Used by the verifier's report and by the evidence folder, so that both count alike.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::body::ActionRecord;
+
+/// `layer` of the one receipt that every flow of the kernel leaves.
+pub const FLOW_LAYER: &str = "kernel_flow";
+/// `layer` of the one receipt that carries the kernel's own counters.
+pub const LEDGER_LAYER: &str = "kernel_ledger";
+/// `target` of that receipt.
+pub const LEDGER_TARGET: &str = "pipelock://kernel/ledger";
+/// Most different reasons that are counted apart.
+const MAX_REASONS: usize = 256;
+
+/// Receipts by verdict; verdicts in other words count as `other`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the words of the public format")]
+pub struct Totals {
+    pub allow: u64,
+    pub block: u64,
+    pub warn: u64,
+    pub ask: u64,
+    pub strip: u64,
+    pub forward: u64,
+    pub redirect: u64,
+    pub other: u64,
+}
+
+impl Totals {
+    /// Counts one verdict.
+    pub fn add(&mut self, verdict: &str) {
+        let count = match verdict.trim().to_ascii_lowercase().as_str() {
+            "allow" => &mut self.allow,
+            "block" => &mut self.block,
+            "warn" => &mut self.warn,
+            "ask" => &mut self.ask,
+            "strip" => &mut self.strip,
+            "forward" => &mut self.forward,
+            "redirect" => &mut self.redirect,
+            _ => &mut self.other,
+        };
+        *count += 1;
+    }
+
+    /// The counts with their words.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("allow", self.allow),
+            ("block", self.block),
+            ("warn", self.warn),
+            ("ask", self.ask),
+            ("strip", self.strip),
+            ("forward", self.forward),
+            ("redirect", self.redirect),
+            ("other", self.other),
+        ]
+    }
+}
+
+/// Everything that is counted about a chain.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Receipts.
+    pub count: u64,
+    /// By verdict.
+    pub totals: Totals,
+    /// By `verdict layer/pattern`, of the receipts that name a layer.
+    pub reasons: BTreeMap<String, u64>,
+    /// Time of the first and of the last receipt.
+    pub start: String,
+    /// Time of the last receipt.
+    pub end: String,
+}
+
+impl Tally {
+    /// Counts one receipt.
+    pub fn add(&mut self, record: &ActionRecord) {
+        self.count += 1;
+        self.totals.add(&record.verdict);
+        if !record.layer.is_empty() {
+            let name = format!("{} {}/{}", record.verdict, record.layer, record.pattern);
+            count_capped(&mut self.reasons, name, MAX_REASONS);
+        }
+        if self.start.is_empty() {
+            self.start.clone_from(&record.timestamp);
+        }
+        self.end.clone_from(&record.timestamp);
+    }
+}
+
+/// Counts `name`, or `(others)` when too many names are counted apart already.
+pub(crate) fn count_capped(counts: &mut BTreeMap<String, u64>, name: String, cap: usize) {
+    let name = if counts.len() >= cap && !counts.contains_key(&name) { "(others)".to_owned() } else { name };
+    *counts.entry(name).or_default() += 1;
+}
+
+/// What the kernel counted, as the ledger receipt's `ext.kernel_v1` says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ledger {
+    /// Flows that the kernel numbered: 1 to this.
+    pub flows: u64,
+    /// Denials that got no number because a table was full.
+    pub unrecorded: u64,
+    /// Flows by the kernel's reason.
+    pub by_reason: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    /// Reads `ext.kernel_v1`. Members beyond the three are other counters, and are left to people.
+    ///
+    /// # Errors
+    /// A sentence that names the member that is missing or not a decimal string.
+    pub fn parse(kernel: &Value) -> Result<Self, String> {
+        let number = |name: &str| {
+            decimal(kernel.get(name)).ok_or_else(|| format!("kernel_v1.{name} is not a decimal string"))
+        };
+        let members = kernel.get("by_reason").and_then(Value::as_object).ok_or("kernel_v1.by_reason is not an object")?;
+        let mut by_reason = BTreeMap::new();
+        for (reason, count) in members.iter().take(MAX_REASONS + 1) {
+            let count = decimal(Some(count)).ok_or_else(|| format!("kernel_v1.by_reason.{reason} is not a decimal string"))?;
+            by_reason.insert(reason.clone(), count);
+        }
+        if by_reason.len() > MAX_REASONS {
+            return Err(format!("kernel_v1.by_reason has more than {MAX_REASONS} members"));
+        }
+        Ok(Self { flows: number("flows")?, unrecorded: number("unrecorded")?, by_reason })
+    }
+}
+
+/// A 64-bit number as we write it in `ext`: a decimal string without sign or leading zeros.
+#[must_use]
+pub fn decimal(value: Option<&Value>) -> Option<u64> {
+    let text = value?.as_str()?;
+    text.parse().ok().filter(|number: &u64| number.to_string() == text)
+}
+
+/// The flow that `ext` says a receipt belongs to.
+#[must_use]
+pub fn flow_id(ext: &Value) -> Option<u64> {
+    decimal(ext.get("flow_v1")?.get("flow_id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ledgers_are_read_strictly() {
+        let good = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"}, "x": []});
+        let ledger = Ledger::parse(&good).unwrap();
+        assert_eq!((ledger.flows, ledger.by_reason.len()), (3, 2));
+        for bad in [
+            json!({}),
+            json!({"flows": 3, "unrecorded": "0", "by_reason": {}}),
+            json!({"flows": "03", "unrecorded": "0", "by_reason": {}}),
+            json!({"flows": "3", "unrecorded": "+0", "by_reason": {}}),
+            json!({"flows": "3", "unrecorded": "0", "by_reason": {"x": 1}}),
+            json!({"flows": "3", "unrecorded": "0"}),
+            json!([]),
+        ] {
+            assert!(Ledger::parse(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hostile_words_do_not_grow_the_counts() {
+        let mut counts = BTreeMap::new();
+        for n in 0..1000 {
+            count_capped(&mut counts, n.to_string(), 10);
+        }
+        assert_eq!((counts.len(), counts["(others)"]), (11, 990));
+    }
+}
