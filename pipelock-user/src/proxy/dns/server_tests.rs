@@ -138,6 +138,17 @@ async fn datagrams_are_answered_and_logged() {
     assert_eq!(udp_ask(server.udp, &[0, 9, 1]).await, (9, ResponseCode::FormErr, vec![]));
     assert_eq!(udp_ask(server.udp, &vec![1; 9000]).await, (0x0101, ResponseCode::FormErr, vec![]));
 
+    // Its first 4096 octets are a good query: what was cut off must not be overlooked.
+    let mut padded = query(12, "a.example.com.", RecordType::A);
+    padded[11] = 1;
+    padded.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    let room = MAX_QUERY - padded.len() - 2;
+    padded.extend((room as u16).to_be_bytes());
+    padded.resize(MAX_QUERY, 0);
+    assert_eq!(udp_ask(server.udp, &padded).await.1, ResponseCode::NoError);
+    padded.push(0);
+    assert_eq!(udp_ask(server.udp, &padded).await.1, ResponseCode::FormErr);
+
     // A response gets none; the query after it does, so silence is not deafness.
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
     socket.send_to(&[0, 10, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0], server.udp).await.expect("send");
@@ -148,7 +159,10 @@ async fn datagrams_are_answered_and_logged() {
 
     let reasons: Vec<Reason> = server.log.entries.lock().expect("log").iter().map(|entry| entry.2).collect();
     use Reason::{DnsAnswered, DnsDenied, DnsMalformed};
-    assert_eq!(reasons, [DnsAnswered, DnsDenied, DnsMalformed, DnsMalformed, DnsMalformed, DnsAnswered]);
+    assert_eq!(
+        reasons,
+        [DnsAnswered, DnsDenied, DnsMalformed, DnsMalformed, DnsAnswered, DnsMalformed, DnsMalformed, DnsAnswered]
+    );
     assert_eq!(server.log.entries.lock().expect("log")[1].1, "evil.example");
     assert_eq!(server.pool.len(), 1);
 }
