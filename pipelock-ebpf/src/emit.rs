@@ -55,8 +55,9 @@ pub fn note_origin(state: &mut SockState) {
 #[inline(always)]
 pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> Option<u64> {
     let sequence = SEQUENCE.get_ptr_mut(0)?;
-    // SAFETY: the map value is 8 bytes, aligned, and only ever changed by this atomic.
-    let flow_id = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(sequence, 1) } + 1;
+    // SAFETY: the map value is 8 bytes, aligned, and only ever changed by this atomic. Not `Relaxed`: the BPF backend
+    // makes of that an addition that does not fetch, even where the old value is used.
+    let flow_id = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(sequence, 1) } + 1;
     let generation = CONFIG.get(0).map_or(0, |config| config.generation);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };

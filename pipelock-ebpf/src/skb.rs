@@ -2,12 +2,12 @@
 //! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
 
 use crate::emit::{Attempt, UDP, deny, state_of, tuple_of};
-use crate::maps::{CONFIG, FLOWS, TUPLES, count};
+use crate::maps::{CONFIG, FLOWS, TUPLES};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use pipelock_common::{Addr, Class, KernelReason, SockKey, SockState, counter, hook, sock_flag};
+use pipelock_common::{Addr, Class, KernelReason, SockKey, SockState, hook, sock_flag};
 
 /// Return value: the packet goes on.
 const PASS: i32 = 1;
@@ -29,8 +29,6 @@ struct Packet {
 #[cgroup_skb]
 pub fn pl_egress(ctx: SkBuffContext) -> i32 {
     let Some(packet) = parse(&ctx) else {
-        count(KernelReason::PacketDenied as u32);
-        count(counter::UNRECORDED);
         return DROP;
     };
     // SAFETY: the socket of the packet.

@@ -7,10 +7,14 @@
 //! 2 policy | 1 flow, telemetry | 0 pipelock-scan, pipelock-receipt, pipelock-common
 //! ```
 
+pub mod app;
+pub mod cli;
 pub mod flow;
 pub mod inspect;
 pub mod kernel;
 pub mod net;
 pub mod policy;
 pub mod proxy;
+pub mod recorder;
 pub mod sandbox;
+pub mod telemetry;

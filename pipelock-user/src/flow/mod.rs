@@ -3,11 +3,13 @@
 //! Used by all rooms above; uses only `pipelock_common`. It promises that a verdict always carries a [`Reason`] with a
 //! stable code, and that nothing in here can be turned into "allow" by default.
 
+mod guard;
 mod host;
 mod ident;
 mod reason;
 mod verdict;
 
+pub use guard::{Account, FlowGuard, Outcome};
 pub use host::{Host, HostError};
 pub use ident::{Flow, FlowId, Origin, PolicyId, Target};
 pub use reason::Reason;

@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
 use super::maps::{Maps, from_addr};
-use crate::flow::{Flow, FlowId, Host, Origin, PolicyId, Reason, Target, Verdict};
+use crate::flow::{Account, Flow, FlowId, Host, Origin, Outcome, PolicyId, Reason, Target, Verdict};
 
 /// How long a redirected connection that the kernel closed may wait for the proxy to accept it.
 const ACCEPT_GRACE: Duration = Duration::from_secs(2);
@@ -22,27 +22,6 @@ const ACCEPT_GRACE: Duration = Duration::from_secs(2);
 const SWEEP: Duration = Duration::from_millis(250);
 /// Finished flows on their way to the recorder; when they are this many, the ledger waits.
 const QUEUE: usize = 1024;
-
-/// What the proxy made of a flow.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The verdict on the flow as a whole.
-    pub verdict: Verdict,
-    /// The name that decided, if one was found (DNS, Host or SNI).
-    pub name: Option<Host>,
-    /// What the bytes were: `http1`, `tls`, `dns`, `tcp`; empty when nobody looked.
-    pub carrier: &'static str,
-    /// How many requests or queries it carried.
-    pub requests: u64,
-}
-
-impl Outcome {
-    /// The outcome of a flow that the proxy never saw or lost sight of.
-    #[must_use]
-    pub fn unseen(reason: Reason) -> Self {
-        Self { verdict: Verdict::block(reason, ""), name: None, carrier: "", requests: 0 }
-    }
-}
 
 /// A flow that is over.
 #[derive(Clone, Debug)]
@@ -81,42 +60,6 @@ impl Ledger {
     fn entries(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
         // Entries are replaced whole; a panic elsewhere cannot leave one half written.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The proxy takes a connection. False when the flow was given up meanwhile: then it must be dropped.
-    pub fn accept(&self, flow: FlowId) -> bool {
-        match self.entries().entry(flow.0) {
-            Slot::Vacant(slot) => {
-                slot.insert(Entry::Accepted);
-                true
-            }
-            Slot::Occupied(mut slot) => match slot.get() {
-                Entry::ClosedUnaccepted(_) => {
-                    slot.insert(Entry::Accepted);
-                    true
-                }
-                // UDP: one flow carries many datagrams, each "accepted".
-                Entry::Accepted | Entry::Reported(_) => true,
-                Entry::Given => false,
-            },
-        }
-    }
-
-    /// The proxy is done with a flow; a later report replaces an earlier one (UDP reports with each datagram).
-    pub fn report(&self, flow: FlowId, outcome: Outcome) {
-        let mut entries = self.entries();
-        match entries.get(&flow.0) {
-            Some(Entry::Given) => return,
-            Some(Entry::Reported(earlier)) => {
-                let requests = earlier.requests.saturating_add(outcome.requests);
-                entries.insert(flow.0, Entry::Reported(Outcome { requests, ..outcome }));
-            }
-            _ => {
-                entries.insert(flow.0, Entry::Reported(outcome));
-            }
-        }
-        drop(entries);
-        self.changed.notify_one();
     }
 
     /// The receipt of a flow is written: the kernel and the ledger forget it.
@@ -223,6 +166,45 @@ impl Ledger {
     }
 }
 
+impl Account for Ledger {
+    fn accept(&self, flow: FlowId) -> bool {
+        match self.entries().entry(flow.0) {
+            Slot::Vacant(slot) => {
+                slot.insert(Entry::Accepted);
+                true
+            }
+            Slot::Occupied(mut slot) => match slot.get() {
+                Entry::ClosedUnaccepted(_) => {
+                    slot.insert(Entry::Accepted);
+                    true
+                }
+                // UDP: one flow carries many datagrams, each "accepted".
+                Entry::Accepted | Entry::Reported(_) => true,
+                Entry::Given => false,
+            },
+        }
+    }
+
+    /// A later report replaces an earlier one: UDP reports with each datagram.
+    fn report(&self, flow: FlowId, outcome: Outcome) {
+        let mut entries = self.entries();
+        match entries.get(&flow.0) {
+            Some(Entry::Given) => return,
+            Some(Entry::Reported(earlier)) => {
+                let requests = earlier.requests.saturating_add(outcome.requests);
+                // One answer makes an answered flow, whatever was refused on it before or after.
+                let kept = if earlier.verdict.is_block() { outcome } else { earlier.clone() };
+                entries.insert(flow.0, Entry::Reported(Outcome { requests, ..kept }));
+            }
+            _ => {
+                entries.insert(flow.0, Entry::Reported(outcome));
+            }
+        }
+        drop(entries);
+        self.changed.notify_one();
+    }
+}
+
 /// Waits for events and collects the flows they name, each once.
 async fn drain(ring: Option<&mut AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>>, ids: &mut Vec<u64>) {
     let Some(ring) = ring else {
@@ -265,4 +247,10 @@ pub fn to_flow(record: &FlowRecord, name: Option<Host>, policy: PolicyId) -> Flo
         target: Target { name, original: std::net::SocketAddr::new(from_addr(record.dst), record.dst_port) },
         policy,
     }
+}
+
+/// The agent's end of a flow, if it ever had one.
+#[must_use]
+pub fn local_end(record: &FlowRecord) -> Option<std::net::SocketAddr> {
+    (record.src_port != 0).then(|| std::net::SocketAddr::new(from_addr(record.src), record.src_port))
 }

@@ -14,6 +14,6 @@ mod sys;
 
 pub use attach::{Attachment, HookInfo, KernelError, Plan, pin_root};
 pub use hooks::{HOOKS, Level, Probe, probe};
-pub use ledger::{Finished, Ledger, Outcome, to_flow};
+pub use ledger::{Finished, Ledger, local_end, to_flow};
 pub use maps::{Counters, Maps};
 pub use own_addr::own_addresses;

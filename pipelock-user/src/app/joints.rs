@@ -1,0 +1,166 @@
+//! The joints between rooms that do not know each other: kernel records become the proxy's flows, DNS answers become
+//! the recorder's receipts, policies become the resolver's rules.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason};
+use crate::kernel::{Ledger, Maps, to_flow};
+use crate::policy::DnsMode;
+use crate::proxy::dns::{Answered, Asker, Mode, NameRules, Pool, QueryLog, SeenNames, Transport};
+use crate::proxy::{Origins, Rules};
+use crate::recorder::{Recorder, RequestRecord};
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each critical section leaves the value whole; a panic elsewhere changes nothing.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Policies by generation: the kernel stores with each flow the number of the policy that was in force.
+#[derive(Default)]
+pub struct Generations(Mutex<HashMap<u32, PolicyId>>);
+
+impl Generations {
+    /// Files a policy under its generation.
+    pub fn file(&self, generation: u32, policy: PolicyId) {
+        locked(&self.0).insert(generation, policy);
+    }
+
+    /// The policy of a generation; an unknown one is the empty text, which the verifier reports.
+    pub fn find(&self, generation: u32) -> PolicyId {
+        locked(&self.0).get(&generation).cloned().unwrap_or_else(|| PolicyId(String::new()))
+    }
+}
+
+/// Finds the flow of an accepted connection, and the name behind its address.
+pub struct KernelOrigins {
+    /// The kernel's tables.
+    pub maps: Arc<Maps>,
+    /// Made-up addresses.
+    pub pool: Arc<Pool>,
+    /// Real addresses that were given out.
+    pub seen: Arc<SeenNames>,
+    /// Which policy was in force.
+    pub generations: Arc<Generations>,
+}
+
+impl Origins for KernelOrigins {
+    fn take(&self, netns: u64, peer: SocketAddr) -> Option<Flow> {
+        let record = self.maps.take_origin(netns, peer, false)?;
+        let mut flow = to_flow(&record, None, self.generations.find(record.generation));
+        flow.target.name = self.pool.lookup(flow.target.original.ip()).and_then(|name| Host::parse(&name).ok());
+        Some(flow)
+    }
+
+    fn names_of(&self, addr: IpAddr) -> Vec<Host> {
+        self.seen.names(addr).iter().filter_map(|name| Host::parse(name).ok()).collect()
+    }
+}
+
+/// The resolver's view of the policy in force.
+pub struct PolicyNames(pub watch::Receiver<Arc<Rules>>);
+
+impl NameRules for PolicyNames {
+    fn allowed(&self, name: &str) -> bool {
+        self.0.borrow().policy.names_allowed(name)
+    }
+
+    fn mode(&self) -> Mode {
+        match self.0.borrow().policy.dns_mode() {
+            DnsMode::Synthetic => Mode::Synthetic,
+            DnsMode::Real => Mode::Real,
+        }
+    }
+}
+
+/// Writes a receipt for each query, with the flow that asked.
+pub struct DnsReceipts {
+    /// Cookie of the namespace the resolver is in.
+    pub netns: u64,
+    /// The kernel's tables.
+    pub maps: Arc<Maps>,
+    /// Where flows are accounted for.
+    pub ledger: Arc<Ledger>,
+    /// Where receipts are written.
+    pub recorder: Recorder,
+    /// Which policy was in force.
+    pub generations: Arc<Generations>,
+    connections: Mutex<HashMap<SocketAddr, Arc<Flow>>>,
+}
+
+impl DnsReceipts {
+    /// For the resolver in one namespace.
+    #[must_use]
+    pub fn new(
+        netns: u64,
+        maps: Arc<Maps>,
+        ledger: Arc<Ledger>,
+        recorder: Recorder,
+        generations: Arc<Generations>,
+    ) -> Self {
+        Self { netns, maps, ledger, recorder, generations, connections: Mutex::default() }
+    }
+
+    fn flow_of(&self, asker: &Asker) -> Option<Arc<Flow>> {
+        if asker.transport == Transport::Tcp {
+            return locked(&self.connections).get(&asker.peer).cloned();
+        }
+        let record = self.maps.take_origin(self.netns, asker.peer, true)?;
+        let flow = to_flow(&record, None, self.generations.find(record.generation));
+        self.ledger.accept(flow.id).then(|| Arc::new(flow))
+    }
+}
+
+impl QueryLog for DnsReceipts {
+    fn query(&self, asker: &Asker, outcome: &Answered) -> bool {
+        let Some(flow) = self.flow_of(asker) else {
+            tracing::warn!(peer = %asker.peer, reason = %Reason::NoOrigin, "a query that no flow accounts for was refused");
+            return false;
+        };
+        let name = outcome.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        tracing::info!(
+            flow = flow.id.0,
+            name,
+            qtype = %outcome.qtype,
+            comm = %flow.origin.comm,
+            verdict = outcome.verdict.word(),
+            reason = %outcome.verdict.reason,
+            "query"
+        );
+        let report = Outcome { verdict: outcome.verdict.clone(), name: None, carrier: "dns", requests: 1 };
+        self.ledger.report(flow.id, report);
+        let record = RequestRecord {
+            flow,
+            transport: "dns",
+            method: outcome.qtype.clone(),
+            target: format!("dns://{name}"),
+            verdict: outcome.verdict.clone(),
+            status: None,
+            dialled: None,
+        };
+        self.recorder.try_request(&record).is_ok()
+    }
+
+    fn opened(&self, asker: &Asker) -> bool {
+        let Some(record) = self.maps.take_origin(self.netns, asker.peer, false) else { return false };
+        let flow = to_flow(&record, None, self.generations.find(record.generation));
+        if !self.ledger.accept(flow.id) {
+            return false;
+        }
+        locked(&self.connections).insert(asker.peer, Arc::new(flow));
+        true
+    }
+
+    fn closed(&self, asker: &Asker, queries: u64) {
+        if let Some(flow) = locked(&self.connections).remove(&asker.peer)
+            && queries == 0
+        {
+            // With queries, each has reported already.
+            let outcome = Outcome { carrier: "dns", ..Outcome::unseen(Reason::ClientAborted) };
+            self.ledger.report(FlowId(flow.id.0), outcome);
+        }
+    }
+}

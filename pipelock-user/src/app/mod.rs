@@ -1,0 +1,14 @@
+//! Wires the rooms: the only place that knows kernel, proxy, recorder and sandbox at once.
+//!
+//! Called by `cli`. A [`Session`] is one attachment from its opening receipt to its closing one. The order of its steps
+//! is the order of the promises: programs are attached (closed: they know no listener yet), listeners are bound and
+//! made known, the chain is opened, the agent starts, capabilities are dropped, and only then is the first byte read.
+
+mod capsule;
+mod joints;
+mod listeners;
+mod session;
+pub mod state;
+
+pub use listeners::Namespace;
+pub use session::{Ended, Recorded, Serving, Session, SessionConfig, SessionError};

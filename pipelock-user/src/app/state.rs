@@ -1,0 +1,1 @@
+//! What `status` and `detach` read: one file per attachment under /run/pipelock, written by whoever serves it.

@@ -1,0 +1,129 @@
+//! `pipelock check`: is the policy valid, and what would it say?
+
+use std::path::PathBuf;
+
+use http::Uri;
+
+use super::{Failure, keys, output};
+use crate::flow::{Host, Reason, Verdict};
+use crate::policy::{Policy, normalise_path};
+
+/// Check a policy, and what it says about a URL.
+///
+/// Prints the policy's hash and what this build cannot enforce of it. With --url prints ALLOWED or BLOCKED with the rule and
+/// the reason, and exits with 1 when it is blocked. Nothing is resolved and nothing is sent.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The policy file.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// A URL to decide: http://host[:port]/path, or https.
+    #[arg(long)]
+    url: Option<String>,
+    /// The method of the request.
+    #[arg(long, default_value = "GET", requires = "url")]
+    method: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn check(args: &Args) -> Result<u8, Failure> {
+    let policy = Policy::load(&args.policy).map_err(Failure::usage)?;
+    let Some(url) = &args.url else {
+        if args.json {
+            let value = serde_json::json!({
+                "policy_hash": policy.id().to_string(),
+                "rules": policy.rules().len(),
+                "warnings": policy.warnings(),
+            });
+            output::line(&value.to_string());
+        } else {
+            output::line(&format!("{}: valid, {} rules", args.policy.display(), policy.rules().len()));
+            output::line(&format!("policy hash {}", policy.id()));
+            keys::warn(&policy);
+        }
+        return Ok(0);
+    };
+    let verdict = decide(&policy, url, &args.method)?;
+    let word = if verdict.is_block() { "BLOCKED" } else { "ALLOWED" };
+    if args.json {
+        let value = serde_json::json!({
+            "url": url,
+            "method": args.method,
+            "verdict": verdict.word(),
+            "reason": verdict.reason.code(),
+            "rule": verdict.rule,
+            "detail": verdict.detail,
+            "what_to_do": verdict.is_block().then(|| verdict.reason.hint()),
+            "policy_hash": policy.id().to_string(),
+        });
+        output::line(&value.to_string());
+    } else {
+        output::line(&format!("{word} {} {url}", args.method));
+        output::line(&format!("reason: {}", verdict.reason));
+        if let Some(rule) = &verdict.rule {
+            output::line(&format!("rule: {rule}"));
+        }
+        if !verdict.detail.is_empty() {
+            output::line(&format!("detail: {}", verdict.detail));
+        }
+        if verdict.is_block() {
+            output::line(&format!("what to do: {}", verdict.reason.hint()));
+        }
+    }
+    Ok(u8::from(verdict.is_block()))
+}
+
+/// What the proxy would say, in its order: name and port, then whether it can be read, then method and path.
+fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> {
+    let uri: Uri = url.parse().map_err(|error| Failure::usage(format!("{url}: {error}")))?;
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let is_tls = match scheme {
+        "http" => false,
+        "https" => true,
+        _ => return Err(Failure::usage(format!("{url}: begin it with http:// or https://"))),
+    };
+    let host =
+        Host::parse(uri.host().unwrap_or_default()).map_err(|error| Failure::usage(format!("{url}: {error}")))?;
+    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    if normalise_path(uri.path()).is_err() {
+        return Ok(Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"));
+    }
+    let verdict = policy.check_request(&host, port, &method.to_ascii_uppercase(), uri.path());
+    if verdict.is_block() || !is_tls {
+        return Ok(verdict);
+    }
+    match policy.find(&host, port) {
+        Ok(rule) if rule.wants_reading() => {
+            let detail = "the rule wants this TLS traffic read, and interception is not available";
+            Ok(Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label())))
+        }
+        _ => Ok(verdict),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = "version: \"1.0\"\negress:\n  - destination: a.example\n    methods: [GET]\n    scan: false\n  - destination: b.example\n    scan: false\n";
+
+    fn verdict(url: &str, method: &str) -> (bool, Reason) {
+        let policy = Policy::parse(POLICY, "test").expect("valid");
+        let verdict = decide(&policy, url, method).expect("a URL");
+        (verdict.is_block(), verdict.reason)
+    }
+
+    #[test]
+    fn check_says_what_the_proxy_does() {
+        assert_eq!(verdict("http://a.example/", "GET"), (false, Reason::PolicyAllow));
+        assert_eq!(verdict("http://a.example/", "delete"), (true, Reason::MethodDenied));
+        assert_eq!(verdict("https://a.example/", "GET"), (true, Reason::InspectionUnavailable));
+        assert_eq!(verdict("https://b.example/", "GET"), (false, Reason::PolicyAllow));
+        assert_eq!(verdict("http://c.example/", "GET"), (true, Reason::HostDenied));
+        assert_eq!(verdict("http://a.example:81/", "GET"), (true, Reason::PortDenied));
+        let policy = Policy::parse(POLICY, "test").expect("valid");
+        assert!(decide(&policy, "ftp://a.example/", "GET").is_err());
+    }
+}

@@ -1,0 +1,41 @@
+//! Finding the policy and the key that the verbs share.
+
+use std::path::Path;
+
+use pipelock_receipt::SigningKey;
+
+use super::{Failure, output};
+use crate::policy::Policy;
+
+/// The policy of the file, or the one that allows nothing.
+pub(super) fn policy(path: Option<&Path>) -> Result<Policy, Failure> {
+    match path {
+        Some(path) => Policy::load(path).map_err(Failure::usage),
+        None => {
+            output::note("no --policy: nothing is allowed");
+            Ok(Policy::deny_all())
+        }
+    }
+}
+
+/// Says what this build cannot enforce of the policy.
+pub(super) fn warn(policy: &Policy) {
+    for warning in policy.warnings() {
+        output::note(&format!("warning: {warning}"));
+    }
+}
+
+/// The key of the file, or one for this run only.
+pub(super) fn signing_key(path: Option<&Path>) -> Result<SigningKey, Failure> {
+    match path {
+        Some(path) => SigningKey::load(path).map_err(Failure::usage),
+        None => Ok(SigningKey::generate()?),
+    }
+}
+
+/// Eight hex digits that tell runs apart.
+pub(super) fn run_id() -> Result<String, Failure> {
+    let mut random = [0u8; 4];
+    getrandom::fill(&mut random)?;
+    Ok(format!("{:08x}", u32::from_be_bytes(random)))
+}

@@ -1,0 +1,136 @@
+//! Tells a protocol by its first bytes. Called by `listen`; promises that what it cannot tell is `Unknown`, which blocks.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// How long a client may take to say what it speaks.
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// A TLS handshake record (RFC 8446 §5.1).
+    Tls,
+    /// An HTTP/1 request line (RFC 9112 §3).
+    Http1,
+    /// The HTTP/2 connection preface (RFC 9113 §3.4).
+    Http2,
+    /// Something else.
+    Unknown,
+}
+
+/// Why the protocol is not known.
+#[derive(Debug)]
+pub enum DetectError {
+    /// The client said too little in time.
+    Timeout,
+    /// The client closed or broke the connection first.
+    Closed,
+}
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The longest method registered with IANA, UPDATEREDIRECTREF, has 17 letters.
+const MAX_METHOD: usize = 24;
+
+/// Reads until the protocol is known; the bytes read stay in `buffer` for whoever speaks it.
+pub async fn detect(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    timeout: Duration,
+) -> Result<Protocol, DetectError> {
+    let read = async {
+        loop {
+            if let Some(protocol) = classify(buffer) {
+                return Ok(protocol);
+            }
+            match stream.read_buf(buffer).await {
+                Ok(0) | Err(_) => return Err(DetectError::Closed),
+                Ok(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(timeout, read).await.unwrap_or(Err(DetectError::Timeout))
+}
+
+/// The protocol of a stream that begins like this; none while it could still be more than one.
+fn classify(start: &[u8]) -> Option<Protocol> {
+    match start {
+        [] => None,
+        // handshake, major version 3
+        [0x16, 0x03, ..] => Some(Protocol::Tls),
+        [0x16] => None,
+        _ if H2_PREFACE.starts_with(start) => None,
+        _ if start.starts_with(H2_PREFACE) => Some(Protocol::Http2),
+        _ => match start.iter().position(|byte| !is_token(*byte)) {
+            // RFC 9112 §2.2: a server may see an empty line before the request; clients that send it are not worth it.
+            Some(end) if end > 0 && end <= MAX_METHOD && start.get(end) == Some(&b' ') => Some(Protocol::Http1),
+            Some(_) => Some(Protocol::Unknown),
+            None if start.len() <= MAX_METHOD => None,
+            None => Some(Protocol::Unknown),
+        },
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'-'
+}
+
+/// Reads more of the stream into the buffer, up to a limit: for what needs a whole record.
+pub async fn read_more(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    limit: usize,
+) -> io::Result<usize> {
+    if buffer.len() >= limit {
+        return Err(io::Error::other("too many bytes before the protocol was settled"));
+    }
+    stream.read_buf(buffer).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn protocols_are_told_apart() {
+        for (start, protocol) in [
+            (b"\x16\x03\x01\x02".as_slice(), Some(Protocol::Tls)),
+            (b"\x16", None),
+            (b"\x16\x02", Some(Protocol::Unknown)),
+            (b"GET / HTTP/1.1\r\n", Some(Protocol::Http1)),
+            (b"G", None),
+            (b"PRI", None),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0", Some(Protocol::Http2)),
+            (b"PRIVATE / HTTP/1.1", Some(Protocol::Http1)),
+            (b"VERSION-CONTROL / HTTP/1.1", Some(Protocol::Http1)),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", Some(Protocol::Unknown)),
+            (b" GET / HTTP/1.1", Some(Protocol::Unknown)),
+            (b"\r\nGET /", Some(Protocol::Unknown)),
+            (b"\0\0\0\0", Some(Protocol::Unknown)),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ /", Some(Protocol::Unknown)),
+        ] {
+            assert_eq!(classify(start), protocol, "{:?}", String::from_utf8_lossy(start));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn more_bytes_never_change_an_answer(bytes: Vec<u8>, more: Vec<u8>) {
+            if let Some(protocol) = classify(&bytes) {
+                let longer = [bytes, more].concat();
+                prop_assert_eq!(classify(&longer), Some(protocol));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_is_not_a_protocol() {
+        let (mut near, _far) = tokio::io::duplex(64);
+        let result = detect(&mut near, &mut BytesMut::new(), Duration::from_millis(10)).await;
+        assert!(matches!(result, Err(DetectError::Timeout)));
+    }
+}

@@ -1,0 +1,194 @@
+//! One authority out of the request target, the Host header, the name DNS was asked for and the original address.
+//! Promises that two different answers are never reconciled: they are refused.
+
+use http::{HeaderMap, Method, Uri, header};
+
+use crate::flow::{Flow, Host, Reason, Verdict};
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Authority {
+    pub(super) host: Host,
+    pub(super) port: u16,
+}
+
+/// The authority of a request; `given` are the names our resolver gave the address out for, in `real` mode.
+pub(super) fn agree(
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    flow: &Flow,
+    given: &[Host],
+) -> Result<Authority, Verdict> {
+    let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
+    let original = flow.target.original;
+    if *method == Method::CONNECT {
+        return Err(malformed("CONNECT is for explicit proxies; this connection is transparent"));
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err(malformed("more than one Host header"));
+    }
+    let header = header
+        .map(|value| {
+            value
+                .to_str()
+                .map_err(|_| malformed("the Host header is not text"))
+                .and_then(|text| split(text, original.port()))
+        })
+        .transpose()?;
+    let target = match uri.authority() {
+        Some(authority) if uri.scheme_str() == Some("http") => Some(split(authority.as_str(), 80)?),
+        Some(_) => return Err(malformed("the request target has a scheme other than http")),
+        None => None,
+    };
+    let mismatch = |left: &str, right: &str| Verdict::block(Reason::NameMismatch, format!("{left}, but {right}"));
+    let named = match (target, header) {
+        (Some(target), Some(header)) if target != header => {
+            return Err(mismatch(
+                &format!("the request line names {}", target.host),
+                &format!("Host says {}", header.host),
+            ));
+        }
+        (Some(found), _) | (None, Some(found)) => Some(found),
+        (None, None) => None,
+    };
+    let Some(named) = named else {
+        return flow
+            .target
+            .name
+            .clone()
+            .map(|host| Authority { host, port: original.port() })
+            .ok_or_else(|| Verdict::block(Reason::NameMissing, "no Host header and no name from DNS"));
+    };
+    if named.port != original.port() {
+        return Err(mismatch(
+            &format!("the connection is to port {}", original.port()),
+            &format!("the request names port {}", named.port),
+        ));
+    }
+    match (&flow.target.name, &named.host) {
+        (Some(asked), host) if asked != host => {
+            Err(mismatch(&format!("DNS was asked for {asked}"), &format!("the request names {host}")))
+        }
+        (None, Host::Addr(addr)) if *addr != original.ip().to_canonical() => {
+            Err(mismatch(&format!("the connection is to {}", original.ip()), &format!("the request names {addr}")))
+        }
+        (None, host @ Host::Name(_)) if !given.is_empty() && !given.contains(host) => Err(mismatch(
+            &format!("{} was given out for another name", original.ip()),
+            &format!("the request names {host}"),
+        )),
+        _ => Ok(named),
+    }
+}
+
+/// `host` or `host:port`, strictly: no user info, no empty port.
+fn split(text: &str, default_port: u16) -> Result<Authority, Verdict> {
+    let malformed = || Verdict::block(Reason::RequestMalformed, "the authority cannot be read");
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            let port = port.parse().ok().filter(|port| digits && *port != 0).ok_or_else(malformed)?;
+            (host, port)
+        }
+        _ => (text, default_port),
+    };
+    let host = Host::parse(host).map_err(|error| Verdict::block(Reason::RequestMalformed, error.to_string()))?;
+    Ok(Authority { host, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{FlowId, Origin, PolicyId, Target};
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn flow(name: Option<&str>, original: &str) -> Flow {
+        Flow {
+            id: FlowId(1),
+            origin: Origin {
+                cgroup_id: 1,
+                netns_cookie: 1,
+                socket_cookie: 1,
+                pid: 1,
+                tgid: 1,
+                uid: 1,
+                comm: "t".into(),
+            },
+            target: Target {
+                name: name.map(|name| Host::parse(name).expect(name)),
+                original: original.parse().expect(original),
+            },
+            policy: PolicyId(String::new()),
+        }
+    }
+
+    fn ask(flow: &Flow, uri: &str, hosts: &[&str]) -> Result<String, Reason> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(header::HOST, HeaderValue::from_str(host).expect("a header value"));
+        }
+        agree(&Method::GET, &uri.parse().expect("a URI"), &headers, flow, &[])
+            .map(|found| format!("{}:{}", found.host, found.port))
+            .map_err(|verdict| verdict.reason)
+    }
+
+    #[test]
+    fn one_name_however_it_is_said() {
+        let named = flow(Some("a.example"), "198.18.0.1:80");
+        for (uri, hosts) in [
+            ("/x", vec!["a.example"]),
+            ("/x", vec!["A.Example.:80"]),
+            ("http://a.example/x", vec!["a.example"]),
+            ("http://a.example/x", vec![]),
+            ("/x", vec![]),
+        ] {
+            assert_eq!(ask(&named, uri, &hosts), Ok("a.example:80".into()), "{uri} {hosts:?}");
+        }
+        assert_eq!(ask(&flow(None, "192.0.2.1:8080"), "/x", &["a.example:8080"]), Ok("a.example:8080".into()));
+        assert_eq!(ask(&flow(None, "192.0.2.1:8080"), "/x", &["192.0.2.1:8080"]), Ok("192.0.2.1:8080".into()));
+        assert_eq!(ask(&flow(None, "[2001:db8::1]:80"), "/x", &["[2001:db8::1]"]), Ok("[2001:db8::1]:80".into()));
+    }
+
+    #[test]
+    fn two_names_are_refused() {
+        let named = flow(Some("a.example"), "198.18.0.1:80");
+        for (uri, hosts, reason) in [
+            ("/x", vec!["b.example"], Reason::NameMismatch),
+            ("http://b.example/x", vec!["a.example"], Reason::NameMismatch),
+            ("/x", vec!["a.example", "a.example"], Reason::RequestMalformed),
+            ("/x", vec!["a.example:81"], Reason::NameMismatch),
+            ("/x", vec!["198.18.0.1"], Reason::NameMismatch),
+            ("/x", vec!["u@a.example"], Reason::RequestMalformed),
+            ("/x", vec!["a.example:"], Reason::RequestMalformed),
+            ("/x", vec!["a.example:+80"], Reason::RequestMalformed),
+            ("/x", vec![""], Reason::RequestMalformed),
+            ("https://a.example/x", vec!["a.example"], Reason::RequestMalformed),
+        ] {
+            assert_eq!(ask(&named, uri, &hosts), Err(reason), "{uri} {hosts:?}");
+        }
+        assert_eq!(ask(&flow(None, "192.0.2.1:80"), "/x", &["192.0.2.2"]), Err(Reason::NameMismatch));
+        assert_eq!(ask(&flow(None, "192.0.2.1:80"), "/x", &[]), Err(Reason::NameMissing));
+    }
+
+    #[test]
+    fn an_address_given_out_for_one_name_does_not_serve_another() {
+        let flow = flow(None, "192.0.2.1:80");
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("b.example"));
+        let given = [Host::parse("a.example").expect("a name")];
+        let verdict = agree(&Method::GET, &Uri::from_static("/"), &headers, &flow, &given).expect_err("mismatch");
+        assert_eq!(verdict.reason, Reason::NameMismatch);
+    }
+
+    proptest! {
+        #[test]
+        fn any_host_header_is_answered(text in "\\PC{0,40}") {
+            if let Ok(found) = split(&text, 80) {
+                prop_assert_ne!(found.port, 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Serves one agent connection: each request is decided, forwarded or refused, recorded, and only then answered.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Version, header};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+use super::authority::{Authority, agree};
+use super::headers::strip_hop;
+use super::upstream::{Upstream, send};
+use crate::flow::{Flow, FlowGuard, Reason, Verdict};
+use crate::inspect::permit_flow;
+use crate::proxy::listen::{Proxy, log};
+use crate::proxy::prefixed::Prefixed;
+use crate::proxy::rescue;
+use crate::recorder::RequestRecord;
+
+/// The answer's body: the destination's as it streams, or our denial.
+type Body = Either<Incoming, Full<Bytes>>;
+
+/// What the requests of one connection share.
+struct Session {
+    proxy: Arc<Proxy>,
+    flow: Arc<Flow>,
+    guard: StdMutex<FlowGuard>,
+    upstream: Mutex<Option<Upstream>>,
+}
+
+/// Serves requests until the agent or the destination is done.
+pub(in crate::proxy) async fn serve(
+    proxy: &Arc<Proxy>,
+    stream: Prefixed<TcpStream>,
+    flow: Arc<Flow>,
+    guard: FlowGuard,
+) {
+    let limits = proxy.rules().policy.limits().clone();
+    let session =
+        Arc::new(Session { proxy: proxy.clone(), flow, guard: StdMutex::new(guard), upstream: Mutex::new(None) });
+    let service = service_fn({
+        let session = session.clone();
+        move |request| {
+            let session = session.clone();
+            async move {
+                // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
+                let answer = tokio::spawn(async move { session.answer(request).await });
+                Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
+            }
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(limits.request_timeout_seconds.max(1)))
+        .max_buf_size(limits.header_bytes.clamp(8192, 1 << 20))
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served
+        && error.is_parse()
+    {
+        let verdict = Verdict::block(Reason::RequestMalformed, error.to_string());
+        let record = session.record("-".into(), session.flow.target.authority(), &verdict, Some(400), None);
+        let _ = session.proxy.recorder.request(&record).await;
+        session.note(&verdict);
+    }
+}
+
+impl Session {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let method = request.method().to_string();
+        let given = self.proxy.origins.names_of(self.flow.target.original.ip());
+        let authority = agree(request.method(), request.uri(), request.headers(), &self.flow, &given);
+        // The query may hold what should not be kept; host and path say where it went.
+        let target = match &authority {
+            Ok(Authority { host, port: 80 }) => format!("http://{host}{}", request.uri().path()),
+            Ok(Authority { host, port }) => format!("http://{host}:{port}{}", request.uri().path()),
+            Err(_) => format!("http://{}{}", self.flow.target.authority(), request.uri().path()),
+        };
+        let (verdict, response, dialled) = match authority {
+            Ok(authority) => self.forward(authority, request).await,
+            Err(verdict) => (verdict, None, None),
+        };
+        let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
+        let record = self.record(method, target, &verdict, Some(status.as_u16()), dialled);
+        self.note(&verdict);
+        if self.proxy.recorder.request(&record).await.is_err() {
+            let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
+            return rescue::problem(&verdict, self.flow.id).map(Either::Right);
+        }
+        match response {
+            Some(response) => response.map(Either::Left),
+            None => rescue::problem(&verdict, self.flow.id).map(Either::Right),
+        }
+    }
+
+    async fn forward(
+        &self,
+        authority: Authority,
+        mut request: Request<Incoming>,
+    ) -> (Verdict, Option<Response<Incoming>>, Option<std::net::SocketAddr>) {
+        let rules = self.proxy.rules();
+        let verdict = rules.policy.check_request(
+            &authority.host,
+            authority.port,
+            request.method().as_str(),
+            request.uri().path(),
+        );
+        if request.headers().contains_key(header::UPGRADE) && !verdict.is_block() {
+            let denied = Verdict::block(Reason::UpgradeDenied, "an Upgrade header").by(verdict.rule);
+            return (denied, None, None);
+        }
+        let permit = match permit_flow(&verdict, authority.host.clone(), authority.port) {
+            Ok(permit) => permit,
+            Err(verdict) => return (verdict, None, None),
+        };
+        if let Err(denied) = to_origin_form(&mut request, &authority) {
+            return (denied, None, None);
+        }
+        let mut upstream = self.upstream.lock().await;
+        match send(&mut upstream, &permit, &authority, &rules, request).await {
+            Ok((mut response, addr)) => {
+                if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                    *upstream = None;
+                    let denied =
+                        Verdict::block(Reason::UpgradeDenied, "the destination switched protocols").by(verdict.rule);
+                    return (denied, None, Some(addr));
+                }
+                strip_hop(response.headers_mut());
+                (verdict, Some(response), Some(addr))
+            }
+            Err(failed) => (failed.by(verdict.rule), None, None),
+        }
+    }
+
+    fn record(
+        &self,
+        method: String,
+        target: String,
+        verdict: &Verdict,
+        status: Option<u16>,
+        dialled: Option<std::net::SocketAddr>,
+    ) -> RequestRecord {
+        RequestRecord {
+            flow: self.flow.clone(),
+            transport: "forward",
+            method,
+            target,
+            verdict: verdict.clone(),
+            status,
+            dialled,
+        }
+    }
+
+    fn note(&self, verdict: &Verdict) {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.count_request();
+        guard.note(verdict);
+        drop(guard);
+        log(&self.flow, verdict);
+    }
+}
+
+/// The form that goes to the destination: path and query only, one Host, no headers of this hop.
+fn to_origin_form(request: &mut Request<Incoming>, authority: &Authority) -> Result<(), Verdict> {
+    let malformed = |_| Verdict::block(Reason::RequestMalformed, "the request target cannot be read");
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let path = if path.is_empty() { "/".to_owned() } else { path };
+    *request.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| malformed(error.to_string()))?;
+    let host = if authority.port == 80 {
+        authority.host.to_string()
+    } else {
+        format!("{}:{}", authority.host, authority.port)
+    };
+    let host = host.parse().map_err(|error: header::InvalidHeaderValue| malformed(error.to_string()))?;
+    strip_hop(request.headers_mut());
+    request.headers_mut().insert(header::HOST, host);
+    *request.version_mut() = Version::HTTP_11;
+    Ok(())
+}
+
+fn internal() -> Response<Body> {
+    let verdict = Verdict::block(Reason::Internal, "");
+    rescue::problem(&verdict, crate::flow::FlowId(0)).map(Either::Right)
+}

@@ -1,0 +1,307 @@
+//! Accepts what the kernel redirected, finds out who opened it and where it was going, and hands it to the protocol.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::flow::{Account, Flow, FlowGuard, Host, Reason, Verdict};
+use crate::inspect::permit_flow;
+use crate::net::{Resolver, connect};
+use crate::policy::{Policy, Protocol as RuleProtocol, Rule};
+use crate::proxy::detect::{DETECT_TIMEOUT, DetectError, Protocol, detect};
+use crate::proxy::prefixed::Prefixed;
+use crate::proxy::pump::{Budget, End, pump};
+use crate::proxy::{http, tls};
+use crate::recorder::Recorder;
+
+/// How long dialling may take.
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Connections at a time, over all listeners, when the policy does not say.
+const MAX_CONNECTIONS: usize = 8192;
+
+/// Finds and consumes the flow of an accepted connection; filled by `app` from the kernel's tables.
+pub trait Origins: Send + Sync {
+    /// The flow whose local end is `peer` in that network namespace; none for a connection the kernel did not redirect.
+    fn take(&self, netns: u64, peer: SocketAddr) -> Option<Flow>;
+    /// The names that the agent may have meant by an address it got from our resolver in `real` mode.
+    fn names_of(&self, addr: IpAddr) -> Vec<Host>;
+}
+
+/// What decides, replaced as a whole when the policy is loaded anew.
+pub struct Rules {
+    /// The policy.
+    pub policy: Policy,
+    /// Resolves names for dialling, with the policy's static hosts.
+    pub resolver: Resolver,
+}
+
+/// The transparent proxy of one attachment.
+pub struct Proxy {
+    /// The rules in force; read for every connection and request.
+    pub rules: watch::Receiver<Arc<Rules>>,
+    /// Who opened a connection.
+    pub origins: Arc<dyn Origins>,
+    /// Where flows are accounted for.
+    pub account: Arc<dyn Account>,
+    /// Where requests are recorded.
+    pub recorder: Recorder,
+    slots: Arc<Semaphore>,
+}
+
+impl Proxy {
+    /// A proxy over these.
+    #[must_use]
+    pub fn new(
+        rules: watch::Receiver<Arc<Rules>>,
+        origins: Arc<dyn Origins>,
+        account: Arc<dyn Account>,
+        recorder: Recorder,
+    ) -> Arc<Self> {
+        let configured = rules.borrow().policy.limits().max_connections;
+        let slots = if configured == 0 { MAX_CONNECTIONS } else { configured };
+        Arc::new(Self { rules, origins, account, recorder, slots: Arc::new(Semaphore::new(slots)) })
+    }
+
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        self.rules.borrow().clone()
+    }
+}
+
+/// Accepts until the listener fails for good. `netns` is the cookie of the namespace the listener is in.
+pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
+    loop {
+        // Waiting for a slot before accepting leaves the rest in the listen queue: pressure, not loss.
+        let Ok(slot) = proxy.slots.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let proxy = proxy.clone();
+                tokio::spawn(async move {
+                    connection(&proxy, stream, peer, netns).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, or the connection died in the queue: neither ends the service.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr, netns: u64) {
+    let Some(flow) = proxy.origins.take(netns, peer) else {
+        tracing::warn!(%peer, reason = %Reason::NoOrigin, "a connection that no flow accounts for was dropped");
+        reset(&stream);
+        return;
+    };
+    let Some(guard) = FlowGuard::open(proxy.account.clone(), flow.id) else {
+        reset(&stream);
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let flow = Arc::new(flow);
+    if let Some(verdict) = Box::pin(converse(proxy, stream, &flow, guard)).await {
+        log(&flow, &verdict);
+    }
+}
+
+pub(super) fn log(flow: &Flow, verdict: &Verdict) {
+    tracing::info!(
+        flow = flow.id.0,
+        target = %flow.target.authority(),
+        comm = %flow.origin.comm,
+        pid = flow.origin.pid,
+        verdict = verdict.word(),
+        reason = %verdict.reason,
+        rule = verdict.rule.as_deref().unwrap_or(""),
+        detail = %verdict.detail,
+        "flow"
+    );
+}
+
+/// Speaks with the agent; the verdict that ended the flow, unless `http` has logged request by request.
+async fn converse(
+    proxy: &Arc<Proxy>,
+    mut stream: TcpStream,
+    flow: &Arc<Flow>,
+    mut guard: FlowGuard,
+) -> Option<Verdict> {
+    let rules = proxy.rules();
+    let port = flow.target.original.port();
+    if let Some(name) = &flow.target.name {
+        guard.names(name.clone());
+    }
+    // What is known without reading a byte; a literal address without a rule may still be named by SNI or Host.
+    let known = flow.target.name.clone().unwrap_or_else(|| Host::from(flow.target.original.ip()));
+    let rule = rules.policy.find(&known, port);
+    if let Ok(rule) = &rule
+        && rule.protocol() == RuleProtocol::Tcp
+    {
+        guard.carries("tcp");
+        return Some(pass(&rules, rule, known, port, stream, BytesMut::new(), guard).await);
+    }
+    if let (Some(_), Err(reason)) = (&flow.target.name, &rule) {
+        // Named by DNS and not allowed on this port: there is nothing the bytes could change.
+        let verdict = Verdict::block(*reason, format!("{} is not allowed", flow.target.authority()));
+        return Some(refuse(stream, guard, verdict));
+    }
+    let mut buffer = BytesMut::with_capacity(4096);
+    let protocol = match detect(&mut stream, &mut buffer, DETECT_TIMEOUT).await {
+        Ok(protocol) => protocol,
+        Err(DetectError::Timeout) => {
+            return Some(refuse(stream, guard, Verdict::block(Reason::DetectTimeout, "the client said nothing")));
+        }
+        Err(DetectError::Closed) => {
+            return Some(refuse(stream, guard, Verdict::block(Reason::ClientAborted, "the client hung up")));
+        }
+    };
+    let wanted = rule.as_ref().map_or(RuleProtocol::Auto, |rule| rule.protocol());
+    match protocol {
+        Protocol::Http1 if wanted != RuleProtocol::Tls => {
+            guard.carries("http1");
+            http::serve(proxy, Prefixed::new(buffer, stream), flow.clone(), guard).await;
+            None
+        }
+        Protocol::Tls if wanted != RuleProtocol::Http => {
+            guard.carries("tls");
+            Some(pass_tls(proxy, stream, buffer, flow, guard).await)
+        }
+        Protocol::Http1 | Protocol::Tls | Protocol::Http2 | Protocol::Unknown => {
+            let detail = match protocol {
+                Protocol::Http1 | Protocol::Tls => "the rule allows another protocol",
+                Protocol::Http2 => "HTTP/2 in the clear is not spoken here",
+                Protocol::Unknown => "the first bytes are neither HTTP nor TLS",
+            };
+            Some(refuse(stream, guard, Verdict::block(Reason::ProtocolUnknown, detail)))
+        }
+    }
+}
+
+/// TLS that no rule wants read goes through; TLS that should be read and cannot be is refused.
+async fn pass_tls(
+    proxy: &Arc<Proxy>,
+    mut stream: TcpStream,
+    mut buffer: BytesMut,
+    flow: &Arc<Flow>,
+    mut guard: FlowGuard,
+) -> Verdict {
+    let verdict = match tls::sniff(&mut stream, &mut buffer, DETECT_TIMEOUT).await {
+        Err(tls::SniffError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive")),
+        Err(error) => Err(Verdict::block(Reason::RequestMalformed, error.to_string())),
+        Ok(hello) => name_of(proxy, flow, hello.name),
+    };
+    let host = match verdict {
+        Ok(host) => host,
+        Err(verdict) => return refuse_tls(stream, guard, verdict).await,
+    };
+    guard.names(host.clone());
+    let port = flow.target.original.port();
+    let rules = proxy.rules();
+    let rule = match rules.policy.find(&host, port) {
+        Ok(rule) => rule,
+        Err(reason) => {
+            let verdict = Verdict::block(reason, format!("{host}:{port} is not allowed"));
+            return refuse_tls(stream, guard, verdict).await;
+        }
+    };
+    if rule.wants_reading() {
+        let detail = format!("{} wants TLS to {host}:{port} read", rule.label());
+        let verdict = Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label()));
+        return refuse_tls(stream, guard, verdict).await;
+    }
+    pass(&rules, rule, host, port, stream, buffer, guard).await
+}
+
+/// The one name of a TLS connection out of DNS, SNI and the address; they must not disagree.
+fn name_of(proxy: &Arc<Proxy>, flow: &Flow, sni: Option<Host>) -> Result<Host, Verdict> {
+    let address = Host::from(flow.target.original.ip());
+    match (&flow.target.name, sni) {
+        (Some(asked), Some(sni)) if *asked == sni => Ok(sni),
+        (Some(asked), Some(sni)) => {
+            Err(Verdict::block(Reason::NameMismatch, format!("DNS was asked for {asked}, TLS says {sni}")))
+        }
+        (Some(asked), None) => Ok(asked.clone()),
+        (None, Some(sni)) => {
+            let given = proxy.origins.names_of(flow.target.original.ip());
+            if !given.is_empty() && !given.contains(&sni) {
+                return Err(Verdict::block(
+                    Reason::NameMismatch,
+                    format!("{} was not given out for {sni}", flow.target.original.ip()),
+                ));
+            }
+            Ok(sni)
+        }
+        (None, None) if proxy.rules().policy.find(&address, flow.target.original.port()).is_ok() => Ok(address),
+        (None, None) => Err(Verdict::block(
+            Reason::NameMissing,
+            format!("TLS to {} without a server name, and no rule for the address", flow.target.original),
+        )),
+    }
+}
+
+/// Connects and moves bytes unread.
+async fn pass(
+    rules: &Rules,
+    rule: &Rule,
+    host: Host,
+    port: u16,
+    stream: TcpStream,
+    buffer: BytesMut,
+    mut guard: FlowGuard,
+) -> Verdict {
+    let allowed = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
+    let permit = match permit_flow(&allowed, host, port) {
+        Ok(permit) => permit,
+        Err(verdict) => return refuse(stream, guard, verdict),
+    };
+    let upstream = match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), DIAL_TIMEOUT).await {
+        Ok((upstream, _)) => upstream,
+        Err(error) => {
+            let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
+            return refuse(stream, guard, verdict);
+        }
+    };
+    guard.end(allowed.clone());
+    let budgets = rule.budgets();
+    let budget = Budget {
+        out: budgets.max_bytes_out,
+        inn: budgets.max_bytes_in,
+        time: budgets.max_seconds.map(Duration::from_secs),
+    };
+    match pump(Prefixed::new(buffer, stream), upstream, budget).await {
+        End::Done => allowed,
+        End::OverBudget => {
+            let verdict = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
+            guard.end(verdict.clone());
+            verdict
+        }
+    }
+}
+
+async fn refuse_tls(mut stream: TcpStream, mut guard: FlowGuard, verdict: Verdict) -> Verdict {
+    guard.end(verdict.clone());
+    let _ = stream.write_all(&tls::alert_access_denied()).await;
+    let _ = stream.shutdown().await;
+    // What the client still sends is taken in for a moment, or the reset would overtake the alert.
+    let mut sink = [0; 1024];
+    let drain = async { while tokio::io::AsyncReadExt::read(&mut stream, &mut sink).await.is_ok_and(|n| n > 0) {} };
+    let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+    verdict
+}
+
+fn refuse(stream: TcpStream, mut guard: FlowGuard, verdict: Verdict) -> Verdict {
+    guard.end(verdict.clone());
+    reset(&stream);
+    verdict
+}
+
+/// Closing then sends a reset: the client fails at once instead of waiting.
+fn reset(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
+}

@@ -1,0 +1,114 @@
+//! Moves bytes both ways without reading them, within a budget. Called for connections that a rule passes through.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
+
+/// Bytes moved per read.
+const CHUNK: usize = 32 * 1024;
+/// A connection with nothing to say for this long, both ways, is ended.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// What one connection may use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    /// Bytes from the agent; none for no limit.
+    pub out: Option<u64>,
+    /// Bytes to the agent; none for no limit.
+    pub inn: Option<u64>,
+    /// Time from start to end; none for no limit.
+    pub time: Option<Duration>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both sides were done, or one broke off.
+    Done,
+    /// The budget ran out: nothing beyond it was forwarded.
+    OverBudget,
+}
+
+/// Moves bytes until both sides are done or the budget is used up.
+pub async fn pump<A, B>(agent: A, upstream: B, budget: Budget) -> End
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (agent_read, agent_write) = tokio::io::split(agent);
+    let (upstream_read, upstream_write) = tokio::io::split(upstream);
+    let both = async {
+        let out = copy(agent_read, upstream_write, budget.out);
+        let inn = copy(upstream_read, agent_write, budget.inn);
+        tokio::pin!(out, inn);
+        // One direction over its budget ends both; one that is merely done leaves the other to finish.
+        tokio::select! {
+            end = &mut out => if end == End::OverBudget { end } else { inn.await },
+            end = &mut inn => if end == End::OverBudget { end } else { out.await },
+        }
+    };
+    match budget.time {
+        Some(time) => tokio::time::timeout_at(Instant::now() + time, both).await.unwrap_or(End::OverBudget),
+        None => both.await,
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, limit: Option<u64>) -> End {
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let read = match tokio::time::timeout(IDLE, from.read(&mut chunk)).await {
+            Ok(Ok(read)) if read > 0 => read,
+            _ => break,
+        };
+        let Some(rest) = left.checked_sub(read as u64) else {
+            return End::OverBudget;
+        };
+        left = rest;
+        let Some(bytes) = chunk.get(..read) else { break };
+        if to.write_all(bytes).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+    End::Done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn through(budget: Budget, sent: &[u8]) -> (End, Vec<u8>) {
+        let (mut client, agent) = tokio::io::duplex(1 << 16);
+        let (upstream, mut server) = tokio::io::duplex(1 << 16);
+        let pumping = tokio::spawn(pump(agent, upstream, budget));
+        client.write_all(sent).await.expect("write");
+        client.shutdown().await.expect("shutdown");
+        let mut got = Vec::new();
+        let _ = server.read_to_end(&mut got).await;
+        drop(server);
+        (pumping.await.expect("no panic"), got)
+    }
+
+    #[tokio::test]
+    async fn within_the_budget_every_byte_arrives() {
+        let sent = vec![7; 5000];
+        assert_eq!(through(Budget { out: Some(5000), ..Budget::default() }, &sent).await, (End::Done, sent));
+    }
+
+    #[tokio::test]
+    async fn over_the_budget_nothing_more_leaves() {
+        let (end, got) = through(Budget { out: Some(4999), ..Budget::default() }, &vec![7; 5000]).await;
+        assert_eq!(end, End::OverBudget);
+        assert!(got.len() <= 4999);
+    }
+
+    #[tokio::test]
+    async fn time_is_a_budget_too() {
+        let (_client, agent) = tokio::io::duplex(64);
+        let (upstream, _server) = tokio::io::duplex(64);
+        let budget = Budget { time: Some(Duration::from_millis(20)), ..Budget::default() };
+        assert_eq!(pump(agent, upstream, budget).await, End::OverBudget);
+    }
+}

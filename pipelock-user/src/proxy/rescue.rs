@@ -1,0 +1,97 @@
+//! Turns a verdict into what the client is told, in one place: a denial that an agent can read and act on.
+//!
+//! Called by `http` and `listen`. Promises that the answer holds the stable reason, the rule and what to do, and nothing
+//! of our insides.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+
+use crate::flow::{FlowId, Reason, Verdict};
+
+/// The status that stands for a reason (RFC 9110 §15).
+#[must_use]
+pub fn status(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::RequestMalformed => StatusCode::BAD_REQUEST,
+        Reason::ResolveFailed | Reason::DialFailed | Reason::UpstreamFailed => StatusCode::BAD_GATEWAY,
+        Reason::BudgetExceeded | Reason::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Reason::RecorderUnavailable | Reason::Internal => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::PolicyAllow
+        | Reason::LoopbackOwn
+        | Reason::LoopbackAllowed
+        | Reason::DnsAnswered
+        | Reason::Inbound
+        | Reason::PortDenied
+        | Reason::SocketDenied
+        | Reason::UdpDenied
+        | Reason::LoopbackDenied
+        | Reason::ListenDenied
+        | Reason::InboundDenied
+        | Reason::PacketDenied
+        | Reason::NetnsUnknown
+        | Reason::ProxyDown
+        | Reason::TableFull
+        | Reason::AddressDenied
+        | Reason::NoOrigin
+        | Reason::HostDenied
+        | Reason::MethodDenied
+        | Reason::PathDenied
+        | Reason::NameMismatch
+        | Reason::NameMissing
+        | Reason::InspectionUnavailable
+        | Reason::ProtocolUnknown
+        | Reason::DetectTimeout
+        | Reason::UpgradeDenied
+        | Reason::EchDenied
+        | Reason::SsrfDenied
+        | Reason::DnsDenied
+        | Reason::DnsMalformed
+        | Reason::DnsExhausted
+        | Reason::ClientAborted
+        | Reason::ProxyLost => StatusCode::FORBIDDEN,
+    }
+}
+
+/// The denial as `application/problem+json` (RFC 9457).
+#[must_use]
+pub fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> {
+    let status = status(verdict.reason);
+    let body = serde_json::json!({
+        "type": format!("urn:pipelock:reason:{}", verdict.reason.code()),
+        "title": "pipelock did not let this request through",
+        "status": status.as_u16(),
+        "detail": verdict.detail,
+        "reason": verdict.reason.code(),
+        "rule": verdict.rule,
+        "what_to_do": verdict.reason.hint(),
+        "flow": flow.0.to_string(),
+    });
+    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-pipelock-reason", HeaderValue::from_static(verdict.reason.code()));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn a_denial_says_why_and_what_to_do() {
+        let verdict =
+            Verdict::block(Reason::MethodDenied, "DELETE is not listed").by(Some("egress[0] a.example".into()));
+        let response = problem(&verdict, FlowId(7));
+        assert_eq!(response.status(), 403);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["reason"], "method_denied");
+        assert_eq!(body["rule"], "egress[0] a.example");
+        assert_eq!(body["flow"], "7");
+        assert!(body["what_to_do"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+}

@@ -1,0 +1,147 @@
+//! Reads the ClientHello without answering it. Called by `listen`; promises to reassemble hellos that are split over any
+//! number of records and segments, up to 64 KiB, and that a hello it cannot read is an error and never "no name".
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::server::Acceptor;
+use tokio::io::AsyncRead;
+
+use crate::flow::Host;
+use crate::proxy::detect::read_more;
+
+/// The largest hello that is read: post-quantum key shares need about 2 KiB, four of them and long extensions fit.
+const MAX_HELLO: usize = 64 * 1024;
+
+/// What the ClientHello says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The server name (RFC 6066 §3), if it carries one.
+    pub name: Option<Host>,
+}
+
+/// Why the hello is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum SniffError {
+    /// Not TLS, or not a ClientHello.
+    #[error("the TLS hello cannot be read: {0}")]
+    Malformed(String),
+    /// The client closed first, or sent over 64 KiB.
+    #[error("the TLS hello did not arrive whole: {0}")]
+    Io(#[from] io::Error),
+    /// The client was too slow.
+    #[error("the TLS hello did not arrive in time")]
+    Timeout,
+}
+
+/// Reads until the ClientHello is whole; all bytes read stay in `buffer`.
+pub async fn sniff(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    timeout: Duration,
+) -> Result<Hello, SniffError> {
+    let read = async {
+        let mut acceptor = Acceptor::default();
+        let mut fed = 0;
+        loop {
+            while let Some(mut rest) = buffer.get(fed..).filter(|rest| !rest.is_empty()) {
+                let taken = acceptor.read_tls(&mut rest)?;
+                if taken == 0 {
+                    break;
+                }
+                fed += taken;
+                match acceptor.accept() {
+                    Ok(None) => {}
+                    Ok(Some(accepted)) => return hello(accepted.client_hello().server_name()),
+                    Err((error, _)) => return Err(SniffError::Malformed(error.to_string())),
+                }
+            }
+            if read_more(stream, buffer, MAX_HELLO).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    };
+    tokio::time::timeout(timeout, read).await.unwrap_or(Err(SniffError::Timeout))
+}
+
+fn hello(name: Option<&str>) -> Result<Hello, SniffError> {
+    let name = name.map(Host::parse).transpose().map_err(|error| SniffError::Malformed(error.to_string()))?;
+    Ok(Hello { name })
+}
+
+/// A fatal `access_denied` alert (RFC 8446 §6.2) as the server's first record, which clients report in words.
+#[must_use]
+pub const fn alert_access_denied() -> [u8; 7] {
+    [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 49]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    /// A minimal TLS 1.2 ClientHello, split into records of `record` bytes.
+    fn client_hello(name: Option<&str>, record: usize) -> Vec<u8> {
+        let mut extensions = Vec::new();
+        if let Some(name) = name {
+            let entry = [&[0][..], &u16::try_from(name.len()).expect("short").to_be_bytes(), name.as_bytes()].concat();
+            let list = [&u16::try_from(entry.len()).expect("short").to_be_bytes()[..], &entry].concat();
+            extensions.extend([0, 0]);
+            extensions.extend(u16::try_from(list.len()).expect("short").to_be_bytes());
+            extensions.extend(list);
+        }
+        // signature_algorithms, which rustls insists on
+        extensions.extend([0, 13, 0, 4, 0, 2, 4, 3]);
+        let mut body = vec![3, 3];
+        body.extend([9; 32]);
+        body.extend([0, 0, 2, 0xc0, 0x2f, 1, 0]);
+        body.extend(u16::try_from(extensions.len()).expect("short").to_be_bytes());
+        body.extend(extensions);
+        let length = u32::try_from(body.len()).expect("short").to_be_bytes();
+        let message = [&[1][..], &length[1..], &body].concat();
+        message
+            .chunks(record)
+            .flat_map(|part| {
+                let head = u16::try_from(part.len()).expect("short").to_be_bytes();
+                [&[0x16, 3, 1][..], &head, part].concat()
+            })
+            .collect()
+    }
+
+    async fn sniffed(bytes: &[u8], step: usize) -> Result<Hello, SniffError> {
+        let (mut near, mut far) = tokio::io::duplex(1 << 17);
+        for part in bytes.chunks(step.max(1)) {
+            far.write_all(part).await.expect("write");
+        }
+        drop(far);
+        sniff(&mut near, &mut BytesMut::new(), Duration::from_secs(5)).await
+    }
+
+    #[tokio::test]
+    async fn the_name_is_found_however_the_hello_is_split() {
+        for record in [1, 7, 40, 1000] {
+            for step in [1, 3, 1000] {
+                let hello = sniffed(&client_hello(Some("Api.Example.com"), record), step).await.expect("read");
+                assert_eq!(hello.name, Some(Host::parse("api.example.com").expect("a name")), "{record}/{step}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_name_is_not_an_error_and_a_cut_hello_is() {
+        assert_eq!(sniffed(&client_hello(None, 1000), 1000).await.expect("read"), Hello { name: None });
+        let hello = client_hello(Some("a.example"), 1000);
+        assert!(matches!(sniffed(&hello[..hello.len() - 1], 1000).await, Err(SniffError::Io(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            let bytes = [&[0x16, 3, 1][..], &bytes].concat();
+            let _ = runtime.block_on(sniffed(&bytes, 1 << 12));
+        }
+    }
+}

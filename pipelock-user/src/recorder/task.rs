@@ -1,0 +1,277 @@
+//! The task that owns the signer. It takes what waits, signs it, writes it with one call, and only then acknowledges.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use pipelock_receipt::{ActionDraft, ChainError, ChainWriter, Closed, Opening, PublicKey, SigningKey};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use super::describe::{Capsule, FlowFacts, KernelTotals, RequestRecord};
+use crate::flow::Outcome;
+
+/// What waits for the signer at most; callers beyond that wait themselves.
+const QUEUE: usize = 4096;
+/// How many are signed before one write.
+const BATCH: usize = 256;
+/// How long written bytes may wait for the disk. A killed process loses nothing in that time; a power cut may.
+const SYNC_EVERY: Duration = Duration::from_millis(500);
+/// How often the chain says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// Why evidence could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecorderError {
+    /// The folder or file could not be made.
+    #[error("evidence folder {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder holds evidence already.
+    #[error("{} already holds evidence.jsonl; give another folder with --evidence, evidence is never overwritten", .0.display())]
+    Exists(PathBuf),
+    /// The task could not be started.
+    #[error("the recorder's thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
+    /// The description of what enforces has no canonical form: a defect in pipelock.
+    #[error("the description of what enforces cannot be signed: {0}")]
+    Capsule(#[source] pipelock_receipt::canon::JcsError),
+    /// The chain broke.
+    #[error("the evidence chain cannot be written: {0}")]
+    Chain(#[from] ChainError),
+    /// The task has ended after such an error.
+    #[error("evidence is no longer written; see the error before")]
+    Gone,
+}
+
+/// What a recorder needs.
+pub struct RecorderConfig {
+    /// The folder; made if absent.
+    pub folder: PathBuf,
+    /// The key that signs.
+    pub key: SigningKey,
+    /// Hash of the policy at the start.
+    pub policy_hash: String,
+    /// What enforces.
+    pub capsule: Option<Capsule>,
+    /// The user that the agent runs as.
+    pub contained_uid: Option<u32>,
+}
+
+/// What the chain came to.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The end of the chain.
+    pub closed: Closed,
+    /// The key that signed.
+    pub public_key: PublicKey,
+}
+
+enum Item {
+    Draft(Box<ActionDraft>, Value, oneshot::Sender<()>),
+    Close(String, oneshot::Sender<Result<Summary, RecorderError>>),
+}
+
+/// A chain that is open on disk and has no task yet: so that it can be opened before the agent starts and before
+/// capabilities are dropped, which wants a process with one thread.
+pub struct OpenChain {
+    chain: ChainWriter<File>,
+    folder: PathBuf,
+}
+
+impl OpenChain {
+    /// Makes the folder, opens the chain and makes the disk have its first receipt.
+    ///
+    /// # Errors
+    /// [`RecorderError::Folder`], [`RecorderError::Exists`], [`RecorderError::Chain`].
+    pub fn create(config: RecorderConfig) -> Result<Self, RecorderError> {
+        let file = create(&config.folder)?;
+        let mut opening = Opening::new(config.policy_hash, "local");
+        opening.heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
+        opening.contained_uid = config.contained_uid;
+        if let Some(Capsule(capsule)) = config.capsule {
+            let canonical = pipelock_receipt::canon::jcs(&capsule).map_err(RecorderError::Capsule)?;
+            opening.posture_capsule_sha256 = Some(pipelock_receipt::bind::sha256_hex(&canonical));
+            opening.ext = Some(serde_json::json!({ "capsule_v1": capsule }));
+        }
+        let mut chain = ChainWriter::open(file, config.key, &opening)?;
+        chain.sync()?;
+        Ok(Self { chain, folder: config.folder })
+    }
+
+    /// Starts the task.
+    ///
+    /// # Errors
+    /// [`RecorderError::Thread`].
+    pub fn start(self) -> Result<(Recorder, JoinHandle<()>), RecorderError> {
+        let (queue, items) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("recorder".into())
+            .spawn(move || work(self.chain, items, &self.folder))
+            .map_err(RecorderError::Thread)?;
+        Ok((Recorder { queue }, thread))
+    }
+}
+
+/// The handle to the recorder; cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Item>,
+}
+
+impl Recorder {
+    /// Records a request or query; returns when its receipt is written.
+    ///
+    /// # Errors
+    /// [`RecorderError::Gone`]: then nothing may leave.
+    pub async fn request(&self, record: &RequestRecord) -> Result<(), RecorderError> {
+        let (draft, ext) = record.draft();
+        self.append(draft, ext).await
+    }
+
+    /// Queues a request or query without waiting for its receipt.
+    ///
+    /// # Errors
+    /// [`RecorderError::Gone`], also when the queue is full: then it must not be answered.
+    pub fn try_request(&self, record: &RequestRecord) -> Result<(), RecorderError> {
+        let (draft, ext) = record.draft();
+        let (done, _) = oneshot::channel();
+        self.queue.try_send(Item::Draft(Box::new(draft), ext, done)).map_err(|_| RecorderError::Gone)
+    }
+
+    /// Records a flow; returns when its receipt is written.
+    ///
+    /// # Errors
+    /// [`RecorderError::Gone`].
+    pub async fn flow(&self, facts: &FlowFacts, outcome: &Outcome) -> Result<(), RecorderError> {
+        let (draft, ext) = facts.draft(outcome);
+        self.append(draft, ext).await
+    }
+
+    /// Queues a flow without waiting for its receipt; the receiver says when it is written.
+    ///
+    /// # Errors
+    /// [`RecorderError::Gone`].
+    pub async fn queue_flow(
+        &self,
+        facts: &FlowFacts,
+        outcome: &Outcome,
+    ) -> Result<oneshot::Receiver<()>, RecorderError> {
+        let (draft, ext) = facts.draft(outcome);
+        self.enqueue(draft, ext).await
+    }
+
+    /// Records what the kernel counted.
+    ///
+    /// # Errors
+    /// [`RecorderError::Gone`].
+    pub async fn totals(&self, totals: &KernelTotals) -> Result<(), RecorderError> {
+        let (draft, ext) = totals.draft();
+        self.append(draft, ext).await
+    }
+
+    /// Ends the chain and makes the disk have it.
+    ///
+    /// # Errors
+    /// Whatever kept the chain from its end.
+    pub async fn close(&self, reason: &str) -> Result<Summary, RecorderError> {
+        let (done, closed) = oneshot::channel();
+        self.queue.send(Item::Close(reason.to_owned(), done)).await.map_err(|_| RecorderError::Gone)?;
+        closed.await.map_err(|_| RecorderError::Gone)?
+    }
+
+    async fn append(&self, draft: ActionDraft, ext: Value) -> Result<(), RecorderError> {
+        self.enqueue(draft, ext).await?.await.map_err(|_| RecorderError::Gone)
+    }
+
+    async fn enqueue(&self, draft: ActionDraft, ext: Value) -> Result<oneshot::Receiver<()>, RecorderError> {
+        let (done, written) = oneshot::channel();
+        self.queue.send(Item::Draft(Box::new(draft), ext, done)).await.map_err(|_| RecorderError::Gone)?;
+        Ok(written)
+    }
+}
+
+fn create(folder: &Path) -> Result<File, RecorderError> {
+    let failed = |source| RecorderError::Folder { path: folder.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let path = folder.join("evidence.jsonl");
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(|source| {
+        if source.kind() == io::ErrorKind::AlreadyExists {
+            RecorderError::Exists(folder.to_owned())
+        } else {
+            RecorderError::Folder { path, source }
+        }
+    })
+}
+
+/// The task: ends at `close`, when every handle is gone, or at the first write that fails. What was not acknowledged
+/// then never is: the senders are dropped, and the callers see `Gone`.
+fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &Path) {
+    let mut waiting: Vec<oneshot::Sender<()>> = Vec::with_capacity(BATCH);
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut last_beat = Instant::now();
+    let mut last_sync = Instant::now();
+    loop {
+        if items.blocking_recv_many(&mut batch, BATCH) == 0 {
+            let _ = chain.sync();
+            return;
+        }
+        for item in batch.drain(..) {
+            match item {
+                Item::Draft(draft, ext, done) => match chain.append(&draft, Some(&ext)) {
+                    Ok(_) => waiting.push(done),
+                    // Not recorded, so not acknowledged; the chain itself is as it was.
+                    Err(ChainError::Draft(_) | ChainError::Ext(_) | ChainError::TooLong { .. }) => drop(done),
+                    Err(error) => return report(&error),
+                },
+                Item::Close(reason, done) => {
+                    let result = chain.close(&reason, SystemTime::now()).and_then(|closed| {
+                        chain.sync()?;
+                        Ok(closed)
+                    });
+                    for written in waiting.drain(..) {
+                        let _ = written.send(());
+                    }
+                    let _ = done.send(result.map_err(RecorderError::from).map(|closed| Summary {
+                        folder: folder.to_owned(),
+                        closed,
+                        public_key: chain.public_key(),
+                    }));
+                    return;
+                }
+            }
+        }
+        if last_beat.elapsed() >= HEARTBEAT {
+            last_beat = Instant::now();
+            if let Err(error) = chain.heartbeat(SystemTime::now()) {
+                return report(&error);
+            }
+        }
+        let written = if last_sync.elapsed() >= SYNC_EVERY {
+            last_sync = Instant::now();
+            chain.sync()
+        } else {
+            chain.flush()
+        };
+        if let Err(error) = written {
+            return report(&error);
+        }
+        for done in waiting.drain(..) {
+            let _ = done.send(());
+        }
+    }
+}
+
+fn report(error: &ChainError) {
+    tracing::error!(%error, "evidence can no longer be written: from here on nothing is let through");
+}
