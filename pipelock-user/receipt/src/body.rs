@@ -250,6 +250,9 @@ pub const HEARTBEAT: &str = "heartbeat";
 /// `kind` of the last receipt of a run.
 pub const CLOSE: &str = "session_close";
 
+/// `target` of the receipt that closes a run.
+pub const CLOSE_TARGET: &str = "pipelock://session/close";
+
 /// The one payload of a well-formed [`SessionControl`].
 #[derive(Clone, Copy, Debug)]
 pub enum Control<'a> {

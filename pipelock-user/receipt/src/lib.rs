@@ -22,9 +22,9 @@ pub mod verify;
 
 pub use chain::{Appended, ChainError, ChainWriter, Closed, Opening};
 pub use draft::{ActionDraft, ActionType, Reversibility, SideEffect};
-//pub use folder::write_folder;
+pub use folder::write_folder;
 pub use sign::{PublicKey, SigningKey};
-//pub use verify::{Options, Problem, ProblemKind, Report, verify_path};
+pub use verify::{Options, Problem, ProblemKind, Report, verify_path};
 
 /// Longest line in an evidence file, in bytes without the line end. The public readers stop at 1 MiB too.
 pub const MAX_LINE: usize = 1 << 20;

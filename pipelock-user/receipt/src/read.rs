@@ -78,12 +78,21 @@ pub struct Lines<R> {
     inner: R,
     buffer: Vec<u8>,
     number: u64,
+    end: End,
+}
+
+/// How the line in the buffer ended.
+#[derive(Clone, Copy)]
+enum End {
+    Newline,
+    FileEnd,
+    TooLong,
 }
 
 impl<R: BufRead> Lines<R> {
     /// Reads lines from `inner`.
     pub fn new(inner: R) -> Self {
-        Self { inner, buffer: Vec::new(), number: 0 }
+        Self { inner, buffer: Vec::new(), number: 0, end: End::Newline }
     }
 
     /// The number of the line that was read last, from 1.
@@ -102,17 +111,25 @@ impl<R: BufRead> Lines<R> {
             return Ok(None);
         }
         self.number += 1;
-        if self.buffer.pop_if(|last| *last == b'\n').is_some() {
-            return Ok(Some(match std::str::from_utf8(&self.buffer) {
-                Ok(text) => Line::Text(text),
-                Err(_) => Line::Unreadable("it is not UTF-8"),
-            }));
+        self.end = if self.buffer.pop_if(|last| *last == b'\n').is_some() {
+            End::Newline
+        } else if self.buffer.len() <= MAX_LINE {
+            End::FileEnd
+        } else {
+            self.inner.skip_until(b'\n')?;
+            End::TooLong
+        };
+        Ok(Some(self.current()))
+    }
+
+    /// The line that was read last.
+    fn current(&self) -> Line<'_> {
+        match (self.end, std::str::from_utf8(&self.buffer)) {
+            (End::Newline, Ok(text)) => Line::Text(text),
+            (End::Newline, Err(_)) => Line::Unreadable("it is not UTF-8"),
+            (End::FileEnd, _) => Line::Torn,
+            (End::TooLong, _) => Line::Unreadable("it is longer than 1 MiB"),
         }
-        if self.buffer.len() <= MAX_LINE {
-            return Ok(Some(Line::Torn));
-        }
-        self.inner.skip_until(b'\n')?;
-        Ok(Some(Line::Unreadable("it is longer than 1 MiB")))
     }
 }
 
@@ -154,49 +171,39 @@ impl<R: BufRead> Evidence<R> {
         Self { lines: Lines::new(inner), place: Place::Start, head: None }
     }
 
-    /// The number of the line that was read last, from 1.
-    pub fn line_number(&self) -> u64 {
-        self.lines.number()
-    }
-
     /// The head of the one-document form, once the first item was read and the head was sound.
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
     }
 
-    /// True for the one-document form, once the first item was read.
-    pub fn is_document(&self) -> bool {
-        !matches!(self.place, Place::Start | Place::JsonLines)
-    }
-
-    /// The next item, or `None` at the end.
+    /// The next item with the number of its line, or `None` at the end.
     ///
     /// # Errors
     /// Those of reading.
-    pub fn next_item(&mut self) -> io::Result<Option<Item<'_>>> {
-        let at_start = matches!(self.place, Place::Start);
-        match self.lines.next_line()? {
-            None if at_start => Ok(None),
-            None => Ok(match self.place {
-                Place::List { .. } | Place::Closing => {
-                    self.place = Place::End;
-                    Some(Item::Torn)
+    pub fn next_item(&mut self) -> io::Result<Option<(u64, Item<'_>)>> {
+        if matches!(self.place, Place::Start) {
+            self.place = Place::JsonLines;
+            match self.lines.next_line()? {
+                None => return Ok(None),
+                Some(Line::Text(FIRST_LINE)) => {
+                    self.place = Place::List { more: true };
+                    if let Err(item) = self.read_head()? {
+                        return Ok(Some((self.lines.number(), item)));
+                    }
                 }
-                _ => None,
-            }),
-            Some(Line::Text(FIRST_LINE)) if at_start => self.read_head().map(Some),
-            Some(line) => {
-                if at_start {
-                    self.place = Place::JsonLines;
-                }
-                Ok(Some(place_line(&mut self.place, line)))
+                Some(_) => return Ok(Some((1, place_line(&mut self.place, self.lines.current())))),
             }
         }
+        if self.lines.next_line()?.is_none() {
+            let open = matches!(self.place, Place::List { .. } | Place::Closing);
+            self.place = Place::End;
+            return Ok(open.then_some((self.lines.number(), Item::Torn)));
+        }
+        Ok(Some((self.lines.number(), place_line(&mut self.place, self.lines.current()))))
     }
 
-    /// Reads the head; the item returned is the first one after it, or what is wrong with it.
-    fn read_head(&mut self) -> io::Result<Item<'_>> {
-        self.place = Place::List { more: true };
+    /// Reads the head, up to the line before the first receipt; `Err` is what is wrong with it.
+    fn read_head(&mut self) -> io::Result<Result<(), Item<'static>>> {
         let mut text = format!("{FIRST_LINE}\n");
         for _ in 0..MAX_HEAD_LINES {
             match self.lines.next_line()? {
@@ -204,20 +211,16 @@ impl<R: BufRead> Evidence<R> {
                     text.push_str(line);
                     text.push('\n');
                     if line == LIST_OPENS {
-                        return match parse_head(&text) {
-                            Ok(head) => {
-                                self.head = Some(head);
-                                Ok(self.next_item()?.unwrap_or(Item::Torn))
-                            }
-                            Err(why) => Ok(Item::Layout(format!("the head of the document is not as written: {why}"))),
-                        };
+                        return Ok(parse_head(&text).map(|head| self.head = Some(head)).map_err(|why| {
+                            Item::Layout(format!("the head of the document is not as written: {why}"))
+                        }));
                     }
                 }
                 Some(Line::Unreadable(_)) => break,
-                Some(Line::Torn) | None => return Ok(Item::Torn),
+                Some(Line::Torn) | None => return Ok(Err(Item::Torn)),
             }
         }
-        Ok(Item::Layout("the document has no list of receipts".to_owned()))
+        Ok(Err(Item::Layout("the document has no list of receipts".to_owned())))
     }
 }
 

@@ -1,0 +1,181 @@
+//! The evidence folder: what a person takes away from a run.
+//!
+//! The recorder writes `evidence.jsonl` while the run goes on; at its end [`write_folder`] derives the rest from it,
+//! line by line, so that a million receipts need no more memory than one. Every file appears whole or not at all
+//! (written under another name, synced, renamed), readable by its owner only. Nothing here is signed: whatever is
+//! derived can be derived again, and the verifier holds it against the chain.
+
+mod summary;
+
+use std::fs::{DirBuilder, File, OpenOptions, rename};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use self::summary::Summary;
+use crate::bind::sha256_hex;
+use crate::body::Receipt;
+use crate::entry::{ACTION_RECEIPT, Entry};
+use crate::read::{Evidence, Head, Item, SCHEMA};
+use crate::sign::PublicKey;
+
+/// The chain as it was recorded.
+pub const EVIDENCE: &str = "evidence.jsonl";
+/// The receipts as one document.
+pub const DOCUMENT: &str = "receipts.json";
+/// The policy's hash.
+pub const POLICY: &str = "policy-hash.txt";
+/// The public key for openssl.
+pub const KEY_PEM: &str = "public-key.pem";
+/// The public key for the public verifiers.
+pub const KEY_HEX: &str = "public-key.hex";
+/// The run for people.
+pub const SUMMARY: &str = "summary.md";
+
+/// Why the folder was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// A file could not be read or written.
+    #[error("evidence folder: {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The evidence file is not as the recorder writes it.
+    #[error("evidence folder: {EVIDENCE} line {line}: {why}; run pipelock verify on it")]
+    Evidence {
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Makes the folder (mode 0700, if it is not there) and the empty evidence file (mode 0600) for a new run.
+///
+/// # Errors
+/// [`FolderError::Io`], also when the evidence file exists: evidence is never overwritten or continued.
+pub fn create_evidence(folder: &Path) -> Result<File, FolderError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FolderError::Io { path, source }
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
+    let path = folder.join(EVIDENCE);
+    OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path).map_err(at(&path))
+}
+
+/// Derives everything else from `evidence.jsonl` in `folder` and returns the head of the document. Call it when the
+/// chain is closed; after a crash it takes the lines that are whole.
+///
+/// # Errors
+/// [`FolderError`].
+pub fn write_folder(folder: &Path) -> Result<Head, FolderError> {
+    let mut summary = Summary::default();
+    let mut head: Option<Head> = None;
+    each_receipt(folder, |line, text| {
+        let receipt: Receipt =
+            serde_json::from_str(text).map_err(|error| FolderError::Evidence { line, why: error.to_string() })?;
+        let record = &receipt.action_record;
+        let head = head.get_or_insert_with(|| Head {
+            schema: SCHEMA.to_owned(),
+            signer_key: receipt.signer_key.clone(),
+            policy_hash: record.policy_hash.clone(),
+            receipt_count: 0,
+            totals: Default::default(),
+            root_hash: String::new(),
+            final_seq: 0,
+            run_nonce: record.run_nonce.clone(),
+            flows: None,
+        });
+        head.root_hash = sha256_hex(text.as_bytes());
+        head.final_seq = record.chain_seq;
+        summary.add(&receipt);
+        Ok(())
+    })?;
+    let mut head = head.ok_or_else(|| FolderError::Evidence { line: 0, why: "it holds no receipts".to_owned() })?;
+    head.receipt_count = summary.tally.count;
+    head.totals = summary.tally.totals;
+    head.flows = summary.ledger.as_ref().map(|ledger| ledger.flows);
+    let key = PublicKey::parse(&head.signer_key)
+        .map_err(|error| FolderError::Evidence { line: 1, why: format!("signer_key: {error}") })?;
+
+    write_document(folder, &head)?;
+    write_file(folder, POLICY, |file| writeln!(file, "{}", head.policy_hash).map_err(into_folder(folder, POLICY)))?;
+    write_file(folder, KEY_PEM, |file| file.write_all(key.pem().as_bytes()).map_err(into_folder(folder, KEY_PEM)))?;
+    write_file(folder, KEY_HEX, |file| writeln!(file, "{key}").map_err(into_folder(folder, KEY_HEX)))?;
+    let text = summary.render(&head);
+    write_file(folder, SUMMARY, |file| file.write_all(text.as_bytes()).map_err(into_folder(folder, SUMMARY)))?;
+    // The new names must be on the disk too.
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(into_folder(folder, ""))?;
+    Ok(head)
+}
+
+fn write_document(folder: &Path, head: &Head) -> Result<(), FolderError> {
+    write_file(folder, DOCUMENT, |file| {
+        let failed = || into_folder(folder, DOCUMENT);
+        let start = head.render().map_err(|error| failed()(error.into()))?;
+        file.write_all(start.as_bytes()).map_err(failed())?;
+        let mut first = true;
+        each_receipt(folder, |_, text| {
+            if !std::mem::take(&mut first) {
+                file.write_all(b",\n").map_err(failed())?;
+            }
+            file.write_all(text.as_bytes()).map_err(failed())
+        })?;
+        file.write_all(Head::render_end().as_bytes()).map_err(failed())
+    })
+}
+
+/// Calls `each` with line number and text of every receipt in the evidence file.
+fn each_receipt(
+    folder: &Path,
+    mut each: impl FnMut(u64, &str) -> Result<(), FolderError>,
+) -> Result<(), FolderError> {
+    let failed = || into_folder(folder, EVIDENCE);
+    let file = File::open(folder.join(EVIDENCE)).map_err(failed())?;
+    let mut evidence = Evidence::new(BufReader::with_capacity(1 << 16, file));
+    while let Some((line, item)) = evidence.next_item().map_err(failed())? {
+        let text = match item {
+            Item::Line(text) => text,
+            // Half a line: the recorder was interrupted here.
+            Item::Torn => break,
+            Item::Unreadable(why) => return Err(FolderError::Evidence { line, why: why.to_owned() }),
+            Item::Layout(why) => return Err(FolderError::Evidence { line, why }),
+            Item::Closing => continue,
+        };
+        let entry: Entry<'_> =
+            serde_json::from_str(text).map_err(|error| FolderError::Evidence { line, why: error.to_string() })?;
+        if entry.kind == ACTION_RECEIPT {
+            each(line, entry.detail.get())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes one file whole: under another name, synced, then renamed.
+fn write_file(
+    folder: &Path,
+    name: &str,
+    fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), FolderError>,
+) -> Result<(), FolderError> {
+    let failed = || into_folder(folder, name);
+    let draft = folder.join(format!(".{name}.part"));
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed())?;
+    let mut file = BufWriter::new(file);
+    fill(&mut file)?;
+    let file = file.into_inner().map_err(|error| failed()(error.into_error()))?;
+    file.sync_all().map_err(failed())?;
+    rename(&draft, folder.join(name)).map_err(failed())
+}
+
+fn into_folder(folder: &Path, name: &str) -> impl FnOnce(io::Error) -> FolderError {
+    let path = folder.join(name);
+    move |source| FolderError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests;
