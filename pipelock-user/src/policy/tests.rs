@@ -236,7 +236,9 @@ fn mistakes_are_named_with_place_and_way_out() {
     assert!(errors("egress: []\n")[0].contains("add version: \"1.0\""));
     assert!(errors("version: 2\n")[0].contains("reads version \"1.0\""));
     assert!(errors(&format!("version: 1\n#{}", " ".repeat(1024 * 1024)))[0].contains("larger than"));
-    assert!(errors(&format!("version: 1\nlisten: {}", "[".repeat(100_000)))[0].contains("not YAML"));
+    assert!(errors(&format!("version: 1\nlisten: {}", "- ".repeat(100_000)))[0].contains("nesting is too deep"));
+    let nested = "[a: ".repeat(200_000);
+    assert!(errors(&nested)[0].starts_with("1:"), "found before the slow parser sees it");
 }
 
 #[test]
@@ -296,6 +298,16 @@ fn ten_thousand_rules_are_read_and_decided_without_a_walk() {
     }
     // A walk would take 100 million comparisons; this is a hundred times the time a lookup needs in a debug build.
     assert!(begin.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn one_destination_has_a_bounded_number_of_rules() {
+    let many = |count: usize| -> String {
+        (1..=count).map(|port| format!("  - {{destination: a.b, ports: [{port}]}}\n")).collect()
+    };
+    assert_eq!(rules(&many(64)).find(&host("a.b"), 64).map(|rule| rule.index), Ok(63));
+    let found = errors(&format!("version: 1\negress:\n{}", many(65)));
+    assert!(found[0].contains("67:5 egress[64]: more than 64 rules for a.b"), "{found:?}");
 }
 
 #[test]
