@@ -23,8 +23,6 @@ use nix::unistd::Pid;
 const MAX_DEPTH: usize = 64;
 /// Pause between two looks at a cgroup that is emptying.
 const POLL: Duration = Duration::from_millis(10);
-/// `CGROUP2_SUPER_MAGIC`, linux/magic.h.
-const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
 /// Why a cgroup could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +137,7 @@ impl Cgroup {
             path: path.clone(),
             source: errno.into(),
         })?;
-        if i64::from(stat.filesystem_type().0) != CGROUP2_MAGIC {
+        if stat.filesystem_type() != nix::sys::statfs::CGROUP2_SUPER_MAGIC {
             return Err(CgroupError::NotCgroup2(path));
         }
         let id = dir.metadata().map_err(|source| CgroupError::Io { what: "stat", path: path.clone(), source })?.ino();
@@ -409,6 +407,12 @@ impl Drop for Frozen<'_> {
             tracing::error!(cgroup = %self.group.path.display(), %error, "the cgroup stays frozen; write 0 to its cgroup.freeze");
         }
     }
+}
+
+/// True when the file or folder lies in a cgroup2 tree.
+pub(super) fn is_cgroup2(path: impl AsRef<Path>) -> bool {
+    nix::sys::statfs::statfs(path.as_ref())
+        .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
 }
 
 /// Where cgroup2 is mounted, every mount.
