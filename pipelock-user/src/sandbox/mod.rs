@@ -1,1 +1,11 @@
-//! Where the agent runs: its cgroup, its user, its descriptors.
+//! Where the agent runs: its cgroup, its user, its descriptors, what it may ask of the kernel.
+//!
+//! Called by the app room. Promises: the agent has no network descriptor from outside, no capability, no way back to
+//! one, and is in its cgroup before its first instruction.
+
+pub mod caps;
+pub mod cgroup;
+mod landlock;
+mod mounts;
+mod seccomp;
+pub mod spawn;

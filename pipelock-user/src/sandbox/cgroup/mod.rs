@@ -1,0 +1,474 @@
+//! The agent's cgroup: found, made, watched, emptied, removed.
+//!
+//! The app room makes one with [`Cgroup::create_child`] (for `run`) or opens one with [`Cgroup::open`] (for `attach`),
+//! attaches the kernel programs to [`Cgroup::fd`] and starts the agent in it. What it promises: a `Cgroup` is a domain
+//! cgroup of the version 2 tree, its id is the number the kernel programs see, and files in it are reached through one
+//! open folder, so that a renamed path cannot lead elsewhere.
+
+mod find;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How deep below a cgroup we follow (the kernel's own default for `cgroup.max.depth` is unlimited).
+const MAX_DEPTH: usize = 64;
+/// Pause between two looks at a cgroup that is emptying.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Why a cgroup could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No cgroup2 mount in `/proc/self/mountinfo`.
+    #[error("cgroup2 is not mounted; mount it with: mount -t cgroup2 none /sys/fs/cgroup/unified")]
+    NotMounted,
+    /// Our own cgroup is not below any cgroup2 mount that we can see.
+    #[error(
+        "our own cgroup ({0}) is not under any cgroup2 mount visible here; in a container, run with the cgroup namespace of the container (--cgroupns=private) and /sys/fs/cgroup mounted"
+    )]
+    OwnNotVisible(String),
+    /// The name is not a plain file name.
+    #[error(
+        "{0:?} cannot name a cgroup: use 1 to 255 letters, digits, '-', '_', '.', ':' or '@', not beginning with '.' or 'cgroup.'"
+    )]
+    BadName(String),
+    /// Creating it is not permitted.
+    #[error(
+        "may not create a cgroup in {path}: {source}. Run as root, or have it delegated to you: systemd-run --user --scope -p Delegate=yes, or mount /sys/fs/cgroup writable in the container"
+    )]
+    NotPermitted {
+        /// The folder in which it was tried.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The path is not a folder of a cgroup2 tree.
+    #[error("{0} is not a cgroup2 folder; `pipelock probe` shows where cgroup2 is mounted")]
+    NotCgroup2(PathBuf),
+    /// The root of the tree holds every process of the machine, ours included.
+    #[error("{0} is the root cgroup: it holds every process, ours too; name a cgroup below it")]
+    IsRoot(PathBuf),
+    /// Threaded cgroups hold threads of processes that live elsewhere.
+    #[error("{path} is a {kind} cgroup: its processes belong to a domain cgroup above it; use that one")]
+    Threaded {
+        /// The cgroup.
+        path: PathBuf,
+        /// The content of `cgroup.type`.
+        kind: String,
+    },
+    /// A process of the cgroup lies outside our pid namespace.
+    #[error(
+        "{0} holds a process outside our pid namespace, so it cannot be examined; run pipelock in the host's pid namespace"
+    )]
+    ForeignPid(PathBuf),
+    /// It still holds processes.
+    #[error("{path} still holds processes after {waited:?}; they are stuck in the kernel or are not ours to kill")]
+    NotEmpty {
+        /// The cgroup.
+        path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Anything else the kernel said.
+    #[error("{what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A domain cgroup of the version 2 tree, held open.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    dir: File,
+    id: u64,
+}
+
+impl Cgroup {
+    /// Makes the cgroup `name` below our own one, so that every limit that holds for us holds for it.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; an existing folder of that name is an error too (`what` = "create").
+    pub fn create_child(name: &str) -> Result<Self, CgroupError> {
+        check_name(name)?;
+        let path = own_folder()?.join(name);
+        fs::create_dir(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                CgroupError::NotPermitted { path: path.parent().unwrap_or(&path).to_owned(), source }
+            }
+            _ => CgroupError::Io { what: "create", path: path.clone(), source },
+        })?;
+        Self::open(&path).inspect_err(|_| {
+            // Nothing was put into it: leave no trace of a failed start.
+            let _ = fs::remove_dir(&path);
+        })
+    }
+
+    /// Opens an existing cgroup.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when it is not a folder of cgroup2, is the root, or is threaded.
+    pub fn open(path: &Path) -> Result<Self, CgroupError> {
+        let io = |what| move |source| CgroupError::Io { what, path: path.to_owned(), source };
+        let path = fs::canonicalize(path).map_err(io("open"))?;
+        let dir = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&path)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotADirectory => CgroupError::NotCgroup2(path.clone()),
+                _ => CgroupError::Io { what: "open", path: path.clone(), source },
+            })?;
+        let stat = nix::sys::statfs::fstatfs(&dir).map_err(|errno| CgroupError::Io {
+            what: "statfs",
+            path: path.clone(),
+            source: errno.into(),
+        })?;
+        if stat.filesystem_type() != nix::sys::statfs::CGROUP2_SUPER_MAGIC {
+            return Err(CgroupError::NotCgroup2(path));
+        }
+        let id = dir.metadata().map_err(|source| CgroupError::Io { what: "stat", path: path.clone(), source })?.ino();
+        let group = Self { path, dir, id };
+        match group.read("cgroup.type") {
+            Ok(kind) if matches!(kind.trim(), "domain" | "domain threaded") => Ok(group),
+            Ok(kind) => Err(CgroupError::Threaded { path: group.path, kind: kind.trim().to_owned() }),
+            // Only the root has no cgroup.type.
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(CgroupError::IsRoot(group.path)),
+            Err(source) => Err(group.io("read cgroup.type of", source)),
+        }
+    }
+
+    /// The folder, canonical.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The id that the kernel programs see (the inode of the folder).
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The open folder, to attach programs to.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The ids of this cgroup and of every one below it. Those that vanish meanwhile are left out.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when this cgroup itself cannot be read.
+    pub fn ids(&self) -> Result<BTreeSet<u64>, CgroupError> {
+        let mut ids = BTreeSet::from([self.id]);
+        self.each_below(|folder| {
+            if let Ok(meta) = fs::symlink_metadata(folder) {
+                ids.insert(meta.ino());
+            }
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// The process ids in this cgroup and below it, without order or repetition.
+    ///
+    /// # Errors
+    /// [`CgroupError::ForeignPid`] when one is not visible in our pid namespace (the kernel writes 0 for it).
+    pub fn procs(&self) -> Result<Vec<i32>, CgroupError> {
+        let mut pids = BTreeSet::new();
+        let mut add = |folder: &Path, text: io::Result<String>| match text {
+            Ok(text) => {
+                for pid in text.lines().filter_map(|line| line.trim().parse::<i32>().ok()) {
+                    if pid == 0 {
+                        return Err(CgroupError::ForeignPid(folder.to_owned()));
+                    }
+                    pids.insert(pid);
+                }
+                Ok(())
+            }
+            // A threaded child (its processes stand in the domain above it) or one that was just removed.
+            Err(source) if matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENODEV | libc::ENOENT)) => {
+                Ok(())
+            }
+            Err(source) => Err(CgroupError::Io { what: "read cgroup.procs of", path: folder.to_owned(), source }),
+        };
+        add(&self.path, self.read("cgroup.procs"))?;
+        self.each_below(|folder| add(folder, fs::read_to_string(folder.join("cgroup.procs"))))?;
+        Ok(pids.into_iter().collect())
+    }
+
+    /// True while a process lives here or below.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when `cgroup.events` cannot be read; a removed cgroup is not populated.
+    pub fn is_populated(&self) -> Result<bool, CgroupError> {
+        self.event("populated")
+    }
+
+    /// True when every process here and below is frozen.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when `cgroup.events` cannot be read.
+    pub fn is_frozen(&self) -> Result<bool, CgroupError> {
+        self.event("frozen")
+    }
+
+    fn event(&self, key: &str) -> Result<bool, CgroupError> {
+        match self.read("cgroup.events") {
+            Ok(text) => Ok(find::flat_key(&text, key) == Some(1)),
+            Err(source) if matches!(source.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(false),
+            Err(source) => Err(self.io("read cgroup.events of", source)),
+        }
+    }
+
+    /// Stops every process here and below until the returned guard is dropped; ones that were frozen before stay so.
+    /// A process stuck in the kernel may keep it from completing: then the guard is returned after `timeout` all the
+    /// same, and [`Cgroup::is_frozen`] tells.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when `cgroup.freeze` cannot be used (kernels before 5.2).
+    pub fn freeze(&self, timeout: Duration) -> Result<Frozen<'_>, CgroupError> {
+        let before = self.read("cgroup.freeze").map_err(|source| self.io("read cgroup.freeze of", source))?;
+        let guard = Frozen { group: self, thaw: before.trim() == "0" };
+        self.write("cgroup.freeze", "1").map_err(|source| self.io("freeze", source))?;
+        let start = Instant::now();
+        while !self.is_frozen()? && start.elapsed() < timeout {
+            std::thread::sleep(POLL);
+        }
+        Ok(guard)
+    }
+
+    /// Kills every process here and below with SIGKILL, forks in progress included; frozen ones die too.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when neither `cgroup.kill` (Linux 5.14) nor kill(2) can be used.
+    pub fn kill_all(&self) -> Result<(), CgroupError> {
+        match self.write("cgroup.kill", "1") {
+            Ok(()) => return Ok(()),
+            Err(source) if matches!(source.raw_os_error(), Some(libc::ENODEV)) => return Ok(()),
+            Err(source) if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => {}
+            Err(source) => return Err(self.io("kill the processes of", source)),
+        }
+        // Older kernel: repeat until a pass finds nobody, so that a fork between two reads does not get away.
+        for _ in 0..100 {
+            let pids = self.procs()?;
+            if pids.is_empty() {
+                break;
+            }
+            for pid in pids {
+                match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(self.io("kill the processes of", errno.into())),
+                }
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Waits until no process lives here or below. Blocks the calling thread.
+    ///
+    /// # Errors
+    /// [`CgroupError::NotEmpty`] after `timeout`.
+    pub fn wait_empty(&self, timeout: Duration) -> Result<(), CgroupError> {
+        let start = Instant::now();
+        while self.is_populated()? {
+            if start.elapsed() >= timeout {
+                return Err(CgroupError::NotEmpty { path: self.path.clone(), waited: timeout });
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Removes this cgroup and the ones below it; the kernel may call them busy for a moment after the last process
+    /// ended, so this tries for a second. Removing what is already gone is no error.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when it stays busy or is not ours.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        let start = Instant::now();
+        loop {
+            let mut folders = vec![self.path.clone()];
+            self.each_below(|folder| {
+                folders.push(folder.to_owned());
+                Ok(())
+            })?;
+            // Parents come before their children in the list.
+            let failed = folders.iter().rev().find_map(|folder| match fs::remove_dir(folder) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => Some((folder.clone(), source)),
+                _ => None,
+            });
+            match failed {
+                None => return Ok(()),
+                Some((_, source))
+                    if source.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < Duration::from_secs(1) =>
+                {
+                    std::thread::sleep(POLL);
+                }
+                Some((path, source)) => return Err(CgroupError::Io { what: "remove", path, source }),
+            }
+        }
+    }
+
+    /// True when the calling process lives here or below: then the programs attached here would catch our own sockets.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when our own cgroup cannot be found, which is no answer.
+    pub fn contains_self(&self) -> Result<bool, CgroupError> {
+        let own = own_folder()?;
+        let own = fs::canonicalize(&own).unwrap_or(own);
+        // Compared by id and not by text: the same cgroup may be visible under two mounts.
+        for folder in own.ancestors() {
+            if fs::metadata(folder).is_ok_and(|meta| meta.ino() == self.id && same_device(&meta, &self.dir)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// `cgroup.procs`, open for writing: whoever writes `0` into it moves itself into this cgroup.
+    ///
+    /// # Errors
+    /// [`CgroupError::NotPermitted`] when we may not.
+    pub(super) fn procs_writer(&self) -> Result<File, CgroupError> {
+        self.at("cgroup.procs", libc::O_WRONLY)
+            .map_err(|source| CgroupError::NotPermitted { path: self.path.clone(), source })
+    }
+
+    /// Calls `visit` for every cgroup folder below this one, parents first.
+    fn each_below(&self, mut visit: impl FnMut(&Path) -> Result<(), CgroupError>) -> Result<(), CgroupError> {
+        let mut todo = vec![(self.path.clone(), 0)];
+        while let Some((folder, depth)) = todo.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(CgroupError::Io { what: "list", path: folder, source }),
+            };
+            if depth == MAX_DEPTH {
+                let source = io::Error::other(format!("cgroups are nested deeper than {MAX_DEPTH}"));
+                return Err(CgroupError::Io { what: "list", path: folder, source });
+            }
+            for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                visit(&entry.path())?;
+                todo.push((entry.path(), depth + 1));
+            }
+        }
+        Ok(())
+    }
+
+    fn at(&self, name: &str, flags: libc::c_int) -> io::Result<File> {
+        let flags = nix::fcntl::OFlag::from_bits_truncate(flags | libc::O_CLOEXEC | libc::O_NOFOLLOW);
+        Ok(nix::fcntl::openat(&self.dir, name, flags, nix::sys::stat::Mode::empty())?.into())
+    }
+
+    fn read(&self, name: &str) -> io::Result<String> {
+        let mut text = String::new();
+        self.at(name, libc::O_RDONLY)?.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn write(&self, name: &str, value: &str) -> io::Result<()> {
+        self.at(name, libc::O_WRONLY)?.write_all(value.as_bytes())
+    }
+
+    fn io(&self, what: &'static str, source: io::Error) -> CgroupError {
+        CgroupError::Io { what, path: self.path.clone(), source }
+    }
+}
+
+/// Keeps the processes of a cgroup stopped; they go on when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping the guard lets the processes go on"]
+pub struct Frozen<'a> {
+    group: &'a Cgroup,
+    thaw: bool,
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        if self.thaw
+            && let Err(error) = self.group.write("cgroup.freeze", "0")
+        {
+            tracing::error!(cgroup = %self.group.path.display(), %error, "the cgroup stays frozen; write 0 to its cgroup.freeze");
+        }
+    }
+}
+
+/// True when the file or folder lies in a cgroup2 tree.
+pub(super) fn is_cgroup2(path: impl AsRef<Path>) -> bool {
+    nix::sys::statfs::statfs(path.as_ref())
+        .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
+}
+
+/// Where cgroup2 is mounted, every mount.
+///
+/// # Errors
+/// [`CgroupError::NotMounted`] when it is not, or `/proc` cannot be read.
+pub fn mount_points() -> Result<Vec<PathBuf>, CgroupError> {
+    Ok(mounts()?.into_iter().map(|mount| mount.point).collect())
+}
+
+fn mounts() -> Result<Vec<find::Mount>, CgroupError> {
+    let mounts = find::cgroup2_mounts(&read_proc("/proc/self/mountinfo")?);
+    if mounts.is_empty() { Err(CgroupError::NotMounted) } else { Ok(mounts) }
+}
+
+/// The folder of the cgroup we are in.
+fn own_folder() -> Result<PathBuf, CgroupError> {
+    let text = read_proc("/proc/self/cgroup")?;
+    let own = find::own_path(&text).ok_or(CgroupError::NotMounted)?;
+    find::locate(&mounts()?, &own).ok_or_else(|| CgroupError::OwnNotVisible(own.display().to_string()))
+}
+
+fn read_proc(path: &str) -> Result<Vec<u8>, CgroupError> {
+    fs::read(path).map_err(|source| CgroupError::Io { what: "read", path: path.into(), source })
+}
+
+fn same_device(meta: &fs::Metadata, dir: &File) -> bool {
+    dir.metadata().is_ok_and(|own| own.dev() == meta.dev())
+}
+
+fn check_name(name: &str) -> Result<(), CgroupError> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:@".contains(&b));
+    if plain && (1..=255).contains(&name.len()) && !name.starts_with('.') && !name.starts_with("cgroup.") {
+        Ok(())
+    } else {
+        Err(CgroupError::BadName(name.chars().take(80).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_paths_or_control_files_are_refused() {
+        for name in ["", ".", "..", "a/b", "cgroup.procs", "a b", "ü", "a\0"] {
+            assert!(matches!(check_name(name), Err(CgroupError::BadName(_))), "{name:?}");
+        }
+        check_name("pipelock-12:a@b.scope").expect("plain");
+        assert!(check_name(&"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn an_ordinary_folder_is_not_a_cgroup() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        assert!(matches!(Cgroup::open(folder.path()), Err(CgroupError::NotCgroup2(_))));
+        assert!(matches!(Cgroup::open(&folder.path().join("none")), Err(CgroupError::Io { .. })));
+    }
+}

@@ -1,0 +1,277 @@
+//! The steps between fork and exec, in the order in which they must happen.
+//!
+//! Called by [`super`] in the forked child of a process that may have threads: everything here is async-signal-safe,
+//! nothing allocates, locks or panics; whatever needs memory was prepared before the fork. A step that fails ends the
+//! child before it runs a single instruction of the agent, and tells the parent which one it was.
+
+use std::ffi::{CString, c_char};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use crate::sandbox::caps;
+use crate::sandbox::landlock::Domain;
+use crate::sandbox::mounts::ReadOnlyCgroups;
+use crate::sandbox::seccomp::Filters;
+
+/// Ignoring these is a wish of whoever started us (`nohup`, `&` in a script), so it is passed on.
+const INHERITED: [libc::c_int; 6] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// Which step failed; the number travels through the report pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Step {
+    Cgroup = 1,
+    Signals,
+    Limits,
+    Mounts,
+    Descriptors,
+    Capabilities,
+    User,
+    Folder,
+    Privileges,
+    Landlock,
+    Seccomp,
+    Exec,
+}
+
+impl Step {
+    const ALL: [Self; 12] = [
+        Self::Cgroup,
+        Self::Signals,
+        Self::Limits,
+        Self::Mounts,
+        Self::Descriptors,
+        Self::Capabilities,
+        Self::User,
+        Self::Folder,
+        Self::Privileges,
+        Self::Landlock,
+        Self::Seccomp,
+        Self::Exec,
+    ];
+
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| *step as u8 == number)
+    }
+
+    /// What was being done, to stand after "cannot".
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            Self::Cgroup => "move into the cgroup",
+            Self::Signals => "reset the signals",
+            Self::Limits => "forbid core dumps",
+            Self::Mounts => "make the cgroup tree read-only",
+            Self::Descriptors => "close the inherited descriptors",
+            Self::Capabilities => "drop the capabilities",
+            Self::User => "change to the agent's user",
+            Self::Folder => "enter the working folder",
+            Self::Privileges => "set no_new_privs",
+            Self::Landlock => "enter the Landlock domain",
+            Self::Seccomp => "install the system call filter",
+            Self::Exec => "start the program",
+        }
+    }
+}
+
+/// A null-terminated list of C strings, as exec wants it, with the strings it points into.
+pub(super) struct Strings {
+    pointers: Vec<*const c_char>,
+    _owned: Vec<CString>,
+}
+
+impl Strings {
+    /// `slots` null pointers are left free at the front.
+    pub(super) fn new(owned: Vec<CString>, slots: usize) -> Self {
+        let pointers = std::iter::repeat_n(ptr::null(), slots)
+            .chain(owned.iter().map(|text| text.as_ptr()))
+            .chain([ptr::null()])
+            .collect();
+        Self { pointers, _owned: owned }
+    }
+}
+
+/// Everything the child needs, allocated before the fork.
+pub(super) struct Child {
+    /// `cgroup.procs` of the agent's cgroup.
+    pub(super) procs: File,
+    /// Where a failure is reported; close-on-exec.
+    pub(super) report: OwnedFd,
+    /// uid, gid, groups to change to.
+    pub(super) user: Option<(u32, u32, Vec<u32>)>,
+    pub(super) mounts: Option<ReadOnlyCgroups>,
+    pub(super) landlock: Option<Domain>,
+    pub(super) filters: Option<Filters>,
+    /// Files to try, in order.
+    pub(super) candidates: Vec<CString>,
+    /// Arguments, the program's name first, with a free slot before it (see [`Child::exec`]).
+    pub(super) args: Strings,
+    pub(super) env: Strings,
+    /// The signal mask to start the agent with.
+    pub(super) mask: libc::sigset_t,
+}
+
+impl Child {
+    /// Runs the steps and becomes the agent, or reports and ends.
+    pub(super) fn run(&mut self) -> ! {
+        let Err((step, error)) = self.steps();
+        let errno = error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes();
+        let [a, b, c, d] = errno;
+        let message = [step as u8, a, b, c, d];
+        // SAFETY: the message is 5 readable bytes; _exit never returns and runs no destructors of the parent's state.
+        unsafe {
+            libc::write(self.report.as_raw_fd(), message.as_ptr().cast(), message.len());
+            libc::_exit(127)
+        }
+    }
+
+    fn steps(&mut self) -> Result<std::convert::Infallible, (Step, io::Error)> {
+        let at = |step| move |error| (step, error);
+        enter_cgroup(self.procs.as_raw_fd()).map_err(at(Step::Cgroup))?;
+        reset_signals(&self.mask).map_err(at(Step::Signals))?;
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `none` outlives the call.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }).map_err(at(Step::Limits))?;
+        if let Some(mounts) = &self.mounts {
+            mounts.apply().map_err(at(Step::Mounts))?;
+        }
+        close_on_exec_from(3).map_err(at(Step::Descriptors))?;
+        // The bounding set first: it takes CAP_SETPCAP, which the change of user takes away.
+        caps::drop_bounding(0).map_err(at(Step::Capabilities))?;
+        if let Some((uid, gid, groups)) = &self.user {
+            change_user(*uid, *gid, groups).map_err(at(Step::User))?;
+        }
+        caps::set(0).map_err(at(Step::Capabilities))?;
+        // SAFETY: the path is a literal.
+        check(unsafe { libc::access(c".".as_ptr(), libc::X_OK) }).map_err(at(Step::Folder))?;
+        caps::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(at(Step::Privileges))?;
+        if let Some(domain) = &self.landlock {
+            domain.enter().map_err(at(Step::Landlock))?;
+        }
+        if let Some(filters) = &self.filters {
+            filters.install().map_err(at(Step::Seccomp))?;
+        }
+        Err((Step::Exec, self.exec()))
+    }
+
+    /// Tries the candidates as execvp(3) does, a text file without `#!` by the shell; returns the error that says most.
+    fn exec(&mut self) -> io::Error {
+        let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
+        let env = self.env.pointers.as_ptr();
+        for candidate in &self.candidates {
+            let [shell, rest @ ..] = self.args.pointers.as_mut_slice() else { return worst };
+            // SAFETY: the lists are null-terminated and their strings are owned by self.
+            let error = unsafe {
+                libc::execve(candidate.as_ptr(), rest.as_ptr(), env);
+                io::Error::last_os_error()
+            };
+            match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) => {}
+                Some(libc::EACCES) => worst = error,
+                Some(libc::ENOEXEC) => {
+                    // sh, the file, then the arguments after the program's own name, which therefore gives up its place.
+                    *shell = c"/bin/sh".as_ptr();
+                    if let Some(name) = rest.first_mut() {
+                        *name = candidate.as_ptr();
+                    }
+                    // SAFETY: as above; the list begins at the slot that is no longer free.
+                    return unsafe {
+                        libc::execve(c"/bin/sh".as_ptr(), self.args.pointers.as_ptr(), env);
+                        io::Error::last_os_error()
+                    };
+                }
+                _ => return error,
+            }
+        }
+        worst
+    }
+}
+
+fn enter_cgroup(procs: RawFd) -> io::Result<()> {
+    // SAFETY: one readable byte. "0" means the writing process.
+    match unsafe { libc::write(procs, b"0".as_ptr().cast(), 1) } {
+        1 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives every signal its default action, but for the ones of [`INHERITED`] that are ignored, then sets the mask. They
+/// were all blocked since before the fork, so that no handler of the parent ran in the child.
+fn reset_signals(mask: &libc::sigset_t) -> io::Result<()> {
+    for signal in 1..=64 {
+        // SAFETY: both structs are ours; zero is a valid sigaction (default action, empty mask).
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            // KILL, STOP and the two that libc keeps for itself answer EINVAL.
+            if libc::sigaction(signal, ptr::null(), &raw mut action) != 0 {
+                continue;
+            }
+            if action.sa_sigaction == libc::SIG_IGN && INHERITED.contains(&signal) {
+                continue;
+            }
+            let default: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, &raw const default, ptr::null_mut());
+        }
+    }
+    // SAFETY: the mask outlives the call.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, ptr::null_mut()) })
+}
+
+/// Marks every descriptor from `first` on close-on-exec; the report pipe has to live until exec succeeds.
+fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: close_range takes numbers only.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.11: one by one, up to the highest that could have been opened.
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is ours.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    let highest = libc::c_int::try_from(limit.rlim_max.min(1 << 20)).unwrap_or(1 << 20);
+    for fd in 3..highest {
+        // SAFETY: fcntl with numbers only; EBADF for those that are not open does not matter.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}
+
+/// Raw system calls: libc's wrappers would look for the other threads, which the child does not have.
+fn change_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the list outlives the call; the other two take numbers only.
+    unsafe {
+        sys(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        sys(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        sys(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
+    }
+}
+
+fn sys(rc: libc::c_long) -> io::Result<()> {
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn check(rc: libc::c_int) -> io::Result<()> {
+    sys(rc.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_comes_back_from_its_number() {
+        for step in Step::ALL {
+            assert_eq!(Step::from_number(step as u8), Some(step));
+        }
+        assert_eq!(Step::from_number(0), None);
+        assert_eq!(Step::from_number(13), None);
+    }
+
+    #[test]
+    fn lists_end_in_null() {
+        let list = Strings::new(vec![c"a".into(), c"b".into()], 2);
+        let null: Vec<bool> = list.pointers.iter().map(|pointer| pointer.is_null()).collect();
+        assert_eq!(null, [true, true, false, false, true]);
+    }
+}
