@@ -152,7 +152,9 @@ enum Place {
     Start,
     JsonLines,
     /// In the list of the one-document form; whether a comma announced another receipt.
-    List { more: bool },
+    List {
+        more: bool,
+    },
     /// After the list, before the last brace; then at the end.
     Closing,
     End,
@@ -258,7 +260,9 @@ fn place_line<'a>(place: &mut Place, line: Line<'a>) -> Item<'a> {
         Place::List { more } => {
             let expected = std::mem::replace(more, text.ends_with(','));
             match text.strip_suffix(',') {
-                _ if !expected => Item::Layout("a receipt without a comma before it, or text after the list".to_owned()),
+                _ if !expected => {
+                    Item::Layout("a receipt without a comma before it, or text after the list".to_owned())
+                }
                 Some(receipt) => Item::Line(receipt),
                 None => Item::Line(text),
             }

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::capsule::{Facts, capsule};
 use super::joints::{DnsReceipts, Generations, KernelOrigins, PolicyNames};
 use super::listeners::Namespace;
+use super::state::{State, start_time};
 use crate::flow::{FlowId, PolicyId, Reason};
 use crate::kernel::{Attachment, Counters, Finished, KernelError, Ledger, Level, Maps, Plan, to_flow};
 use crate::net::Resolver;
@@ -58,8 +59,6 @@ pub enum SessionError {
 
 /// What a session is made from.
 pub struct SessionConfig {
-    /// Name of the attachment.
-    pub id: String,
     /// `run` or `attach`.
     pub mode: &'static str,
     /// The open folder of the cgroup.
@@ -105,7 +104,7 @@ impl Session {
     /// # Errors
     /// [`SessionError`]; then nothing is left attached that was not attached before.
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
-        let plan = Plan { id: config.id, require: config.require };
+        let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let is_new = !attachment.taken_over;
         let id = attachment.id.clone();
@@ -206,7 +205,10 @@ impl Recorded {
     /// [`SessionError`].
     pub fn serve(self) -> Result<Serving, SessionError> {
         let Self { session, chain } = self;
-        let Session { attachment, maps, namespaces, policy, base, evidence, .. } = session;
+        let Session { attachment, maps, namespaces, policy, base, evidence, mode, cgroup_path, .. } = session;
+        let policy_source = policy.source().to_owned();
+        let policy_hash = policy.id().to_string();
+        let public_key = chain.public_key().hex();
         let (recorder, recorder_thread) = chain.start()?;
         let generations = Arc::new(Generations::default());
         generations.file(1, policy.id().clone());
@@ -255,6 +257,22 @@ impl Recorded {
         // Our own namespace is the one that can be read again without leaving it.
         if let Some(cookie) = cookies.first().copied() {
             tasks.push(tokio::spawn(follow_addresses(maps.clone(), cookie)));
+        }
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        let state = State {
+            id: attachment.id.clone(),
+            mode: mode.to_owned(),
+            pid,
+            pid_start: start_time(pid).unwrap_or(0),
+            cgroup: cgroup_path,
+            evidence: std::path::absolute(&evidence).unwrap_or_else(|_| evidence.clone()),
+            policy: policy_source,
+            policy_hash,
+            level: attachment.level.to_string(),
+            public_key,
+        };
+        if let Err(error) = state.write() {
+            tracing::warn!(%error, "status and detach will not find this attachment");
         }
         Ok(Serving {
             attachment,
@@ -359,6 +377,7 @@ impl Serving {
         }
         // Guards of aborted connections report when their tasks are dropped; detaching stops the count.
         let detached = Attachment::detach(&self.attachment.id);
+        State::remove(&self.attachment.id);
         tokio::task::yield_now().await;
         drop(self.stop.take());
         let _ = self.watching.await;

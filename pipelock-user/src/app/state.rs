@@ -1,1 +1,123 @@
-//! What `status` and `detach` read: one file per attachment under /run/pipelock, written by whoever serves it.
+//! What `status`, `reload` and `detach` read: one file per attachment under /run/pipelock, written by whoever serves it.
+//!
+//! The file is a convenience; the truth is what is pinned in bpffs. It promises that a dead process is never taken for
+//! the one that wrote the file, even when its number is in use again.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Where the files are.
+const FOLDER: &str = "/run/pipelock";
+
+/// One attachment, as its server describes it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct State {
+    /// Name of the attachment.
+    pub id: String,
+    /// `run` or `attach`.
+    pub mode: String,
+    /// Process id of the server.
+    pub pid: i32,
+    /// When that process started, in clock ticks since boot (proc(5), stat field 22).
+    pub pid_start: u64,
+    /// The cgroup's folder.
+    pub cgroup: PathBuf,
+    /// The evidence folder.
+    pub evidence: PathBuf,
+    /// The policy file.
+    pub policy: String,
+    /// Hash of the policy at the start.
+    pub policy_hash: String,
+    /// What the kernel gives.
+    pub level: String,
+    /// Public key of the signer, hex.
+    pub public_key: String,
+}
+
+impl State {
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// When /run/pipelock cannot be made or written.
+    pub fn write(&self) -> io::Result<()> {
+        use std::io::Write as _;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
+        let temporary = path(&format!(".{}.new", self.id));
+        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        fs::rename(temporary, path(&self.id))
+    }
+
+    /// Reads the file of an attachment; none when there is none or it cannot be read.
+    #[must_use]
+    pub fn read(id: &str) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path(id)).ok()?).ok()
+    }
+
+    /// Removes the file.
+    pub fn remove(id: &str) {
+        let _ = fs::remove_file(path(id));
+    }
+
+    /// True while the process that wrote the file lives.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.pid_start)
+    }
+}
+
+fn path(id: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("{id}.json"))
+}
+
+/// When a process started, in clock ticks since boot; none when there is none or it is a zombie.
+#[must_use]
+pub fn start_time(pid: i32) -> Option<u64> {
+    parse_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_start(stat: &str) -> Option<u64> {
+    // The name stands in parentheses and may hold anything, also ") R 1".
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// The names of all attachments: those pinned, and those with a file.
+#[must_use]
+pub fn all() -> Vec<String> {
+    let mut ids: Vec<String> = fs::read_dir(crate::kernel::pin_root())
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    ids.extend(
+        fs::read_dir(FOLDER)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.file_name().into_string().ok()?.strip_suffix(".json")?.to_owned())),
+    );
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_any_name() {
+        let stat = "12 (a) b) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 4096 1";
+        assert_eq!(parse_start(stat), Some(98765));
+        assert_eq!(parse_start(&stat.replace(") S", ") Z")), None, "a zombie serves nobody");
+        assert_eq!(parse_start("garbage"), None);
+        assert!(start_time(i32::try_from(std::process::id()).expect("a pid")).is_some());
+    }
+}

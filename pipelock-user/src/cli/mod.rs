@@ -5,6 +5,7 @@
 
 mod attach;
 mod check;
+mod daemon;
 mod keygen;
 mod keys;
 mod output;
@@ -57,6 +58,7 @@ enum Verb {
     Run(run::Args),
     Attach(attach::Args),
     Detach(attach::DetachArgs),
+    Reload(attach::ReloadArgs),
     Status(status::Args),
     Check(check::Args),
     Keygen(keygen::Args),
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Attach(args) => attach::attach(args),
         Verb::Detach(args) => attach::detach(args),
+        Verb::Reload(args) => attach::reload(&args),
         Verb::Status(args) => status::status(&args),
         Verb::Check(args) => check::check(&args),
         Verb::Keygen(args) => keygen::keygen(&args),

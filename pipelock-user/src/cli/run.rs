@@ -80,7 +80,6 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let guard = Remove(&cgroup);
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let session = Session::prepare(SessionConfig {
-        id,
         mode: "run",
         cgroup: File::from(cgroup.fd().try_clone_to_owned()?),
         cgroup_path: cgroup.path().to_owned(),

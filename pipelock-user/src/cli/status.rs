@@ -1,8 +1,16 @@
 //! `pipelock status`: what is attached, and how it is.
 
-use super::Failure;
+use serde_json::{Value, json};
+
+use super::{Failure, output};
+use crate::app::state::{self, State};
+use crate::flow::Reason;
+use crate::kernel::{Attachment, HOOKS, Maps, Pinned, pin_root};
 
 /// Show what is attached, its counters and its health.
+///
+/// Health is `ok`, `closed` (the proxy is gone: nothing leaves until it is attached again or detached), `degraded` (a hook is
+/// missing) or `stale` (leftovers of a cgroup that is gone; detach removes them). Exit code 1 when any is not ok. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON.
@@ -11,5 +19,91 @@ pub(super) struct Args {
 }
 
 pub(super) fn status(args: &Args) -> Result<u8, Failure> {
-    Ok(u8::from(args.json))
+    if !nix::unistd::geteuid().is_root() {
+        return Err("status reads what only root may read; use sudo".into());
+    }
+    let all: Vec<Value> = state::all().iter().map(|id| describe(id)).collect();
+    let is_ok = all.iter().all(|one| one["health"] == "ok");
+    if args.json {
+        output::line(&serde_json::to_string_pretty(&json!({ "attachments": all }))?);
+    } else if all.is_empty() {
+        output::line("nothing is attached");
+    } else {
+        for one in &all {
+            print(one);
+        }
+    }
+    Ok(u8::from(!is_ok))
+}
+
+fn describe(id: &str) -> Value {
+    let state = State::read(id);
+    let is_alive = state.as_ref().is_some_and(State::is_alive);
+    let hooks = Attachment::inspect(id).unwrap_or_default();
+    let health = match Attachment::pinned(id) {
+        Pinned::Absent | Pinned::Dead => "stale",
+        Pinned::Live(_) if !is_alive => "closed",
+        Pinned::Live(_) if hooks.len() < HOOKS.len() => "degraded",
+        Pinned::Live(_) => "ok",
+    };
+    let counters = Maps::open(&pin_root().join(id)).ok().and_then(|maps| {
+        let pending = maps.pending().len();
+        maps.counters().ok().map(|counters| (counters, pending))
+    });
+    let counters = counters.map(|(counters, pending)| {
+        let by_reason: serde_json::Map<String, Value> = counters
+            .by_reason
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(reason, count)| (format!("{reason:?}"), *reason, *count))
+            .map(|(_, reason, count)| (Reason::from(reason).code().to_owned(), json!(count)))
+            .collect();
+        json!({
+            "flows": counters.flows,
+            "by_reason": by_reason,
+            "waiting_for_receipt": pending,
+            "unrecorded": counters.unrecorded,
+            "repeats": counters.repeats,
+            "events_lost": counters.events_lost,
+        })
+    });
+    json!({
+        "id": id,
+        "health": health,
+        "mode": state.as_ref().map(|state| &state.mode),
+        "cgroup": state.as_ref().map(|state| &state.cgroup),
+        "pid": state.as_ref().filter(|_| is_alive).map(|state| state.pid),
+        "level": state.as_ref().map(|state| &state.level),
+        "policy": state.as_ref().map(|state| &state.policy),
+        "policy_hash": state.as_ref().map(|state| &state.policy_hash),
+        "evidence": state.as_ref().map(|state| &state.evidence),
+        "public_key": state.as_ref().map(|state| &state.public_key),
+        "hooks": hooks.iter().map(|hook| json!({
+            "hook": hook.hook, "link_id": hook.link_id, "prog_id": hook.prog_id, "prog_tag": hook.prog_tag,
+        })).collect::<Vec<_>>(),
+        "counters": counters,
+    })
+}
+
+fn print(one: &Value) {
+    let text = |key: &str| one[key].as_str().unwrap_or("-").to_owned();
+    output::line(&format!("{}  {}  {}", text("id"), text("health"), text("cgroup")));
+    if let Some(pid) = one["pid"].as_i64() {
+        output::line(&format!("  served by process {pid} ({}), level {}", text("mode"), text("level")));
+    }
+    output::line(&format!("  policy {} ({})", text("policy"), text("policy_hash")));
+    output::line(&format!("  evidence {}", text("evidence")));
+    let hooks = one["hooks"].as_array().map_or(0, Vec::len);
+    let counters = &one["counters"];
+    output::line(&format!(
+        "  {hooks} hooks, {} flows, {} waiting for their receipt, {} unrecorded",
+        counters["flows"].as_u64().unwrap_or(0),
+        counters["waiting_for_receipt"].as_u64().unwrap_or(0),
+        counters["unrecorded"].as_u64().unwrap_or(0)
+    ));
+    if let Some(by_reason) = counters["by_reason"].as_object() {
+        for (reason, count) in by_reason {
+            output::line(&format!("    {reason}: {count}"));
+        }
+    }
 }

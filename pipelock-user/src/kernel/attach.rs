@@ -77,10 +77,24 @@ pub enum KernelError {
 /// How to attach.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Name of the attachment: the folder under [`pin_root`].
-    pub id: String,
+    /// Id of the cgroup; the attachment is named after it.
+    pub cgroup_id: u64,
     /// Refuse below this level.
     pub require: Level,
+}
+
+impl Plan {
+    /// The name of the attachment: the folder under [`pin_root`].
+    #[must_use]
+    pub fn id(&self) -> String {
+        attachment_id(self.cgroup_id)
+    }
+}
+
+/// The name of the attachment of a cgroup.
+#[must_use]
+pub fn attachment_id(cgroup_id: u64) -> String {
+    format!("cg-{cgroup_id}")
 }
 
 /// One attached hook, as the evidence names it.
@@ -94,6 +108,17 @@ pub struct HookInfo {
     pub prog_id: u32,
     /// Tag of the program: the kernel's hash over its instructions.
     pub prog_tag: String,
+}
+
+/// What is pinned under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinned {
+    /// Nothing.
+    Absent,
+    /// Links on the cgroup with this id.
+    Live(u64),
+    /// Leftovers: links of a cgroup that is gone, or maps without links.
+    Dead,
 }
 
 /// Programs on a cgroup, pinned. Dropping it detaches nothing: that is what [`Attachment::detach`] is for.
@@ -120,8 +145,16 @@ impl Attachment {
     /// [`KernelError`]; what this call attached is detached again, what it found is left as it was (closed).
     pub fn attach(cgroup: &impl AsFd, plan: &Plan) -> Result<(Self, Maps), KernelError> {
         sys::ensure_bpffs(Path::new(BPFFS)).map_err(KernelError::Bpffs)?;
-        let dir = pin_root().join(&plan.id);
-        let taken_over = dir.join(link_name(&HOOKS[0])).exists();
+        let dir = pin_root().join(plan.id());
+        let taken_over = match Self::state_of(&dir) {
+            Pinned::Live(cgroup_id) if cgroup_id == plan.cgroup_id => true,
+            Pinned::Absent => false,
+            // The cgroup these links were on is gone, and its number is in use again: they hold nothing any more.
+            Pinned::Live(_) | Pinned::Dead => {
+                remove(&dir)?;
+                false
+            }
+        };
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -135,6 +168,27 @@ impl Attachment {
         result
     }
 
+    /// What is pinned under this name.
+    #[must_use]
+    pub fn pinned(id: &str) -> Pinned {
+        Self::state_of(&pin_root().join(id))
+    }
+
+    fn state_of(dir: &Path) -> Pinned {
+        let mut found = Pinned::Absent;
+        for hook in HOOKS {
+            let path = dir.join(link_name(hook));
+            if !path.exists() {
+                continue;
+            }
+            match sys::open_pin(&path).and_then(|link| sys::link_facts(&link)) {
+                Ok(facts) if facts.cgroup_id != 0 => return Pinned::Live(facts.cgroup_id),
+                _ => found = Pinned::Dead,
+            }
+        }
+        if found == Pinned::Absent && dir.exists() { Pinned::Dead } else { found }
+    }
+
     fn attach_in(cgroup: &impl AsFd, plan: &Plan, dir: &Path, taken_over: bool) -> Result<(Self, Maps), KernelError> {
         let mut loader = EbpfLoader::new();
         for name in MAPS {
@@ -142,7 +196,7 @@ impl Attachment {
         }
         let mut object = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let mut attachment = Self {
-            id: plan.id.clone(),
+            id: plan.id(),
             dir: dir.to_owned(),
             level: Level::Full,
             taken_over,

@@ -12,7 +12,7 @@ mod object;
 mod own_addr;
 mod sys;
 
-pub use attach::{Attachment, HookInfo, KernelError, Plan, pin_root};
+pub use attach::{Attachment, HookInfo, KernelError, Pinned, Plan, attachment_id, pin_root};
 pub use hooks::{HOOKS, Level, Probe, probe};
 pub use ledger::{Finished, Ledger, local_end, to_flow};
 pub use maps::{Counters, Maps};

@@ -109,6 +109,12 @@ impl OpenChain {
         Ok(Self { chain, folder: config.folder })
     }
 
+    /// The public half of the key that signs.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.chain.public_key()
+    }
+
     /// Starts the task.
     ///
     /// # Errors

@@ -263,8 +263,11 @@ impl<W: Write> ChainWriter<W> {
             heartbeat_time: time.to_string(),
             ..Heartbeat::default()
         };
-        let control =
-            SessionControl { kind: body::HEARTBEAT.to_owned(), heartbeat: Some(heartbeat), ..SessionControl::default() };
+        let control = SessionControl {
+            kind: body::HEARTBEAT.to_owned(),
+            heartbeat: Some(heartbeat),
+            ..SessionControl::default()
+        };
         let appended = self.place(control_record("heartbeat", control), None, time)?;
         self.beat += 1;
         self.after_entry(appended)
@@ -355,7 +358,12 @@ impl<W: Write> ChainWriter<W> {
     }
 
     /// Gives `record` its place: signs it, links it, wraps it. Either all of that happens or nothing.
-    fn place(&mut self, mut record: ActionRecord, ext: Option<&Value>, time: Timestamp) -> Result<Appended, ChainError> {
+    fn place(
+        &mut self,
+        mut record: ActionRecord,
+        ext: Option<&Value>,
+        time: Timestamp,
+    ) -> Result<Appended, ChainError> {
         match self.state {
             State::Running => {}
             State::Closed => return Err(ChainError::Closed),
@@ -398,8 +406,7 @@ impl<W: Write> ChainWriter<W> {
         receipt.push(b'}');
         let receipt_hash = hex(&Sha256::digest(&*receipt));
 
-        let summary =
-            format!("receipt: {} {} {}", record.verdict, record.action_type.word(), record.transport);
+        let summary = format!("receipt: {} {} {}", record.verdict, record.action_type.word(), record.transport);
         let detail = std::str::from_utf8(&self.scratch).map_err(|_| ChainError::Draft("readable text"))?;
         let unplaced = Unplaced {
             ts: &timestamp,

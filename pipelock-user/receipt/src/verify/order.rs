@@ -60,7 +60,8 @@ impl<T> Order<T> {
         }
         let disturbed = number > self.expected;
         let placed = self.place_pending(number);
-        let place = if disturbed && self.gaps.values().any(|end| *end == number) { Place::Skipped } else { Place::Next };
+        let place =
+            if disturbed && self.gaps.values().any(|end| *end == number) { Place::Skipped } else { Place::Next };
         self.expected = number.saturating_add(1);
         (place, placed)
     }
@@ -135,7 +136,8 @@ impl<T> Order<T> {
         for (thing, claimed) in std::mem::take(&mut self.pending) {
             left = left.saturating_sub(1);
             // A claim is taken at its word only if it leaves room for the others.
-            let believed = claimed.filter(|claimed| *claimed >= next && *claimed < end.saturating_sub(if enough { left } else { 0 }));
+            let believed = claimed
+                .filter(|claimed| *claimed >= next && *claimed < end.saturating_sub(if enough { left } else { 0 }));
             let number = match believed {
                 Some(claimed) => Some(claimed),
                 None if enough || (claimed.is_none() && next < end) => Some(next),

@@ -256,7 +256,9 @@ fn another_key_or_policy_is_named_once() {
 #[test]
 fn any_changed_byte_of_a_receipt_is_one_altered_receipt() {
     let original = run();
-    for (mask, bytes) in [(0x01, original.clone()), (0x20, original.clone()), (0x80, original.clone()), (0x02, bare(&original))] {
+    for (mask, bytes) in
+        [(0x01, original.clone()), (0x20, original.clone()), (0x80, original.clone()), (0x02, bare(&original))]
+    {
         let bytes = &bytes;
         std::thread::scope(|scope| {
             for worker in 0..4 {
@@ -321,7 +323,11 @@ fn any_doubled_or_swapped_line_is_reported() {
                 more.insert(to, all[from].clone());
                 let report = verify(&joined(&more), &pinned());
                 assert!(!report.ok, "line {from} again before {to}");
-                assert!(report.problems.iter().any(|problem| problem.kind == ProblemKind::Extra), "{from} {to}\n{}", report.render());
+                assert!(
+                    report.problems.iter().any(|problem| problem.kind == ProblemKind::Extra),
+                    "{from} {to}\n{}",
+                    report.render()
+                );
             }
             for to in from + 1..all.len() {
                 let mut swapped = all.clone();
@@ -343,7 +349,11 @@ fn a_cut_file_is_truncated_wherever_it_is_cut() {
     for end in (0..bytes.len()).step_by(7) {
         let report = verify(&bytes[..end], &pinned());
         assert!(!report.ok);
-        assert!(report.problems.iter().any(|problem| problem.kind == ProblemKind::Truncated), "{end}\n{}", report.render());
+        assert!(
+            report.problems.iter().any(|problem| problem.kind == ProblemKind::Truncated),
+            "{end}\n{}",
+            report.render()
+        );
     }
     let all = lines(&bytes);
     assert_eq!(kinds(&verify(&joined(&all[..4]), &pinned())), [(ProblemKind::Truncated, Some(4))]);
