@@ -7,7 +7,7 @@ use crate::policy::Policy;
 use crate::recorder::Capsule;
 
 /// What the capsule names besides the attachment.
-pub struct Facts<'a> {
+pub(super) struct Facts<'a> {
     /// `run` or `attach`.
     pub mode: &'static str,
     /// Path of the cgroup.
@@ -25,7 +25,7 @@ pub struct Facts<'a> {
 }
 
 /// Builds the capsule.
-pub fn capsule(attachment: &Attachment, facts: &Facts<'_>) -> Capsule {
+pub(super) fn capsule(attachment: &Attachment, facts: &Facts<'_>) -> Capsule {
     let hooks: Vec<Value> = attachment
         .hooks
         .iter()

@@ -21,22 +21,22 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Policies by generation: the kernel stores with each flow the number of the policy that was in force.
 #[derive(Default)]
-pub struct Generations(Mutex<HashMap<u32, PolicyId>>);
+pub(super) struct Generations(Mutex<HashMap<u32, PolicyId>>);
 
 impl Generations {
     /// Files a policy under its generation.
-    pub fn file(&self, generation: u32, policy: PolicyId) {
+    pub(super) fn file(&self, generation: u32, policy: PolicyId) {
         locked(&self.0).insert(generation, policy);
     }
 
     /// The policy of a generation; an unknown one is the empty text, which the verifier reports.
-    pub fn find(&self, generation: u32) -> PolicyId {
+    pub(super) fn find(&self, generation: u32) -> PolicyId {
         locked(&self.0).get(&generation).cloned().unwrap_or_else(|| PolicyId(String::new()))
     }
 }
 
 /// Finds the flow of an accepted connection, and the name behind its address.
-pub struct KernelOrigins {
+pub(super) struct KernelOrigins {
     /// The kernel's tables.
     pub maps: Arc<Maps>,
     /// Made-up addresses.
@@ -61,7 +61,7 @@ impl Origins for KernelOrigins {
 }
 
 /// The resolver's view of the policy in force.
-pub struct PolicyNames(pub watch::Receiver<Arc<Rules>>);
+pub(super) struct PolicyNames(pub watch::Receiver<Arc<Rules>>);
 
 impl NameRules for PolicyNames {
     fn allowed(&self, name: &str) -> bool {
@@ -77,7 +77,7 @@ impl NameRules for PolicyNames {
 }
 
 /// Writes a receipt for each query, with the flow that asked.
-pub struct DnsReceipts {
+pub(super) struct DnsReceipts {
     /// Cookie of the namespace the resolver is in.
     pub netns: u64,
     /// The kernel's tables.
@@ -94,7 +94,7 @@ pub struct DnsReceipts {
 impl DnsReceipts {
     /// For the resolver in one namespace.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         netns: u64,
         maps: Arc<Maps>,
         ledger: Arc<Ledger>,

@@ -7,11 +7,11 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// How long a client may take to say what it speaks.
-pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(super) enum Protocol {
     /// A TLS handshake record (RFC 8446 §5.1).
     Tls,
     /// An HTTP/1 request line (RFC 9112 §3).
@@ -24,7 +24,7 @@ pub enum Protocol {
 
 /// Why the protocol is not known.
 #[derive(Debug)]
-pub enum DetectError {
+pub(super) enum DetectError {
     /// The client said too little in time.
     Timeout,
     /// The client closed or broke the connection first.
@@ -36,7 +36,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_METHOD: usize = 24;
 
 /// Reads until the protocol is known; the bytes read stay in `buffer` for whoever speaks it.
-pub async fn detect(
+pub(super) async fn detect(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
     timeout: Duration,
@@ -79,7 +79,7 @@ fn is_token(byte: u8) -> bool {
 }
 
 /// Reads more of the stream into the buffer, up to a limit: for what needs a whole record.
-pub async fn read_more(
+pub(super) async fn read_more(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
     limit: usize,

@@ -9,14 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Reads the prefix first, then the stream; writes go to the stream.
 #[derive(Debug)]
-pub struct Prefixed<S> {
+pub(super) struct Prefixed<S> {
     prefix: BytesMut,
     stream: S,
 }
 
 impl<S> Prefixed<S> {
     /// The stream, with these bytes in front.
-    pub fn new(prefix: BytesMut, stream: S) -> Self {
+    pub(super) fn new(prefix: BytesMut, stream: S) -> Self {
         Self { prefix, stream }
     }
 }

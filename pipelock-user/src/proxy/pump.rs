@@ -12,7 +12,7 @@ const IDLE: Duration = Duration::from_secs(600);
 
 /// What one connection may use.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Budget {
+pub(super) struct Budget {
     /// Bytes from the agent; none for no limit.
     pub out: Option<u64>,
     /// Bytes to the agent; none for no limit.
@@ -23,7 +23,7 @@ pub struct Budget {
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// Both sides were done, or one broke off.
     Done,
     /// The budget ran out: nothing beyond it was forwarded.
@@ -31,7 +31,7 @@ pub enum End {
 }
 
 /// Moves bytes until both sides are done or the budget is used up.
-pub async fn pump<A, B>(agent: A, upstream: B, budget: Budget) -> End
+pub(super) async fn pump<A, B>(agent: A, upstream: B, budget: Budget) -> End
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,

@@ -11,7 +11,7 @@ use crate::flow::{FlowId, Reason, Verdict};
 
 /// The status that stands for a reason (RFC 9110 §15).
 #[must_use]
-pub fn status(reason: Reason) -> StatusCode {
+pub(super) fn status(reason: Reason) -> StatusCode {
     match reason {
         Reason::RequestMalformed => StatusCode::BAD_REQUEST,
         Reason::ResolveFailed | Reason::DialFailed | Reason::UpstreamFailed => StatusCode::BAD_GATEWAY,
@@ -55,7 +55,7 @@ pub fn status(reason: Reason) -> StatusCode {
 
 /// The denial as `application/problem+json` (RFC 9457).
 #[must_use]
-pub fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> {
+pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> {
     let status = status(verdict.reason);
     let body = serde_json::json!({
         "type": format!("urn:pipelock:reason:{}", verdict.reason.code()),

@@ -2,4 +2,4 @@
 
 mod sniff;
 
-pub use sniff::{SniffError, alert_access_denied, sniff};
+pub(super) use sniff::{SniffError, alert_access_denied, sniff};

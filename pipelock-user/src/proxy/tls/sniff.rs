@@ -16,14 +16,14 @@ const MAX_HELLO: usize = 64 * 1024;
 
 /// What the ClientHello says.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Hello {
+pub(crate) struct Hello {
     /// The server name (RFC 6066 §3), if it carries one.
     pub name: Option<Host>,
 }
 
 /// Why the hello is not known.
 #[derive(Debug, thiserror::Error)]
-pub enum SniffError {
+pub(crate) enum SniffError {
     /// Not TLS, or not a ClientHello.
     #[error("the TLS hello cannot be read: {0}")]
     Malformed(String),
@@ -36,7 +36,7 @@ pub enum SniffError {
 }
 
 /// Reads until the ClientHello is whole; all bytes read stay in `buffer`.
-pub async fn sniff(
+pub(crate) async fn sniff(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
     timeout: Duration,
@@ -72,7 +72,7 @@ fn hello(name: Option<&str>) -> Result<Hello, SniffError> {
 
 /// A fatal `access_denied` alert (RFC 8446 §6.2) as the server's first record, which clients report in words.
 #[must_use]
-pub const fn alert_access_denied() -> [u8; 7] {
+pub(crate) const fn alert_access_denied() -> [u8; 7] {
     [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 49]
 }
 
