@@ -5,10 +5,12 @@
 //! made known, the chain is opened, the agent starts, capabilities are dropped, and only then is the first byte read.
 
 mod capsule;
+mod explicit;
 mod joints;
 mod listeners;
 mod session;
 pub mod state;
 
+pub use explicit::serve_alone;
 pub use listeners::Namespace;
 pub use session::{Ended, Recorded, Serving, Session, SessionConfig, SessionError};

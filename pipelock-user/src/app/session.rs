@@ -397,7 +397,7 @@ impl Serving {
     }
 }
 
-fn rules_of(policy: Policy) -> Rules {
+pub(super) fn rules_of(policy: Policy) -> Rules {
     let hosts = policy.clone();
     let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
     Rules { policy, resolver }

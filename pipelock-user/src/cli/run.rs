@@ -2,12 +2,17 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pipelock_receipt::SigningKey;
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{Failure, keys, output};
-use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig};
+use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig, serve_alone};
 use crate::kernel::Level;
+use crate::policy::Policy;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser};
@@ -42,8 +47,11 @@ pub(super) struct Args {
     /// Say nothing but errors.
     #[arg(long, short)]
     quiet: bool,
-    /// The command and its arguments.
-    #[arg(trailing_var_arg = true, value_name = "CMD", required = true)]
+    /// Without CMD: where the proxy for explicit clients (HTTPS_PROXY) listens; loopback only.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888")]
+    listen: SocketAddr,
+    /// The command and its arguments; without one the proxy runs alone, for explicit clients, until SIGINT or SIGTERM.
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -70,12 +78,15 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         keys::warn(&policy);
     }
     let key = keys::signing_key(args.key.as_deref())?;
+    if args.command.is_empty() {
+        return alone(policy, key, &args);
+    }
     let user = match &args.user {
         Some(name) => AgentUser::named(name).map_err(Failure::usage)?,
         None => AgentUser::by_default(|name| std::env::var_os(name))?,
     };
     let id = format!("run-{}", keys::run_id()?);
-    let evidence = args.evidence.clone().unwrap_or_else(|| PathBuf::from("pipelock-evidence").join(&id));
+    let evidence = evidence_folder(&args, &id);
     let cgroup = Cgroup::create_child(&format!("pipelock-{id}"))?;
     let guard = Remove(&cgroup);
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
@@ -114,6 +125,33 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         tell(&ended);
     }
     Ok(code)
+}
+
+fn evidence_folder(args: &Args, id: &str) -> PathBuf {
+    args.evidence.clone().unwrap_or_else(|| PathBuf::from("pipelock-evidence").join(id))
+}
+
+/// The proxy without a command: for clients that are told to use it.
+fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
+    if !args.listen.ip().is_loopback() {
+        return Err(Failure::usage(format!(
+            "{} is not a loopback address; the proxy serves this host only",
+            args.listen
+        )));
+    }
+    let evidence = evidence_folder(args, &format!("proxy-{}", keys::run_id()?));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let summary = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = async {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        };
+        let ready = |address| output::note(&format!("proxy on http://{address}; set HTTPS_PROXY and HTTP_PROXY to it"));
+        Ok::<_, Failure>(serve_alone(policy, evidence, key, args.listen, ready, stop).await?)
+    })?;
+    output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
+    Ok(0)
 }
 
 /// Serves until the agent ends, then ends what it left behind and the session.

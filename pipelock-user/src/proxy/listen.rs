@@ -67,6 +67,11 @@ impl Proxy {
         Arc::new(Self { rules, origins, account, recorder, slots: Arc::new(Semaphore::new(slots)) })
     }
 
+    /// A place for one more connection; none when the proxy ends.
+    pub(super) async fn slot(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        self.slots.clone().acquire_owned().await.ok()
+    }
+
     pub(super) fn rules(&self) -> Arc<Rules> {
         self.rules.borrow().clone()
     }
@@ -76,7 +81,7 @@ impl Proxy {
 pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
     loop {
         // Waiting for a slot before accepting leaves the rest in the listen queue: pressure, not loss.
-        let Ok(slot) = proxy.slots.clone().acquire_owned().await else { return };
+        let Some(slot) = proxy.slot().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let proxy = proxy.clone();
@@ -268,13 +273,7 @@ async fn pass(
         }
     };
     guard.end(allowed.clone());
-    let budgets = rule.budgets();
-    let budget = Budget {
-        out: budgets.max_bytes_out,
-        inn: budgets.max_bytes_in,
-        time: budgets.max_seconds.map(Duration::from_secs),
-    };
-    match pump(Prefixed::new(buffer, stream), upstream, budget).await {
+    match pump(Prefixed::new(buffer, stream), upstream, budget_of(rule)).await {
         End::Done => allowed,
         End::OverBudget => {
             let verdict = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
@@ -282,6 +281,12 @@ async fn pass(
             verdict
         }
     }
+}
+
+/// What one connection under this rule may use.
+pub(super) fn budget_of(rule: &Rule) -> Budget {
+    let budgets = rule.budgets();
+    Budget { out: budgets.max_bytes_out, inn: budgets.max_bytes_in, time: budgets.max_seconds.map(Duration::from_secs) }
 }
 
 async fn refuse_tls(mut stream: TcpStream, mut guard: FlowGuard, verdict: Verdict) -> Verdict {

@@ -12,4 +12,5 @@ mod pump;
 mod rescue;
 mod tls;
 
+pub use http::serve_explicit;
 pub use listen::{Origins, Proxy, Rules, serve};

@@ -53,10 +53,15 @@ impl RequestRecord {
         draft.intent.clone_from(&self.verdict.detail);
         draft.policy_hash = Some(self.flow.policy.to_string());
         let mut flow = Map::new();
-        flow.insert("flow_id".into(), json!(self.flow.id.to_string()));
-        flow.insert("sock_cookie".into(), json!(self.flow.origin.socket_cookie.to_string()));
-        flow.insert("netns_cookie".into(), json!(self.flow.origin.netns_cookie.to_string()));
-        flow.insert("pid".into(), json!(self.flow.origin.pid));
+        if self.flow.id.0 == 0 {
+            // An explicit client: the kernel was not asked, so only its address is known.
+            flow.insert("src".into(), json!(self.flow.target.original.to_string()));
+        } else {
+            flow.insert("flow_id".into(), json!(self.flow.id.to_string()));
+            flow.insert("sock_cookie".into(), json!(self.flow.origin.socket_cookie.to_string()));
+            flow.insert("netns_cookie".into(), json!(self.flow.origin.netns_cookie.to_string()));
+            flow.insert("pid".into(), json!(self.flow.origin.pid));
+        }
         insert_some(&mut flow, "rule", self.verdict.rule.clone());
         insert_some(&mut flow, "status", self.status);
         insert_some(&mut flow, "dialled", self.dialled.map(|addr| addr.to_string()));

@@ -83,6 +83,34 @@ pub(super) fn agree(
     }
 }
 
+/// The authority of a request to an explicit proxy: what the request line names, and Host must not say otherwise.
+pub(super) fn of_target(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Authority, Verdict> {
+    let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
+    let default_port = match (method == Method::CONNECT, uri.scheme_str()) {
+        (true, None) => 443,
+        (false, Some("http")) => 80,
+        (false, Some(_)) => {
+            return Err(malformed("the request target has a scheme other than http; use CONNECT for https"));
+        }
+        _ => return Err(malformed("this is a proxy: the request target must be a whole URL, or CONNECT host:port")),
+    };
+    let named = uri.authority().ok_or_else(|| malformed("the request target names no host"))?;
+    let named = split(named.as_str(), default_port)?;
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err(malformed("more than one Host header"));
+    }
+    if let Some(header) = header {
+        let header = split(header.to_str().map_err(|_| malformed("the Host header is not text"))?, default_port)?;
+        if header != named {
+            let detail = format!("the request line names {}, but Host says {}", named.host, header.host);
+            return Err(Verdict::block(Reason::NameMismatch, detail));
+        }
+    }
+    Ok(named)
+}
+
 /// `host` or `host:port`, strictly: no user info, no empty port.
 fn split(text: &str, default_port: u16) -> Result<Authority, Verdict> {
     let malformed = || Verdict::block(Reason::RequestMalformed, "the authority cannot be read");
@@ -181,6 +209,24 @@ mod tests {
         let given = [Host::parse("a.example").expect("a name")];
         let verdict = agree(&Method::GET, &Uri::from_static("/"), &headers, &flow, &given).expect_err("mismatch");
         assert_eq!(verdict.reason, Reason::NameMismatch);
+    }
+
+    #[test]
+    fn an_explicit_request_names_its_target_once() {
+        let ask = |method: Method, uri: &str, host: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(host) = host {
+                headers.insert(header::HOST, HeaderValue::from_str(host).expect("a header value"));
+            }
+            of_target(&method, &uri.parse().expect("a URI"), &headers)
+                .map(|found| format!("{}:{}", found.host, found.port))
+                .map_err(|verdict| verdict.reason)
+        };
+        assert_eq!(ask(Method::GET, "http://A.example/x", Some("a.example")), Ok("a.example:80".into()));
+        assert_eq!(ask(Method::CONNECT, "a.example:443", Some("a.example:443")), Ok("a.example:443".into()));
+        assert_eq!(ask(Method::GET, "http://a.example/", Some("b.example")), Err(Reason::NameMismatch));
+        assert_eq!(ask(Method::GET, "/x", Some("a.example")), Err(Reason::RequestMalformed));
+        assert_eq!(ask(Method::GET, "https://a.example/", None), Err(Reason::RequestMalformed));
     }
 
     proptest! {

@@ -1,8 +1,10 @@
 //! HTTP/1.1 in the clear: one authority, method and path by policy, a receipt for each request.
 
 mod authority;
+mod explicit;
 mod headers;
 mod serve;
 mod upstream;
 
+pub use explicit::serve_explicit;
 pub(super) use serve::serve;

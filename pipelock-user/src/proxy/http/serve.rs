@@ -1,4 +1,5 @@
-//! Serves one agent connection: each request is decided, forwarded or refused, recorded, and only then answered.
+//! Serves one connection, transparent or explicit: each request is decided, forwarded or refused, recorded, and only
+//! then answered.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -24,14 +25,16 @@ use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
 use crate::recorder::RequestRecord;
 
-/// The answer's body: the destination's as it streams, or our denial.
-type Body = Either<Incoming, Full<Bytes>>;
+/// The answer's body: the destination's as it streams, or our own words.
+pub(super) type Body = Either<Incoming, Full<Bytes>>;
 
 /// What the requests of one connection share.
-struct Session {
-    proxy: Arc<Proxy>,
-    flow: Arc<Flow>,
-    guard: StdMutex<FlowGuard>,
+pub(super) struct Session {
+    pub(super) proxy: Arc<Proxy>,
+    /// The kernel's flow; for explicit clients one without a number.
+    pub(super) flow: Arc<Flow>,
+    /// Reports the flow; explicit clients have none to report.
+    guard: Option<StdMutex<FlowGuard>>,
     upstream: Mutex<Option<Upstream>>,
 }
 
@@ -43,8 +46,7 @@ pub(in crate::proxy) async fn serve(
     guard: FlowGuard,
 ) {
     let limits = proxy.rules().policy.limits().clone();
-    let session =
-        Arc::new(Session { proxy: proxy.clone(), flow, guard: StdMutex::new(guard), upstream: Mutex::new(None) });
+    let session = Session::new(proxy, flow, Some(guard));
     let service = service_fn({
         let session = session.clone();
         move |request| {
@@ -74,10 +76,23 @@ pub(in crate::proxy) async fn serve(
 }
 
 impl Session {
+    pub(super) fn new(proxy: &Arc<Proxy>, flow: Arc<Flow>, guard: Option<FlowGuard>) -> Arc<Self> {
+        Arc::new(Self { proxy: proxy.clone(), flow, guard: guard.map(StdMutex::new), upstream: Mutex::new(None) })
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let method = request.method().to_string();
         let given = self.proxy.origins.names_of(self.flow.target.original.ip());
         let authority = agree(request.method(), request.uri(), request.headers(), &self.flow, &given);
+        self.answer_to(authority, request).await
+    }
+
+    /// Decides, forwards or refuses a request whose authority is settled; records it; the answer to release.
+    pub(super) async fn answer_to(
+        &self,
+        authority: Result<Authority, Verdict>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let method = request.method().to_string();
         // The query may hold what should not be kept; host and path say where it went.
         let target = match &authority {
             Ok(Authority { host, port: 80 }) => format!("http://{host}{}", request.uri().path()),
@@ -140,7 +155,7 @@ impl Session {
         }
     }
 
-    fn record(
+    pub(super) fn record(
         &self,
         method: String,
         target: String,
@@ -159,11 +174,12 @@ impl Session {
         }
     }
 
-    fn note(&self, verdict: &Verdict) {
-        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.count_request();
-        guard.note(verdict);
-        drop(guard);
+    pub(super) fn note(&self, verdict: &Verdict) {
+        if let Some(guard) = &self.guard {
+            let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.count_request();
+            guard.note(verdict);
+        }
         log(&self.flow, verdict);
     }
 }
@@ -186,7 +202,7 @@ fn to_origin_form(request: &mut Request<Incoming>, authority: &Authority) -> Res
     Ok(())
 }
 
-fn internal() -> Response<Body> {
+pub(super) fn internal() -> Response<Body> {
     let verdict = Verdict::block(Reason::Internal, "");
     rescue::problem(&verdict, crate::flow::FlowId(0)).map(Either::Right)
 }

@@ -1,0 +1,82 @@
+//! The proxy alone, for clients that ask for it: policy, denials and receipts, and no kernel.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pipelock_receipt::SigningKey;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::session::{SessionError, rules_of};
+use crate::flow::{Account, Flow, FlowId, Host, Outcome};
+use crate::policy::Policy;
+use crate::proxy::{Origins, Proxy, serve_explicit};
+use crate::recorder::{Capsule, OpenChain, RecorderConfig, Summary};
+
+/// Nobody is behind an explicit connection: the kernel was not asked.
+struct NoKernel;
+
+impl Origins for NoKernel {
+    fn take(&self, _: u64, _: SocketAddr) -> Option<Flow> {
+        None
+    }
+
+    fn names_of(&self, _: IpAddr) -> Vec<Host> {
+        Vec::new()
+    }
+}
+
+impl Account for NoKernel {
+    fn accept(&self, _: FlowId) -> bool {
+        false
+    }
+
+    fn report(&self, _: FlowId, _: Outcome) {}
+}
+
+/// Serves explicit clients on `listen` until `stop`; `ready` is called with the address once it listens.
+///
+/// # Errors
+/// [`SessionError`]: an address that is taken, evidence that cannot be written.
+pub async fn serve_alone(
+    policy: Policy,
+    evidence: PathBuf,
+    key: SigningKey,
+    listen: SocketAddr,
+    ready: impl FnOnce(SocketAddr),
+    stop: impl Future<Output = ()>,
+) -> Result<Summary, SessionError> {
+    let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
+    let address = listener.local_addr().map_err(SessionError::Listen)?;
+    let mut limits = policy.warnings();
+    limits.push("no kernel enforcement: only clients that use the proxy are seen".into());
+    let chain = OpenChain::create(RecorderConfig {
+        folder: evidence.clone(),
+        key,
+        policy_hash: policy.id().to_string(),
+        capsule: Some(Capsule(json!({
+            "pipelock": env!("CARGO_PKG_VERSION"),
+            "mode": "explicit",
+            "level": "none",
+            "listen": address.to_string(),
+            "policy_source": policy.source(),
+            "not_enforced": limits,
+        }))),
+        contained_uid: None,
+    })?;
+    let (recorder, thread) = chain.start()?;
+    let (_rules, watched) = watch::channel(Arc::new(rules_of(policy)));
+    let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
+    let serving = tokio::spawn(serve_explicit(listener, proxy));
+    ready(address);
+    stop.await;
+    serving.abort();
+    let _ = serving.await;
+    let summary = recorder.close("stopped").await?;
+    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    tokio::task::spawn_blocking(move || pipelock_receipt::write_folder(&evidence))
+        .await
+        .map_err(|error| SessionError::Listen(std::io::Error::other(error)))??;
+    Ok(summary)
+}
