@@ -308,7 +308,12 @@ fn redaction(redaction: &Redaction) -> Redaction {
         provider: text(&redaction.provider),
         parser: text(&redaction.parser),
         total_redactions: number(redaction.total_redactions),
-        by_class: redaction.by_class.iter().take(MAX_ITEMS).map(|(class, count)| (text(class), number(*count))).collect(),
+        by_class: redaction
+            .by_class
+            .iter()
+            .take(MAX_ITEMS)
+            .map(|(class, count)| (text(class), number(*count)))
+            .collect(),
         cache_boundary_kept: redaction.cache_boundary_kept,
     }
 }

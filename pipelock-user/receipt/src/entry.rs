@@ -103,8 +103,18 @@ impl Unplaced<'_> {
     pub(crate) fn write(&self, out: &mut Vec<u8>, seq: u64, prev_hash: &str) -> serde_json::Result<String> {
         let seq = seq.to_string();
         let hash = hash_fields(&[
-            "2", &seq, self.ts, self.session_id, "", self.kind, self.event_kind, self.transport, self.summary,
-            self.detail, "", prev_hash,
+            "2",
+            &seq,
+            self.ts,
+            self.session_id,
+            "",
+            self.kind,
+            self.event_kind,
+            self.transport,
+            self.summary,
+            self.detail,
+            "",
+            prev_hash,
         ]);
         out.extend(b"{\"v\":2,\"seq\":");
         out.extend(seq.bytes());

@@ -85,7 +85,7 @@ pub struct Lines<R> {
 #[derive(Clone, Copy)]
 enum End {
     Newline,
-    FileEnd,
+    Torn,
     TooLong,
 }
 
@@ -114,7 +114,7 @@ impl<R: BufRead> Lines<R> {
         self.end = if self.buffer.pop_if(|last| *last == b'\n').is_some() {
             End::Newline
         } else if self.buffer.len() <= MAX_LINE {
-            End::FileEnd
+            End::Torn
         } else {
             self.inner.skip_until(b'\n')?;
             End::TooLong
@@ -127,7 +127,7 @@ impl<R: BufRead> Lines<R> {
         match (self.end, std::str::from_utf8(&self.buffer)) {
             (End::Newline, Ok(text)) => Line::Text(text),
             (End::Newline, Err(_)) => Line::Unreadable("it is not UTF-8"),
-            (End::FileEnd, _) => Line::Torn,
+            (End::Torn, _) => Line::Torn,
             (End::TooLong, _) => Line::Unreadable("it is longer than 1 MiB"),
         }
     }
@@ -152,7 +152,9 @@ enum Place {
     Start,
     JsonLines,
     /// In the list of the one-document form; whether a comma announced another receipt.
-    List { more: bool },
+    List {
+        more: bool,
+    },
     /// After the list, before the last brace; then at the end.
     Closing,
     End,
@@ -258,7 +260,9 @@ fn place_line<'a>(place: &mut Place, line: Line<'a>) -> Item<'a> {
         Place::List { more } => {
             let expected = std::mem::replace(more, text.ends_with(','));
             match text.strip_suffix(',') {
-                _ if !expected => Item::Layout("a receipt without a comma before it, or text after the list".to_owned()),
+                _ if !expected => {
+                    Item::Layout("a receipt without a comma before it, or text after the list".to_owned())
+                }
                 Some(receipt) => Item::Line(receipt),
                 None => Item::Line(text),
             }

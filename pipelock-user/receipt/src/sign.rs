@@ -86,7 +86,8 @@ impl SigningKey {
     /// [`KeyError::Private`] for anything else, also when the stored public half does not belong to the seed.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         if let Some(der) = pem(text, "PRIVATE KEY") {
-            let seed = der.strip_prefix(&PKCS8_PREFIX).and_then(|seed| seed.try_into().ok()).ok_or(KeyError::Private)?;
+            let seed =
+                der.strip_prefix(&PKCS8_PREFIX).and_then(|seed| seed.try_into().ok()).ok_or(KeyError::Private)?;
             return Ok(Self::from_seed(seed));
         }
         let pair = two_lines(text, PRIVATE_HEADER).ok_or(KeyError::Private)?;
@@ -231,8 +232,7 @@ mod tests {
 
     const SEED: &str = "81c72059658159ed6c58ea6f5c74946d4bc1228ff393d6a241f3efd01037e050";
     const PUBLIC: &str = "2e32a46550e6f0778ba1474445bcea6ae13985e6c39d7a960c2c706350fc3318";
-    const PRIVATE_FILE: &str =
-        "pipelock-ed25519-private-v1\ngccgWWWBWe1sWOpvXHSUbUvBIo/zk9aiQfPv0BA34FAuMqRlUObwd4uhR0RFvOpq4TmF5sOdepYMLHBjUPwzGA==\n";
+    const PRIVATE_FILE: &str = "pipelock-ed25519-private-v1\ngccgWWWBWe1sWOpvXHSUbUvBIo/zk9aiQfPv0BA34FAuMqRlUObwd4uhR0RFvOpq4TmF5sOdepYMLHBjUPwzGA==\n";
 
     #[test]
     fn every_spelling_of_a_public_key_is_the_same_key() {

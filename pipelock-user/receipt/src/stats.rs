@@ -119,13 +119,14 @@ impl Ledger {
     /// # Errors
     /// A sentence that names the member that is missing or not a decimal string.
     pub fn parse(kernel: &Value) -> Result<Self, String> {
-        let number = |name: &str| {
-            decimal(kernel.get(name)).ok_or_else(|| format!("kernel_v1.{name} is not a decimal string"))
-        };
-        let members = kernel.get("by_reason").and_then(Value::as_object).ok_or("kernel_v1.by_reason is not an object")?;
+        let number =
+            |name: &str| decimal(kernel.get(name)).ok_or_else(|| format!("kernel_v1.{name} is not a decimal string"));
+        let members =
+            kernel.get("by_reason").and_then(Value::as_object).ok_or("kernel_v1.by_reason is not an object")?;
         let mut by_reason = BTreeMap::new();
         for (reason, count) in members.iter().take(MAX_REASONS + 1) {
-            let count = decimal(Some(count)).ok_or_else(|| format!("kernel_v1.by_reason.{reason} is not a decimal string"))?;
+            let count =
+                decimal(Some(count)).ok_or_else(|| format!("kernel_v1.by_reason.{reason} is not a decimal string"))?;
             by_reason.insert(reason.clone(), count);
         }
         if by_reason.len() > MAX_REASONS {
@@ -155,7 +156,8 @@ mod tests {
 
     #[test]
     fn ledgers_are_read_strictly() {
-        let good = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"}, "x": []});
+        let good =
+            json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"}, "x": []});
         let ledger = Ledger::parse(&good).unwrap();
         assert_eq!((ledger.flows, ledger.by_reason.len()), (3, 2));
         for bad in [

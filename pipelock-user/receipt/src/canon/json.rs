@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn jcs_sorts_and_escapes_plainly() {
-        let value = json!({"b": [1, -2, true, null], "a": "<&>\u{2028}\u{1}\n", "é": {}, "\u{10000}": "x", "\u{e000}": 0});
+        let value =
+            json!({"b": [1, -2, true, null], "a": "<&>\u{2028}\u{1}\n", "é": {}, "\u{10000}": "x", "\u{e000}": 0});
         assert_eq!(
             String::from_utf8(jcs(&value).unwrap()).unwrap(),
             "{\"a\":\"<&>\u{2028}\\u0001\\n\",\"b\":[1,-2,true,null],\"é\":{},\"\u{e000}\":0,\"\u{10000}\":\"x\"}"

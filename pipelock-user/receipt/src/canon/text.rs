@@ -101,10 +101,7 @@ mod tests {
         assert!(matches!(clean("https://é.example/😀", 100), Cow::Borrowed(_)));
         assert_eq!(clean("a\u{85}b\n\u{2028}\u{202e}\u{7f}", 100), "a\u{fffd}b\u{fffd}\u{fffd}\u{fffd}\u{fffd}");
         assert_eq!(clean("abcdé", 5), "abcd…");
-        assert_eq!(
-            *clean_value(&json!({"k\n": ["\u{1b}[2J", 1]}), 100),
-            json!({"k\u{fffd}": ["\u{fffd}[2J", 1]})
-        );
+        assert_eq!(*clean_value(&json!({"k\n": ["\u{1b}[2J", 1]}), 100), json!({"k\u{fffd}": ["\u{fffd}[2J", 1]}));
     }
 
     #[test]

@@ -52,13 +52,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (year, month, day) = civil(self.secs / DAY);
         let second = self.secs % DAY;
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
-            second / 3600,
-            second / 60 % 60,
-            second % 60
-        )?;
+        write!(f, "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)?;
         if self.nanos > 0 {
             let digits = format!("{:09}", self.nanos);
             write!(f, ".{}", digits.trim_end_matches('0'))?;
@@ -81,7 +75,8 @@ impl FromStr for Timestamp {
             Some(_) => return Err(TimestampError),
             None => 0,
         };
-        let days = days_since_1970(number(text, 0, 4)?, number(text, 5, 7)?, number(text, 8, 10)?).ok_or(TimestampError)?;
+        let days =
+            days_since_1970(number(text, 0, 4)?, number(text, 5, 7)?, number(text, 8, 10)?).ok_or(TimestampError)?;
         let secs = days * DAY + number(text, 11, 13)? * 3600 + number(text, 14, 16)? * 60 + number(text, 17, 19)?;
         let time = Self { secs, nanos: u32::try_from(nanos).map_err(|_| TimestampError)? };
         // Writing it again catches everything else: separators, day 31 of a short month, hour 24, trailing zeros.

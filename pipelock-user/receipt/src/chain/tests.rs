@@ -4,11 +4,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
 
+use super::ids::uuid_v7;
 use super::*;
 use crate::body::{ActionRecord, Receipt};
 use crate::canon::go_json;
-use crate::draft::{ActionType, Reversibility, SideEffect};
 use crate::codec::unhex;
+use crate::draft::{ActionType, Reversibility, SideEffect};
 
 const SEED_A: &str = "81c72059658159ed6c58ea6f5c74946d4bc1228ff393d6a241f3efd01037e050";
 const POLICY: &str = "3d089599e2b17930e4579044928ba7d9d77927b35f3fccbd491d80de41cef1d3";
@@ -67,8 +68,9 @@ fn single_receipts_are_signed_as_published() {
         let mut receipt: Receipt = serde_json::from_str(text).unwrap();
         if let Some(ext) = receipt.ext.take() {
             let value: Value = serde_json::from_str(ext.get()).unwrap();
-            receipt.ext =
-                Some(serde_json::value::RawValue::from_string(String::from_utf8(go_json(&value).unwrap()).unwrap()).unwrap());
+            receipt.ext = Some(
+                serde_json::value::RawValue::from_string(String::from_utf8(go_json(&value).unwrap()).unwrap()).unwrap(),
+            );
         }
         assert_eq!(bind::sha256_hex(&go_json(&receipt.action_record).unwrap()), canon_hash);
         let again = sign_again(&receipt);
@@ -161,10 +163,8 @@ fn records(written: &[u8]) -> Vec<ActionRecord> {
 fn the_clock_never_goes_back_and_hostile_text_is_cleaned() {
     let mut writer = small();
     let _ = writer.append(&get(9, "allow"), None).unwrap();
-    let hostile = ActionDraft {
-        target: format!("https://a/\u{85}\n\u{202e}{}", "x".repeat(10_000)),
-        ..get(3, "block")
-    };
+    let hostile =
+        ActionDraft { target: format!("https://a/\u{85}\n\u{202e}{}", "x".repeat(10_000)), ..get(3, "block") };
     let _ = writer.append(&hostile, Some(&json!({"flow_v1": {"comm": "a\u{2028}b\u{1b}"}}))).unwrap();
     writer.close("end", second(4)).unwrap();
     let records = records(&writer.out);

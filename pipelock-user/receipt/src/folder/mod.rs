@@ -130,10 +130,7 @@ fn write_document(folder: &Path, head: &Head) -> Result<(), FolderError> {
 }
 
 /// Calls `each` with line number and text of every receipt in the evidence file.
-fn each_receipt(
-    folder: &Path,
-    mut each: impl FnMut(u64, &str) -> Result<(), FolderError>,
-) -> Result<(), FolderError> {
+fn each_receipt(folder: &Path, mut each: impl FnMut(u64, &str) -> Result<(), FolderError>) -> Result<(), FolderError> {
     let failed = || into_folder(folder, EVIDENCE);
     let file = File::open(folder.join(EVIDENCE)).map_err(failed())?;
     let mut evidence = Evidence::new(BufReader::with_capacity(1 << 16, file));
@@ -163,8 +160,7 @@ fn write_file(
 ) -> Result<(), FolderError> {
     let failed = || into_folder(folder, name);
     let draft = folder.join(format!(".{name}.part"));
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed())?;
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed())?;
     let mut file = BufWriter::new(file);
     fill(&mut file)?;
     let file = file.into_inner().map_err(|error| failed()(error.into_error()))?;

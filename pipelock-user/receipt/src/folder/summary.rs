@@ -31,7 +31,8 @@ impl Summary {
     pub(super) fn add(&mut self, receipt: &Receipt) {
         let record = &receipt.action_record;
         self.tally.add(record);
-        self.closed = record.session_control.as_ref().and_then(|control| Some(control.close.as_ref()?.close_reason.clone()));
+        self.closed =
+            record.session_control.as_ref().and_then(|control| Some(control.close.as_ref()?.close_reason.clone()));
         if record.layer != FLOW_LAYER && record.layer != LEDGER_LAYER {
             return;
         }
@@ -71,7 +72,9 @@ impl Summary {
              | key | {} |\n| last receipt's hash | {} |\n\n",
             markdown(&self.tally.start, 40),
             markdown(&self.tally.end, 40),
-            self.closed.as_ref().map_or("**not closed: the end is not proven**".to_owned(), |reason| markdown(reason, MAX_CELL)),
+            self.closed
+                .as_ref()
+                .map_or("**not closed: the end is not proven**".to_owned(), |reason| markdown(reason, MAX_CELL)),
             head.receipt_count,
             markdown(&head.policy_hash, 80),
             head.signer_key,
@@ -95,7 +98,11 @@ impl Summary {
         match &self.ledger {
             None => text.push_str("No kernel counters were recorded.\n"),
             Some(ledger) => {
-                let _ = writeln!(text, "| counter | flows |\n|---|--:|\n| all | {} |\n| unrecorded | {} |", ledger.flows, ledger.unrecorded);
+                let _ = writeln!(
+                    text,
+                    "| counter | flows |\n|---|--:|\n| all | {} |\n| unrecorded | {} |",
+                    ledger.flows, ledger.unrecorded
+                );
                 for (reason, count) in &ledger.by_reason {
                     let _ = writeln!(text, "| {} | {count} |", markdown(reason, MAX_CELL));
                 }

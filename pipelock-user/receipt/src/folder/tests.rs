@@ -27,7 +27,8 @@ fn written() -> tempfile::TempDir {
         let mut draft = ActionDraft::new("block", "ebpf", "evil|host](http://x) <img src=y>");
         draft.layer = FLOW_LAYER.to_owned();
         draft.pattern = "port_denied".to_owned();
-        let ext = json!({"flow_v1": {"flow_id": id.to_string(), "kernel_reason": "port_denied", "comm": "a|b\n#", "pid": 7}});
+        let ext =
+            json!({"flow_v1": {"flow_id": id.to_string(), "kernel_reason": "port_denied", "comm": "a|b\n#", "pid": 7}});
         let _ = writer.append(&draft, Some(&ext)).unwrap();
     }
     let mut draft = ActionDraft::new("allow", "ebpf", LEDGER_TARGET);
@@ -59,7 +60,8 @@ fn a_folder_verifies_and_is_private() {
     }
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
-    let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, [EVIDENCE, POLICY, KEY_HEX, KEY_PEM, DOCUMENT, SUMMARY]);
     assert!(names.iter().all(|name| mode(&folder.join(name)) == 0o600));
@@ -81,7 +83,16 @@ fn every_change_to_a_folder_shows() {
     let cases: [(&str, Change, ProblemKind); 14] = [
         (DOCUMENT, |text| text.replacen("evil", "good", 1), Altered),
         (EVIDENCE, |text| text.replacen("evil", "good", 1), Altered),
-        (DOCUMENT, |text| text.lines().filter(|line| !line.contains("\"flow_id\":\"2\"")).map(|line| format!("{line}\n")).collect(), Missing),
+        (
+            DOCUMENT,
+            |text| {
+                text.lines()
+                    .filter(|line| !line.contains("\"flow_id\":\"2\""))
+                    .map(|line| format!("{line}\n"))
+                    .collect()
+            },
+            Missing,
+        ),
         (DOCUMENT, |text| text.replacen("\"receipt_count\": 5", "\"receipt_count\": 6", 1), CounterMismatch),
         (DOCUMENT, |text| text.replacen("\"block\": 2", "\"block\": 3", 1), CounterMismatch),
         (DOCUMENT, |text| text.replacen("\"flows\": 2", "\"flows\": 3", 1), CounterMismatch),
@@ -102,7 +113,11 @@ fn every_change_to_a_folder_shows() {
         assert_ne!(text, changed, "case {index} changes nothing");
         fs::write(&path, changed).unwrap();
         let report = verify(&temp.path().join("evidence"));
-        assert!(report.problems.iter().any(|problem| problem.kind == kind), "case {index} in {name}\n{}", report.render());
+        assert!(
+            report.problems.iter().any(|problem| problem.kind == kind),
+            "case {index} in {name}\n{}",
+            report.render()
+        );
         if name == EVIDENCE || index == 0 {
             let altered = report.problems.iter().find(|problem| problem.kind == Altered).unwrap();
             assert_eq!((altered.seq, altered.flow), (Some(1), Some(1)));
@@ -134,7 +149,9 @@ fn a_run_that_was_interrupted_still_gets_its_folder() {
     assert!(head.receipt_count < 5);
     assert!(fs::read_to_string(folder.join(SUMMARY)).unwrap().contains("not closed"));
     let report = verify(&folder);
-    assert!(report.problems.iter().all(|problem| matches!(problem.kind, ProblemKind::Truncated | ProblemKind::Disagree)));
+    assert!(
+        report.problems.iter().all(|problem| matches!(problem.kind, ProblemKind::Truncated | ProblemKind::Disagree))
+    );
     assert!(!report.ok);
     fs::write(folder.join(EVIDENCE), "").unwrap();
     assert!(write_folder(&folder).is_err());

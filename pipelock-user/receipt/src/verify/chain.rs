@@ -110,8 +110,11 @@ impl<'o> ChainCheck<'o> {
             self.problem(ProblemKind::Altered, good, fault);
         }
         self.flows.add(good, &mut self.report);
-        outcome.opens =
-            good.record.session_control.as_ref().and_then(|control| Some(control.open.as_ref()?.recorder_session.clone()));
+        outcome.opens = good
+            .record
+            .session_control
+            .as_ref()
+            .and_then(|control| Some(control.open.as_ref()?.recorder_session.clone()));
         outcome
     }
 
@@ -155,7 +158,11 @@ impl<'o> ChainCheck<'o> {
         let found = &good.record.policy_hash;
         if found != wanted && !self.foreign_policies.contains(found) && self.foreign_policies.len() < 100 {
             self.foreign_policies.push(found.clone());
-            self.problem(ProblemKind::PolicyMismatch, good, &format!("it was decided under policy {found}, not {wanted}"));
+            self.problem(
+                ProblemKind::PolicyMismatch,
+                good,
+                &format!("it was decided under policy {found}, not {wanted}"),
+            );
         }
     }
 
@@ -182,7 +189,13 @@ impl<'o> ChainCheck<'o> {
             if seq.is_some() {
                 self.flows.altered(&bad.claim);
             }
-            self.report.push(Problem { kind, seq: seq.or(bad.claim.seq), flow: bad.claim.flow, action_id: bad.claim.action_id, text });
+            self.report.push(Problem {
+                kind,
+                seq: seq.or(bad.claim.seq),
+                flow: bad.claim.flow,
+                action_id: bad.claim.action_id,
+                text,
+            });
         }
     }
 
@@ -251,7 +264,9 @@ impl<'o> ChainCheck<'o> {
             }
             return;
         };
-        if let Some(member) = &last.unbound && self.bad_tail.is_none() {
+        if let Some(member) = &last.unbound
+            && self.bad_tail.is_none()
+        {
             self.report.push(Problem {
                 kind: ProblemKind::Altered,
                 seq: Some(last.seq),
@@ -261,11 +276,14 @@ impl<'o> ChainCheck<'o> {
             });
         }
         if self.lifecycle.closed {
-            let bound = self.lifecycle.opening.as_ref().is_some_and(|open| {
-                open.recorder_session.ends_with(&format!(".run.{}", open.run_nonce))
-            });
+            let bound = self
+                .lifecycle
+                .opening
+                .as_ref()
+                .is_some_and(|open| open.recorder_session.ends_with(&format!(".run.{}", open.run_nonce)));
             if self.lifecycle.opening.is_some() && !bound {
-                let text = "the recorder session is not bound to this run, so a restart could have followed session_close";
+                let text =
+                    "the recorder session is not bound to this run, so a restart could have followed session_close";
                 self.report.problem(ProblemKind::Truncated, text);
             }
             return;
@@ -285,7 +303,8 @@ impl<'o> ChainCheck<'o> {
             seq: Some(next),
             flow: None,
             action_id: String::new(),
-            text: "the chain ends here without a session_close: what came after was cut off, or the run never ended".to_owned(),
+            text: "the chain ends here without a session_close: what came after was cut off, or the run never ended"
+                .to_owned(),
         });
     }
 
@@ -294,7 +313,9 @@ impl<'o> ChainCheck<'o> {
         let confirmed = self.last.is_some();
         if let Some(key) = self.keys.chain.filter(|_| confirmed) {
             self.report.signer_key = key.hex();
-            if let Some(open) = &self.lifecycle.opening && open.signer_key_epoch != key.hex() {
+            if let Some(open) = &self.lifecycle.opening
+                && open.signer_key_epoch != key.hex()
+            {
                 let text = "session_open binds the run to another key than the one that signed it";
                 self.report.problem(ProblemKind::KeyMismatch, text);
             }

@@ -84,7 +84,9 @@ impl Flows {
             }
             _ => {
                 self.kernel |= record.layer.starts_with("kernel_");
-                if good.ext_fault.is_none() && let Some(id) = good.flow() {
+                if good.ext_fault.is_none()
+                    && let Some(id) = good.flow()
+                {
                     self.mentions.push((id, record.chain_seq));
                 }
             }
@@ -106,9 +108,14 @@ impl Flows {
         let Some(ledger) = self.ledger.take() else {
             self.missing_receipts(losses, None, report);
             if !self.kernel && self.mentions.is_empty() {
-                report.notes.push("ledger: absent. No receipt speaks of a kernel: flows were not enforced or not recorded.".to_owned());
+                report.notes.push(
+                    "ledger: absent. No receipt speaks of a kernel: flows were not enforced or not recorded."
+                        .to_owned(),
+                );
             } else if losses.missing_count > 0 || losses.truncated || self.ledger_altered {
-                report.notes.push("the kernel ledger is among the receipts that are lost, so flows could not be counted.".to_owned());
+                report.notes.push(
+                    "the kernel ledger is among the receipts that are lost, so flows could not be counted.".to_owned(),
+                );
             } else {
                 report.problem(
                     ProblemKind::Truncated,
@@ -134,7 +141,13 @@ impl Flows {
     fn doubles(&self, report: &mut Report) {
         for (first, second) in self.receipts.iter().zip(self.receipts.iter().skip(1)) {
             if first.0 == second.0 {
-                flow_problem(report, ProblemKind::Extra, Some(second.1), second.0, "a second receipt for the same flow");
+                flow_problem(
+                    report,
+                    ProblemKind::Extra,
+                    Some(second.1),
+                    second.0,
+                    "a second receipt for the same flow",
+                );
             }
         }
     }
@@ -156,7 +169,10 @@ impl Flows {
         }
         // An altered receipt may have had its flow number changed: it then stands for one flow that seems absent.
         let held: HashSet<u64> = self.receipts.iter().map(|(id, _)| *id).collect();
-        let strays = self.claimed.iter().filter(|claim| claim.is_none_or(|id| id == 0 || id > ledger.flows || held.contains(&id)));
+        let strays = self
+            .claimed
+            .iter()
+            .filter(|claim| claim.is_none_or(|id| id == 0 || id > ledger.flows || held.contains(&id)));
         let strays = u64::try_from(strays.count()).unwrap_or(u64::MAX);
         let count = gaps.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
         if count <= strays { Vec::new() } else { gaps }
@@ -175,7 +191,13 @@ impl Flows {
                 1 => "it is not there; its neighbours are".to_owned(),
                 _ => format!("{count} receipts from here to number {} are not there", seq.saturating_add(count - 1)),
             };
-            report.push(Problem { kind: ProblemKind::Missing, seq: Some(*seq), flow: pair, action_id: String::new(), text });
+            report.push(Problem {
+                kind: ProblemKind::Missing,
+                seq: Some(*seq),
+                flow: pair,
+                action_id: String::new(),
+                text,
+            });
         }
         if pair.is_some() || (losses.truncated && self.ledger.is_none()) {
             return;
@@ -184,7 +206,10 @@ impl Flows {
         for (flow, count) in absent {
             let text = match count {
                 1 => format!("the kernel counted this flow, but it has no receipt{hint}"),
-                _ => format!("the kernel counted flows {flow} to {}, but they have no receipts{hint}", flow.saturating_add(count - 1)),
+                _ => format!(
+                    "the kernel counted flows {flow} to {}, but they have no receipts{hint}",
+                    flow.saturating_add(count - 1)
+                ),
             };
             flow_problem(report, ProblemKind::Missing, None, *flow, &text);
         }
@@ -194,7 +219,8 @@ impl Flows {
     fn beyond(&self, ledger: &Ledger, report: &mut Report) {
         for (flow, seq) in self.receipts.iter().chain(&self.mentions) {
             if *flow == 0 || *flow > ledger.flows {
-                let text = format!("it belongs to a flow that the kernel did not count; the ledger ends at {}", ledger.flows);
+                let text =
+                    format!("it belongs to a flow that the kernel did not count; the ledger ends at {}", ledger.flows);
                 flow_problem(report, ProblemKind::Extra, Some(*seq), *flow, &text);
             }
         }

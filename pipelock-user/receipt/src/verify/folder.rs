@@ -118,7 +118,10 @@ fn beside(folder: &Path, report: &mut Report) {
         let short = fs::metadata(&path).is_ok_and(|file| file.len() <= 4096);
         let text = if short { fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         if text.strip_suffix('\n') != Some(report.policy_hash.as_str()) {
-            report.problem(ProblemKind::PolicyMismatch, format!("{POLICY} does not hold the policy that the run opened with"));
+            report.problem(
+                ProblemKind::PolicyMismatch,
+                format!("{POLICY} does not hold the policy that the run opened with"),
+            );
         }
     }
 }

@@ -81,8 +81,14 @@ impl Lifecycle {
         } else {
             let genesis = record.chain_prev_hash.starts_with("g1:") || !open.genesis_hash.is_empty();
             rule(genesis, "a restart's session_open claims to begin the chain");
-            rule(open.prior_chain_head != record.chain_prev_hash, "a restart's session_open names another prior_chain_head than its receipt");
-            rule(open.prior_chain_seq != record.chain_seq.saturating_sub(1), "a restart's session_open names another prior_chain_seq than its receipt");
+            rule(
+                open.prior_chain_head != record.chain_prev_hash,
+                "a restart's session_open names another prior_chain_head than its receipt",
+            );
+            rule(
+                open.prior_chain_seq != record.chain_seq.saturating_sub(1),
+                "a restart's session_open names another prior_chain_seq than its receipt",
+            );
         }
         let run = Run { open_nonce: open.open_nonce.clone(), closed: false, beat: 0 };
         if self.runs.contains_key(&record.run_nonce) {

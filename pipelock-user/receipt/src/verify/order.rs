@@ -60,7 +60,8 @@ impl<T> Order<T> {
         }
         let disturbed = number > self.expected;
         let placed = self.place_pending(number);
-        let place = if disturbed && self.gaps.values().any(|end| *end == number) { Place::Skipped } else { Place::Next };
+        let place =
+            if disturbed && self.gaps.values().any(|end| *end == number) { Place::Skipped } else { Place::Next };
         self.expected = number.saturating_add(1);
         (place, placed)
     }
@@ -135,7 +136,8 @@ impl<T> Order<T> {
         for (thing, claimed) in std::mem::take(&mut self.pending) {
             left = left.saturating_sub(1);
             // A claim is taken at its word only if it leaves room for the others.
-            let believed = claimed.filter(|claimed| *claimed >= next && *claimed < end.saturating_sub(if enough { left } else { 0 }));
+            let believed = claimed
+                .filter(|claimed| *claimed >= next && *claimed < end.saturating_sub(if enough { left } else { 0 }));
             let number = match believed {
                 Some(claimed) => Some(claimed),
                 None if enough || (claimed.is_none() && next < end) => Some(next),
@@ -162,7 +164,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn run(items: &[Result<u64, Option<u64>>]) -> (Vec<Place>, Vec<Option<u64>>, Vec<(u64, u64)>) {
+    /// Places of the good ones, numbers that the bad ones take, what is missing.
+    type Outcome = (Vec<Place>, Vec<Option<u64>>, Vec<(u64, u64)>);
+
+    fn run(items: &[Result<u64, Option<u64>>]) -> Outcome {
         let (mut order, mut places, mut bad) = (Order::new(), Vec::new(), Vec::new());
         for item in items {
             match item {

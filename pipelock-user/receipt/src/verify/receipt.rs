@@ -106,10 +106,16 @@ impl Keys {
             };
         }
         let Some(claimed) = claimed.filter(|key| self.chain != Some(*key) && key.verify_hex(digest, signature)) else {
-            return Err((ProblemKind::Altered, "the signature does not fit the record: it was changed after signing".to_owned()));
+            return Err((
+                ProblemKind::Altered,
+                "the signature does not fit the record: it was changed after signing".to_owned(),
+            ));
         };
         if self.confirmed {
-            return Err((ProblemKind::KeyMismatch, format!("it is signed by another key than the rest of the chain: {claimed}")));
+            return Err((
+                ProblemKind::KeyMismatch,
+                format!("it is signed by another key than the rest of the chain: {claimed}"),
+            ));
         }
         self.replaced = self.chain.replace(claimed);
         self.confirmed = true;
@@ -217,5 +223,10 @@ fn binding(record: &ActionRecord, ext: Option<&Value>) -> (Option<String>, Optio
         Some(_) => Some(String::new()),
     };
     // `"ext":{}` says nothing, but it is text that no signature covers.
-    (None, unbound.or_else(|| ext.filter(|ext| ext.as_object().is_some_and(serde_json::Map::is_empty)).map(|_| String::new())))
+    (
+        None,
+        unbound.or_else(|| {
+            ext.filter(|ext| ext.as_object().is_some_and(serde_json::Map::is_empty)).map(|_| String::new())
+        }),
+    )
 }

@@ -10,7 +10,9 @@ use super::order::{Order, Place};
 use super::receipt::{Bad, Claim, check};
 use super::report::{Problem, ProblemKind};
 use crate::canon::{go_json, strict};
-use crate::entry::{ACTION_RECEIPT, CHECKPOINT, Checkpoint, Entry, GENESIS, OTHER_TYPES, TRANSCRIPT_ROOT, TranscriptRoot};
+use crate::entry::{
+    ACTION_RECEIPT, CHECKPOINT, Checkpoint, Entry, GENESIS, OTHER_TYPES, TRANSCRIPT_ROOT, TranscriptRoot,
+};
 
 /// Follows the entries of one file.
 pub(super) struct RecorderCheck {
@@ -54,12 +56,11 @@ impl RecorderCheck {
 
     /// Takes in one line.
     pub(super) fn line(&mut self, chain: &mut ChainCheck<'_>, text: &str) {
-        let entry: Entry<'_> = match strict::check(text)
-            .and_then(|()| serde_json::from_str(text).map_err(|error| error.to_string()))
-        {
-            Ok(entry) => entry,
-            Err(why) => return self.unreadable(chain, &why),
-        };
+        let entry: Entry<'_> =
+            match strict::check(text).and_then(|()| serde_json::from_str(text).map_err(|error| error.to_string())) {
+                Ok(entry) => entry,
+                Err(why) => return self.unreadable(chain, &why),
+            };
         let sound = go_json(&entry).ok().as_deref() == Some(text.as_bytes())
             && entry.computed_hash().is_some_and(|hash| hash == entry.hash);
         self.ends_signed = false;
@@ -84,7 +85,9 @@ impl RecorderCheck {
             }
             kind if OTHER_TYPES.contains(&kind) => None,
             kind => {
-                chain.report.problem(ProblemKind::Format, format!("entry {} is of the unknown type {kind:?}", entry.seq));
+                chain
+                    .report
+                    .problem(ProblemKind::Format, format!("entry {} is of the unknown type {kind:?}", entry.seq));
                 None
             }
         };
@@ -125,8 +128,12 @@ impl RecorderCheck {
                 ProblemKind::Altered,
                 format!("the recorder entry {} was written behind another entry than the one before it", entry.seq),
             ),
-            (Place::Late, _) => (ProblemKind::Reordered, format!("the recorder entry {} is not in its place", entry.seq)),
-            (Place::Twice, _) => (ProblemKind::Extra, format!("the recorder entry {} is there a second time", entry.seq)),
+            (Place::Late, _) => {
+                (ProblemKind::Reordered, format!("the recorder entry {} is not in its place", entry.seq))
+            }
+            (Place::Twice, _) => {
+                (ProblemKind::Extra, format!("the recorder entry {} is there a second time", entry.seq))
+            }
             _ => return,
         };
         let seq = outcome.and_then(|outcome| outcome.seq);
@@ -147,9 +154,11 @@ impl RecorderCheck {
             chain.report.problem(ProblemKind::Format, format!("checkpoint entry {} cannot be read", entry.seq));
             return;
         };
-        let signed = chain.keys.chain.is_none_or(|key| key.verify_hex(entry.prev_hash.as_bytes(), &checkpoint.signature));
+        let signed =
+            chain.keys.chain.is_none_or(|key| key.verify_hex(entry.prev_hash.as_bytes(), &checkpoint.signature));
         if !signed {
-            let text = format!("checkpoint entry {} does not sign the entries before it: they were rewritten", entry.seq);
+            let text =
+                format!("checkpoint entry {} does not sign the entries before it: they were rewritten", entry.seq);
             chain.report.problem(ProblemKind::Altered, text);
         }
         let expected = Checkpoint {
@@ -190,7 +199,8 @@ impl RecorderCheck {
             end_time: tally.end.clone(),
         };
         if root != expected && root.final_seq <= final_seq {
-            let text = format!("the transcript root sums up other receipts than the chain has, which ends at {final_seq}");
+            let text =
+                format!("the transcript root sums up other receipts than the chain has, which ends at {final_seq}");
             chain.report.problem(ProblemKind::Altered, text);
         }
     }
@@ -203,7 +213,8 @@ impl RecorderCheck {
         }
         let (entries, receipts) = (self.order.missing_count(), chain.missing_count());
         if let Some(bare) = entries.checked_sub(receipts).filter(|bare| *bare > 0) {
-            let text = format!("{bare} recorder entries that held no receipt (checkpoints, transcript root) are not there");
+            let text =
+                format!("{bare} recorder entries that held no receipt (checkpoints, transcript root) are not there");
             chain.report.problem(ProblemKind::Missing, text);
         } else if !self.seen_root || !self.ends_signed {
             let text = "the recorder file ends without the transcript root and the checkpoint that sign its end";

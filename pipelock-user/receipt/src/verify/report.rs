@@ -173,8 +173,13 @@ impl Report {
         if let Some(ledger) = &self.ledger {
             let _ = writeln!(text, "kernel    {} flows, {} unrecorded", ledger.flows, ledger.unrecorded);
         }
-        let totals: Vec<_> =
-            self.totals.named().iter().filter(|(_, count)| *count > 0).map(|(word, count)| format!("{count} {word}")).collect();
+        let totals: Vec<_> = self
+            .totals
+            .named()
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(word, count)| format!("{count} {word}"))
+            .collect();
         for (name, value) in [
             ("verdicts", totals.join(", ")),
             ("time", format!("{} to {}", self.start, self.end)),

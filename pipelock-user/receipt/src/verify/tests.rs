@@ -255,13 +255,13 @@ fn another_key_or_policy_is_named_once() {
 
 #[test]
 fn any_changed_byte_of_a_receipt_is_one_altered_receipt() {
-    let original = run();
-    for (mask, bytes) in [(0x01, original.clone()), (0x20, original.clone()), (0x80, original.clone()), (0x02, bare(&original))] {
+    // Every byte; which bit rotates with the place, so that a run in debug mode stays a matter of seconds.
+    for (masks, bytes) in [([0x01, 0x20, 0x80], run()), ([0x02, 0x04, 0x40], bare(&run()))] {
         let bytes = &bytes;
         std::thread::scope(|scope| {
-            for worker in 0..4 {
+            for (worker, mask) in masks.into_iter().enumerate() {
                 scope.spawn(move || {
-                    for at in (worker..bytes.len()).step_by(4) {
+                    for at in (worker..bytes.len()).step_by(masks.len()) {
                         change_byte(bytes, at, mask);
                     }
                 });
@@ -321,7 +321,11 @@ fn any_doubled_or_swapped_line_is_reported() {
                 more.insert(to, all[from].clone());
                 let report = verify(&joined(&more), &pinned());
                 assert!(!report.ok, "line {from} again before {to}");
-                assert!(report.problems.iter().any(|problem| problem.kind == ProblemKind::Extra), "{from} {to}\n{}", report.render());
+                assert!(
+                    report.problems.iter().any(|problem| problem.kind == ProblemKind::Extra),
+                    "{from} {to}\n{}",
+                    report.render()
+                );
             }
             for to in from + 1..all.len() {
                 let mut swapped = all.clone();
@@ -343,7 +347,11 @@ fn a_cut_file_is_truncated_wherever_it_is_cut() {
     for end in (0..bytes.len()).step_by(7) {
         let report = verify(&bytes[..end], &pinned());
         assert!(!report.ok);
-        assert!(report.problems.iter().any(|problem| problem.kind == ProblemKind::Truncated), "{end}\n{}", report.render());
+        assert!(
+            report.problems.iter().any(|problem| problem.kind == ProblemKind::Truncated),
+            "{end}\n{}",
+            report.render()
+        );
     }
     let all = lines(&bytes);
     assert_eq!(kinds(&verify(&joined(&all[..4]), &pinned())), [(ProblemKind::Truncated, Some(4))]);
