@@ -85,7 +85,7 @@ pub struct Lines<R> {
 #[derive(Clone, Copy)]
 enum End {
     Newline,
-    FileEnd,
+    Torn,
     TooLong,
 }
 
@@ -114,7 +114,7 @@ impl<R: BufRead> Lines<R> {
         self.end = if self.buffer.pop_if(|last| *last == b'\n').is_some() {
             End::Newline
         } else if self.buffer.len() <= MAX_LINE {
-            End::FileEnd
+            End::Torn
         } else {
             self.inner.skip_until(b'\n')?;
             End::TooLong
@@ -127,7 +127,7 @@ impl<R: BufRead> Lines<R> {
         match (self.end, std::str::from_utf8(&self.buffer)) {
             (End::Newline, Ok(text)) => Line::Text(text),
             (End::Newline, Err(_)) => Line::Unreadable("it is not UTF-8"),
-            (End::FileEnd, _) => Line::Torn,
+            (End::Torn, _) => Line::Torn,
             (End::TooLong, _) => Line::Unreadable("it is longer than 1 MiB"),
         }
     }

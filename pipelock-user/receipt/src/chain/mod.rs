@@ -5,6 +5,9 @@
 //! call fails, so that a gap can never be followed by more evidence. The clock of the chain never goes back.
 //! How far the bytes are safe is the caller's choice: [`ChainWriter::flush`] hands them to the system, `sync` to the disk.
 
+mod ids;
+mod types;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -12,9 +15,11 @@ use std::time::SystemTime;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use self::ids::{Ids, nonce};
+pub use self::types::{Appended, ChainError, Closed, Opening};
 use crate::body::{self, ActionRecord, Close, Heartbeat, Open, SessionControl};
 use crate::canon::text::{clean, clean_value};
-use crate::canon::{JcsError, Timestamp, go_json_into, jcs};
+use crate::canon::{Timestamp, go_json_into, jcs};
 use crate::codec::hex;
 use crate::draft::{ActionDraft, MAX_TARGET, blank_record, text};
 use crate::entry::{self, Checkpoint, TranscriptRoot, Unplaced};
@@ -26,117 +31,11 @@ pub const CHECKPOINT_EVERY: u64 = 1000;
 /// The buffer is written out by itself beyond this many bytes.
 const MAX_BUFFER: usize = 1 << 20;
 
-/// Why a receipt was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum ChainError {
-    /// The draft lacks something that every receipt must have. Nothing was written; the chain goes on.
-    #[error("the receipt has no {0}; nothing was recorded")]
-    Draft(&'static str),
-    /// `ext` cannot be bound. Nothing was written; the chain goes on.
-    #[error("the receipt's ext is not usable: {0}; nothing was recorded")]
-    Ext(JcsError),
-    /// The receipt would be longer than a line may be. Nothing was written; the chain goes on.
-    #[error("the receipt is longer than {MAX_LINE} bytes; nothing was recorded")]
-    TooLong,
-    /// The run was closed.
-    #[error("the run is closed; nothing more can be recorded")]
-    Closed,
-    /// Writing failed now; this writer will not write again.
-    #[error("evidence could not be written: {0}")]
-    Io(#[from] io::Error),
-    /// Writing failed earlier.
-    #[error("evidence could not be written earlier, so nothing more is recorded")]
-    Poisoned,
-    /// The kernel gave no random bytes.
-    #[error("the system has no random numbers: {0}")]
-    Random(getrandom::Error),
-    /// A record could not be encoded. A defect.
-    #[error("the receipt could not be encoded: {0}")]
-    Encode(#[from] serde_json::Error),
-}
-
-/// What a run is opened with. All of it but `principal`, `time` and `ext` is bound into the genesis hash.
-#[derive(Clone, Debug)]
-pub struct Opening {
-    /// When.
-    pub time: SystemTime,
-    /// SHA-256 of the policy, 64 lower-case hex digits.
-    pub policy_hash: String,
-    /// On whose behalf (`local`, `org:…`); stands in every receipt.
-    pub principal: String,
-    /// Seconds between heartbeats that the recorder means to keep.
-    pub heartbeat_seconds: u32,
-    /// SHA-256 of the description of what enforces: binary, programs, cgroup.
-    pub posture_capsule_sha256: Option<String>,
-    /// A value chosen by the caller that makes this run unrepeatable, or names its cgroup.
-    pub containment_nonce: Option<String>,
-    /// The user that the agent runs as.
-    pub contained_uid: Option<u32>,
-    /// A public value that did not exist before (beacon, log head).
-    pub genesis_anchor_head: Option<String>,
-    /// Where that value was published.
-    pub genesis_anchor_log: Option<String>,
-    /// `ext` of the session_open receipt, as for [`ChainWriter::append`].
-    pub ext: Option<Value>,
-}
-
-impl Opening {
-    /// An opening at this moment, with a heartbeat a minute and nothing optional.
-    #[must_use]
-    pub fn new(policy_hash: impl Into<String>, principal: impl Into<String>) -> Self {
-        Self {
-            time: SystemTime::now(),
-            policy_hash: policy_hash.into(),
-            principal: principal.into(),
-            heartbeat_seconds: 60,
-            posture_capsule_sha256: None,
-            containment_nonce: None,
-            contained_uid: None,
-            genesis_anchor_head: None,
-            genesis_anchor_log: None,
-            ext: None,
-        }
-    }
-}
-
-/// The place that a receipt got.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Appended {
-    /// Its number in the chain.
-    pub seq: u64,
-    /// Its hash, 64 lower-case hex digits.
-    pub receipt_hash: String,
-    /// Its action id.
-    pub action_id: String,
-    /// True when a checkpoint was written behind it: a good moment for `sync`.
-    pub checkpoint: bool,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
-    /// Number of the last receipt.
-    pub final_seq: u64,
-    /// Hash of the last receipt.
-    pub root_hash: String,
-    /// Number of receipts.
-    pub receipt_count: u64,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
     Closed,
     Poisoned,
-}
-
-/// Where action ids come from.
-enum Ids {
-    Random,
-    /// The ids of the published vectors.
-    #[cfg(test)]
-    Counter(u64),
 }
 
 /// The writer of one run's chain.
@@ -418,11 +317,14 @@ impl<W: Write> ChainWriter<W> {
             detail,
         };
         let start = self.buffer.len();
-        let entry_hash = unplaced.write(&mut self.buffer, self.entry_seq, &self.entry_prev)?;
-        if self.buffer.len() - start > MAX_LINE {
-            self.buffer.truncate(start);
-            return Err(ChainError::TooLong);
-        }
+        let written = unplaced.write(&mut self.buffer, self.entry_seq, &self.entry_prev);
+        let entry_hash = match written {
+            Ok(hash) if self.buffer.len() - start <= MAX_LINE => hash,
+            failed => {
+                self.buffer.truncate(start);
+                return Err(failed.map_or_else(ChainError::Encode, |_| ChainError::TooLong));
+            }
+        };
 
         let appended = Appended {
             seq: self.seq,
@@ -512,40 +414,6 @@ fn control_record(verb: &str, control: SessionControl) -> ActionRecord {
     record.actor = "pipelock".to_owned();
     record.session_control = Some(control);
     record
-}
-
-/// 32 random lower-case hex digits.
-fn nonce() -> Result<String, ChainError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(ChainError::Random)?;
-    Ok(hex(&bytes))
-}
-
-impl Ids {
-    fn next(&mut self, time: Timestamp) -> Result<String, ChainError> {
-        match self {
-            Self::Random => {
-                let mut bytes = [0; 16];
-                getrandom::fill(&mut bytes).map_err(ChainError::Random)?;
-                Ok(uuid_v7(time, bytes))
-            }
-            #[cfg(test)]
-            Self::Counter(next) => {
-                *next += 1;
-                Ok(format!("01954d00-0000-7000-8000-{:012x}", *next - 1))
-            }
-        }
-    }
-}
-
-/// RFC 9562 §5.7: 48 bits of milliseconds, version, 74 random bits with the variant among them.
-fn uuid_v7(time: Timestamp, random: [u8; 16]) -> String {
-    let millis = u128::from(time.millis() & 0xffff_ffff_ffff);
-    let random = u128::from_be_bytes(random);
-    let value = millis << 80 | 0x7 << 76 | (random >> 52 & 0xfff) << 64 | 0b10 << 62 | random & ((1 << 62) - 1);
-    let digits = format!("{value:032x}");
-    let part = |range: std::ops::Range<usize>| digits.get(range).unwrap_or_default().to_owned();
-    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
 
+use super::ids::uuid_v7;
 use super::*;
 use crate::body::{ActionRecord, Receipt};
 use crate::canon::go_json;

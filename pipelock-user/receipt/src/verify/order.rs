@@ -164,7 +164,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn run(items: &[Result<u64, Option<u64>>]) -> (Vec<Place>, Vec<Option<u64>>, Vec<(u64, u64)>) {
+    /// Places of the good ones, numbers that the bad ones take, what is missing.
+    type Outcome = (Vec<Place>, Vec<Option<u64>>, Vec<(u64, u64)>);
+
+    fn run(items: &[Result<u64, Option<u64>>]) -> Outcome {
         let (mut order, mut places, mut bad) = (Order::new(), Vec::new(), Vec::new());
         for item in items {
             match item {

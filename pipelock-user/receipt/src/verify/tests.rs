@@ -255,15 +255,13 @@ fn another_key_or_policy_is_named_once() {
 
 #[test]
 fn any_changed_byte_of_a_receipt_is_one_altered_receipt() {
-    let original = run();
-    for (mask, bytes) in
-        [(0x01, original.clone()), (0x20, original.clone()), (0x80, original.clone()), (0x02, bare(&original))]
-    {
+    // Every byte; which bit rotates with the place, so that a run in debug mode stays a matter of seconds.
+    for (masks, bytes) in [([0x01, 0x20, 0x80], run()), ([0x02, 0x04, 0x40], bare(&run()))] {
         let bytes = &bytes;
         std::thread::scope(|scope| {
-            for worker in 0..4 {
+            for (worker, mask) in masks.into_iter().enumerate() {
                 scope.spawn(move || {
-                    for at in (worker..bytes.len()).step_by(4) {
+                    for at in (worker..bytes.len()).step_by(masks.len()) {
                         change_byte(bytes, at, mask);
                     }
                 });
