@@ -1,6 +1,8 @@
 //! The shipped profiles: that they load without surprise, that every case of `policies/cases` comes out as written, and
 //! that the published schema is the one this build makes and agrees with the reader.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "in a test, a panic is how a failure is told")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

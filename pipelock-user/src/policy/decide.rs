@@ -104,7 +104,7 @@ impl Policy {
     pub fn find(&self, host: &Host, port: u16) -> Result<&Rule, Reason> {
         let naming = self.naming(host);
         let nothing = if naming.is_empty() { Reason::HostDenied } else { Reason::PortDenied };
-        naming.into_iter().find(|rule| rule.ports.iter().any(|range| range.contains(port))).ok_or(nothing)
+        naming.into_iter().find(|rule| rule.uses_port(port)).ok_or(nothing)
     }
 
     /// Decides about one HTTP request. `path` is the path as it was sent, with or without query; `method` is compared

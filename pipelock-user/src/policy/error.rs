@@ -98,7 +98,7 @@ impl Report {
     }
 
     pub(super) fn push(&mut self, pos: Pos, path: &str, message: impl Into<String>, help: impl Into<String>) {
-        if self.errors.len() >= MAX_ERRORS {
+        if self.is_full() {
             self.omitted += 1;
             return;
         }
@@ -109,6 +109,11 @@ impl Report {
             message: message.into(),
             help: help.into(),
         });
+    }
+
+    /// True when further mistakes are only counted, so that their texts need no work.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.len() >= MAX_ERRORS
     }
 
     /// The value, if nothing was wrong. A reader that gave up without saying why is an error as well.

@@ -1,14 +1,15 @@
 //! Where each value of the file stands: a tree of places, in the shape of the document.
 //!
 //! Called by `raw`, which lays it over the values that another YAML parser read. It promises to decide nothing but
-//! positions, with one exception that can only refuse: aliases are seen here before anything expands them.
+//! positions, with exceptions that can only refuse: aliases and endless nesting are seen here before anything expands
+//! them.
 
 use saphyr_parser::{Event, Marker, Parser};
 
 use super::error::Pos;
 
-/// Deeper than the value parser goes (128); below that, places are those of the parent.
-const MAX_DEPTH: usize = 130;
+/// Levels of nesting; the format needs seven. The parser of values needs time that grows with the square of the depth.
+const MAX_DEPTH: usize = 64;
 /// Aliases that are reported one by one.
 const MAX_ALIASES: usize = 20;
 
@@ -28,6 +29,10 @@ pub(super) struct Survey {
     pub(super) aliases: Vec<Pos>,
     /// Where a second document begins.
     pub(super) second_document: Option<Pos>,
+    /// Where the nesting goes too deep.
+    pub(super) too_deep: Option<Pos>,
+    /// Where and why it could not read on.
+    pub(super) broken: Option<(Pos, String)>,
 }
 
 /// Reads the places out of `text`; never fails, at worst it knows less.
@@ -38,7 +43,13 @@ pub(super) fn survey(text: &str) -> Survey {
     // No YAML text has more events than this; the bound is there in case the parser loops.
     let bound = text.len().saturating_mul(4).saturating_add(64);
     for event in Parser::new_from_str(text).take(bound) {
-        let Ok((event, span)) = event else { break };
+        let (event, span) = match event {
+            Ok(read) => read,
+            Err(error) => {
+                survey.broken = Some((place_of(*error.marker()), error.info().to_owned()));
+                break;
+            }
+        };
         let pos = place_of(span.start);
         match event {
             Event::DocumentStart(_) => {
@@ -56,6 +67,7 @@ pub(super) fn survey(text: &str) -> Survey {
             Event::Scalar(..) => close(&mut survey, &mut open, Place { pos, children: Vec::new() }, documents),
             Event::SequenceStart(..) | Event::MappingStart(..) => {
                 if open.len() >= MAX_DEPTH {
+                    survey.too_deep = Some(pos);
                     break;
                 }
                 open.push(Place { pos, children: Vec::new() });

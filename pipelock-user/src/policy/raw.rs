@@ -15,6 +15,11 @@ use super::position::{Place, Survey, survey};
 /// Largest policy text, in bytes.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
 
+/// Largest text, in bytes, that is read although the survey broke off; beyond that, hostile nesting that only the survey
+/// would have seen could take minutes.
+const MAX_UNSURVEYED: usize = 32 * 1024;
+const HELP_YAML: &str = "check indentation, quotes and brackets";
+
 /// A value and where it stands.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -66,6 +71,14 @@ pub(super) fn tree(text: &str, report: &mut Report) -> Option<Node> {
         }
         return None;
     }
+    if let Some(pos) = survey.too_deep {
+        report.push(pos, "", "the nesting is too deep", "a policy needs a few levels only");
+        return None;
+    }
+    if let (Some((pos, why)), true) = (&survey.broken, text.len() > MAX_UNSURVEYED) {
+        report.push(*pos, "", not_readable(why), HELP_YAML);
+        return None;
+    }
     // Without aliases, no text has more values or longer strings than this.
     let budget = Budget(Cell::new(text.len().saturating_mul(2).saturating_add(16)));
     match (NodeSeed { budget: &budget }).deserialize(serde_yaml::Deserializer::from_str(text)) {
@@ -86,15 +99,15 @@ fn not_yaml(error: &serde_yaml::Error, survey: &Survey, report: &mut Report) {
         return;
     }
     let pos = error.location().map_or(Pos { line: 1, column: 1 }, |at| Pos { line: at.line(), column: at.column() });
-    // The parser's text ends with the place, which stands in front already, and may quote the file.
-    let text: String = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
-    let what = text.split(" at line ").next().unwrap_or_default();
-    report.push(
-        pos,
-        "",
-        format!("this is not YAML that can be read: {what}"),
-        "check indentation, quotes and brackets",
-    );
+    // The parser's text ends with the place, which stands in front already.
+    let text = error.to_string();
+    report.push(pos, "", not_readable(text.split(" at line ").next().unwrap_or_default()), HELP_YAML);
+}
+
+/// The parsers may quote the file.
+fn not_readable(why: &str) -> String {
+    let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
+    format!("this is not YAML that can be read: {why}")
 }
 
 /// Lays the places over the values. Where the shapes differ, everything below keeps the place of the last agreement.

@@ -293,7 +293,9 @@ pub(super) fn join(path: &str, name: &str) -> String {
 fn unknown(report: &mut Report, section: &'static Section, path: &str, pos: Pos, name: &str) {
     let names = || section.keys.iter().map(|key| key.name);
     let elsewhere = || keys::ALL.iter().find(|other| other.key(name).is_some());
-    let help = if name == "<<" {
+    let help = if report.is_full() {
+        String::new()
+    } else if name == "<<" {
         "merge keys are not supported; write the keys out".to_owned()
     } else if let Some(meant) = nearest(name, names()) {
         format!("did you mean \"{meant}\"?")

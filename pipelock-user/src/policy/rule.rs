@@ -11,10 +11,13 @@ use super::keys::{DEFAULT_PORTS, RULE};
 use super::path::PathPattern;
 use super::raw::Value;
 use super::read::{Field, Reader};
-use super::types::{Budgets, PortRange, Protocol, Rule, merge_ports, port_list};
+use super::types::{Budgets, PortRange, Protocol, Rule, merge_ports, port_list, shared_ports};
 
 /// Longest method that is accepted; the longest in use have 17 letters.
 const MAX_METHOD: usize = 32;
+
+/// Rules for one destination, which a decision walks to find the one that uses the port.
+const MAX_PER_DESTINATION: usize = 64;
 
 /// Destinations seen so far, with the ports, number and line of their rules.
 type Seen = HashMap<Destination, Vec<(Vec<PortRange>, usize, usize)>>;
@@ -93,9 +96,13 @@ fn contradictions(report: &mut Report, field: &Field<'_>, reader: &Reader<'_>, r
 
 fn repeats(report: &mut Report, field: &Field<'_>, rule: &Rule, seen: &mut Seen) {
     let earlier = seen.entry(rule.destination.clone()).or_default();
+    if earlier.len() >= MAX_PER_DESTINATION {
+        let message = format!("more than {MAX_PER_DESTINATION} rules for {}", rule.destination);
+        field.wrong(report, message, "join rules that differ only in their ports");
+        return;
+    }
     for (ports, index, line) in earlier.iter() {
-        let shared: Vec<PortRange> =
-            ports.iter().flat_map(|left| rule.ports.iter().filter_map(|right| left.overlap(*right))).collect();
+        let shared = shared_ports(ports, &rule.ports);
         if shared.is_empty() {
             continue;
         }

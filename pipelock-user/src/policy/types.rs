@@ -194,6 +194,13 @@ impl Rule {
         &self.ports
     }
 
+    /// True when it uses this port.
+    #[must_use]
+    pub fn uses_port(&self, port: u16) -> bool {
+        let from = self.ports.partition_point(|range| range.last < port);
+        self.ports.get(from).is_some_and(|range| range.contains(port))
+    }
+
     /// The HTTP methods it lists, in upper case and sorted; none means any.
     #[must_use]
     pub fn methods(&self) -> Option<&[String]> {
@@ -245,6 +252,9 @@ pub enum Protocol {
     Tcp,
 }
 
+/// Ranges that a message lists.
+const MAX_SHOWN: usize = 16;
+
 /// What one connection may use up; none means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budgets {
@@ -287,10 +297,16 @@ impl PortRange {
     pub fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
+}
 
-    pub(super) fn overlap(self, other: Self) -> Option<Self> {
-        Self::new(self.first.max(other.first), self.last.min(other.last))
+/// The ports two lists share; both sorted and merged.
+pub(super) fn shared_ports(mut left: &[PortRange], mut right: &[PortRange]) -> Vec<PortRange> {
+    let mut shared = Vec::new();
+    while let ([l, left_rest @ ..], [r, right_rest @ ..]) = (left, right) {
+        shared.extend(PortRange::new(l.first.max(r.first), l.last.min(r.last)));
+        if l.last < r.last { left = left_rest } else { right = right_rest }
     }
+    shared
 }
 
 impl fmt::Display for PortRange {
@@ -299,9 +315,10 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// `80, 443, 8000-8100`.
+/// `80, 443, 8000-8100`, cut after some ranges.
 pub(super) fn port_list(ports: &[PortRange]) -> String {
-    ports.iter().map(PortRange::to_string).collect::<Vec<_>>().join(", ")
+    let shown = ports.iter().take(MAX_SHOWN).map(PortRange::to_string).collect::<Vec<_>>().join(", ");
+    if ports.len() > MAX_SHOWN { format!("{shown}, …") } else { shown }
 }
 
 /// Sorted, with overlapping and adjacent ranges joined.
@@ -372,6 +389,8 @@ mod tests {
         let merged =
             merge_ports([range(443, 443), range(80, 80), range(81, 90), range(65_000, 65_535), range(65_535, 65_535)]);
         assert_eq!(port_list(&merged), "80-90, 443, 65000-65535");
+        assert_eq!(port_list(&shared_ports(&merged, &[range(1, 79), range(85, 500)])), "85-90, 443");
+        assert_eq!(shared_ports(&merged, &[range(91, 442), range(444, 64_999)]), []);
         assert_eq!(PortRange::new(0, 1), None);
         assert_eq!(PortRange::new(2, 1), None);
     }
