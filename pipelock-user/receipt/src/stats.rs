@@ -105,16 +105,36 @@ pub(crate) fn count_capped(counts: &mut BTreeMap<String, u64>, name: String, cap
 /// What the kernel counted, as the ledger receipt's `ext.kernel_v1` says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ledger {
-    /// Flows that the kernel numbered: 1 to this.
+    /// The number of the last flow.
     pub flows: u64,
-    /// Denials that got no number because a table was full.
+    /// The number of the first flow of this run: 1, or where a former proxy, whose pinned state was taken over, ended.
+    pub first: u64,
+    /// Flows before the first that the former proxy left without a receipt, ascending.
+    pub taken_over: Vec<u64>,
+    /// Numbered denials whose record was lost because a table was full.
     pub unrecorded: u64,
     /// Flows by the kernel's reason.
     pub by_reason: BTreeMap<String, u64>,
 }
 
+/// Most flows that can be taken over: the capacity of the kernel's table, with room for a larger one.
+const MAX_TAKEN_OVER: usize = 1 << 20;
+
 impl Ledger {
-    /// Reads `ext.kernel_v1`. Members beyond the three are other counters, and are left to people.
+    /// How many flow receipts there must be, if every flow was recorded.
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        let own = self.flows.saturating_add(1).saturating_sub(self.first);
+        own.saturating_add(u64::try_from(self.taken_over.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Whether this run owes a receipt for this flow.
+    #[must_use]
+    pub fn owes(&self, flow: u64) -> bool {
+        (self.first..=self.flows).contains(&flow) || self.taken_over.binary_search(&flow).is_ok()
+    }
+
+    /// Reads `ext.kernel_v1`. Members that are not named here are other counters, and are left to people.
     ///
     /// # Errors
     /// A sentence that names the member that is missing or not a decimal string.
@@ -132,7 +152,21 @@ impl Ledger {
         if by_reason.len() > MAX_REASONS {
             return Err(format!("kernel_v1.by_reason has more than {MAX_REASONS} members"));
         }
-        Ok(Self { flows: number("flows")?, unrecorded: number("unrecorded")?, by_reason })
+        let first = if kernel.get("first").is_some() { number("first")? } else { 1 };
+        let taken_over = match kernel.get("taken_over") {
+            None => Vec::new(),
+            Some(list) => list
+                .as_array()
+                .filter(|list| list.len() <= MAX_TAKEN_OVER)
+                .and_then(|list| list.iter().map(|flow| decimal(Some(flow))).collect::<Option<Vec<_>>>())
+                .filter(|list| list.is_sorted_by(|a, b| a < b) && list.iter().all(|flow| (1..first).contains(flow)))
+                .ok_or("kernel_v1.taken_over is not an ascending list of flows before the first")?,
+        };
+        let flows = number("flows")?;
+        if first == 0 || first > flows.saturating_add(1) {
+            return Err("kernel_v1.first is not between 1 and the flow after the last".to_owned());
+        }
+        Ok(Self { flows, first, taken_over, unrecorded: number("unrecorded")?, by_reason })
     }
 }
 
@@ -167,10 +201,24 @@ mod tests {
             json!({"flows": "3", "unrecorded": "+0", "by_reason": {}}),
             json!({"flows": "3", "unrecorded": "0", "by_reason": {"x": 1}}),
             json!({"flows": "3", "unrecorded": "0"}),
+            json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "first": "5"}),
+            json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "first": "0"}),
+            json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "first": "3", "taken_over": ["3"]}),
+            json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "first": "3", "taken_over": ["2", "1"]}),
             json!([]),
         ] {
             assert!(Ledger::parse(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_run_that_took_over_owes_what_was_left_and_what_came() {
+        let ledger = Ledger::parse(&json!({
+            "flows": "9", "unrecorded": "0", "by_reason": {}, "first": "7", "taken_over": ["2", "5"]
+        }))
+        .unwrap();
+        let owed: Vec<u64> = (0..12).filter(|flow| ledger.owes(*flow)).collect();
+        assert_eq!((owed, ledger.expected()), (vec![2, 5, 7, 8, 9], 5));
     }
 
     #[test]

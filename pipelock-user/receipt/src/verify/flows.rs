@@ -1,7 +1,8 @@
 //! Is every flow that the kernel counted there, exactly once?
 //!
 //! The kernel numbers flows 1, 2, 3 … N and signs N with its counters in the ledger receipt. Each number must have one
-//! flow receipt; the reasons must add up to the kernel's own counts; and what could not be recorded must be nothing.
+//! flow receipt; the reasons must add up to the kernel's own counts; and what could not be recorded must be nothing. A
+//! run that took the state of a dead proxy over begins later and owes, besides, the flows that one left open.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -152,27 +153,31 @@ impl Flows {
         }
     }
 
-    /// The flows of 1 to N that have no receipt, as ranges: first and count. Those that an altered receipt accounts for
-    /// are left out.
+    /// The flows that are owed and have no receipt, as ranges: first and count. Those that an altered receipt accounts
+    /// for are left out.
     fn absent(&self, ledger: &Ledger) -> Vec<(u64, u64)> {
-        let mut gaps = Vec::new();
-        let mut next = 1_u64;
         let present = self.receipts.iter().map(|(id, _)| *id);
-        let claimed = self.claimed.iter().flatten().copied().filter(|id| *id <= ledger.flows);
+        let claimed = self.claimed.iter().flatten().copied().filter(|id| ledger.owes(*id));
         let mut known: Vec<u64> = present.chain(claimed).collect();
         known.sort_unstable();
-        for id in known.into_iter().chain([ledger.flows.saturating_add(1)]) {
+        let mut gaps: Vec<(u64, u64)> = ledger
+            .taken_over
+            .iter()
+            .filter(|flow| known.binary_search(flow).is_err())
+            .take(MAX_GAPS)
+            .map(|flow| (*flow, 1))
+            .collect();
+        let end = ledger.flows.saturating_add(1);
+        let mut next = ledger.first;
+        for id in known.into_iter().filter(|id| *id >= ledger.first).chain([end]) {
             if id > next && next <= ledger.flows && gaps.len() < MAX_GAPS {
-                gaps.push((next, id.min(ledger.flows.saturating_add(1)) - next));
+                gaps.push((next, id.min(end) - next));
             }
             next = next.max(id.saturating_add(1));
         }
         // An altered receipt may have had its flow number changed: it then stands for one flow that seems absent.
         let held: HashSet<u64> = self.receipts.iter().map(|(id, _)| *id).collect();
-        let strays = self
-            .claimed
-            .iter()
-            .filter(|claim| claim.is_none_or(|id| id == 0 || id > ledger.flows || held.contains(&id)));
+        let strays = self.claimed.iter().filter(|claim| claim.is_none_or(|id| !ledger.owes(id) || held.contains(&id)));
         let strays = u64::try_from(strays.count()).unwrap_or(u64::MAX);
         let count = gaps.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
         if count <= strays { Vec::new() } else { gaps }
@@ -218,9 +223,11 @@ impl Flows {
     /// Receipts for flows that the kernel never counted, and mentions of flows without a receipt.
     fn beyond(&self, ledger: &Ledger, report: &mut Report) {
         for (flow, seq) in self.receipts.iter().chain(&self.mentions) {
-            if *flow == 0 || *flow > ledger.flows {
-                let text =
-                    format!("it belongs to a flow that the kernel did not count; the ledger ends at {}", ledger.flows);
+            if !ledger.owes(*flow) {
+                let text = format!(
+                    "it belongs to a flow that the kernel did not count; the ledger goes from {} to {}",
+                    ledger.first, ledger.flows
+                );
                 flow_problem(report, ProblemKind::Extra, Some(*seq), *flow, &text);
             }
         }
@@ -229,8 +236,9 @@ impl Flows {
     /// Flow receipts by reason against the kernel's counters.
     fn counters(&self, ledger: &Ledger, losses: &Losses, complete: bool, report: &mut Report) {
         let sum = ledger.by_reason.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
-        if sum != ledger.flows {
-            let text = format!("the kernel counted {} flows, but {sum} reasons", ledger.flows);
+        // A flow whose record was lost has a number and no reason.
+        if sum.saturating_add(ledger.unrecorded) != ledger.expected() {
+            let text = format!("the kernel counted {} flows, but {sum} reasons", ledger.expected());
             report.problem(ProblemKind::CounterMismatch, text);
         }
         // With receipts missing or altered the counts cannot agree; that is reported already.
