@@ -371,8 +371,13 @@ fn the_kernel_count_is_reconciled() {
     assert_eq!(flows(&with(more)), [(Missing, Some(4))]);
     let fewer = json!({"flows": "2", "unrecorded": "0", "by_reason": {"redirect": "2"}});
     assert_eq!(flows(&with(fewer)), [(Extra, Some(3)), (CounterMismatch, None)]);
-    let lost = json!({"flows": "3", "unrecorded": "5", "by_reason": {"redirect": "2", "port_denied": "1"}});
-    assert_eq!(flows(&with(lost)), [(Missing, None)]);
+    let lost = json!({"flows": "8", "unrecorded": "5", "by_reason": {"redirect": "2", "port_denied": "1"}});
+    assert_eq!(flows(&with(lost)), [(Missing, None), (Missing, Some(4))]);
+    let taken = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"},
+        "first": "3", "taken_over": ["1", "2"]});
+    assert!(with(taken).ok);
+    let later = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "1"}, "first": "3"});
+    assert_eq!(flows(&with(later))[..2], [(Extra, Some(1)), (Extra, Some(2))]);
     let other = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "3"}});
     assert_eq!(flows(&with(other)), [(CounterMismatch, None), (CounterMismatch, None)]);
     let sum = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1", "x": "1"}});
