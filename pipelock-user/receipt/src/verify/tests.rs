@@ -404,7 +404,8 @@ fn the_kernel_count_is_reconciled() {
         "first": "3", "taken_over": ["1", "2"]});
     assert!(with(taken).ok);
     let later = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "1"}, "first": "3"});
-    assert_eq!(flows(&with(later))[..2], [(Extra, Some(1)), (Extra, Some(2))]);
+    let report = with(later);
+    assert!([1, 2].iter().all(|flow| flows(&report).contains(&(Extra, Some(*flow)))), "{}", report.render());
     let other = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "3"}});
     assert_eq!(flows(&with(other)), [(CounterMismatch, None), (CounterMismatch, None)]);
     let sum = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1", "x": "1"}});
