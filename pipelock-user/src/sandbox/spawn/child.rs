@@ -200,20 +200,21 @@ fn enter_cgroup(procs: RawFd) -> io::Result<()> {
 /// Gives every signal its default action, but for the ones of [`INHERITED`] that are ignored, then sets the mask. They
 /// were all blocked since before the fork, so that no handler of the parent ran in the child.
 fn reset_signals(mask: &libc::sigset_t) -> io::Result<()> {
+    // struct sigaction of the kernel: handler, flags, then restorer and mask or mask alone; all zero is the default.
+    type KernelAction = [usize; 4];
+    const DEFAULT: KernelAction = [0; 4];
     for signal in 1..=64 {
-        // SAFETY: both structs are ours; zero is a valid sigaction (default action, empty mask).
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            // KILL, STOP and the two that libc keeps for itself answer EINVAL.
-            if libc::sigaction(signal, ptr::null(), &raw mut action) != 0 {
-                continue;
-            }
-            if action.sa_sigaction == libc::SIG_IGN && INHERITED.contains(&signal) {
-                continue;
-            }
-            let default: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
+        let mut action = DEFAULT;
+        // The raw call, because libc hides the signals it uses itself.
+        // SAFETY: both arrays are at least as large as the kernel's struct; 8 is the size of its signal mask.
+        let asked = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<u8>(), action.as_mut_ptr(), 8) };
+        let [handler, ..] = action;
+        if asked == 0 && handler == libc::SIG_IGN && INHERITED.contains(&signal) {
+            continue;
         }
+        // KILL and STOP answer EINVAL: they have nothing but a default.
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), ptr::null_mut::<u8>(), 8) };
     }
     // SAFETY: the mask outlives the call.
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, ptr::null_mut()) })

@@ -18,7 +18,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -299,13 +299,18 @@ impl AgentCommand {
     fn explain(&self, failed: Step, source: io::Error) -> SpawnError {
         let program = self.program.to_string_lossy().into_owned();
         let user = self.user.name.clone();
+        let named = self.program.as_encoded_bytes().contains(&b'/');
         match (failed, source.raw_os_error()) {
             (Step::Exec, Some(libc::ENOENT | libc::ENOTDIR)) => {
-                let named = self.program.as_encoded_bytes().contains(&b'/');
                 let place =
                     if named { " (the file, or the interpreter that its first line names)" } else { " in PATH" };
                 SpawnError::NotFound { program, place }
             }
+            // A folder of PATH that the user may not enter is no finding; a file in it, which we can see, is.
+            (Step::Exec, _) if !named => match self.candidates().ok().and_then(first_file) {
+                Some(found) => SpawnError::NotExecutable { program: found, user, source },
+                None => SpawnError::NotFound { program, place: " in PATH" },
+            },
             (Step::Exec, _) => SpawnError::NotExecutable { program, user, source },
             (Step::Folder, _) => {
                 let folder = std::env::current_dir().map_or_else(|_| ".".into(), |folder| folder.display().to_string());
@@ -314,6 +319,11 @@ impl AgentCommand {
             _ => SpawnError::Step { what: failed.what(), source },
         }
     }
+}
+
+fn first_file(candidates: Vec<CString>) -> Option<String> {
+    let mut paths = candidates.into_iter().map(|path| PathBuf::from(OsString::from_vec(path.into_bytes())));
+    paths.find(|path| path.is_file()).map(|path| path.display().to_string())
 }
 
 fn step(what: &'static str) -> impl FnOnce(io::Error) -> SpawnError {
@@ -433,7 +443,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_the_shells() {
-        let explain = |failed, errno| command("x").explain(failed, io::Error::from_raw_os_error(errno)).exit_code();
+        let explain = |failed, errno| command("/x").explain(failed, io::Error::from_raw_os_error(errno)).exit_code();
         assert_eq!(explain(Step::Exec, libc::ENOENT), 127);
         assert_eq!(explain(Step::Exec, libc::EACCES), 126);
         assert_eq!(explain(Step::Exec, libc::E2BIG), 126);
