@@ -204,6 +204,31 @@ impl AgentCommand {
         self
     }
 
+    /// What will close the agent in, for the evidence that is opened before it starts; [`Self::spawn`] does just this
+    /// or fails.
+    ///
+    /// # Errors
+    /// [`SpawnError`] when the kernel does not answer.
+    pub fn confinement(&self) -> Result<Confinement, SpawnError> {
+        let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
+        Ok(self.confinement_with(landlock.as_ref(), self.may_protect_cgroups()?))
+    }
+
+    fn confinement_with(&self, landlock: Option<&Domain>, cgroups_read_only: bool) -> Confinement {
+        Confinement {
+            seccomp: self.seccomp,
+            landlock: landlock.is_some(),
+            landlock_scoped: landlock.is_some_and(Domain::scopes_signals),
+            cgroups_read_only,
+            other_user: self.user.change && nix::unistd::geteuid().as_raw() != self.user.uid,
+        }
+    }
+
+    fn may_protect_cgroups(&self) -> Result<bool, SpawnError> {
+        let held = caps::permitted().map_err(step("read our capabilities"))?;
+        Ok(self.protect_cgroups && held >> (caps::Cap::SysAdmin as u8) & 1 == 1)
+    }
+
     /// Starts the agent in `cgroup`. Blocks until the program runs or a step failed, usually some milliseconds.
     ///
     /// From now on SIGTERM, SIGHUP, SIGQUIT, SIGINT, SIGUSR1 and SIGUSR2 do not end us any more: they are passed on by
@@ -220,16 +245,8 @@ impl AgentCommand {
         }
         let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
         let filters = if self.seccomp { Some(Filters::build(landlock.is_none())?) } else { None };
-        let held = caps::permitted().map_err(step("read our capabilities"))?;
-        let may_mount = held >> (caps::Cap::SysAdmin as u8) & 1 == 1;
-        let mounts = if self.protect_cgroups && may_mount { Some(ReadOnlyCgroups::prepare()?) } else { None };
-        let confinement = Confinement {
-            seccomp: filters.is_some(),
-            landlock: landlock.is_some(),
-            landlock_scoped: landlock.as_ref().is_some_and(Domain::scopes_signals),
-            cgroups_read_only: mounts.is_some(),
-            other_user: self.user.change && !nix::unistd::geteuid().as_raw().eq(&self.user.uid),
-        };
+        let mounts = if self.may_protect_cgroups()? { Some(ReadOnlyCgroups::prepare()?) } else { None };
+        let confinement = self.confinement_with(landlock.as_ref(), mounts.is_some());
         let program = c_string(self.program.clone(), "the program")?;
         let args = std::iter::once(Ok(program))
             .chain(self.args.iter().map(|arg| c_string(arg.clone(), "an argument")))
