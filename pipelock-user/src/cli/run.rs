@@ -179,8 +179,9 @@ fn confinement(command: &AgentCommand, uid: u32) -> Result<serde_json::Value, Fa
         "seccomp": confinement.seccomp,
         "landlock": confinement.landlock,
         "landlock_scoped": confinement.landlock_scoped,
-        "cgroups_read_only": confinement.cgroups_read_only,
+        "kernel_read_only": confinement.kernel_read_only,
         "other_user": confinement.other_user,
+        "root": confinement.root,
         "no_new_privs": true,
         "uid": uid,
     }))

@@ -11,7 +11,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program};
 use aya::{Ebpf, EbpfLoader};
 
-use super::hooks::{HOOKS, Hook, Level, load};
+use super::hooks::{HOOKS, Hook, Level, load_all};
 use super::maps::{MAPS, Maps};
 use super::object::OBJECT;
 use super::sys;
@@ -203,8 +203,8 @@ impl Attachment {
             hooks: Vec::with_capacity(HOOKS.len()),
             missing: Vec::new(),
         };
-        for hook in HOOKS {
-            if let Err(why) = load(&mut object, hook) {
+        for (hook, (_, result)) in HOOKS.iter().zip(load_all(&mut object)) {
+            if let Err(why) = result {
                 let reached = if hook.layer == super::hooks::Layer::Redirect { Level::None } else { Level::Redirect };
                 attachment.level = attachment.level.min(reached);
                 if attachment.level < plan.require || attachment.level == Level::None {

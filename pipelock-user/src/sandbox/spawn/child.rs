@@ -12,7 +12,7 @@ use std::ptr;
 
 use crate::sandbox::caps;
 use crate::sandbox::landlock::Domain;
-use crate::sandbox::mounts::ReadOnlyCgroups;
+use crate::sandbox::mounts::ReadOnlyKernel;
 use crate::sandbox::seccomp::Filters;
 
 /// Ignoring these is a wish of whoever started us (`nohup`, `&` in a script), so it is passed on.
@@ -63,7 +63,7 @@ impl Step {
             Self::Cgroup => "move into the cgroup",
             Self::Signals => "reset the signals",
             Self::Limits => "forbid core dumps",
-            Self::Mounts => "make the cgroup tree read-only",
+            Self::Mounts => "make the kernel's control files read-only",
             Self::Descriptors => "close the inherited descriptors",
             Self::Capabilities => "drop the capabilities",
             Self::User => "change to the agent's user",
@@ -101,7 +101,7 @@ pub(super) struct Child {
     pub(super) report: OwnedFd,
     /// uid, gid, groups to change to.
     pub(super) user: Option<(u32, u32, Vec<u32>)>,
-    pub(super) mounts: Option<ReadOnlyCgroups>,
+    pub(super) mounts: Option<ReadOnlyKernel>,
     pub(super) landlock: Option<Domain>,
     pub(super) filters: Option<Filters>,
     /// Files to try, in order.

@@ -32,7 +32,7 @@ pub use self::user::{AgentUser, UserError};
 use super::caps;
 use super::cgroup::{Cgroup, CgroupError};
 use super::landlock::Domain;
-use super::mounts::ReadOnlyCgroups;
+use super::mounts::ReadOnlyKernel;
 use super::seccomp::{Filters, SeccompError};
 
 /// Where programs are looked for when the environment has no PATH (what `confstr(_CS_PATH)` says, and /usr/local).
@@ -130,10 +130,13 @@ pub struct Confinement {
     pub landlock: bool,
     /// The agent cannot signal processes, or connect to abstract UNIX sockets, outside.
     pub landlock_scoped: bool,
-    /// The cgroup tree is read-only for the agent.
-    pub cgroups_read_only: bool,
+    /// The cgroup tree, sysfs, bpffs and sysctls are read-only for the agent.
+    pub kernel_read_only: bool,
     /// The agent runs as another user than we do.
     pub other_user: bool,
+    /// The agent has uid 0: it has no capability, but root's files are its own, and with them whatever reads them
+    /// outside the cgroup (cron, disks under /dev, shells of root). Worth a warning.
+    pub root: bool,
 }
 
 /// A command to run as the agent.
@@ -144,7 +147,7 @@ pub struct AgentCommand {
     env: Vec<(OsString, OsString)>,
     user: AgentUser,
     seccomp: bool,
-    protect_cgroups: bool,
+    protect_kernel: bool,
 }
 
 impl AgentCommand {
@@ -157,7 +160,7 @@ impl AgentCommand {
             env: std::env::vars_os().collect(),
             user,
             seccomp: true,
-            protect_cgroups: true,
+            protect_kernel: true,
         };
         if command.user.change {
             let AgentUser { name, home, shell, .. } = command.user.clone();
@@ -199,8 +202,8 @@ impl AgentCommand {
 
     /// Without it (`false`) the agent sees the mounts as they are; on by default where we may (`CAP_SYS_ADMIN`).
     #[must_use]
-    pub fn protect_cgroups(mut self, on: bool) -> Self {
-        self.protect_cgroups = on;
+    pub fn protect_kernel(mut self, on: bool) -> Self {
+        self.protect_kernel = on;
         self
     }
 
@@ -211,22 +214,23 @@ impl AgentCommand {
     /// [`SpawnError`] when the kernel does not answer.
     pub fn confinement(&self) -> Result<Confinement, SpawnError> {
         let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
-        Ok(self.confinement_with(landlock.as_ref(), self.may_protect_cgroups()?))
+        Ok(self.confinement_with(landlock.as_ref(), self.may_protect_kernel()?))
     }
 
-    fn confinement_with(&self, landlock: Option<&Domain>, cgroups_read_only: bool) -> Confinement {
+    fn confinement_with(&self, landlock: Option<&Domain>, kernel_read_only: bool) -> Confinement {
         Confinement {
             seccomp: self.seccomp,
             landlock: landlock.is_some(),
             landlock_scoped: landlock.is_some_and(Domain::scopes_signals),
-            cgroups_read_only,
-            other_user: self.user.change && nix::unistd::geteuid().as_raw() != self.user.uid,
+            kernel_read_only,
+            other_user: nix::unistd::geteuid().as_raw() != self.user.uid,
+            root: self.user.uid == 0,
         }
     }
 
-    fn may_protect_cgroups(&self) -> Result<bool, SpawnError> {
+    fn may_protect_kernel(&self) -> Result<bool, SpawnError> {
         let held = caps::permitted().map_err(step("read our capabilities"))?;
-        Ok(self.protect_cgroups && held >> (caps::Cap::SysAdmin as u8) & 1 == 1)
+        Ok(self.protect_kernel && held >> (caps::Cap::SysAdmin as u8) & 1 == 1)
     }
 
     /// Starts the agent in `cgroup`. Blocks until the program runs or a step failed, usually some milliseconds.
@@ -245,7 +249,7 @@ impl AgentCommand {
         }
         let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
         let filters = if self.seccomp { Some(Filters::build(landlock.is_none())?) } else { None };
-        let mounts = if self.may_protect_cgroups()? { Some(ReadOnlyCgroups::prepare()?) } else { None };
+        let mounts = if self.may_protect_kernel()? { Some(ReadOnlyKernel::prepare()?) } else { None };
         let confinement = self.confinement_with(landlock.as_ref(), mounts.is_some());
         let program = c_string(self.program.clone(), "the program")?;
         let args = std::iter::once(Ok(program))
