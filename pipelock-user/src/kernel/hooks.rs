@@ -108,9 +108,16 @@ impl Probe {
 /// # Errors
 /// When the object itself or its maps cannot be loaded (no CAP_BPF, no BPF in the kernel, memory limits).
 pub fn probe() -> Result<Probe, aya::EbpfError> {
-    let mut object = EbpfLoader::new().load(OBJECT)?;
+    let mut object = loader().load(OBJECT)?;
     let hooks = load_all(&mut object);
     Ok(Probe { level: level_of(&hooks), hooks })
+}
+
+/// A loader for our object. It relocates against no kernel type, so the kernel's BTF, megabytes of it, is not read.
+pub(super) fn loader<'a>() -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    loader
 }
 
 /// Loads every program; for each hook, the kernel's last words if it was refused.
