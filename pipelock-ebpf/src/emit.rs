@@ -15,7 +15,9 @@ pub const EPERM: i32 = 1;
 /// ECONNREFUSED
 pub const ECONNREFUSED: i32 = 111;
 
-/// What a record starts as.
+/// What a record starts as. Under its plain name, so that the object is the same wherever the checkout lies: a mangled
+/// name holds a hash of the crate's path.
+#[unsafe(export_name = "EMPTY")]
 static EMPTY: FlowRecord = FlowRecord::EMPTY;
 
 /// What a flow is about, as the hook sees it.
