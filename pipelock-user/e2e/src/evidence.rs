@@ -136,10 +136,13 @@ impl Evidence {
         &self.receipts
     }
 
-    /// All flow receipts, in chain order.
+    /// All flow receipts, by the kernel's number; in the chain they stand in the order in which they ended.
     #[must_use]
     pub fn flows(&self) -> Vec<Flow> {
-        self.receipts.iter().filter(|receipt| receipt["action_record"]["layer"] == "kernel_flow").map(flow).collect()
+        let is_flow = |receipt: &&Value| receipt["action_record"]["layer"] == "kernel_flow";
+        let mut flows: Vec<_> = self.receipts.iter().filter(is_flow).map(flow).collect();
+        flows.sort_by_key(|flow| flow.id);
+        flows
     }
 
     /// All receipts of requests and queries.
