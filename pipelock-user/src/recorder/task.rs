@@ -237,7 +237,7 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
                 Item::Draft(draft, ext, done) => match chain.append(&draft, Some(&ext)) {
                     Ok(_) => waiting.push(done),
                     // Not recorded, so not acknowledged; the chain itself is as it was.
-                    Err(ChainError::Draft(_) | ChainError::Ext(_) | ChainError::TooLong { .. }) => drop(done),
+                    Err(ChainError::Draft(_) | ChainError::Ext(_) | ChainError::TooLong) => drop(done),
                     Err(error) => return report(&error),
                 },
                 Item::Close(reason, done) => {
