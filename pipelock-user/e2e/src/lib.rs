@@ -1,1 +1,38 @@
-//! Placeholder of the crate until its first file.
+//! What the end-to-end tests share: the real binary in real cgroups, servers on both sides of a veth pair, and the
+//! evidence as the verifier accepted it.
+//!
+//! Used by `tests/*.rs` only. Needs root, cgroup2 and `ip`; clients that are missing make a test fail when `CI=true` and
+//! print SKIP otherwise. Every run's evidence is verified before a test may look at it, so no test can pass on receipts
+//! that `pipelock verify` would refuse.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a harness: what cannot be set up ends the test, with the reason"
+)]
+
+mod clients;
+mod evidence;
+mod http;
+mod outside;
+mod sandbox;
+mod tls;
+
+pub use clients::{find, has_python_module, missing, python_path};
+pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
+pub use http::{Answer, HttpServer, Seen, echo};
+pub use outside::{Outside, PacketCount, host_address};
+pub use sandbox::{Run, Running, Sandbox};
+pub use tls::TlsServer;
+
+/// Skips the test (or fails it in CI) when a program is not there.
+#[macro_export]
+macro_rules! need {
+    ($($program:expr),+ $(,)?) => {
+        $(if $crate::find($program).is_none() {
+            $crate::missing($program);
+            return;
+        })+
+    };
+}

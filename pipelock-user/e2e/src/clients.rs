@@ -1,0 +1,70 @@
+//! Where the real clients are, and what happens when one is missing.
+//!
+//! Used by the `need!` macro and by tests that run Python. It promises that a missing client is a failure in CI and
+//! never a silent pass elsewhere.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Where programs are looked for: what an unprivileged user can reach, so no folders of root's.
+pub(crate) const PATH: &str = "/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// The file that a program's name stands for.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Some(PathBuf::from(program)).filter(|path| path.exists());
+    }
+    PATH.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
+}
+
+/// Says that a client is missing.
+///
+/// # Panics
+/// In CI (`CI=true`), where every client has to be there.
+pub fn missing(what: &str) {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{what} is missing, and CI has to have it");
+    eprintln!("SKIP: {what} is missing");
+}
+
+/// Python modules that the system may not have: installed once, where every user can read them.
+const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
+
+/// What to put into PYTHONPATH so that `requests` and `aiohttp` are found; installs them when they are not.
+pub fn python_path() -> &'static str {
+    static PATH: OnceLock<()> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let imports = |path: &str| {
+            Command::new("/usr/bin/python3")
+                .args(["-c", "import requests, aiohttp"])
+                .env("PYTHONPATH", path)
+                .output()
+                .is_ok_and(|out| out.status.success())
+        };
+        if imports(PYTHON_FOLDER) {
+            return;
+        }
+        let _ = fs::create_dir_all(PYTHON_FOLDER);
+        let installed = Command::new("/usr/bin/python3")
+            .args(["-m", "pip", "install", "--quiet", "--target", PYTHON_FOLDER, "requests", "aiohttp"])
+            .status();
+        if !installed.is_ok_and(|status| status.success()) {
+            eprintln!("pip could not install requests and aiohttp into {PYTHON_FOLDER}");
+        }
+        let _ = fs::set_permissions(PYTHON_FOLDER, fs::Permissions::from_mode(0o755));
+    });
+    PYTHON_FOLDER
+}
+
+/// Whether Python can import a module (with [`python_path`]).
+#[must_use]
+pub fn has_python_module(module: &str) -> bool {
+    Command::new("/usr/bin/python3")
+        .args(["-c", &format!("import {module}")])
+        .env("PYTHONPATH", python_path())
+        .output()
+        .is_ok_and(|out| out.status.success())
+}

@@ -1,0 +1,309 @@
+//! One `pipelock run`: policy, command, and what came out of it.
+//!
+//! Used by every test. The command's environment is made from nothing, so no proxy variable of the machine's reaches a
+//! client; everything lies in a temporary folder that the agent's user can read.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::clients::PATH;
+use crate::evidence::{Evidence, pipelock};
+
+/// Longest that a run may take before the test kills it.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// A policy and how to run a command under it.
+pub struct Sandbox {
+    dir: tempfile::TempDir,
+    options: Vec<OsString>,
+    env: Vec<(String, String)>,
+    stdin: Vec<u8>,
+}
+
+/// What a run left.
+pub struct Run {
+    /// How pipelock ended.
+    pub status: ExitStatus,
+    /// What the command printed.
+    pub stdout: Vec<u8>,
+    /// What the command and pipelock said.
+    pub stderr: String,
+    /// The evidence, verified.
+    pub evidence: Evidence,
+    // Kept so that the folder lives as long as the run is looked at.
+    _dir: tempfile::TempDir,
+}
+
+impl Sandbox {
+    /// A sandbox with this policy (without its `version:` line).
+    ///
+    /// # Panics
+    /// When no temporary folder can be made.
+    #[must_use]
+    pub fn new(policy: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("pipelock-e2e-").tempdir().expect("a temporary folder");
+        open_up(dir.path(), 0o755);
+        let sandbox = Self { dir, options: Vec::new(), env: Vec::new(), stdin: Vec::new() };
+        sandbox.set_policy(policy);
+        fs::create_dir(sandbox.work()).expect("mkdir");
+        open_up(&sandbox.work(), 0o777);
+        sandbox
+    }
+
+    /// Replaces the policy file (for a reload).
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn set_policy(&self, policy: &str) {
+        fs::write(self.policy(), format!("version: \"1.0\"\n{policy}\n")).expect("write the policy");
+    }
+
+    /// The policy file.
+    #[must_use]
+    pub fn policy(&self) -> PathBuf {
+        self.dir.path().join("policy.yaml")
+    }
+
+    /// A folder that the agent may write to; also its working folder and HOME.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// Where the evidence goes.
+    #[must_use]
+    pub fn evidence(&self) -> PathBuf {
+        self.dir.path().join("evidence")
+    }
+
+    /// Puts a file into the working folder, readable for all; its path.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.work().join(name);
+        fs::write(&path, content).expect("write");
+        open_up(&path, 0o755);
+        path
+    }
+
+    /// Another option of `pipelock run`.
+    #[must_use]
+    pub fn option(mut self, option: impl Into<OsString>) -> Self {
+        self.options.push(option.into());
+        self
+    }
+
+    /// The agent's user.
+    #[must_use]
+    pub fn user(self, user: &str) -> Self {
+        self.option("--user").option(user)
+    }
+
+    /// A variable of the agent's environment.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// What the command reads.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// The whole command line, ready to be started; for tests that wire up more than pipes.
+    #[must_use]
+    pub fn command<S: AsRef<OsStr>>(&self, command: &[S]) -> Command {
+        let mut run = Command::new(pipelock());
+        run.arg("run").arg("--policy").arg(self.policy()).arg("--evidence").arg(self.evidence());
+        run.args(&self.options).arg("--");
+        // pipelock sets HOME to the user's own, which nobody does not have.
+        run.arg("/usr/bin/env").arg(format!("HOME={}", self.work().display()));
+        run.args(command).env_clear().env("PATH", PATH).env("LANG", "C.UTF-8").current_dir(self.work());
+        run.envs(self.env.iter().map(|(key, value)| (key, value)));
+        run
+    }
+
+    /// Runs a command to its end and reads the evidence.
+    ///
+    /// # Panics
+    /// When it takes too long or the evidence does not verify.
+    #[must_use]
+    pub fn run<S: AsRef<OsStr>>(self, command: &[S]) -> Run {
+        self.spawn(command).wait()
+    }
+
+    /// Runs a command that has to end with 0.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn run_ok<S: AsRef<OsStr>>(self, command: &[S]) -> Run {
+        let run = self.run(command);
+        assert_eq!(run.code(), 0, "{run}");
+        run
+    }
+
+    /// Starts a command and leaves it running.
+    ///
+    /// # Panics
+    /// When pipelock cannot be started.
+    #[must_use]
+    pub fn spawn<S: AsRef<OsStr>>(self, command: &[S]) -> Running {
+        let mut child = self
+            .command(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start pipelock");
+        let mut stdin = child.stdin.take().expect("piped");
+        let bytes = self.stdin.clone();
+        std::thread::spawn(move || {
+            // A command that does not read its input is no failure.
+            let _ = stdin.write_all(&bytes);
+        });
+        let stdout = collect(child.stdout.take().expect("piped"));
+        let stderr = collect(child.stderr.take().expect("piped"));
+        Running { child, stdout, stderr, sandbox: self }
+    }
+}
+
+/// A run that goes on.
+pub struct Running {
+    /// The pipelock process.
+    pub child: Child,
+    /// Its files.
+    pub sandbox: Sandbox,
+    stdout: JoinHandle<Vec<u8>>,
+    stderr: JoinHandle<Vec<u8>>,
+}
+
+impl Running {
+    /// Waits until a file in the working folder is there: how an agent says that it has come somewhere.
+    ///
+    /// # Panics
+    /// When it never is.
+    pub fn wait_for(&mut self, name: &str) {
+        let path = self.sandbox.work().join(name);
+        let deadline = Instant::now() + LIMIT;
+        while !path.exists() {
+            assert!(self.child.try_wait().expect("wait").is_none(), "pipelock ended before {name} was there");
+            assert!(Instant::now() < deadline, "{name} never came");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal to the pipelock process.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("kill");
+    }
+
+    /// Waits for the end without looking at the evidence: status, stdout, stderr, and the folders.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[must_use]
+    pub fn end(mut self) -> (ExitStatus, Vec<u8>, String, Sandbox) {
+        let deadline = Instant::now() + LIMIT;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                panic!("pipelock run took longer than {LIMIT:?}");
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        };
+        let stdout = self.stdout.join().expect("stdout");
+        let stderr = String::from_utf8_lossy(&self.stderr.join().expect("stderr")).into_owned();
+        (status, stdout, stderr, self.sandbox)
+    }
+
+    /// Waits for the end and reads the evidence.
+    ///
+    /// # Panics
+    /// When it takes too long or the evidence does not verify.
+    #[must_use]
+    pub fn wait(self) -> Run {
+        let (status, stdout, stderr, sandbox) = self.end();
+        assert!(sandbox.evidence().exists(), "no evidence was written; pipelock said: {stderr}");
+        let evidence = Evidence::read(&sandbox.evidence());
+        Run { status, stdout, stderr, evidence, _dir: sandbox.dir }
+    }
+}
+
+impl Run {
+    /// The exit code.
+    ///
+    /// # Panics
+    /// When pipelock itself died of a signal.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        self.status.code().expect("pipelock passes signals on as a code")
+    }
+
+    /// What the command printed, as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// What the command printed, one JSON value a line.
+    ///
+    /// # Panics
+    /// When a line is not JSON.
+    #[must_use]
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.text().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{self}"))).collect()
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}\n--- stdout\n{}\n--- stderr\n{}", self.status, self.text(), self.stderr)?;
+        for flow in self.evidence.flows() {
+            writeln!(
+                f,
+                "flow {} {}/{} {}({}) {} {} name {:?} by {:?}",
+                flow.id,
+                flow.verdict,
+                flow.reason,
+                flow.comm,
+                flow.tgid,
+                flow.proto,
+                flow.orig_dst,
+                flow.name,
+                flow.rule
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn collect(mut pipe: impl std::io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+pub(crate) fn open_up(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+}

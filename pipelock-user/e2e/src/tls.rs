@@ -1,0 +1,85 @@
+//! A TLS server with a self-signed certificate: `openssl s_server`, which answers any GET with 200.
+//!
+//! Used as the destination of TLS clients. The certificate names what the test asks for, and its file is readable for
+//! the agent, so that clients can be told to trust it.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::sandbox::open_up;
+
+/// The server; killed when it is dropped.
+pub struct TlsServer {
+    child: Child,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The certificate, to be trusted by clients.
+    pub certificate: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl TlsServer {
+    /// A server on loopback for these names.
+    ///
+    /// # Panics
+    /// When openssl fails.
+    #[must_use]
+    pub fn start(host: &str, names: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        open_up(dir.path(), 0o755);
+        let certificate = dir.path().join("cert.pem");
+        make_certificate(dir.path(), names);
+        open_up(&certificate, 0o644);
+        let addr = TcpListener::bind((host, 0)).and_then(|free| free.local_addr()).expect("a free port");
+        let mut command = Command::new("openssl");
+        command.args(["s_server", "-quiet", "-www", "-accept"]).arg(addr.to_string());
+        let child = command
+            .arg("-cert")
+            .arg(&certificate)
+            .arg("-key")
+            .arg(dir.path().join("key.pem"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl s_server");
+        let server = Self { child, addr, certificate, _dir: dir };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        #[allow(clippy::disallowed_methods, reason = "the harness stands outside the product's one door")]
+        while std::net::TcpStream::connect(addr).is_err() {
+            assert!(Instant::now() < deadline, "openssl s_server does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn make_certificate(folder: &Path, names: &[&str]) {
+    let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
+    let out = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=pipelock e2e", "-addext"])
+        .arg(format!("subjectAltName={}", names.join(",")))
+        .arg("-keyout")
+        .arg(folder.join("key.pem"))
+        .arg("-out")
+        .arg(folder.join("cert.pem"))
+        .output()
+        .expect("openssl req");
+    assert!(out.status.success(), "openssl req: {}", String::from_utf8_lossy(&out.stderr));
+}
