@@ -31,20 +31,32 @@ pub struct Query {
     pub is_connect: bool,
 }
 
-/// What the decision may ask about the machine. Each answer costs a lookup, so it is asked only when it matters.
+/// What the decision may ask about the machine. Each answer costs a lookup, so it is asked only when it matters, and in
+/// one place: the verifier walks every path through every copy.
 pub trait Facts {
     /// The address belongs to this host, in the socket's network namespace.
     fn is_own_address(&self, addr: Addr) -> bool;
-    /// The socket that would receive there was created inside the cgroup.
-    fn is_own_listener(&self, addr: Addr, port: u16, protocol: u32) -> bool;
+    /// Whose socket would receive there.
+    fn receiver(&self, addr: Addr, port: u16, protocol: u32) -> Receiver;
     /// The policy opens this loopback port.
     fn is_loopback_port_open(&self, port: u16) -> bool;
     /// Some rule of the policy uses this port.
     fn is_port_used(&self, port: u16) -> bool;
     /// The proxy has listeners in the socket's network namespace.
     fn is_netns_served(&self) -> bool;
-    /// The proxy's own socket listens where the redirect would lead.
-    fn is_proxy_alive(&self, dns: bool, protocol: u32) -> bool;
+    /// Where a redirect leads; port 0 when the proxy does not listen for it.
+    fn redirect_to(&self, dns: bool) -> (Addr, u16);
+}
+
+/// Whose socket would receive a connection or datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// Nobody's, or that of somebody on this host.
+    Other,
+    /// One that was created inside the cgroup.
+    Agent,
+    /// A listener of the proxy.
+    Proxy,
 }
 
 /// What happens to a connect or send.
@@ -71,16 +83,37 @@ pub fn decide(query: &Query, facts: &impl Facts) -> Route {
     if !is_tcp && !is_udp {
         return Route::Deny(KernelReason::SocketDenied);
     }
-    if query.port == DNS_PORT {
-        return redirect(true, query.protocol, facts);
-    }
+    let is_dns = query.port == DNS_PORT;
     let dst = query.dst.normalized();
-    let class = dst.class();
-    if matches!(class, Class::Special) {
-        return Route::Deny(KernelReason::AddressDenied);
+    let mut is_local = false;
+    if !is_dns {
+        let class = dst.class();
+        if matches!(class, Class::Special) {
+            return Route::Deny(KernelReason::AddressDenied);
+        }
+        is_local = matches!(class, Class::Loopback) || facts.is_own_address(dst);
+        if !is_local {
+            if is_udp {
+                return if query.is_connect { Route::Probe } else { Route::Deny(KernelReason::UdpDenied) };
+            }
+            if query.port == 0 {
+                return Route::Deny(KernelReason::AddressDenied);
+            }
+            if !facts.is_port_used(query.port) {
+                return Route::Deny(KernelReason::PortDenied);
+            }
+        }
     }
-    if matches!(class, Class::Loopback) || facts.is_own_address(dst) {
-        return if facts.is_own_listener(dst, query.port, query.protocol) {
+    let (addr, port) = if is_local {
+        (dst, query.port)
+    } else if facts.is_netns_served() {
+        facts.redirect_to(is_dns)
+    } else {
+        return Route::Deny(KernelReason::NetnsUnknown);
+    };
+    let receiver = facts.receiver(addr, port, query.protocol);
+    if is_local {
+        return if matches!(receiver, Receiver::Agent) {
             Route::Local(KernelReason::LoopbackOwn)
         } else if facts.is_loopback_port_open(query.port) {
             Route::Local(KernelReason::LoopbackAllowed)
@@ -90,25 +123,10 @@ pub fn decide(query: &Query, facts: &impl Facts) -> Route {
             Route::Deny(KernelReason::LoopbackDenied)
         };
     }
-    if is_udp {
-        return if query.is_connect { Route::Probe } else { Route::Deny(KernelReason::UdpDenied) };
-    }
-    if query.port == 0 {
-        return Route::Deny(KernelReason::AddressDenied);
-    }
-    if !facts.is_port_used(query.port) {
-        return Route::Deny(KernelReason::PortDenied);
-    }
-    redirect(false, query.protocol, facts)
-}
-
-#[inline(always)]
-fn redirect(dns: bool, protocol: u32, facts: &impl Facts) -> Route {
-    if !facts.is_netns_served() {
-        Route::Deny(KernelReason::NetnsUnknown)
-    } else if !facts.is_proxy_alive(dns, protocol) {
+    // Nobody, or somebody else, where the proxy should listen: whoever it is gets nothing.
+    if !matches!(receiver, Receiver::Proxy) || port == 0 {
         Route::Deny(KernelReason::ProxyDown)
-    } else if dns {
+    } else if is_dns {
         Route::Dns
     } else {
         Route::Proxy
@@ -123,19 +141,19 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     struct Table {
         own_address: bool,
-        own_listener: bool,
+        receiver: Receiver,
         loopback_open: bool,
         port_used: bool,
         netns: bool,
-        alive: bool,
+        listens: bool,
     }
 
     impl Facts for Table {
         fn is_own_address(&self, _: Addr) -> bool {
             self.own_address
         }
-        fn is_own_listener(&self, _: Addr, _: u16, _: u32) -> bool {
-            self.own_listener
+        fn receiver(&self, _: Addr, _: u16, _: u32) -> Receiver {
+            self.receiver
         }
         fn is_loopback_port_open(&self, _: u16) -> bool {
             self.loopback_open
@@ -146,20 +164,24 @@ mod tests {
         fn is_netns_served(&self) -> bool {
             self.netns
         }
-        fn is_proxy_alive(&self, _: bool, _: u32) -> bool {
-            self.alive
+        fn redirect_to(&self, dns: bool) -> (Addr, u16) {
+            let port = if dns { 40_053 } else { 40_080 };
+            (Addr::LOOPBACK_V4, if self.listens { port } else { 0 })
         }
     }
 
     fn tables() -> impl Strategy<Value = Table> {
-        any::<[bool; 6]>().prop_map(|[own_address, own_listener, loopback_open, port_used, netns, alive]| Table {
-            own_address,
-            own_listener,
-            loopback_open,
-            port_used,
-            netns,
-            alive,
-        })
+        let receivers = prop_oneof![Just(Receiver::Other), Just(Receiver::Agent), Just(Receiver::Proxy)];
+        (any::<[bool; 5]>(), receivers).prop_map(
+            |([own_address, loopback_open, port_used, netns, listens], receiver)| Table {
+                own_address,
+                receiver,
+                loopback_open,
+                port_used,
+                netns,
+                listens,
+            },
+        )
     }
 
     fn queries() -> impl Strategy<Value = Query> {
@@ -187,7 +209,11 @@ mod tests {
             // The only routes that keep the agent's destination stay on this host and are the agent's own or opened.
             if let Route::Local(reason) = decide(&query, &table) {
                 prop_assert!(query.dst.class() == Class::Loopback || table.own_address);
-                let accounted = if reason == KernelReason::LoopbackOwn { table.own_listener } else { table.loopback_open };
+                let accounted = if reason == KernelReason::LoopbackOwn {
+                    table.receiver == Receiver::Agent
+                } else {
+                    table.loopback_open
+                };
                 prop_assert!(accounted);
                 prop_assert_ne!(query.port, DNS_PORT);
             }
@@ -197,7 +223,7 @@ mod tests {
         fn a_dead_or_absent_proxy_never_gets_traffic(query in queries(), table in tables()) {
             let route = decide(&query, &table);
             if matches!(route, Route::Proxy | Route::Dns) {
-                prop_assert!(table.netns && table.alive);
+                prop_assert!(table.netns && table.listens && table.receiver == Receiver::Proxy);
             }
         }
 

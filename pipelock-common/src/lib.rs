@@ -11,7 +11,7 @@ mod reason;
 mod record;
 
 pub use addr::{Addr, Class};
-pub use decide::{Facts, Query, Route, decide};
+pub use decide::{Facts, Query, Receiver, Route, decide};
 pub use reason::KernelReason;
 pub use record::{
     Config, Event, FlowRecord, FlowState, Listeners, OwnKey, PortSet, SockKey, SockState, TupleKey, counter, hook,

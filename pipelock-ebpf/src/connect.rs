@@ -1,14 +1,14 @@
 //! connect4 and connect6: every connect is redirected, local or refused; getpeername shows the agent what it asked for.
 
-use crate::emit::{Attempt, ECONNREFUSED, EPERM, deny, finish, note_origin, open, state_of};
+use crate::emit::{Attempt, ECONNREFUSED, EPERM, finish, is_repeat, note_origin, open, state_of};
 use crate::facts::KernelFacts;
-use crate::maps::sock_state_or_new;
+use crate::maps::{count, sock_state_or_new};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use pipelock_common::{Addr, KernelReason, Query, Route, SockKey, decide, hook, sock_flag};
+use pipelock_common::{Addr, Facts as _, KernelReason, Query, Route, SockKey, counter, decide, hook, sock_flag};
 
 /// Return value: the call goes on.
 pub const PASS: i32 = 1;
@@ -121,59 +121,64 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
     let facts = KernelFacts::new(ctx.as_ptr(), netns, dst);
     let query = Query { dst, port, protocol, sock_type, is_connect };
     let is_udp = protocol == crate::emit::UDP;
-    match decide(&query, &facts) {
-        Route::Deny(reason) => {
-            deny(&attempt, state, reason);
-            refuse(errno_for(reason, is_connect))
-        }
+    // One way through for all that leaves a record: a copy of it for each case would cost the verifier dearly.
+    let (reason, redirect) = match decide(&query, &facts) {
         Route::Probe => {
             finish(state.flow_id);
             state.flow_id = 0;
             state.flags &= !sock_flag::REDIRECTED;
-            crate::maps::count(pipelock_common::counter::PROBES);
-            PASS
+            count(counter::PROBES);
+            return PASS;
         }
-        Route::Local(reason) => carry(state, &attempt, reason, is_udp, false),
-        route => {
-            let is_dns = route == Route::Dns;
-            let reason = if is_dns { KernelReason::RedirectDns } else { KernelReason::Redirect };
-            let verdict = carry(state, &attempt, reason, is_udp, true);
-            if verdict == PASS {
-                let to = if facts.is_v4 { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
-                write_address(addr, is_v6, to, facts.redirect_port(is_dns));
-            }
-            verdict
-        }
-    }
-}
-
-/// Puts a flow on the socket. A UDP socket that goes on talking to the same destination goes on with the same flow.
-#[inline(always)]
-fn carry(
-    state: &mut pipelock_common::SockState,
-    attempt: &Attempt,
-    reason: KernelReason,
-    is_udp: bool,
-    is_redirected: bool,
-) -> i32 {
-    if is_udp && state.flow_id != 0 && state.dst_port == attempt.port && state.dst == attempt.dst {
-        return PASS;
-    }
-    finish(state.flow_id);
-    state.flow_id = 0;
-    let Some(flow_id) = open(attempt, state, reason) else {
-        return refuse(EPERM);
+        Route::Deny(reason) => (reason, Redirect::None),
+        Route::Local(reason) => (reason, Redirect::None),
+        Route::Dns => (KernelReason::RedirectDns, Redirect::Dns),
+        Route::Proxy => (KernelReason::Redirect, Redirect::Proxy),
     };
-    state.flow_id = flow_id;
-    state.dst = attempt.dst;
-    state.dst_port = attempt.port;
-    state.flags |= sock_flag::LOCAL;
-    if is_redirected {
-        state.flags |= sock_flag::REDIRECTED;
-    } else {
-        state.flags &= !sock_flag::REDIRECTED;
+    let is_denial = reason.is_denial();
+    if is_denial && is_repeat(state, &attempt) {
+        count(counter::REPEATS);
+        return refuse(errno_for(reason, is_connect));
+    }
+    // A UDP socket that goes on talking to the same destination goes on with the same flow.
+    let goes_on = !is_denial && is_udp && state.flow_id != 0 && state.dst_port == port && state.dst == dst;
+    if !goes_on {
+        if !is_denial {
+            finish(state.flow_id);
+            state.flow_id = 0;
+        }
+        let opened = open(&attempt, state, reason);
+        if is_denial {
+            if opened.is_some() {
+                state.dropped = dst;
+                state.dropped_port = port;
+            }
+            return refuse(errno_for(reason, is_connect));
+        }
+        let Some(flow_id) = opened else {
+            return refuse(EPERM);
+        };
+        state.flow_id = flow_id;
+        state.dst = dst;
+        state.dst_port = port;
+        state.flags = (state.flags | sock_flag::LOCAL) & !sock_flag::REDIRECTED;
+        if redirect != Redirect::None {
+            state.flags |= sock_flag::REDIRECTED;
+        }
+    }
+    if redirect != Redirect::None {
+        let (to, to_port) = facts.redirect_to(redirect == Redirect::Dns);
+        write_address(addr, is_v6, to, to_port);
     }
     PASS
+}
+
+/// Which listener the destination becomes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Redirect {
+    None,
+    Proxy,
+    Dns,
 }
 
 /// "Connection refused" for what looks like a closed port to the agent, "operation not permitted" for the rest.

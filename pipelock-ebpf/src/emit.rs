@@ -15,7 +15,9 @@ pub const EPERM: i32 = 1;
 /// ECONNREFUSED
 pub const ECONNREFUSED: i32 = 111;
 
-/// What a record starts as.
+/// What a record starts as. Under its plain name, so that the object is the same wherever the checkout lies: a mangled
+/// name holds a hash of the crate's path.
+#[unsafe(export_name = "EMPTY")]
 static EMPTY: FlowRecord = FlowRecord::EMPTY;
 
 /// What a flow is about, as the hook sees it.
@@ -102,7 +104,7 @@ pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> Opti
 /// Records a denial on a socket; the same destination denied again on it is counted, not recorded anew.
 #[inline(always)]
 pub fn deny(attempt: &Attempt, state: &mut SockState, reason: KernelReason) {
-    if state.dropped_port == attempt.port && state.dropped == attempt.dst && attempt.dst != Addr::NONE {
+    if is_repeat(state, attempt) {
         count(counter::REPEATS);
         return;
     }
@@ -110,6 +112,12 @@ pub fn deny(attempt: &Attempt, state: &mut SockState, reason: KernelReason) {
         state.dropped = attempt.dst;
         state.dropped_port = attempt.port;
     }
+}
+
+/// Whether this destination was the last to be denied on this socket.
+#[inline(always)]
+pub fn is_repeat(state: &SockState, attempt: &Attempt) -> bool {
+    state.dropped_port == attempt.port && state.dropped == attempt.dst && attempt.dst != Addr::NONE
 }
 
 /// Ends the flow that a socket carries, if it is still open.

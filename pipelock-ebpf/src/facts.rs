@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
 use core::ffi::c_void;
-use pipelock_common::{Addr, Facts, Listeners, OwnKey, sock_flag};
+use pipelock_common::{Addr, Facts, Listeners, OwnKey, Receiver, sock_flag};
 
 /// BPF_F_CURRENT_NETNS: look in the namespace of the context's socket.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -38,21 +38,9 @@ impl KernelFacts {
         Self { ctx, netns, is_served: found.is_some(), listeners: found.unwrap_or(none), is_v4: dst.is_v4() }
     }
 
-    /// The port of the listener that a redirect leads to; 0 for none.
+    /// The flags of the socket that would receive there; none when there is none of ours.
     #[inline(always)]
-    pub fn redirect_port(&self, dns: bool) -> u16 {
-        let listeners = &self.listeners;
-        match (self.is_v4, dns) {
-            (true, false) => listeners.tcp4,
-            (false, false) => listeners.tcp6,
-            (true, true) => listeners.dns4,
-            (false, true) => listeners.dns6,
-        }
-    }
-
-    /// Whether a socket with one of these flags would receive there.
-    #[inline(always)]
-    fn is_received_by(&self, addr: Addr, port: u16, protocol: u32, flags: u32) -> bool {
+    fn receiver_flags(&self, addr: Addr, port: u16, protocol: u32) -> u32 {
         let mut tuple = bpf_sock_tuple {
             __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
                 ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
@@ -77,29 +65,23 @@ impl KernelFacts {
         // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
         let sk: *mut bpf_sock = unsafe {
             if protocol == UDP {
-                if size == 12 {
-                    bpf_sk_lookup_udp(self.ctx, tuple, 12, CURRENT_NETNS, 0)
-                } else {
-                    bpf_sk_lookup_udp(self.ctx, tuple, 36, CURRENT_NETNS, 0)
-                }
-            } else if size == 12 {
-                bpf_sk_lookup_tcp(self.ctx, tuple, 12, CURRENT_NETNS, 0)
+                bpf_sk_lookup_udp(self.ctx, tuple, size, CURRENT_NETNS, 0)
             } else {
-                bpf_sk_lookup_tcp(self.ctx, tuple, 36, CURRENT_NETNS, 0)
+                bpf_sk_lookup_tcp(self.ctx, tuple, size, CURRENT_NETNS, 0)
             }
         };
         if sk.is_null() {
-            return false;
+            return 0;
         }
         // SAFETY: not null, and a full socket, as the lookup promises.
-        let found = match unsafe { sock_state(sk) } {
+        let flags = match unsafe { sock_state(sk) } {
             // SAFETY: storage of a socket that we hold.
-            Some(state) => unsafe { (*state).flags & flags != 0 },
-            None => false,
+            Some(state) => unsafe { (*state).flags },
+            None => 0,
         };
         // SAFETY: acquired above, released once.
         unsafe { bpf_sk_release(sk.cast()) };
-        found
+        flags
     }
 }
 
@@ -111,8 +93,15 @@ impl Facts for KernelFacts {
     }
 
     #[inline(always)]
-    fn is_own_listener(&self, addr: Addr, port: u16, protocol: u32) -> bool {
-        self.is_received_by(addr, port, protocol, sock_flag::AGENT)
+    fn receiver(&self, addr: Addr, port: u16, protocol: u32) -> Receiver {
+        let flags = self.receiver_flags(addr, port, protocol);
+        if flags & sock_flag::PROXY != 0 {
+            Receiver::Proxy
+        } else if flags & sock_flag::AGENT != 0 {
+            Receiver::Agent
+        } else {
+            Receiver::Other
+        }
     }
 
     #[inline(always)]
@@ -131,9 +120,13 @@ impl Facts for KernelFacts {
     }
 
     #[inline(always)]
-    fn is_proxy_alive(&self, dns: bool, protocol: u32) -> bool {
-        let addr = if self.is_v4 { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
-        let port = self.redirect_port(dns);
-        port != 0 && self.is_received_by(addr, port, protocol, sock_flag::PROXY)
+    fn redirect_to(&self, dns: bool) -> (Addr, u16) {
+        let listeners = &self.listeners;
+        match (self.is_v4, dns) {
+            (true, false) => (Addr::LOOPBACK_V4, listeners.tcp4),
+            (false, false) => (Addr::LOOPBACK_V6, listeners.tcp6),
+            (true, true) => (Addr::LOOPBACK_V4, listeners.dns4),
+            (false, true) => (Addr::LOOPBACK_V6, listeners.dns6),
+        }
     }
 }

@@ -8,6 +8,7 @@ use pipelock_common::Listeners;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::kernel::own_addresses;
+use crate::sandbox::netns::netns_cookie;
 
 /// Connections that wait to be accepted. The kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -105,18 +106,6 @@ fn bound(addr: IpAddr, port: u16, kind: Type, protocol: Protocol) -> io::Result<
     }
     socket.bind(&SocketAddr::new(addr, port).into())?;
     Ok(socket)
-}
-
-/// The cookie of the network namespace a socket belongs to (SO_NETNS_COOKIE, Linux 5.14).
-fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
-    const SO_NETNS_COOKIE: libc::c_int = 71;
-    let mut cookie = 0u64;
-    let mut size = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or(8);
-    // SAFETY: `cookie` is 8 bytes and writable, and `size` says so.
-    let ret = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut size)
-    };
-    if ret == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -148,6 +148,13 @@ impl Session {
         &self.attachment
     }
 
+    /// Detaches again, unless the state of a former proxy was taken over: that stays closed.
+    pub fn abandon(self) {
+        if !self.attachment.taken_over {
+            let _ = Attachment::detach(&self.attachment.id);
+        }
+    }
+
     /// Opens the chain: the first receipt is on disk when this returns. Then the agent may start.
     ///
     /// # Errors

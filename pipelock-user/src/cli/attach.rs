@@ -1,6 +1,8 @@
 //! `pipelock attach`, `reload` and `detach`: the same enforcement for a cgroup that exists.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,9 +16,11 @@ use super::{Failure, keys, output};
 use crate::app::state::State;
 use crate::app::{Ended, Namespace, Recorded, Serving, Session, SessionConfig};
 use crate::kernel::{Attachment, Level, Pinned, attachment_id};
-use crate::policy::Policy;
+use crate::policy::{Listen, Policy};
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::held::{HeldOptions, settle};
+use crate::sandbox::netns::{in_netns, netns_of};
 
 /// How often the cgroup is looked for.
 const WATCH: Duration = Duration::from_millis(500);
@@ -50,6 +54,9 @@ pub(super) struct Args {
     /// Refuse to attach when this kernel gives less.
     #[arg(long, value_enum, default_value = "full")]
     require_level: RequireLevel,
+    /// Attach even when a process holds a socket that can be neither destroyed nor enforced; the evidence says so.
+    #[arg(long)]
+    force: bool,
     /// Go into the background once everything is in force; `pipelock detach` ends it.
     #[arg(long)]
     detach: bool,
@@ -102,7 +109,7 @@ pub(super) fn attach(args: Args) -> Result<u8, Failure> {
     }
     let evidence = evidence_folder(args.evidence, &id)?;
     let readiness = if args.detach { Some(daemonize(&evidence, args.pid_file.as_deref())?) } else { None };
-    match serve(&cgroup, policy, key, evidence, args.require_level.into(), readiness.as_ref()) {
+    match serve(&cgroup, policy, key, evidence, args.require_level.into(), args.force, readiness.as_ref()) {
         Ok(ended) => {
             tell(&ended);
             Ok(0)
@@ -122,10 +129,11 @@ fn serve(
     key: pipelock_receipt::SigningKey,
     evidence: PathBuf,
     require: Level,
+    force: bool,
     readiness: Option<&Readiness>,
 ) -> Result<Ended, Failure> {
     let source = policy.source().to_owned();
-    let recorded = prepare(cgroup, policy, key, evidence, require)?;
+    let recorded = prepare(cgroup, policy, key, evidence, require, force)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -155,8 +163,10 @@ fn prepare(
     key: pipelock_receipt::SigningKey,
     evidence: PathBuf,
     require: Level,
+    force: bool,
 ) -> Result<Recorded, Failure> {
     let namespaces = namespaces(cgroup)?;
+    let keep_listeners = policy.listen() == Listen::Any;
     let session = Session::prepare(SessionConfig {
         mode: "attach",
         cgroup: File::from(cgroup.fd().try_clone_to_owned()?),
@@ -167,23 +177,37 @@ fn prepare(
         evidence,
         namespaces,
     })?;
-    let recorded = session.record(key, serde_json::Value::Null, None)?;
-    // What the processes already hold was opened without us. New sockets are caught already.
-    if let Err(failure) = destroy_held(cgroup) {
-        recorded.abandon();
-        return Err(failure);
+    // What the processes already hold was opened without us. New sockets are caught already, so nothing slips between.
+    let held = match settle(cgroup, HeldOptions { force, keep_listeners }) {
+        Ok(held) => held,
+        Err(error) => {
+            session.abandon();
+            return Err(error.into());
+        }
+    };
+    for socket in &held {
+        output::note(&socket.to_string());
     }
+    let held: Vec<String> = held.iter().map(ToString::to_string).collect();
+    let recorded = session.record(key, serde_json::json!({ "held_sockets": held, "forced": force }), None)?;
     drop_after_load(&[Cap::DacOverride])?;
     Ok(recorded)
 }
 
-/// Listeners in our own network namespace and in each one that the cgroup's processes are in.
-fn namespaces(_cgroup: &Cgroup) -> Result<Vec<Namespace>, Failure> {
-    Ok(vec![Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?])
-}
-
-fn destroy_held(_cgroup: &Cgroup) -> Result<(), Failure> {
-    Ok(())
+/// Listeners in our own network namespace and in each other one that the cgroup's processes are in.
+fn namespaces(cgroup: &Cgroup) -> Result<Vec<Namespace>, Failure> {
+    let bind = |error: std::io::Error| format!("binding on loopback: {error}");
+    let mut found = vec![Namespace::bind().map_err(bind)?];
+    let (own, _) = netns_of(i32::try_from(std::process::id())?)?;
+    let mut known = BTreeSet::from([own]);
+    for pid in cgroup.procs()? {
+        // A process that has just ended needs no listeners.
+        let Ok((inode, namespace)) = netns_of(pid) else { continue };
+        if known.insert(inode) {
+            found.push(in_netns(namespace.as_fd(), Namespace::bind)?.map_err(bind)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Reads the policy file again; mistakes are logged and change nothing.
@@ -239,7 +263,7 @@ pub(super) fn detach(args: DetachArgs) -> Result<u8, Failure> {
         Pinned::Live(_) => {
             let key = keys::signing_key(args.key.as_deref())?;
             let evidence = evidence_folder(args.evidence, &id)?;
-            let recorded = prepare(&cgroup, Policy::deny_all(), key, evidence, Level::Redirect)?;
+            let recorded = prepare(&cgroup, Policy::deny_all(), key, evidence, Level::Redirect, true)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ended = runtime.block_on(async {
                 Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost", || true).await?)

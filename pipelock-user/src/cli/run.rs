@@ -103,7 +103,8 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
     let uid = user.uid;
     let command = AgentCommand::new(program, rest.to_vec(), user);
-    let recorded = session.record(key, confinement(&command), Some(uid))?;
+    let confinement = confinement(&command, uid)?;
+    let recorded = session.record(key, confinement, Some(uid))?;
     let agent = match command.spawn(&cgroup) {
         Ok(agent) => agent,
         Err(error) => {
@@ -172,8 +173,18 @@ async fn supervise(recorded: Recorded, mut agent: AgentProcess, cgroup: &Cgroup)
     Ok((exit?.code(), ended))
 }
 
-fn confinement(_command: &AgentCommand) -> serde_json::Value {
-    serde_json::Value::Null
+fn confinement(command: &AgentCommand, uid: u32) -> Result<serde_json::Value, Failure> {
+    let confinement = command.confinement()?;
+    Ok(serde_json::json!({
+        "seccomp": confinement.seccomp,
+        "landlock": confinement.landlock,
+        "landlock_scoped": confinement.landlock_scoped,
+        "kernel_read_only": confinement.kernel_read_only,
+        "other_user": confinement.other_user,
+        "root": confinement.root,
+        "no_new_privs": true,
+        "uid": uid,
+    }))
 }
 
 fn tell(ended: &Ended) {

@@ -7,11 +7,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program};
-use aya::{Ebpf, EbpfLoader};
 
-use super::hooks::{HOOKS, Hook, Level, load};
+use super::hooks::{HOOKS, Hook, Level, load_all, loader};
 use super::maps::{MAPS, Maps};
 use super::object::OBJECT;
 use super::sys;
@@ -190,7 +190,7 @@ impl Attachment {
     }
 
     fn attach_in(cgroup: &impl AsFd, plan: &Plan, dir: &Path, taken_over: bool) -> Result<(Self, Maps), KernelError> {
-        let mut loader = EbpfLoader::new();
+        let mut loader = loader();
         for name in MAPS {
             loader.map_pin_path(name, dir.join(name));
         }
@@ -203,8 +203,8 @@ impl Attachment {
             hooks: Vec::with_capacity(HOOKS.len()),
             missing: Vec::new(),
         };
-        for hook in HOOKS {
-            if let Err(why) = load(&mut object, hook) {
+        for (hook, (_, result)) in HOOKS.iter().zip(load_all(&mut object)) {
+            if let Err(why) = result {
                 let reached = if hook.layer == super::hooks::Layer::Redirect { Level::None } else { Level::Redirect };
                 attachment.level = attachment.level.min(reached);
                 if attachment.level < plan.require || attachment.level == Level::None {

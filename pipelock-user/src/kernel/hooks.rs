@@ -1,6 +1,8 @@
 //! The hooks, what each closes, and what level of protection this kernel can give. Used by `attach`, `run`, `status`.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
@@ -106,16 +108,54 @@ impl Probe {
 /// # Errors
 /// When the object itself or its maps cannot be loaded (no CAP_BPF, no BPF in the kernel, memory limits).
 pub fn probe() -> Result<Probe, aya::EbpfError> {
-    let mut object = EbpfLoader::new().load(OBJECT)?;
-    let hooks: Vec<_> = HOOKS.iter().map(|hook| (hook.name, load(&mut object, hook))).collect();
+    let mut object = loader().load(OBJECT)?;
+    let hooks = load_all(&mut object);
     Ok(Probe { level: level_of(&hooks), hooks })
 }
 
-/// Loads one program; the error is the kernel's last words on it.
-pub(super) fn load(object: &mut Ebpf, hook: &Hook) -> Result<(), String> {
-    let Some(program) = object.program_mut(hook.program) else {
-        return Err("the object does not hold it".into());
-    };
+/// A loader for our object. It relocates against no kernel type, so the kernel's BTF, megabytes of it, is not read.
+pub(super) fn loader<'a>() -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    loader
+}
+
+/// Loads every program; for each hook, the kernel's last words if it was refused.
+///
+/// The verifier takes tens of milliseconds over the larger ones, one after the other, so they are given to it by several
+/// threads at once; these are gone when this returns.
+pub(super) fn load_all(object: &mut Ebpf) -> Vec<(&'static str, Result<(), String>)> {
+    let mut programs: HashMap<String, &mut Program> =
+        object.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    // The largest last: work is taken from the end.
+    let mut work: Vec<(usize, Option<&mut Program>)> =
+        HOOKS.iter().enumerate().map(|(index, hook)| (index, programs.remove(hook.program))).collect();
+    work.sort_by_key(|(index, _)| HOOKS.get(*index).is_some_and(|hook| hook.layer == Layer::Redirect));
+    let work = Mutex::new(work);
+    let results = Mutex::new(vec![Err(String::new()); HOOKS.len()]);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = work.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let Some((index, program)) = next else { break };
+                    let result = match program {
+                        Some(program) => load(program),
+                        None => Err("the object does not hold it".into()),
+                    };
+                    if let Some(slot) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+                        *slot = result;
+                    }
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    HOOKS.iter().map(|hook| hook.name).zip(results).collect()
+}
+
+fn load(program: &mut Program) -> Result<(), String> {
     let result = match program {
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),

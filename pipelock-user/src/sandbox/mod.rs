@@ -5,7 +5,10 @@
 
 pub mod caps;
 pub mod cgroup;
+mod diag;
+pub mod held;
 mod landlock;
 mod mounts;
+pub mod netns;
 mod seccomp;
 pub mod spawn;

@@ -1,8 +1,9 @@
-//! A private view of the mounts in which the cgroup2 tree is read-only.
+//! A private view of the mounts in which the kernel's control files are read-only.
 //!
-//! Called by [`super::spawn`]. Without it an agent that owns cgroup files (uid 0 without capabilities, or a user whose
-//! desktop session was delegated a cgroup) could move itself out of its cgroup by writing another `cgroup.procs`, and
-//! sockets made there would meet no program. The agent cannot undo it: it has no capability and no mount calls.
+//! Called by [`super::spawn`]. Whoever owns such a file may write it without any capability. So without this an agent
+//! with uid 0 could move itself out of its cgroup (`cgroup.procs`), where sockets it makes meet no program, have the
+//! kernel start programs outside (`core_pattern`, `uevent_helper`) or unpin ours (bpffs); and so could, for its cgroup,
+//! a user whose desktop session was delegated one. The agent cannot undo it: it has no capability and no mount calls.
 
 use std::ffi::CString;
 use std::io;
@@ -10,58 +11,123 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::ptr;
 
+use nix::sys::statfs::{self, FsType, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::cgroup::{CgroupError, is_cgroup2, mount_points};
+use super::cgroup::{CgroupError, find};
 
-/// The mounts to make read-only, prepared for use after a fork.
+/// File systems that hold nothing but control files, as mountinfo and as statfs(2) name them.
+const CONTROL: [(&[u8], FsType); 7] = [
+    (b"cgroup2", statfs::CGROUP2_SUPER_MAGIC),
+    (b"cgroup", statfs::CGROUP_SUPER_MAGIC),
+    (b"sysfs", statfs::SYSFS_MAGIC),
+    (b"bpf", statfs::BPF_FS_MAGIC),
+    (b"debugfs", statfs::DEBUGFS_MAGIC),
+    (b"tracefs", statfs::TRACEFS_MAGIC),
+    (b"securityfs", statfs::SECURITYFS_MAGIC),
+];
+/// The parts of every proc that do; the rest are the agent's own processes.
+const PROC_PARTS: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
+
+/// One place to make read-only.
 #[derive(Debug)]
-pub(super) struct ReadOnlyCgroups(Vec<(CString, libc::c_ulong)>);
+struct Place {
+    path: CString,
+    /// Not a mount yet: it has to become one first.
+    bind: bool,
+    flags: libc::c_ulong,
+}
 
-impl ReadOnlyCgroups {
-    /// Reads where cgroup2 is mounted.
+/// The places to make read-only, prepared for use after a fork.
+#[derive(Debug)]
+pub(super) struct ReadOnlyKernel(Vec<Place>);
+
+impl ReadOnlyKernel {
+    /// Reads where they are.
     pub(super) fn prepare() -> Result<Self, CgroupError> {
-        let points = mount_points()?.into_iter();
-        // A mount that is covered by another, or out of a chroot's sight, cannot be reached by name by the agent either.
-        Ok(Self(points.filter(|point| is_cgroup2(point)).filter_map(with_flags).collect()))
+        let mountinfo = std::fs::read("/proc/self/mountinfo").map_err(|source| CgroupError::Io {
+            what: "read",
+            path: "/proc/self/mountinfo".into(),
+            source,
+        })?;
+        let mut places = Vec::new();
+        for (kind, magic) in CONTROL {
+            let points = find::mounts_of(&mountinfo, kind).into_iter().map(|mount| mount.point);
+            // A mount that is covered by another, or out of a chroot's sight, cannot be reached by name by the agent either.
+            places.extend(points.filter(|point| is_on(point, magic)).filter_map(|point| Place::new(point, false)));
+        }
+        for mount in find::mounts_of(&mountinfo, b"proc") {
+            let parts = PROC_PARTS.iter().map(|part| mount.point.join(part));
+            let parts = parts.filter(|part| is_on(part, statfs::PROC_SUPER_MAGIC));
+            places.extend(parts.filter_map(|part| Place::new(part, true)));
+        }
+        Ok(Self(places))
     }
 
-    /// Moves the calling process into a mount namespace of its own and makes the mounts read-only there.
+    /// Moves the calling process into a mount namespace of its own and makes the places read-only there.
     /// Async-signal-safe; needs `CAP_SYS_ADMIN`.
     pub(super) fn apply(&self) -> io::Result<()> {
         // SAFETY: unshare takes no memory.
         check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+        let null = ptr::null();
         // Slave: what is mounted outside later still shows up inside, and never the other way round.
-        // SAFETY: the strings are literals or owned by self; null is allowed for the rest.
-        check(unsafe {
-            libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), libc::MS_REC | libc::MS_SLAVE, ptr::null())
-        })?;
-        for (point, flags) in &self.0 {
+        // SAFETY: the strings are literals or owned by self; null is allowed for the rest. So for all calls below.
+        check(unsafe { libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_SLAVE, ptr::null()) })?;
+        for Place { path, bind, flags } in &self.0 {
+            let path = path.as_ptr();
+            if *bind {
+                // SAFETY: see above.
+                check(unsafe { libc::mount(path, path, null, libc::MS_BIND, ptr::null()) })?;
+            }
             let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | flags;
-            // SAFETY: as above.
-            check(unsafe { libc::mount(ptr::null(), point.as_ptr(), ptr::null(), flags, ptr::null()) })?;
+            // SAFETY: see above.
+            check(unsafe { libc::mount(null, path, null, flags, ptr::null()) })?;
         }
         Ok(())
     }
 }
 
-/// A remount replaces all flags, so those that restrict are carried over.
-fn with_flags(point: PathBuf) -> Option<(CString, libc::c_ulong)> {
-    let stat = statvfs(&point).ok()?;
-    let flags = [
-        (FsFlags::ST_NOSUID, libc::MS_NOSUID),
-        (FsFlags::ST_NODEV, libc::MS_NODEV),
-        (FsFlags::ST_NOEXEC, libc::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, libc::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, libc::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, libc::MS_RELATIME),
-    ]
-    .into_iter()
-    .filter(|(has, _)| stat.flags().contains(*has))
-    .fold(0, |flags, (_, flag)| flags | flag);
-    Some((CString::new(point.into_os_string().into_vec()).ok()?, flags))
+impl Place {
+    fn new(path: PathBuf, bind: bool) -> Option<Self> {
+        // A remount replaces all flags, so those that restrict are carried over.
+        let has = statvfs(&path).ok()?.flags();
+        let flags = [
+            (FsFlags::ST_NOSUID, libc::MS_NOSUID),
+            (FsFlags::ST_NODEV, libc::MS_NODEV),
+            (FsFlags::ST_NOEXEC, libc::MS_NOEXEC),
+            (FsFlags::ST_NOATIME, libc::MS_NOATIME),
+            (FsFlags::ST_NODIRATIME, libc::MS_NODIRATIME),
+            (FsFlags::ST_RELATIME, libc::MS_RELATIME),
+        ]
+        .into_iter()
+        .filter(|(flag, _)| has.contains(*flag))
+        .fold(0, |flags, (_, flag)| flags | flag);
+        Some(Self { path: CString::new(path.into_os_string().into_vec()).ok()?, bind, flags })
+    }
+}
+
+fn is_on(path: &PathBuf, magic: FsType) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type() == magic)
 }
 
 fn check(rc: libc::c_int) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cgroup2_mount_and_the_sysctls_are_among_the_places() {
+        let Ok(places) = ReadOnlyKernel::prepare() else { return };
+        let has = |path: &std::path::Path| {
+            places.0.iter().any(|place| place.path.as_bytes() == path.as_os_str().as_encoded_bytes())
+        };
+        assert!(has("/proc/sys".as_ref()));
+        for point in super::super::cgroup::mount_points().unwrap_or_default() {
+            assert!(has(&point), "{}", point.display());
+        }
+        assert!(!has("/proc".as_ref()) && !has("/".as_ref()));
+    }
 }

@@ -1,33 +1,33 @@
 //! Where cgroup2 is mounted and where we are in it: pure readings of `/proc/self/mountinfo` and `/proc/self/cgroup`.
 //!
-//! Called by [`super::Cgroup`]. cgroup2 may be mounted anywhere (`/sys/fs/cgroup`, `/sys/fs/cgroup/unified` on hybrid
+//! Called by [`super::Cgroup`] and by the mounts module. cgroup2 may be mounted anywhere (`/sys/fs/cgroup`, `/sys/fs/cgroup/unified` on hybrid
 //! hosts, a bind mount in a container), so nothing here assumes a path. Malformed lines are skipped, never trusted.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// One mount of the cgroup2 tree.
+/// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
-    /// The folder of the tree that is visible here; `/` unless it is a bind mount of a part.
+    /// The folder of the file system that is visible here; `/` unless it is a bind mount of a part.
     pub(crate) root: PathBuf,
     /// Where it is mounted.
     pub(crate) point: PathBuf,
 }
 
-/// Every cgroup2 mount in a mountinfo text (format: proc_pid_mountinfo(5)), in the order of the text.
-pub(crate) fn cgroup2_mounts(mountinfo: &[u8]) -> Vec<Mount> {
-    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_mount).collect()
+/// Every mount of the file system `kind` in a mountinfo text (format: proc_pid_mountinfo(5)), in the order of the text.
+pub(crate) fn mounts_of(mountinfo: &[u8], kind: &[u8]) -> Vec<Mount> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(|line| parse_mount(line, kind)).collect()
 }
 
-fn parse_mount(line: &[u8]) -> Option<Mount> {
+fn parse_mount(line: &[u8], kind: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     // id, parent, major:minor, root, mount point, options, optional fields …, "-", type, source, super options
     let root = fields.nth(3)?;
     let point = fields.next()?;
     fields.find(|field| *field == b"-")?;
-    (fields.next()? == b"cgroup2").then(|| Mount { root: unescape(root), point: unescape(point) })
+    (fields.next()? == kind).then(|| Mount { root: unescape(root), point: unescape(point) })
 }
 
 /// mountinfo writes space, tab, newline and backslash as `\ooo`.
@@ -87,15 +87,17 @@ mod tests {
 
     #[test]
     fn finds_the_mount_on_hybrid_hosts_and_through_escapes() {
-        assert_eq!(cgroup2_mounts(HYBRID), [Mount { root: "/".into(), point: "/sys/fs/cgroup/unified".into() }]);
-        let mounts = cgroup2_mounts(CONTAINER);
+        assert_eq!(mounts_of(HYBRID, b"cgroup2"), [Mount { root: "/".into(), point: "/sys/fs/cgroup/unified".into() }]);
+        let mounts = mounts_of(CONTAINER, b"cgroup2");
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts.get(1).map(|m| m.point.as_path()), Some(Path::new("/mnt/with space\\x")));
     }
 
     #[test]
     fn a_mount_point_called_cgroup2_is_not_a_cgroup2_mount() {
-        assert!(cgroup2_mounts(b"1 2 0:3 / /cgroup2 rw - tmpfs cgroup2 rw\n1 2 0:3 / /x cgroup2\n\n").is_empty());
+        assert!(
+            mounts_of(b"1 2 0:3 / /cgroup2 rw - tmpfs cgroup2 rw\n1 2 0:3 / /x cgroup2\n\n", b"cgroup2").is_empty()
+        );
     }
 
     #[test]
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn locate_maps_through_bind_mounts_and_refuses_what_is_outside() {
-        let mounts = cgroup2_mounts(CONTAINER);
+        let mounts = mounts_of(CONTAINER, b"cgroup2");
         let first = mounts.get(..1).expect("one");
         assert_eq!(locate(first, Path::new("/docker/abc/job")), Some("/sys/fs/cgroup/job".into()));
         assert_eq!(locate(first, Path::new("/docker/abc")), Some("/sys/fs/cgroup".into()));
@@ -128,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_survived(text in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let mounts = cgroup2_mounts(&text);
+            let mounts = mounts_of(&text, b"cgroup2");
             if let Some(path) = own_path(&text) {
                 let _ = locate(&mounts, &path);
             }

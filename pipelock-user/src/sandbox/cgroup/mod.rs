@@ -5,7 +5,7 @@
 //! cgroup of the version 2 tree, its id is the number the kernel programs see, and files in it are reached through one
 //! open folder, so that a renamed path cannot lead elsewhere.
 
-mod find;
+pub(super) mod find;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -409,12 +409,6 @@ impl Drop for Frozen<'_> {
     }
 }
 
-/// True when the file or folder lies in a cgroup2 tree.
-pub(super) fn is_cgroup2(path: impl AsRef<Path>) -> bool {
-    nix::sys::statfs::statfs(path.as_ref())
-        .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
-}
-
 /// Where cgroup2 is mounted, every mount.
 ///
 /// # Errors
@@ -424,7 +418,7 @@ pub fn mount_points() -> Result<Vec<PathBuf>, CgroupError> {
 }
 
 fn mounts() -> Result<Vec<find::Mount>, CgroupError> {
-    let mounts = find::cgroup2_mounts(&read_proc("/proc/self/mountinfo")?);
+    let mounts = find::mounts_of(&read_proc("/proc/self/mountinfo")?, b"cgroup2");
     if mounts.is_empty() { Err(CgroupError::NotMounted) } else { Ok(mounts) }
 }
 

@@ -12,7 +12,7 @@ use std::ptr;
 
 use crate::sandbox::caps;
 use crate::sandbox::landlock::Domain;
-use crate::sandbox::mounts::ReadOnlyCgroups;
+use crate::sandbox::mounts::ReadOnlyKernel;
 use crate::sandbox::seccomp::Filters;
 
 /// Ignoring these is a wish of whoever started us (`nohup`, `&` in a script), so it is passed on.
@@ -63,7 +63,7 @@ impl Step {
             Self::Cgroup => "move into the cgroup",
             Self::Signals => "reset the signals",
             Self::Limits => "forbid core dumps",
-            Self::Mounts => "make the cgroup tree read-only",
+            Self::Mounts => "make the kernel's control files read-only",
             Self::Descriptors => "close the inherited descriptors",
             Self::Capabilities => "drop the capabilities",
             Self::User => "change to the agent's user",
@@ -101,7 +101,7 @@ pub(super) struct Child {
     pub(super) report: OwnedFd,
     /// uid, gid, groups to change to.
     pub(super) user: Option<(u32, u32, Vec<u32>)>,
-    pub(super) mounts: Option<ReadOnlyCgroups>,
+    pub(super) mounts: Option<ReadOnlyKernel>,
     pub(super) landlock: Option<Domain>,
     pub(super) filters: Option<Filters>,
     /// Files to try, in order.
@@ -200,20 +200,21 @@ fn enter_cgroup(procs: RawFd) -> io::Result<()> {
 /// Gives every signal its default action, but for the ones of [`INHERITED`] that are ignored, then sets the mask. They
 /// were all blocked since before the fork, so that no handler of the parent ran in the child.
 fn reset_signals(mask: &libc::sigset_t) -> io::Result<()> {
+    // struct sigaction of the kernel: handler, flags, then restorer and mask or mask alone; all zero is the default.
+    type KernelAction = [usize; 4];
+    const DEFAULT: KernelAction = [0; 4];
     for signal in 1..=64 {
-        // SAFETY: both structs are ours; zero is a valid sigaction (default action, empty mask).
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            // KILL, STOP and the two that libc keeps for itself answer EINVAL.
-            if libc::sigaction(signal, ptr::null(), &raw mut action) != 0 {
-                continue;
-            }
-            if action.sa_sigaction == libc::SIG_IGN && INHERITED.contains(&signal) {
-                continue;
-            }
-            let default: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
+        let mut action = DEFAULT;
+        // The raw call, because libc hides the signals it uses itself.
+        // SAFETY: both arrays are at least as large as the kernel's struct; 8 is the size of its signal mask.
+        let asked = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<u8>(), action.as_mut_ptr(), 8) };
+        let [handler, ..] = action;
+        if asked == 0 && handler == libc::SIG_IGN && INHERITED.contains(&signal) {
+            continue;
         }
+        // KILL and STOP answer EINVAL: they have nothing but a default.
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), ptr::null_mut::<u8>(), 8) };
     }
     // SAFETY: the mask outlives the call.
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, ptr::null_mut()) })

@@ -18,7 +18,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -32,7 +32,7 @@ pub use self::user::{AgentUser, UserError};
 use super::caps;
 use super::cgroup::{Cgroup, CgroupError};
 use super::landlock::Domain;
-use super::mounts::ReadOnlyCgroups;
+use super::mounts::ReadOnlyKernel;
 use super::seccomp::{Filters, SeccompError};
 
 /// Where programs are looked for when the environment has no PATH (what `confstr(_CS_PATH)` says, and /usr/local).
@@ -130,10 +130,13 @@ pub struct Confinement {
     pub landlock: bool,
     /// The agent cannot signal processes, or connect to abstract UNIX sockets, outside.
     pub landlock_scoped: bool,
-    /// The cgroup tree is read-only for the agent.
-    pub cgroups_read_only: bool,
+    /// The cgroup tree, sysfs, bpffs and sysctls are read-only for the agent.
+    pub kernel_read_only: bool,
     /// The agent runs as another user than we do.
     pub other_user: bool,
+    /// The agent has uid 0: it has no capability, but root's files are its own, and with them whatever reads them
+    /// outside the cgroup (cron, disks under /dev, shells of root). Worth a warning.
+    pub root: bool,
 }
 
 /// A command to run as the agent.
@@ -144,7 +147,7 @@ pub struct AgentCommand {
     env: Vec<(OsString, OsString)>,
     user: AgentUser,
     seccomp: bool,
-    protect_cgroups: bool,
+    protect_kernel: bool,
 }
 
 impl AgentCommand {
@@ -157,7 +160,7 @@ impl AgentCommand {
             env: std::env::vars_os().collect(),
             user,
             seccomp: true,
-            protect_cgroups: true,
+            protect_kernel: true,
         };
         if command.user.change {
             let AgentUser { name, home, shell, .. } = command.user.clone();
@@ -199,9 +202,35 @@ impl AgentCommand {
 
     /// Without it (`false`) the agent sees the mounts as they are; on by default where we may (`CAP_SYS_ADMIN`).
     #[must_use]
-    pub fn protect_cgroups(mut self, on: bool) -> Self {
-        self.protect_cgroups = on;
+    pub fn protect_kernel(mut self, on: bool) -> Self {
+        self.protect_kernel = on;
         self
+    }
+
+    /// What will close the agent in, for the evidence that is opened before it starts; [`Self::spawn`] does just this
+    /// or fails.
+    ///
+    /// # Errors
+    /// [`SpawnError`] when the kernel does not answer.
+    pub fn confinement(&self) -> Result<Confinement, SpawnError> {
+        let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
+        Ok(self.confinement_with(landlock.as_ref(), self.may_protect_kernel()?))
+    }
+
+    fn confinement_with(&self, landlock: Option<&Domain>, kernel_read_only: bool) -> Confinement {
+        Confinement {
+            seccomp: self.seccomp,
+            landlock: landlock.is_some(),
+            landlock_scoped: landlock.is_some_and(Domain::scopes_signals),
+            kernel_read_only,
+            other_user: nix::unistd::geteuid().as_raw() != self.user.uid,
+            root: self.user.uid == 0,
+        }
+    }
+
+    fn may_protect_kernel(&self) -> Result<bool, SpawnError> {
+        let held = caps::permitted().map_err(step("read our capabilities"))?;
+        Ok(self.protect_kernel && held >> (caps::Cap::SysAdmin as u8) & 1 == 1)
     }
 
     /// Starts the agent in `cgroup`. Blocks until the program runs or a step failed, usually some milliseconds.
@@ -220,16 +249,8 @@ impl AgentCommand {
         }
         let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
         let filters = if self.seccomp { Some(Filters::build(landlock.is_none())?) } else { None };
-        let held = caps::permitted().map_err(step("read our capabilities"))?;
-        let may_mount = held >> (caps::Cap::SysAdmin as u8) & 1 == 1;
-        let mounts = if self.protect_cgroups && may_mount { Some(ReadOnlyCgroups::prepare()?) } else { None };
-        let confinement = Confinement {
-            seccomp: filters.is_some(),
-            landlock: landlock.is_some(),
-            landlock_scoped: landlock.as_ref().is_some_and(Domain::scopes_signals),
-            cgroups_read_only: mounts.is_some(),
-            other_user: self.user.change && !nix::unistd::geteuid().as_raw().eq(&self.user.uid),
-        };
+        let mounts = if self.may_protect_kernel()? { Some(ReadOnlyKernel::prepare()?) } else { None };
+        let confinement = self.confinement_with(landlock.as_ref(), mounts.is_some());
         let program = c_string(self.program.clone(), "the program")?;
         let args = std::iter::once(Ok(program))
             .chain(self.args.iter().map(|arg| c_string(arg.clone(), "an argument")))
@@ -299,13 +320,18 @@ impl AgentCommand {
     fn explain(&self, failed: Step, source: io::Error) -> SpawnError {
         let program = self.program.to_string_lossy().into_owned();
         let user = self.user.name.clone();
+        let named = self.program.as_encoded_bytes().contains(&b'/');
         match (failed, source.raw_os_error()) {
             (Step::Exec, Some(libc::ENOENT | libc::ENOTDIR)) => {
-                let named = self.program.as_encoded_bytes().contains(&b'/');
                 let place =
                     if named { " (the file, or the interpreter that its first line names)" } else { " in PATH" };
                 SpawnError::NotFound { program, place }
             }
+            // A folder of PATH that the user may not enter is no finding; a file in it, which we can see, is.
+            (Step::Exec, _) if !named => match self.candidates().ok().and_then(first_file) {
+                Some(found) => SpawnError::NotExecutable { program: found, user, source },
+                None => SpawnError::NotFound { program, place: " in PATH" },
+            },
             (Step::Exec, _) => SpawnError::NotExecutable { program, user, source },
             (Step::Folder, _) => {
                 let folder = std::env::current_dir().map_or_else(|_| ".".into(), |folder| folder.display().to_string());
@@ -314,6 +340,11 @@ impl AgentCommand {
             _ => SpawnError::Step { what: failed.what(), source },
         }
     }
+}
+
+fn first_file(candidates: Vec<CString>) -> Option<String> {
+    let mut paths = candidates.into_iter().map(|path| PathBuf::from(OsString::from_vec(path.into_bytes())));
+    paths.find(|path| path.is_file()).map(|path| path.display().to_string())
 }
 
 fn step(what: &'static str) -> impl FnOnce(io::Error) -> SpawnError {
@@ -433,7 +464,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_the_shells() {
-        let explain = |failed, errno| command("x").explain(failed, io::Error::from_raw_os_error(errno)).exit_code();
+        let explain = |failed, errno| command("/x").explain(failed, io::Error::from_raw_os_error(errno)).exit_code();
         assert_eq!(explain(Step::Exec, libc::ENOENT), 127);
         assert_eq!(explain(Step::Exec, libc::EACCES), 126);
         assert_eq!(explain(Step::Exec, libc::E2BIG), 126);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, raise, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgid, getpgrp, pipe2, tcgetpgrp, tcsetpgrp};
 use tokio::io::Interest;
@@ -145,7 +145,8 @@ impl AgentProcess {
         if had_terminal {
             give_terminal(&terminal, own)?;
         }
-        kill(Pid::this(), Signal::SIGSTOP)?;
+        // To this thread, so that nothing below runs before the stop.
+        raise(Signal::SIGSTOP)?;
         if had_terminal && tcgetpgrp(&terminal) == Ok(own) {
             give_terminal(&terminal, group)?;
         }

@@ -1,0 +1,251 @@
+//! `setup`: finds what a Debian or Ubuntu lacks for a task and installs it; what is there is left alone.
+//!
+//! Also called by the tasks themselves, so that none of them needs anything else first.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::run;
+
+/// The LLVM that bpf-linker is built with: not older than that of the distribution's rustc.
+const LLVM: &str = "22";
+const BPF_LINKER: &str = "0.13.0";
+/// What agents written in Python fetch with.
+const PYTHON_PACKAGES: &[&str] = &["aiohttp", "pip", "requests", "urllib3"];
+/// The system's Python: one that lives in somebody's home is closed to the user an agent runs as.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Install what is missing: for building and the demo; for the end-to-end tests; for the kernel programs.
+///
+/// As root with apt-get; otherwise prints the one command to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also what the end-to-end tests drive: clients in every language.
+    #[arg(long)]
+    e2e: bool,
+    /// Also the toolchain for `build-ebpf`.
+    #[arg(long)]
+    ebpf: bool,
+}
+
+/// One thing that a task needs.
+struct Need {
+    name: &'static str,
+    /// Debian packages that bring it.
+    packages: &'static [&'static str],
+    is_there: fn() -> bool,
+}
+
+macro_rules! program {
+    ($name:literal, $($package:literal),+) => {
+        Need { name: $name, packages: &[$($package),+], is_there: || run::has($name) }
+    };
+}
+
+/// For building on stable Rust, and for the demo.
+const BASE: &[Need] = &[
+    program!("cc", "gcc", "libc6-dev"),
+    Need { name: "C headers", packages: &["libc6-dev"], is_there: || Path::new("/usr/include/stdio.h").exists() },
+    Need {
+        name: "CA certificates",
+        packages: &["ca-certificates"],
+        is_there: || Path::new("/etc/ssl/certs/ca-certificates.crt").exists(),
+    },
+    program!("curl", "curl"),
+    program!("git", "git"),
+    program!("openssl", "openssl"),
+    Need { name: "python3", packages: &["python3"], is_there: || Path::new(PYTHON).exists() },
+    Need { name: "pip", packages: &["python3-pip"], is_there: || python_has("pip") },
+];
+
+/// For the end-to-end tests.
+const E2E: &[Need] = &[
+    program!("wget", "wget"),
+    program!("ip", "iproute2"),
+    program!("unshare", "util-linux"),
+    program!("node", "nodejs"),
+    program!("npm", "npm"),
+    program!("java", "default-jdk-headless"),
+    program!("javac", "default-jdk-headless"),
+    Need {
+        name: "go",
+        packages: &["golang-go"],
+        is_there: || run::has("go") || Path::new("/usr/local/go/bin/go").exists(),
+    },
+    Need { name: "venv", packages: &["python3-venv"], is_there: || python_has("ensurepip") && python_has("venv") },
+];
+
+/// For `build-ebpf`.
+const EBPF: &[Need] = &[
+    Need {
+        name: "a compiler for BPF",
+        packages: &["rustc-web", "libstd-rust-web-dev-bpf"],
+        is_there: || Path::new("/usr/lib/rustlib/bpfel-unknown-none").exists(),
+    },
+    Need {
+        name: "LLVM",
+        packages: &["llvm-22", "llvm-22-dev", "libpolly-22-dev", "libclang-22-dev"],
+        is_there: || {
+            Path::new("/usr/lib/llvm-22/include/llvm-c").exists()
+                && Path::new("/usr/lib/llvm-22/lib/libPolly.a").exists()
+                && run::has("llvm-objcopy-22")
+        },
+    },
+    Need { name: "C++", packages: &["g++"], is_there: || run::has("c++") },
+    Need { name: "zlib", packages: &["zlib1g-dev"], is_there: || Path::new("/usr/include/zlib.h").exists() },
+    Need { name: "zstd", packages: &["libzstd-dev"], is_there: || Path::new("/usr/include/zstd.h").exists() },
+];
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    install(args.e2e, args.ebpf)
+}
+
+/// What building and the demo need.
+pub(crate) fn base() -> Result<()> {
+    install(false, false)
+}
+
+/// What building, the demo and the end-to-end tests need.
+pub(crate) fn e2e() -> Result<()> {
+    install(true, false)
+}
+
+fn install(e2e: bool, ebpf: bool) -> Result<()> {
+    let mut needs: Vec<&Need> = BASE.iter().collect();
+    needs.extend(E2E.iter().filter(|_| e2e));
+    needs.extend(EBPF.iter().filter(|_| ebpf));
+    packages(&needs)?;
+    components()?;
+    if e2e {
+        python_with_clients()?;
+    }
+    if ebpf {
+        bpf_linker()?;
+    }
+    run::say("setup: everything is there");
+    Ok(())
+}
+
+/// The Python with the clients that the end-to-end tests drive.
+pub(crate) fn e2e_python() -> Result<PathBuf> {
+    Ok(run::cache_dir()?.join("e2e-venv/bin/python3"))
+}
+
+fn python_has(module: &str) -> bool {
+    // Found, not imported: importing ensurepip's wheels or pip takes a second.
+    let code = format!("import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)");
+    Command::new(PYTHON).args(["-c", &code]).status().is_ok_and(|status| status.success())
+}
+
+/// Installs the packages of what is missing.
+fn packages(needs: &[&Need]) -> Result<()> {
+    let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(|need| need.name).collect::<Vec<_>>().join(", ");
+    let mut packages: Vec<_> = missing.iter().flat_map(|need| need.packages).copied().collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !is_debian(&os) {
+        bail!("missing: {names}. Setup knows Debian and Ubuntu only; their packages are: {}", packages.join(" "));
+    }
+    if !run::is_root() {
+        bail!(
+            "missing: {names}. Run\n  sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {}'",
+            packages.join(" ")
+        );
+    }
+    run::say(&format!("setup: missing: {names}; installing {}", packages.join(" ")));
+    run::check(apt().args(["update", "-q"]))?;
+    run::check(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(&packages))?;
+    if let Some(need) = missing.iter().find(|need| !(need.is_there)()) {
+        bail!("{} is still missing although {} is installed", need.name, need.packages.join(" "));
+    }
+    Ok(())
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "-o",
+        "Acquire::Retries=3",
+    ]);
+    command
+}
+
+fn is_debian(os_release: &str) -> bool {
+    os_release
+        .lines()
+        .filter_map(|line| line.strip_prefix("ID=").or_else(|| line.strip_prefix("ID_LIKE=")))
+        .flat_map(|value| value.trim_matches('"').split(' '))
+        .any(|word| word == "debian" || word == "ubuntu")
+}
+
+/// rustfmt and clippy, which a minimal rustup leaves out.
+fn components() -> Result<()> {
+    if run::has("cargo-fmt") && run::has("cargo-clippy") && run::has("rustfmt") {
+        return Ok(());
+    }
+    if !run::has("rustup") {
+        bail!("rustfmt or clippy is missing; install them from where your Rust comes");
+    }
+    run::check(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))
+}
+
+/// A virtual environment in the cache folder, made once.
+fn python_with_clients() -> Result<()> {
+    let python = e2e_python()?;
+    let imports = PYTHON_PACKAGES.join(", ");
+    let is_whole = || {
+        let mut test = Command::new(&python);
+        test.args(["-c", &format!("import {imports}")]).output().is_ok_and(|done| done.status.success())
+    };
+    if is_whole() {
+        return Ok(());
+    }
+    let folder = python.parent().and_then(Path::parent).context("no folder for the virtual environment")?;
+    run::say(&format!("setup: making a Python environment in {}", folder.display()));
+    std::fs::create_dir_all(folder)?;
+    run::check(Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(folder))?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
+    run::check(&mut pip)?;
+    if !is_whole() {
+        bail!("the Python environment in {} lacks one of {imports}", folder.display());
+    }
+    Ok(())
+}
+
+fn bpf_linker() -> Result<()> {
+    if let Some(linker) = run::find("bpf-linker")
+        && run::output(Command::new(linker).arg("--version"))?.contains(BPF_LINKER)
+    {
+        return Ok(());
+    }
+    run::say("setup: building bpf-linker");
+    let mut cargo = run::cargo();
+    cargo
+        .args(["install", "--locked", "--no-default-features", "--features"])
+        .arg(format!("llvm-{LLVM}"))
+        .args(["--version", BPF_LINKER, "bpf-linker"])
+        .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"));
+    run::check(&mut cargo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_and_what_is_like_it() {
+        assert!(is_debian("NAME=\"Debian\"\nID=debian\n"));
+        assert!(is_debian("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"));
+        assert!(!is_debian("ID=fedora\nVARIANT_ID=debian\n"));
+    }
+}
