@@ -136,6 +136,13 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// False once evidence can no longer be written: then nothing may leave. Asked before anything is sent, since the
+    /// receipt of a request is written when its answer is there.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// Records a request or query; returns when its receipt is written.
     ///
     /// # Errors
