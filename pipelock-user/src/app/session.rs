@@ -196,6 +196,8 @@ impl Recorded {
     /// # Errors
     /// [`SessionError`].
     pub fn serve(self) -> Result<Serving, SessionError> {
+        #[cfg(feature = "debug-ebpf")]
+        crate::kernel::follow_log();
         let Self { session, chain } = self;
         let Session { attachment, maps, namespaces, policy, base, evidence, mode, cgroup_path, .. } = session;
         let policy_source = policy.source().to_owned();
