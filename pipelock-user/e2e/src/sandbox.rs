@@ -82,14 +82,14 @@ impl Sandbox {
         self.dir.path().join("evidence")
     }
 
-    /// Puts a file into the working folder, readable for all; its path.
+    /// Puts a file into the working folder, open to all; its path.
     ///
     /// # Panics
     /// When it cannot be written.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.work().join(name);
         fs::write(&path, content).expect("write");
-        open_up(&path, 0o755);
+        open_up(&path, 0o777);
         path
     }
 
