@@ -200,3 +200,21 @@ fn git_clones_and_pushes_over_the_smart_protocol() {
         .expect("git log");
     assert_eq!(String::from_utf8_lossy(&log.stdout), "second\nfirst\n");
 }
+
+/// TCP over ::1 batches more than 64 KiB into one packet with a hop-by-hop option; a backstop that takes this for an
+/// unknown protocol makes uploads crawl on retransmissions.
+#[test]
+fn large_uploads_go_through_over_both_families() {
+    need!("curl");
+    let server = HttpServer::start("127.0.0.1:0");
+    let url = format!("http://up.test:{}/", server.port());
+    for family in ["-4", "-6"] {
+        let sandbox = Sandbox::new(&policy("up.test", server.port()));
+        sandbox.file("big", vec![b'x'; 20_000_000]);
+        let run = sandbox.run_ok(&["curl", "-sSf", family, "--max-time", "10", "--data-binary", "@big", &url]);
+        assert!(run.text().contains("\"body_bytes\":20000000"), "{run}");
+        let flow = run.evidence.connection();
+        assert!(flow.tx_bytes >= 20_000_000, "{flow:?}");
+        assert!(run.evidence.with_reason("packet_denied").is_empty(), "{run}");
+    }
+}
