@@ -3,6 +3,7 @@
 //! One file per task. Tasks say what they do on stderr; what they are asked for goes to stdout. They promise to need
 //! nothing but a stable Rust toolchain at first: what else is missing is installed or named.
 
+mod bench;
 mod demo;
 mod e2e;
 mod ebpf;
@@ -29,6 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     Setup(setup::Args),
+    Bench(bench::Args),
     BuildEbpf(ebpf::Args),
     Demo(demo::Args),
     Test(test::Args),
@@ -41,6 +43,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup(args) => setup::main(&args),
+        Task::Bench(args) => bench::main(&args),
         Task::BuildEbpf(args) => ebpf::main(&args),
         Task::Demo(args) => demo::main(&args),
         Task::Test(args) => test::main(&args),
