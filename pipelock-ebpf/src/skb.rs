@@ -17,6 +17,10 @@ const DROP: i32 = 0;
 const TCP: u32 = 6;
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
+/// IPPROTO_HOPOPTS
+const HOP_BY_HOP: u8 = 0;
+/// IPV6_TLV_JUMBO
+const JUMBO: u8 = 194;
 
 struct Packet {
     src: Addr,
@@ -131,6 +135,15 @@ fn drop_packet(ctx: &SkBuffContext, packet: &Packet, state: &mut SockState, reas
     deny(&attempt, state, reason);
 }
 
+/// TCP's own batches of more than 64 KiB carry their length in a hop-by-hop option (RFC 2675), put there by the kernel.
+/// Any other extension header hides the transport; such a packet has no flow of ours and is dropped as "other".
+#[inline(always)]
+fn behind_jumbo(ctx: &SkBuffContext) -> Option<(u8, usize)> {
+    let option: [u8; 4] = ctx.load(40).ok()?;
+    let is_alone = option[1] == 0 && option[2] == JUMBO && option[3] == 4;
+    Some(if is_alone { (option[0], 48) } else { (HOP_BY_HOP, 40) })
+}
+
 #[inline(always)]
 fn parse(ctx: &SkBuffContext) -> Option<Packet> {
     // SAFETY: the context is valid.
@@ -142,11 +155,11 @@ fn parse(ctx: &SkBuffContext) -> Option<Packet> {
         let dst: u32 = ctx.load(16).ok()?;
         (Addr::from_be4(src), Addr::from_be4(dst), u32::from(protocol), usize::from(first & 0x0f) * 4)
     } else if ether == ETH_P_IPV6 {
-        // An extension header hides the transport; such a packet has no flow of ours and is dropped as "other".
         let next: u8 = ctx.load(6).ok()?;
         let src: [u32; 4] = ctx.load(8).ok()?;
         let dst: [u32; 4] = ctx.load(24).ok()?;
-        (Addr(src), Addr(dst), u32::from(next), 40)
+        let (next, header) = if next == HOP_BY_HOP { behind_jumbo(ctx)? } else { (next, 40) };
+        (Addr(src), Addr(dst), u32::from(next), header)
     } else {
         return None;
     };

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,12 +69,18 @@ impl Outside {
         outside
     }
 
+    /// The file that stands for the namespace.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
     /// Runs something inside the namespace; sockets made there stay there.
     ///
     /// # Panics
     /// When the namespace cannot be entered.
     pub fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/run/netns/{}", self.name)).expect("the namespace");
+        let namespace = File::open(self.path()).expect("the namespace");
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {

@@ -24,6 +24,7 @@ pub struct Sandbox {
     options: Vec<OsString>,
     env: Vec<(String, String)>,
     stdin: Vec<u8>,
+    prefix: Vec<OsString>,
 }
 
 /// What a run left.
@@ -49,7 +50,7 @@ impl Sandbox {
     pub fn new(policy: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("pipelock-e2e-").tempdir().expect("a temporary folder");
         open_up(dir.path(), 0o755);
-        let sandbox = Self { dir, options: Vec::new(), env: Vec::new(), stdin: Vec::new() };
+        let sandbox = Self { dir, options: Vec::new(), env: Vec::new(), stdin: Vec::new(), prefix: Vec::new() };
         sandbox.set_policy(policy);
         fs::create_dir(sandbox.work()).expect("mkdir");
         open_up(&sandbox.work(), 0o777);
@@ -82,14 +83,14 @@ impl Sandbox {
         self.dir.path().join("evidence")
     }
 
-    /// Puts a file into the working folder, readable for all; its path.
+    /// Puts a file into the working folder, open to all; its path.
     ///
     /// # Panics
     /// When it cannot be written.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.work().join(name);
         fs::write(&path, content).expect("write");
-        open_up(&path, 0o755);
+        open_up(&path, 0o777);
         path
     }
 
@@ -97,6 +98,13 @@ impl Sandbox {
     #[must_use]
     pub fn option(mut self, option: impl Into<OsString>) -> Self {
         self.options.push(option.into());
+        self
+    }
+
+    /// Runs all of it, proxy included, in the network namespace outside.
+    #[must_use]
+    pub fn inside(mut self, outside: &crate::Outside) -> Self {
+        self.prefix = vec!["nsenter".into(), format!("--net={}", outside.path().display()).into()];
         self
     }
 
@@ -123,8 +131,10 @@ impl Sandbox {
     /// The whole command line, ready to be started; for tests that wire up more than pipes.
     #[must_use]
     pub fn command<S: AsRef<OsStr>>(&self, command: &[S]) -> Command {
-        let mut run = Command::new(pipelock());
-        run.arg("run").arg("--policy").arg(self.policy()).arg("--evidence").arg(self.evidence());
+        let mut words: Vec<OsString> = self.prefix.clone();
+        words.push(pipelock().into());
+        let mut run = Command::new(&words[0]);
+        run.args(&words[1..]).arg("run").arg("--policy").arg(self.policy()).arg("--evidence").arg(self.evidence());
         run.args(&self.options).arg("--");
         // pipelock sets HOME to the user's own, which nobody does not have.
         run.arg("/usr/bin/env").arg(format!("HOME={}", self.work().display()));
