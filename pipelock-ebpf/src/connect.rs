@@ -135,6 +135,8 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         Route::Dns => (KernelReason::RedirectDns, Redirect::Dns),
         Route::Proxy => (KernelReason::Redirect, Redirect::Proxy),
     };
+    #[cfg(feature = "debug-log")]
+    aya_log_ebpf::debug!(ctx, "hook {} port {} reason {}", hook, port, reason as u8);
     let is_denial = reason.is_denial();
     if is_denial && is_repeat(state, &attempt) {
         count(counter::REPEATS);

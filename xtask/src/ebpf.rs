@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::run;
 
 /// The object, checked in.
+const DEBUG_OBJECT: &str = "pipelock-ebpf/pipelock-debug.bpf.o";
 const OBJECT: &str = "pipelock-ebpf/pipelock.bpf.o";
 /// What the object was built from and by, checked in.
 const STAMP: &str = "pipelock-ebpf/pipelock.bpf.sha256";
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// Which compiler.
     #[arg(long, value_enum, default_value = "auto")]
     toolchain: Which,
+    /// Build the object that logs every decision through aya-log instead, beside the one that is checked in.
+    #[arg(long, conflicts_with = "check")]
+    debug: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -59,7 +63,16 @@ enum Toolchain {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let toolchain = Toolchain::find(args.toolchain)?;
-    let built = build(&toolchain)?;
+    if args.debug {
+        let built = build(&toolchain, Some("debug-log"))?;
+        std::fs::write(run::root().join(DEBUG_OBJECT), &built).context(DEBUG_OBJECT)?;
+        run::line(&format!(
+            "{DEBUG_OBJECT}: {} bytes; embed it with: cargo build --package pipelock-user --features debug-ebpf",
+            built.len()
+        ));
+        return Ok(());
+    }
+    let built = build(&toolchain, None)?;
     no_paths_of_this_machine(&built)?;
     no_hashed_names(&built)?;
     let stamp = Stamp { sources: digest_sources()?, object: hex(&Sha256::digest(&built)), built_by: toolchain.name()? };
@@ -143,7 +156,7 @@ impl Toolchain {
     }
 }
 
-fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
+fn build(toolchain: &Toolchain, feature: Option<&str>) -> Result<Vec<u8>> {
     let root = run::root();
     let target = run::target_dir()?.join("ebpf");
     let mut flags: Vec<String> =
@@ -159,6 +172,7 @@ fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
     cargo
         .args(["--release", "--locked", "--target", TARGET, "--target-dir"])
         .arg(&target)
+        .args(feature.map(|feature| format!("--features={feature}")))
         .current_dir(root.join("pipelock-ebpf"))
         .env_remove("RUSTFLAGS")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));

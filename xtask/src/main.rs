@@ -3,6 +3,7 @@
 //! One file per task. Tasks say what they do on stderr; what they are asked for goes to stdout. They promise to need
 //! nothing but a stable Rust toolchain at first: what else is missing is installed or named.
 
+mod bench;
 mod demo;
 mod e2e;
 mod ebpf;
@@ -30,6 +31,7 @@ struct Cli {
 enum Task {
     Setup(setup::Args),
     BuildEbpf(ebpf::Args),
+    Bench(bench::Args),
     Demo(demo::Args),
     Test(test::Args),
     E2e(e2e::Args),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup(args) => setup::main(&args),
         Task::BuildEbpf(args) => ebpf::main(&args),
+        Task::Bench(args) => bench::main(&args),
         Task::Demo(args) => demo::main(&args),
         Task::Test(args) => test::main(&args),
         Task::E2e(args) => e2e::main(&args),

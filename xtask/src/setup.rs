@@ -82,7 +82,7 @@ const EBPF: &[Need] = &[
     Need {
         name: "a compiler for BPF",
         packages: &["rustc-web", "libstd-rust-web-dev-bpf"],
-        is_there: || Path::new("/usr/lib/rustlib/bpfel-unknown-none").exists(),
+        is_there: || Path::new("/usr/lib/rustlib/bpfel-unknown-none").exists() || nightly_has_sources(),
     },
     Need {
         name: "LLVM",
@@ -137,6 +137,13 @@ fn python_has(module: &str) -> bool {
     // Found, not imported: importing ensurepip's wheels or pip takes a second.
     let code = format!("import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)");
     Command::new(PYTHON).args(["-c", &code]).status().is_ok_and(|status| status.success())
+}
+
+/// True when rustup's nightly can build `core` itself.
+fn nightly_has_sources() -> bool {
+    let sysroot = Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
+    let sysroot = sysroot.map(|done| String::from_utf8_lossy(&done.stdout).trim().to_owned()).unwrap_or_default();
+    !sysroot.is_empty() && Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir()
 }
 
 /// Installs the packages of what is missing.

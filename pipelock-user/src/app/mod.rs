@@ -6,11 +6,14 @@
 
 mod capsule;
 mod explicit;
+mod flows;
 mod joints;
 mod listeners;
+mod serving;
 mod session;
 pub mod state;
 
 pub use explicit::serve_alone;
 pub use listeners::Namespace;
-pub use session::{Ended, Recorded, Serving, Session, SessionConfig, SessionError};
+pub use serving::{Ended, Serving};
+pub use session::{Recorded, Session, SessionConfig, SessionError};

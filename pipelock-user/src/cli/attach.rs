@@ -139,6 +139,7 @@ fn serve(
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        let mut told = signal(SignalKind::from_raw(reload_signal()))?;
         let mut serving = recorded.serve()?;
         tell_start(&serving, cgroup);
         if let Some(readiness) = readiness {
@@ -150,6 +151,7 @@ fn serve(
                 _ = terminate.recv() => break "detached",
                 _ = interrupt.recv() => break "detached",
                 _ = hangup.recv() => reload_policy(&mut serving, &source),
+                _ = told.recv() => reload_policy(&mut serving, &source),
                 _ = watch.tick() => if !cgroup.path().exists() { break "cgroup removed" },
             }
         };
@@ -210,6 +212,11 @@ fn namespaces(cgroup: &Cgroup) -> Result<Vec<Namespace>, Failure> {
     Ok(found)
 }
 
+/// The signal by which `pipelock reload` speaks to a server: SIGHUP will not do, since `run` passes that on to its command.
+pub(super) fn reload_signal() -> i32 {
+    libc::SIGRTMIN() + 2
+}
+
 /// Reads the policy file again; mistakes are logged and change nothing.
 pub(super) fn reload_policy(serving: &mut Serving, source: &str) {
     match Policy::load(Path::new(source)) {
@@ -229,7 +236,10 @@ pub(super) fn reload(args: &ReloadArgs) -> Result<u8, Failure> {
         .filter(State::is_alive)
         .ok_or_else(|| format!("nobody serves {}; see pipelock status", args.cgroup.display()))?;
     Policy::load(Path::new(&state.policy)).map_err(Failure::usage)?;
-    kill(Pid::from_raw(state.pid), Signal::SIGHUP)?;
+    // SAFETY: plain numbers; the process was just seen to be the one that wrote the state.
+    if unsafe { libc::kill(state.pid, reload_signal()) } != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
     output::note(&format!("told process {} to read {} again", state.pid, state.policy));
     Ok(0)
 }

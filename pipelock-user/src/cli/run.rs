@@ -9,6 +9,7 @@ use std::time::Duration;
 use pipelock_receipt::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::attach::{reload_policy, reload_signal};
 use super::{Failure, keys, output};
 use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig, serve_alone};
 use crate::kernel::Level;
@@ -89,6 +90,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let evidence = evidence_folder(&args, &id);
     let cgroup = Cgroup::create_child(&format!("pipelock-{id}"))?;
     let guard = Remove(&cgroup);
+    let source = policy.source().to_owned();
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let session = Session::prepare(SessionConfig {
         mode: "run",
@@ -119,7 +121,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         return Err(error.into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (code, ended) = runtime.block_on(supervise(recorded, agent, &cgroup))?;
+    let (code, ended) = runtime.block_on(supervise(recorded, agent, &cgroup, &source))?;
     drop(runtime);
     drop(guard);
     if !args.quiet {
@@ -156,15 +158,26 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
 }
 
 /// Serves until the agent ends, then ends what it left behind and the session.
-async fn supervise(recorded: Recorded, mut agent: AgentProcess, cgroup: &Cgroup) -> Result<(u8, Ended), Failure> {
-    let serving = match recorded.serve() {
+async fn supervise(
+    recorded: Recorded,
+    mut agent: AgentProcess,
+    cgroup: &Cgroup,
+    source: &str,
+) -> Result<(u8, Ended), Failure> {
+    let mut serving = match recorded.serve() {
         Ok(serving) => serving,
         Err(error) => {
             let _ = cgroup.kill_all();
             return Err(error.into());
         }
     };
-    let exit = agent.wait().await;
+    let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
+    let exit = loop {
+        tokio::select! {
+            exit = agent.wait() => break exit,
+            _ = reload.recv() => reload_policy(&mut serving, source),
+        }
+    };
     if cgroup.is_populated().unwrap_or(true) {
         cgroup.kill_all()?;
         cgroup.wait_empty(KILL_TIMEOUT)?;

@@ -223,6 +223,8 @@ impl Attachment {
             }
             attachment.hooks.push(describe(hook, &path)?);
         }
+        #[cfg(feature = "debug-ebpf")]
+        super::object::keep_log(&mut object);
         let maps = Maps::open(dir)?;
         Ok((attachment, maps))
     }

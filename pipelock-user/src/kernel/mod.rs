@@ -16,4 +16,6 @@ pub use attach::{Attachment, HookInfo, KernelError, Pinned, Plan, attachment_id,
 pub use hooks::{HOOKS, Level, Probe, probe};
 pub use ledger::{Finished, Ledger, local_end, to_flow};
 pub use maps::{Counters, Maps};
+#[cfg(feature = "debug-ebpf")]
+pub use object::follow_log;
 pub use own_addr::own_addresses;

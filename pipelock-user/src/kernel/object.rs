@@ -1,5 +1,41 @@
 //! The kernel programs as built by `cargo xtask build-ebpf`, embedded so that users need no BPF toolchain.
 
 /// The ELF object with programs, maps and BTF.
+#[cfg(not(feature = "debug-ebpf"))]
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../pipelock-ebpf/pipelock.bpf.o"));
+
+/// The same, logging every decision through aya-log.
+#[cfg(feature = "debug-ebpf")]
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../pipelock-ebpf/pipelock-debug.bpf.o"));
+
+/// What the programs log, from the load until somebody follows it: threads must not start before capabilities are dropped.
+#[cfg(feature = "debug-ebpf")]
+static LOG: std::sync::Mutex<Option<Box<dyn FnMut() + Send>>> = std::sync::Mutex::new(None);
+
+/// Takes the log of an object that was just loaded.
+#[cfg(feature = "debug-ebpf")]
+pub(super) fn keep_log(object: &mut aya::Ebpf) {
+    match aya_log::EbpfLogger::init(object) {
+        Ok(mut logger) => {
+            let flush = Box::new(move || logger.flush());
+            *LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(flush);
+        }
+        Err(error) => tracing::warn!(%error, "the programs' log cannot be read"),
+    }
+}
+
+/// Prints what the programs log, from a thread of its own that lives as long as the process.
+#[cfg(feature = "debug-ebpf")]
+pub fn follow_log() {
+    let flush = LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some(mut flush) = flush {
+        std::thread::spawn(move || {
+            loop {
+                flush();
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        });
+    }
+}

@@ -100,6 +100,10 @@ pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
 }
 
 async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr, netns: u64) {
+    if !proxy.recorder.is_writing() {
+        reset(&stream);
+        return;
+    }
     let Some(flow) = proxy.origins.take(netns, peer) else {
         tracing::warn!(%peer, reason = %Reason::NoOrigin, "a connection that no flow accounts for was dropped");
         reset(&stream);

@@ -136,6 +136,13 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// False once evidence can no longer be written: then nothing may leave. Asked before anything is sent, since the
+    /// receipt of a request is written when its answer is there.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// Records a request or query; returns when its receipt is written.
     ///
     /// # Errors
@@ -237,7 +244,7 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
                 Item::Draft(draft, ext, done) => match chain.append(&draft, Some(&ext)) {
                     Ok(_) => waiting.push(done),
                     // Not recorded, so not acknowledged; the chain itself is as it was.
-                    Err(ChainError::Draft(_) | ChainError::Ext(_) | ChainError::TooLong { .. }) => drop(done),
+                    Err(ChainError::Draft(_) | ChainError::Ext(_) | ChainError::TooLong) => drop(done),
                     Err(error) => return report(&error),
                 },
                 Item::Close(reason, done) => {

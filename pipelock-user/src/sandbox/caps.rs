@@ -43,6 +43,9 @@ pub enum CapsError {
     },
 }
 
+/// Looks, a millisecond apart, at whether threads that were joined are gone.
+const GONE_TRIES: usize = 200;
+
 /// Drops every capability but `keep` from the effective, permitted, inheritable, ambient and bounding sets of this
 /// process, sets `no_new_privs` and makes the process undumpable (so that no process of the same user can trace it).
 ///
@@ -53,7 +56,15 @@ pub enum CapsError {
 /// [`CapsError`]; after an error some may be dropped already, so the caller must end.
 pub fn drop_after_load(keep: &[Cap]) -> Result<(), CapsError> {
     let io = |what| move |source| CapsError::Io { what, source };
-    let threads = std::fs::read_dir("/proc/self/task").map_err(io("count our threads"))?.count();
+    // A thread that was joined may stand in the list for a moment after it is gone.
+    let count = || Ok::<_, CapsError>(std::fs::read_dir("/proc/self/task").map_err(io("count our threads"))?.count());
+    for _ in 0..GONE_TRIES {
+        if count()? == 1 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let threads = count()?;
     if threads != 1 {
         return Err(CapsError::Threads(threads));
     }

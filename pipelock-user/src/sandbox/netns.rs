@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns};
 /// asm-generic/socket.h, Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 /// linux/sockios.h: a descriptor of the namespace of a socket.
-const SIOCGSKNS: libc::c_ulong = 0x894C;
+const SIOCGSKNS: libc::Ioctl = 0x894C;
 
 /// The network namespace of a process: its inode, by which it can be told from others, and a descriptor that keeps it.
 ///

@@ -88,6 +88,10 @@ async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Response<
 
 /// CONNECT: a tunnel that nobody reads, for rules that want nothing read.
 async fn tunnel(session: &Arc<Session>, authority: Authority, request: Request<Incoming>) -> Response<Body> {
+    if !session.proxy.recorder.is_writing() {
+        let verdict = Verdict::block(Reason::RecorderUnavailable, "evidence is not written");
+        return rescue::problem(&verdict, session.flow.id).map(Either::Right);
+    }
     let Authority { host, port } = authority;
     let rules = session.proxy.rules();
     let target = format!("{host}:{port}");

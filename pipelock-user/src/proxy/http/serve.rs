@@ -136,6 +136,9 @@ impl Session {
             Ok(permit) => permit,
             Err(verdict) => return (verdict, None, None),
         };
+        if !self.proxy.recorder.is_writing() {
+            return (Verdict::block(Reason::RecorderUnavailable, "evidence is not written"), None, None);
+        }
         if let Err(denied) = to_origin_form(&mut request, &authority) {
             return (denied, None, None);
         }

@@ -124,7 +124,7 @@ impl SpawnError {
 /// What closes the agent in, as it was really done; goes into the evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confinement {
-    /// The filters of [`super::seccomp`] are installed.
+    /// The filters of `sandbox::seccomp` are installed.
     pub seccomp: bool,
     /// The agent cannot trace or read processes outside.
     pub landlock: bool,

@@ -51,7 +51,8 @@ impl AgentExit {
     }
 }
 
-/// The agent's first process, a child of ours.
+/// The agent's first process, a child of ours. Dropping it leaves the agent running: to end it, use
+/// [`crate::sandbox::cgroup::Cgroup::kill_all`], which reaches what it started too.
 #[derive(Debug)]
 pub struct AgentProcess {
     pid: Pid,
@@ -77,7 +78,7 @@ impl AgentProcess {
     }
 
     /// Waits for its end, passing signals on meanwhile. Must run on a tokio runtime; may be dropped and called again.
-    /// Other processes of the agent may live on: see [`super::Cgroup::is_populated`].
+    /// Other processes of the agent may live on: see [`crate::sandbox::cgroup::Cgroup::is_populated`].
     ///
     /// # Errors
     /// What the kernel said; the agent's state is then unknown.

@@ -1,1 +1,0 @@
-//! Placeholder of the crate until its first file.

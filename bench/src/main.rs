@@ -1,0 +1,23 @@
+//! Benchmarks, run by `cargo xtask bench SUITE`. Every figure stands beside another one from the same run: machines are
+//! noisy, ratios less so. Results go to bench/results as Markdown.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
+
+mod kernel;
+mod load;
+mod peers;
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["kernel"] => kernel::run(),
+        // What the suites start inside the cgroup: this same program.
+        ["connect", addr, count] => load::connect(addr.parse()?, count.parse()?),
+        ["http", host, port, count, connections] => {
+            load::http(host, port.parse()?, count.parse()?, connections.parse()?)
+        }
+        _ => bail!("usage: pipelock-bench kernel"),
+    }
+}

@@ -1,0 +1,186 @@
+//! Takes finished flows to the recorder, and turns the kernel's counters into what the closing record signs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pipelock_common::{KernelReason, hook};
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::joints::Generations;
+use super::session::SessionError;
+use crate::flow::{FlowId, PolicyId, Reason};
+use crate::kernel::{Counters, Finished, Ledger, Maps, to_flow};
+use crate::recorder::{FlowFacts, KernelTotals, Recorder, wall_clock};
+
+/// Flows whose receipts are on their way to the disk at a time.
+const IN_FLIGHT: usize = 512;
+
+/// Where the counting of this session starts: at zero, or where a former proxy ended.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Base {
+    pub(super) counters: Counters,
+    /// Flows that were recorded by the kernel and not yet by a receipt.
+    pub(super) pending: Vec<(u64, u8)>,
+}
+
+/// What became of the flows of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FlowTally {
+    /// Flows given out by the ledger.
+    pub(super) flows: u64,
+    /// Of these, allowed.
+    pub(super) allowed: u64,
+    /// Of these, without a receipt, because evidence could not be written any more.
+    pub(super) lost: u64,
+}
+
+/// Takes finished flows to the recorder; the kernel forgets a flow when its receipt is written.
+pub(super) async fn write_flows(
+    mut finished: mpsc::Receiver<Finished>,
+    recorder: Recorder,
+    ledger: Arc<Ledger>,
+    generations: Arc<Generations>,
+) -> FlowTally {
+    let mut tally = FlowTally::default();
+    let mut in_flight: VecDeque<(FlowId, oneshot::Receiver<()>)> = VecDeque::new();
+    loop {
+        tokio::select! {
+            biased;
+            written = async { in_flight.front_mut().map(|(_, written)| written)?.await.ok() }, if !in_flight.is_empty() => {
+                if let Some((flow, _)) = in_flight.pop_front() {
+                    if written.is_some() {
+                        ledger.settled(flow);
+                    } else {
+                        tally.lost += 1;
+                    }
+                }
+            }
+            next = finished.recv(), if in_flight.len() < IN_FLIGHT => {
+                let Some(flow) = next else { break };
+                tally.flows += 1;
+                tally.allowed += u64::from(!flow.outcome.verdict.is_block());
+                let facts = facts_of(&flow, &generations);
+                if flow.outcome.verdict.is_block() && flow.record.reason >= KernelReason::PortDenied as u8 {
+                    log_denial(&facts, flow.outcome.verdict.reason);
+                }
+                match recorder.queue_flow(&facts, &flow.outcome).await {
+                    Ok(written) => in_flight.push_back((FlowId(flow.record.flow_id), written)),
+                    Err(_) => tally.lost += 1,
+                }
+            }
+        }
+    }
+    for (flow, written) in in_flight {
+        if written.await.is_ok() {
+            ledger.settled(flow);
+        } else {
+            tally.lost += 1;
+        }
+    }
+    tally
+}
+
+fn log_denial(facts: &FlowFacts, reason: Reason) {
+    tracing::info!(
+        flow = facts.flow.id.0,
+        target = %facts.flow.target.original,
+        comm = %facts.flow.origin.comm,
+        pid = facts.flow.origin.pid,
+        hook = facts.hook,
+        verdict = "block",
+        reason = %reason,
+        "flow"
+    );
+}
+
+fn facts_of(finished: &Finished, generations: &Generations) -> FlowFacts {
+    let record = &finished.record;
+    let policy: PolicyId = generations.find(record.generation);
+    FlowFacts {
+        flow: to_flow(record, finished.outcome.name.clone(), policy),
+        protocol: match record.protocol {
+            6 => "tcp".into(),
+            17 => "udp".into(),
+            1 => "icmp".into(),
+            58 => "icmp6".into(),
+            132 => "sctp".into(),
+            136 => "udplite".into(),
+            262 => "mptcp".into(),
+            other => format!("ip{other}"),
+        },
+        hook: hook::name(record.hook),
+        kernel_reason: KernelReason::from_u8(record.reason).map_or("unknown", kernel_code),
+        local: crate::kernel::local_end(record),
+        gid: record.gid,
+        opened_ns: record.opened_ns,
+        closed_ns: record.closed_ns,
+        tx_bytes: record.tx_bytes,
+        rx_bytes: record.rx_bytes,
+        opened_at: wall_clock(record.opened_ns, boot_clock(), SystemTime::now()),
+    }
+}
+
+/// The kernel's reason as a code: the redirects have words of their own, since the proxy decides those flows.
+fn kernel_code(reason: KernelReason) -> &'static str {
+    match reason {
+        KernelReason::Redirect => "redirect",
+        KernelReason::RedirectDns => "redirect_dns",
+        other => Reason::from(other).code(),
+    }
+}
+
+fn boot_clock() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
+        let secs = u64::try_from(time.tv_sec()).unwrap_or(0);
+        let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
+        secs.saturating_mul(1_000_000_000).saturating_add(nanos)
+    })
+}
+
+/// Reads counters and pending flows of a former proxy at one moment: until numbers and counts agree twice.
+pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
+    for _ in 0..200 {
+        let counters = maps.counters()?;
+        let mut pending: Vec<_> = maps.pending().iter().map(|record| (record.flow_id, record.reason)).collect();
+        let counted: u64 = counters.by_reason.values().sum::<u64>() + counters.unrecorded;
+        if counted == counters.flows && maps.counters()? == counters {
+            pending.retain(|(id, _)| *id <= counters.flows);
+            pending.sort_unstable();
+            return Ok(Base { counters, pending });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(SessionError::Listen(std::io::Error::other(
+        "the kernel's counters do not come to rest; stop the agent and try again",
+    )))
+}
+
+/// What the closing record signs: counts of this session only, so that they equal its receipts.
+pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally) -> KernelTotals {
+    let mut by_reason = Map::new();
+    for (reason, count) in &counters.by_reason {
+        let before = base.counters.by_reason.get(reason).copied().unwrap_or(0);
+        let pending = base.pending.iter().filter(|(_, code)| *code == *reason as u8).count() as u64;
+        let count = count.saturating_sub(before) + pending;
+        if count > 0 {
+            by_reason.insert(kernel_code(*reason).into(), json!(count.to_string()));
+        }
+    }
+    let since = |now: u64, before: u64| json!(now.saturating_sub(before).to_string());
+    let mut value = Map::new();
+    value.insert("flows".into(), json!(counters.flows.to_string()));
+    value.insert("by_reason".into(), Value::Object(by_reason));
+    value.insert("unrecorded".into(), since(counters.unrecorded, base.counters.unrecorded));
+    value.insert("repeats".into(), since(counters.repeats, base.counters.repeats));
+    value.insert("events_lost".into(), since(counters.events_lost, base.counters.events_lost));
+    value.insert("probes".into(), since(counters.probes, base.counters.probes));
+    value.insert("receipts_lost".into(), json!(tally.lost.to_string()));
+    if base.counters.flows > 0 {
+        value.insert("first".into(), json!((base.counters.flows + 1).to_string()));
+        let pending: Vec<_> = base.pending.iter().map(|(id, _)| id.to_string()).collect();
+        value.insert("taken_over".into(), json!(pending));
+    }
+    KernelTotals(Value::Object(value))
+}

@@ -1,0 +1,118 @@
+//! A session in service: reload, and the end with its last receipts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::flows::{Base, FlowTally, totals};
+use super::joints::Generations;
+use super::session::{SessionError, apply, rules_of};
+use super::state::State;
+use crate::kernel::{Attachment, Counters, Maps};
+use crate::policy::Policy;
+use crate::proxy::Rules;
+use crate::recorder::{Recorder, Summary};
+
+/// How long connections may take to end once the agent is gone.
+const DRAIN: Duration = Duration::from_millis(300);
+
+/// A session in service.
+pub struct Serving {
+    pub(super) attachment: Attachment,
+    pub(super) maps: Arc<Maps>,
+    pub(super) rules: watch::Sender<Arc<Rules>>,
+    pub(super) generations: Arc<Generations>,
+    pub(super) generation: u32,
+    pub(super) recorder: Recorder,
+    pub(super) recorder_thread: Option<std::thread::JoinHandle<()>>,
+    pub(super) tasks: Vec<JoinHandle<()>>,
+    pub(super) stop: Option<oneshot::Sender<()>>,
+    pub(super) watching: JoinHandle<()>,
+    pub(super) writing: JoinHandle<FlowTally>,
+    pub(super) base: Base,
+    pub(super) evidence: PathBuf,
+}
+
+/// What a session came to.
+#[derive(Debug)]
+pub struct Ended {
+    /// The chain.
+    pub summary: Summary,
+    /// The kernel's counters.
+    pub counters: Counters,
+    /// Flows with a receipt.
+    pub flows: u64,
+    /// Of these, allowed.
+    pub allowed: u64,
+}
+
+impl Serving {
+    /// The attachment.
+    #[must_use]
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// The maps: for `status`.
+    #[must_use]
+    pub fn maps(&self) -> &Arc<Maps> {
+        &self.maps
+    }
+
+    /// Puts another policy in force: the kernel first, then the proxy. Links are not touched.
+    ///
+    /// # Errors
+    /// [`SessionError::Maps`]: the old policy stays in force in the proxy.
+    pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
+        let generation = self.generation.saturating_add(1);
+        // Filed before any flow can carry the number.
+        self.generations.file(generation, policy.id().clone());
+        apply(&self.maps, &policy, generation)?;
+        self.generation = generation;
+        tracing::info!(policy = %policy.id(), generation, "policy in force");
+        self.rules.send_replace(Arc::new(rules_of(policy)));
+        Ok(())
+    }
+
+    /// Ends the session: detaches, writes the last receipts, closes the chain, completes the folder.
+    ///
+    /// The agent should be gone; what it still holds loses the way out when the listeners close, before the programs go.
+    ///
+    /// # Errors
+    /// [`SessionError`]; the programs are detached in any case, and the chain ends where it broke.
+    pub async fn end(mut self, reason: &str, mut is_gone: impl FnMut() -> bool) -> Result<Ended, SessionError> {
+        // Connections of the dead end by themselves; what the kernel closes late is given a moment.
+        let deadline = tokio::time::Instant::now() + DRAIN;
+        while tokio::time::Instant::now() < deadline && !(is_gone() && self.maps.pending().is_empty()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        for task in self.tasks.drain(..) {
+            let _ = task.await;
+        }
+        // Guards of aborted connections report when their tasks are dropped; detaching stops the count.
+        let detached = Attachment::detach(&self.attachment.id);
+        State::remove(&self.attachment.id);
+        tokio::task::yield_now().await;
+        drop(self.stop.take());
+        let _ = self.watching.await;
+        let tally = self.writing.await.unwrap_or_default();
+        let counters = self.maps.counters()?;
+        self.recorder.totals(&totals(&counters, &self.base, tally)).await?;
+        let summary = self.recorder.close(reason).await?;
+        if let Some(thread) = self.recorder_thread.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        let folder = self.evidence.clone();
+        tokio::task::spawn_blocking(move || pipelock_receipt::write_folder(&folder))
+            .await
+            .map_err(|error| SessionError::Listen(std::io::Error::other(error)))??;
+        detached?;
+        Ok(Ended { summary, counters, flows: tally.flows, allowed: tally.allowed })
+    }
+}

@@ -1,0 +1,28 @@
+//! `bench`: builds everything for speed and runs a suite of the bench crate.
+
+use anyhow::Result;
+
+use crate::run;
+
+/// Measure, beside peers and beside nothing, in one run; the table goes to stdout and to bench/results.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// `kernel`: connects, transparent requests, starts. Needs root; HAProxy is measured when it is installed.
+    #[arg(value_parser = ["kernel"])]
+    suite: String,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    run::need_root("bench")?;
+    run::say("building for speed; the first time takes minutes");
+    run::check(run::cargo().args(["build", "--release", "--package", "pipelock-user", "--package", "pipelock-bench"]))?;
+    let folder = run::target_dir()?.join("release");
+    let table = run::output(
+        std::process::Command::new(folder.join("pipelock-bench"))
+            .arg(&args.suite)
+            .current_dir(run::root())
+            .env("PIPELOCK_BIN", folder.join("pipelock")),
+    )?;
+    run::line(table.trim_end());
+    Ok(())
+}
