@@ -49,6 +49,10 @@ pub struct Flow {
     pub proto: String,
     /// Where the agent wanted to go.
     pub orig_dst: SocketAddr,
+    /// The agent's own end, if it ever had one.
+    pub src: Option<SocketAddr>,
+    /// Hash of the policy that was in force when it was opened.
+    pub policy: String,
     /// The name that decided.
     pub name: Option<String>,
     /// The rule that decided.
@@ -82,6 +86,8 @@ pub struct Request {
     pub status: Option<u64>,
     /// The rule that decided.
     pub rule: Option<String>,
+    /// Hash of the policy that was in force when its flow was opened.
+    pub policy: String,
     /// Where it was really sent.
     pub dialled: Option<SocketAddr>,
 }
@@ -222,6 +228,8 @@ fn flow(receipt: &Value) -> Flow {
         comm: text(&flow["comm"]),
         proto: text(&flow["proto"]),
         orig_dst: text(&flow["orig_dst"]).parse().expect("an address"),
+        src: option(&flow["src"]).map(|addr| addr.parse().expect("an address")),
+        policy: text(&action["policy_hash"]),
         name: option(&flow["name"]),
         rule: option(&flow["rule"]),
         carrier: option(&flow["carrier"]),
@@ -243,6 +251,7 @@ fn request(receipt: &Value) -> Request {
         target: text(&action["target"]),
         status: flow["status"].as_u64(),
         rule: option(&flow["rule"]),
+        policy: text(&action["policy_hash"]),
         dialled: option(&flow["dialled"]).map(|addr| addr.parse().expect("an address")),
     }
 }

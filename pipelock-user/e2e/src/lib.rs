@@ -12,6 +12,7 @@
     reason = "a harness: what cannot be set up ends the test, with the reason"
 )]
 
+mod attached;
 mod clients;
 mod evidence;
 mod http;
@@ -19,6 +20,7 @@ mod outside;
 mod sandbox;
 mod tls;
 
+pub use attached::{Attached, OwnCgroup, remove_cgroup};
 pub use clients::{find, has_python_module, missing, python_path};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use http::{Answer, HttpServer, Seen, echo};

@@ -259,6 +259,18 @@ impl Running {
 }
 
 impl Run {
+    /// What ran otherwise, as if it had been a run that ended well.
+    #[must_use]
+    pub fn of(stdout: &[u8], evidence: Evidence, sandbox: Sandbox) -> Self {
+        Self {
+            status: ExitStatus::default(),
+            stdout: stdout.to_vec(),
+            stderr: String::new(),
+            evidence,
+            _dir: sandbox.dir,
+        }
+    }
+
     /// The exit code.
     ///
     /// # Panics

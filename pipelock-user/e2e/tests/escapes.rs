@@ -26,7 +26,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use pipelock_e2e::{Flow, HttpServer, Outside, PacketCount, Run, Sandbox, need};
+use pipelock_e2e::{Attached, Evidence, Flow, HttpServer, Outside, OwnCgroup, PacketCount, Run, Sandbox, need};
 use serde_json::{Value, json};
 
 const AGENT: &str = include_str!("../agents/escapes.py");
@@ -114,6 +114,11 @@ struct Tried {
 }
 
 impl Tried {
+    /// What ran under `attach`, seen as a run.
+    fn of(stdout: &[u8], evidence: Evidence, sandbox: Sandbox) -> Self {
+        Self::new(Run::of(stdout, evidence, sandbox))
+    }
+
     fn new(run: Run) -> Self {
         let lines = run.json_lines().into_iter().map(|line| (line["name"].as_str().expect("a name").to_owned(), line));
         let lines = lines.collect();
@@ -311,6 +316,37 @@ fn ping_sockets() {
         let flow = tried.assert_denied(name, EPERM, "socket_denied");
         assert_eq!(flow.proto, proto);
     }
+}
+
+/// What `run` never allows: an agent with every capability. Under `attach` the hooks alone have to hold.
+#[test]
+fn raw_sockets_of_a_privileged_agent() {
+    need!("python3");
+    let world = World::new();
+    let cgroup = OwnCgroup::new();
+    let sandbox = World::sandbox();
+    let script = sandbox.file("escapes.py", AGENT);
+    let attached = Attached::start(&cgroup.path, &sandbox.policy(), &sandbox.evidence());
+    let out = cgroup
+        .command("python3")
+        .arg(script)
+        .arg(world.parameters().to_string())
+        .args(["raw_icmp", "raw_ip", "raw_tcp6", "mptcp", "tcp4", "udp4", "host_own4", "mark"])
+        .output()
+        .expect("python3");
+    attached.end();
+    let evidence = Evidence::read(&sandbox.evidence());
+    let tried = Tried::of(&out.stdout, evidence, sandbox);
+    for (name, proto) in [("raw_icmp", "icmp"), ("raw_ip", "ip255"), ("raw_tcp6", "tcp"), ("mptcp", "mptcp")] {
+        let flow = tried.assert_denied(name, EPERM, "socket_denied");
+        assert_eq!((flow.proto.as_str(), flow.hook.as_str(), flow.uid), (proto, "cgroup/sock_create", 0), "{flow:?}");
+    }
+    tried.assert_denied("tcp4", REFUSED, "port_denied");
+    tried.assert_denied("udp4", EPERM, "udp_denied");
+    tried.assert_denied("host_own4", REFUSED, "loopback_denied");
+    // A mark may be set with the capability; nothing is exempted by one.
+    assert_eq!(tried.errno("mark"), 0);
+    world.assert_untouched();
 }
 
 #[test]
