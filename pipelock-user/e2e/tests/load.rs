@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use pipelock_e2e::{Evidence, HttpServer, Outside, Sandbox, need, pipelock, remove_cgroup};
 use serde_json::Value;
 
@@ -100,7 +99,7 @@ fn a_storm_during_reloads_leaves_nothing_unseen() {
     for round in 0..20 {
         let policy = if round % 2 == 0 { CLOSED.to_owned() } else { open_policy(&outside) };
         running.sandbox.set_policy(&policy);
-        running.signal(Signal::SIGHUP);
+        running.reload();
         std::thread::sleep(Duration::from_millis(if round == 10 { 0 } else { 40 }));
     }
     running.sandbox.file("stop", "");

@@ -88,6 +88,8 @@ pub(super) struct DnsReceipts {
     pub recorder: Recorder,
     /// Which policy was in force.
     pub generations: Arc<Generations>,
+    /// Which policy is in force.
+    rules: watch::Receiver<Arc<Rules>>,
     connections: Mutex<HashMap<SocketAddr, Arc<Flow>>>,
 }
 
@@ -100,8 +102,9 @@ impl DnsReceipts {
         ledger: Arc<Ledger>,
         recorder: Recorder,
         generations: Arc<Generations>,
+        rules: watch::Receiver<Arc<Rules>>,
     ) -> Self {
-        Self { netns, maps, ledger, recorder, generations, connections: Mutex::default() }
+        Self { netns, maps, ledger, recorder, generations, rules, connections: Mutex::default() }
     }
 
     fn flow_of(&self, asker: &Asker) -> Option<Arc<Flow>> {
@@ -130,10 +133,18 @@ impl QueryLog for DnsReceipts {
             reason = %outcome.verdict.reason,
             "query"
         );
-        let report = Outcome { verdict: outcome.verdict.clone(), name: None, carrier: "dns", requests: 1 };
+        let policy = self.rules.borrow().policy.id().clone();
+        let report = Outcome {
+            verdict: outcome.verdict.clone(),
+            name: None,
+            carrier: "dns",
+            requests: 1,
+            policy: Some(policy.clone()),
+        };
         self.ledger.report(flow.id, report);
         let record = RequestRecord {
             flow,
+            policy,
             transport: "dns",
             method: outcome.qtype.clone(),
             target: format!("dns://{name}"),

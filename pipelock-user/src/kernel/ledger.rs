@@ -51,6 +51,9 @@ pub struct Ledger {
     entries: Mutex<HashMap<u64, Entry>>,
     /// Flows that the proxy has reported since they were last looked at.
     reported: Mutex<Vec<u64>>,
+    /// Flows whose receipts are written and that the kernel has forgotten. Their entries go when no record that was read
+    /// before can still be on its way to [`Ledger::offer`]; earlier, such a record would be given out a second time.
+    settled: Mutex<Vec<u64>>,
     changed: Notify,
 }
 
@@ -62,6 +65,7 @@ impl Ledger {
             maps,
             entries: Mutex::new(HashMap::new()),
             reported: Mutex::new(Vec::new()),
+            settled: Mutex::new(Vec::new()),
             changed: Notify::new(),
         })
     }
@@ -74,7 +78,16 @@ impl Ledger {
     /// The receipt of a flow is written: the kernel and the ledger forget it.
     pub fn settled(&self, flow: FlowId) {
         self.maps.settle(flow.0);
-        self.entries().remove(&flow.0);
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).push(flow.0);
+    }
+
+    /// Drops the entries of settled flows. Only between reading records and reading the next ones.
+    fn forget_settled(&self) {
+        let settled = std::mem::take(&mut *self.settled.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut entries = self.entries();
+        for flow in settled {
+            entries.remove(&flow);
+        }
     }
 
     /// Watches the kernel's table and gives finished flows out, until `stop`; then closes the rest as they stand.
@@ -107,6 +120,7 @@ impl Ledger {
                     }
                 }
             }
+            self.forget_settled();
             for id in ids.drain(..) {
                 if let Some(record) = self.maps.flow(id)
                     && !self.offer(record, false, &mut out).await
@@ -115,6 +129,7 @@ impl Ledger {
                 }
             }
         }
+        self.forget_settled();
         for record in self.maps.pending() {
             if !self.offer(record, true, &mut out).await {
                 return;
@@ -153,7 +168,7 @@ impl Ledger {
             } else {
                 Verdict::allow(reason.into(), None)
             };
-            let outcome = Outcome { verdict, name: None, carrier: "", requests: 0 };
+            let outcome = Outcome { verdict, name: None, carrier: "", requests: 0, policy: None };
             return if is_closed || is_last { self.give(record.flow_id, outcome) } else { None };
         }
         let mut entries = self.entries();

@@ -7,13 +7,15 @@ use pipelock_receipt::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET};
 use pipelock_receipt::{ActionDraft, ActionType, Reversibility, SideEffect};
 use serde_json::{Map, Value, json};
 
-use crate::flow::{Flow, Outcome, Verdict};
+use crate::flow::{Flow, Outcome, PolicyId, Verdict};
 
 /// One HTTP request or DNS query inside a flow.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
     /// The flow it belongs to.
     pub flow: std::sync::Arc<Flow>,
+    /// The policy that decided; it may be a later one than the flow was opened under.
+    pub policy: PolicyId,
     /// `forward` for HTTP, `dns` for a query.
     pub transport: &'static str,
     /// HTTP method or DNS type.
@@ -51,7 +53,7 @@ impl RequestRecord {
         draft.pattern = self.verdict.reason.code().into();
         draft.actor.clone_from(&self.flow.origin.comm);
         draft.intent.clone_from(&self.verdict.detail);
-        draft.policy_hash = Some(self.flow.policy.to_string());
+        draft.policy_hash = Some(self.policy.to_string());
         let mut flow = Map::new();
         if self.flow.id.0 == 0 {
             // An explicit client: the kernel was not asked, so only its address is known.
@@ -109,7 +111,7 @@ impl FlowFacts {
         draft.pattern = outcome.verdict.reason.code().into();
         draft.actor.clone_from(&flow.origin.comm);
         draft.intent.clone_from(&outcome.verdict.detail);
-        draft.policy_hash = Some(flow.policy.to_string());
+        draft.policy_hash = Some(outcome.policy.as_ref().unwrap_or(&flow.policy).to_string());
         let mut ext = Map::new();
         for (key, value) in [
             ("flow_id", flow.id.0),
