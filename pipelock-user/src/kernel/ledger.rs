@@ -123,8 +123,14 @@ impl Ledger {
 
     fn finish(&self, record: &FlowRecord, is_last: bool) -> Option<Outcome> {
         let is_closed = record.state == FlowState::Closed as u8;
+        let mut entries = self.entries();
+        // `record` is a copy. A flow that was given out and settled since it was taken is in neither table any more (it
+        // leaves the kernel's first), and would be given out a second time.
+        if !entries.contains_key(&record.flow_id) && self.maps.flow(record.flow_id).is_none() {
+            return None;
+        }
         let Some(reason) = KernelReason::from_u8(record.reason) else {
-            return self.give(record.flow_id, Outcome::unseen(Reason::Internal));
+            return give(&mut entries, record.flow_id, Outcome::unseen(Reason::Internal));
         };
         let is_redirected = matches!(reason, KernelReason::Redirect | KernelReason::RedirectDns);
         if !is_redirected {
@@ -134,9 +140,8 @@ impl Ledger {
                 Verdict::allow(reason.into(), None)
             };
             let outcome = Outcome { verdict, name: None, carrier: "", requests: 0 };
-            return if is_closed || is_last { self.give(record.flow_id, outcome) } else { None };
+            return if is_closed || is_last { give(&mut entries, record.flow_id, outcome) } else { None };
         }
-        let mut entries = self.entries();
         let outcome = match entries.get(&record.flow_id) {
             Some(Entry::Given) => return None,
             Some(Entry::Reported(outcome)) if is_closed || is_last => outcome.clone(),
@@ -154,16 +159,16 @@ impl Ledger {
         Some(outcome)
     }
 
-    fn give(&self, flow_id: u64, outcome: Outcome) -> Option<Outcome> {
-        let before = self.entries().insert(flow_id, Entry::Given);
-        (!matches!(before, Some(Entry::Given))).then_some(outcome)
-    }
-
     /// A channel of the size the ledger wants.
     #[must_use]
     pub fn channel() -> (mpsc::Sender<Finished>, mpsc::Receiver<Finished>) {
         mpsc::channel(QUEUE)
     }
+}
+
+fn give(entries: &mut HashMap<u64, Entry>, flow_id: u64, outcome: Outcome) -> Option<Outcome> {
+    let before = entries.insert(flow_id, Entry::Given);
+    (!matches!(before, Some(Entry::Given))).then_some(outcome)
 }
 
 impl Account for Ledger {
