@@ -49,8 +49,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<Done> {
         .args(filter)
         // Each has a cgroup, a proxy and clients of its own; more at a time would only be slower and miss time limits.
         .arg("--test-threads=2")
-        .env("PIPELOCK_BIN", &pipelock)
-        .env("PIPELOCK_E2E_PYTHON", setup::e2e_python()?);
+        .env("PIPELOCK_BIN", &pipelock);
     let mut tally = Tally::default();
     let status = run::watch(&mut cargo, |line| tally.read(line))?;
     let mut is_ok = status.success();

@@ -11,8 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::run;
 
-/// The object, checked in.
+/// The object that logs: for this machine only, never checked in.
 const DEBUG_OBJECT: &str = "pipelock-ebpf/pipelock-debug.bpf.o";
+/// The object, checked in.
 const OBJECT: &str = "pipelock-ebpf/pipelock.bpf.o";
 /// What the object was built from and by, checked in.
 const STAMP: &str = "pipelock-ebpf/pipelock.bpf.sha256";

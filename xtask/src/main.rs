@@ -30,8 +30,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     Setup(setup::Args),
-    BuildEbpf(ebpf::Args),
     Bench(bench::Args),
+    BuildEbpf(ebpf::Args),
     Demo(demo::Args),
     Test(test::Args),
     E2e(e2e::Args),
@@ -43,8 +43,8 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup(args) => setup::main(&args),
-        Task::BuildEbpf(args) => ebpf::main(&args),
         Task::Bench(args) => bench::main(&args),
+        Task::BuildEbpf(args) => ebpf::main(&args),
         Task::Demo(args) => demo::main(&args),
         Task::Test(args) => test::main(&args),
         Task::E2e(args) => e2e::main(&args),

@@ -2,7 +2,7 @@
 //!
 //! Also called by the tasks themselves, so that none of them needs anything else first.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,8 +12,10 @@ use crate::run;
 /// The LLVM that bpf-linker is built with: not older than that of the distribution's rustc.
 const LLVM: &str = "22";
 const BPF_LINKER: &str = "0.13.0";
+/// Where the end-to-end tests find Python modules that the system may lack; every user can read it.
+const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
 /// What agents written in Python fetch with.
-const PYTHON_PACKAGES: &[&str] = &["aiohttp", "pip", "requests", "urllib3"];
+const PYTHON_MODULES: &[&str] = &["aiohttp", "requests"];
 /// The system's Python: one that lives in somebody's home is closed to the user an agent runs as.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -74,7 +76,6 @@ const E2E: &[Need] = &[
         packages: &["golang-go"],
         is_there: || run::has("go") || Path::new("/usr/local/go/bin/go").exists(),
     },
-    Need { name: "venv", packages: &["python3-venv"], is_there: || python_has("ensurepip") && python_has("venv") },
 ];
 
 /// For `build-ebpf`.
@@ -119,7 +120,7 @@ fn install(e2e: bool, ebpf: bool) -> Result<()> {
     packages(&needs)?;
     components()?;
     if e2e {
-        python_with_clients()?;
+        python_modules()?;
     }
     if ebpf {
         bpf_linker()?;
@@ -128,13 +129,8 @@ fn install(e2e: bool, ebpf: bool) -> Result<()> {
     Ok(())
 }
 
-/// The Python with the clients that the end-to-end tests drive.
-pub(crate) fn e2e_python() -> Result<PathBuf> {
-    Ok(run::cache_dir()?.join("e2e-venv/bin/python3"))
-}
-
 fn python_has(module: &str) -> bool {
-    // Found, not imported: importing ensurepip's wheels or pip takes a second.
+    // Found, not imported: importing pip takes a second.
     let code = format!("import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)");
     Command::new(PYTHON).args(["-c", &code]).status().is_ok_and(|status| status.success())
 }
@@ -205,26 +201,37 @@ fn components() -> Result<()> {
     run::check(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))
 }
 
-/// A virtual environment in the cache folder, made once.
-fn python_with_clients() -> Result<()> {
-    let python = e2e_python()?;
-    let imports = PYTHON_PACKAGES.join(", ");
+/// HTTP clients for Python, installed once.
+fn python_modules() -> Result<()> {
+    let imports = format!("import {}", PYTHON_MODULES.join(", "));
     let is_whole = || {
-        let mut test = Command::new(&python);
-        test.args(["-c", &format!("import {imports}")]).output().is_ok_and(|done| done.status.success())
+        let mut python = Command::new(PYTHON);
+        let done = python.args(["-c", &imports]).env("PYTHONPATH", PYTHON_FOLDER).output();
+        done.is_ok_and(|done| done.status.success())
     };
     if is_whole() {
         return Ok(());
     }
-    let folder = python.parent().and_then(Path::parent).context("no folder for the virtual environment")?;
-    run::say(&format!("setup: making a Python environment in {}", folder.display()));
-    std::fs::create_dir_all(folder)?;
-    run::check(Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(folder))?;
-    let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
+    let mut pip = Command::new(PYTHON);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--upgrade",
+        "--target",
+        PYTHON_FOLDER,
+    ])
+    .args(PYTHON_MODULES);
+    if !run::is_root() {
+        bail!("missing: {} for Python. Run\n  sudo {}", PYTHON_MODULES.join(", "), run::shown(&pip));
+    }
+    run::say(&format!("setup: installing {} into {PYTHON_FOLDER}", PYTHON_MODULES.join(", ")));
+    std::fs::create_dir_all(PYTHON_FOLDER).context(PYTHON_FOLDER)?;
     run::check(&mut pip)?;
     if !is_whole() {
-        bail!("the Python environment in {} lacks one of {imports}", folder.display());
+        bail!("{PYTHON_FOLDER} lacks one of {}", PYTHON_MODULES.join(", "));
     }
     Ok(())
 }

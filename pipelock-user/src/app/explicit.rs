@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pipelock_receipt::SigningKey;
 use serde_json::json;
@@ -68,11 +69,12 @@ pub async fn serve_alone(
     let (recorder, thread) = chain.start()?;
     let (_rules, watched) = watch::channel(Arc::new(rules_of(policy)));
     let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
-    let serving = tokio::spawn(serve_explicit(listener, proxy));
+    let serving = tokio::spawn(serve_explicit(listener, proxy.clone()));
     ready(address);
     stop.await;
     serving.abort();
     let _ = serving.await;
+    proxy.close(Duration::from_secs(1)).await;
     let summary = recorder.close("stopped").await?;
     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     tokio::task::spawn_blocking(move || pipelock_receipt::write_folder(&evidence))

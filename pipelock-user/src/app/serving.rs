@@ -13,7 +13,7 @@ use super::session::{SessionError, apply, rules_of};
 use super::state::State;
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
-use crate::proxy::Rules;
+use crate::proxy::{Proxy, Rules};
 use crate::recorder::{Recorder, Summary};
 
 /// How long connections may take to end once the agent is gone.
@@ -24,6 +24,7 @@ pub struct Serving {
     pub(super) attachment: Attachment,
     pub(super) maps: Arc<Maps>,
     pub(super) rules: watch::Sender<Arc<Rules>>,
+    pub(super) proxy: Arc<Proxy>,
     pub(super) generations: Arc<Generations>,
     pub(super) generation: u32,
     pub(super) recorder: Recorder,
@@ -95,7 +96,9 @@ impl Serving {
         for task in self.tasks.drain(..) {
             let _ = task.await;
         }
-        // Guards of aborted connections report when their tasks are dropped; detaching stops the count.
+        // No listener holds a place any more; what is left are connections, which report their flows as they end.
+        self.proxy.close(DRAIN).await;
+        // Detaching stops the count: what the ledger finds now is all there will be.
         let detached = Attachment::detach(&self.attachment.id);
         State::remove(&self.attachment.id);
         tokio::task::yield_now().await;

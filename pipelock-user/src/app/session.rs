@@ -272,6 +272,7 @@ impl Recorded {
             attachment,
             maps,
             rules,
+            proxy,
             generations,
             generation: 1,
             recorder,

@@ -18,8 +18,10 @@ use crate::flow::{Account, Flow, FlowId, Host, Origin, Outcome, PolicyId, Reason
 
 /// How long a redirected connection that the kernel closed may wait for the proxy to accept it.
 const ACCEPT_GRACE: Duration = Duration::from_secs(2);
-/// How often the table is looked through for flows whose event was lost.
+/// How often connections that wait to be accepted are looked at, and whether events were lost.
 const SWEEP: Duration = Duration::from_millis(250);
+/// Every so many of these the whole table is looked through, lost events or not.
+const FULL_SWEEP: u32 = 16;
 /// Finished flows on their way to the recorder; when they are this many, the ledger waits.
 const QUEUE: usize = 1024;
 
@@ -47,6 +49,8 @@ enum Entry {
 pub struct Ledger {
     maps: Arc<Maps>,
     entries: Mutex<HashMap<u64, Entry>>,
+    /// Flows that the proxy has reported since they were last looked at.
+    reported: Mutex<Vec<u64>>,
     changed: Notify,
 }
 
@@ -54,7 +58,12 @@ impl Ledger {
     /// A ledger over these maps.
     #[must_use]
     pub fn new(maps: Arc<Maps>) -> Arc<Self> {
-        Arc::new(Self { maps, entries: Mutex::new(HashMap::new()), changed: Notify::new() })
+        Arc::new(Self {
+            maps,
+            entries: Mutex::new(HashMap::new()),
+            reported: Mutex::new(Vec::new()),
+            changed: Notify::new(),
+        })
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
@@ -80,28 +89,29 @@ impl Ledger {
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         let mut ids = Vec::new();
+        let mut sweeps = 0u32;
+        let mut lost = 0;
         loop {
-            let mut is_sweep = false;
             tokio::select! {
                 () = &mut stop => break,
                 () = drain(ring.as_mut(), &mut ids) => {}
-                () = self.changed.notified() => is_sweep = true,
-                _ = sweep.tick() => is_sweep = true,
-            }
-            if is_sweep {
-                ids.clear();
-                for record in self.maps.pending() {
-                    if !self.offer(record, false, &mut out).await {
-                        return;
+                () = self.changed.notified() => self.take_reported(&mut ids),
+                _ = sweep.tick() => {
+                    sweeps = sweeps.wrapping_add(1);
+                    let lost_now = self.maps.counters().map_or(u64::MAX, |counters| counters.events_lost);
+                    if lost_now != lost || sweeps.is_multiple_of(FULL_SWEEP) {
+                        lost = lost_now;
+                        ids.extend(self.maps.pending().iter().map(|record| record.flow_id));
+                    } else {
+                        self.unaccepted(&mut ids);
                     }
                 }
-            } else {
-                for id in ids.drain(..) {
-                    if let Some(record) = self.maps.flow(id)
-                        && !self.offer(record, false, &mut out).await
-                    {
-                        return;
-                    }
+            }
+            for id in ids.drain(..) {
+                if let Some(record) = self.maps.flow(id)
+                    && !self.offer(record, false, &mut out).await
+                {
+                    return;
                 }
             }
         }
@@ -110,6 +120,16 @@ impl Ledger {
                 return;
             }
         }
+    }
+
+    fn take_reported(&self, ids: &mut Vec<u64>) {
+        ids.append(&mut self.reported.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The flows that the kernel closed before the proxy accepted them.
+    fn unaccepted(&self, ids: &mut Vec<u64>) {
+        let waits = |entry: &Entry| matches!(entry, Entry::ClosedUnaccepted(_));
+        ids.extend(self.entries().iter().filter(|(_, entry)| waits(entry)).map(|(id, _)| *id));
     }
 
     /// Gives a flow out if it is finished. False when nobody takes flows any more.
@@ -206,6 +226,7 @@ impl Account for Ledger {
             }
         }
         drop(entries);
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner).push(flow.0);
         self.changed.notify_one();
     }
 }

@@ -22,7 +22,7 @@ use crate::recorder::Recorder;
 /// How long dialling may take.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections at a time, over all listeners, when the policy does not say.
-const MAX_CONNECTIONS: usize = 8192;
+const MAX_CONNECTIONS: u32 = 8192;
 
 /// Finds and consumes the flow of an accepted connection; filled by `app` from the kernel's tables.
 pub trait Origins: Send + Sync {
@@ -51,6 +51,8 @@ pub struct Proxy {
     /// Where requests are recorded.
     pub recorder: Recorder,
     slots: Arc<Semaphore>,
+    places: u32,
+    closing: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -63,8 +65,21 @@ impl Proxy {
         recorder: Recorder,
     ) -> Arc<Self> {
         let configured = rules.borrow().policy.limits().max_connections;
-        let slots = if configured == 0 { MAX_CONNECTIONS } else { configured };
-        Arc::new(Self { rules, origins, account, recorder, slots: Arc::new(Semaphore::new(slots)) })
+        let places = u32::try_from(configured).ok().filter(|places| *places > 0).unwrap_or(MAX_CONNECTIONS);
+        let slots = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX)));
+        Arc::new(Self { rules, origins, account, recorder, slots, places, closing: watch::Sender::new(false) })
+    }
+
+    /// Ends every connection and waits until each has reported its flow, or `patience` is over.
+    pub async fn close(&self, patience: Duration) {
+        self.closing.send_replace(true);
+        let _ = tokio::time::timeout(patience, self.slots.acquire_many(self.places)).await;
+    }
+
+    /// Waits until the proxy closes.
+    pub(super) async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
+        let _ = closing.wait_for(|closing| *closing).await;
     }
 
     /// A place for one more connection; none when the proxy ends.
@@ -86,7 +101,10 @@ pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
             Ok((stream, peer)) => {
                 let proxy = proxy.clone();
                 tokio::spawn(async move {
-                    connection(&proxy, stream, peer, netns).await;
+                    tokio::select! {
+                        () = connection(&proxy, stream, peer, netns) => {}
+                        () = proxy.closed() => {}
+                    }
                     drop(slot);
                 });
             }

@@ -82,7 +82,7 @@ impl Summary {
         );
         let _ = write!(
             text,
-            "This page is not signed. Check the evidence with `pipelock verify --key KEY FOLDER`, or with the public \
+            "This page is not signed. Check the evidence with `pipelock verify --public-key KEY FOLDER`, or with the public \
              verifier: `pipelock-verify evidence.jsonl --key KEY`.\n\n## Verdicts\n\n| verdict | receipts |\n|---|--:|\n"
         );
         for (word, count) in self.tally.totals.named().iter().filter(|(_, count)| *count > 0) {

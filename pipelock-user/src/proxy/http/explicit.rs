@@ -34,7 +34,10 @@ pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
             Ok((stream, peer)) => {
                 let proxy = proxy.clone();
                 tokio::spawn(async move {
-                    connection(&proxy, stream, peer).await;
+                    tokio::select! {
+                        () = connection(&proxy, stream, peer) => {}
+                        () = proxy.closed() => {}
+                    }
                     drop(slot);
                 });
             }
@@ -62,7 +65,12 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     let service = service_fn(move |request| {
         let session = session.clone();
         async move {
-            let answer = tokio::spawn(async move { answer(&session, request).await });
+            let answer = tokio::spawn(async move {
+                tokio::select! {
+                    answer = answer(&session, request) => answer,
+                    () = session.proxy.closed() => internal(),
+                }
+            });
             Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
         }
     });

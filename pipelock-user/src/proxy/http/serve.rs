@@ -53,7 +53,12 @@ pub(in crate::proxy) async fn serve(
             let session = session.clone();
             async move {
                 // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
-                let answer = tokio::spawn(async move { session.answer(request).await });
+                let answer = tokio::spawn(async move {
+                    tokio::select! {
+                        answer = session.answer(request) => answer,
+                        () = session.proxy.closed() => internal(),
+                    }
+                });
                 Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
             }
         }

@@ -51,7 +51,7 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// The path is not a folder of a cgroup2 tree.
-    #[error("{0} is not a cgroup2 folder; `pipelock probe` shows where cgroup2 is mounted")]
+    #[error("{0} is not a cgroup2 folder; `findmnt -t cgroup2` shows where they are")]
     NotCgroup2(PathBuf),
     /// The root of the tree holds every process of the machine, ours included.
     #[error("{0} is the root cgroup: it holds every process, ours too; name a cgroup below it")]
