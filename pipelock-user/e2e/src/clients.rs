@@ -3,6 +3,7 @@
 //! Used by the `need!` macro and by tests that run Python. It promises that a missing client is a failure in CI and
 //! never a silent pass elsewhere.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -48,15 +49,25 @@ pub fn python_path() -> &'static str {
             return;
         }
         let _ = fs::create_dir_all(PYTHON_FOLDER);
-        let installed = Command::new("/usr/bin/python3")
-            .args(["-m", "pip", "install", "--quiet", "--target", PYTHON_FOLDER, "requests", "aiohttp"])
-            .status();
+        let installed = match std::env::var_os("PIPELOCK_E2E_PYTHON").and_then(|python| packages_of(&python)) {
+            // What `cargo xtask setup` installed lies in a home that the agent's user may not enter.
+            Some(packages) => Command::new("cp").arg("-rT").arg(packages).arg(PYTHON_FOLDER).status(),
+            None => Command::new("/usr/bin/python3")
+                .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", PYTHON_FOLDER])
+                .args(["requests", "aiohttp"])
+                .status(),
+        };
         if !installed.is_ok_and(|status| status.success()) {
-            eprintln!("pip could not install requests and aiohttp into {PYTHON_FOLDER}");
+            eprintln!("requests and aiohttp could not be installed into {PYTHON_FOLDER}");
         }
         let _ = fs::set_permissions(PYTHON_FOLDER, fs::Permissions::from_mode(0o755));
     });
     PYTHON_FOLDER
+}
+
+fn packages_of(python: &OsStr) -> Option<String> {
+    let out = Command::new(python).args(["-c", "import sysconfig as s; print(s.get_path('purelib'))"]).output().ok()?;
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
 }
 
 /// Whether Python can import a module (with [`python_path`]).

@@ -76,6 +76,11 @@ fn two_thousand_flows_of_fifty_processes_are_all_attributed() {
     }
 }
 
+fn reload(cgroup: &str) {
+    let out = Command::new(pipelock()).args(["reload", "--cgroup", cgroup]).output().expect("reload");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
 fn policy_hash(file: &Path) -> String {
     let out = Command::new(pipelock()).args(["check", "--json", "--policy"]).arg(file).output().expect("check");
     let value: Value = serde_json::from_slice(&out.stdout).expect("JSON");
@@ -96,10 +101,11 @@ fn a_storm_during_reloads_leaves_nothing_unseen() {
     for number in 0..4 {
         running.wait_for(&format!("started-{number}"));
     }
+    let cgroup = opening(&running.sandbox.evidence())["cgroup"].as_str().expect("a path").to_owned();
     for round in 0..20 {
         let policy = if round % 2 == 0 { CLOSED.to_owned() } else { open_policy(&outside) };
         running.sandbox.set_policy(&policy);
-        running.reload();
+        reload(&cgroup);
         std::thread::sleep(Duration::from_millis(if round == 10 { 0 } else { 40 }));
     }
     running.sandbox.file("stop", "");
