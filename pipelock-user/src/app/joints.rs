@@ -88,6 +88,8 @@ pub(super) struct DnsReceipts {
     pub recorder: Recorder,
     /// Which policy was in force.
     pub generations: Arc<Generations>,
+    /// The policy in force now.
+    pub rules: watch::Receiver<Arc<Rules>>,
     connections: Mutex<HashMap<SocketAddr, Arc<Flow>>>,
 }
 
@@ -100,8 +102,9 @@ impl DnsReceipts {
         ledger: Arc<Ledger>,
         recorder: Recorder,
         generations: Arc<Generations>,
+        rules: watch::Receiver<Arc<Rules>>,
     ) -> Self {
-        Self { netns, maps, ledger, recorder, generations, connections: Mutex::default() }
+        Self { netns, maps, ledger, recorder, generations, rules, connections: Mutex::default() }
     }
 
     fn flow_of(&self, asker: &Asker) -> Option<Arc<Flow>> {
@@ -138,6 +141,7 @@ impl QueryLog for DnsReceipts {
             method: outcome.qtype.clone(),
             target: format!("dns://{name}"),
             verdict: outcome.verdict.clone(),
+            policy: self.rules.borrow().policy.id().clone(),
             status: None,
             dialled: None,
         };

@@ -231,6 +231,7 @@ impl Recorded {
                 ledger.clone(),
                 recorder.clone(),
                 generations.clone(),
+                watched.clone(),
             ));
             let lookup = Arc::new(RulesLookup(watched.clone()));
             let names = Arc::new(PolicyNames(watched.clone()));

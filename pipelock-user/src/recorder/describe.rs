@@ -7,7 +7,7 @@ use pipelock_receipt::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET};
 use pipelock_receipt::{ActionDraft, ActionType, Reversibility, SideEffect};
 use serde_json::{Map, Value, json};
 
-use crate::flow::{Flow, Outcome, Verdict};
+use crate::flow::{Flow, Outcome, PolicyId, Verdict};
 
 /// One HTTP request or DNS query inside a flow.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct RequestRecord {
     pub target: String,
     /// What was decided.
     pub verdict: Verdict,
+    /// The policy that decided: a later one than the flow's if it was loaded meanwhile.
+    pub policy: PolicyId,
     /// Status of the answer that is released, if there is one.
     pub status: Option<u16>,
     /// The address that was dialled, for what went out.
@@ -51,7 +53,7 @@ impl RequestRecord {
         draft.pattern = self.verdict.reason.code().into();
         draft.actor.clone_from(&self.flow.origin.comm);
         draft.intent.clone_from(&self.verdict.detail);
-        draft.policy_hash = Some(self.flow.policy.to_string());
+        draft.policy_hash = Some(self.policy.to_string());
         let mut flow = Map::new();
         if self.flow.id.0 == 0 {
             // An explicit client: the kernel was not asked, so only its address is known.

@@ -122,7 +122,7 @@ async fn tunnel(session: &Arc<Session>, authority: Authority, request: Request<I
         Err(denied) => (denied.clone(), None),
     };
     let status = if opened.is_ok() { StatusCode::OK } else { rescue::status(verdict.reason) };
-    let mut record = session.record("CONNECT".into(), target, &verdict, Some(status.as_u16()), dialled);
+    let mut record = session.record(&rules, "CONNECT".into(), target, &verdict, Some(status.as_u16()), dialled);
     record.transport = "connect";
     session.note(&verdict);
     if session.proxy.recorder.request(&record).await.is_err() {

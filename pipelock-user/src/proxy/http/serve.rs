@@ -20,7 +20,7 @@ use super::headers::strip_hop;
 use super::upstream::{Upstream, send};
 use crate::flow::{Flow, FlowGuard, Reason, Verdict};
 use crate::inspect::permit_flow;
-use crate::proxy::listen::{Proxy, log};
+use crate::proxy::listen::{Proxy, Rules, log};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
 use crate::recorder::RequestRecord;
@@ -74,7 +74,8 @@ pub(in crate::proxy) async fn serve(
         && error.is_parse()
     {
         let verdict = Verdict::block(Reason::RequestMalformed, error.to_string());
-        let record = session.record("-".into(), session.flow.target.authority(), &verdict, Some(400), None);
+        let rules = session.proxy.rules();
+        let record = session.record(&rules, "-".into(), session.flow.target.authority(), &verdict, Some(400), None);
         let _ = session.proxy.recorder.request(&record).await;
         session.note(&verdict);
     }
@@ -104,12 +105,13 @@ impl Session {
             Ok(Authority { host, port }) => format!("http://{host}:{port}{}", request.uri().path()),
             Err(_) => format!("http://{}{}", self.flow.target.authority(), request.uri().path()),
         };
+        let rules = self.proxy.rules();
         let (verdict, response, dialled) = match authority {
-            Ok(authority) => self.forward(authority, request).await,
+            Ok(authority) => self.forward(&rules, authority, request).await,
             Err(verdict) => (verdict, None, None),
         };
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
-        let record = self.record(method, target, &verdict, Some(status.as_u16()), dialled);
+        let record = self.record(&rules, method, target, &verdict, Some(status.as_u16()), dialled);
         self.note(&verdict);
         if self.proxy.recorder.request(&record).await.is_err() {
             let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
@@ -123,10 +125,10 @@ impl Session {
 
     async fn forward(
         &self,
+        rules: &Rules,
         authority: Authority,
         mut request: Request<Incoming>,
     ) -> (Verdict, Option<Response<Incoming>>, Option<std::net::SocketAddr>) {
-        let rules = self.proxy.rules();
         let verdict = rules.policy.check_request(
             &authority.host,
             authority.port,
@@ -148,7 +150,7 @@ impl Session {
             return (denied, None, None);
         }
         let mut upstream = self.upstream.lock().await;
-        match send(&mut upstream, &permit, &authority, &rules, request).await {
+        match send(&mut upstream, &permit, &authority, rules, request).await {
             Ok((mut response, addr)) => {
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     *upstream = None;
@@ -165,6 +167,7 @@ impl Session {
 
     pub(super) fn record(
         &self,
+        rules: &Rules,
         method: String,
         target: String,
         verdict: &Verdict,
@@ -177,6 +180,7 @@ impl Session {
             method,
             target,
             verdict: verdict.clone(),
+            policy: rules.policy.id().clone(),
             status,
             dialled,
         }
