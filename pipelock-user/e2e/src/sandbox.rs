@@ -222,6 +222,16 @@ impl Running {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("kill");
     }
 
+    /// Makes pipelock read its policy again, by the signal that `pipelock reload` sends.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn reload(&self) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        // SAFETY: plain numbers; the child is ours and not yet waited for.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGRTMIN() + 2) }, 0, "pipelock is gone");
+    }
+
     /// Waits for the end without looking at the evidence: status, stdout, stderr, and the folders.
     ///
     /// # Panics

@@ -88,8 +88,8 @@ pub(super) struct DnsReceipts {
     pub recorder: Recorder,
     /// Which policy was in force.
     pub generations: Arc<Generations>,
-    /// The policy in force now.
-    pub rules: watch::Receiver<Arc<Rules>>,
+    /// Which policy is in force.
+    rules: watch::Receiver<Arc<Rules>>,
     connections: Mutex<HashMap<SocketAddr, Arc<Flow>>>,
 }
 
@@ -133,15 +133,22 @@ impl QueryLog for DnsReceipts {
             reason = %outcome.verdict.reason,
             "query"
         );
-        let report = Outcome { verdict: outcome.verdict.clone(), name: None, carrier: "dns", requests: 1 };
+        let policy = self.rules.borrow().policy.id().clone();
+        let report = Outcome {
+            verdict: outcome.verdict.clone(),
+            name: None,
+            carrier: "dns",
+            requests: 1,
+            policy: Some(policy.clone()),
+        };
         self.ledger.report(flow.id, report);
         let record = RequestRecord {
             flow,
+            policy,
             transport: "dns",
             method: outcome.qtype.clone(),
             target: format!("dns://{name}"),
             verdict: outcome.verdict.clone(),
-            policy: self.rules.borrow().policy.id().clone(),
             status: None,
             dialled: None,
         };

@@ -17,7 +17,7 @@ pub(super) struct Args {
     /// The policy file.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// A URL to decide: http://host[:port]/path, or https.
+    /// A URL to decide: http or https, with or without a port.
     #[arg(long)]
     url: Option<String>,
     /// The method of the request.

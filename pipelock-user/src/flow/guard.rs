@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::flow::{FlowId, Host, Reason, Verdict};
+use crate::flow::{FlowId, Host, PolicyId, Reason, Verdict};
 
 /// What the proxy made of a flow.
 #[derive(Clone, Debug)]
@@ -15,13 +15,15 @@ pub struct Outcome {
     pub carrier: &'static str,
     /// How many requests or queries it carried.
     pub requests: u64,
+    /// The policy that decided, when it is not the one that was in force when the flow opened.
+    pub policy: Option<PolicyId>,
 }
 
 impl Outcome {
     /// The outcome of a flow that the proxy never saw or lost sight of.
     #[must_use]
     pub fn unseen(reason: Reason) -> Self {
-        Self { verdict: Verdict::block(reason, ""), name: None, carrier: "", requests: 0 }
+        Self { verdict: Verdict::block(reason, ""), name: None, carrier: "", requests: 0, policy: None }
     }
 }
 
@@ -62,6 +64,11 @@ impl FlowGuard {
     /// Notes what the bytes are.
     pub fn carries(&mut self, carrier: &'static str) {
         self.outcome.carrier = carrier;
+    }
+
+    /// Notes the policy that decides from here on.
+    pub fn decided_by(&mut self, policy: &PolicyId) {
+        self.outcome.policy = Some(policy.clone());
     }
 
     /// Notes the name that decided.

@@ -51,6 +51,9 @@ pub struct Ledger {
     entries: Mutex<HashMap<u64, Entry>>,
     /// Flows that the proxy has reported since they were last looked at.
     reported: Mutex<Vec<u64>>,
+    /// Flows whose receipts are written and that the kernel has forgotten. Their entries go when no record that was read
+    /// before can still be on its way to [`Ledger::offer`]; earlier, such a record would be given out a second time.
+    settled: Mutex<Vec<u64>>,
     changed: Notify,
 }
 
@@ -62,6 +65,7 @@ impl Ledger {
             maps,
             entries: Mutex::new(HashMap::new()),
             reported: Mutex::new(Vec::new()),
+            settled: Mutex::new(Vec::new()),
             changed: Notify::new(),
         })
     }
@@ -74,7 +78,16 @@ impl Ledger {
     /// The receipt of a flow is written: the kernel and the ledger forget it.
     pub fn settled(&self, flow: FlowId) {
         self.maps.settle(flow.0);
-        self.entries().remove(&flow.0);
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).push(flow.0);
+    }
+
+    /// Drops the entries of settled flows. Only between reading records and reading the next ones.
+    fn forget_settled(&self) {
+        let settled = std::mem::take(&mut *self.settled.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut entries = self.entries();
+        for flow in settled {
+            entries.remove(&flow);
+        }
     }
 
     /// Watches the kernel's table and gives finished flows out, until `stop`; then closes the rest as they stand.
@@ -107,6 +120,7 @@ impl Ledger {
                     }
                 }
             }
+            self.forget_settled();
             for id in ids.drain(..) {
                 if let Some(record) = self.maps.flow(id)
                     && !self.offer(record, false, &mut out).await
@@ -115,6 +129,7 @@ impl Ledger {
                 }
             }
         }
+        self.forget_settled();
         for record in self.maps.pending() {
             if !self.offer(record, true, &mut out).await {
                 return;
@@ -143,14 +158,8 @@ impl Ledger {
 
     fn finish(&self, record: &FlowRecord, is_last: bool) -> Option<Outcome> {
         let is_closed = record.state == FlowState::Closed as u8;
-        let mut entries = self.entries();
-        // `record` is a copy. A flow that was given out and settled since it was taken is in neither table any more (it
-        // leaves the kernel's first), and would be given out a second time.
-        if !entries.contains_key(&record.flow_id) && self.maps.flow(record.flow_id).is_none() {
-            return None;
-        }
         let Some(reason) = KernelReason::from_u8(record.reason) else {
-            return give(&mut entries, record.flow_id, Outcome::unseen(Reason::Internal));
+            return self.give(record.flow_id, Outcome::unseen(Reason::Internal));
         };
         let is_redirected = matches!(reason, KernelReason::Redirect | KernelReason::RedirectDns);
         if !is_redirected {
@@ -159,9 +168,10 @@ impl Ledger {
             } else {
                 Verdict::allow(reason.into(), None)
             };
-            let outcome = Outcome { verdict, name: None, carrier: "", requests: 0 };
-            return if is_closed || is_last { give(&mut entries, record.flow_id, outcome) } else { None };
+            let outcome = Outcome { verdict, name: None, carrier: "", requests: 0, policy: None };
+            return if is_closed || is_last { self.give(record.flow_id, outcome) } else { None };
         }
+        let mut entries = self.entries();
         let outcome = match entries.get(&record.flow_id) {
             Some(Entry::Given) => return None,
             Some(Entry::Reported(outcome)) if is_closed || is_last => outcome.clone(),
@@ -179,16 +189,16 @@ impl Ledger {
         Some(outcome)
     }
 
+    fn give(&self, flow_id: u64, outcome: Outcome) -> Option<Outcome> {
+        let before = self.entries().insert(flow_id, Entry::Given);
+        (!matches!(before, Some(Entry::Given))).then_some(outcome)
+    }
+
     /// A channel of the size the ledger wants.
     #[must_use]
     pub fn channel() -> (mpsc::Sender<Finished>, mpsc::Receiver<Finished>) {
         mpsc::channel(QUEUE)
     }
-}
-
-fn give(entries: &mut HashMap<u64, Entry>, flow_id: u64, outcome: Outcome) -> Option<Outcome> {
-    let before = entries.insert(flow_id, Entry::Given);
-    (!matches!(before, Some(Entry::Given))).then_some(outcome)
 }
 
 impl Account for Ledger {

@@ -160,6 +160,7 @@ async fn converse(
     mut guard: FlowGuard,
 ) -> Option<Verdict> {
     let rules = proxy.rules();
+    guard.decided_by(rules.policy.id());
     let port = flow.target.original.port();
     if let Some(name) = &flow.target.name {
         guard.names(name.clone());
@@ -230,6 +231,7 @@ async fn pass_tls(
     guard.names(host.clone());
     let port = flow.target.original.port();
     let rules = proxy.rules();
+    guard.decided_by(rules.policy.id());
     let rule = match rules.policy.find(&host, port) {
         Ok(rule) => rule,
         Err(reason) => {

@@ -14,6 +14,8 @@ use crate::flow::{Flow, Outcome, PolicyId, Verdict};
 pub struct RequestRecord {
     /// The flow it belongs to.
     pub flow: std::sync::Arc<Flow>,
+    /// The policy that decided; it may be a later one than the flow was opened under.
+    pub policy: PolicyId,
     /// `forward` for HTTP, `dns` for a query.
     pub transport: &'static str,
     /// HTTP method or DNS type.
@@ -22,8 +24,6 @@ pub struct RequestRecord {
     pub target: String,
     /// What was decided.
     pub verdict: Verdict,
-    /// The policy that decided: a later one than the flow's if it was loaded meanwhile.
-    pub policy: PolicyId,
     /// Status of the answer that is released, if there is one.
     pub status: Option<u16>,
     /// The address that was dialled, for what went out.
@@ -111,7 +111,7 @@ impl FlowFacts {
         draft.pattern = outcome.verdict.reason.code().into();
         draft.actor.clone_from(&flow.origin.comm);
         draft.intent.clone_from(&outcome.verdict.detail);
-        draft.policy_hash = Some(flow.policy.to_string());
+        draft.policy_hash = Some(outcome.policy.as_ref().unwrap_or(&flow.policy).to_string());
         let mut ext = Map::new();
         for (key, value) in [
             ("flow_id", flow.id.0),

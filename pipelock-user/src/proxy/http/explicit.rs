@@ -122,9 +122,10 @@ async fn tunnel(session: &Arc<Session>, authority: Authority, request: Request<I
         Err(denied) => (denied.clone(), None),
     };
     let status = if opened.is_ok() { StatusCode::OK } else { rescue::status(verdict.reason) };
-    let mut record = session.record(&rules, "CONNECT".into(), target, &verdict, Some(status.as_u16()), dialled);
+    let mut record =
+        session.record(rules.policy.id(), "CONNECT".into(), target, &verdict, Some(status.as_u16()), dialled);
     record.transport = "connect";
-    session.note(&verdict);
+    session.note(rules.policy.id(), &verdict);
     if session.proxy.recorder.request(&record).await.is_err() {
         let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
         return rescue::problem(&verdict, session.flow.id).map(Either::Right);

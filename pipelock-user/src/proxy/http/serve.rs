@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use super::authority::{Authority, agree};
 use super::headers::strip_hop;
 use super::upstream::{Upstream, send};
-use crate::flow::{Flow, FlowGuard, Reason, Verdict};
+use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict};
 use crate::inspect::permit_flow;
 use crate::proxy::listen::{Proxy, Rules, log};
 use crate::proxy::prefixed::Prefixed;
@@ -74,10 +74,10 @@ pub(in crate::proxy) async fn serve(
         && error.is_parse()
     {
         let verdict = Verdict::block(Reason::RequestMalformed, error.to_string());
-        let rules = session.proxy.rules();
-        let record = session.record(&rules, "-".into(), session.flow.target.authority(), &verdict, Some(400), None);
+        let policy = &session.flow.policy;
+        let record = session.record(policy, "-".into(), session.flow.target.authority(), &verdict, Some(400), None);
         let _ = session.proxy.recorder.request(&record).await;
-        session.note(&verdict);
+        session.note(policy, &verdict);
     }
 }
 
@@ -99,20 +99,22 @@ impl Session {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let method = request.method().to_string();
+        // One policy from the decision to its receipt, whatever is loaded meanwhile.
+        let rules = self.proxy.rules();
         // The query may hold what should not be kept; host and path say where it went.
         let target = match &authority {
             Ok(Authority { host, port: 80 }) => format!("http://{host}{}", request.uri().path()),
             Ok(Authority { host, port }) => format!("http://{host}:{port}{}", request.uri().path()),
             Err(_) => format!("http://{}{}", self.flow.target.authority(), request.uri().path()),
         };
-        let rules = self.proxy.rules();
         let (verdict, response, dialled) = match authority {
             Ok(authority) => self.forward(&rules, authority, request).await,
             Err(verdict) => (verdict, None, None),
         };
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
-        let record = self.record(&rules, method, target, &verdict, Some(status.as_u16()), dialled);
-        self.note(&verdict);
+        let policy = rules.policy.id();
+        let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
+        self.note(policy, &verdict);
         if self.proxy.recorder.request(&record).await.is_err() {
             let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
             return rescue::problem(&verdict, self.flow.id).map(Either::Right);
@@ -167,7 +169,7 @@ impl Session {
 
     pub(super) fn record(
         &self,
-        rules: &Rules,
+        policy: &PolicyId,
         method: String,
         target: String,
         verdict: &Verdict,
@@ -176,20 +178,21 @@ impl Session {
     ) -> RequestRecord {
         RequestRecord {
             flow: self.flow.clone(),
+            policy: policy.clone(),
             transport: "forward",
             method,
             target,
             verdict: verdict.clone(),
-            policy: rules.policy.id().clone(),
             status,
             dialled,
         }
     }
 
-    pub(super) fn note(&self, verdict: &Verdict) {
+    pub(super) fn note(&self, policy: &PolicyId, verdict: &Verdict) {
         if let Some(guard) = &self.guard {
             let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
             guard.count_request();
+            guard.decided_by(policy);
             guard.note(verdict);
         }
         log(&self.flow, verdict);
