@@ -86,7 +86,7 @@ pub struct Request {
     pub status: Option<u64>,
     /// The rule that decided.
     pub rule: Option<String>,
-    /// Hash of the policy that was in force when its flow was opened.
+    /// Hash of the policy that decided.
     pub policy: String,
     /// Where it was really sent.
     pub dialled: Option<SocketAddr>,
