@@ -134,13 +134,15 @@ impl Attached {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = hear.recv_timeout(left) else {
                 let _ = child.kill();
+                let _ = child.wait();
                 panic!("pipelock attach is not ready: {all:#?}");
             };
             all.push(line.clone());
             if line.contains("attached") || line.contains("taken over") {
-                return Self { child };
+                break;
             }
         }
+        Self { child }
     }
 
     /// Ends it in good order; the evidence is complete after this.

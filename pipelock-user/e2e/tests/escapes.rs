@@ -528,6 +528,7 @@ fn inherited_sockets() {
     let socket = TcpStream::connect((outside.there4, 4444)).expect("connect");
     let count = outside.count();
     // A connected socket from outside, and a pipe beside it, handed on without close-on-exec.
+    // SAFETY: plain numbers; 77 is a descriptor that this test alone uses.
     let handed = unsafe { libc::dup2(socket.as_raw_fd(), 77) };
     assert_eq!(handed, 77);
     let script = "import os\nfor fd in range(3, 200):\n  try: os.write(fd, b'SECRET'); print('open', fd)\n  except OSError: pass";
