@@ -11,7 +11,7 @@ try:
         if chunk < len(data):
             time.sleep(0.0005)
     # No end of ours: some of what is sent is only refused when it is complete.
-    s.settimeout(3)
+    s.settimeout(0.6)
     while True:
         got = s.recv(65536)
         if not got:
