@@ -19,7 +19,7 @@ pub struct SockKey {
 pub struct TupleKey {
     /// Cookie of the network namespace.
     pub netns: u64,
-    /// The agent's address; all zero for UDP, whose source address is not settled when the flow is filed.
+    /// The agent's address.
     pub addr: Addr,
     /// The agent's port, host order.
     pub port: u16,
@@ -194,7 +194,7 @@ pub struct SockState {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Bits of [`sock_flag`].
+    /// Bits of [`sock_flag`]; the upper eight hold the reason of the last denial, plus one.
     pub flags: u32,
     /// Port of `dst`, host order.
     pub dst_port: u16,

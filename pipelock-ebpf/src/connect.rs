@@ -1,6 +1,6 @@
 //! connect4 and connect6: every connect is redirected, local or refused; getpeername shows the agent what it asked for.
 
-use crate::emit::{Attempt, ECONNREFUSED, EPERM, finish, is_repeat, note_origin, open, state_of};
+use crate::emit::{Attempt, ECONNREFUSED, EPERM, finish, is_repeat, note_denial, note_origin, open, state_of};
 use crate::facts::KernelFacts;
 use crate::maps::{count, sock_state_or_new};
 use aya_ebpf::EbpfContext as _;
@@ -126,7 +126,11 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         Route::Probe => {
             finish(state.flow_id);
             state.flow_id = 0;
-            state.flags &= !sock_flag::REDIRECTED;
+            // The socket is connected now, so no send on it is asked about again: nothing that an earlier flow was
+            // allowed may pass the backstop on its account.
+            state.flags &= !(sock_flag::REDIRECTED | sock_flag::LOCAL);
+            state.dst = Addr::NONE;
+            state.dst_port = 0;
             count(counter::PROBES);
             return PASS;
         }
@@ -138,7 +142,7 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
     #[cfg(feature = "debug-log")]
     aya_log_ebpf::debug!(ctx, "hook {} port {} reason {}", hook, port, reason as u8);
     let is_denial = reason.is_denial();
-    if is_denial && is_repeat(state, &attempt) {
+    if is_denial && is_repeat(state, &attempt, reason) {
         count(counter::REPEATS);
         return refuse(errno_for(reason, is_connect));
     }
@@ -152,8 +156,7 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         let opened = open(&attempt, state, reason);
         if is_denial {
             if opened.is_some() {
-                state.dropped = dst;
-                state.dropped_port = port;
+                note_denial(state, &attempt, reason);
             }
             return refuse(errno_for(reason, is_connect));
         }

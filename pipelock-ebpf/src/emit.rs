@@ -104,20 +104,32 @@ pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> Opti
 /// Records a denial on a socket; the same destination denied again on it is counted, not recorded anew.
 #[inline(always)]
 pub fn deny(attempt: &Attempt, state: &mut SockState, reason: KernelReason) {
-    if is_repeat(state, attempt) {
+    if is_repeat(state, attempt, reason) {
         count(counter::REPEATS);
         return;
     }
     if open(attempt, state, reason).is_some() {
-        state.dropped = attempt.dst;
-        state.dropped_port = attempt.port;
+        note_denial(state, attempt, reason);
     }
 }
 
-/// Whether this destination was the last to be denied on this socket.
+/// Where [`SockState::flags`] holds the reason of the last denial, plus one.
+const DENIED_SHIFT: u32 = 24;
+
+/// Whether this destination was the last to be denied on this socket, for the same reason.
 #[inline(always)]
-pub fn is_repeat(state: &SockState, attempt: &Attempt) -> bool {
-    state.dropped_port == attempt.port && state.dropped == attempt.dst && attempt.dst != Addr::NONE
+pub fn is_repeat(state: &SockState, attempt: &Attempt, reason: KernelReason) -> bool {
+    state.flags >> DENIED_SHIFT == reason as u32 + 1
+        && state.dropped_port == attempt.port
+        && state.dropped == attempt.dst
+}
+
+/// Notes a recorded denial, so that it is not recorded again.
+#[inline(always)]
+pub fn note_denial(state: &mut SockState, attempt: &Attempt, reason: KernelReason) {
+    state.flags = (state.flags & ((1 << DENIED_SHIFT) - 1)) | ((reason as u32 + 1) << DENIED_SHIFT);
+    state.dropped = attempt.dst;
+    state.dropped_port = attempt.port;
 }
 
 /// Ends the flow that a socket carries, if it is still open.
@@ -144,10 +156,9 @@ pub fn finish(flow_id: u64) {
 /// The key under which a flow's local end is filed.
 #[inline(always)]
 pub fn tuple_of(record: &FlowRecord) -> TupleKey {
-    let is_udp = u32::from(record.protocol) == UDP;
     TupleKey {
         netns: record.sock.netns,
-        addr: if is_udp { Addr::NONE } else { record.src },
+        addr: record.src,
         port: record.src_port,
         protocol: record.protocol as u8,
         family: if record.src.is_v4() { 4 } else { 6 },

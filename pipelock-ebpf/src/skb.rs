@@ -7,7 +7,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use pipelock_common::{Addr, Class, KernelReason, SockKey, SockState, hook, sock_flag};
+use pipelock_common::{Addr, KernelReason, SockKey, SockState, hook, sock_flag};
 
 /// Return value: the packet goes on.
 const PASS: i32 = 1;
@@ -43,8 +43,7 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
         return DROP;
     };
     let is_transport = packet.protocol == TCP || packet.protocol == UDP;
-    let stays = matches!(packet.dst.class(), Class::Loopback) || packet.dst == packet.src || packet.dst == state.dst;
-    if is_transport && stays && state.flags & (sock_flag::LOCAL | sock_flag::LISTENING) != 0 {
+    if is_transport && is_on_loopback(&ctx) && state.flags & (sock_flag::LOCAL | sock_flag::LISTENING) != 0 {
         if packet.protocol == UDP && state.flags & sock_flag::REDIRECTED != 0 {
             note_udp(state, &packet, ctx.len());
         }
@@ -68,7 +67,7 @@ pub fn pl_ingress(ctx: SkBuffContext) -> i32 {
     };
     // SAFETY: the socket of the packet.
     let state = unsafe { state_of((*ctx.skb.skb).__bindgen_anon_2.sk) };
-    if matches!(packet.src.class(), Class::Loopback) || packet.src == packet.dst {
+    if is_on_loopback(&ctx) {
         if let Some(state) = state
             && packet.protocol == UDP
             && state.flags & sock_flag::REDIRECTED != 0
@@ -99,6 +98,16 @@ pub fn pl_ingress(ctx: SkBuffContext) -> i32 {
     DROP
 }
 
+/// Whether the packet goes through the loopback device, and so does not leave this host (or network namespace). Addresses
+/// are no proof of that: an agent can bind some that are not the host's (IPV6_FREEBIND), and the host can lose its own.
+#[inline(always)]
+fn is_on_loopback(ctx: &SkBuffContext) -> bool {
+    /// LOOPBACK_IFINDEX: the loopback device is the first in every network namespace.
+    const LOOPBACK: u32 = 1;
+    // SAFETY: the context is valid.
+    unsafe { (*ctx.skb.skb).ifindex == LOOPBACK }
+}
+
 #[inline(always)]
 fn listens_to_any() -> bool {
     CONFIG.get(0).is_some_and(|config| config.listen_any == 1)
@@ -111,7 +120,10 @@ fn note_udp(state: &SockState, packet: &Packet, len: u32) {
     // SAFETY: kept valid by RCU while we run.
     let record = unsafe { &mut *record };
     record.tx_bytes += u64::from(len);
-    if record.src_port != packet.sport {
+    if record.src_port != packet.sport || record.src != packet.src {
+        if record.src_port != 0 {
+            let _ = TUPLES.remove(tuple_of(record));
+        }
         record.src = packet.src;
         record.src_port = packet.sport;
     }

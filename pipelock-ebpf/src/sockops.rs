@@ -71,8 +71,11 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     let Some(state) = (unsafe { sock_state_or_new(sk) }) else { return };
     // SAFETY: socket storage.
     let state = unsafe { &mut *state };
-    // The storage is a copy of the listener's, which says whose it is.
-    state.flags &= !sock_flag::LISTENING;
+    // The storage is a copy of the listener's, which says whose it is; nothing else of it holds for the child.
+    state.flags = sock_flag::AGENT;
+    state.flow_id = 0;
+    state.dst = Addr::NONE;
+    state.dst_port = 0;
     let peer = remote_addr(ctx);
     if matches!(peer.class(), Class::Loopback) || peer == local_addr(ctx) {
         state.flags |= sock_flag::AGENT | sock_flag::LOCAL;

@@ -135,6 +135,32 @@ def udp_redirected_then_elsewhere():
     s.sendto(SECRET, (P["there4"], 4444))
 
 
+def udp_redirected_then_connected():
+    """A connect asks nobody about the sends that follow it: what was redirected before must not vouch for them."""
+    s = udp(P["there4"])
+    s.sendto(query("web.test"), (P["there4"], 53))
+    s.recv(512)
+    s.connect((P["there4"], 4444))
+    s.send(SECRET)
+
+
+def udp6_redirected_then_connected():
+    s = udp(P["there6"])
+    s.sendto(query("web.test"), (P["there6"], 53))
+    s.recv(512)
+    s.connect((P["there6"], 4444))
+    s.send(SECRET)
+
+
+def host_udp_after_dns():
+    """The same, to a service of the host on loopback."""
+    s = udp("127.0.0.1")
+    s.sendto(query("web.test"), ("127.0.0.53", 53))
+    s.recv(512)
+    s.connect(("127.0.0.1", P["hostudp"]))
+    s.send(SECRET)
+
+
 # -- DNS to a server of the agent's own choice
 def dns4(): return dns(P["there4"])
 def dns6(): return dns(P["there6"])

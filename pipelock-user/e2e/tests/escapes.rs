@@ -209,7 +209,13 @@ fn udp_past_the_proxy() {
         let plain = ["udp4", "udp6", "udp_mapped", "udp_quic", "udp_ancillary"];
         let connected = ["udp_connected", "udp_connected6"];
         let special = ["udp_multicast", "udp_multicast6", "udp_broadcast"];
-        let tried = world.run(user, &[&plain[..], &connected, &special, &["udp_redirected_then_elsewhere"]].concat());
+        let after_dns = ["udp_redirected_then_connected", "udp6_redirected_then_connected"];
+        let elsewhere = ["udp_redirected_then_elsewhere"];
+        let tried = world.run(user, &[&plain[..], &connected, &special, &elsewhere, &after_dns].concat());
+        for name in after_dns {
+            let flow = tried.assert_denied(name, EPERM, "udp_denied");
+            assert_eq!(flow.hook, "cgroup_skb/egress");
+        }
         for name in plain {
             let flow = tried.assert_denied(name, EPERM, "udp_denied");
             assert!(flow.hook.starts_with("cgroup/sendmsg"), "{flow:?}");
@@ -452,15 +458,18 @@ fn services_of_the_host() {
             "host_fastopen",
         ];
         let udp = ["host_udp", "host_udp_own"];
-        let tried = world.run(user, &[&tcp[..], &udp, &["host_udp_connected", "proxy_itself"]].concat());
+        let tried =
+            world.run(user, &[&tcp[..], &udp, &["host_udp_connected", "host_udp_after_dns", "proxy_itself"]].concat());
         for name in tcp {
             tried.assert_denied(name, REFUSED, "loopback_denied");
         }
         for name in udp {
             tried.assert_denied(name, EPERM, "loopback_denied");
         }
-        let flow = tried.assert_denied("host_udp_connected", EPERM, "udp_denied");
-        assert_eq!(flow.hook, "cgroup_skb/egress");
+        for name in ["host_udp_connected", "host_udp_after_dns"] {
+            let flow = tried.assert_denied(name, EPERM, "udp_denied");
+            assert_eq!(flow.hook, "cgroup_skb/egress");
+        }
         assert_eq!(tried.errno("proxy_itself"), REFUSED, "{}", tried.run);
         world.assert_untouched();
     }

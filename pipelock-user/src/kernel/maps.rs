@@ -86,6 +86,14 @@ impl Maps {
         locked(&self.events).take()
     }
 
+    /// The settings in force.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn config(&self) -> Result<Config, MapError> {
+        locked(&self.config).get(&0, 0)
+    }
+
     /// Puts the settings in force.
     ///
     /// # Errors
@@ -161,15 +169,8 @@ impl Maps {
         if record.src_port == 0 {
             return;
         }
-        let is_udp = record.protocol == 17;
-        let key = TupleKey {
-            netns: record.sock.netns,
-            addr: if is_udp { Addr::NONE } else { record.src },
-            port: record.src_port,
-            protocol: if is_udp { 17 } else { 6 },
-            family: if record.src.is_v4() { 4 } else { 6 },
-            pad: 0,
-        };
+        let end = SocketAddr::new(from_addr(record.src), record.src_port);
+        let key = tuple_key(record.sock.netns, end, record.protocol == 17);
         let mut tuples = locked(&self.tuples);
         if tuples.get(&key, 0).is_ok_and(|flow_id| flow_id == record.flow_id) {
             let _ = tuples.remove(&key);
@@ -249,7 +250,7 @@ fn tuple_key(netns: u64, peer: SocketAddr, is_udp: bool) -> TupleKey {
     let ip = peer.ip().to_canonical();
     TupleKey {
         netns,
-        addr: if is_udp { Addr::NONE } else { to_addr(ip) },
+        addr: to_addr(ip),
         port: peer.port(),
         protocol: if is_udp { 17 } else { 6 },
         family: if ip.is_ipv4() { 4 } else { 6 },
