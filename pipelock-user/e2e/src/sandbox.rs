@@ -25,6 +25,7 @@ pub struct Sandbox {
     env: Vec<(String, String)>,
     stdin: Vec<u8>,
     prefix: Vec<OsString>,
+    plain: bool,
 }
 
 /// What a run left.
@@ -50,7 +51,8 @@ impl Sandbox {
     pub fn new(policy: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("pipelock-e2e-").tempdir().expect("a temporary folder");
         open_up(dir.path(), 0o755);
-        let sandbox = Self { dir, options: Vec::new(), env: Vec::new(), stdin: Vec::new(), prefix: Vec::new() };
+        let sandbox =
+            Self { dir, options: Vec::new(), env: Vec::new(), stdin: Vec::new(), prefix: Vec::new(), plain: false };
         sandbox.set_policy(policy);
         fs::create_dir(sandbox.work()).expect("mkdir");
         open_up(&sandbox.work(), 0o777);
@@ -108,6 +110,13 @@ impl Sandbox {
         self
     }
 
+    /// Starts the command itself, and not through `env`, which has exit codes of its own.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.plain = true;
+        self
+    }
+
     /// The agent's user.
     #[must_use]
     pub fn user(self, user: &str) -> Self {
@@ -136,8 +145,10 @@ impl Sandbox {
         let mut run = Command::new(&words[0]);
         run.args(&words[1..]).arg("run").arg("--policy").arg(self.policy()).arg("--evidence").arg(self.evidence());
         run.args(&self.options).arg("--");
-        // pipelock sets HOME to the user's own, which nobody does not have.
-        run.arg("/usr/bin/env").arg(format!("HOME={}", self.work().display()));
+        if !self.plain {
+            // pipelock sets HOME to the user's own, which nobody does not have.
+            run.arg("/usr/bin/env").arg(format!("HOME={}", self.work().display()));
+        }
         run.args(command).env_clear().env("PATH", PATH).env("LANG", "C.UTF-8").current_dir(self.work());
         run.envs(self.env.iter().map(|(key, value)| (key, value)));
         run

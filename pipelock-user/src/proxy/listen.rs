@@ -200,7 +200,12 @@ async fn converse(
             guard.carries("tls");
             Some(pass_tls(proxy, stream, buffer, flow, guard).await)
         }
-        Protocol::Http1 | Protocol::Tls | Protocol::Http2 | Protocol::Unknown => {
+        Protocol::Tls => {
+            guard.carries("tls");
+            let verdict = Verdict::block(Reason::ProtocolUnknown, "the rule allows another protocol than TLS");
+            Some(refuse_tls(stream, guard, verdict).await)
+        }
+        Protocol::Http1 | Protocol::Http2 | Protocol::Unknown => {
             let detail = match protocol {
                 Protocol::Http1 | Protocol::Tls => "the rule allows another protocol",
                 Protocol::Http2 => "HTTP/2 in the clear is not spoken here",

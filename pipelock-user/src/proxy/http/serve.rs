@@ -103,10 +103,15 @@ impl Session {
             Ok(Authority { host, port }) => format!("http://{host}:{port}{}", request.uri().path()),
             Err(_) => format!("http://{}{}", self.flow.target.authority(), request.uri().path()),
         };
+        let host = authority.as_ref().ok().map(|authority| authority.host.clone());
         let (verdict, response, dialled) = match authority {
             Ok(authority) => self.forward(&rules, authority, request).await,
             Err(verdict) => (verdict, None, None),
         };
+        // In `real` mode DNS does not settle the name of an address; a name that was refused is not believed.
+        if let (false, Some(host), Some(guard)) = (verdict.is_block(), host, &self.guard) {
+            guard.lock().unwrap_or_else(PoisonError::into_inner).names(host);
+        }
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
         let policy = rules.policy.id();
         let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);

@@ -1,0 +1,315 @@
+//! What a command notices of being run by pipelock: nothing, but for what it may not reach. And what is left: nothing.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+
+use pipelock_e2e::{Attached, Evidence, HttpServer, Outside, OwnCgroup, Run, Sandbox, need, pipelock};
+
+/// Nothing is allowed.
+const NOTHING: &str = "egress: []";
+
+fn python(policy: &str, script: &str, args: &[&str]) -> Run {
+    let mut command = vec!["python3", "-c", script];
+    command.extend(args);
+    Sandbox::new(policy).run(&command)
+}
+
+#[test]
+fn exit_codes_are_passed_on() {
+    let shell = |script: &str| Sandbox::new(NOTHING).plain().run(&["/bin/sh", "-c", script]).code();
+    assert_eq!(shell("exit 0"), 0);
+    assert_eq!(shell("exit 7"), 7);
+    assert_eq!(shell("exit 255"), 255);
+    assert_eq!(shell("kill -TERM $$"), 128 + 15);
+    assert_eq!(shell("kill -KILL $$"), 128 + 9);
+    let cannot_start = |sandbox: Sandbox, program: &str| {
+        let out = sandbox.plain().command(&[program]).output().expect("pipelock");
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (code, said) = cannot_start(Sandbox::new(NOTHING), "no-such-program");
+    assert_eq!(code, Some(127), "{said}");
+    assert!(said.contains("no-such-program: not found"), "{said}");
+    let sandbox = Sandbox::new(NOTHING);
+    let file = sandbox.file("plain", "just text");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("chmod");
+    let (code, said) = cannot_start(sandbox, file.to_str().expect("text"));
+    assert_eq!(code, Some(126), "{said}");
+}
+
+#[test]
+fn a_wrong_policy_starts_nothing() {
+    let sandbox = Sandbox::new("egress: [{destination: \"web.test\", portz: [80]}]");
+    let out = sandbox.command(&["touch", "started"]).output().expect("pipelock");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("portz") && said.contains("ports"), "{said}");
+    assert!(!sandbox.work().join("started").exists());
+    // Evidence is never written over.
+    let sandbox = Sandbox::new(NOTHING);
+    let first = sandbox.command(&["true"]).output().expect("pipelock");
+    assert_eq!(first.status.code(), Some(0));
+    let chain = std::fs::read(sandbox.evidence().join("evidence.jsonl")).expect("evidence");
+    let second = sandbox.command(&["touch", "started"]).output().expect("pipelock");
+    assert_ne!(second.status.code(), Some(0));
+    assert!(!sandbox.work().join("started").exists());
+    assert_eq!(std::fs::read(sandbox.evidence().join("evidence.jsonl")).expect("evidence"), chain);
+}
+
+#[test]
+fn streams_are_passed_byte_by_byte() {
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let run =
+        Sandbox::new(NOTHING).option("--quiet").stdin(bytes.clone()).run_ok(&["sh", "-c", "printf 'a\\377b' >&2; cat"]);
+    assert!(run.stdout == bytes, "{} bytes instead of {}", run.stdout.len(), bytes.len());
+    assert!(run.stderr.starts_with('a') && run.stderr.ends_with('b'), "{:?}", run.stderr);
+}
+
+#[test]
+fn a_terminal_stays_the_commands_own() {
+    need!("python3");
+    // In a terminal of its own; ^C is typed once the command says that it is ready.
+    let harness = r#"
+import os, pty, sys
+pid, master = pty.fork()
+if pid == 0: os.execvp(sys.argv[1], sys.argv[1:])
+said, typed = b"", False
+while True:
+    try: got = os.read(master, 4096)
+    except OSError: break
+    if not got: break
+    said += got
+    if b"ready" in said and not typed: os.write(master, b"\x03"); typed = True
+sys.stdout.write(said.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+    let sandbox = Sandbox::new(NOTHING).option("--quiet");
+    let script = "test -t 0 && test -t 1 && echo terminal; trap 'echo interrupted; exit 42' INT; echo ready; while :; do sleep 0.05; done";
+    let inner = sandbox.command(&["sh", "-c", script]);
+    let out = Command::new("/usr/bin/python3")
+        .args(["-c", harness])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .current_dir(sandbox.work())
+        .output()
+        .expect("python3");
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(said.contains("terminal") && said.contains("interrupted"), "{said}");
+    assert_eq!(out.status.code(), Some(42), "{said}");
+    let evidence = Evidence::read(&sandbox.evidence());
+    assert_eq!(evidence.flows().len(), 0);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    need!("setsid");
+    let run = Sandbox::new(NOTHING).run_ok(&[
+        "sh",
+        "-c",
+        "setsid sleep 1000 >/dev/null 2>&1 & echo $!; (sleep 1000 & echo $!) ",
+    ]);
+    for pid in run.text().lines() {
+        assert!(!Path::new("/proc").join(pid).exists(), "{pid} lives on");
+    }
+    assert_eq!(run.text().lines().count(), 2, "{run}");
+    let capsule = run.evidence.capsule();
+    assert!(!Path::new(capsule["cgroup"].as_str().expect("a path")).exists());
+    assert!(!Path::new("/sys/fs/bpf/pipelock").join(capsule["attachment"].as_str().expect("a name")).exists());
+    assert_eq!((capsule["level"].as_str(), capsule["mode"].as_str()), (Some("full"), Some("run")));
+    assert_eq!(capsule["missing_hooks"], serde_json::json!([]));
+}
+
+const OWN_SERVERS: &str = r#"
+import socket, sys
+def serve(family, kind, addr):
+    s = socket.socket(family, kind); s.bind((addr, 0))
+    if kind == socket.SOCK_STREAM: s.listen()
+    return s, s.getsockname()[1]
+def tcp(addr, port):
+    c = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET); c.settimeout(3)
+    try: c.connect((addr, port))
+    except OSError as e: return e.errno
+    return 0
+v4, v6, any4, any6 = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
+for (family, at), asks in ((v4, ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1"]), (v6, ["::1", "::"]),
+                           (any4, ["127.0.0.1", "127.0.0.9", "0.0.0.0", sys.argv[1]]), (any6, ["::1", "127.0.0.1", sys.argv[2]])):
+    s, port = serve(family, socket.SOCK_STREAM, at)
+    for addr in asks:
+        code = tcp(addr, port)
+        if code == 0:
+            c, _ = s.accept(); c.sendall(b"hi")
+        print("tcp", at, addr, code)
+    s.close()
+for family, at in (v4, v6):
+    s, port = serve(family, socket.SOCK_DGRAM, at)
+    c = socket.socket(family, socket.SOCK_DGRAM); c.settimeout(2)
+    c.sendto(b"ping", (at, port)); data, peer = s.recvfrom(10); s.sendto(b"pong", peer)
+    print("udp", at, c.recvfrom(10)[0].decode(), 0)
+    c = socket.socket(family, socket.SOCK_DGRAM); c.settimeout(2)
+    c.connect((at, port)); c.send(b"ping"); data, peer = s.recvfrom(10); s.sendto(b"pong", peer)
+    print("udp-connected", at, c.recv(10).decode(), 0)
+"#;
+
+#[test]
+fn the_agents_own_servers_work() {
+    need!("python3");
+    let outside = Outside::new();
+    let (own4, own6) = (outside.here4.to_string(), outside.here6.to_string());
+    let run = python(NOTHING, OWN_SERVERS, &[&own4, &own6]);
+    let lines: Vec<String> = run.text().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 16, "{run}");
+    assert!(lines.iter().all(|line| line.ends_with(" 0")), "{run}");
+    let flows = run.evidence.flows();
+    assert_eq!(flows.len(), 16, "{run}");
+    assert!(flows.iter().all(|flow| flow.reason == "loopback_own" && flow.verdict == "allow"), "{run}");
+}
+
+#[test]
+fn the_hosts_servers_do_not_also_beside_one_of_the_agents() {
+    need!("python3");
+    let host = HttpServer::start("127.0.0.1:0");
+    let other = HttpServer::start("127.0.0.1:0");
+    let open = HttpServer::start("127.0.0.1:0");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let script = r#"
+import socket, sys
+host, other, opened, udp = map(int, sys.argv[1:])
+def tcp(addr, port):
+    try: socket.create_connection((addr, port), timeout=3); return 0
+    except OSError as e: return e.errno
+# The agent's own listener on the same port of another loopback address does not open the host's.
+s = socket.socket(); s.bind(("127.0.0.2", host)); s.listen()
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("127.0.0.2", udp))
+print(tcp("127.0.0.2", host), tcp("127.0.0.1", host), tcp("127.0.0.1", other), tcp("127.0.0.1", opened))
+try: print(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"SECRET", ("127.0.0.1", udp)))
+except OSError as e: print(e.errno)
+"#;
+    let port = |server: &HttpServer| server.port().to_string();
+    let policy = format!("egress: []\nloopback: {{allow: [{}]}}", open.port());
+    let udp_port = udp.local_addr().expect("bound").port().to_string();
+    let run = python(&policy, script, &[&port(&host), &port(&other), &port(&open), &udp_port]);
+    assert_eq!(run.text(), "0 111 111 0\n1\n", "{run}");
+    assert_eq!((host.connections(), other.connections(), open.connections()), (0, 0, 1));
+    let reasons: Vec<_> = run.evidence.flows().iter().map(|flow| flow.reason.clone()).collect();
+    let expected = ["loopback_own", "loopback_denied", "loopback_denied", "loopback_allowed", "loopback_denied"];
+    assert_eq!(reasons, expected, "{run}");
+}
+
+#[test]
+fn two_agents_are_strangers_to_each_other() {
+    need!("python3");
+    let serve = "
+import os, socket, time
+s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); s.settimeout(20)
+open('port.tmp', 'w').write(str(s.getsockname()[1])); os.rename('port.tmp', 'port')
+while not os.path.exists('done'): time.sleep(0.01)
+s.settimeout(0.1)
+try: s.accept(); print('somebody came')
+except TimeoutError: print('nobody came')
+";
+    let mut first = Sandbox::new(NOTHING).spawn(&["python3", "-c", serve]);
+    first.wait_for("port");
+    let port = std::fs::read_to_string(first.sandbox.work().join("port")).expect("a port");
+    let connect = "import socket, sys\ntry: socket.create_connection(('127.0.0.1', int(sys.argv[1])))\nexcept OSError as e: print(e.errno)";
+    let second = python(NOTHING, connect, &[&port]);
+    assert_eq!(second.text(), "111\n", "{second}");
+    assert_eq!(second.evidence.connection().reason, "loopback_denied");
+    first.sandbox.file("done", "");
+    assert_eq!(first.wait().text(), "nobody came\n");
+}
+
+#[test]
+fn the_user_is_the_one_that_was_named() {
+    let run = Sandbox::new(NOTHING).run_ok(&["id", "-u"]);
+    assert_eq!(run.text().trim(), "65534", "{run}");
+    let run = Sandbox::new(NOTHING).user("1234:4321").run_ok(&[
+        "sh",
+        "-c",
+        "id -u; id -g; grep -E 'NoNewPrivs|CapEff|CapBnd|Seccomp:' /proc/self/status",
+    ]);
+    let text = run.text();
+    let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().last().unwrap_or_default()).collect();
+    assert_eq!(lines, ["1234", "4321", "0000000000000000", "0000000000000000", "1", "2"], "{run}");
+}
+
+#[test]
+fn sockets_from_before_the_attach_are_cut() {
+    need!("python3");
+    let outside = Outside::new();
+    let listener = outside.enter(|| TcpListener::bind("0.0.0.0:4444").expect("bind outside"));
+    let server = HttpServer::with(listener, pipelock_e2e::echo);
+    let script = r#"
+import os, socket, sys, time
+there = sys.argv[1]
+tcp = socket.create_connection((there, 4444))
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.connect((there, 4445))
+loose = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+open("before", "w").close()
+while not os.path.exists("after"): time.sleep(0.01)
+for name, send in (("tcp", lambda: tcp.send(b"SECRET")), ("udp", lambda: udp.send(b"SECRET")),
+                   ("loose", lambda: loose.sendto(b"SECRET", (there, 4445))), ("new", lambda: socket.create_connection((there, 4444)))):
+    try: send(); print(name, "sent")
+    except OSError as e: print(name, "refused")
+"#;
+    let sandbox = Sandbox::new(NOTHING);
+    let cgroup = OwnCgroup::new();
+    let child = cgroup
+        .command("python3")
+        .args(["-c", script, &outside.there4.to_string()])
+        .current_dir(sandbox.work())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3");
+    while !sandbox.work().join("before").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let attached = Attached::start(&cgroup.path, &sandbox.policy(), &sandbox.evidence());
+    // The attach itself may still end the old connection with a reset, which carries nothing.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let count = outside.count();
+    sandbox.file("after", "");
+    let out = child.wait_with_output().expect("python3");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    attached.end();
+    assert_eq!(said, "tcp refused\nudp refused\nloose refused\nnew refused\n");
+    count.assert_none();
+    assert!(server.seen().is_empty());
+    let evidence = Evidence::read(&sandbox.evidence());
+    assert!(evidence.flows().iter().all(|flow| flow.verdict == "block"), "{:#?}", evidence.flows());
+    assert!(!evidence.with_reason("port_denied").is_empty());
+}
+
+#[test]
+fn namespaces_of_the_agents_own_lead_nowhere() {
+    need!("python3", "unshare", "nsenter");
+    let outside = Outside::new();
+    let sandbox = Sandbox::new("egress: [{destination: web.test, ports: [80], scan: false}]");
+    let cgroup = OwnCgroup::new();
+    let attached = Attached::start(&cgroup.path, &sandbox.policy(), &sandbox.evidence());
+    let script = "import socket, sys\ntry: socket.create_connection((sys.argv[1], 80), timeout=2); print('ESCAPED')\nexcept OSError as e: print(type(e).__name__)";
+    // In the namespace outside, what is "here" is one hop away and served by nobody of ours.
+    let here = HttpServer::start((outside.here4, 0));
+    let count = outside.count();
+    let path = format!("--net={}", outside.path().display());
+    let run = |program: &str, args: &[&str]| {
+        let out = cgroup.command(program).args(args).output().expect("start");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let entered = run("nsenter", &[&path, "python3", "-c", script, &outside.here4.to_string()]);
+    let made = run("unshare", &["--net", "python3", "-c", script, "192.0.2.1"]);
+    attached.end();
+    assert!(!entered.contains("ESCAPED") && !made.contains("ESCAPED"), "{entered} {made}");
+    assert_eq!(here.connections(), 0);
+    count.assert_none();
+    let evidence = Evidence::read(&sandbox.evidence());
+    assert_eq!(evidence.with_reason("netns_unknown").len(), 2, "{:#?}", evidence.flows());
+}
+
+#[test]
+fn status_and_version_say_something() {
+    let out = Command::new(pipelock()).arg("version").output().expect("pipelock");
+    assert!(String::from_utf8_lossy(&out.stdout).starts_with("pipelock "));
+    let out = Command::new(pipelock()).arg("status").output().expect("pipelock");
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+}
