@@ -86,6 +86,11 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         Some(name) => AgentUser::named(name).map_err(Failure::usage)?,
         None => AgentUser::by_default(|name| std::env::var_os(name))?,
     };
+    if user.uid == 0 && !args.quiet {
+        output::note(
+            "warning: as root the command owns root's files, the evidence and the key among them; use another user",
+        );
+    }
     let id = format!("run-{}", keys::run_id()?);
     let evidence = evidence_folder(&args, &id);
     let cgroup = Cgroup::create_child(&format!("pipelock-{id}"))?;

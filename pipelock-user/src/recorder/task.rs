@@ -108,6 +108,16 @@ impl OpenChain {
         }
         let mut chain = ChainWriter::open(file, config.key, &opening)?;
         chain.sync()?;
+        // What a verifier needs is there from the start, also for a run that is killed.
+        let key = chain.public_key();
+        for (name, text) in [
+            ("public-key.pem", key.pem()),
+            ("public-key.hex", format!("{}\n", key.hex())),
+            ("policy-hash.txt", format!("{}\n", opening.policy_hash)),
+        ] {
+            let path = config.folder.join(name);
+            std::fs::write(&path, text).map_err(|source| RecorderError::Folder { path, source })?;
+        }
         Ok(Self { chain, folder: config.folder })
     }
 
