@@ -1,7 +1,8 @@
 //! What a command notices of being run by pipelock: nothing, but for what it may not reach. And what is left: nothing.
-#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
-use std::net::{TcpListener, UdpSocket};
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
@@ -375,4 +376,39 @@ fn an_attach_that_cannot_be_complete_is_refused() {
     assert!(said.contains(&format!("pid {}", child.id())) && said.contains("--force"), "{said}");
     let id = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&cgroup.path).expect("the cgroup"));
     assert!(!Path::new(&format!("/sys/fs/bpf/pipelock/cg-{id}")).exists(), "pins are left");
+}
+
+#[test]
+fn listen_any_lets_the_outside_in_and_records_it() {
+    need!("python3");
+    let script = r#"
+import os, socket, sys
+for family, addr in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, sys.argv[1])):
+    s = socket.socket(family); s.bind((addr, 0)); s.listen(); s.settimeout(20)
+    name = "port%d" % (4 if family == socket.AF_INET else 6)
+    open("tmp", "w").write(str(s.getsockname()[1])); os.rename("tmp", name)
+    c, peer = s.accept(); c.sendall(b"welcome"); print(peer[0]); c.close()
+"#;
+    let outside = Outside::new();
+    let sandbox = Sandbox::new("egress: []\nlisten: any");
+    let mut running = sandbox.spawn(&["python3", "-c", script, &outside.here6.to_string()]);
+    let count = outside.count();
+    for (name, addr) in [("port4", std::net::IpAddr::from(outside.here4)), ("port6", outside.here6.into())] {
+        running.wait_for(name);
+        let port = std::fs::read_to_string(running.sandbox.work().join(name)).expect("a port");
+        let said = outside.enter(|| {
+            let mut stream = TcpStream::connect((addr, port.parse().expect("a port"))).expect("get in");
+            let mut said = String::new();
+            stream.read_to_string(&mut said).expect("read");
+            said
+        });
+        assert_eq!(said, "welcome");
+    }
+    let run = running.wait();
+    assert_eq!(run.text(), format!("{}\n{}\n", outside.there4, outside.there6), "{run}");
+    assert!(count.packets() > 0);
+    let flows = run.evidence.with_reason("inbound_allowed");
+    let peers: Vec<_> = flows.iter().map(|flow| flow.orig_dst.ip().to_string()).collect();
+    assert_eq!(peers, [outside.there4.to_string(), outside.there6.to_string()], "{run}");
+    assert!(flows.iter().all(|flow| flow.comm == "python3" && flow.tx_bytes >= 7), "{flows:#?}");
 }
