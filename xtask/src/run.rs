@@ -2,10 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{SigHandler, Signal};
 
 /// A line of progress, on stderr.
 pub(crate) fn say(text: &str) {
@@ -79,8 +81,19 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-/// Runs it, shows its stdout on stderr as it comes, and gives every line to `each`.
+/// Runs it, shows its stdout on stderr as it comes, and gives every line to `each`. For test runners.
 pub(crate) fn watch(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+    // Under nohup, or in the background of a script, signals are ignored, and what is ignored is inherited: tests of signals
+    // would wait for ever.
+    let reset = || {
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+            // SAFETY: the default action is no handler that could run at a bad moment.
+            unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec nothing is called but signal(2), which is safe there.
+    unsafe { command.pre_exec(reset) };
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown(command))?;
     let stdout = child.stdout.take().context("no stdout")?;
     for bytes in BufReader::new(stdout).split(b'\n') {

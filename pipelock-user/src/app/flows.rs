@@ -123,7 +123,7 @@ fn facts_of(finished: &Finished, generations: &Generations) -> FlowFacts {
 }
 
 /// The kernel's reason as a code: the redirects have words of their own, since the proxy decides those flows.
-fn kernel_code(reason: KernelReason) -> &'static str {
+pub fn kernel_code(reason: KernelReason) -> &'static str {
     match reason {
         KernelReason::Redirect => "redirect",
         KernelReason::RedirectDns => "redirect_dns",
@@ -144,8 +144,7 @@ pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
     for _ in 0..200 {
         let counters = maps.counters()?;
         let mut pending: Vec<_> = maps.pending().iter().map(|record| (record.flow_id, record.reason)).collect();
-        let counted: u64 = counters.by_reason.values().sum::<u64>() + counters.unrecorded;
-        if counted == counters.flows && maps.counters()? == counters {
+        if counters.is_settled() && maps.counters()? == counters {
             pending.retain(|(id, _)| *id <= counters.flows);
             pending.sort_unstable();
             return Ok(Base { counters, pending });

@@ -14,6 +14,7 @@ mod session;
 pub mod state;
 
 pub use explicit::serve_alone;
+pub use flows::kernel_code;
 pub use listeners::Namespace;
 pub use serving::{Ended, Serving};
 pub use session::{Recorded, Session, SessionConfig, SessionError};

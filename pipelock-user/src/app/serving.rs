@@ -27,6 +27,8 @@ pub struct Serving {
     pub(super) proxy: Arc<Proxy>,
     pub(super) generations: Arc<Generations>,
     pub(super) generation: u32,
+    /// Given back at the end.
+    pub(super) lock: std::fs::File,
     pub(super) recorder: Recorder,
     pub(super) recorder_thread: Option<std::thread::JoinHandle<()>>,
     pub(super) tasks: Vec<JoinHandle<()>>,
@@ -57,12 +59,6 @@ impl Serving {
         &self.attachment
     }
 
-    /// The maps: for `status`.
-    #[must_use]
-    pub fn maps(&self) -> &Arc<Maps> {
-        &self.maps
-    }
-
     /// Puts another policy in force: the kernel first, then the proxy. Links are not touched.
     ///
     /// # Errors
@@ -73,9 +69,23 @@ impl Serving {
         self.generations.file(generation, policy.id().clone());
         apply(&self.maps, &policy, generation)?;
         self.generation = generation;
+        if let Some(mut state) = State::read(&self.attachment.id) {
+            state.policy_hash = policy.id().to_string();
+            let _ = state.write();
+        }
         tracing::info!(policy = %policy.id(), generation, "policy in force");
         self.rules.send_replace(Arc::new(rules_of(policy)));
         Ok(())
+    }
+
+    /// A program that was running on another processor when its link went may still be filling a record in.
+    async fn come_to_rest(&self) {
+        for _ in 0..100 {
+            match self.maps.counters() {
+                Ok(counters) if counters.is_settled() => return,
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
     }
 
     /// Ends the session: detaches, writes the last receipts, closes the chain, completes the folder.
@@ -84,10 +94,10 @@ impl Serving {
     ///
     /// # Errors
     /// [`SessionError`]; the programs are detached in any case, and the chain ends where it broke.
-    pub async fn end(mut self, reason: &str, mut is_gone: impl FnMut() -> bool) -> Result<Ended, SessionError> {
+    pub async fn end(mut self, reason: &str) -> Result<Ended, SessionError> {
         // Connections of the dead end by themselves; what the kernel closes late is given a moment.
         let deadline = tokio::time::Instant::now() + DRAIN;
-        while tokio::time::Instant::now() < deadline && !(is_gone() && self.maps.pending().is_empty()) {
+        while tokio::time::Instant::now() < deadline && !self.maps.pending().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         for task in &self.tasks {
@@ -101,7 +111,7 @@ impl Serving {
         // Detaching stops the count: what the ledger finds now is all there will be.
         let detached = Attachment::detach(&self.attachment.id);
         State::remove(&self.attachment.id);
-        tokio::task::yield_now().await;
+        self.come_to_rest().await;
         drop(self.stop.take());
         let _ = self.watching.await;
         let tally = self.writing.await.unwrap_or_default();
@@ -116,6 +126,7 @@ impl Serving {
             .await
             .map_err(|error| SessionError::Listen(std::io::Error::other(error)))??;
         detached?;
+        drop(self.lock);
         Ok(Ended { summary, counters, flows: tally.flows, allowed: tally.allowed })
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipelock_common::Config;
+use pipelock_common::{Config, KernelReason};
 use pipelock_receipt::SigningKey;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -17,6 +17,7 @@ use super::joints::{DnsReceipts, Generations, KernelOrigins, PolicyNames};
 use super::listeners::Namespace;
 use super::serving::Serving;
 use super::state::{State, start_time};
+use crate::flow::PolicyId;
 use crate::kernel::{Attachment, KernelError, Ledger, Level, Maps, Plan};
 use crate::net::Resolver;
 use crate::policy::{Listen, Policy};
@@ -24,6 +25,8 @@ use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
 use crate::proxy::{Proxy, Rules, serve};
 use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
 
+/// Policy generations of a former proxy that are remembered.
+const MAX_FORMER: usize = 10_000;
 /// How often the host's own addresses are read again.
 const ADDRESSES: Duration = Duration::from_secs(5);
 
@@ -42,6 +45,9 @@ pub enum SessionError {
     /// The evidence.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
+    /// Somebody else serves the cgroup.
+    #[error("another pipelock serves this cgroup, or /run/pipelock cannot be written: {0}")]
+    Lock(#[source] std::io::Error),
     /// The pool of addresses.
     #[error("no random numbers for the address pool: {0}")]
     Pool(#[from] crate::proxy::dns::PoolError),
@@ -81,6 +87,11 @@ pub struct Session {
     cgroup_path: PathBuf,
     cgroup_id: u64,
     base: Base,
+    generation: u32,
+    /// Hash of the policy of a former proxy.
+    former_policy: Option<String>,
+    /// Held while the attachment is served, so that two never serve it at once.
+    lock: File,
 }
 
 impl Session {
@@ -89,6 +100,7 @@ impl Session {
     /// # Errors
     /// [`SessionError`]; then nothing is left attached that was not attached before.
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
+        let lock = super::state::lock(config.cgroup_id).map_err(SessionError::Lock)?;
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let is_new = !attachment.taken_over;
@@ -103,6 +115,9 @@ impl Session {
             cgroup_path: config.cgroup_path,
             cgroup_id: config.cgroup_id,
             base: Base::default(),
+            generation: 1,
+            former_policy: State::read(&id).map(|state| state.policy_hash),
+            lock,
         };
         match session.fill() {
             Ok(session) => Ok(session),
@@ -119,7 +134,9 @@ impl Session {
         if self.attachment.taken_over {
             self.base = settle_base(&self.maps)?;
         }
-        apply(&self.maps, &self.policy, 1)?;
+        // Flows that a former proxy left carry its generations; ours come after.
+        self.generation = self.maps.config()?.generation.saturating_add(1);
+        apply(&self.maps, &self.policy, self.generation)?;
         for namespace in &self.namespaces {
             self.maps.set_own(namespace.cookie, &namespace.own)?;
             self.maps.serve(namespace.cookie, namespace.ports, &namespace.sockets())?;
@@ -199,17 +216,36 @@ impl Recorded {
         #[cfg(feature = "debug-ebpf")]
         crate::kernel::follow_log();
         let Self { session, chain } = self;
-        let Session { attachment, maps, namespaces, policy, base, evidence, mode, cgroup_path, .. } = session;
+        let Session {
+            attachment,
+            maps,
+            namespaces,
+            policy,
+            base,
+            evidence,
+            mode,
+            cgroup_path,
+            generation,
+            former_policy,
+            lock,
+            ..
+        } = session;
         let policy_source = policy.source().to_owned();
         let policy_hash = policy.id().to_string();
         let public_key = chain.public_key().hex();
         let (recorder, recorder_thread) = chain.start()?;
         let generations = Arc::new(Generations::default());
-        generations.file(1, policy.id().clone());
+        // What a former proxy left was decided under its policy, the latest of which its state file names.
+        for former in (1..generation).rev().take(MAX_FORMER) {
+            generations.file(former, PolicyId(former_policy.clone().unwrap_or_default()));
+        }
+        generations.file(generation, policy.id().clone());
         let pool = Arc::new(Pool::new(policy.dns_max_names())?);
         let seen = Arc::new(SeenNames::default());
         let (rules, watched) = watch::channel(Arc::new(rules_of(policy)));
-        let ledger = Ledger::new(maps.clone());
+        let redirected = [KernelReason::Redirect as u8, KernelReason::RedirectDns as u8];
+        let orphans = base.pending.iter().filter(|(_, reason)| redirected.contains(reason)).map(|(flow, _)| *flow);
+        let ledger = Ledger::new(maps.clone(), orphans);
         let origins = Arc::new(KernelOrigins {
             maps: maps.clone(),
             pool: pool.clone(),
@@ -275,7 +311,8 @@ impl Recorded {
             rules,
             proxy,
             generations,
-            generation: 1,
+            generation,
+            lock,
             recorder,
             recorder_thread: Some(recorder_thread),
             tasks,

@@ -58,9 +58,10 @@ impl State {
         serde_json::from_slice(&fs::read(path(id)).ok()?).ok()
     }
 
-    /// Removes the file.
+    /// Removes the file, and that of the lock: whoever holds it still does, and the next one makes a new file.
     pub fn remove(id: &str) {
         let _ = fs::remove_file(path(id));
+        let _ = fs::remove_file(Path::new(FOLDER).join(format!("{id}.lock")));
     }
 
     /// True while the process that wrote the file lives.
@@ -72,6 +73,18 @@ impl State {
 
 fn path(id: &str) -> PathBuf {
     Path::new(FOLDER).join(format!("{id}.json"))
+}
+
+/// Takes the lock of a cgroup's attachment; it is held until the file is dropped, also by a death.
+///
+/// # Errors
+/// `WouldBlock` when another process holds it; others when /run/pipelock cannot be made or written.
+pub fn lock(cgroup_id: u64) -> io::Result<fs::File> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
+    let name = Path::new(FOLDER).join(format!("{}.lock", crate::kernel::attachment_id(cgroup_id)));
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name)?;
+    file.try_lock().map_err(io::Error::from)?;
+    Ok(file)
 }
 
 /// When a process started, in clock ticks since boot; none when there is none or it is a zombie.

@@ -155,7 +155,7 @@ fn serve(
                 _ = watch.tick() => if !cgroup.path().exists() { break "cgroup removed" },
             }
         };
-        Ok(serving.end(reason, || true).await?)
+        Ok(serving.end(reason).await?)
     })
 }
 
@@ -276,7 +276,7 @@ pub(super) fn detach(args: DetachArgs) -> Result<u8, Failure> {
             let recorded = prepare(&cgroup, Policy::deny_all(), key, evidence, Level::Redirect, true)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ended = runtime.block_on(async {
-                Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost", || true).await?)
+                Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost").await?)
             })?;
             output::note("the proxy was dead; what the kernel recorded meanwhile is in evidence of its own");
             tell(&ended);

@@ -92,6 +92,10 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let guard = Remove(&cgroup);
     let source = policy.source().to_owned();
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
+    let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
+    let uid = user.uid;
+    let command = AgentCommand::new(program, rest.to_vec(), user);
+    let confinement = confinement(&command, uid)?;
     let session = Session::prepare(SessionConfig {
         mode: "run",
         cgroup: File::from(cgroup.fd().try_clone_to_owned()?),
@@ -102,10 +106,6 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         evidence,
         namespaces: vec![namespace],
     })?;
-    let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
-    let uid = user.uid;
-    let command = AgentCommand::new(program, rest.to_vec(), user);
-    let confinement = confinement(&command, uid)?;
     let recorded = session.record(key, confinement, Some(uid))?;
     let agent = match command.spawn(&cgroup) {
         Ok(agent) => agent,
@@ -178,11 +178,13 @@ async fn supervise(
             _ = reload.recv() => reload_policy(&mut serving, source),
         }
     };
-    if cgroup.is_populated().unwrap_or(true) {
-        cgroup.kill_all()?;
-        cgroup.wait_empty(KILL_TIMEOUT)?;
+    if cgroup.is_populated().unwrap_or(true)
+        && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.wait_empty(KILL_TIMEOUT))
+    {
+        // The evidence is completed all the same; detaching is refused to nobody, and the person is told.
+        output::note(&format!("processes that the command left behind could not be ended: {error}"));
     }
-    let ended = serving.end("agent ended", || true).await?;
+    let ended = serving.end("agent ended").await?;
     Ok((exit?.code(), ended))
 }
 

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Failure, output};
+use crate::app::kernel_code;
 use crate::app::state::{self, State};
-use crate::flow::Reason;
 use crate::kernel::{Attachment, HOOKS, Maps, Pinned, pin_root};
 
 /// Show what is attached, its counters and its health.
@@ -55,8 +55,7 @@ fn describe(id: &str) -> Value {
             .by_reason
             .iter()
             .filter(|(_, count)| **count > 0)
-            .map(|(reason, count)| (format!("{reason:?}"), *reason, *count))
-            .map(|(_, reason, count)| (Reason::from(reason).code().to_owned(), json!(count)))
+            .map(|(reason, count)| (kernel_code(*reason).to_owned(), json!(count)))
             .collect();
         json!({
             "flows": counters.flows,

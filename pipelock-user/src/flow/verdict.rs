@@ -31,6 +31,11 @@ impl Verdict {
         Self { action: Action::Allow, reason, rule, detail: String::new() }
     }
 
+    /// Let out, and then it came to nothing for this reason: bytes may have left, so it must not be called blocked.
+    pub fn let_out(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { action: Action::Allow, reason, rule: None, detail: detail.into() }
+    }
+
     /// Blocked, for this reason.
     pub fn block(reason: Reason, detail: impl Into<String>) -> Self {
         Self { action: Action::Block, reason, rule: None, detail: detail.into() }

@@ -58,12 +58,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger over these maps.
+    /// A ledger over these maps. `orphans` are redirected flows of a proxy that is gone: whatever it did with them, nobody
+    /// can report it any more.
     #[must_use]
-    pub fn new(maps: Arc<Maps>) -> Arc<Self> {
+    pub fn new(maps: Arc<Maps>, orphans: impl Iterator<Item = u64>) -> Arc<Self> {
+        let orphan = || Entry::Reported(Outcome::unseen(Reason::ProxyLost));
         Arc::new(Self {
             maps,
-            entries: Mutex::new(HashMap::new()),
+            entries: Mutex::new(orphans.map(|flow| (flow, orphan())).collect()),
             reported: Mutex::new(Vec::new()),
             settled: Mutex::new(Vec::new()),
             changed: Notify::new(),

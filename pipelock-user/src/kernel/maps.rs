@@ -48,6 +48,14 @@ pub struct Counters {
     pub probes: u64,
 }
 
+impl Counters {
+    /// True when every numbered flow is counted under its reason: no program is in the middle of a decision.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.by_reason.values().sum::<u64>() + self.unrecorded == self.flows
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The guarded values are handles; a panic elsewhere cannot leave them half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -95,10 +95,10 @@ impl Proxy {
 /// Accepts until the listener fails for good. `netns` is the cookie of the namespace the listener is in.
 pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
     loop {
-        // Waiting for a slot before accepting leaves the rest in the listen queue: pressure, not loss.
-        let Some(slot) = proxy.slot().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // While no place is free the rest waits in the listen queue: pressure, not loss.
+                let Some(slot) = proxy.slot().await else { return };
                 let proxy = proxy.clone();
                 tokio::spawn(async move {
                     tokio::select! {
@@ -172,7 +172,7 @@ async fn converse(
         && rule.protocol() == RuleProtocol::Tcp
     {
         guard.carries("tcp");
-        return Some(pass(&rules, rule, known, port, stream, BytesMut::new(), guard).await);
+        return Some(pass(proxy, &rules, rule, known, stream, (BytesMut::new(), port), guard).await);
     }
     if let (Some(_), Err(reason)) = (&flow.target.name, &rule) {
         // Named by DNS and not allowed on this port: there is nothing the bytes could change.
@@ -244,12 +244,16 @@ async fn pass_tls(
             return refuse_tls(stream, guard, verdict).await;
         }
     };
+    if rule.protocol() == RuleProtocol::Http {
+        let verdict = Verdict::block(Reason::ProtocolUnknown, "the rule allows HTTP only").by(Some(rule.label()));
+        return refuse_tls(stream, guard, verdict).await;
+    }
     if rule.wants_reading() {
         let detail = format!("{} wants TLS to {host}:{port} read", rule.label());
         let verdict = Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label()));
         return refuse_tls(stream, guard, verdict).await;
     }
-    pass(&rules, rule, host, port, stream, buffer, guard).await
+    pass(proxy, &rules, rule, host, stream, (buffer, port), guard).await
 }
 
 /// The one name of a TLS connection out of DNS, SNI and the address; they must not disagree.
@@ -281,14 +285,17 @@ fn name_of(proxy: &Arc<Proxy>, flow: &Flow, sni: Option<Host>) -> Result<Host, V
 
 /// Connects and moves bytes unread.
 async fn pass(
+    proxy: &Arc<Proxy>,
     rules: &Rules,
     rule: &Rule,
     host: Host,
-    port: u16,
     stream: TcpStream,
-    buffer: BytesMut,
+    (buffer, port): (BytesMut, u16),
     mut guard: FlowGuard,
 ) -> Verdict {
+    if !proxy.recorder.is_writing() {
+        return refuse(stream, guard, Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
+    }
     let allowed = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
     let permit = match permit_flow(&allowed, host, port) {
         Ok(permit) => permit,
@@ -302,9 +309,18 @@ async fn pass(
         }
     };
     guard.end(allowed.clone());
-    match pump(Prefixed::new(buffer, stream), upstream, budget_of(rule)).await {
-        End::Done => allowed,
-        End::OverBudget => {
+    let pumped = tokio::select! {
+        end = pump(Prefixed::new(buffer, stream), upstream, budget_of(rule)) => Some(end),
+        () = proxy.recorder.lost() => None,
+    };
+    match pumped {
+        Some(End::Done) => allowed,
+        None => {
+            let verdict = Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written");
+            guard.end(verdict.clone());
+            verdict
+        }
+        Some(End::OverBudget) => {
             let verdict = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
             guard.end(verdict.clone());
             verdict

@@ -78,6 +78,8 @@ pub struct Summary {
 }
 
 enum Item {
+    /// Time goes by: sync what is written, beat when it is due.
+    Tick,
     Draft(Box<ActionDraft>, Value, oneshot::Sender<()>),
     Close(String, oneshot::Sender<Result<Summary, RecorderError>>),
 }
@@ -115,7 +117,7 @@ impl OpenChain {
         self.chain.public_key()
     }
 
-    /// Starts the task.
+    /// Starts the task; on a tokio runtime, which gives it the time.
     ///
     /// # Errors
     /// [`RecorderError::Thread`].
@@ -125,6 +127,17 @@ impl OpenChain {
             .name("recorder".into())
             .spawn(move || work(self.chain, items, &self.folder))
             .map_err(RecorderError::Thread)?;
+        let weak = queue.downgrade();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SYNC_EVERY).await;
+                // A full queue keeps the task busy as it is.
+                match weak.upgrade() {
+                    Some(queue) if !queue.is_closed() => drop(queue.try_send(Item::Tick)),
+                    _ => return,
+                }
+            }
+        });
         Ok((Recorder { queue }, thread))
     }
 }
@@ -141,6 +154,11 @@ impl Recorder {
     #[must_use]
     pub fn is_writing(&self) -> bool {
         !self.queue.is_closed()
+    }
+
+    /// Waits until evidence can no longer be written.
+    pub async fn lost(&self) {
+        self.queue.closed().await;
     }
 
     /// Records a request or query; returns when its receipt is written.
@@ -241,6 +259,7 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
         }
         for item in batch.drain(..) {
             match item {
+                Item::Tick => {}
                 Item::Draft(draft, ext, done) => match chain.append(&draft, Some(&ext)) {
                     Ok(_) => waiting.push(done),
                     // Not recorded, so not acknowledged; the chain itself is as it was.
@@ -252,7 +271,8 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
                         chain.sync()?;
                         Ok(closed)
                     });
-                    for written in waiting.drain(..) {
+                    // After an error they are dropped unacknowledged: what they wait for may not be on disk.
+                    for written in waiting.drain(..).filter(|_| result.is_ok()) {
                         let _ = written.send(());
                     }
                     let _ = done.send(result.map_err(RecorderError::from).map(|closed| Summary {

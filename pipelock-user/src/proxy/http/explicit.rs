@@ -29,9 +29,9 @@ use crate::proxy::rescue;
 /// Accepts explicit clients until the listener fails for good.
 pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
     loop {
-        let Some(slot) = proxy.slot().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                let Some(slot) = proxy.slot().await else { return };
                 let proxy = proxy.clone();
                 tokio::spawn(async move {
                     tokio::select! {
@@ -65,12 +65,7 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     let service = service_fn(move |request| {
         let session = session.clone();
         async move {
-            let answer = tokio::spawn(async move {
-                tokio::select! {
-                    answer = answer(&session, request) => answer,
-                    () = session.proxy.closed() => internal(),
-                }
-            });
+            let answer = tokio::spawn(async move { answer(&session, request).await });
             Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
         }
     });
@@ -133,10 +128,16 @@ async fn tunnel(session: &Arc<Session>, authority: Authority, request: Request<I
     match opened {
         Err(denied) => rescue::problem(&denied, session.flow.id).map(Either::Right),
         Ok((upstream, _)) => {
+            let proxy = session.proxy.clone();
             tokio::spawn(async move {
-                if let Ok(upgraded) = hyper::upgrade::on(request).await {
-                    let client = Prefixed::new(BytesMut::new(), TokioIo::new(upgraded));
-                    let _ = pump(client, upstream, budget.unwrap_or_default()).await;
+                // The tunnel has a place of its own: the connection's is given back when it is upgraded.
+                let Some(_place) = proxy.slot().await else { return };
+                let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+                let client = Prefixed::new(BytesMut::new(), TokioIo::new(upgraded));
+                tokio::select! {
+                    _ = pump(client, upstream, budget.unwrap_or_default()) => {}
+                    () = proxy.closed() => {}
+                    () = proxy.recorder.lost() => {}
                 }
             });
             Response::new(Either::Right(Full::default()))

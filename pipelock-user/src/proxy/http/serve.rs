@@ -20,6 +20,7 @@ use super::headers::strip_hop;
 use super::upstream::{Upstream, send};
 use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict};
 use crate::inspect::permit_flow;
+use crate::policy::Protocol;
 use crate::proxy::listen::{Proxy, Rules, log};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
@@ -53,12 +54,7 @@ pub(in crate::proxy) async fn serve(
             let session = session.clone();
             async move {
                 // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
-                let answer = tokio::spawn(async move {
-                    tokio::select! {
-                        answer = session.answer(request) => answer,
-                        () = session.proxy.closed() => internal(),
-                    }
-                });
+                let answer = tokio::spawn(async move { session.answer(request).await });
                 Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
             }
         }
@@ -142,6 +138,12 @@ impl Session {
             request.method().as_str(),
             request.uri().path(),
         );
+        let is_tls_only =
+            rules.policy.find(&authority.host, authority.port).is_ok_and(|rule| rule.protocol() == Protocol::Tls);
+        if is_tls_only && !verdict.is_block() {
+            let denied = Verdict::block(Reason::ProtocolUnknown, "the rule allows TLS only").by(verdict.rule);
+            return (denied, None, None);
+        }
         if request.headers().contains_key(header::UPGRADE) && !verdict.is_block() {
             let denied = Verdict::block(Reason::UpgradeDenied, "an Upgrade header").by(verdict.rule);
             return (denied, None, None);
@@ -157,7 +159,12 @@ impl Session {
             return (denied, None, None);
         }
         let mut upstream = self.upstream.lock().await;
-        match send(&mut upstream, &permit, &authority, rules, request).await {
+        let sent = tokio::select! {
+            sent = send(&mut upstream, &permit, &authority, rules, request) => sent,
+            // Bytes may have left, so the receipt must say that they were let out.
+            () = self.proxy.closed() => Err((Verdict::let_out(Reason::ClientAborted, "the session ended first"), None)),
+        };
+        match sent {
             Ok((mut response, addr)) => {
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     *upstream = None;
@@ -168,7 +175,7 @@ impl Session {
                 strip_hop(response.headers_mut());
                 (verdict, Some(response), Some(addr))
             }
-            Err(failed) => (failed.by(verdict.rule), None, None),
+            Err((failed, addr)) => (failed.by(verdict.rule), None, addr),
         }
     }
 

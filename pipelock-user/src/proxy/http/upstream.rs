@@ -25,14 +25,15 @@ pub(super) struct Upstream {
     pub(super) addr: SocketAddr,
 }
 
-/// Sends a request, on the kept connection if it fits and still stands.
+/// Sends a request, on the kept connection if it fits and still stands. The error of a request whose bytes may have left
+/// names the address, and its verdict says that they were let out.
 pub(super) async fn send(
     kept: &mut Option<Upstream>,
     permit: &Permit,
     authority: &Authority,
     rules: &Rules,
     request: Request<Incoming>,
-) -> Result<(Response<Incoming>, SocketAddr), Verdict> {
+) -> Result<(Response<Incoming>, SocketAddr), (Verdict, Option<SocketAddr>)> {
     let mut request = request;
     if let Some(mut upstream) = kept.take().filter(|upstream| upstream.authority == *authority)
         && upstream.sender.ready().await.is_ok()
@@ -46,25 +47,29 @@ pub(super) async fn send(
             Ok(Err(mut error)) => match error.take_message() {
                 // The connection had closed while it was idle: nothing of the request has left.
                 Some(unsent) => request = unsent,
-                None => return Err(failed(&error.into_error())),
+                None => return Err(broken(&error.into_error(), upstream.addr)),
             },
-            Err(_) => return Err(Verdict::block(Reason::UpstreamFailed, "the destination did not answer in time")),
+            Err(_) => return Err(late(upstream.addr)),
         }
     }
     let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), DIAL_TIMEOUT)
         .await
-        .map_err(|error| Verdict::block(error.reason(), error.to_string()))?;
+        .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
     let (mut sender, connection) =
-        http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error, addr))?;
     tokio::spawn(connection);
     let response = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))
         .await
-        .map_err(|_| Verdict::block(Reason::UpstreamFailed, "the destination did not answer in time"))?
-        .map_err(|error| failed(&error))?;
+        .map_err(|_| late(addr))?
+        .map_err(|error| broken(&error, addr))?;
     *kept = Some(Upstream { authority: authority.clone(), sender, addr });
     Ok((response, addr))
 }
 
-fn failed(error: &hyper::Error) -> Verdict {
-    Verdict::block(Reason::UpstreamFailed, error.to_string())
+fn broken(error: &hyper::Error, addr: SocketAddr) -> (Verdict, Option<SocketAddr>) {
+    (Verdict::let_out(Reason::UpstreamFailed, error.to_string()), Some(addr))
+}
+
+fn late(addr: SocketAddr) -> (Verdict, Option<SocketAddr>) {
+    (Verdict::let_out(Reason::UpstreamFailed, "the destination did not answer in time"), Some(addr))
 }
