@@ -118,7 +118,7 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         family: if is_v6 { 6 } else { 4 },
         hook,
     };
-    let facts = KernelFacts::new(ctx.as_ptr(), netns, dst);
+    let facts = KernelFacts::new(ctx.as_ptr(), sk, netns, dst);
     let query = Query { dst, port, protocol, sock_type, is_connect };
     let is_udp = protocol == crate::emit::UDP;
     // One way through for all that leaves a record: a copy of it for each case would cost the verifier dearly.

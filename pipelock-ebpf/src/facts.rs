@@ -17,6 +17,8 @@ const CURRENT_NETNS: u64 = u64::MAX;
 pub struct KernelFacts {
     /// The program's context.
     pub ctx: *mut c_void,
+    /// The socket of the call, not null.
+    pub sk: *mut bpf_sock,
     /// Cookie of the socket's network namespace.
     pub netns: u64,
     /// The proxy listens there at all.
@@ -30,12 +32,12 @@ pub struct KernelFacts {
 impl KernelFacts {
     /// For this context, namespace and destination.
     #[inline(always)]
-    pub fn new(ctx: *mut c_void, netns: u64, dst: Addr) -> Self {
+    pub fn new(ctx: *mut c_void, sk: *mut bpf_sock, netns: u64, dst: Addr) -> Self {
         // SAFETY: the value is copied at once.
         let found = unsafe { LISTENERS.get(netns) }.copied();
         // No `Option` is kept: what it leaves undefined when it is `None` the verifier would see being read.
         let none = Listeners { tcp4: 0, tcp6: 0, dns4: 0, dns6: 0 };
-        Self { ctx, netns, is_served: found.is_some(), listeners: found.unwrap_or(none), is_v4: dst.is_v4() }
+        Self { ctx, sk, netns, is_served: found.is_some(), listeners: found.unwrap_or(none), is_v4: dst.is_v4() }
     }
 
     /// The flags of the socket that would receive there; none when there is none of ours.
@@ -61,6 +63,12 @@ impl KernelFacts {
             };
             size = 12;
         }
+        if protocol == UDP {
+            // A UDP socket that is connected takes datagrams from its peer only: without where this one comes from, the
+            // lookup would miss it, and an agent's server could not answer its own clients.
+            // SAFETY: the socket of the context, checked by `steer`.
+            unsafe { note_source(&mut tuple, self.sk, addr) };
+        }
         let tuple = &raw mut tuple;
         // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
         let sk: *mut bpf_sock = unsafe {
@@ -82,6 +90,35 @@ impl KernelFacts {
         // SAFETY: acquired above, released once.
         unsafe { bpf_sk_release(sk.cast()) };
         flags
+    }
+}
+
+/// Fills in where a datagram to `dst` would come from: a socket bound to no address sends from the
+/// address that the route gives it, which on this host is `dst` itself.
+///
+/// # Safety
+/// `sk` is the socket of the running program's context and not null.
+#[inline(always)]
+unsafe fn note_source(tuple: &mut bpf_sock_tuple, sk: *mut bpf_sock, dst: Addr) {
+    // SAFETY: the caller's promise; each word is read on its own. The union was filled for this family before.
+    unsafe {
+        let sport = (core::ptr::read_volatile(&raw const (*sk).src_port) as u16).to_be();
+        if dst.is_v4() {
+            let bound = core::ptr::read_volatile(&raw const (*sk).src_ip4);
+            // All of 127.0.0.0/8 is sent to from 127.0.0.1.
+            let is_loopback = u32::from_be(dst.0[3]) >> 24 == 127;
+            let routed = if is_loopback { Addr::LOOPBACK_V4.0[3] } else { dst.0[3] };
+            tuple.__bindgen_anon_1.ipv4.saddr = if bound == 0 { routed } else { bound };
+            tuple.__bindgen_anon_1.ipv4.sport = sport;
+        } else {
+            let a = core::ptr::read_volatile(&raw const (*sk).src_ip6[0]);
+            let b = core::ptr::read_volatile(&raw const (*sk).src_ip6[1]);
+            let c = core::ptr::read_volatile(&raw const (*sk).src_ip6[2]);
+            let d = core::ptr::read_volatile(&raw const (*sk).src_ip6[3]);
+            let bound = [a, b, c, d];
+            tuple.__bindgen_anon_1.ipv6.saddr = if a | b | c | d == 0 { dst.0 } else { bound };
+            tuple.__bindgen_anon_1.ipv6.sport = sport;
+        }
     }
 }
 

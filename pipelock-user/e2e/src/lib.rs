@@ -24,7 +24,7 @@ pub use attached::{Attached, OwnCgroup, remove_cgroup};
 pub use clients::{find, has_python_module, missing, python_path};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use http::{Answer, HttpServer, Seen, echo};
-pub use outside::{Outside, PacketCount, host_address};
+pub use outside::{Outside, PacketCount};
 pub use sandbox::{Run, Running, Sandbox};
 pub use tls::TlsServer;
 

@@ -5,14 +5,18 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
+
+/// What our own datagrams end with.
+const MARK: &[u8] = b"a mark of the pipelock e2e counter";
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -99,7 +103,7 @@ impl Outside {
     #[must_use]
     pub fn count(&self) -> PacketCount {
         let socket = self.enter(packet_socket).expect("a packet socket");
-        PacketCount::start(socket)
+        PacketCount::start(socket, self.there4)
     }
 }
 
@@ -121,31 +125,26 @@ fn ip(args: &str) {
     assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// The first address of this host that others reach it by, if it has one.
-#[must_use]
-pub fn host_address() -> Option<IpAddr> {
-    let out = Command::new("ip").args(["-4", "-o", "addr", "show", "scope", "global"]).output().ok()?;
-    let text = String::from_utf8(out.stdout).ok()?;
-    text.lines()
-        .filter(|line| !line.contains("ple"))
-        .find_map(|line| line.split_whitespace().nth(3)?.split('/').next()?.parse().ok())
-}
-
 /// Packets that arrived outside.
 pub struct PacketCount {
+    there: Ipv4Addr,
     packets: Arc<AtomicU64>,
+    marks: Arc<AtomicU64>,
     first: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
 }
 
 impl PacketCount {
-    fn start(socket: OwnedFd) -> Self {
+    fn start(socket: OwnedFd, there: Ipv4Addr) -> Self {
         let count = Self {
+            there,
             packets: Arc::new(AtomicU64::new(0)),
+            marks: Arc::new(AtomicU64::new(0)),
             first: Arc::new(Mutex::new(Vec::new())),
             stop: Arc::new(AtomicBool::new(false)),
         };
-        let (packets, first, stop) = (count.packets.clone(), count.first.clone(), count.stop.clone());
+        let (packets, marks) = (count.packets.clone(), count.marks.clone());
+        let (first, stop) = (count.first.clone(), count.stop.clone());
         std::thread::spawn(move || {
             let mut buffer = [0u8; 2048];
             while !stop.load(Ordering::Relaxed) {
@@ -168,6 +167,10 @@ impl PacketCount {
                 if from.sll_pkttype == libc::PACKET_OUTGOING || is_chatter(packet) {
                     continue;
                 }
+                if packet.ends_with(MARK) {
+                    marks.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 packets.fetch_add(1, Ordering::Relaxed);
                 let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
                 if first.len() < 8 {
@@ -179,10 +182,24 @@ impl PacketCount {
     }
 
     /// How many IP packets arrived until now, neighbour discovery left out.
+    ///
+    /// A datagram of our own is sent behind them and waited for: so what was on its way is counted, and the counter is
+    /// shown to count.
+    ///
+    /// # Panics
+    /// When our own datagram is not seen within ten seconds.
     #[must_use]
     pub fn packets(&self) -> u64 {
-        // What is on its way arrives within a softirq; this is only to be on the safe side.
-        std::thread::sleep(std::time::Duration::from_millis(30));
+        // Packets of different processors may overtake each other by a softirq.
+        std::thread::sleep(Duration::from_millis(30));
+        let before = self.marks.load(Ordering::Relaxed);
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+        socket.send_to(MARK, (self.there, 9)).expect("send a mark");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.marks.load(Ordering::Relaxed) == before {
+            assert!(Instant::now() < deadline, "the counter of packets does not count");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.packets.load(Ordering::Relaxed)
     }
 
