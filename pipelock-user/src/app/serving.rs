@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::flows::{Base, FlowTally, totals};
 use super::joints::Generations;
 use super::session::{SessionError, apply, rules_of};
-use super::state::State;
+use super::state::{Lock, State};
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Rules};
@@ -28,7 +28,7 @@ pub struct Serving {
     pub(super) generations: Arc<Generations>,
     pub(super) generation: u32,
     /// Given back at the end.
-    pub(super) lock: std::fs::File,
+    pub(super) lock: Lock,
     pub(super) recorder: Recorder,
     pub(super) recorder_thread: Option<std::thread::JoinHandle<()>>,
     pub(super) tasks: Vec<JoinHandle<()>>,

@@ -16,7 +16,7 @@ use super::flows::{Base, settle_base, write_flows};
 use super::joints::{DnsReceipts, Generations, KernelOrigins, PolicyNames};
 use super::listeners::Namespace;
 use super::serving::Serving;
-use super::state::{State, start_time};
+use super::state::{Lock, State, start_time};
 use crate::flow::PolicyId;
 use crate::kernel::{Attachment, KernelError, Ledger, Level, Maps, Plan};
 use crate::net::Resolver;
@@ -91,7 +91,7 @@ pub struct Session {
     /// Hash of the policy of a former proxy.
     former_policy: Option<String>,
     /// Held while the attachment is served, so that two never serve it at once.
-    lock: File,
+    lock: Lock,
 }
 
 impl Session {

@@ -58,10 +58,9 @@ impl State {
         serde_json::from_slice(&fs::read(path(id)).ok()?).ok()
     }
 
-    /// Removes the file, and that of the lock: whoever holds it still does, and the next one makes a new file.
+    /// Removes the file.
     pub fn remove(id: &str) {
         let _ = fs::remove_file(path(id));
-        let _ = fs::remove_file(Path::new(FOLDER).join(format!("{id}.lock")));
     }
 
     /// True while the process that wrote the file lives.
@@ -75,16 +74,35 @@ fn path(id: &str) -> PathBuf {
     Path::new(FOLDER).join(format!("{id}.json"))
 }
 
-/// Takes the lock of a cgroup's attachment; it is held until the file is dropped, also by a death.
+/// The lock of a cgroup's attachment; held until it is dropped, also by a death.
+#[derive(Debug)]
+pub struct Lock {
+    _file: fs::File,
+    path: PathBuf,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Takes the lock.
 ///
 /// # Errors
 /// `WouldBlock` when another process holds it; others when /run/pipelock cannot be made or written.
-pub fn lock(cgroup_id: u64) -> io::Result<fs::File> {
+pub fn lock(cgroup_id: u64) -> io::Result<Lock> {
+    use std::os::unix::fs::MetadataExt as _;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
-    let name = Path::new(FOLDER).join(format!("{}.lock", crate::kernel::attachment_id(cgroup_id)));
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name)?;
-    file.try_lock().map_err(io::Error::from)?;
-    Ok(file)
+    let path = Path::new(FOLDER).join(format!("{}.lock", crate::kernel::attachment_id(cgroup_id)));
+    loop {
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        file.try_lock().map_err(io::Error::from)?;
+        // The one before may have removed the file between our opening and our locking it.
+        if fs::metadata(&path).is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino())) {
+            return Ok(Lock { _file: file, path });
+        }
+    }
 }
 
 /// When a process started, in clock ticks since boot; none when there is none or it is a zombie.
@@ -124,6 +142,20 @@ pub fn all() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_held_once_and_leaves_nothing() {
+        if !nix::unistd::geteuid().is_root() {
+            return; // /run is root's
+        }
+        let id = u64::MAX - u64::from(std::process::id());
+        let held = lock(id).expect("free");
+        assert_eq!(lock(id).map(|_| ()).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+        let path = held.path.clone();
+        drop(held);
+        assert!(!path.exists());
+        drop(lock(id).expect("free again"));
+    }
 
     #[test]
     fn the_start_time_is_found_behind_any_name() {
