@@ -111,6 +111,9 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         evidence,
         namespaces: vec![namespace],
     })?;
+    for (hook, why) in &session.attachment().missing {
+        output::note(&format!("warning: this kernel refuses {hook}, so it is not enforced: {why}"));
+    }
     let recorded = session.record(key, confinement, Some(uid))?;
     let agent = match command.spawn(&cgroup) {
         Ok(agent) => agent,

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::{Failure, output};
 use crate::app::kernel_code;
 use crate::app::state::{self, State};
-use crate::kernel::{Attachment, HOOKS, Maps, Pinned, pin_root};
+use crate::kernel::{Attachment, HOOKS, Maps, Pinned, pin_root, probe};
 
-/// Show what is attached, its counters and its health.
+/// Show what this kernel gives, what is attached, its counters and its health.
 ///
 /// Health is `ok`, `closed` (the proxy is gone: nothing leaves until it is attached again or detached), `degraded` (a hook is
 /// missing) or `stale` (leftovers of a cgroup that is gone, which hold nothing: the next run that needs the name removes
@@ -24,12 +24,25 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
         return Err("status reads what only root may read; use sudo".into());
     }
     let all: Vec<Value> = state::all().iter().map(|id| describe(id)).collect();
+    let (level, missing) = match probe() {
+        Ok(probe) => {
+            let missing: Vec<Value> = probe.missing().map(|(hook, why)| json!({ "hook": hook, "why": why })).collect();
+            (probe.level.name(), missing)
+        }
+        Err(error) => ("none", vec![json!({ "hook": "all", "why": error.to_string() })]),
+    };
     let is_ok = all.iter().all(|one| one["health"] == "ok" || one["health"] == "stale");
     if args.json {
-        output::line(&serde_json::to_string_pretty(&json!({ "attachments": all }))?);
-    } else if all.is_empty() {
-        output::line("nothing is attached");
+        let kernel = json!({ "level": level, "missing_hooks": missing });
+        output::line(&serde_json::to_string_pretty(&json!({ "kernel": kernel, "attachments": all }))?);
     } else {
+        output::line(&format!("this kernel gives level {level}"));
+        for one in &missing {
+            output::line(&format!("  {}: {}", one["hook"].as_str().unwrap_or("-"), one["why"].as_str().unwrap_or("-")));
+        }
+        if all.is_empty() {
+            output::line("nothing is attached");
+        }
         for one in &all {
             print(one);
         }
