@@ -199,7 +199,7 @@ fn remapped(root: &Path, toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static
 
 /// Fails when a path of this machine is in the object: it would differ from the next machine's, and tell who built it.
 fn no_paths_of_this_machine(object: &[u8]) -> Result<()> {
-    let mut needles = vec![run::root(), "/root/".into(), "/home/".into(), "/tmp/".into(), "/work/".into()];
+    let mut needles = vec![run::root(), "/root/".into(), "/home/".into(), "/tmp/".into()];
     needles.extend(std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.components().count() > 1));
     for needle in needles {
         let bytes = needle.as_os_str().as_encoded_bytes();
