@@ -205,7 +205,7 @@ pub struct Recorded {
 impl Recorded {
     /// Detaches again: for when the agent cannot be started.
     pub fn abandon(self) {
-        let _ = Attachment::detach(&self.session.attachment.id);
+        self.session.abandon();
     }
 
     /// Serves: must be called on a tokio runtime.

@@ -190,15 +190,6 @@ impl Recorder {
         self.queue.try_send(Item::Draft(Box::new(draft), ext, done)).map_err(|_| RecorderError::Gone)
     }
 
-    /// Records a flow; returns when its receipt is written.
-    ///
-    /// # Errors
-    /// [`RecorderError::Gone`].
-    pub async fn flow(&self, facts: &FlowFacts, outcome: &Outcome) -> Result<(), RecorderError> {
-        let (draft, ext) = facts.draft(outcome);
-        self.append(draft, ext).await
-    }
-
     /// Queues a flow without waiting for its receipt; the receiver says when it is written.
     ///
     /// # Errors
