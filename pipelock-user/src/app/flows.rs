@@ -151,9 +151,7 @@ pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Err(SessionError::Listen(std::io::Error::other(
-        "the kernel's counters do not come to rest; stop the agent and try again",
-    )))
+    Err(SessionError::Unrest)
 }
 
 /// What the closing record signs: counts of this session only, so that they equal its receipts.

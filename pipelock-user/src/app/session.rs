@@ -42,6 +42,9 @@ pub enum SessionError {
     /// The listeners.
     #[error("the proxy's listeners on loopback could not be bound: {0}")]
     Listen(#[source] std::io::Error),
+    /// What a former proxy left keeps changing.
+    #[error("the kernel's counters do not come to rest; stop the agent and try again")]
+    Unrest,
     /// The evidence.
     #[error(transparent)]
     Recorder(#[from] RecorderError),

@@ -24,6 +24,8 @@ use crate::sandbox::netns::{in_netns, netns_of};
 
 /// How often the cgroup is looked for.
 const WATCH: Duration = Duration::from_millis(500);
+/// How long the processes may take to stop while their cgroup is taken over.
+const FREEZE: Duration = Duration::from_secs(2);
 /// How long a server may take to write its last receipts.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -167,6 +169,11 @@ fn prepare(
     require: Level,
     force: bool,
 ) -> Result<Recorded, Failure> {
+    // The count of what a dead proxy left starts at one moment, which never comes while the agent goes on connecting.
+    let stopped = match Attachment::pinned(&attachment_id(cgroup.id())) {
+        Pinned::Live(_) => Some(cgroup.freeze(FREEZE)?),
+        Pinned::Absent | Pinned::Dead => None,
+    };
     let namespaces = namespaces(cgroup)?;
     let keep_listeners = policy.listen() == Listen::Any;
     let session = Session::prepare(SessionConfig {
@@ -187,6 +194,7 @@ fn prepare(
             return Err(error.into());
         }
     };
+    drop(stopped);
     for socket in &held {
         output::note(&socket.to_string());
     }
