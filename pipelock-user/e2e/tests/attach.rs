@@ -1,0 +1,233 @@
+//! `pipelock attach` to a cgroup that exists, with processes that were there before.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+mod attached;
+
+use std::fs;
+use std::net::{IpAddr, TcpListener};
+
+use attached::{Cage, LOOP, Shell, Storm, allow, capsule, said, until};
+use pipelock_e2e::{Evidence, HttpServer, Outside, echo};
+
+#[test]
+fn processes_that_were_there_are_enforced() {
+    let outside = Outside::new();
+    let server = HttpServer::start("127.0.0.1:0");
+    let there = outside.there4;
+    let target = HttpServer::with(outside.enter(|| TcpListener::bind((there, 9997)).expect("bind")), echo);
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let mut shell = cage.shell();
+    let direct = format!("http://{}/", target.addr);
+    assert!(shell.gets(&direct), "open before");
+    let before = target.connections();
+
+    let evidence = cage.files.evidence();
+    cage.attached(&evidence);
+    let packets = outside.count();
+    let web = format!("http://web.test:{}/", server.port());
+    assert!(shell.gets(&web));
+    assert!(!shell.gets(&direct));
+    assert!(!shell.gets(&format!("http://new.test:{}/", server.port())), "not named by a rule");
+    assert!(!shell.gets(&format!("http://{there}:{}/", server.port())), "an allowed port, and no allowed host");
+    packets.assert_none();
+    assert_eq!(target.connections(), before);
+
+    let (status, _) = cage.status();
+    let status = status.expect("listed");
+    assert_eq!((&status["health"], &status["level"]), (&"ok".into(), &"full".into()), "{status:#}");
+    assert_eq!(status["pid"], cage.server(), "{status:#}");
+    let counters = &status["counters"];
+    assert!(counters["flows"].as_u64() >= Some(4), "{status:#}");
+    assert!(counters["by_reason"]["redirect"].as_u64() >= Some(1), "{status:#}");
+    assert!(counters["by_reason"]["port_denied"].as_u64() >= Some(1), "{status:#}");
+    assert_eq!(counters["unrecorded"], 0, "{status:#}");
+
+    // Once only.
+    let out = cage.attach(&cage.files.work().join("evidence-2")).output().expect("pipelock attach");
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    assert!(said(&out).contains("is attached already"), "{}", said(&out));
+    assert!(shell.gets(&web) && !shell.gets(&direct), "the refusal has not changed anything");
+
+    cage.detached();
+    let evidence = Evidence::read(&evidence);
+    let allowed = evidence.with_reason("policy_allow");
+    assert_eq!(allowed.len(), 2, "{allowed:#?}");
+    assert!(allowed.iter().all(|flow| flow.comm == "curl" && flow.uid == 0), "{allowed:#?}");
+    assert!(!evidence.with_reason("port_denied").is_empty());
+    assert!(!evidence.with_reason("host_denied").is_empty());
+    assert!(cage.status().0.is_none());
+    assert!(shell.gets(&direct), "open again");
+}
+
+#[test]
+fn reloads_under_a_storm_let_nothing_out() {
+    let outside = Outside::new();
+    let server = HttpServer::start("127.0.0.1:0");
+    let there = IpAddr::V4(outside.there4);
+    let bind = |port| outside.enter(|| TcpListener::bind((there, port)).expect("bind"));
+    let allowed_port = HttpServer::with(bind(server.port()), echo);
+    let other_port = HttpServer::with(bind(if server.port() == 9999 { 9998 } else { 9999 }), echo);
+    let (narrow, wide) = (allow(&["web.test"], &server), allow(&["web.test", "new.test"], &server));
+    let cage = Cage::new(&narrow);
+    let mut shell = cage.shell();
+    let evidence = cage.files.evidence();
+    cage.attached(&evidence);
+    let packets = outside.count();
+    let new = format!("http://new.test:{}/", server.port());
+    assert!(!shell.gets(&new));
+    let mut storm = Storm::start(&cage, there, server.port(), other_port.port());
+    storm.wait_for("get_before_ok");
+    for number in 0..20 {
+        cage.files.set_policy(if number % 2 == 0 { &wide } else { &narrow });
+        let out = cage.pipelock("reload").output().expect("pipelock reload");
+        assert!(out.status.success(), "{}", said(&out));
+        // Each is seen to be in force before the next.
+        until("the reload", || shell.gets(&new) == (number % 2 == 0));
+    }
+    // A policy with mistakes is refused, and changes nothing.
+    cage.files.set_policy("egress: [{destination: web.test, port: 80}]");
+    let out = cage.pipelock("reload").output().expect("pipelock reload");
+    assert_eq!(out.status.code(), Some(2), "{}", said(&out));
+    assert!(shell.gets(&format!("http://web.test:{}/", server.port())));
+    let counts = storm.end();
+    assert_eq!(counts["other_before_ok"], serde_json::Value::Null, "{counts:#}");
+    assert_eq!(counts["web_before_fail"], serde_json::Value::Null, "no reload refused a connection: {counts:#}");
+    assert_eq!(counts["get_before_fail"], serde_json::Value::Null, "no reload refused a request: {counts:#}");
+    packets.assert_none();
+    assert_eq!((allowed_port.connections(), other_port.connections()), (0, 0), "{counts:#}");
+    cage.detached();
+    let evidence = Evidence::read(&evidence);
+    assert!(!evidence.with_reason("policy_allow").is_empty());
+}
+
+#[test]
+fn the_cgroup_of_pipelock_itself_is_refused() {
+    let cage = Cage::new("egress: []");
+    let pipelock = pipelock_e2e::pipelock();
+    let (program, cgroup) = (pipelock.to_str().expect("text"), cage.cgroup.to_str().expect("text"));
+    let policy = cage.files.policy();
+    let args = [program, "attach", "--cgroup", cgroup, "--policy", policy.to_str().expect("text")];
+    let out = cage.inside(&args).output().expect("pipelock attach");
+    assert_eq!(out.status.code(), Some(2), "{}", said(&out));
+    assert!(said(&out).contains("must stay outside"), "{}", said(&out));
+    assert!(cage.status().0.is_none());
+}
+
+/// Connects, says so, and then tries to go on with the socket, and to use it again, whenever it is asked to.
+const HOLDER: &str = r#"
+import os, socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+if sys.argv[3] != "-":
+    open(sys.argv[3] + "/cgroup.procs", "w").write(str(os.getpid()))
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        print("alive" if s.recv(1) else "dead", flush=True)
+    except OSError as error:
+        print("dead", flush=True)
+"#;
+
+/// A process that holds a connection and answers whether it still lives.
+struct Holder {
+    child: attached::Guard,
+    stdout: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Holder {
+    fn start(mut command: std::process::Command) -> Self {
+        let pipe = std::process::Stdio::piped;
+        let mut child = command.stdin(pipe()).stdout(pipe()).spawn().expect("python3");
+        let stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
+        let mut holder = Self { child: attached::Guard(child), stdout };
+        assert_eq!(holder.line(), "ready");
+        holder
+    }
+
+    fn line(&mut self) -> String {
+        use std::io::BufRead as _;
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("read");
+        line.trim().to_owned()
+    }
+
+    fn is_alive(&mut self) -> bool {
+        use std::io::Write as _;
+        let stdin = self.child.0.stdin.as_mut().expect("piped");
+        stdin.write_all(b"go\n").expect("it lives");
+        self.line() == "alive"
+    }
+}
+
+#[test]
+fn a_connection_from_before_is_destroyed() {
+    let outside = Outside::new();
+    let there = outside.there4;
+    let target = HttpServer::with(outside.enter(|| TcpListener::bind((there, 9996)).expect("bind")), echo);
+    let cage = Cage::new("egress: []");
+    let (host, port) = (there.to_string(), target.port().to_string());
+    let mut holder = Holder::start(cage.inside(&["python3", "-c", HOLDER, &host, &port, "-"]));
+    assert!(holder.is_alive());
+    let evidence = cage.files.evidence();
+    cage.attached(&evidence);
+    assert!(!holder.is_alive());
+    assert_eq!(target.seen().len(), 1, "nothing came after the attach");
+    let log = fs::read_to_string(evidence.join("pipelock.log")).expect("the log");
+    assert!(log.contains("destroyed") && log.contains("python3"), "{log}");
+    cage.detached();
+    let capsule = capsule(&evidence);
+    let held = capsule["confinement"]["held_sockets"].to_string();
+    assert!(held.contains("destroyed") && held.contains(&target.addr.to_string()), "{capsule:#}");
+    let _ = Evidence::read(&evidence);
+}
+
+#[test]
+fn a_connection_made_elsewhere_is_refused_unless_forced() {
+    let outside = Outside::new();
+    let there = outside.there4;
+    let target = HttpServer::with(outside.enter(|| TcpListener::bind((there, 9995)).expect("bind")), echo);
+    let cage = Cage::new("egress: []");
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", HOLDER, &there.to_string(), &target.port().to_string()]).arg(&cage.cgroup);
+    let mut holder = Holder::start(command);
+    assert!(holder.is_alive());
+    let out = cage.attach(&cage.files.evidence()).output().expect("pipelock attach");
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    let text = said(&out);
+    assert!(text.contains("made in another cgroup") && text.contains("python3") && text.contains("--force"), "{text}");
+    assert!(cage.status().0.is_none(), "nothing is left attached");
+    assert!(holder.is_alive(), "and nothing was touched");
+
+    let forced = cage.files.work().join("forced");
+    let out = cage.attach(&forced).arg("--force").output().expect("pipelock attach");
+    assert!(out.status.success(), "{}", said(&out));
+    assert!(!holder.is_alive(), "its connection was ended all the same");
+    cage.detached();
+    let capsule = capsule(&forced);
+    assert_eq!(capsule["confinement"]["forced"], true, "{capsule:#}");
+    let held = capsule["confinement"]["held_sockets"].to_string();
+    assert!(held.contains("made in another cgroup") && held.contains(&target.addr.to_string()), "{capsule:#}");
+    let _ = Evidence::read(&forced);
+}
+
+#[test]
+fn a_process_in_its_own_network_namespace_is_served() {
+    let outside = Outside::new();
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let inner = format!("ip link set lo up; exec sh -c '{LOOP}'");
+    let mut shell = Shell::start(cage.inside(&["unshare", "-n", "sh", "-c", &inner]));
+    let (_, links) = shell.run("ip -o link | grep -v ' lo:' | wc -l");
+    let evidence = cage.files.evidence();
+    cage.attached(&evidence);
+    let packets = outside.count();
+    assert!(shell.gets(&format!("http://web.test:{}/", server.port())), "through the proxy alone; links: {links}");
+    assert!(!shell.gets(&format!("http://{}:{}/", outside.there4, server.port())));
+    packets.assert_none();
+    assert_eq!(server.seen().len(), 1);
+    cage.detached();
+    let evidence = Evidence::read(&evidence);
+    let allowed = evidence.with_reason("policy_allow");
+    assert_eq!(allowed.len(), 1, "{allowed:#?}");
+    assert!(allowed.iter().all(|flow| flow.name.as_deref() == Some("web.test")), "{allowed:#?}");
+}

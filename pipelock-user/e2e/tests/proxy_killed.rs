@@ -1,0 +1,125 @@
+//! The proxy of an attachment is killed in the middle of a storm: nothing gets out, nothing is lost, another takes over.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+mod attached;
+
+use std::fs;
+use std::net::{IpAddr, TcpListener};
+use std::process::Command;
+
+use attached::{Cage, Storm, allow, capsule, said};
+use pipelock_e2e::{Evidence, HttpServer, Outside, echo, pipelock, verify_json};
+use serde_json::Value;
+
+/// Verifies a folder that has no key of its own yet: exit code and text.
+fn verify_with(folder: &std::path::Path, key: &str) -> (i32, String) {
+    let out = Command::new(pipelock()).arg("verify").arg(folder).args(["--public-key", key]).output().expect("verify");
+    (out.status.code().expect("a code"), said(&out))
+}
+
+fn health(cage: &Cage) -> (String, Value, i32) {
+    let (status, code) = cage.status();
+    let status = status.expect("the attachment is listed");
+    (status["health"].as_str().expect("text").to_owned(), status, code)
+}
+
+/// How many flow receipts of a folder give this reason.
+fn with_reason(folder: &std::path::Path, reason: &str) -> usize {
+    let text = fs::read_to_string(folder.join("receipts.json")).expect("receipts.json");
+    let all: Value = serde_json::from_str(&text).expect("JSON");
+    let is_one = |receipt: &&Value| {
+        receipt["action_record"]["layer"] == "kernel_flow" && receipt["action_record"]["pattern"] == reason
+    };
+    all["receipts"].as_array().expect("a list").iter().filter(is_one).count()
+}
+
+#[test]
+fn a_storm_over_a_killed_proxy_reaches_nobody() {
+    let outside = Outside::new();
+    let server = HttpServer::start("127.0.0.1:0");
+    let there = IpAddr::V4(outside.there4);
+    let bind = |port| outside.enter(|| TcpListener::bind((there, port)).expect("bind"));
+    let allowed_port = HttpServer::with(bind(server.port()), echo);
+    let other_port = HttpServer::with(bind(if server.port() == 9999 { 9998 } else { 9999 }), echo);
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let first = cage.files.evidence();
+    cage.attached(&first);
+    let packets = outside.count();
+    let mut storm = Storm::start(&cage, there, server.port(), other_port.port());
+    for what in ["get_before_ok", "direct_before_ok", "other_before_fail", "udp_before_fail"] {
+        storm.wait_for(what);
+    }
+    let (now, status, _) = health(&cage);
+    assert_eq!(now, "ok", "{status:#}");
+    let key = status["public_key"].as_str().expect("a key").to_owned();
+
+    cage.kill_server();
+    storm.mark("killed");
+    for what in ["get_dead_fail", "web_dead_fail", "direct_dead_fail", "other_dead_fail", "udp_dead_fail"] {
+        storm.wait_for(what);
+    }
+    let (now, status, code) = health(&cage);
+    assert_eq!((now.as_str(), code), ("closed", 1), "{status:#}");
+    packets.assert_none();
+
+    storm.mark("back");
+    let second = cage.files.work().join("evidence-2");
+    cage.attached(&second);
+    let log = fs::read_to_string(second.join("pipelock.log")).expect("the log");
+    assert!(log.contains("taken over"), "{log}");
+    storm.wait_for("get_back_ok");
+    let counts = storm.end();
+    for what in ["get", "web", "direct", "other", "udp"] {
+        assert_eq!(counts[format!("{what}_dead_ok")], Value::Null, "{what} succeeded without a proxy: {counts:#}");
+        assert!(counts[format!("{what}_dead_fail")].as_u64() >= Some(20), "{counts:#}");
+    }
+    packets.assert_none();
+    assert_eq!((allowed_port.connections(), other_port.connections()), (0, 0), "{counts:#}");
+    assert_eq!(health(&cage).0, "ok");
+    cage.detached();
+
+    let (code, report) = verify_json(&second);
+    assert_eq!(code, 0, "{report:#}");
+    assert!(capsule(&second)["taken_over"].is_array(), "the capsule says that it was taken over");
+    assert!(with_reason(&second, "proxy_down") > 0, "denied meanwhile, recorded by the next: {counts:#}");
+    let (code, text) = verify_with(&first, &key);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("truncated"), "{text}");
+}
+
+#[test]
+fn detaching_from_a_dead_proxy_leaves_evidence() {
+    let outside = Outside::new();
+    let server = HttpServer::start("127.0.0.1:0");
+    let there = outside.there4;
+    let listener = outside.enter(|| TcpListener::bind((there, 9998)).expect("bind"));
+    let target = HttpServer::with(listener, echo);
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let mut shell = cage.shell();
+    cage.attached(&cage.files.evidence());
+    let (web, direct) = (format!("http://web.test:{}/", server.port()), format!("http://{}/", target.addr));
+    assert!(shell.gets(&web));
+    cage.kill_server();
+    let by_address = format!("http://{there}:{}/", server.port());
+    assert!(!shell.gets(&web) && !shell.gets(&direct) && !shell.gets(&by_address));
+    assert_eq!(target.connections(), 0);
+    let evidence = cage.files.work().join("evidence-detach");
+    let out = cage.pipelock("detach").arg("--evidence").arg(&evidence).output().expect("pipelock detach");
+    assert!(out.status.success(), "{}", said(&out));
+    assert!(said(&out).contains("the proxy was dead"), "{}", said(&out));
+    let (code, report) = verify_json(&evidence);
+    assert_eq!(code, 0, "{report:#}");
+    assert!(with_reason(&evidence, "proxy_down") > 0, "{report:#}");
+    assert!(with_reason(&evidence, "port_denied") > 0, "{report:#}");
+    // It is off: the way out is open again, and nothing is left to be detached.
+    assert!(shell.gets(&direct), "detached");
+    assert!(cage.status().0.is_none());
+    let out = cage.pipelock("detach").output().expect("pipelock detach");
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    // And the cgroup can be attached to anew, with numbers that start anew.
+    let again = cage.files.work().join("evidence-again");
+    cage.attached(&again);
+    assert!(shell.gets(&web) && !shell.gets(&direct));
+    cage.detached();
+    assert_eq!(Evidence::read(&again).with_reason("policy_allow").len(), 1);
+}
