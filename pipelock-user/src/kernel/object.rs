@@ -1,14 +1,15 @@
 //! The kernel programs as built by `cargo xtask build-ebpf`, embedded so that users need no BPF toolchain.
+//!
+//! The path is relative to this file: an absolute one would stay in a build cache that two checkouts share, and embed the
+//! object of the other.
 
 /// The ELF object with programs, maps and BTF.
 #[cfg(not(feature = "debug-ebpf"))]
-pub(super) static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../pipelock-ebpf/pipelock.bpf.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../pipelock-ebpf/pipelock.bpf.o");
 
 /// The same, logging every decision through aya-log.
 #[cfg(feature = "debug-ebpf")]
-pub(super) static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../pipelock-ebpf/pipelock-debug.bpf.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../pipelock-ebpf/pipelock-debug.bpf.o");
 
 /// What the programs log, from the load until somebody follows it: threads must not start before capabilities are dropped.
 #[cfg(feature = "debug-ebpf")]
