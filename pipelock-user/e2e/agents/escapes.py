@@ -197,6 +197,7 @@ def proto(kind, number, family=socket.AF_INET):
 def raw_icmp(): proto(socket.SOCK_RAW, 1)
 def raw_ip(): proto(socket.SOCK_RAW, 255)
 def raw_tcp6(): proto(socket.SOCK_RAW, 6, socket.AF_INET6)
+def packet_inet(): proto(10, 0x0300)
 def icmp(): proto(socket.SOCK_DGRAM, 1)
 def icmp6(): proto(socket.SOCK_DGRAM, 58, socket.AF_INET6)
 def mptcp(): proto(socket.SOCK_STREAM, 262)

@@ -92,6 +92,25 @@ pub struct Request {
     pub dialled: Option<SocketAddr>,
 }
 
+/// One receipt of sockets that were refused before any hook could see them.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// `socket://FAMILY/TYPE/PROTOCOL`.
+    pub target: String,
+    /// `block`.
+    pub verdict: String,
+    /// The stable reason.
+    pub reason: String,
+    /// Process id.
+    pub tgid: u64,
+    /// User id.
+    pub uid: u64,
+    /// Name of the thread.
+    pub comm: String,
+    /// How many calls it stands for.
+    pub count: u64,
+}
+
 /// The evidence folder.
 #[derive(Clone, Debug)]
 pub struct Evidence {
@@ -163,6 +182,16 @@ impl Evidence {
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.receipts.iter().filter(|receipt| receipt["action_record"]["layer"] == "policy").map(request).collect()
+    }
+
+    /// Receipts of sockets that were refused before any hook could see them.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<Socket> {
+        self.receipts
+            .iter()
+            .filter(|receipt| receipt["action_record"]["layer"] == "socket_filter")
+            .map(socket)
+            .collect()
     }
 
     /// Flows that are not DNS.
@@ -244,6 +273,20 @@ fn flow(receipt: &Value) -> Flow {
         requests: number(&flow["requests"]),
         tx_bytes: number(&flow["tx_bytes"]),
         rx_bytes: number(&flow["rx_bytes"]),
+    }
+}
+
+fn socket(receipt: &Value) -> Socket {
+    let action = &receipt["action_record"];
+    let socket = &receipt["ext"]["socket_v1"];
+    Socket {
+        target: text(&action["target"]),
+        verdict: text(&action["verdict"]),
+        reason: text(&action["pattern"]),
+        tgid: socket["tgid"].as_u64().expect("a number"),
+        uid: socket["uid"].as_u64().expect("a number"),
+        comm: text(&socket["comm"]),
+        count: number(&socket["count"]),
     }
 }
 

@@ -15,6 +15,9 @@ pub const FLOW_LAYER: &str = "kernel_flow";
 pub const LEDGER_LAYER: &str = "kernel_ledger";
 /// `target` of that receipt.
 pub const LEDGER_TARGET: &str = "pipelock://kernel/ledger";
+/// `layer` of the receipts for sockets that were refused before the kernel's hooks could see them; `ext.socket_v1.count`
+/// says how many calls each stands for.
+pub const SOCKET_LAYER: &str = "socket_filter";
 /// Most different reasons that are counted apart.
 const MAX_REASONS: usize = 256;
 
@@ -115,6 +118,9 @@ pub struct Ledger {
     pub unrecorded: u64,
     /// Flows by the kernel's reason.
     pub by_reason: BTreeMap<String, u64>,
+    /// Sockets that were refused before any hook could see them; none where nobody was asked (under `attach`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sockets_refused: Option<u64>,
 }
 
 /// Most flows that can be taken over: the capacity of the kernel's table, with room for a larger one.
@@ -166,7 +172,9 @@ impl Ledger {
         if first == 0 || first > flows.saturating_add(1) {
             return Err("kernel_v1.first is not between 1 and the flow after the last".to_owned());
         }
-        Ok(Self { flows, first, taken_over, unrecorded: number("unrecorded")?, by_reason })
+        let refused = "sockets_refused";
+        let sockets_refused = if kernel.get(refused).is_some() { Some(number(refused)?) } else { None };
+        Ok(Self { flows, first, taken_over, unrecorded: number("unrecorded")?, by_reason, sockets_refused })
     }
 }
 

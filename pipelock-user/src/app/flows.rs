@@ -155,7 +155,7 @@ pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
 }
 
 /// What the closing record signs: counts of this session only, so that they equal its receipts.
-pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally) -> KernelTotals {
+pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets: Option<u64>) -> KernelTotals {
     let mut by_reason = Map::new();
     for (reason, count) in &counters.by_reason {
         let before = base.counters.by_reason.get(reason).copied().unwrap_or(0);
@@ -174,6 +174,9 @@ pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally) -> Kern
     value.insert("events_lost".into(), since(counters.events_lost, base.counters.events_lost));
     value.insert("probes".into(), since(counters.probes, base.counters.probes));
     value.insert("receipts_lost".into(), json!(tally.lost.to_string()));
+    if let Some(sockets) = sockets {
+        value.insert("sockets_refused".into(), json!(sockets.to_string()));
+    }
     if base.counters.flows > 0 {
         value.insert("first".into(), json!((base.counters.flows + 1).to_string()));
         let pending: Vec<_> = base.pending.iter().map(|(id, _)| id.to_string()).collect();

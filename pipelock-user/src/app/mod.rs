@@ -9,6 +9,7 @@ mod explicit;
 mod flows;
 mod joints;
 mod listeners;
+mod refusals;
 mod serving;
 mod session;
 pub mod state;

@@ -9,12 +9,14 @@ use tokio::task::JoinHandle;
 
 use super::flows::{Base, FlowTally, totals};
 use super::joints::Generations;
+use super::refusals::Refusals;
 use super::session::{SessionError, apply, rules_of};
 use super::state::{Lock, State};
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Rules};
 use crate::recorder::{Recorder, Summary};
+use crate::sandbox::refusals::RefusalListener;
 
 /// How long connections may take to end once the agent is gone.
 const DRAIN: Duration = Duration::from_millis(300);
@@ -37,6 +39,7 @@ pub struct Serving {
     pub(super) writing: JoinHandle<FlowTally>,
     pub(super) base: Base,
     pub(super) evidence: PathBuf,
+    pub(super) refusals: Option<Refusals>,
 }
 
 /// What a session came to.
@@ -78,6 +81,15 @@ impl Serving {
         Ok(())
     }
 
+    /// Answers for the sockets that the agent's system call filter refuses, and records each.
+    ///
+    /// # Errors
+    /// When the thread cannot be started: then such calls are answered by the kernel, without a receipt.
+    pub fn serve_refusals(&mut self, listener: RefusalListener) -> std::io::Result<()> {
+        self.refusals = Some(Refusals::start(listener, self.recorder.clone(), self.rules.subscribe())?);
+        Ok(())
+    }
+
     /// A program that was running on another processor when its link went may still be filling a record in.
     async fn come_to_rest(&self) {
         for _ in 0..100 {
@@ -115,8 +127,12 @@ impl Serving {
         drop(self.stop.take());
         let _ = self.watching.await;
         let tally = self.writing.await.unwrap_or_default();
+        let sockets = match self.refusals.take() {
+            None => None,
+            Some(refusals) => Some(refusals.end().await),
+        };
         let counters = self.maps.counters()?;
-        self.recorder.totals(&totals(&counters, &self.base, tally)).await?;
+        self.recorder.totals(&totals(&counters, &self.base, tally, sockets)).await?;
         let summary = self.recorder.close(reason).await?;
         if let Some(thread) = self.recorder_thread.take() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;

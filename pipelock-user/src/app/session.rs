@@ -324,6 +324,7 @@ impl Recorded {
             writing,
             base,
             evidence,
+            refusals: None,
         })
     }
 }

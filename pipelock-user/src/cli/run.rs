@@ -179,6 +179,11 @@ async fn supervise(
             return Err(error.into());
         }
     };
+    if let Some(listener) = agent.take_refusals()
+        && let Err(error) = serving.serve_refusals(listener)
+    {
+        output::note(&format!("refused sockets will leave no receipt: {error}"));
+    }
     let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
     let exit = loop {
         tokio::select! {

@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use pipelock_receipt::canon::Timestamp;
-use pipelock_receipt::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET};
+use pipelock_receipt::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, SOCKET_LAYER};
 use pipelock_receipt::{ActionDraft, ActionType, Reversibility, SideEffect};
 use serde_json::{Map, Value, json};
 
-use crate::flow::{Flow, Outcome, PolicyId, Verdict};
+use crate::flow::{Flow, Outcome, PolicyId, Reason, Verdict};
 
 /// One HTTP request or DNS query inside a flow.
 #[derive(Clone, Debug)]
@@ -37,6 +37,51 @@ pub struct Capsule(pub Value);
 /// What the kernel counted over the run: signed before the end.
 #[derive(Clone, Debug)]
 pub struct KernelTotals(pub Value);
+
+/// A socket that the system call filter refused before any hook of the kernel could see it, and how often in a row.
+#[derive(Clone, Debug)]
+pub struct SocketRecord {
+    /// Family, as in the headers (`packet`, `vsock`).
+    pub family: String,
+    /// Type (`raw`, `dgram`).
+    pub kind: String,
+    /// Protocol number.
+    pub protocol: i32,
+    /// Thread id of the caller.
+    pub pid: u32,
+    /// Process id of the caller; 0 when it was gone already.
+    pub tgid: u32,
+    /// User id of the caller.
+    pub uid: u32,
+    /// Name of the calling thread.
+    pub comm: String,
+    /// How many such calls this receipt stands for, all of one process.
+    pub count: u64,
+    /// The policy in force.
+    pub policy: PolicyId,
+}
+
+impl SocketRecord {
+    pub(super) fn draft(&self) -> (ActionDraft, Value) {
+        let target = format!("socket://{}/{}/{}", self.family, self.kind, self.protocol);
+        let mut draft = ActionDraft::new("block", "seccomp", target);
+        draft.layer = SOCKET_LAYER.into();
+        draft.pattern = Reason::SocketDenied.code().into();
+        draft.actor.clone_from(&self.comm);
+        draft.policy_hash = Some(self.policy.to_string());
+        let ext = json!({ "socket_v1": {
+            "family": self.family,
+            "type": self.kind,
+            "protocol": self.protocol,
+            "pid": self.pid,
+            "tgid": self.tgid,
+            "uid": self.uid,
+            "comm": self.comm,
+            "count": self.count.to_string(),
+        } });
+        (draft, ext)
+    }
+}
 
 impl RequestRecord {
     pub(super) fn draft(&self) -> (ActionDraft, Value) {

@@ -11,7 +11,7 @@ use pipelock_receipt::{ActionDraft, ChainError, ChainWriter, Closed, Opening, Pu
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use super::describe::{Capsule, FlowFacts, KernelTotals, RequestRecord};
+use super::describe::{Capsule, FlowFacts, KernelTotals, RequestRecord, SocketRecord};
 use crate::flow::Outcome;
 
 /// What waits for the signer at most; callers beyond that wait themselves.
@@ -201,6 +201,17 @@ impl Recorder {
     ) -> Result<oneshot::Receiver<()>, RecorderError> {
         let (draft, ext) = facts.draft(outcome);
         self.enqueue(draft, ext).await
+    }
+
+    /// Records refused sockets; blocks until the receipt is written. Not to be called on the runtime's threads.
+    ///
+    /// # Errors
+    /// [`RecorderError::Gone`].
+    pub fn socket_blocking(&self, record: &SocketRecord) -> Result<(), RecorderError> {
+        let (draft, ext) = record.draft();
+        let (done, written) = oneshot::channel();
+        self.queue.blocking_send(Item::Draft(Box::new(draft), ext, done)).map_err(|_| RecorderError::Gone)?;
+        written.blocking_recv().map_err(|_| RecorderError::Gone)
     }
 
     /// Records what the kernel counted.

@@ -10,5 +10,6 @@ pub mod held;
 mod landlock;
 mod mounts;
 pub mod netns;
+pub mod refusals;
 mod seccomp;
 pub mod spawn;

@@ -5,8 +5,9 @@
 //!
 //! | call | answer | why |
 //! |---|---|---|
-//! | `socket`, `socketpair` of a family other than UNIX, INET, INET6, NETLINK | EAFNOSUPPORT | PACKET, VSOCK, XDP, ALG, RDS, TIPC, SMC … never reach the cgroup hooks |
-//! | `socket(AF_NETLINK)` of a protocol other than ROUTE | EPROTONOSUPPORT | netfilter, sock_diag, audit; ROUTE is read by Java, Go and libc |
+//! | `socket`, `socketpair` of a family other than UNIX, INET, INET6, NETLINK | EAFNOSUPPORT, and a receipt | PACKET, VSOCK, XDP, ALG, RDS, TIPC, SMC … never reach the cgroup hooks |
+//! | `socket(AF_NETLINK)` of a protocol other than ROUTE | EPROTONOSUPPORT, and a receipt | netfilter, sock_diag, audit; ROUTE is read by Java, Go and libc |
+//! | INET and INET6 other than stream or datagram sockets of TCP, UDP and MPTCP | EPERM, and a receipt | for want of a capability or a module the kernel refuses raw, ping and SCTP sockets before any hook could record it |
 //! | `io_uring_*` | ENOSYS | `IORING_OP_SOCKET` makes sockets that no filter sees; libuv and liburing fall back |
 //! | `clone3` | ENOSYS | its flags lie in memory, out of a filter's reach; every libc falls back to `clone` |
 //! | `clone`, `unshare` with `CLONE_NEWUSER` or `CLONE_NEWNET` | EPERM | a new user namespace gives back every capability inside it |
@@ -20,10 +21,13 @@
 //! | `ptrace`, `process_vm_readv`, `process_vm_writev` | allowed under Landlock, else EPERM | debuggers of own children are legitimate; Landlock keeps them inside, a filter cannot tell |
 //! | calls of another ABI (i386, x32) | killed; x32: ENOSYS | they have other numbers, which this table does not know |
 //!
-//! Sockets of INET and INET6 (raw, ICMP, MPTCP, SCTP) are left to the cgroup programs, which record what they deny.
+//! Refused sockets are answered by the supervisor ([`super::refusals`], seccomp_unotify(2)), so that each leaves a receipt;
+//! it only ever answers with an error, so nothing depends on reading the agent's memory, and when it is gone the kernel
+//! answers ENOSYS. MPTCP is left to the cgroup programs, which see it wherever the kernel has it.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
@@ -44,7 +48,12 @@ pub struct SeccompError(#[from] seccompiler::BackendError);
 
 /// The compiled filters, ready to be installed after a fork without allocating.
 #[derive(Clone, Debug)]
-pub(super) struct Filters(Vec<BpfProgram>);
+pub(super) struct Filters {
+    /// Answered by the kernel.
+    answered: Vec<BpfProgram>,
+    /// Answered by the supervisor.
+    notified: BpfProgram,
+}
 
 impl Filters {
     /// Builds the filters of the table above. `deny_ptrace`: refuse ptrace and process_vm_* as well, for kernels
@@ -54,35 +63,40 @@ impl Filters {
     /// [`SeccompError`] on a defect in the table.
     pub(super) fn build(deny_ptrace: bool) -> Result<Self, SeccompError> {
         // One filter per answer: seccompiler knows one action a filter, and the kernel runs them all.
-        let mut programs = vec![
-            compile(denied(deny_ptrace)?, libc::EPERM)?,
-            compile(missing(), libc::ENOSYS)?,
-            compile(families()?, libc::EAFNOSUPPORT)?,
-            compile(netlink()?, libc::EPROTONOSUPPORT)?,
-        ];
+        let mut programs = vec![compile(denied(deny_ptrace)?, libc::EPERM)?, compile(missing(), libc::ENOSYS)?];
         if cfg!(target_arch = "x86_64") {
             programs.push(no_x32());
         }
-        Ok(Self(programs))
+        Ok(Self { answered: programs, notified: notified(sockets()?)? })
     }
 
-    /// Installs the filters on the calling thread, for good. Async-signal-safe; needs `PR_SET_NO_NEW_PRIVS` before.
+    /// Installs the filters on the calling thread, for good, and gives the descriptor on which the supervisor is asked
+    /// (close-on-exec). Async-signal-safe; needs `PR_SET_NO_NEW_PRIVS` before.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn install(&self) -> io::Result<()> {
-        for program in &self.0 {
-            let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-            let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
-            // SAFETY: fprog points to `len` instructions that outlive the call, in the kernel's layout (seccompiler's
-            // sock_filter is repr(C) of the same four fields); the kernel copies and does not write them.
-            let rc = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const fprog) };
-            if rc != 0 {
-                return Err(io::Error::last_os_error());
-            }
+    pub(super) fn install(&self) -> io::Result<OwnedFd> {
+        for program in &self.answered {
+            set(program, 0)?;
         }
-        Ok(())
+        let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        // A signal would otherwise break off a call that is being answered, and it would be asked, and counted, twice.
+        let fd = set(&self.notified, listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+            // Before Linux 5.19.
+            .or_else(|_| set(&self.notified, listener))?;
+        let fd = libc::c_int::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        // SAFETY: the kernel just made the descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
+}
+
+fn set(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<libc::c_long> {
+    let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: fprog points to `len` instructions that outlive the call, in the kernel's layout (seccompiler's
+    // sock_filter is repr(C) of the same four fields); the kernel copies and does not write them.
+    let rc = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -159,16 +173,37 @@ fn missing() -> Rules {
         .collect()
 }
 
-fn families() -> Result<Rules, SeccompError> {
-    let open = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let other: Vec<_> = open.map(|family| (0, Op::Ne, u64::from(family.unsigned_abs()))).into();
-    Ok([(libc::SYS_socket, vec![when(&other)?]), (libc::SYS_socketpair, vec![when(&other)?])].into())
+/// Compiles rules whose calls the supervisor answers. seccompiler has no such action, so it is put in the place of one
+/// that is not used otherwise.
+fn notified(rules: Rules) -> Result<BpfProgram, SeccompError> {
+    let mark = SeccompAction::Trace(0);
+    let mut program: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, mark, ARCH)?.try_into()?;
+    for instruction in &mut program {
+        if u32::from(instruction.code) == libc::BPF_RET | libc::BPF_K && instruction.k == libc::SECCOMP_RET_TRACE {
+            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+        }
+    }
+    Ok(program)
 }
 
-fn netlink() -> Result<Rules, SeccompError> {
-    let family = u64::from(libc::AF_NETLINK.unsigned_abs());
-    let route = u64::from(libc::NETLINK_ROUTE.unsigned_abs());
-    Ok([(libc::SYS_socket, vec![when(&[(0, Op::Eq, family), (2, Op::Ne, route)])?])].into())
+/// The sockets that are refused. Families, types and protocols are compared as `int`, types without their flags.
+fn sockets() -> Result<Rules, SeccompError> {
+    let number = |value: libc::c_int| u64::from(value.unsigned_abs());
+    let open = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let other: Vec<_> = open.map(|family| (0, Op::Ne, number(family))).into();
+    let mut refused =
+        vec![when(&other)?, when(&[(0, Op::Eq, number(libc::AF_NETLINK)), (2, Op::Ne, number(libc::NETLINK_ROUTE))])?];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        // linux/net.h: SOCK_TYPE_MASK is 0xf. INET with type 10 (SOCK_PACKET) means a packet socket.
+        for kind in (0..=0xf).filter(|kind| ![libc::SOCK_STREAM, libc::SOCK_DGRAM].contains(kind)) {
+            refused.push(when(&[(0, Op::Eq, number(family)), (1, Op::MaskedEq(0xf), number(kind))])?);
+        }
+        let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_MPTCP];
+        let mut foreign: Vec<_> = protocols.map(|protocol| (2, Op::Ne, number(protocol))).into();
+        foreign.push((0, Op::Eq, number(family)));
+        refused.push(when(&foreign)?);
+    }
+    Ok([(libc::SYS_socketpair, vec![when(&other)?]), (libc::SYS_socket, refused)].into())
 }
 
 /// x32 calls carry bit 30 in their number and the architecture of x86_64, so a comparison of numbers never meets them.
@@ -194,9 +229,11 @@ mod tests {
     fn the_table_compiles_with_and_without_ptrace() {
         let with = Filters::build(true).expect("build");
         let without = Filters::build(false).expect("build");
-        let size = |filters: &Filters| filters.0.iter().map(Vec::len).sum::<usize>();
+        let size = |filters: &Filters| filters.answered.iter().map(Vec::len).sum::<usize>();
         assert!(size(&with) > size(&without));
-        assert!(with.0.iter().all(|program| program.len() < 4096));
+        assert!(with.answered.iter().chain([&with.notified]).all(|program| program.len() < 4096));
+        let asks = |program: &BpfProgram| program.iter().any(|step| step.k == libc::SECCOMP_RET_USER_NOTIF);
+        assert!(asks(&with.notified) && !with.answered.iter().any(asks));
     }
 
     #[test]

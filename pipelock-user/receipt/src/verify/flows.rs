@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::receipt::{Claim, Good};
 use super::report::{Problem, ProblemKind, Report};
-use crate::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, Ledger, count_capped, decimal};
+use crate::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, Ledger, SOCKET_LAYER, count_capped, decimal};
 
 /// Most gaps in the numbers that are listed.
 const MAX_GAPS: usize = 1000;
@@ -21,6 +21,8 @@ pub(super) struct Flows {
     /// The same of every other receipt that names a flow.
     mentions: Vec<(u64, u64)>,
     reasons: BTreeMap<String, u64>,
+    /// Refused sockets that receipts account for.
+    sockets: u64,
     ledger: Option<Ledger>,
     /// Whether any receipt speaks of a kernel.
     kernel: bool,
@@ -81,6 +83,14 @@ impl Flows {
                     _ if self.ledger.is_some() => problem(ProblemKind::Extra, "a second kernel ledger".to_owned()),
                     Ok(ledger) => self.ledger = Some(ledger),
                     Err(why) => problem(ProblemKind::Format, format!("the kernel ledger cannot be read: {why}")),
+                }
+            }
+            SOCKET_LAYER if good.ext_fault.is_some() => self.claimed.push(None),
+            SOCKET_LAYER => {
+                let socket = good.ext.as_ref().and_then(|ext| ext.get("socket_v1"));
+                match decimal(socket.and_then(|socket| socket.get("count"))) {
+                    Some(count) => self.sockets = self.sockets.saturating_add(count),
+                    None => problem(ProblemKind::Format, "a socket receipt without a count".to_owned()),
                 }
             }
             _ => {
@@ -255,6 +265,11 @@ impl Flows {
                 let text = format!("the kernel counted {kernel} flows as {name}, but {receipts} receipts say so");
                 report.problem(ProblemKind::CounterMismatch, text);
             }
+        }
+        let refused = ledger.sockets_refused.unwrap_or(self.sockets);
+        if refused != self.sockets {
+            let text = format!("{refused} sockets were refused, but the receipts account for {}", self.sockets);
+            report.problem(ProblemKind::CounterMismatch, text);
         }
     }
 }

@@ -404,6 +404,9 @@ fn the_kernel_count_is_reconciled() {
     let taken = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"},
         "first": "3", "taken_over": ["1", "2"]});
     assert!(with(taken).ok);
+    let sockets = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"},
+        "sockets_refused": "1"});
+    assert_eq!(flows(&with(sockets)), [(CounterMismatch, None)]);
     let later = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "1"}, "first": "3"});
     let report = with(later);
     assert!([1, 2].iter().all(|flow| flows(&report).contains(&(Extra, Some(*flow)))), "{}", report.render());

@@ -13,6 +13,7 @@ use std::ptr;
 use crate::sandbox::caps;
 use crate::sandbox::landlock::Domain;
 use crate::sandbox::mounts::ReadOnlyKernel;
+use crate::sandbox::refusals;
 use crate::sandbox::seccomp::Filters;
 
 /// Ignoring these is a wish of whoever started us (`nohup`, `&` in a script), so it is passed on.
@@ -104,6 +105,8 @@ pub(super) struct Child {
     pub(super) mounts: Option<ReadOnlyKernel>,
     pub(super) landlock: Option<Domain>,
     pub(super) filters: Option<Filters>,
+    /// Where the supervisor's end of the filters is handed over; a UNIX socket, close-on-exec.
+    pub(super) handover: OwnedFd,
     /// Files to try, in order.
     pub(super) candidates: Vec<CString>,
     /// Arguments, the program's name first, with a free slot before it (see [`Child::exec`]).
@@ -151,7 +154,8 @@ impl Child {
             domain.enter().map_err(at(Step::Landlock))?;
         }
         if let Some(filters) = &self.filters {
-            filters.install().map_err(at(Step::Seccomp))?;
+            let listener = filters.install().map_err(at(Step::Seccomp))?;
+            refusals::hand_over(&self.handover, &listener).map_err(at(Step::Seccomp))?;
         }
         Err((Step::Exec, self.exec()))
     }

@@ -18,6 +18,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -33,6 +34,7 @@ use super::caps;
 use super::cgroup::{Cgroup, CgroupError};
 use super::landlock::Domain;
 use super::mounts::ReadOnlyKernel;
+use super::refusals::RefusalListener;
 use super::seccomp::{Filters, SeccompError};
 
 /// Where programs are looked for when the environment has no PATH (what `confstr(_CS_PATH)` says, and /usr/local).
@@ -257,6 +259,7 @@ impl AgentCommand {
             .collect::<Result<Vec<_>, _>>()?;
         let env = self.env.iter().map(|(key, value)| variable(key, value)).collect::<Result<Vec<_>, _>>()?;
         let (reader, report) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| step("make a pipe")(errno.into()))?;
+        let (taker, handover) = UnixDatagram::pair().map_err(step("make a socket pair"))?;
         signals::install().map_err(step("handle signals"))?;
         let mut mask = SigSet::empty();
         let mut child = Child {
@@ -266,6 +269,7 @@ impl AgentCommand {
             mounts,
             landlock,
             filters,
+            handover: handover.into(),
             candidates: self.candidates()?,
             args: Strings::new(args, 1),
             env: Strings::new(env, 0),
@@ -288,7 +292,14 @@ impl AgentCommand {
             restored?;
             Ok(failed)
         }) {
-            Ok(None) => Ok(AgentProcess::new(pid, confinement)),
+            Ok(None) => match self.seccomp.then(|| RefusalListener::take(&taker)).transpose() {
+                Ok(refusals) => Ok(AgentProcess::new(pid, confinement, refusals)),
+                Err(source) => {
+                    let _ = kill(pid, Signal::SIGKILL);
+                    let _ = waitpid(pid, None);
+                    Err(SpawnError::Step { what: "take over the system call filter", source })
+                }
+            },
             Ok(Some((failed, errno))) => {
                 let _ = waitpid(pid, None);
                 Err(self.explain(failed, io::Error::from_raw_os_error(errno)))

@@ -22,6 +22,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Confinement;
+use crate::sandbox::refusals::RefusalListener;
 
 /// The signals that are passed on to the agent.
 const FORWARDED: [libc::c_int; 6] =
@@ -57,12 +58,13 @@ impl AgentExit {
 pub struct AgentProcess {
     pid: Pid,
     confinement: Confinement,
+    refusals: Option<RefusalListener>,
     exit: Option<AgentExit>,
 }
 
 impl AgentProcess {
-    pub(super) fn new(pid: Pid, confinement: Confinement) -> Self {
-        Self { pid, confinement, exit: None }
+    pub(super) fn new(pid: Pid, confinement: Confinement, refusals: Option<RefusalListener>) -> Self {
+        Self { pid, confinement, refusals, exit: None }
     }
 
     /// Its process id.
@@ -75,6 +77,13 @@ impl AgentProcess {
     #[must_use]
     pub fn confinement(&self) -> Confinement {
         self.confinement
+    }
+
+    /// What asks us about refused sockets; none without the system call filter, or when it was taken before. Until it is
+    /// served, an agent that asks for such a socket waits.
+    #[must_use]
+    pub fn take_refusals(&mut self) -> Option<RefusalListener> {
+        self.refusals.take()
     }
 
     /// Waits for its end, passing signals on meanwhile. Must run on a tokio runtime; may be dropped and called again.

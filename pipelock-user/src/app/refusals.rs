@@ -1,0 +1,171 @@
+//! Receipts for the sockets that the agent's system call filter refuses: the joint between the sandbox, which is asked,
+//! and the recorder.
+//!
+//! Started by [`super::serving`] on a thread of its own. It promises that the first such call of a process is on record
+//! before its caller sees the answer, that every later one is counted in a receipt at most [`HOLD`] later, and that the
+//! number of calls is known at the end. A process that asks in a loop therefore costs one receipt a second.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::flow::Reason;
+use crate::proxy::Rules;
+use crate::recorder::{Recorder, SocketRecord};
+use crate::sandbox::refusals::{RefusalListener, RefusedSocket};
+
+/// How long repeats are counted before their receipt is written.
+const HOLD: Duration = Duration::from_secs(1);
+/// Different callers and sockets that are counted apart within that time; with more, all are written at once.
+const MAX_KINDS: usize = 256;
+
+/// The thread that answers.
+pub(super) struct Refusals {
+    thread: JoinHandle<u64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Refusals {
+    pub(super) fn start(
+        listener: RefusalListener,
+        recorder: Recorder,
+        rules: watch::Receiver<Arc<Rules>>,
+    ) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name("refusals".into()).spawn(move || {
+            let write = |refused: &RefusedSocket, count| {
+                let record = describe(refused, count, &rules);
+                // Evidence that can no longer be written ends the run elsewhere; the socket is refused in any case.
+                let _ = recorder.socket_blocking(&record);
+            };
+            let mut counted = Counted::new(write);
+            if let Err(error) = listener.serve(&stopped, |refused| counted.take(refused)) {
+                tracing::warn!(%error, "sockets are refused without a receipt from here on");
+            }
+            counted.flush();
+            counted.total
+        })?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Ends the thread and says how many sockets were refused.
+    pub(super) async fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Release);
+        tokio::task::spawn_blocking(move || self.thread.join().unwrap_or_default()).await.unwrap_or_default()
+    }
+}
+
+fn describe(refused: &RefusedSocket, count: u64, rules: &watch::Receiver<Arc<Rules>>) -> SocketRecord {
+    let (family, kind) = (refused.family_name(), refused.kind_name());
+    tracing::info!(
+        family,
+        kind,
+        protocol = refused.protocol,
+        pid = refused.tgid,
+        comm = %refused.comm,
+        count,
+        reason = %Reason::SocketDenied,
+        "socket refused"
+    );
+    SocketRecord {
+        family,
+        kind,
+        protocol: refused.protocol,
+        pid: refused.tid,
+        tgid: refused.tgid,
+        uid: refused.uid,
+        comm: refused.comm.clone(),
+        count,
+        policy: rules.borrow().policy.id().clone(),
+    }
+}
+
+/// Writes the first of a kind at once and counts its repeats.
+struct Counted<W> {
+    write: W,
+    total: u64,
+    /// Repeats that no receipt stands for yet.
+    held: HashMap<RefusedSocket, u64>,
+    since: Instant,
+}
+
+impl<W: FnMut(&RefusedSocket, u64)> Counted<W> {
+    fn new(write: W) -> Self {
+        Self { write, total: 0, held: HashMap::new(), since: Instant::now() }
+    }
+
+    fn take(&mut self, refused: Option<RefusedSocket>) {
+        if self.since.elapsed() >= HOLD {
+            self.flush();
+        }
+        if let Some(refused) = refused {
+            self.add(refused);
+        }
+    }
+
+    fn add(&mut self, refused: RefusedSocket) {
+        self.total += 1;
+        if self.held.len() >= MAX_KINDS {
+            self.flush();
+        }
+        match self.held.entry(refused) {
+            Entry::Occupied(mut repeats) => *repeats.get_mut() += 1,
+            Entry::Vacant(first) => {
+                (self.write)(first.key(), 1);
+                first.insert(0);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.since = Instant::now();
+        for (refused, repeats) in self.held.drain().filter(|(_, repeats)| *repeats > 0) {
+            (self.write)(&refused, repeats);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(tid: u32) -> RefusedSocket {
+        let comm = "agent".to_owned();
+        RefusedSocket { tid, tgid: 1, uid: 1000, comm, family: libc::AF_PACKET, kind: libc::SOCK_RAW, protocol: 3 }
+    }
+
+    #[test]
+    fn repeats_are_counted_and_nothing_is_lost() {
+        let mut written = Vec::new();
+        let mut counted = Counted::new(|socket: &RefusedSocket, count| written.push((socket.tid, count)));
+        for _ in 0..1000 {
+            counted.add(refused(1));
+        }
+        counted.add(refused(2));
+        // As if a second had gone by.
+        counted.since = Instant::now().checked_sub(HOLD).unwrap();
+        counted.take(None);
+        counted.take(Some(refused(1)));
+        counted.flush();
+        assert_eq!(counted.total, 1002);
+        assert_eq!(written, [(1, 1), (2, 1), (1, 999), (1, 1)]);
+    }
+
+    #[test]
+    fn many_kinds_are_held_in_bounded_memory() {
+        let mut sum = 0;
+        let mut counted = Counted::new(|_: &RefusedSocket, count| sum += count);
+        for tid in 0..10_000 {
+            counted.add(refused(tid));
+            assert!(counted.held.len() <= MAX_KINDS);
+        }
+        counted.flush();
+        assert_eq!(sum, 10_000);
+    }
+}
