@@ -14,6 +14,7 @@ mod setup;
 mod size;
 mod tally;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ enum Task {
     Rooms(rooms::Args),
     Size(size::Args),
     Readme(readme::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Task::Rooms(args) => rooms::main(&args),
         Task::Size(args) => size::main(&args),
         Task::Readme(args) => readme::main(&args),
+        Task::Vm(args) => vm::main(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -99,6 +99,17 @@ const EBPF: &[Need] = &[
     Need { name: "zstd", packages: &["libzstd-dev"], is_there: || Path::new("/usr/include/zstd.h").exists() },
 ];
 
+/// For `vm`.
+const VM: &[Need] = &[
+    program!("qemu-system-x86_64", "qemu-system-x86"),
+    Need {
+        name: "a busybox that needs no libraries",
+        packages: &["busybox-static"],
+        is_there: || run::find("busybox").is_some_and(|file| is_static(&file)),
+    },
+    program!("cpio", "cpio"),
+];
+
 pub(crate) fn main(args: &Args) -> Result<()> {
     install(args.e2e, args.ebpf)
 }
@@ -111,6 +122,15 @@ pub(crate) fn base() -> Result<()> {
 /// What building, the demo and the end-to-end tests need.
 pub(crate) fn e2e() -> Result<()> {
     install(true, false)
+}
+
+/// What booting other kernels needs.
+pub(crate) fn vm() -> Result<()> {
+    packages(&BASE.iter().chain(VM).collect::<Vec<_>>())
+}
+
+fn is_static(program: &Path) -> bool {
+    Command::new("ldd").arg(program).output().is_ok_and(|done| !done.status.success())
 }
 
 fn install(e2e: bool, ebpf: bool) -> Result<()> {
