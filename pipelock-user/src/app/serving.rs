@@ -72,10 +72,6 @@ impl Serving {
         self.generations.file(generation, policy.id().clone());
         apply(&self.maps, &policy, generation)?;
         self.generation = generation;
-        if let Some(mut state) = State::read(&self.attachment.id) {
-            state.policy_hash = policy.id().to_string();
-            let _ = state.write();
-        }
         tracing::info!(policy = %policy.id(), generation, "policy in force");
         self.rules.send_replace(Arc::new(rules_of(policy)));
         Ok(())
@@ -88,6 +84,18 @@ impl Serving {
     pub fn serve_refusals(&mut self, listener: RefusalListener) -> std::io::Result<()> {
         self.refusals = Some(Refusals::start(listener, self.recorder.clone(), self.rules.subscribe())?);
         Ok(())
+    }
+
+    /// Tells whoever asked for a reload, through the state file, what came of it.
+    pub fn answer_reload(&self, error: Option<String>) {
+        if let Some(mut state) = State::read(&self.attachment.id) {
+            state.policy_hash = self.rules.borrow().policy.id().to_string();
+            state.reloads += 1;
+            state.reload_error = error;
+            if let Err(error) = state.write() {
+                tracing::warn!(%error, "status will not know of the new policy");
+            }
+        }
     }
 
     /// A program that was running on another processor when its link went may still be filling a record in.

@@ -304,6 +304,8 @@ impl Recorded {
             policy_hash,
             level: attachment.level.to_string(),
             public_key,
+            reloads: 0,
+            reload_error: None,
         };
         if let Err(error) = state.write() {
             tracing::warn!(%error, "status and detach will not find this attachment");

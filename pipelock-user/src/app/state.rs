@@ -36,6 +36,12 @@ pub struct State {
     pub level: String,
     /// Public key of the signer, hex.
     pub public_key: String,
+    /// How often the policy was asked to be read again.
+    #[serde(default)]
+    pub reloads: u64,
+    /// Why the last time changed nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload_error: Option<String>,
 }
 
 impl State {
@@ -58,9 +64,10 @@ impl State {
         serde_json::from_slice(&fs::read(path(id)).ok()?).ok()
     }
 
-    /// Removes the file.
+    /// Removes the file, and the default pid file beside it.
     pub fn remove(id: &str) {
         let _ = fs::remove_file(path(id));
+        let _ = fs::remove_file(pid_file(id));
     }
 
     /// True while the process that wrote the file lives.
@@ -68,6 +75,12 @@ impl State {
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.pid_start)
     }
+}
+
+/// Where a server in the background writes its process id, if not told otherwise.
+#[must_use]
+pub fn pid_file(id: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("{id}.pid"))
 }
 
 fn path(id: &str) -> PathBuf {

@@ -28,7 +28,7 @@ impl Readiness {
 
 /// Forks; returns in the child. The parent waits for the child's word and exits with it. The child has a session of its
 /// own, no terminal, and writes its log into the evidence folder.
-pub(super) fn daemonize(evidence: &Path, pid_file: Option<&Path>) -> Result<Readiness, Failure> {
+pub(super) fn daemonize(evidence: &Path, pid_file: &Path) -> Result<Readiness, Failure> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(evidence)?;
     let log_path = evidence.join("pipelock.log");
     let log = OpenOptions::new()
@@ -56,15 +56,13 @@ pub(super) fn daemonize(evidence: &Path, pid_file: Option<&Path>) -> Result<Read
     }
 }
 
-fn wait(pipe: OwnedFd, pid: i32, pid_file: Option<&Path>) -> i32 {
+fn wait(pipe: OwnedFd, pid: i32, pid_file: &Path) -> i32 {
     let mut first = [0];
     let mut pipe = File::from(pipe);
     match pipe.read(&mut first) {
         Ok(1) if first == *b"+" => {
-            if let Some(path) = pid_file
-                && let Err(error) = std::fs::write(path, format!("{pid}\n"))
-            {
-                output::error(&format!("{}: {error}", path.display()));
+            if let Err(error) = std::fs::write(pid_file, format!("{pid}\n")) {
+                output::error(&format!("{}: {error}", pid_file.display()));
             }
             output::note(&format!("in force, served by process {pid}"));
             0

@@ -7,15 +7,21 @@ use pipelock_receipt::SigningKey;
 use super::{Failure, output};
 use crate::policy::Policy;
 
-/// The policy of the file, or the one that allows nothing.
-pub(super) fn policy(path: Option<&Path>) -> Result<Policy, Failure> {
-    match path {
-        Some(path) => Policy::load(path).map_err(Failure::usage),
+/// The policy of the file, or the one that allows nothing; says what this build cannot enforce of it unless `quiet`.
+pub(super) fn policy(path: Option<&Path>, quiet: bool) -> Result<Policy, Failure> {
+    let policy = match path {
+        Some(path) => Policy::load(path).map_err(Failure::usage)?,
         None => {
-            output::note("no --policy: nothing is allowed");
-            Ok(Policy::deny_all())
+            if !quiet {
+                output::note("no --policy: nothing is allowed");
+            }
+            Policy::deny_all()
         }
+    };
+    if !quiet {
+        warn(&policy);
     }
+    Ok(policy)
 }
 
 /// Says what this build cannot enforce of the policy.

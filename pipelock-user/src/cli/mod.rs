@@ -6,10 +6,13 @@
 mod attach;
 mod check;
 mod daemon;
+mod detach;
 mod keygen;
 mod keys;
 mod output;
+mod reload;
 mod run;
+mod session;
 mod status;
 mod verify;
 
@@ -31,7 +34,7 @@ const SECURITY: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(name = "pipelock", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 ok · 1 failure · 2 usage or policy error · 3 verification failed · `run` passes on the \
+    after_help = "Exit codes: 0 ok · 1 failure, or `check` says BLOCKED · 2 usage or policy error · 3 verification failed · `run` passes on the \
                         command's own (125: pipelock could not start it, 126: not executable, 127: not found, 128+n: signal n)\n\n\
                         First steps:\n  sudo pipelock run --policy policy.yaml -- curl https://example.com/\n  \
                         pipelock check --policy policy.yaml --url https://example.com/\n  \
@@ -57,8 +60,8 @@ enum Format {
 enum Verb {
     Run(run::Args),
     Attach(attach::Args),
-    Detach(attach::DetachArgs),
-    Reload(attach::ReloadArgs),
+    Detach(detach::Args),
+    Reload(reload::Args),
     Status(status::Args),
     Check(check::Args),
     Keygen(keygen::Args),
@@ -80,8 +83,8 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Attach(args) => attach::attach(args),
-        Verb::Detach(args) => attach::detach(args),
-        Verb::Reload(args) => attach::reload(&args),
+        Verb::Detach(args) => detach::detach(args),
+        Verb::Reload(args) => reload::reload(&args),
         Verb::Status(args) => status::status(&args),
         Verb::Check(args) => check::check(&args),
         Verb::Keygen(args) => keygen::keygen(&args),

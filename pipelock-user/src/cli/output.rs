@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use crate::app::Ended;
+
 /// A line on stdout.
 pub(super) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
@@ -21,4 +23,16 @@ pub(super) fn error(text: &str) {
     } else {
         writeln!(stderr, "pipelock: error: {text}")
     };
+}
+
+/// What a session came to, as a note.
+pub(super) fn ended(ended: &Ended) {
+    note(&format!(
+        "{} flows: {} allowed, {} denied; {} receipts in {}",
+        ended.flows,
+        ended.allowed,
+        ended.flows - ended.allowed,
+        ended.summary.closed.receipt_count,
+        ended.summary.folder.display()
+    ));
 }

@@ -3,16 +3,15 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use pipelock_receipt::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::attach::{reload_policy, reload_signal};
+use super::reload::{reload_policy, reload_signal};
+use super::session::SessionArgs;
 use super::{Failure, keys, output};
 use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig, serve_alone};
-use crate::kernel::Level;
 use crate::policy::Policy;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::Cgroup;
@@ -30,21 +29,11 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 #[command(after_help = "Examples:\n  sudo pipelock run --policy policies/ci-python.yaml -- pip install requests\n  \
                         sudo pipelock run --policy p.yaml --evidence ./evidence --key signing.key -- ./agent.sh")]
 pub(super) struct Args {
-    /// The policy file; without one nothing is allowed.
-    #[arg(long, short, value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// Where the evidence goes; must not hold any yet [default: ./pipelock-evidence/RUN].
-    #[arg(long, short, value_name = "DIR")]
-    evidence: Option<PathBuf>,
-    /// The key that signs (see keygen); without one a key is made for this run only.
-    #[arg(long, short, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    session: SessionArgs,
     /// Run CMD as this user: a name, a uid, or uid:gid [default: who called sudo, else nobody].
     #[arg(long, short, value_name = "NAME")]
     user: Option<String>,
-    /// Refuse to run when this kernel gives less.
-    #[arg(long, value_enum, default_value = "full")]
-    require_level: RequireLevel,
     /// Say nothing but errors.
     #[arg(long, short)]
     quiet: bool,
@@ -56,29 +45,9 @@ pub(super) struct Args {
     command: Vec<OsString>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(super) enum RequireLevel {
-    /// Connects and sends are decided; packets and other protocols may not be.
-    Redirect,
-    /// Every hook.
-    Full,
-}
-
-impl From<RequireLevel> for Level {
-    fn from(level: RequireLevel) -> Self {
-        match level {
-            RequireLevel::Redirect => Self::Redirect,
-            RequireLevel::Full => Self::Full,
-        }
-    }
-}
-
 pub(super) fn run(args: Args) -> Result<u8, Failure> {
-    let policy = keys::policy(args.policy.as_deref())?;
-    if !args.quiet {
-        keys::warn(&policy);
-    }
-    let key = keys::signing_key(args.key.as_deref())?;
+    let policy = args.session.policy(args.quiet)?;
+    let key = args.session.key()?;
     if args.command.is_empty() {
         return alone(policy, key, &args);
     }
@@ -92,7 +61,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         );
     }
     let id = format!("run-{}", keys::run_id()?);
-    let evidence = evidence_folder(&args, &id);
+    let evidence = args.session.evidence("run")?;
     let cgroup = Cgroup::create_child(&format!("pipelock-{id}"))?;
     let guard = Remove(&cgroup);
     let source = policy.source().to_owned();
@@ -106,7 +75,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         cgroup: File::from(cgroup.fd().try_clone_to_owned()?),
         cgroup_path: cgroup.path().to_owned(),
         cgroup_id: cgroup.id(),
-        require: args.require_level.into(),
+        require: args.session.level(),
         policy,
         evidence,
         namespaces: vec![namespace],
@@ -133,13 +102,9 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     drop(runtime);
     drop(guard);
     if !args.quiet {
-        tell(&ended);
+        output::ended(&ended);
     }
     Ok(code)
-}
-
-fn evidence_folder(args: &Args, id: &str) -> PathBuf {
-    args.evidence.clone().unwrap_or_else(|| PathBuf::from("pipelock-evidence").join(id))
 }
 
 /// The proxy without a command: for clients that are told to use it.
@@ -150,7 +115,7 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
             args.listen
         )));
     }
-    let evidence = evidence_folder(args, &format!("proxy-{}", keys::run_id()?));
+    let evidence = args.session.evidence("proxy")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let summary = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -213,17 +178,6 @@ fn confinement(command: &AgentCommand, uid: u32) -> Result<serde_json::Value, Fa
         "no_new_privs": true,
         "uid": uid,
     }))
-}
-
-fn tell(ended: &Ended) {
-    let denied = ended.flows - ended.allowed;
-    output::note(&format!(
-        "{} flows: {} allowed, {denied} denied; {} receipts in {}",
-        ended.flows,
-        ended.allowed,
-        ended.summary.closed.receipt_count,
-        ended.summary.folder.display()
-    ));
 }
 
 /// Removes the cgroup on the way out, whatever the way.
