@@ -11,7 +11,7 @@ use super::*;
 use crate::chain::{ChainWriter, Opening};
 use crate::draft::ActionDraft;
 use crate::sign::SigningKey;
-use crate::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET};
+use crate::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, SOCKET_LAYER};
 
 const KEY_A: &str = "2e32a46550e6f0778ba1474445bcea6ae13985e6c39d7a960c2c706350fc3318";
 const POLICY: &str = "3d089599e2b17930e4579044928ba7d9d77927b35f3fccbd491d80de41cef1d3";
@@ -252,6 +252,27 @@ fn another_key_or_policy_is_named_once() {
     assert_eq!(report.signer_key, key().public().hex());
     let other = Options { policy_hash: Some("0".repeat(64)), ..pinned() };
     assert_eq!(kinds(&verify(&run(), &other)), [(ProblemKind::PolicyMismatch, Some(0))]);
+}
+
+#[test]
+fn the_count_of_refused_sockets_is_bound_to_its_receipt() {
+    let mut writer = ChainWriter::open(Vec::new(), key(), &Opening::new(POLICY, "local")).unwrap();
+    let mut draft = ActionDraft::new("block", "seccomp", "socket://inet/raw/1");
+    draft.layer = SOCKET_LAYER.to_owned();
+    let _ = writer.append(&draft, Some(&json!({"socket_v1": {"count": "7", "comm": "ping"}}))).unwrap();
+    let mut draft = ActionDraft::new("allow", "ebpf", LEDGER_TARGET);
+    draft.layer = LEDGER_LAYER.to_owned();
+    let ledger = json!({"flows": "0", "unrecorded": "0", "by_reason": {}, "sockets_refused": "7"});
+    let _ = writer.append(&draft, Some(&json!({ "kernel_v1": ledger }))).unwrap();
+    writer.close("end", SystemTime::now()).unwrap();
+    let bare = bare(writer.get_ref());
+    assert!(verify(&bare, &pinned()).ok, "{}", verify(&bare, &pinned()).render());
+    let text = String::from_utf8(bare).unwrap();
+    for (from, to) in [(r#""count":"7""#, r#""count":"6""#), (r#""comm":"ping""#, r#""comm":"pong""#)] {
+        let forged = text.replace(from, to);
+        assert_ne!(forged, text);
+        assert_eq!(kinds(&verify(forged.as_bytes(), &pinned())), [(ProblemKind::Altered, Some(1))]);
+    }
 }
 
 #[test]
