@@ -135,7 +135,7 @@ fn requests_with_two_meanings_go_nowhere() {
             format!(
                 "POST / HTTP/1.1\r\n{host}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n{host}\r\n"
             ),
-            &["request_malformed", "policy_allow"],
+            &["request_malformed"],
         ),
         (
             "two lengths",
@@ -160,6 +160,8 @@ fn requests_with_two_meanings_go_nowhere() {
             format!("GET /open%2f..%2fsecret HTTP/1.1\r\n{host}\r\n"),
             &["path_denied", "request_malformed"],
         ),
+        ("overlong slash", format!("GET /open/..%c0%af..%c0%afsecret HTTP/1.1\r\n{host}\r\n"), &["request_malformed"]),
+        ("bare line feeds", format!("GET / HTTP/1.1\n{}\n", host.replace('\r', "")), &["request_malformed"]),
         (
             "upgrade",
             format!("GET /open/ HTTP/1.1\r\n{host}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
@@ -186,14 +188,16 @@ fn requests_with_two_meanings_go_nowhere() {
         if !reasons.contains(&flow.reason.as_str()) {
             wrong.push(format!("{what}: {} instead of {reasons:?}: {}", flow.reason, run.text()));
         }
-        // Even where a request is let through in a cleaned form, it has one meaning: no second request, no body lost.
-        let harmless = reasons.contains(&"policy_allow")
-            && new.iter().all(|seen| {
-                seen.path == "/"
-                    && !(seen.headers.contains_key("content-length") && seen.headers.contains_key("transfer-encoding"))
-            });
-        if !(new.is_empty() || harmless) {
+        if !new.is_empty() {
             wrong.push(format!("{what}: arrived as {new:?}"));
+        }
+        // Whatever begins like HTTP gets an answer that says why, and every answer has a receipt.
+        if flow.carrier.as_deref() == Some("http1") {
+            let said = format!("x-pipelock-reason: {}", flow.reason);
+            let receipt = run.evidence.http().pop().map(|request| request.reason);
+            if !run.text().contains(&said) || receipt.as_deref() != Some(&flow.reason) {
+                wrong.push(format!("{what}: answered {}, receipt {receipt:?}", run.text()));
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -308,9 +312,13 @@ fn tls_on_a_rule_for_http_and_http_on_a_rule_for_tls_are_refused() {
     assert_eq!(run.evidence.connection().reason, "protocol_unknown", "{run}");
     assert_eq!(run.text().trim(), "alert TLSV1_ALERT_ACCESS_DENIED", "{run}");
     let server = HttpServer::start("127.0.0.1:0");
-    let run =
-        raw(server.port(), &policy(server.port(), "protocol: tls"), b"GET / HTTP/1.1\r\nHost: web.test\r\n\r\n", 999);
+    // The client speaks HTTP, so it is told in HTTP.
+    let request = format!("GET / HTTP/1.1\r\nHost: web.test:{}\r\n\r\n", server.port());
+    let run = raw(server.port(), &policy(server.port(), "protocol: tls"), request.as_bytes(), 999);
+    assert!(run.text().starts_with("HTTP/1.1 403 "), "{run}");
+    assert!(run.text().contains("x-pipelock-reason: protocol_unknown"), "{run}");
     assert_eq!(run.evidence.connection().reason, "protocol_unknown", "{run}");
+    assert_eq!(run.evidence.http()[0].reason, "protocol_unknown", "{run}");
     assert_eq!(server.connections(), 0);
 }
 
@@ -332,6 +340,75 @@ fn a_budget_cuts_what_goes_out() {
     assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), ("block", "budget_exceeded"), "{run}");
     let arrived = sink.join().expect("the sink");
     assert!(arrived <= 65536, "{arrived} bytes got out");
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_ended() {
+    need!("python3");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("bound").port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        // For longer than the limit only this side says something.
+        for _ in 0..6 {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            stream.write_all(b"x").expect("still open");
+        }
+        let mut rest = Vec::new();
+        let started = std::time::Instant::now();
+        let _ = stream.read_to_end(&mut rest);
+        started.elapsed()
+    });
+    let policy = policy(port, "protocol: tcp") + "\nlimits: {idle_timeout_seconds: 1}";
+    let script = "
+import socket, sys
+s = socket.create_connection(('web.test', int(sys.argv[1])), timeout=20)
+got = b''
+while True:
+    more = s.recv(100)
+    if not more: break
+    got += more
+print(got.decode())
+";
+    let run = Sandbox::new(&policy).run_ok(&["python3", "-c", script, &port.to_string()]);
+    assert_eq!(run.text(), "xxxxxx\n", "{run}");
+    let quiet = server.join().expect("the server");
+    assert!(quiet > std::time::Duration::from_millis(700) && quiet < std::time::Duration::from_secs(5), "{quiet:?}");
+    let flow = run.evidence.connection();
+    assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), ("allow", "idle_timeout"), "{run}");
+}
+
+/// The hello of openssl's client, with one more extension at the end: an outer `encrypted_client_hello`.
+const ECH: &str = r#"
+import socket, ssl, sys
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+tls = context.wrap_bio(into, out, server_hostname="tls.test")
+try: tls.do_handshake()
+except ssl.SSLWantReadError: pass
+hello = out.read()[9:]
+ech = bytes([0xfe, 0x0d, 0, 0]) + bytes([0, 0, 1, 0, 1, 7, 0, 32]) + bytes(32) + bytes([0, 144]) + bytes(144)
+ech = ech[:2] + (len(ech) - 4).to_bytes(2, "big") + ech[4:]
+at = 34 + 1 + hello[34]                                       # behind the session id
+at += 2 + int.from_bytes(hello[at:at + 2], "big")             # cipher suites
+at += 1 + hello[at]                                           # compression methods
+hello = hello[:at] + (len(hello) - at - 2 + len(ech)).to_bytes(2, "big") + hello[at + 2:] + ech
+message = b"\x01" + len(hello).to_bytes(3, "big") + hello
+s = socket.create_connection(("tls.test", int(sys.argv[1])), timeout=10)
+s.sendall(b"\x16\x03\x01" + len(message).to_bytes(2, "big") + message)
+print(s.recv(100).hex())
+"#;
+
+#[test]
+fn a_hello_that_may_hide_another_name_is_refused() {
+    need!("python3", "openssl");
+    let server = TlsServer::start("127.0.0.1", &["tls.test"]);
+    let port = server.port().to_string();
+    let run = Sandbox::new(&tls_policy(server.port(), "scan: false")).run_ok(&["python3", "-c", ECH, &port]);
+    assert_eq!(run.text(), "15030300020231\n", "a fatal access_denied alert: {run}");
+    let flow = run.evidence.connection();
+    assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), ("block", "ech_denied"), "{run}");
 }
 
 #[test]

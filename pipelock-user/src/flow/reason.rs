@@ -66,7 +66,7 @@ reasons! {
     DetectTimeout = "detect_timeout", "The client did not say enough in time to tell its protocol.";
     RequestMalformed = "request_malformed", "The request cannot be read unambiguously.";
     UpgradeDenied = "upgrade_denied", "Protocol upgrades are not passed on this route.";
-    EchDenied = "ech_denied", "Encrypted ClientHello hides the name that the policy decides by.";
+    EchDenied = "ech_denied", "Encrypted ClientHello may hide the name that the policy decides by. Turn it off in the client (Chromium: --disable-features=EncryptedClientHello; Firefox: network.dns.echconfig.enabled=false and security.tls.ech.grease_probability=0).";
     SsrfDenied = "ssrf_denied", "The name leads to a private, loopback, link-local or metadata address. Name the network under ssrf.allow to reach it.";
     ResolveFailed = "resolve_failed", "The name could not be resolved.";
     DialFailed = "dial_failed", "The destination could not be reached.";

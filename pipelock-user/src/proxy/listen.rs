@@ -138,10 +138,10 @@ async fn pass_tls(
     let verdict = match tls::sniff(&mut stream, &mut buffer, DETECT_TIMEOUT).await {
         Err(tls::SniffError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive")),
         Err(error) => Err(Verdict::block(Reason::RequestMalformed, error.to_string())),
-        Ok(hello) => name_of(proxy, flow, hello.name),
+        Ok(hello) => name_of(proxy, flow, hello.name).map(|host| (host, hello.may_hide_name)),
     };
-    let host = match verdict {
-        Ok(host) => host,
+    let (host, may_hide_name) = match verdict {
+        Ok(known) => known,
         Err(verdict) => return refuse_tls(stream, guard, verdict).await,
     };
     guard.names(host.clone());
@@ -162,6 +162,12 @@ async fn pass_tls(
     if rule.wants_reading() {
         let detail = format!("{} wants TLS to {host}:{port} read", rule.label());
         let verdict = Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label()));
+        return refuse_tls(stream, guard, verdict).await;
+    }
+    // Last, so that a client which sends the extension at random (GREASE) is told of it only where nothing else is wrong.
+    if may_hide_name {
+        let detail = "the hello carries encrypted_client_hello, which may be random (GREASE) or hide another name";
+        let verdict = Verdict::block(Reason::EchDenied, detail).by(Some(rule.label()));
         return refuse_tls(stream, guard, verdict).await;
     }
     pass(proxy, &rules, rule, host, stream, (buffer, port), guard).await

@@ -147,6 +147,8 @@ fn chunks_are_followed_to_their_end() {
         "3\nabc\r\n0\r\n\r\n",
         "3\r\nabcd\r\n0\r\n\r\n",
         "3\r\nabc\n0\r\n\r\n",
+        "3\r\nabc\rX0\r\n\r\n",
+        "3\rX\nabc\r\n0\r\n\r\n",
         "-1\r\n",
         "0x3\r\nabc\r\n",
         " 3\r\nabc\r\n",
