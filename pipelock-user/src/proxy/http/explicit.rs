@@ -123,3 +123,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         }
     }
 }
+
+#[cfg(test)]
+#[path = "explicit_tests.rs"]
+mod tests;

@@ -8,6 +8,8 @@ mod guarded;
 mod headers;
 mod serve;
 mod upstream;
+#[cfg(test)]
+mod world;
 
 pub use explicit::serve_explicit;
 pub(super) use serve::serve;
