@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pipelock::sandbox::cgroup::Cgroup;
@@ -71,6 +71,10 @@ fn helper() {
     println!("{MARK}");
     let code = match command.spawn(&group) {
         Ok(mut agent) => {
+            // An agent that asks for a socket which the filter refuses waits for our answer.
+            if let Some(refusals) = agent.take_refusals() {
+                std::thread::spawn(move || refusals.serve(&AtomicBool::new(false), |_| {}));
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
             let exit = runtime.block_on(agent.wait()).expect("wait");
             if let Ok(path) = std::env::var("PIPELOCK_EVIDENCE") {
