@@ -163,6 +163,9 @@ fn real_mode_gives_real_addresses_and_still_knows_the_names() {
     assert_eq!(got[0]["answers"][0][1], outside.there4.to_string(), "{run}");
     assert_eq!(got[1]["answers"][0][1], outside.there6.to_string(), "{run}");
     assert_eq!(got[2]["rcode"].as_u64(), Some(REFUSED), "{run}");
+    // One receipt a question, also for those that were looked up.
+    let reasons: Vec<_> = run.evidence.queries().into_iter().map(|query| query.reason).collect();
+    assert_eq!(reasons, ["dns_answered", "dns_answered", "dns_denied"], "{run}");
     for family in ["-4", "-6"] {
         let run = Sandbox::new(&policy).run_ok(&["curl", "-sSf", family, "http://web.test/real"]);
         let flow = run.evidence.connection();

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason};
 use crate::kernel::{Ledger, Maps, to_flow};
 use crate::policy::DnsMode;
-use crate::proxy::dns::{Answered, Asker, Mode, NameRules, Pool, QueryLog, SeenNames, Transport};
+use crate::proxy::dns::{Answered, Asker, Filed, Mode, NameRules, Pool, QueryLog, SeenNames, Transport};
 use crate::proxy::{Origins, Rules};
 use crate::recorder::{Recorder, RequestRecord};
 
@@ -115,13 +115,12 @@ impl DnsReceipts {
         let flow = to_flow(&record, None, self.generations.find(record.generation));
         self.ledger.accept(flow.id).then(|| Arc::new(flow))
     }
-}
 
-impl QueryLog for DnsReceipts {
-    fn query(&self, asker: &Asker, outcome: &Answered) -> bool {
+    /// Accounts for a decision, `requests` of which are new; its receipt, unless no flow asked.
+    fn receipt(&self, asker: &Asker, outcome: &Answered, requests: u64) -> Option<RequestRecord> {
         let Some(flow) = self.flow_of(asker) else {
             tracing::warn!(peer = %asker.peer, reason = %Reason::NoOrigin, "a query that no flow accounts for was refused");
-            return false;
+            return None;
         };
         let name = outcome.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
         tracing::info!(
@@ -138,11 +137,11 @@ impl QueryLog for DnsReceipts {
             verdict: outcome.verdict.clone(),
             name: None,
             carrier: "dns",
-            requests: 1,
+            requests,
             policy: Some(policy.clone()),
         };
         self.ledger.report(flow.id, report);
-        let record = RequestRecord {
+        Some(RequestRecord {
             flow,
             policy,
             transport: "dns",
@@ -151,8 +150,30 @@ impl QueryLog for DnsReceipts {
             verdict: outcome.verdict.clone(),
             status: None,
             dialled: None,
-        };
-        self.recorder.try_request(&record).is_ok()
+        })
+    }
+
+    fn queue(&self, receipt: Option<RequestRecord>) -> bool {
+        receipt.is_some_and(|receipt| self.recorder.try_request(&receipt).is_ok())
+    }
+}
+
+impl QueryLog for DnsReceipts {
+    fn query(&self, asker: &Asker, outcome: &Answered) -> bool {
+        self.queue(self.receipt(asker, outcome, 1))
+    }
+
+    fn lookup<'a>(&'a self, asker: &'a Asker, outcome: &'a Answered) -> Filed<'a> {
+        Box::pin(async move {
+            match self.receipt(asker, outcome, 1) {
+                Some(receipt) => self.recorder.request(&receipt).await.is_ok(),
+                None => false,
+            }
+        })
+    }
+
+    fn failed(&self, asker: &Asker, outcome: &Answered) -> bool {
+        self.queue(self.receipt(asker, outcome, 0))
     }
 
     fn opened(&self, asker: &Asker) -> bool {

@@ -66,7 +66,7 @@ reasons! {
     DetectTimeout = "detect_timeout", "The client did not say enough in time to tell its protocol.";
     RequestMalformed = "request_malformed", "The request cannot be read unambiguously.";
     UpgradeDenied = "upgrade_denied", "Protocol upgrades are not passed on this route.";
-    EchDenied = "ech_denied", "Encrypted ClientHello hides the name that the policy decides by.";
+    EchDenied = "ech_denied", "Encrypted ClientHello may hide the name that the policy decides by. Turn it off in the client (Chromium: --disable-features=EncryptedClientHello; Firefox: network.dns.echconfig.enabled=false and security.tls.ech.grease_probability=0).";
     SsrfDenied = "ssrf_denied", "The name leads to a private, loopback, link-local or metadata address. Name the network under ssrf.allow to reach it.";
     ResolveFailed = "resolve_failed", "The name could not be resolved.";
     DialFailed = "dial_failed", "The destination could not be reached.";
@@ -76,6 +76,8 @@ reasons! {
     DnsExhausted = "dns_exhausted", "Too many different names were asked for.";
     BudgetExceeded = "budget_exceeded", "The byte or time budget of the rule is used up.";
     LimitExceeded = "limit_exceeded", "Too many connections, or headers over the limits.";
+    RequestTimeout = "request_timeout", "The request head did not arrive within limits.request_timeout_seconds.";
+    IdleTimeout = "idle_timeout", "No byte moved either way for limits.idle_timeout_seconds.";
     RecorderUnavailable = "recorder_unavailable", "Evidence could not be written, so nothing may leave.";
     ClientAborted = "client_aborted", "The client hung up before a decision was due.";
     ProxyLost = "proxy_lost", "The proxy that handled this flow ended before it could report.";

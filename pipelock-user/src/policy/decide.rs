@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::destination::Destination;
-use super::path::{PathError, normalise_path};
+use super::path::{PathError, normalise_path, refuse_overlong};
 use super::types::{Policy, Rule, port_list};
 use crate::flow::{Host, Reason, Verdict};
 
@@ -120,6 +120,9 @@ impl Policy {
         {
             let detail = format!("{} is not among the methods of the rule: {}", shown(method), methods.join(", "));
             return Verdict::block(Reason::MethodDenied, detail).by(label);
+        }
+        if let Err(error) = refuse_overlong(path) {
+            return Verdict::block(Reason::RequestMalformed, error.to_string()).by(label);
         }
         if let Some(paths) = &rule.paths {
             let normal = match normalise_path(path) {

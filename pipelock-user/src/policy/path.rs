@@ -1,8 +1,8 @@
 //! Path patterns of rules, and the one normal form in which patterns and requests are compared.
 //!
 //! Made by `parse`, matched by `decide`; the proxy may call [`normalise_path`] itself. It promises that a path which two
-//! servers could read differently (dot segments, encoded slashes, backslashes, double encoding of those) has no normal
-//! form at all, so that it can match no pattern.
+//! servers could read differently (dot segments, encoded slashes, backslashes, double encoding of those, characters in
+//! more bytes than they need) has no normal form at all, so that it can match no pattern.
 //!
 //! How a pattern matches:
 //!
@@ -33,6 +33,9 @@ pub enum PathError {
     /// `%` without two hexadecimal digits.
     #[error("the path holds a % that is not followed by two hexadecimal digits")]
     BadEscape,
+    /// A character in more UTF-8 bytes than it needs (`%C0%AF` for a slash), which RFC 3629 §3 forbids and some decode.
+    #[error("the path holds overlong UTF-8")]
+    Overlong,
     /// Control characters, spaces or `#`, plain or (control characters) encoded.
     #[error("the path holds characters that paths do not have")]
     BadCharacter,
@@ -44,6 +47,7 @@ pub enum PathError {
 /// # Errors
 /// [`PathError`] when servers could disagree about what the path means.
 pub fn normalise_path(path: &str) -> Result<String, PathError> {
+    refuse_overlong(path)?;
     let path = path.split('?').next().unwrap_or_default();
     if !path.starts_with('/') {
         return Err(PathError::NotAbsolute);
@@ -80,6 +84,25 @@ pub fn normalise_path(path: &str) -> Result<String, PathError> {
     Ok(normal)
 }
 
+/// Refuses a path with overlong UTF-8, also where only some of it is percent-encoded: no sound client sends that, so it
+/// is refused even by rules that list no paths.
+///
+/// # Errors
+/// [`PathError::Overlong`].
+pub(super) fn refuse_overlong(path: &str) -> Result<(), PathError> {
+    let mut rest = path.split('?').next().unwrap_or_default().as_bytes();
+    let mut before = 0;
+    while let Some((first, after)) = rest.split_first() {
+        let (byte, after) = if *first == b'%' { escape(after).unwrap_or((*first, after)) } else { (*first, after) };
+        // The lead bytes of what fits into fewer bytes: all of C0 and C1, the low ends of E0 and F0.
+        if matches!((before, byte), (0xc0 | 0xc1, 0x80..=0xbf) | (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f)) {
+            return Err(PathError::Overlong);
+        }
+        (before, rest) = (byte, after);
+    }
+    Ok(())
+}
+
 /// The byte of the two hexadecimal digits at the front, and what follows them.
 fn escape(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let [high, low, rest @ ..] = bytes else { return None };
@@ -93,6 +116,7 @@ fn hidden_twice(mut rest: &[u8]) -> Result<(), PathError> {
         match byte {
             b'.' => return Err(PathError::DotSegment),
             b'/' | b'\\' => return Err(PathError::HiddenSlash),
+            0xc0 | 0xc1 => return Err(PathError::Overlong),
             b'%' => rest = after,
             _ => return Ok(()),
         }
@@ -244,6 +268,11 @@ mod tests {
             ("/a%4", PathError::BadEscape),
             ("/a%zz", PathError::BadEscape),
             ("/a%00", PathError::BadCharacter),
+            ("/a/..%c0%af../b", PathError::Overlong),
+            ("/a/%C1%9C", PathError::Overlong),
+            ("/a/%25c0%25af", PathError::Overlong),
+            ("/a/%e0%80%af", PathError::Overlong),
+            ("/a/%f0%80%80%af", PathError::Overlong),
             ("/a b", PathError::BadCharacter),
             ("/a#b", PathError::BadCharacter),
             ("a", PathError::NotAbsolute),
@@ -254,6 +283,10 @@ mod tests {
         }
         assert_eq!(normalise_path("/100%25").as_deref(), Ok("/100%25"));
         assert_eq!(normalise_path("/a/...").as_deref(), Ok("/a/..."));
+        // Latin-1, and characters of three and four bytes that need them.
+        for path in ["/%C0", "/%E9t%E9", "/%E0%A0%80", "/%F0%9F%98%80"] {
+            assert_eq!(normalise_path(path).as_deref(), Ok(path));
+        }
     }
 
     #[test]

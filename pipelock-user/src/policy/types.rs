@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -377,6 +378,20 @@ pub struct Limits {
     pub request_timeout_seconds: u64,
     /// Seconds a connection may move no byte either way.
     pub idle_timeout_seconds: u64,
+}
+
+impl Limits {
+    /// How long a client may take to send a request head.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_seconds.max(1))
+    }
+
+    /// How long a connection may move no byte either way.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_seconds.max(1))
+    }
 }
 
 #[cfg(test)]

@@ -1,120 +1,30 @@
 //! Accepts what the kernel redirected, finds out who opened it and where it was going, and hands it to the protocol.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
 
-use crate::flow::{Account, Flow, FlowGuard, Host, Reason, Verdict};
+use crate::flow::{Flow, FlowGuard, Host, Reason, Verdict};
 use crate::inspect::permit_flow;
-use crate::net::{Resolver, connect};
-use crate::policy::{Policy, Protocol as RuleProtocol, Rule};
+use crate::net::connect;
+use crate::policy::{Protocol as RuleProtocol, Rule};
+use crate::proxy::accept::accept;
 use crate::proxy::detect::{DETECT_TIMEOUT, DetectError, Protocol, detect};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::pump::{Budget, End, pump};
+use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::{http, tls};
-use crate::recorder::Recorder;
 
 /// How long dialling may take.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
-/// Connections at a time, over all listeners, when the policy does not say.
-const MAX_CONNECTIONS: u32 = 8192;
 
-/// Finds and consumes the flow of an accepted connection; filled by `app` from the kernel's tables.
-pub trait Origins: Send + Sync {
-    /// The flow whose local end is `peer` in that network namespace; none for a connection the kernel did not redirect.
-    fn take(&self, netns: u64, peer: SocketAddr) -> Option<Flow>;
-    /// The names that the agent may have meant by an address it got from our resolver in `real` mode.
-    fn names_of(&self, addr: IpAddr) -> Vec<Host>;
-}
-
-/// What decides, replaced as a whole when the policy is loaded anew.
-pub struct Rules {
-    /// The policy.
-    pub policy: Policy,
-    /// Resolves names for dialling, with the policy's static hosts.
-    pub resolver: Resolver,
-}
-
-/// The transparent proxy of one attachment.
-pub struct Proxy {
-    /// The rules in force; read for every connection and request.
-    pub rules: watch::Receiver<Arc<Rules>>,
-    /// Who opened a connection.
-    pub origins: Arc<dyn Origins>,
-    /// Where flows are accounted for.
-    pub account: Arc<dyn Account>,
-    /// Where requests are recorded.
-    pub recorder: Recorder,
-    slots: Arc<Semaphore>,
-    places: u32,
-    closing: watch::Sender<bool>,
-}
-
-impl Proxy {
-    /// A proxy over these.
-    #[must_use]
-    pub fn new(
-        rules: watch::Receiver<Arc<Rules>>,
-        origins: Arc<dyn Origins>,
-        account: Arc<dyn Account>,
-        recorder: Recorder,
-    ) -> Arc<Self> {
-        let configured = rules.borrow().policy.limits().max_connections;
-        let places = u32::try_from(configured).ok().filter(|places| *places > 0).unwrap_or(MAX_CONNECTIONS);
-        let slots = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX)));
-        Arc::new(Self { rules, origins, account, recorder, slots, places, closing: watch::Sender::new(false) })
-    }
-
-    /// Ends every connection and waits until each has reported its flow, or `patience` is over.
-    pub async fn close(&self, patience: Duration) {
-        self.closing.send_replace(true);
-        let _ = tokio::time::timeout(patience, self.slots.acquire_many(self.places)).await;
-    }
-
-    /// Waits until the proxy closes.
-    pub(super) async fn closed(&self) {
-        let mut closing = self.closing.subscribe();
-        let _ = closing.wait_for(|closing| *closing).await;
-    }
-
-    /// A place for one more connection; none when the proxy ends.
-    pub(super) async fn slot(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
-        self.slots.clone().acquire_owned().await.ok()
-    }
-
-    pub(super) fn rules(&self) -> Arc<Rules> {
-        self.rules.borrow().clone()
-    }
-}
-
-/// Accepts until the listener fails for good. `netns` is the cookie of the namespace the listener is in.
+/// Accepts what the kernel redirects. `netns` is the cookie of the namespace the listener is in.
 pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // While no place is free the rest waits in the listen queue: pressure, not loss.
-                let Some(slot) = proxy.slot().await else { return };
-                let proxy = proxy.clone();
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = connection(&proxy, stream, peer, netns) => {}
-                        () = proxy.closed() => {}
-                    }
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                // Out of descriptors, or the connection died in the queue: neither ends the service.
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
+    accept(listener, proxy, |proxy, stream, peer| async move { connection(&proxy, stream, peer, netns).await }).await;
 }
 
 async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr, netns: u64) {
@@ -191,9 +101,10 @@ async fn converse(
     };
     let wanted = rule.as_ref().map_or(RuleProtocol::Auto, |rule| rule.protocol());
     match protocol {
-        Protocol::Http1 if wanted != RuleProtocol::Tls => {
+        // Also on a rule for TLS alone: there the answer is a denial that the client can read.
+        Protocol::Http1 => {
             guard.carries("http1");
-            http::serve(proxy, Prefixed::new(buffer, stream), flow.clone(), guard).await;
+            http::serve(proxy, stream, buffer, flow.clone(), guard).await;
             None
         }
         Protocol::Tls if wanted != RuleProtocol::Http => {
@@ -205,13 +116,13 @@ async fn converse(
             let verdict = Verdict::block(Reason::ProtocolUnknown, "the rule allows another protocol than TLS");
             Some(refuse_tls(stream, guard, verdict).await)
         }
-        Protocol::Http1 | Protocol::Http2 | Protocol::Unknown => {
-            let detail = match protocol {
-                Protocol::Http1 | Protocol::Tls => "the rule allows another protocol",
-                Protocol::Http2 => "HTTP/2 in the clear is not spoken here",
-                Protocol::Unknown => "the first bytes are neither HTTP nor TLS",
-            };
-            Some(refuse(stream, guard, Verdict::block(Reason::ProtocolUnknown, detail)))
+        Protocol::Http2 => {
+            let verdict = Verdict::block(Reason::ProtocolUnknown, "HTTP/2 in the clear is not spoken here");
+            Some(refuse(stream, guard, verdict))
+        }
+        Protocol::Unknown => {
+            let verdict = Verdict::block(Reason::ProtocolUnknown, "the first bytes are neither HTTP nor TLS");
+            Some(refuse(stream, guard, verdict))
         }
     }
 }
@@ -227,10 +138,10 @@ async fn pass_tls(
     let verdict = match tls::sniff(&mut stream, &mut buffer, DETECT_TIMEOUT).await {
         Err(tls::SniffError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive")),
         Err(error) => Err(Verdict::block(Reason::RequestMalformed, error.to_string())),
-        Ok(hello) => name_of(proxy, flow, hello.name),
+        Ok(hello) => name_of(proxy, flow, hello.name).map(|host| (host, hello.may_hide_name)),
     };
-    let host = match verdict {
-        Ok(host) => host,
+    let (host, may_hide_name) = match verdict {
+        Ok(known) => known,
         Err(verdict) => return refuse_tls(stream, guard, verdict).await,
     };
     guard.names(host.clone());
@@ -251,6 +162,12 @@ async fn pass_tls(
     if rule.wants_reading() {
         let detail = format!("{} wants TLS to {host}:{port} read", rule.label());
         let verdict = Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label()));
+        return refuse_tls(stream, guard, verdict).await;
+    }
+    // Last, so that a client which sends the extension at random (GREASE) is told of it only where nothing else is wrong.
+    if may_hide_name {
+        let detail = "the hello carries encrypted_client_hello, which may be random (GREASE) or hide another name";
+        let verdict = Verdict::block(Reason::EchDenied, detail).by(Some(rule.label()));
         return refuse_tls(stream, guard, verdict).await;
     }
     pass(proxy, &rules, rule, host, stream, (buffer, port), guard).await
@@ -310,7 +227,7 @@ async fn pass(
     };
     guard.end(allowed.clone());
     let pumped = tokio::select! {
-        end = pump(Prefixed::new(buffer, stream), upstream, budget_of(rule)) => Some(end),
+        end = pump(Prefixed::new(buffer, stream), upstream, budget_of(rule), rules.policy.limits().idle()) => Some(end),
         () = proxy.recorder.lost() => None,
     };
     match pumped {
@@ -322,6 +239,11 @@ async fn pass(
         }
         Some(End::OverBudget) => {
             let verdict = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
+            guard.end(verdict.clone());
+            verdict
+        }
+        Some(End::Idle) => {
+            let verdict = Verdict::let_out(Reason::IdleTimeout, "the connection was ended").by(Some(rule.label()));
             guard.end(verdict.clone());
             verdict
         }

@@ -3,14 +3,18 @@
 //! Started by `app`. It promises that nothing is forwarded without a permit, that every accepted flow is reported when
 //! its connection ends however it ends, and that a request's receipt is written before its answer is released.
 
+mod accept;
 mod detect;
 pub mod dns;
 mod http;
+mod idle;
 mod listen;
 mod prefixed;
 mod pump;
 mod rescue;
+mod state;
 mod tls;
 
 pub use http::serve_explicit;
-pub use listen::{Origins, Proxy, Rules, serve};
+pub use listen::serve;
+pub use state::{Origins, Proxy, Rules};

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
+use super::idle::{Activity, Watched};
+
 /// Bytes moved per read.
 const CHUNK: usize = 32 * 1024;
-/// A connection with nothing to say for this long, both ways, is ended.
-const IDLE: Duration = Duration::from_secs(600);
 
 /// What one connection may use.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,16 +28,19 @@ pub(super) enum End {
     Done,
     /// The budget ran out: nothing beyond it was forwarded.
     OverBudget,
+    /// No byte moved in either direction for too long.
+    Idle,
 }
 
-/// Moves bytes until both sides are done or the budget is used up.
-pub(super) async fn pump<A, B>(agent: A, upstream: B, budget: Budget) -> End
+/// Moves bytes until both sides are done, the budget is used up, or no byte has moved either way for `idle`.
+pub(super) async fn pump<A, B>(agent: A, upstream: B, budget: Budget, idle: Duration) -> End
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (agent_read, agent_write) = tokio::io::split(agent);
-    let (upstream_read, upstream_write) = tokio::io::split(upstream);
+    let activity = Activity::new();
+    let (agent_read, agent_write) = tokio::io::split(Watched::new(agent, &activity));
+    let (upstream_read, upstream_write) = tokio::io::split(Watched::new(upstream, &activity));
     let both = async {
         let out = copy(agent_read, upstream_write, budget.out);
         let inn = copy(upstream_read, agent_write, budget.inn);
@@ -48,9 +51,15 @@ where
             end = &mut inn => if end == End::OverBudget { end } else { out.await },
         }
     };
-    match budget.time {
-        Some(time) => tokio::time::timeout_at(Instant::now() + time, both).await.unwrap_or(End::OverBudget),
-        None => both.await,
+    let in_time = async {
+        match budget.time {
+            Some(time) => tokio::time::timeout_at(Instant::now() + time, both).await.unwrap_or(End::OverBudget),
+            None => both.await,
+        }
+    };
+    tokio::select! {
+        end = in_time => end,
+        () = activity.idle(idle) => End::Idle,
     }
 }
 
@@ -58,8 +67,8 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     let mut left = limit.unwrap_or(u64::MAX);
     let mut chunk = vec![0; CHUNK];
     loop {
-        let read = match tokio::time::timeout(IDLE, from.read(&mut chunk)).await {
-            Ok(Ok(read)) if read > 0 => read,
+        let read = match from.read(&mut chunk).await {
+            Ok(read) if read > 0 => read,
             _ => break,
         };
         let Some(rest) = left.checked_sub(read as u64) else {
@@ -79,10 +88,12 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
 mod tests {
     use super::*;
 
+    const IDLE: Duration = Duration::from_secs(600);
+
     async fn through(budget: Budget, sent: &[u8]) -> (End, Vec<u8>) {
         let (mut client, agent) = tokio::io::duplex(1 << 16);
         let (upstream, mut server) = tokio::io::duplex(1 << 16);
-        let pumping = tokio::spawn(pump(agent, upstream, budget));
+        let pumping = tokio::spawn(pump(agent, upstream, budget, IDLE));
         client.write_all(sent).await.expect("write");
         client.shutdown().await.expect("shutdown");
         let mut got = Vec::new();
@@ -109,6 +120,23 @@ mod tests {
         let (_client, agent) = tokio::io::duplex(64);
         let (upstream, _server) = tokio::io::duplex(64);
         let budget = Budget { time: Some(Duration::from_millis(20)), ..Budget::default() };
-        assert_eq!(pump(agent, upstream, budget).await, End::OverBudget);
+        assert_eq!(pump(agent, upstream, budget, IDLE).await, End::OverBudget);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_connection_and_one_direction_is_enough_to_keep_it() {
+        let (mut client, agent) = tokio::io::duplex(64);
+        let (upstream, mut server) = tokio::io::duplex(64);
+        let start = Instant::now();
+        let pumping = tokio::spawn(pump(agent, upstream, Budget::default(), IDLE));
+        // A download: the agent itself says nothing for far longer than the limit.
+        for _ in 0..10 {
+            tokio::time::sleep(IDLE / 2).await;
+            server.write_all(b"x").await.expect("still open");
+        }
+        let mut got = [0; 10];
+        client.read_exact(&mut got).await.expect("everything arrives");
+        assert_eq!(pumping.await.expect("no panic"), End::Idle);
+        assert_eq!(start.elapsed(), IDLE / 2 * 10 + IDLE);
     }
 }

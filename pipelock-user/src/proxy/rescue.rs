@@ -4,7 +4,7 @@
 //! of our insides.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::flow::{FlowId, Reason, Verdict};
@@ -16,6 +16,8 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         Reason::RequestMalformed => StatusCode::BAD_REQUEST,
         Reason::ResolveFailed | Reason::DialFailed | Reason::UpstreamFailed => StatusCode::BAD_GATEWAY,
         Reason::BudgetExceeded | Reason::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Reason::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        Reason::IdleTimeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::RecorderUnavailable | Reason::Internal => StatusCode::SERVICE_UNAVAILABLE,
         Reason::PolicyAllow
         | Reason::LoopbackOwn
@@ -57,6 +59,37 @@ pub(super) fn status(reason: Reason) -> StatusCode {
 #[must_use]
 pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> {
     let status = status(verdict.reason);
+    let mut response = Response::new(Full::new(describe(verdict, status, flow)));
+    *response.status_mut() = status;
+    for (name, value) in headers(verdict) {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The same as bytes of HTTP/1.1 (RFC 9112), for a request that nobody could read: the last answer of its connection.
+#[must_use]
+pub(super) fn last_words(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Vec<u8> {
+    let body = describe(verdict, status, flow);
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in headers(verdict) {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    bytes.extend_from_slice(format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+fn headers(verdict: &Verdict) -> [(&'static str, &'static str); 3] {
+    [
+        ("content-type", "application/problem+json"),
+        ("cache-control", "no-store"),
+        ("x-pipelock-reason", verdict.reason.code()),
+    ]
+}
+
+fn describe(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Bytes {
     let body = serde_json::json!({
         "type": format!("urn:pipelock:reason:{}", verdict.reason.code()),
         "title": "pipelock did not let this request through",
@@ -67,13 +100,7 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
         "what_to_do": verdict.reason.hint(),
         "flow": flow.0.to_string(),
     });
-    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("x-pipelock-reason", HeaderValue::from_static(verdict.reason.code()));
-    response
+    Bytes::from(format!("{body:#}\n"))
 }
 
 #[cfg(test)]

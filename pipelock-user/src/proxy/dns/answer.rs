@@ -85,6 +85,23 @@ impl Pending {
         self.host.name().unwrap_or_default()
     }
 
+    /// What the receipt says that is written before the name is looked up: the question was let out.
+    #[must_use]
+    pub fn announced(&self) -> Answered {
+        Answered {
+            reply: None,
+            name: Some(self.host.clone()),
+            qtype: self.question.kind_text(),
+            verdict: Verdict::allow(Reason::DnsAnswered, None),
+        }
+    }
+
+    /// Ends the wait before anything was looked up.
+    #[must_use]
+    pub fn refuse(self, reason: Reason) -> Answered {
+        fail(&self.question, Some(self.host), reason)
+    }
+
     /// The addresses among `found` that the reply will hold: those of the family asked for, eight at most.
     #[must_use]
     pub fn pick(&self, found: &[IpAddr]) -> Vec<IpAddr> {
@@ -100,7 +117,11 @@ impl Pending {
                 let reply = self.question.answer(records);
                 done(&self.question, Some(self.host), reply, Verdict::allow(Reason::DnsAnswered, None))
             }
-            Err(reason) => fail(&self.question, Some(self.host), reason),
+            Err(reason) => Answered {
+                // The question has left, so it must not be called blocked.
+                verdict: Verdict::let_out(reason, "looked up, but no address was found"),
+                ..self.refuse(reason)
+            },
         }
     }
 }

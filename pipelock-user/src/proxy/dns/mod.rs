@@ -14,4 +14,4 @@ mod server;
 pub use answer::{Answered, Mode, NameRules, Outcome, Pending, answer, servfail};
 pub use lookup::{Found, Lookup, SeenNames};
 pub use pool::{DEFAULT_MAX_NAMES, Pool, PoolError, Synthetic};
-pub use server::{Asker, DnsState, QueryLog, Transport, serve_tcp, serve_udp};
+pub use server::{Asker, DnsState, Filed, QueryLog, Transport, serve_tcp, serve_udp};

@@ -1,12 +1,14 @@
 //! The resolver's sockets: takes queries from UDP and TCP, writes the evidence, then replies.
 //!
 //! The app binds the sockets and runs [`serve_udp`] and [`serve_tcp`] on each; dropping those futures ends all work
-//! they started. It promises that the hook which writes the receipt is called before a reply goes out and that a
-//! reply whose evidence could not be written turns into SERVFAIL; and bounds on everything a client can hold:
-//! connections, their life, messages, look-ups.
+//! they started. It promises that the hook which writes the receipt is called before a reply goes out, that a name is
+//! looked up only once its receipt is written, and that a reply whose evidence could not be written turns into
+//! SERVFAIL; and bounds on everything a client can hold: connections, their life, messages, look-ups.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,11 +59,20 @@ pub struct Asker {
     pub transport: Transport,
 }
 
+/// Whether a receipt is written.
+pub type Filed<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
 /// Receives every decision; the recorder's side of the resolver. Called on the runtime's threads: it must not block.
 pub trait QueryLog: Send + Sync {
     /// A query was decided; called before the reply is sent. False: the evidence could not be written, so the client
     /// gets SERVFAIL instead.
     fn query(&self, asker: &Asker, outcome: &Answered) -> bool;
+
+    /// An allowed name is about to be looked up. False: its receipt could not be written, so it must not be.
+    fn lookup<'a>(&'a self, asker: &'a Asker, outcome: &'a Answered) -> Filed<'a>;
+
+    /// A look-up whose receipt is written came to nothing. False: that could not be recorded.
+    fn failed(&self, asker: &Asker, outcome: &Answered) -> bool;
 
     /// A TCP connection was accepted. False: it is closed at once.
     fn opened(&self, _asker: &Asker) -> bool {
@@ -100,16 +111,29 @@ impl DnsState {
         answer(query, self.rules.as_ref(), &self.pool)
     }
 
-    async fn complete(&self, pending: Pending) -> Answered {
-        let Ok(_place) = self.places.try_acquire() else { return pending.finish(Err(Reason::LimitExceeded)) };
-        match timeout(LOOKUP_LIMIT, self.lookup.lookup(pending.name())).await {
-            Ok(Ok(found)) => {
+    /// Looks a name up, once its receipt is written; the reply that may go out.
+    async fn complete(&self, asker: &Asker, query: &[u8], pending: Pending) -> Option<Vec<u8>> {
+        let Ok(_place) = self.places.try_acquire() else {
+            return self.file(asker, query, pending.refuse(Reason::LimitExceeded));
+        };
+        if !self.log.lookup(asker, &pending.announced()).await {
+            return servfail(query, Reason::RecorderUnavailable);
+        }
+        let found = timeout(LOOKUP_LIMIT, self.lookup.lookup(pending.name())).await;
+        match found.unwrap_or(Err(Reason::ResolveFailed)) {
+            Ok(found) => {
                 // Before the reply: the agent may connect the moment it has it.
                 self.seen.remember(pending.name(), &pending.pick(&found));
-                pending.finish(Ok(&found))
+                pending.finish(Ok(&found)).reply
             }
-            Ok(Err(reason)) => pending.finish(Err(reason)),
-            Err(_) => pending.finish(Err(Reason::ResolveFailed)),
+            Err(reason) => {
+                let answered = pending.finish(Err(reason));
+                if self.log.failed(asker, &answered) {
+                    answered.reply
+                } else {
+                    servfail(query, Reason::RecorderUnavailable)
+                }
+            }
         }
     }
 
@@ -123,11 +147,10 @@ impl DnsState {
     }
 
     async fn handle(&self, asker: &Asker, query: &[u8]) -> Option<Vec<u8>> {
-        let answered = match self.decide(query) {
-            Outcome::Done(answered) => answered,
-            Outcome::NeedsLookup(pending) => self.complete(pending).await,
-        };
-        self.file(asker, query, answered)
+        match self.decide(query) {
+            Outcome::Done(answered) => self.file(asker, query, answered),
+            Outcome::NeedsLookup(pending) => self.complete(asker, query, pending).await,
+        }
     }
 }
 
@@ -156,8 +179,7 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, state: Arc<DnsState>) {
             Outcome::NeedsLookup(pending) => {
                 let (socket, state, query) = (Arc::clone(&socket), Arc::clone(&state), query.to_vec());
                 lookups.spawn(async move {
-                    let answered = state.complete(pending).await;
-                    send(&socket, &asker, state.file(&asker, &query, answered)).await;
+                    send(&socket, &asker, state.complete(&asker, &query, pending).await).await;
                 });
             }
         }

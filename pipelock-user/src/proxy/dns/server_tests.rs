@@ -21,11 +21,17 @@ impl NameRules for Rules {
     }
 }
 
-struct Slow(Duration);
+struct Slow(Duration, Arc<Log>);
 
 impl Lookup for Slow {
     fn lookup<'a>(&'a self, name: &'a str) -> Found<'a> {
         Box::pin(async move {
+            let receipts = self.1.entries.lock().expect("log").clone();
+            assert!(receipts.iter().any(|entry| entry.1 == name), "{name} was looked up before its receipt");
+            self.1.looked_up.fetch_add(1, Ordering::SeqCst);
+            if name.starts_with("none") {
+                return Err(Reason::ResolveFailed);
+            }
             if name.starts_with("slow") {
                 tokio::time::sleep(self.0).await;
             }
@@ -40,6 +46,7 @@ struct Log {
     shut: AtomicBool,
     entries: Mutex<Vec<(Transport, String, Reason)>>,
     open: AtomicU64,
+    looked_up: AtomicU64,
     ended: Mutex<Vec<u64>>,
 }
 
@@ -49,6 +56,18 @@ impl QueryLog for Log {
         let name = outcome.name.as_ref().map(ToString::to_string).unwrap_or_default();
         self.entries.lock().expect("log").push((asker.transport, name, outcome.reason()));
         !self.broken.load(Ordering::SeqCst)
+    }
+
+    fn lookup<'a>(&'a self, asker: &'a Asker, outcome: &'a Answered) -> Filed<'a> {
+        Box::pin(async move {
+            // A receipt takes its time to be written.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.query(asker, outcome)
+        })
+    }
+
+    fn failed(&self, asker: &Asker, outcome: &Answered) -> bool {
+        self.query(asker, outcome)
     }
 
     fn opened(&self, _: &Asker) -> bool {
@@ -77,7 +96,7 @@ async fn start(mode: Mode) -> Running {
     let (udp, tcp) = (socket.local_addr().expect("bound"), listener.local_addr().expect("bound"));
     let log = Arc::new(Log::default());
     let (pool, seen) = (Arc::new(Pool::with_prefix(1, 100)), Arc::new(SeenNames::default()));
-    let lookup = Arc::new(Slow(Duration::from_millis(300)));
+    let lookup = Arc::new(Slow(Duration::from_millis(300), Arc::clone(&log)));
     let state =
         DnsState::new(Arc::new(Rules(mode)), Arc::clone(&pool), Arc::clone(&seen), lookup, Arc::clone(&log) as _);
     let state = Arc::new(state);
@@ -267,6 +286,30 @@ async fn real_mode_gives_real_addresses_and_remembers_the_names() {
     assert!(server.seen.names("2606::1".parse().expect("v6")).is_empty(), "the agent was not given this one");
     assert_eq!(udp_ask(server.udp, &query(4, "evil.example.", RecordType::A)).await.1, ResponseCode::Refused);
     assert!(server.pool.is_empty());
+}
+
+#[tokio::test]
+async fn no_receipt_no_look_up() {
+    let server = start(Mode::Real).await;
+    let message = query(3, "a.example.com.", RecordType::A);
+    server.log.broken.store(true, Ordering::SeqCst);
+    assert_eq!(udp_ask(server.udp, &message).await, (3, ResponseCode::ServFail, vec![]));
+    let mut stream = tcp(server.tcp).await;
+    stream.write_all(&framed(&message)).await.expect("write");
+    assert_eq!(tcp_reply(&mut stream).await, (3, ResponseCode::ServFail, vec![]));
+    assert_eq!(server.log.looked_up.load(Ordering::SeqCst), 0, "the question left without a receipt");
+    server.log.broken.store(false, Ordering::SeqCst);
+    assert_eq!(udp_ask(server.udp, &message).await.1, ResponseCode::NoError);
+    assert_eq!(server.log.looked_up.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_look_up_that_fails_has_a_receipt_of_its_own() {
+    let server = start(Mode::Real).await;
+    let message = query(3, "none.example.com.", RecordType::A);
+    assert_eq!(udp_ask(server.udp, &message).await, (3, ResponseCode::ServFail, vec![]));
+    let reasons: Vec<Reason> = server.log.entries.lock().expect("log").iter().map(|entry| entry.2).collect();
+    assert_eq!(reasons, [Reason::DnsAnswered, Reason::ResolveFailed]);
 }
 
 #[tokio::test]

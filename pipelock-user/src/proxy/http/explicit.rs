@@ -1,96 +1,84 @@
 //! The proxy for clients that ask for it (`HTTPS_PROXY`): whole URLs over HTTP, and CONNECT. The kernel is not asked here,
 //! so a client can go round this door; policy, checks, denials and receipts are those of the transparent one.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::authority::{Authority, of_target};
-use super::serve::{Body, Session, internal};
+use super::converse::converse;
+use super::serve::{Body, Session};
 use crate::flow::{Flow, FlowId, Origin, Reason, Target, Verdict};
 use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::Protocol;
-use crate::proxy::listen::{DIAL_TIMEOUT, Proxy, budget_of};
+use crate::proxy::accept::accept;
+use crate::proxy::listen::{DIAL_TIMEOUT, budget_of};
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::pump::pump;
+use crate::proxy::pump::{Budget, pump};
 use crate::proxy::rescue;
+use crate::proxy::state::Proxy;
 
-/// Accepts explicit clients until the listener fails for good.
+/// A tunnel that was granted.
+struct Tunnel {
+    upstream: TcpStream,
+    budget: Budget,
+    idle: Duration,
+}
+
+/// Where the answer to CONNECT leaves the tunnel for the connection.
+type Granted = Arc<Mutex<Option<Tunnel>>>;
+
+/// Accepts explicit clients until the proxy ends.
 pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let Some(slot) = proxy.slot().await else { return };
-                let proxy = proxy.clone();
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = connection(&proxy, stream, peer) => {}
-                        () = proxy.closed() => {}
-                    }
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
+    accept(listener, proxy, |proxy, stream, peer| async move { connection(&proxy, stream, peer).await }).await;
 }
 
 async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     let _ = stream.set_nodelay(true);
-    let rules = proxy.rules();
-    let limits = rules.policy.limits().clone();
     let origin =
         Origin { cgroup_id: 0, netns_cookie: 0, socket_cookie: 0, pid: 0, tgid: 0, uid: 0, comm: String::new() };
     let flow = Arc::new(Flow {
         id: FlowId(0),
         origin,
         target: Target { name: None, original: peer },
-        policy: rules.policy.id().clone(),
+        policy: proxy.rules().policy.id().clone(),
     });
     let session = Session::new(proxy, flow, None);
-    let service = service_fn(move |request| {
-        let session = session.clone();
-        async move {
-            let answer = tokio::spawn(async move { answer(&session, request).await });
-            Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
+    let granted = Granted::default();
+    let answer = {
+        let granted = granted.clone();
+        move |session, request| answer(session, request, granted.clone())
+    };
+    let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
+    let tunnel = granted.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let (Some((stream, unread)), Some(Tunnel { upstream, budget, idle })) = (ended, tunnel) {
+        tokio::select! {
+            _ = pump(Prefixed::new(unread, stream), upstream, budget, idle) => {}
+            () = proxy.recorder.lost() => {}
         }
-    });
-    let _ = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(limits.request_timeout_seconds.max(1)))
-        .max_buf_size(limits.header_bytes.clamp(8192, 1 << 20))
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
+    }
 }
 
-async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(session: Arc<Session>, request: Request<Incoming>, granted: Granted) -> Response<Body> {
     if request.method() == Method::GET && request.uri().authority().is_none() && request.uri().path() == "/health" {
         return Response::new(Either::Right(Full::new(Bytes::from_static(b"{\"status\":\"ok\"}\n"))));
     }
     let authority = of_target(request.method(), request.uri(), request.headers());
     match authority {
-        Ok(authority) if request.method() == Method::CONNECT => tunnel(session, authority, request).await,
+        Ok(authority) if request.method() == Method::CONNECT => tunnel(&session, authority, &granted).await,
         authority => session.answer_to(authority, request).await,
     }
 }
 
 /// CONNECT: a tunnel that nobody reads, for rules that want nothing read.
-async fn tunnel(session: &Arc<Session>, authority: Authority, request: Request<Incoming>) -> Response<Body> {
+async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> Response<Body> {
     if !session.proxy.recorder.is_writing() {
         let verdict = Verdict::block(Reason::RecorderUnavailable, "evidence is not written");
         return rescue::problem(&verdict, session.flow.id).map(Either::Right);
@@ -128,19 +116,14 @@ async fn tunnel(session: &Arc<Session>, authority: Authority, request: Request<I
     match opened {
         Err(denied) => rescue::problem(&denied, session.flow.id).map(Either::Right),
         Ok((upstream, _)) => {
-            let proxy = session.proxy.clone();
-            tokio::spawn(async move {
-                // The tunnel has a place of its own: the connection's is given back when it is upgraded.
-                let Some(_place) = proxy.slot().await else { return };
-                let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-                let client = Prefixed::new(BytesMut::new(), TokioIo::new(upgraded));
-                tokio::select! {
-                    _ = pump(client, upstream, budget.unwrap_or_default()) => {}
-                    () = proxy.closed() => {}
-                    () = proxy.recorder.lost() => {}
-                }
-            });
+            let idle = rules.policy.limits().idle();
+            let tunnel = Tunnel { upstream, budget: budget.unwrap_or_default(), idle };
+            *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
             Response::new(Either::Right(Full::default()))
         }
     }
 }
+
+#[cfg(test)]
+#[path = "explicit_tests.rs"]
+mod tests;

@@ -1,29 +1,27 @@
-//! Serves one connection, transparent or explicit: each request is decided, forwarded or refused, recorded, and only
-//! then answered.
+//! Decides and answers the requests of one connection, transparent or explicit: each is forwarded or refused, recorded,
+//! and only then answered.
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
-use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Version, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::authority::{Authority, agree};
+use super::converse::converse;
+use super::guarded::Refused;
 use super::headers::strip_hop;
 use super::upstream::{Upstream, send};
 use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict};
 use crate::inspect::permit_flow;
 use crate::policy::Protocol;
-use crate::proxy::listen::{Proxy, Rules, log};
-use crate::proxy::prefixed::Prefixed;
+use crate::proxy::idle::Activity;
+use crate::proxy::listen::log;
 use crate::proxy::rescue;
+use crate::proxy::state::{Proxy, Rules};
 use crate::recorder::RequestRecord;
 
 /// The answer's body: the destination's as it streams, or our own words.
@@ -37,49 +35,35 @@ pub(super) struct Session {
     /// Reports the flow; explicit clients have none to report.
     guard: Option<StdMutex<FlowGuard>>,
     upstream: Mutex<Option<Upstream>>,
+    /// When either side was last heard of.
+    pub(super) activity: Arc<Activity>,
+    /// What ended the reading of requests.
+    pub(super) refused: Refused,
 }
 
-/// Serves requests until the agent or the destination is done.
+/// Serves requests until the agent or the destination is done; `prefix` was read before.
 pub(in crate::proxy) async fn serve(
     proxy: &Arc<Proxy>,
-    stream: Prefixed<TcpStream>,
+    stream: TcpStream,
+    prefix: BytesMut,
     flow: Arc<Flow>,
     guard: FlowGuard,
 ) {
-    let limits = proxy.rules().policy.limits().clone();
     let session = Session::new(proxy, flow, Some(guard));
-    let service = service_fn({
-        let session = session.clone();
-        move |request| {
-            let session = session.clone();
-            async move {
-                // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
-                let answer = tokio::spawn(async move { session.answer(request).await });
-                Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
-            }
-        }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(limits.request_timeout_seconds.max(1)))
-        .max_buf_size(limits.header_bytes.clamp(8192, 1 << 20))
-        .half_close(true)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served
-        && error.is_parse()
-    {
-        let verdict = Verdict::block(Reason::RequestMalformed, error.to_string());
-        let policy = &session.flow.policy;
-        let record = session.record(policy, "-".into(), session.flow.target.authority(), &verdict, Some(400), None);
-        let _ = session.proxy.recorder.request(&record).await;
-        session.note(policy, &verdict);
-    }
+    let answer = |session: Arc<Session>, request| async move { session.answer(request).await };
+    converse(&session, stream, prefix, false, answer).await;
 }
 
 impl Session {
     pub(super) fn new(proxy: &Arc<Proxy>, flow: Arc<Flow>, guard: Option<FlowGuard>) -> Arc<Self> {
-        Arc::new(Self { proxy: proxy.clone(), flow, guard: guard.map(StdMutex::new), upstream: Mutex::new(None) })
+        Arc::new(Self {
+            proxy: proxy.clone(),
+            flow,
+            guard: guard.map(StdMutex::new),
+            upstream: Mutex::new(None),
+            activity: Activity::new(),
+            refused: Refused::default(),
+        })
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
@@ -160,7 +144,7 @@ impl Session {
         }
         let mut upstream = self.upstream.lock().await;
         let sent = tokio::select! {
-            sent = send(&mut upstream, &permit, &authority, rules, request) => sent,
+            sent = send(&mut upstream, &permit, &authority, rules, request, &self.activity) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
             () = self.proxy.closed() => Err((Verdict::let_out(Reason::ClientAborted, "the session ended first"), None)),
         };
@@ -175,7 +159,14 @@ impl Session {
                 strip_hop(response.headers_mut());
                 (verdict, Some(response), Some(addr))
             }
-            Err((failed, addr)) => (failed.by(verdict.rule), None, addr),
+            Err((failed, addr)) => {
+                // A body that could not be read on looks to the destination's side like one that was broken off.
+                let failed = match (self.refused.of_body(), addr) {
+                    (Some(refusal), Some(_)) => Verdict::let_out(refusal.reason, refusal.detail),
+                    _ => failed,
+                };
+                (failed.by(verdict.rule), None, addr)
+            }
         }
     }
 
@@ -223,7 +214,13 @@ fn to_origin_form(request: &mut Request<Incoming>, authority: &Authority) -> Res
         format!("{}:{}", authority.host, authority.port)
     };
     let host = host.parse().map_err(|error: header::InvalidHeaderValue| malformed(error.to_string()))?;
+    // Codings other than chunked are not undone here, so whoever reads the body has to be told of them. `framing` has
+    // left one line at most.
+    let codings = request.headers_mut().remove(header::TRANSFER_ENCODING);
     strip_hop(request.headers_mut());
+    if let Some(codings) = codings {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, codings);
+    }
     request.headers_mut().insert(header::HOST, host);
     *request.version_mut() = Version::HTTP_11;
     Ok(())
@@ -233,3 +230,7 @@ pub(super) fn internal() -> Response<Body> {
     let verdict = Verdict::block(Reason::Internal, "");
     rescue::problem(&verdict, crate::flow::FlowId(0)).map(Either::Right)
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -1,7 +1,8 @@
 //! The connection to the destination: one per agent connection and authority, kept while the agent keeps its own.
+//! Promises that none is used under another policy than the one that it was opened under.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -9,17 +10,21 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::authority::Authority;
-use crate::flow::{Reason, Verdict};
+use crate::flow::{PolicyId, Reason, Verdict};
 use crate::inspect::Permit;
 use crate::net::connect;
-use crate::proxy::listen::{DIAL_TIMEOUT, Rules};
+use crate::proxy::idle::{Activity, Watched};
+use crate::proxy::listen::DIAL_TIMEOUT;
+use crate::proxy::state::Rules;
 
-/// How long the destination may take to begin its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+/// The smallest buffer that hyper takes for a head.
+const MIN_BUFFER: usize = 8192;
 
 /// A kept connection.
 pub(super) struct Upstream {
     authority: Authority,
+    /// The policy that allowed it, and checked the address.
+    policy: PolicyId,
     sender: http1::SendRequest<Incoming>,
     /// The address that was checked and dialled.
     pub(super) addr: SocketAddr,
@@ -33,36 +38,46 @@ pub(super) async fn send(
     authority: &Authority,
     rules: &Rules,
     request: Request<Incoming>,
+    activity: &Arc<Activity>,
 ) -> Result<(Response<Incoming>, SocketAddr), (Verdict, Option<SocketAddr>)> {
     let mut request = request;
-    if let Some(mut upstream) = kept.take().filter(|upstream| upstream.authority == *authority)
+    let limits = rules.policy.limits();
+    let is_fit = |upstream: &Upstream| upstream.authority == *authority && upstream.policy == *rules.policy.id();
+    if let Some(mut upstream) = kept.take().filter(is_fit)
         && upstream.sender.ready().await.is_ok()
     {
-        match tokio::time::timeout(ANSWER_TIMEOUT, upstream.sender.try_send_request(request)).await {
-            Ok(Ok(response)) => {
+        let sent = tokio::select! {
+            sent = upstream.sender.try_send_request(request) => sent,
+            () = activity.idle(limits.idle()) => return Err(late(upstream.addr)),
+        };
+        match sent {
+            Ok(response) => {
                 let addr = upstream.addr;
                 *kept = Some(upstream);
                 return Ok((response, addr));
             }
-            Ok(Err(mut error)) => match error.take_message() {
+            Err(mut error) => match error.take_message() {
                 // The connection had closed while it was idle: nothing of the request has left.
                 Some(unsent) => request = unsent,
                 None => return Err(broken(&error.into_error(), upstream.addr)),
             },
-            Err(_) => return Err(late(upstream.addr)),
         }
     }
     let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), DIAL_TIMEOUT)
         .await
         .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
-    let (mut sender, connection) =
-        http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error, addr))?;
-    tokio::spawn(connection);
-    let response = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(limits.header_bytes.max(MIN_BUFFER))
+        .handshake(TokioIo::new(Watched::new(stream, activity)))
         .await
-        .map_err(|_| late(addr))?
         .map_err(|error| broken(&error, addr))?;
-    *kept = Some(Upstream { authority: authority.clone(), sender, addr });
+    tokio::spawn(connection);
+    let response = tokio::select! {
+        response = sender.send_request(request) => response.map_err(|error| broken(&error, addr))?,
+        () = activity.idle(limits.idle()) => return Err(late(addr)),
+    };
+    let policy = rules.policy.id().clone();
+    *kept = Some(Upstream { authority: authority.clone(), policy, sender, addr });
     Ok((response, addr))
 }
 
@@ -71,5 +86,5 @@ fn broken(error: &hyper::Error, addr: SocketAddr) -> (Verdict, Option<SocketAddr
 }
 
 fn late(addr: SocketAddr) -> (Verdict, Option<SocketAddr>) {
-    (Verdict::let_out(Reason::UpstreamFailed, "the destination did not answer in time"), Some(addr))
+    (Verdict::let_out(Reason::IdleTimeout, "neither the request nor its answer went on"), Some(addr))
 }

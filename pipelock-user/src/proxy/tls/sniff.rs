@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use rustls::server::Acceptor;
 use tokio::io::AsyncRead;
 
+use super::extensions::{ENCRYPTED_CLIENT_HELLO, has_extension};
 use crate::flow::Host;
 use crate::proxy::detect::read_more;
 
@@ -19,6 +20,8 @@ const MAX_HELLO: usize = 64 * 1024;
 pub(crate) struct Hello {
     /// The server name (RFC 6066 §3), if it carries one.
     pub name: Option<Host>,
+    /// Whether another hello may be hidden in it, with another name (Encrypted ClientHello).
+    pub may_hide_name: bool,
 }
 
 /// Why the hello is not known.
@@ -53,7 +56,7 @@ pub(crate) async fn sniff(
                 fed += taken;
                 match acceptor.accept() {
                     Ok(None) => {}
-                    Ok(Some(accepted)) => return hello(accepted.client_hello().server_name()),
+                    Ok(Some(accepted)) => return hello(accepted.client_hello().server_name(), buffer),
                     Err((error, _)) => return Err(SniffError::Malformed(error.to_string())),
                 }
             }
@@ -65,9 +68,11 @@ pub(crate) async fn sniff(
     tokio::time::timeout(timeout, read).await.unwrap_or(Err(SniffError::Timeout))
 }
 
-fn hello(name: Option<&str>) -> Result<Hello, SniffError> {
+fn hello(name: Option<&str>, records: &[u8]) -> Result<Hello, SniffError> {
     let name = name.map(Host::parse).transpose().map_err(|error| SniffError::Malformed(error.to_string()))?;
-    Ok(Hello { name })
+    let may_hide_name = has_extension(records, ENCRYPTED_CLIENT_HELLO)
+        .ok_or_else(|| SniffError::Malformed("its extensions cannot be read".into()))?;
+    Ok(Hello { name, may_hide_name })
 }
 
 /// A fatal `access_denied` alert (RFC 8446 §6.2) as the server's first record, which clients report in words.
@@ -84,6 +89,10 @@ mod tests {
 
     /// A minimal TLS 1.2 ClientHello, split into records of `record` bytes.
     fn client_hello(name: Option<&str>, record: usize) -> Vec<u8> {
+        hello_with(name, &[], record)
+    }
+
+    fn hello_with(name: Option<&str>, more: &[u8], record: usize) -> Vec<u8> {
         let mut extensions = Vec::new();
         if let Some(name) = name {
             let entry = [&[0][..], &u16::try_from(name.len()).expect("short").to_be_bytes(), name.as_bytes()].concat();
@@ -94,6 +103,7 @@ mod tests {
         }
         // signature_algorithms, which rustls insists on
         extensions.extend([0, 13, 0, 4, 0, 2, 4, 3]);
+        extensions.extend(more);
         let mut body = vec![3, 3];
         body.extend([9; 32]);
         body.extend([0, 0, 2, 0xc0, 0x2f, 1, 0]);
@@ -131,9 +141,22 @@ mod tests {
 
     #[tokio::test]
     async fn no_name_is_not_an_error_and_a_cut_hello_is() {
-        assert_eq!(sniffed(&client_hello(None, 1000), 1000).await.expect("read"), Hello { name: None });
+        let hello = sniffed(&client_hello(None, 1000), 1000).await.expect("read");
+        assert_eq!(hello, Hello { name: None, may_hide_name: false });
         let hello = client_hello(Some("a.example"), 1000);
         assert!(matches!(sniffed(&hello[..hello.len() - 1], 1000).await, Err(SniffError::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn an_encrypted_hello_is_noticed_however_the_hello_is_split() {
+        // The outer form with next to nothing in it; GREASE and real ones differ in random bytes only.
+        let ech = [0xfe, 0x0d, 0, 11, 0, 0, 1, 0, 1, 7, 0, 0, 0, 1, 9];
+        for record in [1, 7, 1000] {
+            let hello = sniffed(&hello_with(Some("a.example"), &ech, record), 3).await.expect("read");
+            assert!(hello.may_hide_name && hello.name.is_some(), "{record}");
+            let hello = sniffed(&hello_with(Some("a.example"), &[0xfe, 0x0e, 0, 0], record), 3).await.expect("read");
+            assert!(!hello.may_hide_name, "{record}");
+        }
     }
 
     proptest! {

@@ -1,0 +1,123 @@
+//! Runs HTTP/1.1 on one connection: hyper, behind the guard that frames its requests.
+//!
+//! Called by `serve` and `explicit`. It promises that every request is answered in a task of its own, so that its receipt
+//! is written even when the agent hangs up; that what could not be read as a request has a receipt and an answer that
+//! says why; and that silence ends the connection.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::framing::{Framing, Refusal};
+use super::guarded::Guarded;
+use super::serve::{Body, Session, internal};
+use crate::flow::{Reason, Verdict};
+use crate::proxy::idle::Watched;
+use crate::proxy::rescue;
+
+/// What hyper needs beyond the largest head.
+const SLACK: usize = 8 * 1024;
+/// How much longer silence ends the connection than the request on it, whose answer says so.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long an agent that still sends may keep us from closing after the last answer.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Serves requests with `answer` until either side is done. With `tunnels`, an answered CONNECT ends it: then the stream
+/// comes back, with what the agent has sent behind the request.
+pub(super) async fn converse<F, A>(
+    session: &Arc<Session>,
+    stream: TcpStream,
+    prefix: BytesMut,
+    tunnels: bool,
+    answer: F,
+) -> Option<(TcpStream, BytesMut)>
+where
+    F: Fn(Arc<Session>, Request<Incoming>) -> A + Send + Sync + Unpin + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
+    let limits = session.proxy.rules().policy.limits().clone();
+    let framing = Framing::new(limits.header_bytes, tunnels);
+    let watched = Watched::new(stream, &session.activity);
+    let guarded = Guarded::new(prefix, watched, framing, limits.request_timeout(), session.refused.clone());
+    let service = service_fn({
+        let session = session.clone();
+        move |request: Request<Incoming>| -> Pin<Box<dyn Future<Output = Result<_, Infallible>> + Send>> {
+            let is_connect = request.method() == Method::CONNECT;
+            // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
+            let answer = tokio::spawn(answer(session.clone(), request));
+            Box::pin(async move {
+                let mut response = answer.await.unwrap_or_else(|_| internal());
+                if is_connect && !response.status().is_success() {
+                    // Nobody knows what the agent thinks that the bytes behind it are.
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok(response)
+            })
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes + SLACK)
+        .half_close(true)
+        .serve_connection(TokioIo::new(guarded), service);
+    let served = tokio::select! {
+        served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,
+        () = session.activity.idle(limits.idle() + GRACE) => return None,
+    };
+    let parts = connection.into_parts();
+    let (watched, rest) = parts.io.into_inner().into_parts();
+    let mut stream = watched.into_inner();
+    let refusal = match &served {
+        // Nothing that `framing` lets through should come to this; if it does, hyper has given an answer of its own.
+        Err(error) if error.is_parse() => {
+            let _ = record(session, &Refusal::malformed("the request cannot be read")).await;
+            return None;
+        }
+        _ => session.refused.of_head(),
+    };
+    match refusal {
+        None => {
+            let mut unread = BytesMut::from(&parts.read_buf[..]);
+            unread.extend_from_slice(&rest);
+            served.is_ok().then_some((stream, unread))
+        }
+        Some(refusal) => {
+            let (verdict, status) = record(session, &refusal).await;
+            let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
+            let _ = stream.shutdown().await;
+            // What the agent still sends is taken in for a moment, or the reset would overtake the answer.
+            let mut sink = [0; 1024];
+            let drain = async { while stream.read(&mut sink).await.is_ok_and(|count| count > 0) {} };
+            let _ = tokio::time::timeout(LINGER, drain).await;
+            None
+        }
+    }
+}
+
+/// Writes the receipt of what could not be read as a request; what to answer.
+async fn record(session: &Session, refusal: &Refusal) -> (Verdict, StatusCode) {
+    let policy = session.proxy.rules().policy.id().clone();
+    let verdict = refusal.verdict();
+    let target = session.flow.target.authority();
+    let record = session.record(&policy, "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
+    session.note(&policy, &verdict);
+    match session.proxy.recorder.request(&record).await {
+        Ok(()) => (verdict, refusal.status),
+        Err(_) => {
+            let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
+            let status = rescue::status(verdict.reason);
+            (verdict, status)
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The agent's side of an HTTP connection as hyper sees it: heads in canonical spelling, bodies, and nothing refused.
+//!
+//! Made by `converse`. It promises that a refusal looks like the end of the stream to hyper, which then finishes the
+//! answer it is at, and that a head that does not arrive in time is a refusal too.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::framing::{Framing, Refusal};
+
+/// Bytes read at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// Why the requests of a connection ended, if they were refused: seen by the stream, the requests and the connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refused(Arc<OnceLock<(Refusal, bool)>>);
+
+impl Refused {
+    /// The refusal of what came after the last request.
+    pub(super) fn of_head(&self) -> Option<Refusal> {
+        self.0.get().filter(|(_, in_head)| *in_head).map(|(refusal, _)| *refusal)
+    }
+
+    /// The refusal of a body that was on its way.
+    pub(super) fn of_body(&self) -> Option<Refusal> {
+        self.0.get().filter(|(_, in_head)| !*in_head).map(|(refusal, _)| *refusal)
+    }
+}
+
+/// The guarded stream.
+pub(super) struct Guarded<S> {
+    stream: S,
+    framing: Framing,
+    /// Read, and not looked at.
+    input: BytesMut,
+    /// Looked at, and not read by hyper.
+    output: BytesMut,
+    refused: Refused,
+    head_timeout: Duration,
+    /// Runs while a head is on its way, and from the start.
+    head_due: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Guarded<S> {
+    /// The stream, with the bytes that were read before in front; a head may take `head_timeout`.
+    pub(super) fn new(prefix: BytesMut, stream: S, framing: Framing, head_timeout: Duration, refused: Refused) -> Self {
+        let head_due = Some(Box::pin(tokio::time::sleep(head_timeout)));
+        Self { stream, framing, input: prefix, output: BytesMut::new(), refused, head_timeout, head_due }
+    }
+
+    /// The stream again, with the bytes that hyper has not taken.
+    pub(super) fn into_parts(mut self) -> (S, BytesMut) {
+        self.output.unsplit(self.input);
+        (self.stream, self.output)
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let _ = self.refused.0.set((refusal, self.framing.is_in_head()));
+    }
+
+    fn is_over(&self) -> bool {
+        self.refused.0.get().is_some()
+    }
+
+    fn poll_head_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.framing.is_in_head() {
+            self.head_due = None;
+        } else if self.head_due.is_none() && !self.input.is_empty() {
+            self.head_due = Some(Box::pin(tokio::time::sleep_until(Instant::now() + self.head_timeout)));
+        }
+        match &mut self.head_due {
+            Some(due) => due.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    /// Bytes of a body that need no look, straight from the stream.
+    fn poll_unread(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = usize::try_from(self.framing.unread()).unwrap_or(usize::MAX).min(buf.remaining());
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let count = part.filled().len();
+        buf.advance(count);
+        self.framing.moved(count as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if !this.output.is_empty() {
+                let take = this.output.len().min(buf.remaining());
+                buf.put_slice(this.output.get(..take).unwrap_or_default());
+                this.output.advance(take);
+                return Poll::Ready(Ok(()));
+            }
+            if this.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Err(refusal) = this.framing.advance(&mut this.input, &mut this.output) {
+                this.refuse(refusal);
+                continue;
+            }
+            if !this.output.is_empty() {
+                // The next head has a time of its own.
+                this.head_due = None;
+                continue;
+            }
+            if this.input.is_empty() && this.framing.unread() > 0 {
+                return this.poll_unread(cx, buf);
+            }
+            if this.poll_head_due(cx).is_ready() {
+                this.refuse(Refusal::too_slow());
+                continue;
+            }
+            let mut chunk = [std::mem::MaybeUninit::uninit(); CHUNK];
+            let mut read = ReadBuf::uninit(&mut chunk);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.input.extend_from_slice(read.filled());
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

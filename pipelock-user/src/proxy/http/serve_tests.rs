@@ -1,0 +1,153 @@
+//! Requests on one transparent connection: framed, decided, forwarded or refused, and recorded.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::proxy::http::world::{World, assert_problem, read_all, read_hello, rules};
+
+#[tokio::test]
+async fn the_corpus_is_refused_or_forwarded() {
+    let world = World::new("").await;
+    for (id, label, raw) in crate::proxy::http::framing::tests::corpus() {
+        let before = world.seen().len();
+        let (text, count) = match label.as_str() {
+            "block" => {
+                let text = world.exchange(&raw).await;
+                assert_problem(&text, "400", "request_malformed");
+                assert_eq!(world.last_receipt(), ("block".into(), "request_malformed".into()), "{id}");
+                (text, 0)
+            }
+            "allow" => {
+                let lower = String::from_utf8_lossy(&raw).to_ascii_lowercase();
+                let length = lower.split_once("\r\ncontent-length:").map(|(_, rest)| {
+                    let line = rest.split("\r\n").next().unwrap_or_default();
+                    line.trim().parse::<usize>().expect("a number")
+                });
+                let has_chunks = lower.contains("\r\ntransfer-encoding:");
+                let body = if has_chunks { b"3\r\nabc\r\n0\r\n\r\n".to_vec() } else { vec![b'x'; length.unwrap_or(0)] };
+                let text = world.exchange(&[raw, body].concat()).await;
+                assert!(text.contains(" 200 OK\r\n"), "{id}: {text}");
+                assert_eq!(world.last_receipt(), ("allow".into(), "policy_allow".into()), "{id}");
+                let seen = world.seen().pop().expect("arrived");
+                let expected = if has_chunks { 3 } else { length.unwrap_or(0) };
+                assert_eq!(seen.body.map(|body| body.len()), Some(expected), "{id}");
+                (text, 1)
+            }
+            _ => continue,
+        };
+        assert_eq!(world.seen().len() - before, count, "{id}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_does_not_take_the_one_before_with_it() {
+    let world = World::new("").await;
+    let text = world
+        .exchange(b"GET /1 HTTP/1.1\r\n\r\nPOST /2 HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    let at = text.rfind("HTTP/1.1 ").expect("two answers");
+    assert!(text.starts_with("HTTP/1.1 200") && text[..at].ends_with("hello"), "{text}");
+    assert_problem(&text[at..], "400", "request_malformed");
+    let reasons: Vec<_> = world.receipts().into_iter().map(|(_, reason)| reason).collect();
+    assert_eq!(reasons, ["policy_allow", "request_malformed"]);
+    assert_eq!(world.seen().len(), 1);
+    let outcome = world.table.0.lock().expect("not poisoned").pop().expect("reported");
+    assert_eq!((outcome.requests, outcome.verdict.is_block()), (2, false));
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_on_is_cut_and_said() {
+    let world = World::new("").await;
+    let text = world
+        .exchange(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\nabcd\r\n0\r\n\r\n")
+        .await;
+    assert_problem(&text, "400", "request_malformed");
+    assert_eq!(world.last_receipt(), ("allow".into(), "request_malformed".into()), "the head had left");
+    assert_eq!(world.receipts().len(), 1);
+    assert!(world.seen().iter().all(|seen| seen.body.is_none()), "{:?}", world.seen());
+}
+
+#[tokio::test]
+async fn a_body_arrives_whatever_the_method_and_with_its_codings() {
+    let world = World::new("").await;
+    let text =
+        world.exchange(b"GET /q HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    let seen = world.seen().pop().expect("arrived");
+    assert_eq!((seen.method.as_str(), seen.path.as_str(), seen.body.as_deref()), ("GET", "/q", Some(&b"abc"[..])));
+    assert_eq!(seen.headers["transfer-encoding"], "gzip, chunked");
+}
+
+#[tokio::test]
+async fn heads_that_are_too_long_or_too_slow_are_told() {
+    let world = World::new("limits: {header_bytes: 2KiB, request_timeout_seconds: 1}").await;
+    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(3000));
+    assert_problem(&world.exchange(long.as_bytes()).await, "431", "limit_exceeded");
+    assert_eq!(world.last_receipt(), ("block".into(), "limit_exceeded".into()));
+    let started = Instant::now();
+    let mut agent = world.agent().await;
+    for _ in 0..4 {
+        // A byte now and then keeps the connection from being idle, not the head from being late.
+        agent.write_all(b"G").await.expect("write");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_problem(&read_all(&mut agent).await, "408", "request_timeout");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(world.last_receipt(), ("block".into(), "request_timeout".into()));
+    // Between requests only the idle limit counts.
+    let mut agent = world.agent().await;
+    agent.write_all(b"GET /1 HTTP/1.1\r\n\r\n").await.expect("write");
+    read_hello(&mut agent).await;
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    agent.write_all(b"GET /2 HTTP/1.1\r\n\r\n").await.expect("write");
+    read_hello(&mut agent).await;
+}
+
+#[tokio::test]
+async fn silence_ends_a_kept_connection_and_a_request() {
+    let world = World::new("limits: {idle_timeout_seconds: 1}").await;
+    let mut agent = world.agent().await;
+    agent.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+    read_hello(&mut agent).await;
+    let started = Instant::now();
+    assert_eq!(read_all(&mut agent).await, "");
+    let took = started.elapsed();
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+
+    let text = world.exchange(b"GET /never HTTP/1.1\r\n\r\n").await;
+    assert_problem(&text, "504", "idle_timeout");
+    assert_eq!(world.last_receipt(), ("allow".into(), "idle_timeout".into()));
+}
+
+#[tokio::test]
+async fn a_kept_connection_does_not_outlive_the_policy_that_allowed_it() {
+    let world = World::new("").await;
+    let mut agent = world.agent().await;
+    let mut get = async |path: &str| {
+        agent.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await.expect("write");
+        let mut text = String::new();
+        // Denials end with a brace.
+        while !(text.ends_with("hello") || text.ends_with("}\n")) {
+            let mut bytes = [0; 4096];
+            let read = agent.read(&mut bytes).await.expect("read");
+            text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+        text
+    };
+    let connections = || world.seen().iter().map(|seen| seen.connection).collect::<Vec<_>>();
+    get("/1").await;
+    get("/2").await;
+    assert_eq!(connections(), [1, 1], "kept while nothing changes");
+    world.rules.send_replace(Arc::new(rules(world.addr.port(), "")));
+    get("/3").await;
+    assert_eq!(connections(), [1, 1, 1], "the same policy, read again");
+    world.rules.send_replace(Arc::new(rules(world.addr.port(), "limits: {max_connections: 9}")));
+    get("/4").await;
+    assert_eq!(connections(), [1, 1, 1, 2], "another policy");
+    world.rules.send_replace(Arc::new(rules(world.addr.port(), "ssrf: {allow: [\"10.0.0.0/8\"]}")));
+    let text = get("/5").await;
+    assert!(text.contains("ssrf_denied"), "{text}");
+    assert_eq!(connections(), [1, 1, 1, 2]);
+}

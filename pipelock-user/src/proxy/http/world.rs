@@ -1,0 +1,211 @@
+//! For tests of this room: a destination, the proxy before it and the evidence behind it. Only the kernel is missing: the
+//! flow of a connection is made up.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex as Locked};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::serve;
+use crate::flow::{Account, Flow, FlowGuard, FlowId, Host, Origin, Outcome, Target};
+use crate::net::Resolver;
+use crate::policy::Policy;
+use crate::proxy::state::{Origins, Proxy, Rules};
+use crate::recorder::{OpenChain, RecorderConfig};
+
+struct Nobody;
+
+impl Origins for Nobody {
+    fn take(&self, _: u64, _: SocketAddr) -> Option<Flow> {
+        None
+    }
+    fn names_of(&self, _: IpAddr) -> Vec<Host> {
+        Vec::new()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Table(pub(super) Locked<Vec<Outcome>>);
+
+impl Account for Table {
+    fn accept(&self, _: FlowId) -> bool {
+        true
+    }
+    fn report(&self, _: FlowId, outcome: Outcome) {
+        self.0.lock().expect("not poisoned").push(outcome);
+    }
+}
+
+/// A request as the destination got it.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) connection: usize,
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) headers: http::HeaderMap,
+    /// None for one that was broken off.
+    pub(super) body: Option<Bytes>,
+}
+
+/// The destination, the proxy before it, and the evidence behind it.
+pub(super) struct World {
+    pub(super) addr: SocketAddr,
+    pub(super) seen: Arc<Locked<Vec<Seen>>>,
+    pub(super) rules: watch::Sender<Arc<Rules>>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) table: Arc<Table>,
+    evidence: tempfile::TempDir,
+}
+
+impl World {
+    pub(super) async fn new(more: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("bound");
+        let seen = Arc::new(Locked::new(Vec::new()));
+        tokio::spawn(destination(listener, seen.clone()));
+        let rules = watch::Sender::new(Arc::new(rules(addr.port(), more)));
+        let evidence = tempfile::tempdir().expect("a folder");
+        let chain = OpenChain::create(RecorderConfig {
+            folder: evidence.path().join("evidence"),
+            key: pipelock_receipt::SigningKey::from_seed(&[7; 32]),
+            policy_hash: rules.borrow().policy.id().to_string(),
+            capsule: None,
+            contained_uid: None,
+        });
+        let (recorder, _) = chain.expect("a chain").start().expect("a recorder");
+        let table = Arc::new(Table::default());
+        let proxy = Proxy::new(rules.subscribe(), Arc::new(Nobody), table.clone(), recorder);
+        Self { addr, seen, rules, proxy, table, evidence }
+    }
+
+    /// A connection of the agent's to web.test.
+    pub(super) async fn agent(&self) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        #[allow(clippy::disallowed_methods, reason = "the test plays the agent")]
+        let agent = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connect");
+        let (stream, _) = listener.accept().await.expect("accept");
+        let origin =
+            Origin { cgroup_id: 1, netns_cookie: 1, socket_cookie: 1, pid: 1, tgid: 1, uid: 1, comm: "agent".into() };
+        let original = SocketAddr::from(([198, 18, 0, 1], self.addr.port()));
+        let target = Target { name: Host::parse("web.test").ok(), original };
+        let policy = self.rules.borrow().policy.id().clone();
+        let flow = Arc::new(Flow { id: FlowId(7), origin, target, policy });
+        let guard = FlowGuard::open(self.table.clone(), FlowId(7)).expect("accepted");
+        let proxy = self.proxy.clone();
+        tokio::spawn(async move { serve(&proxy, stream, BytesMut::new(), flow, guard).await });
+        agent
+    }
+
+    /// Sends bytes, closes its side and reads all there is.
+    pub(super) async fn exchange(&self, bytes: &[u8]) -> String {
+        let mut agent = self.agent().await;
+        agent.write_all(bytes).await.expect("write");
+        agent.shutdown().await.expect("shutdown");
+        read_all(&mut agent).await
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("not poisoned").clone()
+    }
+
+    /// Verdict and reason of every request's receipt.
+    pub(super) fn receipts(&self) -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(self.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
+        let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let action = |entry: Value| {
+            let action = find(&entry, "action_record")?.clone();
+            (action["transport"] == "forward").then(|| {
+                (action["verdict"].as_str().unwrap_or("").into(), action["pattern"].as_str().unwrap_or("").into())
+            })
+        };
+        entries.filter_map(action).collect()
+    }
+
+    pub(super) fn last_receipt(&self) -> (String, String) {
+        self.receipts().pop().expect("a receipt")
+    }
+}
+
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|value| find(value, key))),
+        _ => None,
+    }
+}
+
+pub(super) fn rules(port: u16, more: &str) -> Rules {
+    let text = format!(
+        "version: \"1.0\"\negress: [{{destination: web.test, ports: [{port}], scan: false}}]\n\
+         dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n{more}\n"
+    );
+    let text = if text.contains("ssrf") { text } else { text + "ssrf: {allow: [\"127.0.0.0/8\"]}\n" };
+    let policy = Policy::parse(&text, "test").expect("a policy");
+    let hosts = policy.clone();
+    Rules { policy, resolver: Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec))) }
+}
+
+async fn destination(listener: TcpListener, seen: Arc<Locked<Vec<Seen>>>) {
+    let mut connection = 0;
+    while let Ok((stream, _)) = listener.accept().await {
+        connection += 1;
+        let seen = seen.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let seen = seen.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                if head.uri.path() == "/never" {
+                    std::future::pending::<()>().await;
+                }
+                let body = body.collect().await.ok().map(http_body_util::Collected::to_bytes);
+                seen.lock().expect("not poisoned").push(Seen {
+                    connection,
+                    method: head.method.to_string(),
+                    path: head.uri.path().to_owned(),
+                    headers: head.headers,
+                    body,
+                });
+                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+            }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+pub(super) async fn read_all(agent: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(20), agent.read_to_end(&mut text)).await.expect("an end");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Reads one answer of the destination, and leaves the connection open.
+pub(super) async fn read_hello(agent: &mut TcpStream) -> String {
+    let mut text = String::new();
+    while !text.ends_with("hello") {
+        let mut bytes = [0; 1024];
+        let read = tokio::time::timeout(Duration::from_secs(20), agent.read(&mut bytes)).await.expect("in time");
+        let read = read.expect("read");
+        assert!(read > 0, "ended after {text:?}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    text
+}
+
+pub(super) fn assert_problem(text: &str, status: &str, reason: &str) {
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
+    assert!(head.contains("content-type: application/problem+json"), "{text}");
+    assert!(head.contains(&format!("x-pipelock-reason: {reason}")), "{text}");
+    let body: Value = serde_json::from_str(body).expect("JSON, and nothing behind it");
+    assert_eq!((body["reason"].as_str(), body["flow"].as_str()), (Some(reason), Some("7")));
+}

@@ -1,0 +1,86 @@
+//! What all connections of one attachment share.
+//!
+//! Made by `app`, which also fills [`Origins`]; read by every listener, connection and request. It promises a bound on
+//! connections, and an end that waits until each has reported its flow.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::flow::{Account, Flow, Host};
+use crate::net::Resolver;
+use crate::policy::Policy;
+use crate::recorder::Recorder;
+
+/// Connections at a time, over all listeners, when the policy does not say.
+const MAX_CONNECTIONS: u32 = 8192;
+
+/// Finds and consumes the flow of an accepted connection; filled by `app` from the kernel's tables.
+pub trait Origins: Send + Sync {
+    /// The flow whose local end is `peer` in that network namespace; none for a connection the kernel did not redirect.
+    fn take(&self, netns: u64, peer: SocketAddr) -> Option<Flow>;
+    /// The names that the agent may have meant by an address it got from our resolver in `real` mode.
+    fn names_of(&self, addr: IpAddr) -> Vec<Host>;
+}
+
+/// What decides, replaced as a whole when the policy is loaded anew.
+pub struct Rules {
+    /// The policy.
+    pub policy: Policy,
+    /// Resolves names for dialling, with the policy's static hosts.
+    pub resolver: Resolver,
+}
+
+/// The transparent proxy of one attachment.
+pub struct Proxy {
+    /// The rules in force; read for every connection and request.
+    pub rules: watch::Receiver<Arc<Rules>>,
+    /// Who opened a connection.
+    pub origins: Arc<dyn Origins>,
+    /// Where flows are accounted for.
+    pub account: Arc<dyn Account>,
+    /// Where requests are recorded.
+    pub recorder: Recorder,
+    slots: Arc<Semaphore>,
+    places: u32,
+    closing: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// A proxy over these.
+    #[must_use]
+    pub fn new(
+        rules: watch::Receiver<Arc<Rules>>,
+        origins: Arc<dyn Origins>,
+        account: Arc<dyn Account>,
+        recorder: Recorder,
+    ) -> Arc<Self> {
+        let configured = rules.borrow().policy.limits().max_connections;
+        let places = u32::try_from(configured).ok().filter(|places| *places > 0).unwrap_or(MAX_CONNECTIONS);
+        let slots = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX)));
+        Arc::new(Self { rules, origins, account, recorder, slots, places, closing: watch::Sender::new(false) })
+    }
+
+    /// Ends every connection and waits until each has reported its flow, or `patience` is over.
+    pub async fn close(&self, patience: Duration) {
+        self.closing.send_replace(true);
+        let _ = tokio::time::timeout(patience, self.slots.acquire_many(self.places)).await;
+    }
+
+    /// Waits until the proxy closes.
+    pub(super) async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
+        let _ = closing.wait_for(|closing| *closing).await;
+    }
+
+    /// A place for one more connection; none when the proxy ends.
+    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        self.slots.clone().acquire_owned().await.ok()
+    }
+
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        self.rules.borrow().clone()
+    }
+}
