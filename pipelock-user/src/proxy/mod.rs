@@ -9,6 +9,7 @@ pub mod dns;
 mod http;
 mod idle;
 mod listen;
+mod meter;
 mod prefixed;
 mod pump;
 mod rescue;

@@ -11,7 +11,7 @@ use super::idle::{Activity, Watched};
 const CHUNK: usize = 32 * 1024;
 
 /// What one connection may use.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Budget {
     /// Bytes from the agent; none for no limit.
     pub out: Option<u64>,

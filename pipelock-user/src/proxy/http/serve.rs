@@ -1,6 +1,7 @@
 //! Decides and answers the requests of one connection, transparent or explicit: each is forwarded or refused, recorded,
 //! and only then answered.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -19,7 +20,9 @@ use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict};
 use crate::inspect::permit_flow;
 use crate::policy::Protocol;
 use crate::proxy::idle::Activity;
-use crate::proxy::listen::log;
+use crate::proxy::listen::{budget_of, log};
+use crate::proxy::meter::Meter;
+use crate::proxy::pump::Budget;
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
 use crate::recorder::RequestRecord;
@@ -35,6 +38,10 @@ pub(super) struct Session {
     /// Reports the flow; explicit clients have none to report.
     guard: Option<StdMutex<FlowGuard>>,
     upstream: Mutex<Option<Upstream>>,
+    /// What this connection has used of the budgets of rules, by policy and rule.
+    meters: StdMutex<HashMap<(PolicyId, String), Arc<Meter>>>,
+    /// For rules without a budget.
+    unlimited: Arc<Meter>,
     /// When either side was last heard of.
     pub(super) activity: Arc<Activity>,
     /// What ended the reading of requests.
@@ -52,6 +59,7 @@ pub(in crate::proxy) async fn serve(
     let session = Session::new(proxy, flow, Some(guard));
     let answer = |session: Arc<Session>, request| async move { session.answer(request).await };
     converse(&session, stream, prefix, false, answer).await;
+    session.note_budgets();
 }
 
 impl Session {
@@ -61,6 +69,8 @@ impl Session {
             flow,
             guard: guard.map(StdMutex::new),
             upstream: Mutex::new(None),
+            meters: StdMutex::default(),
+            unlimited: Meter::new(Budget::default()),
             activity: Activity::new(),
             refused: Refused::default(),
         })
@@ -142,9 +152,14 @@ impl Session {
         if let Err(denied) = to_origin_form(&mut request, &authority) {
             return (denied, None, None);
         }
+        let meter = self.meter(rules, &authority, &verdict);
+        if meter.is_over() {
+            let denied = Verdict::block(Reason::BudgetExceeded, "what one connection may use is used up");
+            return (denied.by(verdict.rule), None, None);
+        }
         let mut upstream = self.upstream.lock().await;
         let sent = tokio::select! {
-            sent = send(&mut upstream, &permit, &authority, rules, request, &self.activity) => sent,
+            sent = send(&mut upstream, &permit, &authority, rules, request, &self.activity, &meter) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
             () = self.proxy.closed() => Err((Verdict::let_out(Reason::ClientAborted, "the session ended first"), None)),
         };
@@ -162,11 +177,34 @@ impl Session {
             Err((failed, addr)) => {
                 // A body that could not be read on looks to the destination's side like one that was broken off.
                 let failed = match (self.refused.of_body(), addr) {
+                    _ if meter.is_over() => Verdict::let_out(Reason::BudgetExceeded, "the request was cut"),
                     (Some(refusal), Some(_)) => Verdict::let_out(refusal.reason, refusal.detail),
                     _ => failed,
                 };
                 (failed.by(verdict.rule), None, addr)
             }
+        }
+    }
+
+    /// What this connection has used of the budget of the rule that allowed a request.
+    fn meter(&self, rules: &Rules, authority: &Authority, verdict: &Verdict) -> Arc<Meter> {
+        let rule = rules.policy.find(&authority.host, authority.port);
+        let budget = rule.map_or_else(|_| Budget::default(), budget_of);
+        if budget == Budget::default() {
+            return self.unlimited.clone();
+        }
+        let key = (rules.policy.id().clone(), verdict.rule.clone().unwrap_or_default());
+        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.entry(key).or_insert_with(|| Meter::new(budget)).clone()
+    }
+
+    /// Says in the flow's receipt that a body was cut, which the request's receipt may be too early for.
+    fn note_budgets(&self) {
+        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = meters.iter().find(|(_, meter)| meter.was_refused());
+        if let (Some(((_, rule), _)), Some(guard)) = (over, &self.guard) {
+            let cut = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.clone()));
+            guard.lock().unwrap_or_else(PoisonError::into_inner).end(cut);
         }
     }
 

@@ -151,3 +151,33 @@ async fn a_kept_connection_does_not_outlive_the_policy_that_allowed_it() {
     assert!(text.contains("ssrf_denied"), "{text}");
     assert_eq!(connections(), [1, 1, 1, 2]);
 }
+
+#[tokio::test]
+async fn a_connection_over_its_budget_sends_nothing_more() {
+    let world = World::new(", budgets: {max_bytes_out: 300}").await;
+    let post = |body: usize| format!("POST /p HTTP/1.1\r\nContent-Length: {body}\r\n\r\n{}", "x".repeat(body));
+    let mut agent = world.agent().await;
+    agent.write_all(post(100).as_bytes()).await.expect("write");
+    read_hello(&mut agent).await;
+    // Its head and 100 bytes went before, so these do not fit; the next one is not even tried.
+    agent.write_all(post(250).as_bytes()).await.expect("write");
+    agent.write_all(post(1).as_bytes()).await.expect("write");
+    agent.shutdown().await.expect("shutdown");
+    let text = read_all(&mut agent).await;
+    assert_eq!((text.matches("HTTP/1.1 429").count(), text.matches("x-pipelock-reason: budget_exceeded").count()), (2, 2), "{text}");
+    let receipts = world.receipts();
+    let verdicts: Vec<_> = receipts.iter().map(|(verdict, reason)| (verdict.as_str(), reason.as_str())).collect();
+    assert_eq!(verdicts, [("allow", "policy_allow"), ("allow", "budget_exceeded"), ("block", "budget_exceeded")]);
+    let sizes: Vec<_> = world.seen().into_iter().map(|seen| seen.body.map(|body| body.len())).collect();
+    assert_eq!(sizes, [Some(100), None], "the second was broken off");
+    let outcome = world.table.0.lock().expect("not poisoned").pop().expect("reported");
+    assert_eq!((outcome.verdict.is_block(), outcome.verdict.reason.code()), (true, "budget_exceeded"));
+}
+
+#[tokio::test]
+async fn an_answer_over_the_budget_is_cut() {
+    let world = World::new(", budgets: {max_bytes_in: 20}").await;
+    let text = world.exchange(b"GET / HTTP/1.1\r\n\r\n").await;
+    assert_problem(&text, "429", "budget_exceeded");
+    assert!(!text.contains("hello"));
+}

@@ -15,6 +15,7 @@ use crate::inspect::Permit;
 use crate::net::connect;
 use crate::proxy::idle::{Activity, Watched};
 use crate::proxy::listen::DIAL_TIMEOUT;
+use crate::proxy::meter::{Meter, Metered};
 use crate::proxy::state::Rules;
 
 /// The smallest buffer that hyper takes for a head.
@@ -39,6 +40,7 @@ pub(super) async fn send(
     rules: &Rules,
     request: Request<Incoming>,
     activity: &Arc<Activity>,
+    meter: &Arc<Meter>,
 ) -> Result<(Response<Incoming>, SocketAddr), (Verdict, Option<SocketAddr>)> {
     let mut request = request;
     let limits = rules.policy.limits();
@@ -68,7 +70,7 @@ pub(super) async fn send(
         .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(limits.header_bytes.max(MIN_BUFFER))
-        .handshake(TokioIo::new(Watched::new(stream, activity)))
+        .handshake(TokioIo::new(Metered::new(Watched::new(stream, activity), meter)))
         .await
         .map_err(|error| broken(&error, addr))?;
     tokio::spawn(connection);

@@ -144,9 +144,11 @@ fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     }
 }
 
+/// A rule for web.test; with `more` beginning with a comma, more members of that rule, else more of the policy.
 pub(super) fn rules(port: u16, more: &str) -> Rules {
+    let (members, more) = if more.starts_with(',') { (more, "") } else { ("", more) };
     let text = format!(
-        "version: \"1.0\"\negress: [{{destination: web.test, ports: [{port}], scan: false}}]\n\
+        "version: \"1.0\"\negress: [{{destination: web.test, ports: [{port}], scan: false{members}}}]\n\
          dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n{more}\n"
     );
     let text = if text.contains("ssrf") { text } else { text + "ssrf: {allow: [\"127.0.0.0/8\"]}\n" };

@@ -1,0 +1,157 @@
+//! The budget of a rule on one agent connection that carries requests: counted where bytes go to the destination and come
+//! from it, over all the connections that are made to it meanwhile.
+//!
+//! Called by `http`; what is passed unread is counted by `pump`. It promises that no byte beyond the budget is forwarded
+//! either way: the connection fails instead, and [`Meter::is_over`] says why.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::pump::Budget;
+
+/// What has been used of a budget.
+#[derive(Debug)]
+pub(super) struct Meter {
+    /// Bytes that may still leave.
+    out: AtomicU64,
+    /// Bytes that may still come.
+    inn: AtomicU64,
+    deadline: Option<Instant>,
+    over: AtomicBool,
+}
+
+impl Meter {
+    /// Nothing is used yet; time runs from now on.
+    pub(super) fn new(budget: Budget) -> Arc<Self> {
+        Arc::new(Self {
+            out: AtomicU64::new(budget.out.unwrap_or(u64::MAX)),
+            inn: AtomicU64::new(budget.inn.unwrap_or(u64::MAX)),
+            deadline: budget.time.and_then(|time| Instant::now().checked_add(time)),
+            over: AtomicBool::new(false),
+        })
+    }
+
+    /// True once something was refused because the budget is used up, and always when its time is.
+    pub(super) fn is_over(&self) -> bool {
+        self.was_refused() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// True once something was refused because the budget is used up.
+    pub(super) fn was_refused(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn refuse(&self) -> io::Error {
+        self.over.store(true, Ordering::Release);
+        io::Error::other("the budget of the rule is used up")
+    }
+
+    /// Takes `used` out of what is left, which no other task changes at the same time in this direction.
+    fn spend(left: &AtomicU64, used: usize) -> bool {
+        let used = u64::try_from(used).unwrap_or(u64::MAX);
+        left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(used)).is_ok()
+    }
+}
+
+/// A stream to the destination whose bytes are counted.
+#[derive(Debug)]
+pub(super) struct Metered<S> {
+    stream: S,
+    meter: Arc<Meter>,
+    /// Ends a side that waits for a byte that may come after the end of the budget's time.
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Metered<S> {
+    /// The stream, counted by `meter`.
+    pub(super) fn new(stream: S, meter: &Arc<Meter>) -> Self {
+        let end = meter.deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        Self { stream, meter: meter.clone(), end }
+    }
+
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.end.as_mut().map(|end| end.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Err(self.meter.refuse()),
+            Some(Poll::Pending) | None => Ok(()),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if Meter::spend(&self.meter.inn, buf.filled().len() - before) {
+            return Poll::Ready(Ok(()));
+        }
+        buf.set_filled(before);
+        Poll::Ready(Err(self.meter.refuse()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
+        let left = usize::try_from(self.meter.out.load(Ordering::Acquire)).unwrap_or(usize::MAX);
+        let Some(allowed) = buf.get(..buf.len().min(left)).filter(|allowed| !allowed.is_empty() || buf.is_empty())
+        else {
+            return Poll::Ready(Err(self.meter.refuse()));
+        };
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, allowed))?;
+        Meter::spend(&self.meter.out, written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_over_does_not_pass_and_is_over_for_the_next_connection_too() {
+        let meter = Meter::new(Budget { out: Some(5), inn: Some(3), time: None });
+        for (sent, arrived) in [(&b"abc"[..], &b"abc"[..]), (b"defg", b"de")] {
+            let (near, mut far) = tokio::io::duplex(64);
+            let mut near = Metered::new(near, &meter);
+            assert_eq!(near.write_all(sent).await.is_ok(), sent == arrived);
+            drop(near);
+            let mut got = Vec::new();
+            far.read_to_end(&mut got).await.expect("read");
+            assert_eq!(got, arrived);
+        }
+        assert!(meter.is_over());
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut near = Metered::new(near, &meter);
+        far.write_all(b"1234").await.expect("write");
+        let mut got = [0; 8];
+        assert!(near.read(&mut got).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_waits_is_woken_when_time_is_up() {
+        let meter = Meter::new(Budget { time: Some(Duration::from_secs(9)), ..Budget::default() });
+        let (near, _far) = tokio::io::duplex(64);
+        let start = Instant::now();
+        assert!(Metered::new(near, &meter).read_u8().await.is_err());
+        assert_eq!((start.elapsed().as_secs(), meter.is_over()), (9, true));
+    }
+}
