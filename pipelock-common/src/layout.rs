@@ -1,6 +1,9 @@
 //! Compile-time proof that every shared type is laid out without implicit padding, and `Pod` for the user side.
 
-use crate::{Config, Event, FlowRecord, Listeners, OwnKey, PortSet, SockKey, SockState, TupleKey};
+use crate::{
+    Config, DenialCount, DenialKey, Event, FlowRecord, Listeners, OwnKey, PortSet, Settled, SockKey, SockState,
+    TupleKey,
+};
 use core::mem::{align_of, offset_of, size_of};
 
 /// Size equals the sum of the fields: no padding that the compiler put in and nobody initialises.
@@ -25,6 +28,11 @@ assert_layout!(OwnKey, 24, 8, { netns: u64, addr: [u32; 4] });
 assert_layout!(Listeners, 8, 2, { tcp4: u16, tcp6: u16, dns4: u16, dns6: u16 });
 assert_layout!(Config, 8, 4, { listen_any: u32, generation: u32 });
 assert_layout!(PortSet, 8192, 8, { words: [u64; 1024] });
+assert_layout!(DenialKey, 28, 4, {
+    dst: [u32; 4], generation: u32, port: u16, protocol: u16, reason: u8, hook: u8, family: u8, pad: u8,
+});
+assert_layout!(DenialCount, 48, 8, { count: u64, first_ns: u64, last_ns: u64, comm: [u8; 16], tgid: u32, uid: u32 });
+assert_layout!(Settled, 16, 8, { flows: u64, denials: u64 });
 assert_layout!(Event, 8, 8, { flow_id: u64 });
 assert_layout!(FlowRecord, 144, 8, {
     flow_id: u64, sock: SockKey, cgroup_id: u64, opened_ns: u64, closed_ns: u64, tx_bytes: u64, rx_bytes: u64,
@@ -38,7 +46,10 @@ assert_layout!(SockState, 88, 8, {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Config, Event, FlowRecord, Listeners, OwnKey, PortSet, SockKey, SockState, TupleKey};
+    use super::{
+        Config, DenialCount, DenialKey, Event, FlowRecord, Listeners, OwnKey, PortSet, Settled, SockKey, SockState,
+        TupleKey,
+    };
 
     macro_rules! pod {
         ($($ty:ty),+) => {
@@ -47,5 +58,18 @@ mod pod {
             $(unsafe impl aya::Pod for $ty {})+
         };
     }
-    pod!(Config, Event, FlowRecord, Listeners, OwnKey, PortSet, SockKey, SockState, TupleKey);
+    pod!(
+        Config,
+        DenialCount,
+        DenialKey,
+        Event,
+        FlowRecord,
+        Listeners,
+        OwnKey,
+        PortSet,
+        Settled,
+        SockKey,
+        SockState,
+        TupleKey
+    );
 }

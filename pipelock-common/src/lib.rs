@@ -14,12 +14,19 @@ pub use addr::{Addr, Class};
 pub use decide::{Facts, Query, Receiver, Route, decide};
 pub use reason::KernelReason;
 pub use record::{
-    Config, Event, FlowRecord, FlowState, Listeners, OwnKey, PortSet, SockKey, SockState, TupleKey, counter, hook,
-    sock_flag,
+    Config, DenialCount, DenialKey, Event, FlowRecord, FlowState, Listeners, OwnKey, PortSet, Settled, SockKey,
+    SockState, TupleKey, counter, hook, sock_flag,
 };
 
 /// Capacity of the table of flows that wait for their receipt; a flow that finds it full is denied.
 pub const MAX_FLOWS: usize = 65_536;
+/// Places in that table that are not given out, for programs that looked at the same moment.
+pub const FLOW_MARGIN: u64 = 256;
+/// Denials in that table that may wait for their receipt. Further ones are counted in the table of denials instead, so
+/// that a flood of them neither fills the table for others nor outruns the signer.
+pub const DENIAL_QUOTA: u64 = 8_192;
+/// Capacity of the table of counted denials, by destination and reason; the first of each reason is without destination.
+pub const MAX_DENIALS: usize = 8_192;
 /// Capacity of the table from local tuple to flow: TCP connections whose accept the proxy has not consumed, and UDP sockets.
 pub const MAX_TUPLES: usize = 65_536;
 /// Capacity of the table of network namespaces the proxy listens in.

@@ -171,6 +171,65 @@ pub enum FlowState {
     Filling = 3,
 }
 
+/// Denials that are alike, counted instead of recorded one by one because too many of them wait for their receipts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct DenialKey {
+    /// Where to; with all else but the reason zero for what found no place of its own in the table.
+    pub dst: Addr,
+    /// [`Config::generation`] when they were decided.
+    pub generation: u32,
+    /// Destination port, host order.
+    pub port: u16,
+    /// IPPROTO_* of the socket.
+    pub protocol: u16,
+    /// A [`crate::KernelReason`].
+    pub reason: u8,
+    /// One of [`hook`].
+    pub hook: u8,
+    /// 4 or 6: the family of the socket.
+    pub family: u8,
+    /// Padding, zero.
+    pub pad: u8,
+}
+
+impl DenialKey {
+    /// The key of all denials of a reason that found no place of their own.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rest(reason: u8) -> Self {
+        Self { dst: Addr::NONE, generation: 0, port: 0, protocol: 0, reason, hook: 0, family: 0, pad: 0 }
+    }
+}
+
+/// How many denials there were of one [`DenialKey`]. It only ever grows: what was reported is remembered elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DenialCount {
+    /// How many.
+    pub count: u64,
+    /// When the first was: nanoseconds since boot, including sleep.
+    pub first_ns: u64,
+    /// When the last was, same clock.
+    pub last_ns: u64,
+    /// Name of the process that was denied last, NUL padded.
+    pub comm: [u8; 16],
+    /// Its process id, initial namespace.
+    pub tgid: u32,
+    /// Its user id, initial namespace.
+    pub uid: u32,
+}
+
+/// What the user side has done with the records, so that the programs know how full the table is. Written by it alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settled {
+    /// Records that were removed since the attachment began.
+    pub flows: u64,
+    /// Denials among them that count no longer against [`crate::DENIAL_QUOTA`].
+    pub denials: u64,
+}
+
 /// What the programs remember with a socket. Every socket created inside the cgroup has one; so have the proxy's own
 /// listeners, put there by the proxy, which is how a redirect knows that it leads to the proxy and nobody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -310,6 +369,8 @@ pub mod counter {
     pub const EVENTS_LOST: u32 = KernelReason::COUNT + 2;
     /// UDP connects that reach nobody (see [`crate::Route::Probe`]).
     pub const PROBES: u32 = KernelReason::COUNT + 3;
+    /// First of the slots that count denials without a record, one per [`crate::KernelReason`] (see [`crate::DenialKey`]).
+    pub const COUNTED: u32 = KernelReason::COUNT + 4;
     /// How many slots there are.
-    pub const COUNT: u32 = KernelReason::COUNT + 4;
+    pub const COUNT: u32 = COUNTED + KernelReason::COUNT;
 }

@@ -155,15 +155,15 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         }
         let opened = open(&attempt, state, reason);
         if is_denial {
-            if opened.is_some() {
+            if opened != 0 {
                 note_denial(state, &attempt, reason);
             }
             return refuse(errno_for(reason, is_connect));
         }
-        let Some(flow_id) = opened else {
+        if opened == 0 {
             return refuse(EPERM);
-        };
-        state.flow_id = flow_id;
+        }
+        state.flow_id = opened;
         state.dst = dst;
         state.dst_port = port;
         state.flags = (state.flags | sock_flag::LOCAL) & !sock_flag::REDIRECTED;

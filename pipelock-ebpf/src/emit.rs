@@ -1,12 +1,15 @@
 //! Opens and closes flow records, and wakes the user side. Nothing is let go on whose record could not be kept.
 
-use crate::maps::{CONFIG, EVENTS, FLOWS, SEQUENCE, TUPLES, count, sock_state};
+use crate::maps::{CONFIG, DENIALS, EVENTS, FLOWS, SEQUENCE, SETTLED, TUPLES, count, sock_state};
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr;
-use pipelock_common::{Addr, Event, FlowRecord, FlowState, KernelReason, SockKey, SockState, TupleKey, counter};
+use pipelock_common::{
+    Addr, DENIAL_QUOTA, DenialCount, DenialKey, Event, FLOW_MARGIN, FlowRecord, FlowState, KernelReason, MAX_FLOWS, SockKey,
+    SockState, TupleKey, counter,
+};
 
 /// IPPROTO_UDP
 pub const UDP: u32 = 17;
@@ -19,6 +22,14 @@ pub const ECONNREFUSED: i32 = 111;
 /// name holds a hash of the crate's path.
 #[unsafe(export_name = "EMPTY")]
 static EMPTY: FlowRecord = FlowRecord::EMPTY;
+
+/// What a count of denials starts as; named for the same reason.
+#[unsafe(export_name = "NO_DENIALS")]
+static NO_DENIALS: DenialCount =
+    DenialCount { count: 0, first_ns: 0, last_ns: 0, comm: [0; 16], tgid: 0, uid: 0 };
+
+/// What [`open`] returns for a denial that has no number, because too many wait for their receipts: it was counted.
+pub const COUNTED: u64 = u64::MAX;
 
 /// What a flow is about, as the hook sees it.
 pub struct Attempt {
@@ -53,25 +64,30 @@ pub fn note_origin(state: &mut SockState) {
     unsafe { bpf_get_current_comm(state.comm.as_mut_ptr().cast(), 16) };
 }
 
-/// Opens a flow: numbers it, stores it, counts it, wakes the user side. None when it could not be stored: then deny.
+/// Opens a flow: numbers it, stores it, counts it, wakes the user side. 0 when it was not stored: then deny.
+/// [`COUNTED`] for denials beyond the quota.
 #[inline(always)]
-pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> Option<u64> {
-    let sequence = SEQUENCE.get_ptr_mut(0)?;
+pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> u64 {
+    let is_over = reason.is_denial();
+    if !has_room(is_over) {
+        count_denial(attempt, origin, if is_over { reason } else { KernelReason::TableFull });
+        return if is_over { COUNTED } else { 0 };
+    }
+    let Some(sequence) = SEQUENCE.get_ptr_mut(0) else { return 0 };
     // SAFETY: the map value is 8 bytes, aligned, and only ever changed by this atomic. Not `Relaxed`: the BPF backend
     // makes of that an addition that does not fetch, even where the old value is used.
     let flow_id = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(sequence, 1) } + 1;
     let generation = CONFIG.get(0).map_or(0, |config| config.generation);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let is_over = reason.is_denial();
     // The record is filled in where it lies: two copies of it would not fit on the stack.
     if FLOWS.insert(flow_id, &EMPTY, u64::from(BPF_NOEXIST)).is_err() {
         count(counter::UNRECORDED);
-        return None;
+        return 0;
     }
     let Some(record) = FLOWS.get_ptr_mut(flow_id) else {
         count(counter::UNRECORDED);
-        return None;
+        return 0;
     };
     // SAFETY: kept valid by RCU while we run; the user side leaves a record alone while its state is `Filling`.
     let record = unsafe { &mut *record };
@@ -98,7 +114,72 @@ pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> Opti
     unsafe { ptr::write_volatile(&raw mut record.state, state as u8) };
     count(reason as u32);
     wake(flow_id);
-    Some(flow_id)
+    flow_id
+}
+
+/// Whether the table of flows has room for another, and for a denial also the quota. Programs that ask at one moment may
+/// all be told yes: that is what the margin is for. Takes the denial's part of the quota.
+#[inline(always)]
+fn has_room(is_denial: bool) -> bool {
+    let Some(settled) = SETTLED.get(0) else { return false };
+    let (Some(opened), Some(denied)) = (SEQUENCE.get_ptr_mut(0), SEQUENCE.get_ptr_mut(1)) else { return false };
+    // SAFETY: map values, aligned; read anew each time.
+    let (open, waiting) = unsafe {
+        (
+            ptr::read_volatile(opened).wrapping_sub(ptr::read_volatile(&raw const settled.flows)),
+            ptr::read_volatile(denied).wrapping_sub(ptr::read_volatile(&raw const settled.denials)),
+        )
+    };
+    if open >= MAX_FLOWS as u64 - FLOW_MARGIN || (is_denial && waiting >= DENIAL_QUOTA) {
+        return false;
+    }
+    if is_denial {
+        // SAFETY: as above; the old value is not asked for.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(denied, 1) };
+    }
+    true
+}
+
+/// Counts a denial that gets no record of its own.
+#[inline(always)]
+fn count_denial(attempt: &Attempt, origin: &SockState, reason: KernelReason) {
+    let mut key = DenialKey {
+        dst: attempt.dst,
+        generation: CONFIG.get(0).map_or(0, |config| config.generation),
+        port: attempt.port,
+        protocol: attempt.protocol,
+        reason: reason as u8,
+        hook: attempt.hook,
+        family: attempt.family,
+        pad: 0,
+    };
+    let mut found = DENIALS.get_ptr_mut(key);
+    if found.is_none() {
+        // Another processor may be first, and the table may be full.
+        let _ = DENIALS.insert(key, &NO_DENIALS, u64::from(BPF_NOEXIST));
+        found = DENIALS.get_ptr_mut(key);
+    }
+    if found.is_none() {
+        key = DenialKey::rest(reason as u8);
+        found = DENIALS.get_ptr_mut(key);
+    }
+    // Before the count in the table, or a reader could find more there than the kernel counted.
+    count(counter::COUNTED + reason as u32);
+    let Some(value) = found else { return };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    // SAFETY: kept valid by RCU while we run, and nobody removes it while the programs are attached. The count is only
+    // changed by this atomic; of what describes the last denial a mixture of two may remain.
+    unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*value).count, 1);
+        if (*value).first_ns == 0 {
+            (*value).first_ns = now;
+        }
+        (*value).last_ns = now;
+        (*value).comm = origin.comm;
+        (*value).tgid = origin.tgid;
+        (*value).uid = origin.uid;
+    }
 }
 
 /// Records a denial on a socket; the same destination denied again on it is counted, not recorded anew.
@@ -108,7 +189,7 @@ pub fn deny(attempt: &Attempt, state: &mut SockState, reason: KernelReason) {
         count(counter::REPEATS);
         return;
     }
-    if open(attempt, state, reason).is_some() {
+    if open(attempt, state, reason) != 0 {
         note_denial(state, attempt, reason);
     }
 }

@@ -4,18 +4,28 @@ use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr;
 use pipelock_common::{
-    Config, EVENT_RING_BYTES, Event, FlowRecord, Listeners, MAX_FLOWS, MAX_NETNS, MAX_OWN_ADDRS, MAX_TUPLES, OwnKey,
-    PortSet, SockState, TupleKey, counter,
+    Config, DenialCount, DenialKey, EVENT_RING_BYTES, Event, FlowRecord, Listeners, MAX_DENIALS, MAX_FLOWS, MAX_NETNS,
+    MAX_OWN_ADDRS, MAX_TUPLES, OwnKey, PortSet, Settled, SockState, TupleKey, counter,
 };
 
 /// Settings.
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();
-/// The number of the last flow.
+/// Slot 0: the number of the last flow. Slot 1: how many of all flows were denials.
 #[btf_map]
-pub static SEQUENCE: Array<u64, 1> = Array::new();
+pub static SEQUENCE: Array<u64, 2> = Array::new();
+/// How much of the table of flows was given back.
+#[btf_map]
+pub static SETTLED: Array<Settled, 1> = Array::new();
+/// Denials beyond the quota.
+#[btf_map]
+pub static DENIALS: HashMap<DenialKey, DenialCount, MAX_DENIALS> = HashMap::new();
+/// How many of these have a receipt; written by the user side alone, for one that takes over.
+#[btf_map]
+pub static REPORTED: HashMap<DenialKey, u64, MAX_DENIALS> = HashMap::new();
 /// Flows that wait for their receipt, by number.
 #[btf_map]
 pub static FLOWS: HashMap<u64, FlowRecord, MAX_FLOWS> = HashMap::new();
@@ -116,8 +126,8 @@ pub fn has_port(slot: u32, port: u16) -> bool {
 #[inline(always)]
 pub fn count(slot: u32) {
     if let Some(value) = COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: the pointer is to this CPU's slot, and programs on one CPU do not interrupt each other here; a lost
-        // increment under a nested softirq would show as a mismatch with the flow numbers, not hide anything.
-        unsafe { *value += 1 };
+        // SAFETY: the pointer is to this CPU's slot, aligned. Atomic, since a packet program may interrupt another here;
+        // the old value is not asked for, so `Relaxed` will do.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
     }
 }

@@ -94,7 +94,8 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
         family: if ctx.family() == AF_INET { 4 } else { 6 },
         hook: hook::SOCK_OPS,
     };
-    if let Some(flow_id) = open(&attempt, state, KernelReason::InboundAllowed) {
+    let flow_id = open(&attempt, state, KernelReason::InboundAllowed);
+    if flow_id != 0 {
         state.flow_id = flow_id;
         if let Some(record) = record_of(sk) {
             record.src = local_addr(ctx);

@@ -73,6 +73,25 @@ def kill(number):
     say({"before": before, "after": after, "pid": os.getpid()})
 
 
+def flood(number):
+    """The last process works; the others are refused as often as they can, at three ports."""
+    name("flood-%d" % number)
+    if number == PROCESSES - 1:
+        results = collections.Counter(attempt("flood/%d" % n)[0] for n in range(150))
+        say({"got": results})
+        open("stop", "w").close()
+        return
+    counts, n = collections.Counter(), 0
+    family = socket.AF_INET6 if ":" in ADDRESS else socket.AF_INET
+    while n < 20000 or not os.path.exists("stop"):
+        s = socket.socket(family)
+        result = s.connect_ex((ADDRESS, 81 + n % 3))
+        s.close()
+        counts["%d %d" % (81 + n % 3, result)] += 1
+        n += 1
+    say({"refused": counts})
+
+
 def main():
     children, width = [], PROCESSES + 1 if MODE != "crowd" else 8
     for number in range(PROCESSES):

@@ -153,6 +153,21 @@ impl Evidence {
         number(&self.totals()[counter])
     }
 
+    /// The receipts of denials that were counted and not recorded singly: where to, and how many.
+    ///
+    /// # Panics
+    /// When one says it otherwise, or has no destination.
+    #[must_use]
+    pub fn counted_denials(&self) -> Vec<(SocketAddr, u64)> {
+        let denials = self.receipts.iter().filter_map(|receipt| receipt["ext"].get("denials_v1"));
+        denials
+            .map(|denials| {
+                let dst = denials["orig_dst"].as_str().expect("a destination").parse().expect("an address");
+                (dst, number(&denials["count"]))
+            })
+            .collect()
+    }
+
     fn totals(&self) -> &Value {
         self.receipts.iter().find_map(|receipt| receipt["ext"].get("kernel_v1")).expect("a ledger receipt")
     }

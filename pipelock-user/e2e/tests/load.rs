@@ -76,6 +76,40 @@ fn two_thousand_flows_of_fifty_processes_are_all_attributed() {
     }
 }
 
+/// As many refused connects as three processes can make: more than receipts can be signed for.
+#[test]
+fn a_flood_of_refused_connects_starves_nobody_and_is_counted_to_the_last() {
+    need!("python3");
+    let outside = Outside::new();
+    let server = server(&outside);
+    let sandbox = Sandbox::new(&open_policy(&outside));
+    let command = storm(&sandbox, "flood", &outside, 4);
+    let run = sandbox.run_ok(&command);
+    let lines = run.json_lines();
+    let worked: Vec<_> = lines.iter().filter_map(|line| line.get("got")).collect();
+    assert_eq!(worked, [&serde_json::json!({"200": 150})], "allowed connections beside the flood");
+    assert_eq!(server.seen().len(), 150);
+    let mut refused: BTreeMap<u16, u64> = BTreeMap::new();
+    for (key, count) in lines.iter().filter_map(|line| line["refused"].as_object()).flatten() {
+        let (port, error) = key.split_once(' ').expect("port and error");
+        assert_eq!(error, "111", "refused as a closed port is");
+        *refused.entry(port.parse().expect("a port")).or_default() += count.as_u64().expect("a count");
+    }
+    // Run::evidence has verified it; now the numbers against what the agent counted, port by port.
+    assert_eq!((run.evidence.kernel("unrecorded"), run.evidence.kernel("repeats")), (0, 0));
+    let flows = run.evidence.flows();
+    let counted = run.evidence.counted_denials();
+    assert_eq!(flows.iter().filter(|flow| flow.verdict == "allow").count(), 150);
+    for (port, count) in &refused {
+        let singly =
+            flows.iter().filter(|flow| flow.orig_dst.port() == *port && flow.verdict == "block").count() as u64;
+        let together: u64 = counted.iter().filter(|(dst, _)| dst.port() == *port).map(|(_, count)| count).sum();
+        assert_eq!(singly + together, *count, "port {port}: {singly} singly, {together} counted");
+        assert!(together > 0, "no flood: {count} were refused, {singly} have receipts of their own");
+    }
+    assert_eq!(counted.iter().filter(|(dst, _)| !refused.contains_key(&dst.port())).count(), 0);
+}
+
 fn reload(cgroup: &str) {
     let out = Command::new(pipelock()).args(["reload", "--cgroup", cgroup]).output().expect("reload");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

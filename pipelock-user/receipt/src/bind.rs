@@ -12,7 +12,7 @@ use crate::canon::{JcsError, jcs};
 use crate::codec::hex;
 
 /// The members of `ext` that are bound, in the order of their references.
-pub const BOUND_MEMBERS: [&str; 4] = ["flow_v1", "kernel_v1", "capsule_v1", "socket_v1"];
+pub const BOUND_MEMBERS: [&str; 5] = ["flow_v1", "kernel_v1", "capsule_v1", "socket_v1", "denials_v1"];
 
 /// SHA-256 as 64 lower-case hex digits.
 #[must_use]

@@ -11,6 +11,10 @@ use crate::body::ActionRecord;
 
 /// `layer` of the one receipt that every flow of the kernel leaves.
 pub const FLOW_LAYER: &str = "kernel_flow";
+/// `layer` of the receipts that stand for many denials, which the kernel counted without a flow of their own.
+pub const DENIALS_LAYER: &str = "kernel_denials";
+/// `target` of those among them that stand for more destinations than were told apart.
+pub const DENIALS_TARGET: &str = "pipelock://kernel/denials";
 /// `layer` of the one receipt that carries the kernel's own counters.
 pub const LEDGER_LAYER: &str = "kernel_ledger";
 /// `target` of that receipt.
@@ -101,8 +105,14 @@ impl Tally {
 
 /// Counts `name`, or `(others)` when too many names are counted apart already.
 pub(crate) fn count_capped(counts: &mut BTreeMap<String, u64>, name: String, cap: usize) {
+    add_capped(counts, name, 1, cap);
+}
+
+/// As [`count_capped`], for a number of them.
+pub(crate) fn add_capped(counts: &mut BTreeMap<String, u64>, name: String, number: u64, cap: usize) {
     let name = if counts.len() >= cap && !counts.contains_key(&name) { "(others)".to_owned() } else { name };
-    *counts.entry(name).or_default() += 1;
+    let count = counts.entry(name).or_default();
+    *count = count.saturating_add(number);
 }
 
 /// What the kernel counted, as the ledger receipt's `ext.kernel_v1` says it.
@@ -121,6 +131,8 @@ pub struct Ledger {
     /// Sockets that were refused before any hook could see them; none where nobody was asked (under `attach`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sockets_refused: Option<u64>,
+    /// Denials that were counted without a flow of their own, by the kernel's reason.
+    pub counted: BTreeMap<String, u64>,
 }
 
 /// Most flows that can be taken over: the capacity of the kernel's table, with room for a larger one.
@@ -147,17 +159,9 @@ impl Ledger {
     pub fn parse(kernel: &Value) -> Result<Self, String> {
         let number =
             |name: &str| decimal(kernel.get(name)).ok_or_else(|| format!("kernel_v1.{name} is not a decimal string"));
-        let members =
-            kernel.get("by_reason").and_then(Value::as_object).ok_or("kernel_v1.by_reason is not an object")?;
-        let mut by_reason = BTreeMap::new();
-        for (reason, count) in members.iter().take(MAX_REASONS + 1) {
-            let count =
-                decimal(Some(count)).ok_or_else(|| format!("kernel_v1.by_reason.{reason} is not a decimal string"))?;
-            by_reason.insert(reason.clone(), count);
-        }
-        if by_reason.len() > MAX_REASONS {
-            return Err(format!("kernel_v1.by_reason has more than {MAX_REASONS} members"));
-        }
+        let by_reason = counts(kernel, "by_reason")?;
+        // Evidence from before denials were counted so has none.
+        let counted = if kernel.get("counted").is_some() { counts(kernel, "counted")? } else { BTreeMap::new() };
         let first = if kernel.get("first").is_some() { number("first")? } else { 1 };
         let taken_over = match kernel.get("taken_over") {
             None => Vec::new(),
@@ -174,8 +178,22 @@ impl Ledger {
         }
         let refused = "sockets_refused";
         let sockets_refused = if kernel.get(refused).is_some() { Some(number(refused)?) } else { None };
-        Ok(Self { flows, first, taken_over, unrecorded: number("unrecorded")?, by_reason, sockets_refused })
+        Ok(Self { flows, first, taken_over, unrecorded: number("unrecorded")?, by_reason, sockets_refused, counted })
     }
+}
+
+/// A member that holds counts by reason.
+fn counts(kernel: &Value, name: &str) -> Result<BTreeMap<String, u64>, String> {
+    let members =
+        kernel.get(name).and_then(Value::as_object).ok_or_else(|| format!("kernel_v1.{name} is not an object"))?;
+    if members.len() > MAX_REASONS {
+        return Err(format!("kernel_v1.{name} has more than {MAX_REASONS} members"));
+    }
+    let read = |(reason, count): (&String, &Value)| match decimal(Some(count)) {
+        Some(count) => Ok((reason.clone(), count)),
+        None => Err(format!("kernel_v1.{name}.{reason} is not a decimal string")),
+    };
+    members.iter().map(read).collect()
 }
 
 /// A 64-bit number as we write it in `ext`: a decimal string without sign or leading zeros.
@@ -209,6 +227,8 @@ mod tests {
             json!({"flows": "3", "unrecorded": "+0", "by_reason": {}}),
             json!({"flows": "3", "unrecorded": "0", "by_reason": {"x": 1}}),
             json!({"flows": "3", "unrecorded": "0"}),
+            json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "counted": []}),
+            json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "counted": {"x": "01"}}),
             json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "first": "5"}),
             json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "first": "0"}),
             json!({"flows": "3", "unrecorded": "0", "by_reason": {}, "first": "3", "taken_over": ["3"]}),

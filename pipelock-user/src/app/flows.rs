@@ -1,10 +1,10 @@
 //! Takes finished flows to the recorder, and turns the kernel's counters into what the closing record signs.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pipelock_common::{KernelReason, hook};
+use pipelock_common::{DenialKey, KernelReason, Settled, hook};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +23,10 @@ pub(super) struct Base {
     pub(super) counters: Counters,
     /// Flows that were recorded by the kernel and not yet by a receipt.
     pub(super) pending: Vec<(u64, u8)>,
+    /// What of the table was given back.
+    pub(super) settled: Settled,
+    /// Denials counted without a record that have a receipt.
+    pub(super) reported: HashMap<DenialKey, u64>,
 }
 
 /// What became of the flows of a session.
@@ -44,14 +48,14 @@ pub(super) async fn write_flows(
     generations: Arc<Generations>,
 ) -> FlowTally {
     let mut tally = FlowTally::default();
-    let mut in_flight: VecDeque<(FlowId, oneshot::Receiver<()>)> = VecDeque::new();
+    let mut in_flight: VecDeque<(FlowId, bool, oneshot::Receiver<()>)> = VecDeque::new();
     loop {
         tokio::select! {
             biased;
-            written = async { in_flight.front_mut().map(|(_, written)| written)?.await.ok() }, if !in_flight.is_empty() => {
-                if let Some((flow, _)) = in_flight.pop_front() {
+            written = async { in_flight.front_mut().map(|(_, _, written)| written)?.await.ok() }, if !in_flight.is_empty() => {
+                if let Some((flow, is_denial, _)) = in_flight.pop_front() {
                     if written.is_some() {
-                        ledger.settled(flow);
+                        ledger.settled(flow, is_denial);
                     } else {
                         tally.lost += 1;
                     }
@@ -62,24 +66,30 @@ pub(super) async fn write_flows(
                 tally.flows += 1;
                 tally.allowed += u64::from(!flow.outcome.verdict.is_block());
                 let facts = facts_of(&flow, &generations);
-                if flow.outcome.verdict.is_block() && flow.record.reason >= KernelReason::PortDenied as u8 {
+                let is_denial = is_denial(flow.record.reason);
+                if is_denial {
                     log_denial(&facts, flow.outcome.verdict.reason);
                 }
                 match recorder.queue_flow(&facts, &flow.outcome).await {
-                    Ok(written) => in_flight.push_back((FlowId(flow.record.flow_id), written)),
+                    Ok(written) => in_flight.push_back((FlowId(flow.record.flow_id), is_denial, written)),
                     Err(_) => tally.lost += 1,
                 }
             }
         }
     }
-    for (flow, written) in in_flight {
+    for (flow, is_denial, written) in in_flight {
         if written.await.is_ok() {
-            ledger.settled(flow);
+            ledger.settled(flow, is_denial);
         } else {
             tally.lost += 1;
         }
     }
     tally
+}
+
+/// Whether the programs took the flow's part of their quota of denials.
+fn is_denial(reason: u8) -> bool {
+    KernelReason::from_u8(reason).is_some_and(KernelReason::is_denial)
 }
 
 fn log_denial(facts: &FlowFacts, reason: Reason) {
@@ -100,16 +110,7 @@ fn facts_of(finished: &Finished, generations: &Generations) -> FlowFacts {
     let policy: PolicyId = generations.find(record.generation);
     FlowFacts {
         flow: to_flow(record, finished.outcome.name.clone(), policy),
-        protocol: match record.protocol {
-            6 => "tcp".into(),
-            17 => "udp".into(),
-            1 => "icmp".into(),
-            58 => "icmp6".into(),
-            132 => "sctp".into(),
-            136 => "udplite".into(),
-            262 => "mptcp".into(),
-            other => format!("ip{other}"),
-        },
+        protocol: protocol_name(record.protocol),
         hook: hook::name(record.hook),
         kernel_reason: KernelReason::from_u8(record.reason).map_or("unknown", kernel_code),
         local: crate::kernel::local_end(record),
@@ -122,6 +123,20 @@ fn facts_of(finished: &Finished, generations: &Generations) -> FlowFacts {
     }
 }
 
+/// An IPPROTO_* by name.
+pub(super) fn protocol_name(protocol: u16) -> String {
+    match protocol {
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        1 => "icmp".into(),
+        58 => "icmp6".into(),
+        132 => "sctp".into(),
+        136 => "udplite".into(),
+        262 => "mptcp".into(),
+        other => format!("ip{other}"),
+    }
+}
+
 /// The kernel's reason as a code: the redirects have words of their own, since the proxy decides those flows.
 pub fn kernel_code(reason: KernelReason) -> &'static str {
     match reason {
@@ -131,7 +146,7 @@ pub fn kernel_code(reason: KernelReason) -> &'static str {
     }
 }
 
-fn boot_clock() -> u64 {
+pub(super) fn boot_clock() -> u64 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
         let secs = u64::try_from(time.tv_sec()).unwrap_or(0);
         let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
@@ -147,7 +162,11 @@ pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
         if counters.is_settled() && maps.counters()? == counters {
             pending.retain(|(id, _)| *id <= counters.flows);
             pending.sort_unstable();
-            return Ok(Base { counters, pending });
+            let (flows, denials) = maps.opened()?;
+            let denied = pending.iter().filter(|(_, reason)| is_denial(*reason)).count() as u64;
+            let settled =
+                Settled { flows: flows.saturating_sub(pending.len() as u64), denials: denials.saturating_sub(denied) };
+            return Ok(Base { counters, pending, settled, reported: maps.reported().into_iter().collect() });
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -165,10 +184,20 @@ pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets
             by_reason.insert(kernel_code(*reason).into(), json!(count.to_string()));
         }
     }
+    // What a former proxy has no receipt for, this one owes.
+    let mut counted = Map::new();
+    for (reason, count) in &counters.counted {
+        let reported = base.reported.iter().filter(|(key, _)| key.reason == *reason as u8).map(|(_, count)| *count);
+        let count = count.saturating_sub(reported.sum());
+        if count > 0 {
+            counted.insert(kernel_code(*reason).into(), json!(count.to_string()));
+        }
+    }
     let since = |now: u64, before: u64| json!(now.saturating_sub(before).to_string());
     let mut value = Map::new();
     value.insert("flows".into(), json!(counters.flows.to_string()));
     value.insert("by_reason".into(), Value::Object(by_reason));
+    value.insert("counted".into(), Value::Object(counted));
     value.insert("unrecorded".into(), since(counters.unrecorded, base.counters.unrecorded));
     value.insert("repeats".into(), since(counters.repeats, base.counters.repeats));
     value.insert("events_lost".into(), since(counters.events_lost, base.counters.events_lost));

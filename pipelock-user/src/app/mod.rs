@@ -5,6 +5,7 @@
 //! made known, the chain is opened, the agent starts, capabilities are dropped, and only then is the first byte read.
 
 mod capsule;
+mod denials;
 mod explicit;
 mod flows;
 mod joints;

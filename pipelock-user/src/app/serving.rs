@@ -35,6 +35,9 @@ pub struct Serving {
     pub(super) recorder_thread: Option<std::thread::JoinHandle<()>>,
     pub(super) tasks: Vec<JoinHandle<()>>,
     pub(super) stop: Option<oneshot::Sender<()>>,
+    pub(super) stop_counting: Option<oneshot::Sender<()>>,
+    /// Writes the receipts of counted denials; how many it could not write.
+    pub(super) counting: JoinHandle<u64>,
     pub(super) watching: JoinHandle<()>,
     pub(super) writing: JoinHandle<FlowTally>,
     pub(super) base: Base,
@@ -134,7 +137,9 @@ impl Serving {
         self.come_to_rest().await;
         drop(self.stop.take());
         let _ = self.watching.await;
-        let tally = self.writing.await.unwrap_or_default();
+        let mut tally = self.writing.await.unwrap_or_default();
+        drop(self.stop_counting.take());
+        tally.lost += self.counting.await.unwrap_or_default();
         let sockets = match self.refusals.take() {
             None => None,
             Some(refusals) => Some(refusals.end().await),

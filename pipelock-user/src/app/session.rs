@@ -12,13 +12,14 @@ use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
 use super::capsule::{Facts, capsule};
+use super::denials::Denials;
 use super::flows::{Base, settle_base, write_flows};
 use super::joints::{DnsReceipts, Generations, KernelOrigins, PolicyNames};
 use super::listeners::Namespace;
 use super::serving::Serving;
 use super::state::{Lock, State, start_time};
 use crate::flow::PolicyId;
-use crate::kernel::{Attachment, KernelError, Ledger, Level, Maps, Plan};
+use crate::kernel::{Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
 use crate::net::Resolver;
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
@@ -137,6 +138,8 @@ impl Session {
         if self.attachment.taken_over {
             self.base = settle_base(&self.maps)?;
         }
+        self.maps.give_back(self.base.settled);
+        self.maps.keep_rest()?;
         // Flows that a former proxy left carry its generations; ours come after.
         self.generation = self.maps.config()?.generation.saturating_add(1);
         apply(&self.maps, &self.policy, self.generation)?;
@@ -248,7 +251,7 @@ impl Recorded {
         let (rules, watched) = watch::channel(Arc::new(rules_of(policy)));
         let redirected = [KernelReason::Redirect as u8, KernelReason::RedirectDns as u8];
         let orphans = base.pending.iter().filter(|(_, reason)| redirected.contains(reason)).map(|(flow, _)| *flow);
-        let ledger = Ledger::new(maps.clone(), orphans);
+        let ledger = Ledger::new(maps.clone(), base.settled, orphans);
         let origins = Arc::new(KernelOrigins {
             maps: maps.clone(),
             pool: pool.clone(),
@@ -282,10 +285,15 @@ impl Recorded {
                 tasks.push(tokio::spawn(serve_tcp(tcp, state.clone())));
             }
         }
-        let (finished_tx, finished_rx) = Ledger::channel();
+        let (finished_tx, finished_rx) = finished_flows();
         let (stop, stopped) = oneshot::channel::<()>();
         let watching = tokio::spawn(ledger.clone().run(finished_tx, async {
             let _ = stopped.await;
+        }));
+        let (stop_counting, counted) = oneshot::channel::<()>();
+        let denials = Denials::new(maps.clone(), recorder.clone(), generations.clone(), base.reported.clone());
+        let counting = tokio::spawn(denials.run(async {
+            let _ = counted.await;
         }));
         let writing = tokio::spawn(write_flows(finished_rx, recorder.clone(), ledger.clone(), generations.clone()));
         // Our own namespace is the one that can be read again without leaving it.
@@ -322,6 +330,8 @@ impl Recorded {
             recorder_thread: Some(recorder_thread),
             tasks,
             stop: Some(stop),
+            stop_counting: Some(stop_counting),
+            counting,
             watching,
             writing,
             base,

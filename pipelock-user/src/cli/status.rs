@@ -74,6 +74,7 @@ fn describe(id: &str) -> Value {
         json!({
             "flows": counters.flows,
             "by_reason": by_reason,
+            "counted_denials": counters.counted.values().sum::<u64>(),
             "waiting_for_receipt": pending,
             "unrecorded": counters.unrecorded,
             "repeats": counters.repeats,
@@ -109,8 +110,9 @@ fn print(one: &Value) {
     let hooks = one["hooks"].as_array().map_or(0, Vec::len);
     let counters = &one["counters"];
     output::line(&format!(
-        "  {hooks} hooks, {} flows, {} waiting for their receipt, {} unrecorded",
+        "  {hooks} hooks, {} flows, {} denials only counted, {} waiting for their receipt, {} unrecorded",
         counters["flows"].as_u64().unwrap_or(0),
+        counters["counted_denials"].as_u64().unwrap_or(0),
         counters["waiting_for_receipt"].as_u64().unwrap_or(0),
         counters["unrecorded"].as_u64().unwrap_or(0)
     ));

@@ -8,19 +8,36 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use pipelock_common::{
-    Addr, Config, FlowRecord, FlowState, KernelReason, Listeners, OwnKey, PortSet, SockState, TupleKey, counter,
+    Addr, Config, DenialCount, DenialKey, FlowRecord, FlowState, KernelReason, Listeners, OwnKey, PortSet, Settled,
+    SockState, TupleKey, counter,
 };
 
 use super::attach::KernelError;
 
 /// Names of the maps, as in pipelock-ebpf.
-pub(super) const MAPS: [&str; 10] =
-    ["CONFIG", "SEQUENCE", "FLOWS", "TUPLES", "LISTENERS", "OWN_ADDRS", "PORTS", "COUNTERS", "EVENTS", "SOCKETS"];
+pub(super) const MAPS: [&str; 13] = [
+    "CONFIG",
+    "SEQUENCE",
+    "SETTLED",
+    "DENIALS",
+    "REPORTED",
+    "FLOWS",
+    "TUPLES",
+    "LISTENERS",
+    "OWN_ADDRS",
+    "PORTS",
+    "COUNTERS",
+    "EVENTS",
+    "SOCKETS",
+];
 
 /// The maps of one attachment.
 pub struct Maps {
     config: Mutex<Array<MapData, Config>>,
     sequence: Array<MapData, u64>,
+    settled: Mutex<Array<MapData, Settled>>,
+    denials: Mutex<HashMap<MapData, DenialKey, DenialCount>>,
+    reported: Mutex<HashMap<MapData, DenialKey, u64>>,
     flows: Mutex<HashMap<MapData, u64, FlowRecord>>,
     tuples: Mutex<HashMap<MapData, TupleKey, u64>>,
     listeners: Mutex<HashMap<MapData, u64, Listeners>>,
@@ -36,6 +53,8 @@ pub struct Maps {
 pub struct Counters {
     /// Flows by reason.
     pub by_reason: BTreeMap<KernelReason, u64>,
+    /// Denials that were counted without a record of their own, by reason; the others are in `by_reason`.
+    pub counted: BTreeMap<KernelReason, u64>,
     /// Number of the last flow: how many were opened.
     pub flows: u64,
     /// See [`counter::REPEATS`].
@@ -47,6 +66,9 @@ pub struct Counters {
     /// See [`counter::PROBES`].
     pub probes: u64,
 }
+
+/// BPF_NOEXIST: only if there is none yet.
+const BPF_NOEXIST: u64 = 1;
 
 impl Counters {
     /// True when every numbered flow is counted under its reason: no program is in the middle of a decision.
@@ -78,6 +100,9 @@ impl Maps {
         Ok(Self {
             config: Mutex::new(open!(dir, "CONFIG", Array)),
             sequence: open!(dir, "SEQUENCE", Array),
+            settled: Mutex::new(open!(dir, "SETTLED", Array)),
+            denials: Mutex::new(open!(dir, "DENIALS", HashMap)),
+            reported: Mutex::new(open!(dir, "REPORTED", HashMap)),
             flows: Mutex::new(open!(dir, "FLOWS", HashMap)),
             tuples: Mutex::new(open!(dir, "TUPLES", HashMap)),
             listeners: Mutex::new(open!(dir, "LISTENERS", HashMap)),
@@ -206,6 +231,52 @@ impl Maps {
         let _ = locked(&self.flows).remove(&flow_id);
     }
 
+    /// Tells the programs how much of the table was given back. A failure leaves the table fuller in their eyes than it is.
+    pub fn give_back(&self, settled: Settled) {
+        let _ = locked(&self.settled).set(0, settled, 0);
+    }
+
+    /// How many flows were opened, and how many of them were denials.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn opened(&self) -> Result<(u64, u64), MapError> {
+        Ok((self.sequence.get(&0, 0)?, self.sequence.get(&1, 0)?))
+    }
+
+    /// Keeps a place for the denials of each reason that find none of their own. Before the programs run.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn keep_rest(&self) -> Result<(), MapError> {
+        let mut denials = locked(&self.denials);
+        for reason in KernelReason::ALL.iter().filter(|reason| reason.is_denial()) {
+            let key = DenialKey::rest(*reason as u8);
+            match denials.insert(key, DenialCount::default(), BPF_NOEXIST) {
+                // Taken over: there since the beginning, and counting.
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The denials that were counted without a record.
+    pub fn denials(&self) -> Vec<(DenialKey, DenialCount)> {
+        let denials = locked(&self.denials);
+        denials.keys().filter_map(Result::ok).filter_map(|key| Some((key, denials.get(&key, 0).ok()?))).collect()
+    }
+
+    /// How many of these denials have a receipt.
+    pub fn reported(&self) -> Vec<(DenialKey, u64)> {
+        locked(&self.reported).iter().filter_map(Result::ok).collect()
+    }
+
+    /// Remembers how many denials have a receipt, for one that takes over. A failure would give them a second one then.
+    pub fn set_reported(&self, key: DenialKey, count: u64) {
+        let _ = locked(&self.reported).insert(key, count, 0);
+    }
+
     /// What the kernel counted so far.
     ///
     /// # Errors
@@ -213,11 +284,14 @@ impl Maps {
     pub fn counters(&self) -> Result<Counters, MapError> {
         let total = |slot: u32| -> Result<u64, MapError> { Ok(self.counters.get(&slot, 0)?.iter().sum()) };
         let mut by_reason = BTreeMap::new();
+        let mut counted = BTreeMap::new();
         for reason in KernelReason::ALL {
             by_reason.insert(*reason, total(*reason as u32)?);
+            counted.insert(*reason, total(counter::COUNTED + *reason as u32)?);
         }
         Ok(Counters {
             by_reason,
+            counted,
             flows: self.sequence.get(&0, 0)?,
             repeats: total(counter::REPEATS)?,
             unrecorded: total(counter::UNRECORDED)?,
@@ -250,7 +324,7 @@ pub(super) fn to_addr(addr: IpAddr) -> Addr {
 
 /// The address of a map form, unmapped.
 #[must_use]
-pub(super) fn from_addr(addr: Addr) -> IpAddr {
+pub fn from_addr(addr: Addr) -> IpAddr {
     IpAddr::from(addr.octets()).to_canonical()
 }
 

@@ -10,12 +10,13 @@ mod ledger;
 mod maps;
 mod object;
 mod own_addr;
+mod quota;
 mod sys;
 
 pub use attach::{Attachment, HookInfo, KernelError, Pinned, Plan, attachment_id, pin_root};
 pub use hooks::{HOOKS, Level, Probe, probe};
-pub use ledger::{Finished, Ledger, local_end, to_flow};
-pub use maps::{Counters, Maps};
+pub use ledger::{Finished, FlowTable, Ledger, finished_flows, local_end, to_flow};
+pub use maps::{Counters, Maps, from_addr};
 #[cfg(feature = "debug-ebpf")]
 pub use object::follow_log;
 pub use own_addr::own_addresses;

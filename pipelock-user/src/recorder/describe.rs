@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use pipelock_receipt::canon::Timestamp;
-use pipelock_receipt::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, SOCKET_LAYER};
+use pipelock_receipt::stats::{
+    DENIALS_LAYER, DENIALS_TARGET, FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, SOCKET_LAYER,
+};
 use pipelock_receipt::{ActionDraft, ActionType, Reversibility, SideEffect};
 use serde_json::{Map, Value, json};
 
@@ -190,6 +192,66 @@ impl FlowFacts {
             ext.insert("carrier".into(), json!(outcome.carrier));
         }
         (draft, json!({ "flow_v1": ext }))
+    }
+}
+
+/// Denials that are alike and that the kernel counted instead of recording each.
+#[derive(Clone, Debug)]
+pub struct DenialFacts {
+    /// How many, since the last receipt of this kind.
+    pub count: u64,
+    /// Where to; none for the rest of a reason, whose destinations were too many.
+    pub target: Option<std::net::SocketAddr>,
+    /// `tcp`, `udp` or the number of the protocol.
+    pub protocol: String,
+    /// Name of the hook that decided.
+    pub hook: &'static str,
+    /// Why.
+    pub reason: Reason,
+    /// The kernel's reason, as a code.
+    pub kernel_reason: &'static str,
+    /// Name of the process that was denied last.
+    pub comm: String,
+    /// Its process id.
+    pub tgid: u32,
+    /// Its user id.
+    pub uid: u32,
+    /// Nanoseconds since boot of the first denial that the kernel counted so.
+    pub first_ns: u64,
+    /// Nanoseconds since boot of the last.
+    pub last_ns: u64,
+    /// The last, by the wall clock.
+    pub last_at: SystemTime,
+    /// The policy in force; none for the rest.
+    pub policy: Option<PolicyId>,
+}
+
+impl DenialFacts {
+    pub(super) fn draft(&self) -> (ActionDraft, Value) {
+        let target = match self.target {
+            Some(target) => format!("{}://{target}", self.protocol),
+            None => DENIALS_TARGET.to_owned(),
+        };
+        let mut draft = ActionDraft::new("block", "ebpf", target);
+        draft.layer = DENIALS_LAYER.into();
+        draft.pattern = self.reason.code().into();
+        draft.actor.clone_from(&self.comm);
+        draft.policy_hash = self.policy.as_ref().map(ToString::to_string);
+        let mut ext = Map::new();
+        for (key, value) in
+            [("count", self.count), ("first_boottime_ns", self.first_ns), ("last_boottime_ns", self.last_ns)]
+        {
+            ext.insert(key.into(), json!(value.to_string()));
+        }
+        ext.insert("kernel_reason".into(), json!(self.kernel_reason));
+        ext.insert("last_at".into(), json!(Timestamp::from(self.last_at).to_string()));
+        ext.insert("last_process".into(), json!({"comm": self.comm, "tgid": self.tgid, "uid": self.uid}));
+        if let Some(target) = self.target {
+            ext.insert("orig_dst".into(), json!(target.to_string()));
+            ext.insert("proto".into(), json!(self.protocol));
+            ext.insert("hook".into(), json!(self.hook));
+        }
+        (draft, json!({ "denials_v1": ext }))
     }
 }
 

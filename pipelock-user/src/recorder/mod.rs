@@ -7,5 +7,5 @@
 mod describe;
 mod task;
 
-pub use describe::{Capsule, FlowFacts, KernelTotals, RequestRecord, SocketRecord, wall_clock};
+pub use describe::{Capsule, DenialFacts, FlowFacts, KernelTotals, RequestRecord, SocketRecord, wall_clock};
 pub use task::{OpenChain, Recorder, RecorderConfig, RecorderError, Summary};

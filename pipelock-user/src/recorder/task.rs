@@ -11,7 +11,7 @@ use pipelock_receipt::{ActionDraft, ChainError, ChainWriter, Closed, Opening, Pu
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use super::describe::{Capsule, FlowFacts, KernelTotals, RequestRecord, SocketRecord};
+use super::describe::{Capsule, DenialFacts, FlowFacts, KernelTotals, RequestRecord, SocketRecord};
 use crate::flow::Outcome;
 
 /// What waits for the signer at most; callers beyond that wait themselves.
@@ -212,6 +212,15 @@ impl Recorder {
         let (done, written) = oneshot::channel();
         self.queue.blocking_send(Item::Draft(Box::new(draft), ext, done)).map_err(|_| RecorderError::Gone)?;
         written.blocking_recv().map_err(|_| RecorderError::Gone)
+    }
+
+    /// Queues a count of denials without waiting for its receipt; the receiver says when it is written.
+    ///
+    /// # Errors
+    /// [`RecorderError::Gone`].
+    pub async fn queue_denials(&self, facts: &DenialFacts) -> Result<oneshot::Receiver<()>, RecorderError> {
+        let (draft, ext) = facts.draft();
+        self.enqueue(draft, ext).await
     }
 
     /// Records what the kernel counted.

@@ -106,6 +106,14 @@ impl Summary {
                 for (reason, count) in &ledger.by_reason {
                     let _ = writeln!(text, "| {} | {count} |", markdown(reason, MAX_CELL));
                 }
+                if !ledger.counted.is_empty() {
+                    text.push_str(
+                        "\n## Denials counted without a flow of their own\n\n| reason | denials |\n|---|--:|\n",
+                    );
+                    for (reason, count) in &ledger.counted {
+                        let _ = writeln!(text, "| {} | {count} |", markdown(reason, MAX_CELL));
+                    }
+                }
             }
         }
         if !self.rows.is_empty() {

@@ -1,14 +1,17 @@
 //! Is every flow that the kernel counted there, exactly once?
 //!
 //! The kernel numbers flows 1, 2, 3 … N and signs N with its counters in the ledger receipt. Each number must have one
-//! flow receipt; the reasons must add up to the kernel's own counts; and what could not be recorded must be nothing. A
+//! flow receipt; the reasons must add up to the kernel's own counts; and what could not be recorded must be nothing.
+//! Denials beyond the kernel's quota have no number: it counts them, and their receipts must add up to that count. A
 //! run that took the state of a dead proxy over begins later and owes, besides, the flows that one left open.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::receipt::{Claim, Good};
 use super::report::{Problem, ProblemKind, Report};
-use crate::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, Ledger, SOCKET_LAYER, count_capped, decimal};
+use crate::stats::{
+    DENIALS_LAYER, FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, Ledger, SOCKET_LAYER, add_capped, count_capped, decimal,
+};
 
 /// Most gaps in the numbers that are listed.
 const MAX_GAPS: usize = 1000;
@@ -23,6 +26,10 @@ pub(super) struct Flows {
     reasons: BTreeMap<String, u64>,
     /// Refused sockets that receipts account for.
     sockets: u64,
+    /// Denials without a flow of their own, by reason.
+    counted: BTreeMap<String, u64>,
+    /// A receipt of such denials does not hold, so they cannot add up.
+    counted_altered: bool,
     ledger: Option<Ledger>,
     /// Whether any receipt speaks of a kernel.
     kernel: bool,
@@ -72,6 +79,20 @@ impl Flows {
                     _ => problem(ProblemKind::Format, "a flow receipt without flow_id or kernel_reason".to_owned()),
                 }
             }
+            DENIALS_LAYER if good.ext_fault.is_some() => {
+                self.kernel = true;
+                self.counted_altered = true;
+            }
+            DENIALS_LAYER => {
+                self.kernel = true;
+                let denials = good.ext.as_ref().and_then(|ext| ext.get("denials_v1"));
+                let reason =
+                    denials.and_then(|denials| denials.get("kernel_reason")).and_then(|reason| reason.as_str());
+                match (denials.and_then(|denials| decimal(denials.get("count"))), reason) {
+                    (Some(count), Some(reason)) => add_capped(&mut self.counted, reason.to_owned(), count, 256),
+                    _ => problem(ProblemKind::Format, "a receipt of denials without count or kernel_reason".to_owned()),
+                }
+            }
             LEDGER_LAYER => {
                 self.kernel = true;
                 let kernel = good.ext.as_ref().and_then(|ext| ext.get("kernel_v1"));
@@ -115,6 +136,7 @@ impl Flows {
     pub(super) fn reconcile(mut self, losses: &Losses, report: &mut Report) {
         self.receipts.sort_unstable();
         report.flow_count = u64::try_from(self.receipts.len()).unwrap_or(u64::MAX);
+        report.counted = self.counted.values().fold(0, |sum, count| sum.saturating_add(*count));
         self.doubles(report);
         let Some(ledger) = self.ledger.take() else {
             self.missing_receipts(losses, None, report);
@@ -270,6 +292,20 @@ impl Flows {
         if refused != self.sockets {
             let text = format!("{refused} sockets were refused, but the receipts account for {}", self.sockets);
             report.problem(ProblemKind::CounterMismatch, text);
+        }
+        if self.counted_altered {
+            return;
+        }
+        let names: BTreeSet<&String> = ledger.counted.keys().chain(self.counted.keys()).collect();
+        for name in names {
+            let kernel = ledger.counted.get(name).copied().unwrap_or_default();
+            let receipts = self.counted.get(name).copied().unwrap_or_default();
+            if kernel != receipts {
+                let text = format!(
+                    "the kernel counted {kernel} denials as {name} without a flow of their own, but the receipts say {receipts}"
+                );
+                report.problem(ProblemKind::CounterMismatch, text);
+            }
         }
     }
 }

@@ -99,6 +99,9 @@ pub struct Report {
     pub receipt_count: u64,
     /// Flow receipts among them.
     pub flow_count: u64,
+    /// Denials that the receipts count without a flow of their own.
+    #[serde(rename = "counted_denials")]
+    pub counted: u64,
     /// Hash of the last receipt; empty when there is none.
     pub root_hash: String,
     /// Number of the last receipt.
@@ -172,6 +175,9 @@ impl Report {
         let _ = writeln!(text, "receipts  {} ({} flows)", self.receipt_count, self.flow_count);
         if let Some(ledger) = &self.ledger {
             let _ = writeln!(text, "kernel    {} flows, {} unrecorded", ledger.flows, ledger.unrecorded);
+        }
+        if self.counted > 0 {
+            let _ = writeln!(text, "counted   {} denials without a flow of their own", self.counted);
         }
         let totals: Vec<_> = self
             .totals

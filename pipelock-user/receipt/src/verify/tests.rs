@@ -11,7 +11,7 @@ use super::*;
 use crate::chain::{ChainWriter, Opening};
 use crate::draft::ActionDraft;
 use crate::sign::SigningKey;
-use crate::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, SOCKET_LAYER};
+use crate::stats::{DENIALS_LAYER, FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, SOCKET_LAYER};
 
 const KEY_A: &str = "2e32a46550e6f0778ba1474445bcea6ae13985e6c39d7a960c2c706350fc3318";
 const POLICY: &str = "3d089599e2b17930e4579044928ba7d9d77927b35f3fccbd491d80de41cef1d3";
@@ -202,6 +202,62 @@ fn run_with(ledger: Value, skip: Option<u64>) -> Vec<u8> {
     let _ = writer.append(&draft, Some(&json!({ "kernel_v1": ledger }))).unwrap();
     writer.close("agent exited 0", second(6)).unwrap();
     writer.get_ref().clone()
+}
+
+/// A run with two flows, five denials counted in two receipts, and the ledger that belongs to it, unless changed.
+fn flooded(counted: Value, counts: [&str; 2]) -> Vec<u8> {
+    let mut writer =
+        ChainWriter::open(Vec::new(), key(), &Opening { time: second(0), ..Opening::new(POLICY, "local") }).unwrap();
+    for id in 1..=2 {
+        let (draft, ext) = flow(id, "port_denied");
+        let _ = writer.append(&draft, Some(&ext)).unwrap();
+    }
+    for count in counts {
+        let mut draft = ActionDraft::new("block", "ebpf", "tcp://192.0.2.1:443");
+        draft.time = second(3);
+        draft.layer = DENIALS_LAYER.to_owned();
+        let ext = json!({"denials_v1": {"count": count, "kernel_reason": "port_denied"}});
+        let _ = writer.append(&draft, Some(&ext)).unwrap();
+    }
+    let mut draft = ActionDraft::new("allow", "ebpf", LEDGER_TARGET);
+    draft.time = second(5);
+    draft.layer = LEDGER_LAYER.to_owned();
+    let mut ledger = json!({"flows": "2", "unrecorded": "0", "by_reason": {"port_denied": "2"}});
+    ledger["counted"] = counted;
+    let _ = writer.append(&draft, Some(&json!({ "kernel_v1": ledger }))).unwrap();
+    writer.close("agent exited 0", second(6)).unwrap();
+    writer.get_ref().clone()
+}
+
+#[test]
+fn counted_denials_must_add_up_to_what_the_kernel_counted() {
+    let good = flooded(json!({"port_denied": "5"}), ["2", "3"]);
+    let report = verify(&good, &pinned());
+    assert!(report.ok, "{}", report.render());
+    assert_eq!((report.flow_count, report.counted), (2, 5));
+    assert!(report.render().contains("counted   5 denials"));
+    for (counted, counts) in [
+        (json!({"port_denied": "6"}), ["2", "3"]),
+        (json!({"udp_denied": "5"}), ["2", "3"]),
+        (json!({}), ["2", "3"]),
+        (json!({"port_denied": "5"}), ["2", "2"]),
+    ] {
+        let report = verify(&flooded(counted, counts), &pinned());
+        assert!(!report.ok);
+        assert!(
+            report.problems.iter().all(|problem| problem.kind == ProblemKind::CounterMismatch),
+            "{}",
+            report.render()
+        );
+    }
+    // A count that is changed in the file is an altered receipt and nothing else.
+    let text = String::from_utf8(good).unwrap().replacen(r#"{\"count\":\"2\""#, r#"{\"count\":\"9\""#, 1);
+    let text = text.replacen(r#""count":"2""#, r#""count":"9""#, 1);
+    let report = verify(text.as_bytes(), &pinned());
+    assert_eq!(kinds(&report), [(ProblemKind::Altered, Some(3))], "{}", report.render());
+    // One without a number is none.
+    let report = verify(&flooded(json!({"port_denied": "3"}), ["x", "3"]), &pinned());
+    assert_eq!(kinds(&report), [(ProblemKind::Format, Some(3))], "{}", report.render());
 }
 
 fn ledger() -> Value {

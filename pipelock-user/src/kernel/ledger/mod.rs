@@ -9,11 +9,12 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pipelock_common::{FlowRecord, FlowState, KernelReason};
+use pipelock_common::{FlowRecord, FlowState, KernelReason, Settled};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
 use super::maps::{Maps, from_addr};
+use super::quota::Quota;
 use crate::flow::{Account, Flow, FlowId, Host, Origin, Outcome, PolicyId, Reason, Target, Verdict};
 
 /// How long a redirected connection that the kernel closed may wait for the proxy to accept it.
@@ -25,6 +26,49 @@ const FULL_SWEEP: u32 = 16;
 /// Finished flows on their way to the recorder; when they are this many, the ledger waits.
 const QUEUE: usize = 1024;
 
+/// What the ledger needs of the kernel; [`Maps`] in earnest, a table in tests.
+pub trait FlowTable: Send + Sync + 'static {
+    /// One flow; none when it is not there or still being filled in.
+    fn flow(&self, flow_id: u64) -> Option<FlowRecord>;
+    /// Every flow that waits for its receipt.
+    fn pending(&self) -> Vec<FlowRecord>;
+    /// Removes a flow.
+    fn settle(&self, flow_id: u64);
+    /// Says how much was removed.
+    fn give_back(&self, settled: Settled);
+    /// Forgets by which local end a flow can be found.
+    fn forget_origin(&self, record: &FlowRecord);
+    /// How many events the ring had no room for.
+    fn events_lost(&self) -> u64;
+    /// The ring that says which flows changed; without one they are found by looking through the table.
+    fn take_events(&self) -> Option<aya::maps::RingBuf<aya::maps::MapData>>;
+}
+
+impl FlowTable for Maps {
+    fn flow(&self, flow_id: u64) -> Option<FlowRecord> {
+        Self::flow(self, flow_id)
+    }
+    fn pending(&self) -> Vec<FlowRecord> {
+        Self::pending(self)
+    }
+    fn settle(&self, flow_id: u64) {
+        Self::settle(self, flow_id);
+    }
+    fn give_back(&self, settled: Settled) {
+        Self::give_back(self, settled);
+    }
+    fn forget_origin(&self, record: &FlowRecord) {
+        Self::forget_origin(self, record);
+    }
+    fn events_lost(&self) -> u64 {
+        // Unknown is another number than before, so the table is looked through.
+        self.counters().map_or(u64::MAX, |counters| counters.events_lost)
+    }
+    fn take_events(&self) -> Option<aya::maps::RingBuf<aya::maps::MapData>> {
+        Self::take_events(self)
+    }
+}
+
 /// A flow that is over.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -32,6 +76,11 @@ pub struct Finished {
     pub record: FlowRecord,
     /// What the proxy reported; for flows that never reach it, what the kernel's reason says.
     pub outcome: Outcome,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is replaced whole; a panic elsewhere cannot leave it half written.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Entry {
@@ -46,8 +95,9 @@ enum Entry {
 }
 
 /// The ledger of one attachment.
-pub struct Ledger {
-    maps: Arc<Maps>,
+pub struct Ledger<T = Maps> {
+    table: Arc<T>,
+    quota: Mutex<Quota>,
     entries: Mutex<HashMap<u64, Entry>>,
     /// Flows that the proxy has reported since they were last looked at.
     reported: Mutex<Vec<u64>>,
@@ -57,14 +107,15 @@ pub struct Ledger {
     changed: Notify,
 }
 
-impl Ledger {
-    /// A ledger over these maps. `orphans` are redirected flows of a proxy that is gone: whatever it did with them, nobody
-    /// can report it any more.
+impl<T: FlowTable> Ledger<T> {
+    /// A ledger over this table, of which so much was given back before. `orphans` are redirected flows of a proxy that is
+    /// gone: whatever it did with them, nobody can report it any more.
     #[must_use]
-    pub fn new(maps: Arc<Maps>, orphans: impl Iterator<Item = u64>) -> Arc<Self> {
+    pub fn new(table: Arc<T>, settled: Settled, orphans: impl Iterator<Item = u64>) -> Arc<Self> {
         let orphan = || Entry::Reported(Outcome::unseen(Reason::ProxyLost));
         Arc::new(Self {
-            maps,
+            table,
+            quota: Mutex::new(Quota::new(settled, Instant::now())),
             entries: Mutex::new(orphans.map(|flow| (flow, orphan())).collect()),
             reported: Mutex::new(Vec::new()),
             settled: Mutex::new(Vec::new()),
@@ -73,19 +124,21 @@ impl Ledger {
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
-        // Entries are replaced whole; a panic elsewhere cannot leave one half written.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.entries)
     }
 
     /// The receipt of a flow is written: the kernel and the ledger forget it.
-    pub fn settled(&self, flow: FlowId) {
-        self.maps.settle(flow.0);
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).push(flow.0);
+    pub fn settled(&self, flow: FlowId, is_denial: bool) {
+        self.table.settle(flow.0);
+        let mut quota = locked(&self.quota);
+        self.table.give_back(quota.settle(is_denial, Instant::now()));
+        drop(quota);
+        locked(&self.settled).push(flow.0);
     }
 
     /// Drops the entries of settled flows. Only between reading records and reading the next ones.
     fn forget_settled(&self) {
-        let settled = std::mem::take(&mut *self.settled.lock().unwrap_or_else(PoisonError::into_inner));
+        let settled = std::mem::take(&mut *locked(&self.settled));
         let mut entries = self.entries();
         for flow in settled {
             entries.remove(&flow);
@@ -96,7 +149,7 @@ impl Ledger {
     ///
     /// Everything still open at the end is given out with the reason the proxy gave, or `proxy_lost` for none.
     pub async fn run(self: Arc<Self>, mut out: mpsc::Sender<Finished>, stop: impl Future<Output = ()>) {
-        let mut ring = self.maps.take_events().and_then(|ring| {
+        let mut ring = self.table.take_events().and_then(|ring| {
             // SAFETY: the ring owns its descriptor, which stays the same and open as long as the ring lives.
             unsafe { AsyncFd::register(ring) }.ok()
         });
@@ -113,10 +166,11 @@ impl Ledger {
                 () = self.changed.notified() => self.take_reported(&mut ids),
                 _ = sweep.tick() => {
                     sweeps = sweeps.wrapping_add(1);
-                    let lost_now = self.maps.counters().map_or(u64::MAX, |counters| counters.events_lost);
+                    self.table.give_back(locked(&self.quota).at(Instant::now()));
+                    let lost_now = self.table.events_lost();
                     if lost_now != lost || sweeps.is_multiple_of(FULL_SWEEP) {
                         lost = lost_now;
-                        ids.extend(self.maps.pending().iter().map(|record| record.flow_id));
+                        ids.extend(self.table.pending().iter().map(|record| record.flow_id));
                     } else {
                         self.unaccepted(&mut ids);
                     }
@@ -124,7 +178,7 @@ impl Ledger {
             }
             self.forget_settled();
             for id in ids.drain(..) {
-                if let Some(record) = self.maps.flow(id)
+                if let Some(record) = self.table.flow(id)
                     && !self.offer(record, false, &mut out).await
                 {
                     return;
@@ -132,7 +186,7 @@ impl Ledger {
             }
         }
         self.forget_settled();
-        for record in self.maps.pending() {
+        for record in self.table.pending() {
             if !self.offer(record, true, &mut out).await {
                 return;
             }
@@ -140,7 +194,7 @@ impl Ledger {
     }
 
     fn take_reported(&self, ids: &mut Vec<u64>) {
-        ids.append(&mut self.reported.lock().unwrap_or_else(PoisonError::into_inner));
+        ids.append(&mut locked(&self.reported));
     }
 
     /// The flows that the kernel closed before the proxy accepted them.
@@ -154,7 +208,7 @@ impl Ledger {
         let Some(outcome) = self.finish(&record, is_last) else {
             return true;
         };
-        self.maps.forget_origin(&record);
+        self.table.forget_origin(&record);
         out.send(Finished { record, outcome }).await.is_ok()
     }
 
@@ -195,20 +249,25 @@ impl Ledger {
         let before = self.entries().insert(flow_id, Entry::Given);
         (!matches!(before, Some(Entry::Given))).then_some(outcome)
     }
-
-    /// A channel of the size the ledger wants.
-    #[must_use]
-    pub fn channel() -> (mpsc::Sender<Finished>, mpsc::Receiver<Finished>) {
-        mpsc::channel(QUEUE)
-    }
 }
 
-impl Account for Ledger {
+/// A channel of the size the ledger wants.
+#[must_use]
+pub fn finished_flows() -> (mpsc::Sender<Finished>, mpsc::Receiver<Finished>) {
+    mpsc::channel(QUEUE)
+}
+
+impl<T: FlowTable> Account for Ledger<T> {
     fn accept(&self, flow: FlowId) -> bool {
         match self.entries().entry(flow.0) {
             Slot::Vacant(slot) => {
-                slot.insert(Entry::Accepted);
-                true
+                // A flow is removed from the table before its entry is: one that is in neither was settled while a datagram
+                // of it was on its way, and an entry made now would stay for ever.
+                let is_there = self.table.flow(flow.0).is_some();
+                if is_there {
+                    slot.insert(Entry::Accepted);
+                }
+                is_there
             }
             Slot::Occupied(mut slot) => match slot.get() {
                 Entry::ClosedUnaccepted(_) => {
@@ -226,19 +285,20 @@ impl Account for Ledger {
     fn report(&self, flow: FlowId, outcome: Outcome) {
         let mut entries = self.entries();
         match entries.get(&flow.0) {
-            Some(Entry::Given) => return,
+            // Given out, or settled even: what was reported before is in its receipt, and each query has one of its own.
+            None | Some(Entry::Given) => return,
             Some(Entry::Reported(earlier)) => {
                 let requests = earlier.requests.saturating_add(outcome.requests);
                 // One answer makes an answered flow, whatever was refused on it before or after.
                 let kept = if earlier.verdict.is_block() { outcome } else { earlier.clone() };
                 entries.insert(flow.0, Entry::Reported(Outcome { requests, ..kept }));
             }
-            _ => {
+            Some(Entry::Accepted | Entry::ClosedUnaccepted(_)) => {
                 entries.insert(flow.0, Entry::Reported(outcome));
             }
         }
         drop(entries);
-        self.reported.lock().unwrap_or_else(PoisonError::into_inner).push(flow.0);
+        locked(&self.reported).push(flow.0);
         self.changed.notify_one();
     }
 }
@@ -292,3 +352,6 @@ pub fn to_flow(record: &FlowRecord, name: Option<Host>, policy: PolicyId) -> Flo
 pub fn local_end(record: &FlowRecord) -> Option<std::net::SocketAddr> {
     (record.src_port != 0).then(|| std::net::SocketAddr::new(from_addr(record.src), record.src_port))
 }
+
+#[cfg(test)]
+mod tests;
