@@ -2,7 +2,7 @@
 
 use crate::{
     Config, DenialCount, DenialKey, Event, FlowRecord, Listeners, OwnKey, PortSet, Settled, SockKey, SockState,
-    TupleKey,
+    TupleKey, UdpPeer, UdpPeers,
 };
 use core::mem::{align_of, offset_of, size_of};
 
@@ -23,9 +23,11 @@ macro_rules! assert_layout {
 }
 
 assert_layout!(SockKey, 16, 8, { netns: u64, cookie: u64 });
-assert_layout!(TupleKey, 32, 8, { netns: u64, addr: [u32; 4], port: u16, protocol: u8, family: u8, pad: u32 });
+assert_layout!(TupleKey, 32, 8, { netns: u64, addr: [u32; 4], port: u16, protocol: u8, family: u8, slot: u32 });
 assert_layout!(OwnKey, 24, 8, { netns: u64, addr: [u32; 4] });
-assert_layout!(Listeners, 8, 2, { tcp4: u16, tcp6: u16, dns4: u16, dns6: u16 });
+assert_layout!(Listeners, 20, 2, { tcp4: u16, tcp6: u16, dns4: [u16; 4], dns6: [u16; 4] });
+assert_layout!(UdpPeer, 32, 8, { flow_id: u64, dst: [u32; 4], port: u16, via: u16, pad: u32 });
+assert_layout!(UdpPeers, 136, 8, { peers: [UdpPeer; 4], next: u32, pad: u32 });
 assert_layout!(Config, 8, 4, { listen_any: u32, generation: u32 });
 assert_layout!(PortSet, 8192, 8, { words: [u64; 1024] });
 assert_layout!(DenialKey, 28, 4, {
@@ -37,7 +39,7 @@ assert_layout!(Event, 8, 8, { flow_id: u64 });
 assert_layout!(FlowRecord, 144, 8, {
     flow_id: u64, sock: SockKey, cgroup_id: u64, opened_ns: u64, closed_ns: u64, tx_bytes: u64, rx_bytes: u64,
     dst: [u32; 4], src: [u32; 4], comm: [u8; 16], pid: u32, tgid: u32, uid: u32, gid: u32, generation: u32,
-    dst_port: u16, src_port: u16, protocol: u16, sock_type: u8, family: u8, reason: u8, state: u8, hook: u8, pad: u8,
+    dst_port: u16, src_port: u16, protocol: u16, sock_type: u8, family: u8, reason: u8, state: u8, hook: u8, slot: u8,
 });
 assert_layout!(SockState, 88, 8, {
     flow_id: u64, cgroup_id: u64, dst: [u32; 4], dropped: [u32; 4], comm: [u8; 16], pid: u32, tgid: u32, uid: u32,

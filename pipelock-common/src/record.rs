@@ -27,8 +27,8 @@ pub struct TupleKey {
     pub protocol: u8,
     /// 4 or 6: the family of the listener that was reached.
     pub family: u8,
-    /// Padding, zero.
-    pub pad: u32,
+    /// Which of the resolver's UDP sockets was reached (see [`UdpPeers`]); 0 for TCP.
+    pub slot: u32,
 }
 
 /// An address of this host.
@@ -49,10 +49,10 @@ pub struct Listeners {
     pub tcp4: u16,
     /// Transparent listener on ::1.
     pub tcp6: u16,
-    /// Resolver, UDP and TCP, on 127.0.0.1.
-    pub dns4: u16,
-    /// Resolver, UDP and TCP, on ::1.
-    pub dns6: u16,
+    /// Resolver on 127.0.0.1: UDP by slot of [`UdpPeers`]; TCP on the first.
+    pub dns4: [u16; UDP_PEERS],
+    /// Resolver on ::1, likewise.
+    pub dns6: [u16; UDP_PEERS],
 }
 
 /// Settings that the programs read on every decision.
@@ -123,8 +123,8 @@ pub struct FlowRecord {
     pub state: u8,
     /// One of [`hook`].
     pub hook: u8,
-    /// Padding, zero.
-    pub pad: u8,
+    /// The slot of [`UdpPeers`] that a UDP flow has; 0 for others.
+    pub slot: u8,
 }
 
 impl FlowRecord {
@@ -153,7 +153,7 @@ impl FlowRecord {
         reason: 0,
         state: FlowState::Filling as u8,
         hook: 0,
-        pad: 0,
+        slot: 0,
     };
 }
 
@@ -283,6 +283,39 @@ impl SockState {
     pub const fn proxy() -> Self {
         Self { flags: sock_flag::PROXY, ..Self::EMPTY }
     }
+}
+
+/// Destinations that one UDP socket may alternate between and go on with the same flows: as many as a resolver's
+/// configuration has name servers (resolv.conf(5), MAXNS is 3), and one more. A power of two.
+pub const UDP_PEERS: usize = 4;
+
+/// One destination of a UDP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UdpPeer {
+    /// The flow; 0 for none.
+    pub flow_id: u64,
+    /// Where to, as the agent asked.
+    pub dst: Addr,
+    /// Port of `dst`, host order.
+    pub port: u16,
+    /// Port of the resolver that it is redirected to, by which its packets are told from others; 0 when it is not.
+    pub via: u16,
+    /// Padding, zero.
+    pub pad: u32,
+}
+
+/// The destinations of a UDP socket. Each has a slot, and the resolver a socket for each slot: so a datagram belongs to
+/// one flow, whatever the agent sent before or after it from the same port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UdpPeers {
+    /// By slot.
+    pub peers: [UdpPeer; UDP_PEERS],
+    /// The slot that the next new destination takes.
+    pub next: u32,
+    /// Padding, zero.
+    pub pad: u32,
 }
 
 /// What the ring carries: which flow changed. The flow itself is in the map, so a lost event loses no evidence.

@@ -122,6 +122,7 @@ fn record(
         sock_type: sock_type as u8,
         family,
         hook,
+        slot: 0,
     };
     deny(&attempt, state, KernelReason::ListenDenied);
 }

@@ -2,13 +2,16 @@
 
 use crate::emit::{Attempt, ECONNREFUSED, EPERM, finish, is_repeat, note_denial, note_origin, open, state_of};
 use crate::facts::KernelFacts;
-use crate::maps::{count, sock_state_or_new};
+use crate::maps::{count, sock_state_or_new, udp_peers, udp_peers_or_new};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use pipelock_common::{Addr, Facts as _, KernelReason, Query, Route, SockKey, counter, decide, hook, sock_flag};
+use pipelock_common::{
+    Addr, Facts as _, KernelReason, Query, Route, SockKey, UDP_PEERS, UdpPeer, UdpPeers, counter, decide, hook,
+    sock_flag,
+};
 
 /// Return value: the call goes on.
 pub const PASS: i32 = 1;
@@ -109,7 +112,7 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
     note_origin(state);
     // The hook runs for sockets created inside the cgroup only, also for those created before the attach.
     state.flags |= sock_flag::AGENT;
-    let attempt = Attempt {
+    let mut attempt = Attempt {
         sock: SockKey { netns, cookie },
         dst,
         port,
@@ -117,14 +120,25 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         sock_type: sock_type as u8,
         family: if is_v6 { 6 } else { 4 },
         hook,
+        slot: 0,
     };
-    let facts = KernelFacts::new(ctx.as_ptr(), sk, netns, dst);
-    let query = Query { dst, port, protocol, sock_type, is_connect };
     let is_udp = protocol == crate::emit::UDP;
+    let mut place = Place::NONE;
+    if is_udp {
+        // SAFETY: `sk` is not null and comes from the context.
+        place = match unsafe { udp_peers_or_new(sk) } {
+            // SAFETY: socket storage.
+            Some(peers) => Place::of(unsafe { &*peers }, dst, port),
+            None => return REFUSE,
+        };
+        attempt.slot = place.slot as u8;
+    }
+    let facts = KernelFacts::new(ctx.as_ptr(), sk, netns, dst, place.slot);
+    let query = Query { dst, port, protocol, sock_type, is_connect };
     // One way through for all that leaves a record: a copy of it for each case would cost the verifier dearly.
     let (reason, redirect) = match decide(&query, &facts) {
         Route::Probe => {
-            finish(state.flow_id);
+            // What it sent to others before is not over: it goes on when the socket asks them again.
             state.flow_id = 0;
             // The socket is connected now, so no send on it is asked about again: nothing that an earlier flow was
             // allowed may pass the backstop on its account.
@@ -146,36 +160,80 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         count(counter::REPEATS);
         return refuse(errno_for(reason, is_connect));
     }
+    let (to, to_port) =
+        if redirect == Redirect::None { (dst, 0) } else { facts.redirect_to(redirect == Redirect::Dns) };
     // A UDP socket that goes on talking to the same destination goes on with the same flow.
-    let goes_on = !is_denial && is_udp && state.flow_id != 0 && state.dst_port == port && state.dst == dst;
-    if !goes_on {
+    let mut flow_id = if is_denial { 0 } else { place.flow_id };
+    if flow_id == 0 {
         if !is_denial {
-            finish(state.flow_id);
+            // A TCP socket has one flow at a time; a UDP socket gives up the one whose slot it needs.
+            finish(if is_udp { place.former } else { state.flow_id });
             state.flow_id = 0;
         }
-        let opened = open(&attempt, state, reason);
+        flow_id = open(&attempt, state, reason);
         if is_denial {
-            if opened != 0 {
+            if flow_id != 0 {
                 note_denial(state, &attempt, reason);
             }
             return refuse(errno_for(reason, is_connect));
         }
-        if opened == 0 {
+        if flow_id == 0 {
             return refuse(EPERM);
         }
-        state.flow_id = opened;
-        state.dst = dst;
-        state.dst_port = port;
-        state.flags = (state.flags | sock_flag::LOCAL) & !sock_flag::REDIRECTED;
-        if redirect != Redirect::None {
-            state.flags |= sock_flag::REDIRECTED;
-        }
     }
+    // SAFETY: `sk` is not null and comes from the context.
+    if is_udp && let Some(peers) = unsafe { udp_peers(sk) } {
+        // SAFETY: socket storage.
+        let peers = unsafe { &mut *peers };
+        if place.flow_id == 0 {
+            peers.next = place.slot + 1;
+        }
+        // SAFETY: a local, read back through memory so that the mask stays (see `has_port`).
+        let slot = unsafe { core::ptr::read_volatile(&raw const place.slot) } as usize & (UDP_PEERS - 1);
+        // Also of a flow that goes on: a proxy that took over listens on other ports.
+        peers.peers[slot] = UdpPeer { flow_id, dst, port, via: to_port, pad: 0 };
+    }
+    state.flow_id = flow_id;
+    state.dst = dst;
+    state.dst_port = port;
+    state.flags = (state.flags | sock_flag::LOCAL) & !sock_flag::REDIRECTED;
     if redirect != Redirect::None {
-        let (to, to_port) = facts.redirect_to(redirect == Redirect::Dns);
+        state.flags |= sock_flag::REDIRECTED;
         write_address(addr, is_v6, to, to_port);
     }
     PASS
+}
+
+/// Where a UDP socket keeps a destination.
+struct Place {
+    /// Its slot.
+    slot: u32,
+    /// The flow that goes on; 0 when there is none yet.
+    flow_id: u64,
+    /// The flow of another destination that has the slot now; 0 for none.
+    former: u64,
+}
+
+impl Place {
+    const NONE: Self = Self { slot: 0, flow_id: 0, former: 0 };
+
+    /// The place that this destination has, or would get: they are given out in turn.
+    #[inline(always)]
+    fn of(peers: &UdpPeers, dst: Addr, port: u16) -> Self {
+        let next = peers.next;
+        // SAFETY: a local, read back through memory so that the mask stays (see `has_port`).
+        let next = unsafe { core::ptr::read_volatile(&raw const next) } & (UDP_PEERS as u32 - 1);
+        let mut place = Self { slot: next, flow_id: 0, former: peers.peers[next as usize].flow_id };
+        let mut slot = 0;
+        while slot < UDP_PEERS {
+            let peer = &peers.peers[slot];
+            if peer.flow_id != 0 && peer.port == port && peer.dst == dst {
+                place = Self { slot: slot as u32, flow_id: peer.flow_id, former: 0 };
+            }
+            slot += 1;
+        }
+        place
+    }
 }
 
 /// Which listener the destination becomes.

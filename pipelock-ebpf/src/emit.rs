@@ -1,14 +1,14 @@
 //! Opens and closes flow records, and wakes the user side. Nothing is let go on whose record could not be kept.
 
-use crate::maps::{CONFIG, DENIALS, EVENTS, FLOWS, SEQUENCE, SETTLED, TUPLES, count, sock_state};
+use crate::maps::{CONFIG, DENIALS, EVENTS, FLOWS, SEQUENCE, SETTLED, TUPLES, count, sock_state, udp_peers};
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr;
 use pipelock_common::{
-    Addr, DENIAL_QUOTA, DenialCount, DenialKey, Event, FLOW_MARGIN, FlowRecord, FlowState, KernelReason, MAX_FLOWS, SockKey,
-    SockState, TupleKey, counter,
+    Addr, DENIAL_QUOTA, DenialCount, DenialKey, Event, FLOW_MARGIN, FlowRecord, FlowState, KernelReason, MAX_FLOWS,
+    SockKey, SockState, TupleKey, UDP_PEERS, UdpPeer, UdpPeers, counter,
 };
 
 /// IPPROTO_UDP
@@ -25,8 +25,7 @@ static EMPTY: FlowRecord = FlowRecord::EMPTY;
 
 /// What a count of denials starts as; named for the same reason.
 #[unsafe(export_name = "NO_DENIALS")]
-static NO_DENIALS: DenialCount =
-    DenialCount { count: 0, first_ns: 0, last_ns: 0, comm: [0; 16], tgid: 0, uid: 0 };
+static NO_DENIALS: DenialCount = DenialCount { count: 0, first_ns: 0, last_ns: 0, comm: [0; 16], tgid: 0, uid: 0 };
 
 /// What [`open`] returns for a denial that has no number, because too many wait for their receipts: it was counted.
 pub const COUNTED: u64 = u64::MAX;
@@ -47,6 +46,8 @@ pub struct Attempt {
     pub family: u8,
     /// One of [`pipelock_common::hook`]
     pub hook: u8,
+    /// The slot of a UDP flow; 0 for others.
+    pub slot: u8,
 }
 
 /// Notes the current process as the one that acts on this socket.
@@ -109,6 +110,7 @@ pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> u64 
     record.family = attempt.family;
     record.reason = reason as u8;
     record.hook = attempt.hook;
+    record.slot = attempt.slot;
     let state = if is_over { FlowState::Closed } else { FlowState::Open };
     // SAFETY: as above; volatile, so that it is written last.
     unsafe { ptr::write_volatile(&raw mut record.state, state as u8) };
@@ -243,7 +245,7 @@ pub fn tuple_of(record: &FlowRecord) -> TupleKey {
         port: record.src_port,
         protocol: record.protocol as u8,
         family: if record.src.is_v4() { 4 } else { 6 },
-        pad: 0,
+        slot: u32::from(record.slot),
     }
 }
 
@@ -270,4 +272,25 @@ pub unsafe fn state_of<'a>(sk: *mut bpf_sock) -> Option<&'a mut SockState> {
     }
     // SAFETY: not null, and the caller's promise; socket storage lives as long as the socket, which outlives the program run.
     unsafe { sock_state(sk).map(|state| &mut *state) }
+}
+
+/// The destination that a UDP socket reaches through this port of the resolver.
+///
+/// # Safety
+/// As [`state_of`].
+#[inline(always)]
+pub unsafe fn peer_via<'a>(sk: *mut bpf_sock, via: u16) -> Option<&'a UdpPeer> {
+    if sk.is_null() || via == 0 {
+        return None;
+    }
+    // SAFETY: not null, and the caller's promise; socket storage.
+    let peers: &UdpPeers = unsafe { &*udp_peers(sk)? };
+    let mut slot = 0;
+    while slot < UDP_PEERS {
+        if peers.peers[slot].via == via && peers.peers[slot].flow_id != 0 {
+            return Some(&peers.peers[slot]);
+        }
+        slot += 1;
+    }
+    None
 }

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
 use core::ffi::c_void;
-use pipelock_common::{Addr, Facts, Listeners, OwnKey, Receiver, sock_flag};
+use pipelock_common::{Addr, Facts, Listeners, OwnKey, Receiver, UDP_PEERS, sock_flag};
 
 /// BPF_F_CURRENT_NETNS: look in the namespace of the context's socket.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -27,17 +27,19 @@ pub struct KernelFacts {
     pub listeners: Listeners,
     /// The destination is IPv4, so the IPv4 listeners count.
     pub is_v4: bool,
+    /// Which of the resolver's UDP sockets a datagram goes to; 0 for TCP.
+    pub slot: u32,
 }
 
 impl KernelFacts {
     /// For this context, namespace and destination.
     #[inline(always)]
-    pub fn new(ctx: *mut c_void, sk: *mut bpf_sock, netns: u64, dst: Addr) -> Self {
+    pub fn new(ctx: *mut c_void, sk: *mut bpf_sock, netns: u64, dst: Addr, slot: u32) -> Self {
         // SAFETY: the value is copied at once.
         let found = unsafe { LISTENERS.get(netns) }.copied();
         // No `Option` is kept: what it leaves undefined when it is `None` the verifier would see being read.
-        let none = Listeners { tcp4: 0, tcp6: 0, dns4: 0, dns6: 0 };
-        Self { ctx, sk, netns, is_served: found.is_some(), listeners: found.unwrap_or(none), is_v4: dst.is_v4() }
+        let none = Listeners { tcp4: 0, tcp6: 0, dns4: [0; UDP_PEERS], dns6: [0; UDP_PEERS] };
+        Self { ctx, sk, netns, is_served: found.is_some(), listeners: found.unwrap_or(none), is_v4: dst.is_v4(), slot }
     }
 
     /// The flags of the socket that would receive there; none when there is none of ours.
@@ -122,6 +124,17 @@ unsafe fn note_source(tuple: &mut bpf_sock_tuple, sk: *mut bpf_sock, dst: Addr) 
     }
 }
 
+/// Written out: the array lies on the stack, where the verifier wants no computed index.
+#[inline(always)]
+fn in_slot(ports: &[u16; UDP_PEERS], slot: u32) -> u16 {
+    match slot {
+        0 => ports[0],
+        1 => ports[1],
+        2 => ports[2],
+        _ => ports[3],
+    }
+}
+
 impl Facts for KernelFacts {
     #[inline(always)]
     fn is_own_address(&self, addr: Addr) -> bool {
@@ -162,8 +175,8 @@ impl Facts for KernelFacts {
         match (self.is_v4, dns) {
             (true, false) => (Addr::LOOPBACK_V4, listeners.tcp4),
             (false, false) => (Addr::LOOPBACK_V6, listeners.tcp6),
-            (true, true) => (Addr::LOOPBACK_V4, listeners.dns4),
-            (false, true) => (Addr::LOOPBACK_V6, listeners.dns6),
+            (true, true) => (Addr::LOOPBACK_V4, in_slot(&listeners.dns4, self.slot)),
+            (false, true) => (Addr::LOOPBACK_V6, in_slot(&listeners.dns6, self.slot)),
         }
     }
 }

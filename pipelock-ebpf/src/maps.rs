@@ -8,7 +8,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr;
 use pipelock_common::{
     Config, DenialCount, DenialKey, EVENT_RING_BYTES, Event, FlowRecord, Listeners, MAX_DENIALS, MAX_FLOWS, MAX_NETNS,
-    MAX_OWN_ADDRS, MAX_TUPLES, OwnKey, PortSet, Settled, SockState, TupleKey, counter,
+    MAX_OWN_ADDRS, MAX_TUPLES, OwnKey, PortSet, Settled, SockState, TupleKey, UdpPeers, counter,
 };
 
 /// Settings.
@@ -49,20 +49,23 @@ pub static COUNTERS: PerCpuArray<u64, { counter::COUNT as usize }> = PerCpuArray
 pub static EVENTS: RingBuf<Event, EVENT_RING_BYTES> = RingBuf::new();
 /// What is remembered with each socket; an accepted socket starts with a copy of its listener's.
 #[btf_map]
-pub static SOCKETS: SocketStorage = SocketStorage::new();
+pub static SOCKETS: SocketStorage<SockState> = SocketStorage::new();
+/// The destinations of UDP sockets.
+#[btf_map]
+pub static PEERS: SocketStorage<UdpPeers> = SocketStorage::new();
 
 /// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_NO_PREALLOC | BPF_F_CLONE`, which aya-ebpf's own type cannot express. The
 /// fields are read as types only, by the loader (libbpf's BTF map convention).
 #[repr(C)]
-pub struct SocketStorage {
+pub struct SocketStorage<V> {
     r#type: *const [i32; 24],
     key: *const i32,
-    value: *const SockState,
+    value: *const V,
     max_entries: *const [i32; 0],
     map_flags: *const [i32; 513],
 }
 
-impl SocketStorage {
+impl<V> SocketStorage<V> {
     const fn new() -> Self {
         Self {
             r#type: ptr::null(),
@@ -75,7 +78,7 @@ impl SocketStorage {
 }
 
 // SAFETY: never dereferenced here; the kernel synchronises socket storage.
-unsafe impl Sync for SocketStorage {}
+unsafe impl<V> Sync for SocketStorage<V> {}
 
 /// Slot of [`PORTS`] with the ports of the rules.
 pub const PORTS_OF_RULES: u32 = 0;
@@ -88,23 +91,46 @@ pub const PORTS_OF_LOOPBACK: u32 = 1;
 /// `sk` is a socket pointer that the verifier accepts for this program, and not null.
 #[inline(always)]
 pub unsafe fn sock_state(sk: *mut bpf_sock) -> Option<*mut SockState> {
-    let map = ptr::from_ref(&SOCKETS).cast_mut().cast();
-    // SAFETY: the caller's promise; the helper returns null or a pointer to a whole value.
-    let state = unsafe { bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0) }.cast::<SockState>();
-    if state.is_null() { None } else { Some(state) }
+    // SAFETY: the caller's promise.
+    unsafe { stored(&SOCKETS, sk, 0) }
 }
 
-/// The state of a socket, made empty if it has none.
+/// The state of a socket, made empty if it has none: the kernel zeroes it, which equals `SockState::EMPTY`.
 ///
 /// # Safety
 /// As [`sock_state`].
 #[inline(always)]
 pub unsafe fn sock_state_or_new(sk: *mut bpf_sock) -> Option<*mut SockState> {
-    let map = ptr::from_ref(&SOCKETS).cast_mut().cast();
-    // SAFETY: as above; with no initial value the kernel zeroes the new one, which equals `SockState::EMPTY`.
-    let state = unsafe { bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE)) }
-        .cast::<SockState>();
-    if state.is_null() { None } else { Some(state) }
+    // SAFETY: the caller's promise.
+    unsafe { stored(&SOCKETS, sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) }
+}
+
+/// The destinations of a UDP socket, if it has had any.
+///
+/// # Safety
+/// As [`sock_state`].
+#[inline(always)]
+pub unsafe fn udp_peers(sk: *mut bpf_sock) -> Option<*mut UdpPeers> {
+    // SAFETY: the caller's promise.
+    unsafe { stored(&PEERS, sk, 0) }
+}
+
+/// The destinations of a UDP socket, none if it has had none.
+///
+/// # Safety
+/// As [`sock_state`].
+#[inline(always)]
+pub unsafe fn udp_peers_or_new(sk: *mut bpf_sock) -> Option<*mut UdpPeers> {
+    // SAFETY: the caller's promise.
+    unsafe { stored(&PEERS, sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) }
+}
+
+#[inline(always)]
+unsafe fn stored<V>(map: &SocketStorage<V>, sk: *mut bpf_sock, flags: u64) -> Option<*mut V> {
+    let map = ptr::from_ref(map).cast_mut().cast();
+    // SAFETY: the caller's promise; the helper returns null or a pointer to a whole value.
+    let value = unsafe { bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), flags) }.cast::<V>();
+    if value.is_null() { None } else { Some(value) }
 }
 
 /// Whether the port is in this slot of [`PORTS`].

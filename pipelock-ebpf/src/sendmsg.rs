@@ -2,13 +2,10 @@
 //! from the server that the agent asked.
 
 use crate::connect::{PASS, destination, steer, write_address};
-use crate::emit::state_of;
-use crate::maps::LISTENERS;
-use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use crate::emit::peer_via;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use pipelock_common::{Addr, hook, sock_flag};
+use pipelock_common::{Addr, hook};
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn pl_sendmsg4(ctx: SockAddrContext) -> i32 {
@@ -35,17 +32,12 @@ pub fn pl_recvmsg6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 fn show_sender(ctx: &SockAddrContext, is_v6: bool) {
     let addr = ctx.sock_addr;
-    // SAFETY: the socket of the context.
-    let Some(state) = (unsafe { state_of((*addr).__bindgen_anon_1.sk) }) else { return };
-    if state.flags & sock_flag::REDIRECTED == 0 {
+    let (from, port) = destination(addr, is_v6);
+    if from != Addr::LOOPBACK_V4 && from != Addr::LOOPBACK_V6 {
         return;
     }
-    // SAFETY: takes the context; the map value is copied at once.
-    let Some(listeners) = (unsafe { LISTENERS.get(bpf_get_netns_cookie(ctx.as_ptr())).copied() }) else { return };
-    let (from, port) = destination(addr, is_v6);
-    let is_resolver =
-        (from == Addr::LOOPBACK_V4 && port == listeners.dns4) || (from == Addr::LOOPBACK_V6 && port == listeners.dns6);
-    if is_resolver {
-        write_address(addr, is_v6, state.dst, state.dst_port);
+    // SAFETY: the socket of the context.
+    if let Some(peer) = unsafe { peer_via((*addr).__bindgen_anon_1.sk, port) } {
+        write_address(addr, is_v6, peer.dst, peer.port);
     }
 }

@@ -1,9 +1,10 @@
 //! The backstop: a packet of the agent passes only if it stays on this host and a flow accounts for it, or belongs to a
 //! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
 
-use crate::emit::{Attempt, UDP, deny, state_of, tuple_of};
+use crate::emit::{Attempt, UDP, deny, peer_via, state_of, tuple_of};
 use crate::maps::{CONFIG, FLOWS, TUPLES};
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -44,8 +45,9 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
     };
     let is_transport = packet.protocol == TCP || packet.protocol == UDP;
     if is_transport && is_on_loopback(&ctx) && state.flags & (sock_flag::LOCAL | sock_flag::LISTENING) != 0 {
-        if packet.protocol == UDP && state.flags & sock_flag::REDIRECTED != 0 {
-            note_udp(state, &packet, ctx.len());
+        if packet.protocol == UDP {
+            // SAFETY: the socket of the packet.
+            note_udp(unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk }, &packet, ctx.len());
         }
         return PASS;
     }
@@ -68,10 +70,10 @@ pub fn pl_ingress(ctx: SkBuffContext) -> i32 {
     // SAFETY: the socket of the packet.
     let state = unsafe { state_of((*ctx.skb.skb).__bindgen_anon_2.sk) };
     if is_on_loopback(&ctx) {
-        if let Some(state) = state
-            && packet.protocol == UDP
-            && state.flags & sock_flag::REDIRECTED != 0
-            && let Some(record) = FLOWS.get_ptr_mut(state.flow_id)
+        // SAFETY: the socket of the packet.
+        if packet.protocol == UDP
+            && let Some(peer) = unsafe { peer_via((*ctx.skb.skb).__bindgen_anon_2.sk, packet.sport) }
+            && let Some(record) = FLOWS.get_ptr_mut(peer.flow_id)
         {
             // SAFETY: kept valid by RCU while we run; a lost addition under a race would make a byte count low.
             unsafe { (*record).rx_bytes += u64::from(ctx.len()) };
@@ -115,8 +117,11 @@ fn listens_to_any() -> bool {
 
 /// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes.
 #[inline(always)]
-fn note_udp(state: &SockState, packet: &Packet, len: u32) {
-    let Some(record) = FLOWS.get_ptr_mut(state.flow_id) else { return };
+fn note_udp(sk: *mut bpf_sock, packet: &Packet, len: u32) {
+    // SAFETY: the socket of the packet.
+    let Some(peer) = (unsafe { peer_via(sk, packet.dport) }) else { return };
+    let flow_id = peer.flow_id;
+    let Some(record) = FLOWS.get_ptr_mut(flow_id) else { return };
     // SAFETY: kept valid by RCU while we run.
     let record = unsafe { &mut *record };
     record.tx_bytes += u64::from(len);
@@ -127,7 +132,7 @@ fn note_udp(state: &SockState, packet: &Packet, len: u32) {
         record.src = packet.src;
         record.src_port = packet.sport;
     }
-    let _ = TUPLES.insert(tuple_of(record), state.flow_id, 0);
+    let _ = TUPLES.insert(tuple_of(record), flow_id, 0);
 }
 
 #[inline(always)]
@@ -143,6 +148,7 @@ fn drop_packet(ctx: &SkBuffContext, packet: &Packet, state: &mut SockState, reas
         sock_type: 0,
         family: if packet.dst.is_v4() { 4 } else { 6 },
         hook,
+        slot: 0,
     };
     deny(&attempt, state, reason);
 }

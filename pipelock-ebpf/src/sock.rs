@@ -3,12 +3,12 @@
 
 use crate::connect::{PASS, REFUSE};
 use crate::emit::{Attempt, UDP, finish, note_origin, open, state_of};
-use crate::maps::{FLOWS, sock_state_or_new};
+use crate::maps::{FLOWS, sock_state_or_new, udp_peers};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
-use pipelock_common::{Addr, KernelReason, SockKey, SockState, hook, sock_flag};
+use pipelock_common::{Addr, KernelReason, SockKey, SockState, UDP_PEERS, hook, sock_flag};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -52,6 +52,7 @@ pub fn pl_sock_create(ctx: SockContext) -> i32 {
         sock_type: sock_type as u8,
         family: if family == AF_INET6 { 6 } else { 4 },
         hook: hook::SOCK_CREATE,
+        slot: 0,
     };
     let _ = open(&attempt, &origin, KernelReason::SocketDenied);
     REFUSE
@@ -72,6 +73,17 @@ pub fn pl_sock_release(ctx: SockContext) -> i32 {
     if !goes_on {
         finish(state.flow_id);
         state.flow_id = 0;
+    }
+    // SAFETY: the socket of the context, not null since it has a state.
+    if let Some(peers) = unsafe { udp_peers(ctx.sock) } {
+        // SAFETY: socket storage.
+        let peers = unsafe { &mut *peers };
+        let mut slot = 0;
+        while slot < UDP_PEERS {
+            finish(peers.peers[slot].flow_id);
+            peers.peers[slot].flow_id = 0;
+            slot += 1;
+        }
     }
     PASS
 }

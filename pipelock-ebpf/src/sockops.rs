@@ -93,6 +93,7 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
         sock_type: 1,
         family: if ctx.family() == AF_INET { 4 } else { 6 },
         hook: hook::SOCK_OPS,
+        slot: 0,
     };
     let flow_id = open(&attempt, state, KernelReason::InboundAllowed);
     if flow_id != 0 {

@@ -1,4 +1,4 @@
-"""Asks the resolver of the machine. usage: dns.py QUERY...; QUERY is NAME/TYPE[/tcp][/edns][/raw=HEX]
+"""Asks the resolver of the machine. usage: dns.py alternate SERVER... | dns.py QUERY...; QUERY is NAME/TYPE[/tcp][/edns][/raw=HEX]
 
 Prints {"rcode", "answers": [[type, text]], "ede": [code, text], "truncated"} or {"error"} for each.
 """
@@ -62,6 +62,23 @@ def exact(s, size):
     return data
 
 
+def alternate(servers):
+    """One socket asks the servers in turn, a name of its own each time, and reads all answers afterwards."""
+    s = socket.socket(socket.AF_INET6 if ":" in servers[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(5)
+    asked = {}
+    for number in range(12):
+        server = servers[number % len(servers)]
+        s.sendto(query("n%d.wild.test" % number, 1, False, number + 1), (server, 53))
+        asked[number + 1] = server
+    for _ in range(12):
+        data, peer = s.recvfrom(4096)
+        print(json.dumps({"asked": asked.pop(struct.unpack("!H", data[:2])[0]), "from": peer[0]}))
+
+
+if sys.argv[1] == "alternate":
+    alternate(sys.argv[2:])
+    sys.exit()
 stream = None
 for text in sys.argv[1:]:
     parts = text.split("/")

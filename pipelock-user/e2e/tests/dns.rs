@@ -50,6 +50,44 @@ fn names_get_addresses_that_only_we_can_read() {
     assert_eq!(run.evidence.flows().len(), 5);
 }
 
+/// What a stub resolver does that asks all its name servers from one socket.
+#[test]
+fn a_socket_that_asks_several_servers_in_turn_has_one_flow_for_each() {
+    need!("python3");
+    for servers in
+        [["192.0.2.53", "198.51.100.53", "203.0.113.53"], ["2001:db8::53", "2001:db8:1::53", "2001:db8:2::53"]]
+    {
+        let sandbox = Sandbox::new(POLICY);
+        let script = sandbox.file("dns.py", AGENT);
+        let mut command = vec!["python3", script.to_str().expect("text"), "alternate"];
+        command.extend(servers);
+        let run = sandbox.run_ok(&command);
+        // Each answer comes from the server that was asked.
+        let lines = run.json_lines();
+        assert_eq!(lines.len(), 12, "{run}");
+        assert!(lines.iter().all(|line| line["asked"] == line["from"]), "{run}");
+        let flows = run.evidence.flows();
+        let asked: Vec<_> = flows.iter().map(|flow| (flow.orig_dst.ip().to_string(), flow.requests)).collect();
+        assert_eq!(asked, servers.map(|server| (server.to_owned(), 4)), "{run}");
+        // Each query is in the flow that carried it.
+        for query in run.evidence.queries() {
+            let number: usize = query
+                .target
+                .trim_start_matches("dns://n")
+                .split('.')
+                .next()
+                .expect("a label")
+                .parse()
+                .expect("a number");
+            let flow = flows.iter().find(|flow| flow.id == query.flow).expect("its flow");
+            assert_eq!(flow.orig_dst.ip().to_string(), servers[number % 3], "{}", query.target);
+        }
+        for flow in &flows {
+            assert!(flow.tx_bytes > 0 && flow.rx_bytes > 0, "bytes both ways: {flow:?}");
+        }
+    }
+}
+
 #[test]
 fn refusals_say_why() {
     need!("python3");

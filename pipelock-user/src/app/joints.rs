@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pipelock_common::Listeners;
 use tokio::sync::watch;
 
 use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason};
@@ -49,7 +50,7 @@ pub(super) struct KernelOrigins {
 
 impl Origins for KernelOrigins {
     fn take(&self, netns: u64, peer: SocketAddr) -> Option<Flow> {
-        let record = self.maps.take_origin(netns, peer, false)?;
+        let record = self.maps.take_origin(netns, peer)?;
         let mut flow = to_flow(&record, None, self.generations.find(record.generation));
         flow.target.name = self.pool.lookup(flow.target.original.ip()).and_then(|name| Host::parse(&name).ok());
         Some(flow)
@@ -80,6 +81,8 @@ impl NameRules for PolicyNames {
 pub(super) struct DnsReceipts {
     /// Cookie of the namespace the resolver is in.
     pub netns: u64,
+    /// Its sockets there.
+    pub ports: Listeners,
     /// The kernel's tables.
     pub maps: Arc<Maps>,
     /// Where flows are accounted for.
@@ -98,20 +101,27 @@ impl DnsReceipts {
     #[must_use]
     pub(super) fn new(
         netns: u64,
+        ports: Listeners,
         maps: Arc<Maps>,
         ledger: Arc<Ledger>,
         recorder: Recorder,
         generations: Arc<Generations>,
         rules: watch::Receiver<Arc<Rules>>,
     ) -> Self {
-        Self { netns, maps, ledger, recorder, generations, rules, connections: Mutex::default() }
+        Self { netns, ports, maps, ledger, recorder, generations, rules, connections: Mutex::default() }
+    }
+
+    /// Which of the resolver's UDP sockets this is.
+    fn slot_of(&self, local: SocketAddr) -> Option<usize> {
+        let ports = if local.is_ipv4() { &self.ports.dns4 } else { &self.ports.dns6 };
+        ports.iter().position(|port| *port == local.port())
     }
 
     fn flow_of(&self, asker: &Asker) -> Option<Arc<Flow>> {
         if asker.transport == Transport::Tcp {
             return locked(&self.connections).get(&asker.peer).cloned();
         }
-        let record = self.maps.take_origin(self.netns, asker.peer, true)?;
+        let record = self.maps.udp_origin(self.netns, asker.peer, self.slot_of(asker.local)?)?;
         let flow = to_flow(&record, None, self.generations.find(record.generation));
         self.ledger.accept(flow.id).then(|| Arc::new(flow))
     }
@@ -177,7 +187,7 @@ impl QueryLog for DnsReceipts {
     }
 
     fn opened(&self, asker: &Asker) -> bool {
-        let Some(record) = self.maps.take_origin(self.netns, asker.peer, false) else { return false };
+        let Some(record) = self.maps.take_origin(self.netns, asker.peer) else { return false };
         let flow = to_flow(&record, None, self.generations.find(record.generation));
         if !self.ledger.accept(flow.id) {
             return false;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use pipelock_common::Listeners;
+use pipelock_common::{Listeners, UDP_PEERS};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::kernel::own_addresses;
@@ -15,12 +15,22 @@ const BACKLOG: i32 = 4096;
 /// Tries to find a port that is free for both UDP and TCP.
 const TRIES: usize = 64;
 
-/// The resolver's sockets on one address: the same port for both protocols.
+/// The resolver's sockets on one address.
 pub struct DnsSockets {
-    /// Datagrams.
-    pub udp: UdpSocket,
-    /// Connections.
+    /// Datagrams: one for each destination that a socket of the agent may ask in turn.
+    pub udp: Vec<UdpSocket>,
+    /// Connections, on the port of the first.
     pub tcp: TcpListener,
+}
+
+impl DnsSockets {
+    fn ports(&self) -> io::Result<[u16; UDP_PEERS]> {
+        let mut ports = [0; UDP_PEERS];
+        for (port, socket) in ports.iter_mut().zip(&self.udp) {
+            *port = socket.local_addr()?.port();
+        }
+        Ok(ports)
+    }
 }
 
 /// What is bound in one network namespace.
@@ -51,8 +61,8 @@ impl Namespace {
         let ports = Listeners {
             tcp4: port(tcp4.local_addr()),
             tcp6: tcp6.as_ref().map_or(0, |listener| port(listener.local_addr())),
-            dns4: port(dns4.tcp.local_addr()),
-            dns6: dns6.as_ref().map_or(0, |dns| port(dns.tcp.local_addr())),
+            dns4: dns4.ports()?,
+            dns6: dns6.as_ref().map_or(Ok([0; UDP_PEERS]), DnsSockets::ports)?,
         };
         Ok(Self {
             cookie: netns_cookie(&tcp4)?,
@@ -70,7 +80,9 @@ impl Namespace {
             sockets.push(listener);
         }
         for dns in &self.dns {
-            sockets.push(&dns.udp);
+            for udp in &dns.udp {
+                sockets.push(udp);
+            }
             sockets.push(&dns.tcp);
         }
         sockets
@@ -89,7 +101,13 @@ fn dns(addr: IpAddr) -> io::Result<DnsSockets> {
         let udp = bound(addr, 0, Type::DGRAM, Protocol::UDP)?;
         let port = udp.local_addr()?.as_socket().map_or(0, |addr| addr.port());
         match listener(addr, port) {
-            Ok(tcp) => return Ok(DnsSockets { udp: OwnedFd::from(udp).into(), tcp }),
+            Ok(tcp) => {
+                let mut all = vec![udp];
+                for _ in 1..UDP_PEERS {
+                    all.push(bound(addr, 0, Type::DGRAM, Protocol::UDP)?);
+                }
+                return Ok(DnsSockets { udp: all.into_iter().map(|udp| OwnedFd::from(udp).into()).collect(), tcp });
+            }
             Err(error) => last = error,
         }
     }
@@ -118,13 +136,14 @@ mod tests {
         assert_ne!(namespace.cookie, 0);
         assert_ne!(namespace.ports.tcp4, 0);
         for dns in &namespace.dns {
+            assert_eq!(dns.udp.len(), UDP_PEERS);
             assert_eq!(
-                dns.udp.local_addr().expect("bound").port(),
+                dns.udp[0].local_addr().expect("bound").port(),
                 dns.tcp.local_addr().expect("bound").port(),
                 "the programs know one port for both"
             );
         }
         assert!(namespace.own.contains(&Ipv4Addr::LOCALHOST.into()));
-        assert_eq!(namespace.sockets().len(), namespace.tcp.len() + 2 * namespace.dns.len());
+        assert_eq!(namespace.sockets().len(), namespace.tcp.len() + (UDP_PEERS + 1) * namespace.dns.len());
     }
 }

@@ -269,6 +269,7 @@ impl Recorded {
             }
             let log = Arc::new(DnsReceipts::new(
                 namespace.cookie,
+                namespace.ports,
                 maps.clone(),
                 ledger.clone(),
                 recorder.clone(),
@@ -279,9 +280,11 @@ impl Recorded {
             let names = Arc::new(PolicyNames(watched.clone()));
             let state = Arc::new(DnsState::new(names, pool.clone(), seen.clone(), lookup, log));
             for dns in namespace.dns {
-                let udp = tokio::net::UdpSocket::from_std(dns.udp).map_err(SessionError::Listen)?;
+                for udp in dns.udp {
+                    let udp = tokio::net::UdpSocket::from_std(udp).map_err(SessionError::Listen)?;
+                    tasks.push(tokio::spawn(serve_udp(Arc::new(udp), state.clone())));
+                }
                 let tcp = tokio::net::TcpListener::from_std(dns.tcp).map_err(SessionError::Listen)?;
-                tasks.push(tokio::spawn(serve_udp(Arc::new(udp), state.clone())));
                 tasks.push(tokio::spawn(serve_tcp(tcp, state.clone())));
             }
         }

@@ -15,7 +15,7 @@ use pipelock_common::{
 use super::attach::KernelError;
 
 /// Names of the maps, as in pipelock-ebpf.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 14] = [
     "CONFIG",
     "SEQUENCE",
     "SETTLED",
@@ -29,6 +29,7 @@ pub(super) const MAPS: [&str; 13] = [
     "COUNTERS",
     "EVENTS",
     "SOCKETS",
+    "PEERS",
 ];
 
 /// The maps of one attachment.
@@ -186,14 +187,19 @@ impl Maps {
     }
 
     /// Consumes the record of who opened the connection with this local end: a second look finds nothing.
-    pub fn take_origin(&self, netns: u64, peer: SocketAddr, is_udp: bool) -> Option<FlowRecord> {
-        let key = tuple_key(netns, peer, is_udp);
+    pub fn take_origin(&self, netns: u64, peer: SocketAddr) -> Option<FlowRecord> {
+        let key = tuple_key(netns, peer, 6, 0);
         let mut tuples = locked(&self.tuples);
         let flow_id = tuples.get(&key, 0).ok()?;
-        if !is_udp {
-            let _ = tuples.remove(&key);
-        }
+        let _ = tuples.remove(&key);
         drop(tuples);
+        self.flow(flow_id)
+    }
+
+    /// The flow of a datagram that came from this local end to the resolver's socket with this slot.
+    pub fn udp_origin(&self, netns: u64, peer: SocketAddr, slot: usize) -> Option<FlowRecord> {
+        let key = tuple_key(netns, peer, 17, u32::try_from(slot).ok()?);
+        let flow_id = locked(&self.tuples).get(&key, 0).ok()?;
         self.flow(flow_id)
     }
 
@@ -203,7 +209,7 @@ impl Maps {
             return;
         }
         let end = SocketAddr::new(from_addr(record.src), record.src_port);
-        let key = tuple_key(record.sock.netns, end, record.protocol == 17);
+        let key = tuple_key(record.sock.netns, end, if record.protocol == 17 { 17 } else { 6 }, record.slot.into());
         let mut tuples = locked(&self.tuples);
         if tuples.get(&key, 0).is_ok_and(|flow_id| flow_id == record.flow_id) {
             let _ = tuples.remove(&key);
@@ -328,16 +334,9 @@ pub fn from_addr(addr: Addr) -> IpAddr {
     IpAddr::from(addr.octets()).to_canonical()
 }
 
-fn tuple_key(netns: u64, peer: SocketAddr, is_udp: bool) -> TupleKey {
+fn tuple_key(netns: u64, peer: SocketAddr, protocol: u8, slot: u32) -> TupleKey {
     let ip = peer.ip().to_canonical();
-    TupleKey {
-        netns,
-        addr: to_addr(ip),
-        port: peer.port(),
-        protocol: if is_udp { 17 } else { 6 },
-        family: if ip.is_ipv4() { 4 } else { 6 },
-        pad: 0,
-    }
+    TupleKey { netns, addr: to_addr(ip), port: peer.port(), protocol, family: if ip.is_ipv4() { 4 } else { 6 }, slot }
 }
 
 #[cfg(test)]
