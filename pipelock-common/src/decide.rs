@@ -16,6 +16,9 @@ const DGRAM: u32 = 2;
 /// The port that DNS uses over UDP and TCP (RFC 1035 §4.2).
 pub(crate) const DNS_PORT: u16 = 53;
 
+/// LOOPBACK_IFINDEX: the loopback device is the first in every network namespace.
+const LOOPBACK_DEVICE: u32 = 1;
+
 /// A connect or send, as the agent asked for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
@@ -29,6 +32,8 @@ pub struct Query {
     pub sock_type: u32,
     /// True for connect, false for a send on an unconnected socket.
     pub is_connect: bool,
+    /// Index of the device that the socket is bound to; 0 for none.
+    pub device: u32,
 }
 
 /// What the decision may ask about the machine. Each answer costs a lookup, so it is asked only when it matters, and in
@@ -82,6 +87,10 @@ pub fn decide(query: &Query, facts: &impl Facts) -> Route {
     let is_udp = query.protocol == UDP && query.sock_type == DGRAM;
     if !is_tcp && !is_udp {
         return Route::Deny(KernelReason::SocketDenied);
+    }
+    // What is redirected goes to loopback, which such a socket looks for on its device and never finds.
+    if query.device > LOOPBACK_DEVICE {
+        return Route::Deny(KernelReason::DeviceDenied);
     }
     let is_dns = query.port == DNS_PORT;
     let dst = query.dst.normalized();
@@ -194,13 +203,17 @@ mod tests {
             Just(Addr::LOOPBACK_V6),
             Just(Addr::NONE),
         ];
-        (octets, ports, kinds, any::<bool>()).prop_map(|(dst, port, (protocol, sock_type), is_connect)| Query {
-            dst,
-            port,
-            protocol,
-            sock_type,
-            is_connect,
-        })
+        let devices = prop_oneof![Just(0u32), Just(1), any::<u32>()];
+        (octets, ports, kinds, any::<bool>(), devices).prop_map(
+            |(dst, port, (protocol, sock_type), is_connect, device)| Query {
+                dst,
+                port,
+                protocol,
+                sock_type,
+                is_connect,
+                device,
+            },
+        )
     }
 
     proptest! {
@@ -242,6 +255,13 @@ mod tests {
             let known = (query.protocol, query.sock_type) == (TCP, STREAM) || (query.protocol, query.sock_type) == (UDP, DGRAM);
             let refused = decide(&query, &table) == Route::Deny(KernelReason::SocketDenied);
             prop_assert_eq!(refused, !known);
+        }
+
+        #[test]
+        fn a_socket_bound_to_a_device_reaches_nothing(query in queries(), table in tables()) {
+            if query.device > 1 {
+                prop_assert!(matches!(decide(&query, &table), Route::Deny(_)));
+            }
         }
 
         #[test]

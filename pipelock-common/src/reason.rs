@@ -33,7 +33,7 @@ kernel_reasons! {
     LoopbackOwn = 2;
     /// Loopback port that the policy opens.
     LoopbackAllowed = 3;
-    /// A connection from outside, accepted because the policy says `listen: any`.
+    /// A connection that a listener of the agent accepted: from this host, or, under `listen: any`, from outside.
     InboundAllowed = 4;
     /// TCP to a port no rule uses.
     PortDenied = 5;
@@ -57,6 +57,8 @@ kernel_reasons! {
     TableFull = 14;
     /// Multicast, broadcast, unspecified port and the like.
     AddressDenied = 15;
+    /// A socket that is bound to a device other than loopback.
+    DeviceDenied = 16;
 }
 
 impl KernelReason {

@@ -134,7 +134,9 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         attempt.slot = place.slot as u8;
     }
     let facts = KernelFacts::new(ctx.as_ptr(), sk, netns, dst, place.slot);
-    let query = Query { dst, port, protocol, sock_type, is_connect };
+    // SAFETY: the socket of the context, not null.
+    let device = unsafe { core::ptr::read_volatile(&raw const (*sk).bound_dev_if) };
+    let query = Query { dst, port, protocol, sock_type, is_connect, device };
     // One way through for all that leaves a record: a copy of it for each case would cost the verifier dearly.
     let (reason, redirect) = match decide(&query, &facts) {
         Route::Probe => {

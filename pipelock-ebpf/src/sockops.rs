@@ -11,7 +11,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use pipelock_common::{Addr, Class, FlowRecord, FlowState, KernelReason, SockKey, hook, sock_flag};
+use pipelock_common::{Addr, Class, FlowRecord, FlowState, KernelReason, SockKey, TupleKey, hook, sock_flag};
 
 const AF_INET: u32 = 2;
 
@@ -38,8 +38,10 @@ fn connecting(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     let Some(record) = record_of(sk) else { return };
     record.src = local_addr(ctx);
     record.src_port = ctx.local_port() as u16;
-    if record.reason == KernelReason::Redirect as u8 || record.reason == KernelReason::RedirectDns as u8 {
-        // A full table leaves the connection without an origin, and the proxy refuses those.
+    // Not for what goes to a service of the host: nobody looks there.
+    if record.reason != KernelReason::LoopbackAllowed as u8 {
+        // A full table leaves the connection without an origin, and the proxy refuses those; a listener of the agent's own
+        // takes it for one from elsewhere, and it is recorded twice.
         let _ = TUPLES.insert(tuple_of(record), record.flow_id, 0);
     }
     let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
@@ -63,8 +65,9 @@ fn listening(sk: *mut bpf_sock) {
     }
 }
 
-/// A connection accepted by a listener of the agent. From this host it is half of a flow that has a record already; from
-/// outside (the backstop lets those in only under `listen: any`) it is a flow of its own.
+/// A connection accepted by a listener of the agent. From the agent itself it is the other half of a flow that has a record
+/// already; from elsewhere on this host, or from outside (the backstop lets those in only under `listen: any`), it is a
+/// flow of its own.
 #[inline(always)]
 fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     // SAFETY: the socket of the context.
@@ -77,18 +80,31 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     state.dst = Addr::NONE;
     state.dst_port = 0;
     let peer = remote_addr(ctx);
-    if matches!(peer.class(), Class::Loopback) || peer == local_addr(ctx) {
-        state.flags |= sock_flag::AGENT | sock_flag::LOCAL;
-        return;
-    }
-    state.flags |= sock_flag::AGENT | sock_flag::INBOUND;
+    // The port is in network order in the upper half.
+    let peer_port = u16::from_be((ctx.remote_port() >> 16) as u16);
+    let is_local = matches!(peer.class(), Class::Loopback) || peer == local_addr(ctx);
     // SAFETY: both take the context.
     let (netns, cookie) = unsafe { (bpf_get_netns_cookie(ctx.as_ptr()), bpf_get_socket_cookie(ctx.as_ptr())) };
+    if is_local {
+        let key = TupleKey {
+            netns,
+            addr: peer,
+            port: peer_port,
+            protocol: 6,
+            family: if peer.is_v4() { 4 } else { 6 },
+            slot: 0,
+        };
+        if TUPLES.remove(key).is_ok() {
+            state.flags |= sock_flag::LOCAL;
+            return;
+        }
+    }
+    // From here on the packets of this flow pass the backstop; one that cannot be recorded has neither flag.
+    let flag = if is_local { sock_flag::LOCAL } else { sock_flag::INBOUND };
     let attempt = Attempt {
         sock: SockKey { netns, cookie },
         dst: peer,
-        // SAFETY: the context is valid; the port is in network order in the upper half.
-        port: u16::from_be((ctx.remote_port() >> 16) as u16),
+        port: peer_port,
         protocol: 6,
         sock_type: 1,
         family: if ctx.family() == AF_INET { 4 } else { 6 },
@@ -98,15 +114,13 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     let flow_id = open(&attempt, state, KernelReason::InboundAllowed);
     if flow_id != 0 {
         state.flow_id = flow_id;
+        state.flags |= flag;
         if let Some(record) = record_of(sk) {
             record.src = local_addr(ctx);
             record.src_port = ctx.local_port() as u16;
             record.state = FlowState::Established as u8;
         }
         let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
-    } else {
-        // Unrecorded: without this flag the backstop drops every packet of it.
-        state.flags &= !sock_flag::INBOUND;
     }
 }
 

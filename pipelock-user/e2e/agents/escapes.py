@@ -94,6 +94,43 @@ def fastopen_connect():
     s.send(SECRET)
 
 
+# -- sockets bound to a device: the proxy's address would be looked for there
+def bound(kind, addr=None):
+    addr = addr or P["there4"]
+    s = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET, kind)
+    s.settimeout(1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, P["device"].encode())
+    return s
+
+
+def device_tcp(): bound(socket.SOCK_STREAM).connect((P["there4"], 80))
+def device_tcp6(): bound(socket.SOCK_STREAM, P["there6"]).connect((P["there6"], 80))
+def device_udp(): bound(socket.SOCK_DGRAM).sendto(query("web.test"), (P["there4"], 53))
+def device_probe(): bound(socket.SOCK_DGRAM).connect((P["there4"], 4444))
+
+
+def device_later():
+    s = tcp(P["there4"], 80)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, P["device"].encode())
+    s.send(SECRET)
+    s.settimeout(0.5)
+    return s.recv(100)
+
+
+def device_ancillary():
+    s = udp(P["there4"])
+    info = struct.pack("i4s4s", socket.if_nametoindex(P["device"]), bytes(4), bytes(4))
+    s.sendmsg([query("web.test")], [(socket.IPPROTO_IP, 8, info)], 0, (P["there4"], 53))
+    s.recv(512)
+
+
+def device_unicast():
+    s = udp(P["there4"])
+    s.setsockopt(socket.IPPROTO_IP, 50, struct.pack("!I", socket.if_nametoindex(P["device"])))
+    s.sendto(query("web.test"), (P["there4"], 53))
+    s.recv(512)
+
+
 # -- UDP
 def udp4(): udp(P["there4"]).sendto(SECRET, (P["there4"], 4444))
 def udp6(): udp(P["there6"]).sendto(SECRET, (P["there6"], 4444))

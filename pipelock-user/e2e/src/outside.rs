@@ -79,6 +79,12 @@ impl Outside {
         Path::new("/run/netns").join(&self.name)
     }
 
+    /// Name of our end of the wire.
+    #[must_use]
+    pub fn veth(&self) -> &str {
+        &self.veth
+    }
+
     /// Runs something inside the namespace; sockets made there stay there.
     ///
     /// # Panics
@@ -220,7 +226,8 @@ impl Drop for PacketCount {
     }
 }
 
-/// ARP is not IP; neighbour and multicast listener discovery (ICMPv6 130 to 143) is the kernel's own.
+/// The kernel's own: ARP, unless it asks for a loopback address; neighbour and multicast listener discovery (ICMPv6 130 to
+/// 143).
 fn is_chatter(packet: &[u8]) -> bool {
     match packet.first().map(|first| first >> 4) {
         Some(4) => false,
@@ -229,7 +236,8 @@ fn is_chatter(packet: &[u8]) -> bool {
             let icmp = packet.get(6) == Some(&58) && packet.get(40).is_some_and(|kind| (130..=143).contains(kind));
             hop_by_hop || icmp
         }
-        _ => true,
+        // Ethernet and IPv4 (RFC 826); the address that is asked for are the last four bytes.
+        _ => !packet.starts_with(&[0, 1, 8, 0, 6, 4]) || packet.get(24) != Some(&127),
     }
 }
 

@@ -4,10 +4,12 @@
 mod attached;
 
 use std::fs;
-use std::net::{IpAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use attached::{Cage, LOOP, Shell, Storm, allow, capsule, said, until};
-use pipelock_e2e::{Evidence, HttpServer, Outside, echo};
+use pipelock_e2e::{Evidence, HttpServer, Outside, echo, need};
 
 #[test]
 fn processes_that_were_there_are_enforced() {
@@ -57,6 +59,69 @@ fn processes_that_were_there_are_enforced() {
     assert!(!evidence.with_reason("host_denied").is_empty());
     assert!(cage.status().0.is_none());
     assert!(shell.gets(&direct), "open again");
+}
+
+/// What listened before the programs came is the agent's own all the same: for the host, for outside, and for the agent.
+#[test]
+fn listeners_that_were_there_go_on() {
+    need!("python3");
+    let script = r#"
+import socket, sys, threading
+def serve(family, addr, name):
+    s = socket.socket(family); s.bind((addr, 0)); s.listen()
+    open(name, "w").write(str(s.getsockname()[1]))
+    while True:
+        c, _ = s.accept(); c.recv(1000); c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"); c.close()
+threads = [threading.Thread(target=serve, args=a) for a in ((2, "0.0.0.0", "any4"), (10, "::", "any6"), (2, "127.0.0.1", "lo4"))]
+[t.start() for t in threads]
+"#;
+    let outside = Outside::new();
+    let cage = Cage::new("egress: []\nlisten: any");
+    let mut server = cage.inside(&["python3", "-c", script]).spawn().expect("python3");
+    let port = |name: &str| {
+        let mut port = 0;
+        until(name, || {
+            port =
+                fs::read_to_string(cage.files.work().join(name)).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            port != 0
+        });
+        port
+    };
+    let ports = [port("any4"), port("any6"), port("lo4")];
+    let mut shell = cage.shell();
+    let evidence = cage.files.evidence();
+    let said = cage.attached(&evidence);
+    assert!(!said.contains("not known as the agent's own"), "{said}");
+    let get = |addr: IpAddr, port: u16| {
+        let mut stream = TcpStream::connect_timeout(&(addr, port).into(), Duration::from_secs(5)).expect("get in");
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("ask");
+        let (mut text, own) = (String::new(), stream.local_addr().expect("bound"));
+        stream.read_to_string(&mut text).expect("an answer");
+        assert!(text.ends_with("ok"), "{text}");
+        own
+    };
+    let mut peers = vec![
+        outside.enter(|| get(outside.here4.into(), ports[0])),
+        outside.enter(|| get(outside.here6.into(), ports[1])),
+    ];
+    // From the host, which no flow of the agent accounts for.
+    peers.push(get(IpAddr::from([127, 0, 0, 1]), ports[2]));
+    peers.push(get(IpAddr::from([127, 0, 0, 1]), ports[0]));
+    peers.push(get(outside.here4.into(), ports[0]));
+    // And the agent its own, on loopback and on an address of the host.
+    assert!(shell.gets(&format!("http://127.0.0.1:{}/", ports[2])));
+    assert!(shell.gets(&format!("http://[::1]:{}/", ports[1])));
+    assert!(shell.gets(&format!("http://{}:{}/", outside.here4, ports[0])));
+    cage.detached();
+    server.kill().expect("kill");
+    server.wait().expect("wait");
+    let evidence = Evidence::read(&evidence);
+    let inbound = evidence.with_reason("inbound_allowed");
+    let from: Vec<_> = inbound.iter().map(|flow| flow.orig_dst).collect();
+    assert_eq!(from, peers, "{inbound:#?}");
+    assert!(inbound.iter().all(|flow| flow.comm == "python3" && flow.tgid == server.id()), "{inbound:#?}");
+    assert!(inbound.iter().all(|flow| flow.tx_bytes > 10 && flow.rx_bytes > 10), "{inbound:#?}");
+    assert_eq!(evidence.with_reason("loopback_own").len(), 3);
 }
 
 #[test]

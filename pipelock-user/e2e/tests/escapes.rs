@@ -71,7 +71,7 @@ impl World {
             "here4": self.outside.here4.to_string(), "here6": self.outside.here6.to_string(),
             "host4": self.host4.port(), "host6": self.host6.port(),
             "hostudp": self.host_udp.local_addr().expect("bound").port(),
-            "outside": std::process::id(), "outside_addr": (&raw const PROBE) as usize, "scope": 1,
+            "outside": std::process::id(), "outside_addr": (&raw const PROBE) as usize, "scope": 1, "device": self.outside.veth(),
             "abstract": format!("pipelock-e2e-{}", std::process::id()),
         })
     }
@@ -209,6 +209,25 @@ fn tcp_past_the_proxy() {
         assert_eq!(tried.errno("reconnect"), REFUSED, "{}", tried.run);
         let reasons: Vec<_> = tried.flows("reconnect").iter().map(|flow| flow.kernel_reason.clone()).collect();
         assert_eq!(reasons, ["redirect", "port_denied"], "a flow for each connect: {}", tried.run);
+        world.assert_untouched();
+    }
+}
+
+#[test]
+fn sockets_bound_to_a_device() {
+    need!("python3");
+    for user in USERS {
+        let world = World::new();
+        let refused = ["device_tcp", "device_tcp6", "device_udp", "device_probe"];
+        // Past the hook for connects, or said with the datagram only: the backstop has these.
+        let dropped = ["device_later", "device_ancillary", "device_unicast"];
+        let tried = world.run(user, &[&refused[..], &dropped].concat());
+        for name in refused {
+            tried.assert_denied(name, EPERM, "device_denied");
+        }
+        for name in dropped {
+            assert_ne!(tried.errno(name), 0, "{name}: {}", tried.run);
+        }
         world.assert_untouched();
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pipelock::sandbox::cgroup::{Cgroup, CgroupError};
-use pipelock::sandbox::held::{HeldAction, HeldError, HeldOptions, HeldSocket, settle};
+use pipelock::sandbox::held::{HeldAction, HeldError, HeldOptions, HeldSocket, KeptSocket, settle};
 use sandboxed::{Temp, until};
 
 #[test]
@@ -121,7 +121,18 @@ fn sockets_made_inside_are_destroyed_or_kept() {
     let [tcp, dns, udp, listener, public] = ports.try_into().expect("five");
     let (mut peer, _) = outside.accept().expect("accept");
 
-    let report = settle(&group.0, HeldOptions::default()).expect("nothing refused");
+    let mut marked = Vec::new();
+    let mut mark = |kept: &KeptSocket<'_>| {
+        let socket = socket2::SockRef::from(&kept.socket);
+        marked.push((socket.local_addr()?.as_socket().map_or(0, |addr| addr.port()), kept.is_listening));
+        assert_eq!((kept.comm, kept.cgroup_id), ("python3", group.0.id()));
+        Ok(())
+    };
+    let report = settle(&group.0, HeldOptions::default(), &mut mark).expect("nothing refused");
+    marked.sort_unstable();
+    let mut kept = [(udp, false), (listener, true)];
+    kept.sort_unstable();
+    assert_eq!(marked, kept, "what stays is marked, and it is the socket itself");
     assert!(!group.0.is_frozen().expect("events"));
     // Each once, though two processes hold it.
     assert_eq!(report.len(), 5, "{report:?}");
@@ -181,13 +192,13 @@ fn what_would_go_round_the_programs_refuses_the_attachment() {
         // And one that could be destroyed, but must not be when the rest is refused.
         let inside = format!("{inside}\ni = socket.create_connection(('127.0.0.1', {port}))");
         let mut child = holder(&group, before, &inside);
-        let error = settle(&group.0, HeldOptions::default()).expect_err(what);
+        let error = settle(&group.0, HeldOptions::default(), &mut |_| Ok(())).expect_err(what);
         let text = error.to_string();
         assert!(text.contains(says) && text.contains("python3"), "{what}: {text}");
         let HeldError::Refused(refused) = error else { panic!("{what}: {text}") };
         assert_eq!(refused.len(), 1, "{what}: {refused:?}");
         assert!(!group.0.is_frozen().expect("events"));
-        let forced = settle(&group.0, HeldOptions { force: true, ..HeldOptions::default() }).expect(what);
+        let forced = settle(&group.0, HeldOptions { force: true, ..HeldOptions::default() }, &mut |_| Ok(())).expect(what);
         let count = |check: fn(&HeldAction) -> bool| forced.iter().filter(|one| check(&one.action)).count();
         assert_eq!(count(|action| matches!(action, HeldAction::Refused(_))), 1, "{what}: {forced:?}");
         assert_eq!(count(|action| *action == HeldAction::Destroyed), 1, "{what}: {forced:?}");
@@ -219,7 +230,7 @@ fn sockets_in_another_network_namespace_are_found_and_work_can_be_done_there() {
     let panicked = pipelock::sandbox::netns::in_netns(std::os::fd::AsFd::as_fd(&ns), || panic!("on purpose"));
     assert!(panicked.is_err());
 
-    let report = settle(&group.0, HeldOptions::default()).expect("nothing refused");
+    let report = settle(&group.0, HeldOptions::default(), &mut |_| Ok(())).expect("nothing refused");
     let destroyed = report.iter().filter(|one| one.action == HeldAction::Destroyed).count();
     let kept = report.iter().filter(|one| matches!(one.action, HeldAction::Kept(_))).count();
     assert_eq!((destroyed, kept), (1, 1), "{report:?}");
@@ -241,7 +252,7 @@ fn a_destroyed_socket_can_be_connected_again() {
          threading.Thread(target=later).start()"
     );
     let mut child = holder(&group, &before, &after);
-    settle(&group.0, HeldOptions { force: true, ..HeldOptions::default() }).expect("forced");
+    settle(&group.0, HeldOptions { force: true, ..HeldOptions::default() }, &mut |_| Ok(())).expect("forced");
     child.stdin.as_mut().expect("piped").write_all(b"\n").expect("write");
     let mut text = String::new();
     std::io::Read::read_to_string(child.stdout.as_mut().expect("piped"), &mut text).expect("read");

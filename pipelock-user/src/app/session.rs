@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipelock_common::{Config, KernelReason};
+use pipelock_common::{Config, KernelReason, SockState, sock_flag};
 use pipelock_receipt::SigningKey;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -25,6 +25,7 @@ use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
 use crate::proxy::{Proxy, Rules, serve};
 use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
+use crate::sandbox::held::KeptSocket;
 
 /// Policy generations of a former proxy that are remembered.
 const MAX_FORMER: usize = 10_000;
@@ -154,6 +155,25 @@ impl Session {
     #[must_use]
     pub fn attachment(&self) -> &Attachment {
         &self.attachment
+    }
+
+    /// Makes a socket that the agent held before known to the programs as its own: what it listens for may come.
+    ///
+    /// # Errors
+    /// When the kernel does not take the mark.
+    pub fn adopt(&self, kept: &KeptSocket<'_>) -> std::io::Result<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        let pid = u32::try_from(kept.pid).unwrap_or_default();
+        let owner = std::fs::metadata(format!("/proc/{pid}")).map(|process| (process.uid(), process.gid()));
+        let (uid, gid) = owner.unwrap_or_default();
+        let mut comm = [0; 16];
+        for (to, from) in comm.iter_mut().zip(kept.comm.bytes().take(15)) {
+            *to = from;
+        }
+        let listening = if kept.is_listening { sock_flag::LISTENING } else { 0 };
+        let flags = sock_flag::AGENT | listening;
+        let state = SockState { flags, pid, tgid: pid, uid, gid, comm, cgroup_id: kept.cgroup_id, ..SockState::EMPTY };
+        self.maps.adopt(&kept.socket, state).map_err(std::io::Error::other)
     }
 
     /// Detaches again, unless the state of a former proxy was taken over: that stays closed.

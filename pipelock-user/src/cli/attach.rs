@@ -148,7 +148,7 @@ pub(super) fn prepare(
         namespaces,
     })?;
     // What the processes already hold was opened without us. New sockets are caught already, so nothing slips between.
-    let held = match settle(cgroup, HeldOptions { force, keep_listeners }) {
+    let held = match settle(cgroup, HeldOptions { force, keep_listeners }, &mut |kept| session.adopt(kept)) {
         Ok(held) => held,
         Err(error) => {
             session.abandon();

@@ -41,7 +41,7 @@ reasons! {
     LoopbackOwn = "loopback_own", "The agent talks to a service that it started itself.";
     LoopbackAllowed = "loopback_allowed", "The policy opens this loopback port.";
     DnsAnswered = "dns_answered", "The policy allows this name; it was answered from the resolver.";
-    Inbound = "inbound_allowed", "The policy lets the agent accept connections.";
+    Inbound = "inbound_allowed", "The agent accepted this connection: from this host, or, where the policy says listen: any, from outside.";
 
     PortDenied = "port_denied", "No rule of the policy uses this port. Add the port to a rule, or use 80 or 443.";
     SocketDenied = "socket_denied", "Only TCP and UDP over IPv4 and IPv6 are open to the agent; raw, ICMP, MPTCP, SCTP and UDP-Lite are not.";
@@ -54,6 +54,7 @@ reasons! {
     ProxyDown = "proxy_down", "The proxy is not running, so nothing may leave. Start pipelock attach again.";
     TableFull = "table_full", "A kernel table is full; the flow was denied rather than left unrecorded.";
     AddressDenied = "address_denied", "Multicast, broadcast and other special addresses are never reached.";
+    DeviceDenied = "device_denied", "The socket is bound to a network device (SO_BINDTODEVICE), past which the proxy cannot be reached. Do not bind it.";
 
     NoOrigin = "no_origin", "The connection does not come from a flow that the kernel recorded.";
     HostDenied = "host_denied", "No rule of the policy names this destination. Add it under egress.";
@@ -103,6 +104,7 @@ impl From<KernelReason> for Reason {
             KernelReason::ProxyDown => Self::ProxyDown,
             KernelReason::TableFull => Self::TableFull,
             KernelReason::AddressDenied => Self::AddressDenied,
+            KernelReason::DeviceDenied => Self::DeviceDenied,
         }
     }
 }

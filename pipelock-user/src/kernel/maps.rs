@@ -168,6 +168,17 @@ impl Maps {
         locked(&self.listeners).insert(netns, listeners, 0)
     }
 
+    /// Marks a socket that was there before the programs as the agent's own. One that the programs know stays as it is.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn adopt(&self, socket: &dyn std::os::fd::AsRawFd, state: SockState) -> Result<(), MapError> {
+        match locked(&self.sockets).insert(&socket.as_raw_fd(), state, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Replaces the host's own addresses in a namespace.
     ///
     /// # Errors

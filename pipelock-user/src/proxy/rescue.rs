@@ -35,6 +35,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         | Reason::ProxyDown
         | Reason::TableFull
         | Reason::AddressDenied
+        | Reason::DeviceDenied
         | Reason::NoOrigin
         | Reason::HostDenied
         | Reason::MethodDenied

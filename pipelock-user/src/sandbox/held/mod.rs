@@ -7,7 +7,7 @@
 //! | socket | what happens |
 //! |---|---|
 //! | connected, made inside | destroyed: its holder connects again, and meets the programs |
-//! | listening on loopback, or not connected, made inside | kept: what it does next meets the programs |
+//! | listening on loopback, or not connected, made inside | kept, and marked as the agent's own: what it does next meets the programs |
 //! | listening on other addresses, made inside | destroyed, unless the policy lets the agent listen |
 //! | made outside, of whatever state | refused: destroying ends the connection only, and its holder can connect it again (measured: `connect(AF_UNSPEC)`, then `connect`) unseen |
 //! | neither bound nor connected | refused: the kernel does not tell where it was made |
@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use self::scan::Facts;
@@ -129,12 +129,32 @@ pub struct HeldOptions {
     pub keep_listeners: bool,
 }
 
+/// A socket that stays, to be marked as one that was made inside: the programs know that only of those they saw made.
+#[derive(Debug)]
+pub struct KeptSocket<'a> {
+    /// The socket itself.
+    pub socket: BorrowedFd<'a>,
+    /// A process that holds it.
+    pub pid: i32,
+    /// Name of that process.
+    pub comm: &'a str,
+    /// Id of the cgroup it was made in.
+    pub cgroup_id: u64,
+    /// A TCP socket that listens.
+    pub is_listening: bool,
+}
+
 /// Settles every socket that the processes of `cgroup` and the ones below it hold, as the table of this module says.
+/// Those that stay are given to `mark`; one that cannot be marked reaches nobody, and the report says so.
 /// The processes are stopped meanwhile. Blocks; needs the rights of root, so call it before dropping them.
 ///
 /// # Errors
 /// [`HeldError::Refused`] with what is refused, when it is not forced.
-pub fn settle(cgroup: &Cgroup, options: HeldOptions) -> Result<Vec<HeldSocket>, HeldError> {
+pub fn settle(
+    cgroup: &Cgroup,
+    options: HeldOptions,
+    mark: &mut dyn FnMut(&KeptSocket<'_>) -> io::Result<()>,
+) -> Result<Vec<HeldSocket>, HeldError> {
     if cgroup.contains_self()? {
         return Err(HeldError::Ourselves(cgroup.path().display().to_string()));
     }
@@ -143,7 +163,7 @@ pub fn settle(cgroup: &Cgroup, options: HeldOptions) -> Result<Vec<HeldSocket>, 
     let mut known = BTreeSet::new();
     for _ in 0..PASSES {
         let before = report.len();
-        settle_once(cgroup, options, &mut known, &mut report)?;
+        settle_once(cgroup, options, mark, &mut known, &mut report)?;
         if report.len() == before || cgroup.is_frozen()? {
             break;
         }
@@ -155,6 +175,7 @@ pub fn settle(cgroup: &Cgroup, options: HeldOptions) -> Result<Vec<HeldSocket>, 
 fn settle_once(
     cgroup: &Cgroup,
     options: HeldOptions,
+    mark: &mut dyn FnMut(&KeptSocket<'_>) -> io::Result<()>,
     known: &mut BTreeSet<u64>,
     report: &mut Vec<HeldSocket>,
 ) -> Result<(), HeldError> {
@@ -187,7 +208,10 @@ fn settle_once(
             None => Err("its network namespace is not known".to_owned()),
         };
         let action = match (plan, entry) {
-            (Plan::Keep(why), _) => HeldAction::Kept(why),
+            (Plan::Keep(why), entry) => match entry.map(|entry| keep(facts, entry, mark)) {
+                Some(Ok(())) => HeldAction::Kept(why),
+                _ => HeldAction::Kept("but not known as the agent's own: what comes to it is dropped"),
+            },
             (Plan::Destroy, Some(entry)) => match destroy(entry) {
                 Ok(()) => HeldAction::Destroyed,
                 Err(why) => HeldAction::Refused(format!("cannot be destroyed: {why}")),
@@ -208,6 +232,17 @@ fn settle_once(
         return Err(HeldError::Refused(report.iter().filter(stays).cloned().collect()));
     }
     Ok(())
+}
+
+fn keep(facts: &Facts, entry: &Listed, mark: &mut dyn FnMut(&KeptSocket<'_>) -> io::Result<()>) -> io::Result<()> {
+    let socket = scan::again(facts)?;
+    mark(&KeptSocket {
+        socket: socket.as_fd(),
+        pid: facts.pid,
+        comm: &facts.comm,
+        cgroup_id: entry.cgroup_id.unwrap_or_default(),
+        is_listening: facts.protocol_number() == Some(6) && entry.state == state::LISTEN,
+    })
 }
 
 /// The kernel's entries for the sockets that were found, by cookie.
@@ -297,6 +332,7 @@ mod tests {
     fn facts(protocol: i32) -> Facts {
         Facts {
             pid: 1,
+            tid: 1,
             comm: "x".into(),
             fd: 3,
             family: libc::AF_INET,

@@ -26,6 +26,8 @@ const HARMLESS: [i32; 4] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG, libc:
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) pid: i32,
+    /// The thread whose table holds it: the process itself, or one with a table of its own.
+    pub(super) tid: i32,
     pub(super) comm: String,
     pub(super) fd: i32,
     /// `AF_*`
@@ -143,7 +145,7 @@ fn table(pid: i32, tid: i32, comm: &str, known: &mut BTreeSet<u64>, found: &mut 
                 };
                 match socket {
                     Ok(socket) => {
-                        if let Err(error) = look(&socket, (pid, comm, fd), known, found) {
+                        if let Err(error) = look(&socket, (pid, tid, comm, fd), known, found) {
                             let what = format!("look at descriptor {fd} of process {pid}");
                             return Err(HeldError::Io { what, source: error });
                         }
@@ -178,7 +180,7 @@ fn in_flight_entry(pid: i32, comm: &str, fd: i32) -> HeldSocket {
 
 fn look(
     socket: &OwnedFd,
-    (pid, comm, fd): (i32, &str, i32),
+    (pid, tid, comm, fd): (i32, i32, &str, i32),
     known: &mut BTreeSet<u64>,
     found: &mut Found,
 ) -> io::Result<()> {
@@ -189,6 +191,7 @@ fn look(
     }
     let mut facts = Facts {
         pid,
+        tid,
         comm: comm.to_owned(),
         fd,
         family,
@@ -206,6 +209,13 @@ fn look(
     }
     found.sockets.push(facts);
     Ok(())
+}
+
+/// The socket that was looked at, once more: to hold all of them open would take as many descriptors of our own.
+pub(super) fn again(facts: &Facts) -> io::Result<OwnedFd> {
+    let socket = get(open(facts.pid, facts.tid)?.as_fd(), facts.fd)?;
+    let cookie: u64 = socket_option(socket.as_fd(), libc::SO_COOKIE)?;
+    if cookie == facts.cookie { Ok(socket) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
 }
 
 fn address(addr: &SockaddrStorage) -> Option<SocketAddr> {
