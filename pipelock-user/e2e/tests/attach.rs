@@ -290,8 +290,14 @@ fn a_process_in_its_own_network_namespace_is_served() {
     assert!(!shell.gets(&format!("http://{}:{}/", outside.there4, server.port())));
     packets.assert_none();
     assert_eq!(server.seen().len(), 1);
+    // An address that the namespace gets later is its own too: what listens there is nobody's business.
+    let own = format!("http://10.222.0.1:{}/", server.port());
+    assert_eq!(shell.run("ip addr add 10.222.0.1/32 dev lo").0, 0);
+    until("the new address", || shell.run(&format!("curl -s -o /dev/null --max-time 2 {own}")).0 == 7);
     cage.detached();
     let evidence = Evidence::read(&evidence);
+    let denied = evidence.with_reason("loopback_denied");
+    assert!(denied.iter().any(|flow| flow.orig_dst.ip().to_string() == "10.222.0.1"), "{denied:#?}");
     let allowed = evidence.with_reason("policy_allow");
     assert_eq!(allowed.len(), 1, "{allowed:#?}");
     assert!(allowed.iter().all(|flow| flow.name.as_deref() == Some("web.test")), "{allowed:#?}");

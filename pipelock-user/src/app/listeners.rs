@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use pipelock_common::{Listeners, UDP_PEERS};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::kernel::own_addresses;
+use crate::kernel::AddressList;
 use crate::sandbox::netns::netns_cookie;
 
 /// Connections that wait to be accepted. The kernel caps it at net.core.somaxconn.
@@ -45,6 +45,8 @@ pub struct Namespace {
     pub ports: Listeners,
     /// The namespace's own addresses.
     pub own: Vec<IpAddr>,
+    /// Where to ask for them again.
+    pub addresses: AddressList,
 }
 
 impl Namespace {
@@ -64,12 +66,14 @@ impl Namespace {
             dns4: dns4.ports()?,
             dns6: dns6.as_ref().map_or(Ok([0; UDP_PEERS]), DnsSockets::ports)?,
         };
+        let mut addresses = AddressList::open()?;
         Ok(Self {
             cookie: netns_cookie(&tcp4)?,
             tcp: [Some(tcp4), tcp6].into_iter().flatten().collect(),
             dns: [Some(dns4), dns6].into_iter().flatten().collect(),
             ports,
-            own: own_addresses()?,
+            own: addresses.read()?,
+            addresses,
         })
     }
 

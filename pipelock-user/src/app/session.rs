@@ -19,7 +19,7 @@ use super::listeners::Namespace;
 use super::serving::Serving;
 use super::state::{Lock, State, start_time};
 use crate::flow::PolicyId;
-use crate::kernel::{Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
+use crate::kernel::{AddressList, Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
 use crate::net::Resolver;
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
@@ -280,9 +280,9 @@ impl Recorded {
         });
         let proxy = Proxy::new(watched.clone(), origins, ledger.clone(), recorder.clone());
         let mut tasks = Vec::new();
-        let mut cookies = Vec::new();
+        let mut addresses = Vec::new();
         for namespace in namespaces {
-            cookies.push(namespace.cookie);
+            addresses.push((namespace.cookie, namespace.addresses));
             for listener in namespace.tcp {
                 let listener = tokio::net::TcpListener::from_std(listener).map_err(SessionError::Listen)?;
                 tasks.push(tokio::spawn(serve(listener, namespace.cookie, proxy.clone())));
@@ -319,10 +319,7 @@ impl Recorded {
             let _ = counted.await;
         }));
         let writing = tokio::spawn(write_flows(finished_rx, recorder.clone(), ledger.clone(), generations.clone()));
-        // Our own namespace is the one that can be read again without leaving it.
-        if let Some(cookie) = cookies.first().copied() {
-            tasks.push(tokio::spawn(follow_addresses(maps.clone(), cookie)));
-        }
+        tasks.push(tokio::spawn(follow_addresses(maps.clone(), addresses)));
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let state = State {
             id: attachment.id.clone(),
@@ -390,14 +387,19 @@ impl crate::proxy::dns::Lookup for RulesLookup {
     }
 }
 
-async fn follow_addresses(maps: Arc<Maps>, cookie: u64) {
+async fn follow_addresses(maps: Arc<Maps>, mut namespaces: Vec<(u64, AddressList)>) {
     let mut tick = tokio::time::interval(ADDRESSES);
     loop {
         tick.tick().await;
-        if let Ok(addresses) = crate::kernel::own_addresses()
-            && let Err(error) = maps.set_own(cookie, &addresses)
-        {
-            tracing::warn!(%error, "the host's addresses could not be put into the kernel");
+        for (cookie, list) in &mut namespaces {
+            // What was read last stays in force.
+            let put = list
+                .read()
+                .map_err(|error| error.to_string())
+                .and_then(|addresses| maps.set_own(*cookie, &addresses).map_err(|error| error.to_string()));
+            if let Err(error) = put {
+                tracing::warn!(error, namespace = *cookie, "the host's addresses could not be read again");
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ impl State {
     /// True while the process that wrote the file lives.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        start_time(self.pid) == Some(self.pid_start)
+        start_time(self.pid) == Some(self.pid_start) && has_living_thread(self.pid)
     }
 }
 
@@ -118,19 +118,27 @@ pub fn lock(cgroup_id: u64) -> io::Result<Lock> {
     }
 }
 
-/// When a process started, in clock ticks since boot; none when there is none or it is a zombie.
+/// When a process started, in clock ticks since boot; none when there is none.
 #[must_use]
 pub fn start_time(pid: i32) -> Option<u64> {
-    parse_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(_, start)| start)
 }
 
-fn parse_start(stat: &str) -> Option<u64> {
+/// Whether any thread of a process is alive: the first one may end before the others, which then go on serving behind
+/// what looks like a zombie, and nothing but a zombie may be left of all.
+fn has_living_thread(pid: i32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok();
+        stat.and_then(|stat| parse_stat(&stat)).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+    })
+}
+
+/// State and start of a process or thread, from its stat file (proc_pid_stat(5), fields 3 and 22).
+fn parse_stat(stat: &str) -> Option<(char, u64)> {
     // The name stands in parentheses and may hold anything, also ") R 1".
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 /// The names of all attachments: those pinned, and those with a file.
@@ -173,9 +181,65 @@ mod tests {
     #[test]
     fn the_start_time_is_found_behind_any_name() {
         let stat = "12 (a) b) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 4096 1";
-        assert_eq!(parse_start(stat), Some(98765));
-        assert_eq!(parse_start(&stat.replace(") S", ") Z")), None, "a zombie serves nobody");
-        assert_eq!(parse_start("garbage"), None);
+        assert_eq!(parse_stat(stat), Some(('S', 98765)));
+        assert_eq!(parse_stat("garbage"), None);
         assert!(start_time(i32::try_from(std::process::id()).expect("a pid")).is_some());
+    }
+
+    fn state_of(pid: i32) -> State {
+        State {
+            id: String::new(),
+            mode: String::new(),
+            pid,
+            pid_start: start_time(pid).expect("there"),
+            cgroup: PathBuf::new(),
+            evidence: PathBuf::new(),
+            policy: String::new(),
+            policy_hash: String::new(),
+            level: String::new(),
+            public_key: String::new(),
+        }
+    }
+
+    /// The second thread of the child below: sleeps until it is killed.
+    extern "C" fn sleep_on(_: *mut libc::c_void) -> libc::c_int {
+        loop {
+            // SAFETY: takes nothing.
+            unsafe { libc::pause() };
+        }
+    }
+
+    #[test]
+    fn a_server_whose_first_thread_has_ended_is_alive() {
+        const STACK: usize = 64 * 1024;
+        let mut stack = vec![0_u8; STACK];
+        let top = stack.as_mut_ptr_range().end.cast::<libc::c_void>();
+        let thread = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+        // SAFETY: the child makes system calls only, on memory of its own.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: the stack is the thread's alone; it and the first thread do nothing but sleep and end.
+            unsafe {
+                libc::clone(sleep_on, top, thread, std::ptr::null_mut());
+                libc::syscall(libc::SYS_exit, 0);
+            }
+        }
+        assert!(pid > 0, "fork: {}", io::Error::last_os_error());
+        let state = state_of(pid);
+        let leader = || fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| parse_stat(&stat));
+        while leader().is_some_and(|(state, _)| state != 'Z') {
+            std::thread::yield_now();
+        }
+        assert!(state.is_alive(), "a thread of it lives");
+        // SAFETY: a process of our own; WNOWAIT leaves it a zombie.
+        unsafe {
+            libc::kill(pid, libc::SIGKILL);
+            let mut info = std::mem::zeroed();
+            assert_eq!(libc::waitid(libc::P_PID, pid as u32, &raw mut info, libc::WEXITED | libc::WNOWAIT), 0);
+        }
+        assert!(leader().is_some() && !state.is_alive(), "only a zombie is left");
+        // SAFETY: as above.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        assert!(!state.is_alive());
     }
 }

@@ -19,4 +19,4 @@ pub use ledger::{Finished, FlowTable, Ledger, finished_flows, local_end, to_flow
 pub use maps::{Counters, Maps, from_addr};
 #[cfg(feature = "debug-ebpf")]
 pub use object::follow_log;
-pub use own_addr::own_addresses;
+pub use own_addr::AddressList;
