@@ -30,7 +30,8 @@ static NO_DENIALS: DenialCount = DenialCount { count: 0, first_ns: 0, last_ns: 0
 /// What [`open`] returns for a denial that has no number, because too many wait for their receipts: it was counted.
 pub const COUNTED: u64 = u64::MAX;
 
-/// What a flow is about, as the hook sees it.
+/// What a flow is about, as the hook sees it. Without padding: the verifier wants every byte of it initialised.
+#[repr(C)]
 pub struct Attempt {
     /// The socket.
     pub sock: SockKey,
@@ -69,9 +70,22 @@ pub fn note_origin(state: &mut SockState) {
 /// [`COUNTED`] for denials beyond the quota.
 #[inline(always)]
 pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> u64 {
-    let is_over = reason.is_denial();
+    pl_open(attempt, origin, reason as u32)
+}
+
+/// As [`open`]. A function of its own to the kernel, with a name and a type that it can see: such a one the verifier
+/// walks once, and not again on every way that leads to it, which is what starting pipelock takes most of its time for.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_open(attempt: *const Attempt, origin: *const SockState, reason: u32) -> u64 {
+    if attempt.is_null() || origin.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier sees to it that they are whole.
+    let (attempt, origin) = unsafe { (&*attempt, &*origin) };
+    let is_over = reason >= KernelReason::PortDenied as u32;
     if !has_room(is_over) {
-        count_denial(attempt, origin, if is_over { reason } else { KernelReason::TableFull });
+        count_denial(attempt, origin, if is_over { reason } else { KernelReason::TableFull as u32 });
         return if is_over { COUNTED } else { 0 };
     }
     let Some(sequence) = SEQUENCE.get_ptr_mut(0) else { return 0 };
@@ -114,7 +128,7 @@ pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> u64 
     let state = if is_over { FlowState::Closed } else { FlowState::Open };
     // SAFETY: as above; volatile, so that it is written last.
     unsafe { ptr::write_volatile(&raw mut record.state, state as u8) };
-    count(reason as u32);
+    count(reason);
     wake(flow_id);
     flow_id
 }
@@ -144,7 +158,7 @@ fn has_room(is_denial: bool) -> bool {
 
 /// Counts a denial that gets no record of its own.
 #[inline(always)]
-fn count_denial(attempt: &Attempt, origin: &SockState, reason: KernelReason) {
+fn count_denial(attempt: &Attempt, origin: &SockState, reason: u32) {
     let mut key = DenialKey {
         dst: attempt.dst,
         generation: CONFIG.get(0).map_or(0, |config| config.generation),
@@ -166,7 +180,7 @@ fn count_denial(attempt: &Attempt, origin: &SockState, reason: KernelReason) {
         found = DENIALS.get_ptr_mut(key);
     }
     // Before the count in the table, or a reader could find more there than the kernel counted.
-    count(counter::COUNTED + reason as u32);
+    count(counter::COUNTED + reason);
     let Some(value) = found else { return };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
@@ -218,14 +232,20 @@ pub fn note_denial(state: &mut SockState, attempt: &Attempt, reason: KernelReaso
 /// Ends the flow that a socket carries, if it is still open.
 #[inline(always)]
 pub fn finish(flow_id: u64) {
-    if flow_id == 0 {
-        return;
+    if flow_id != 0 {
+        pl_finish(flow_id);
     }
-    let Some(record) = FLOWS.get_ptr_mut(flow_id) else { return };
+}
+
+/// As [`finish`]; apart for the reason that [`pl_open`] is. Always 0, since the kernel wants a number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_finish(flow_id: u64) -> u32 {
+    let Some(record) = FLOWS.get_ptr_mut(flow_id) else { return 0 };
     // SAFETY: the value is only deleted by the user side after it was closed, and kept valid by RCU while we run.
     let record = unsafe { &mut *record };
     if record.state == FlowState::Closed as u8 {
-        return;
+        return 0;
     }
     // SAFETY: no arguments.
     record.closed_ns = unsafe { bpf_ktime_get_boot_ns() };
@@ -234,6 +254,7 @@ pub fn finish(flow_id: u64) {
         let _ = TUPLES.remove(tuple_of(record));
     }
     wake(flow_id);
+    0
 }
 
 /// The key under which a flow's local end is filed.
