@@ -123,53 +123,43 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         slot: 0,
     };
     let is_udp = protocol == crate::emit::UDP;
-    let mut place = Place::NONE;
+    let (mut is_same, mut before) = (false, state.flow_id);
     if is_udp {
         // SAFETY: `sk` is not null and comes from the context.
-        place = match unsafe { udp_peers_or_new(sk) } {
-            // SAFETY: socket storage.
-            Some(peers) => Place::of(unsafe { &*peers }, dst, port),
-            None => return REFUSE,
-        };
-        attempt.slot = place.slot as u8;
+        let Some(peers) = (unsafe { udp_peers_or_new(sk) }) else { return REFUSE };
+        let found = pl_slot(peers, &attempt);
+        attempt.slot = (found & SLOT) as u8;
+        is_same = found & SAME != 0;
+        // SAFETY: socket storage; the index is a byte in memory, so that the mask stays (see `has_port`).
+        before = unsafe { (&(*peers).peers)[slot_of(&attempt)].flow_id };
     }
-    let facts = KernelFacts::new(ctx.as_ptr(), sk, netns, dst, place.slot);
-    // SAFETY: the socket of the context, not null.
-    let device = unsafe { core::ptr::read_volatile(&raw const (*sk).bound_dev_if) };
-    let query = Query { dst, port, protocol, sock_type, is_connect, device };
-    // One way through for all that leaves a record: a copy of it for each case would cost the verifier dearly.
-    let (reason, redirect) = match decide(&query, &facts) {
-        Route::Probe => {
-            // What it sent to others before is not over: it goes on when the socket asks them again.
-            state.flow_id = 0;
-            // The socket is connected now, so no send on it is asked about again: nothing that an earlier flow was
-            // allowed may pass the backstop on its account.
-            state.flags &= !(sock_flag::REDIRECTED | sock_flag::LOCAL);
-            state.dst = Addr::NONE;
-            state.dst_port = 0;
-            count(counter::PROBES);
-            return PASS;
-        }
-        Route::Deny(reason) => (reason, Redirect::None),
-        Route::Local(reason) => (reason, Redirect::None),
-        Route::Dns => (KernelReason::RedirectDns, Redirect::Dns),
-        Route::Proxy => (KernelReason::Redirect, Redirect::Proxy),
-    };
+    let decided = pl_decide(addr, &attempt, u32::from(is_connect));
+    let (reason, kind, to_port) = (decided & 0xff, decided >> 8 & 0xff, (decided >> 16) as u16);
+    if kind == PROBE {
+        // What it sent to others before is not over: it goes on when the socket asks them again.
+        state.flow_id = 0;
+        // The socket is connected now, so no send on it is asked about again: nothing that an earlier flow was allowed
+        // may pass the backstop on its account.
+        state.flags &= !(sock_flag::REDIRECTED | sock_flag::LOCAL);
+        state.dst = Addr::NONE;
+        state.dst_port = 0;
+        count(counter::PROBES);
+        return PASS;
+    }
     #[cfg(feature = "debug-log")]
-    aya_log_ebpf::debug!(ctx, "hook {} port {} reason {}", hook, port, reason as u8);
-    let is_denial = reason.is_denial();
+    aya_log_ebpf::debug!(ctx, "hook {} port {} reason {}", hook, port, reason);
+    let is_denial = kind == DENY;
     if is_denial && is_repeat(state, &attempt, reason) {
         count(counter::REPEATS);
         return refuse(errno_for(reason, is_connect));
     }
-    let (to, to_port) =
-        if redirect == Redirect::None { (dst, 0) } else { facts.redirect_to(redirect == Redirect::Dns) };
     // A UDP socket that goes on talking to the same destination goes on with the same flow.
-    let mut flow_id = if is_denial { 0 } else { place.flow_id };
-    if flow_id == 0 {
+    let goes_on = !is_denial && is_same;
+    let mut flow_id = before;
+    if !goes_on {
         if !is_denial {
             // A TCP socket has one flow at a time; a UDP socket gives up the one whose slot it needs.
-            finish(if is_udp { place.former } else { state.flow_id });
+            finish(before);
             state.flow_id = 0;
         }
         flow_id = open(&attempt, state, reason);
@@ -187,72 +177,108 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
     if is_udp && let Some(peers) = unsafe { udp_peers(sk) } {
         // SAFETY: socket storage.
         let peers = unsafe { &mut *peers };
-        if place.flow_id == 0 {
-            peers.next = place.slot + 1;
+        if !goes_on {
+            peers.next = u32::from(attempt.slot) + 1;
         }
-        // SAFETY: a local, read back through memory so that the mask stays (see `has_port`).
-        let slot = unsafe { core::ptr::read_volatile(&raw const place.slot) } as usize & (UDP_PEERS - 1);
         // Also of a flow that goes on: a proxy that took over listens on other ports.
-        peers.peers[slot] = UdpPeer { flow_id, dst, port, via: to_port, pad: 0 };
+        peers.peers[slot_of(&attempt)] = UdpPeer { flow_id, dst, port, via: to_port, pad: 0 };
     }
     state.flow_id = flow_id;
     state.dst = dst;
     state.dst_port = port;
     state.flags = (state.flags | sock_flag::LOCAL) & !sock_flag::REDIRECTED;
-    if redirect != Redirect::None {
+    if kind == REDIRECT {
         state.flags |= sock_flag::REDIRECTED;
+        let to = if dst.is_v4() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
         write_address(addr, is_v6, to, to_port);
     }
     PASS
 }
 
-/// Where a UDP socket keeps a destination.
-struct Place {
-    /// Its slot.
-    slot: u32,
-    /// The flow that goes on; 0 when there is none yet.
-    flow_id: u64,
-    /// The flow of another destination that has the slot now; 0 for none.
-    former: u64,
-}
+/// The slot in what [`pl_slot`] answers, and whether the destination has it already.
+const SLOT: u32 = UDP_PEERS as u32 - 1;
+const SAME: u32 = 0x100;
 
-impl Place {
-    const NONE: Self = Self { slot: 0, flow_id: 0, former: 0 };
-
-    /// The place that this destination has, or would get: they are given out in turn.
-    #[inline(always)]
-    fn of(peers: &UdpPeers, dst: Addr, port: u16) -> Self {
-        let next = peers.next;
-        // SAFETY: a local, read back through memory so that the mask stays (see `has_port`).
-        let next = unsafe { core::ptr::read_volatile(&raw const next) } & (UDP_PEERS as u32 - 1);
-        let mut place = Self { slot: next, flow_id: 0, former: peers.peers[next as usize].flow_id };
-        let mut slot = 0;
-        while slot < UDP_PEERS {
-            let peer = &peers.peers[slot];
-            if peer.flow_id != 0 && peer.port == port && peer.dst == dst {
-                place = Self { slot: slot as u32, flow_id: peer.flow_id, former: 0 };
-            }
-            slot += 1;
-        }
-        place
+/// The slot that this destination has, or would get: they are given out in turn. Apart for the reasons that [`pl_decide`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_slot(peers: *const UdpPeers, attempt: *const Attempt) -> u32 {
+    if peers.is_null() || attempt.is_null() {
+        return 0;
     }
+    // SAFETY: not null, and the verifier sees to it that they are whole.
+    let (peers, attempt) = unsafe { (&*peers, &*attempt) };
+    let mut found = peers.next & SLOT;
+    let mut slot = 0;
+    while slot < UDP_PEERS {
+        let peer = &peers.peers[slot];
+        if peer.flow_id != 0 && peer.port == attempt.port && peer.dst == attempt.dst {
+            found = slot as u32 | SAME;
+        }
+        slot += 1;
+    }
+    found
 }
 
-/// Which listener the destination becomes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Redirect {
-    None,
-    Proxy,
-    Dns,
+/// The slot of an attempt, as an index that the verifier trusts.
+#[inline(always)]
+fn slot_of(attempt: &Attempt) -> usize {
+    // SAFETY: a field that is read back through memory, so that the mask stays.
+    usize::from(unsafe { core::ptr::read_volatile(&raw const attempt.slot) }) & (UDP_PEERS - 1)
+}
+
+/// What [`pl_decide`] answers in its second byte.
+const LOCAL: u32 = 0;
+const REDIRECT: u32 = 1;
+const DENY: u32 = 2;
+const PROBE: u32 = 3;
+
+/// Decides: a [`KernelReason`] in the first byte, one of the words above in the second, the port of a redirect behind.
+///
+/// A function of its own to the kernel, as `pl_open` is, and for another reason too: what comes out of it is any number to
+/// the verifier, so that it walks what is done about the decision once, and not for every way to decide.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_decide(ctx: *mut bpf_sock_addr, attempt: *const Attempt, is_connect: u32) -> u32 {
+    const REFUSED: u32 = KernelReason::TableFull as u32 | DENY << 8;
+    if attempt.is_null() {
+        return REFUSED;
+    }
+    // SAFETY: not null, and the verifier sees to it that it is whole. The context is the program's.
+    let (attempt, sk) = unsafe { (&*attempt, (*ctx).__bindgen_anon_1.sk) };
+    if sk.is_null() {
+        return REFUSED;
+    }
+    let facts = KernelFacts::new(ctx.cast(), sk, attempt.sock.netns, attempt.dst, u32::from(attempt.slot));
+    let query = Query {
+        dst: attempt.dst,
+        port: attempt.port,
+        protocol: u32::from(attempt.protocol),
+        sock_type: u32::from(attempt.sock_type),
+        is_connect: is_connect != 0,
+        // SAFETY: the socket of the context, not null.
+        device: unsafe { core::ptr::read_volatile(&raw const (*sk).bound_dev_if) },
+    };
+    let redirect = |reason: KernelReason, is_dns| {
+        let (_, port) = facts.redirect_to(is_dns);
+        reason as u32 | REDIRECT << 8 | u32::from(port) << 16
+    };
+    match decide(&query, &facts) {
+        Route::Probe => PROBE << 8,
+        Route::Deny(reason) => reason as u32 | DENY << 8,
+        Route::Local(reason) => reason as u32 | LOCAL << 8,
+        Route::Dns => redirect(KernelReason::RedirectDns, true),
+        Route::Proxy => redirect(KernelReason::Redirect, false),
+    }
 }
 
 /// "Connection refused" for what looks like a closed port to the agent, "operation not permitted" for the rest.
 #[inline(always)]
-fn errno_for(reason: KernelReason, is_connect: bool) -> i32 {
-    match reason {
-        KernelReason::PortDenied | KernelReason::LoopbackDenied | KernelReason::ProxyDown if is_connect => ECONNREFUSED,
-        _ => EPERM,
-    }
+fn errno_for(reason: u32, is_connect: bool) -> i32 {
+    let looks_closed = reason == KernelReason::PortDenied as u32
+        || reason == KernelReason::LoopbackDenied as u32
+        || reason == KernelReason::ProxyDown as u32;
+    if is_connect && looks_closed { ECONNREFUSED } else { EPERM }
 }
 
 #[inline(always)]

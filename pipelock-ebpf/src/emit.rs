@@ -67,10 +67,10 @@ pub fn note_origin(state: &mut SockState) {
 }
 
 /// Opens a flow: numbers it, stores it, counts it, wakes the user side. 0 when it was not stored: then deny.
-/// [`COUNTED`] for denials beyond the quota.
+/// [`COUNTED`] for denials beyond the quota. `reason` is a [`KernelReason`].
 #[inline(always)]
-pub fn open(attempt: &Attempt, origin: &SockState, reason: KernelReason) -> u64 {
-    pl_open(attempt, origin, reason as u32)
+pub fn open(attempt: &Attempt, origin: &SockState, reason: u32) -> u64 {
+    pl_open(attempt, origin, reason)
 }
 
 /// As [`open`]. A function of its own to the kernel, with a name and a type that it can see: such a one the verifier
@@ -201,6 +201,7 @@ fn count_denial(attempt: &Attempt, origin: &SockState, reason: u32) {
 /// Records a denial on a socket; the same destination denied again on it is counted, not recorded anew.
 #[inline(always)]
 pub fn deny(attempt: &Attempt, state: &mut SockState, reason: KernelReason) {
+    let reason = reason as u32;
     if is_repeat(state, attempt, reason) {
         count(counter::REPEATS);
         return;
@@ -215,16 +216,14 @@ const DENIED_SHIFT: u32 = 24;
 
 /// Whether this destination was the last to be denied on this socket, for the same reason.
 #[inline(always)]
-pub fn is_repeat(state: &SockState, attempt: &Attempt, reason: KernelReason) -> bool {
-    state.flags >> DENIED_SHIFT == reason as u32 + 1
-        && state.dropped_port == attempt.port
-        && state.dropped == attempt.dst
+pub fn is_repeat(state: &SockState, attempt: &Attempt, reason: u32) -> bool {
+    state.flags >> DENIED_SHIFT == reason + 1 && state.dropped_port == attempt.port && state.dropped == attempt.dst
 }
 
 /// Notes a recorded denial, so that it is not recorded again.
 #[inline(always)]
-pub fn note_denial(state: &mut SockState, attempt: &Attempt, reason: KernelReason) {
-    state.flags = (state.flags & ((1 << DENIED_SHIFT) - 1)) | ((reason as u32 + 1) << DENIED_SHIFT);
+pub fn note_denial(state: &mut SockState, attempt: &Attempt, reason: u32) {
+    state.flags = (state.flags & ((1 << DENIED_SHIFT) - 1)) | ((reason + 1) << DENIED_SHIFT);
     state.dropped = attempt.dst;
     state.dropped_port = attempt.port;
 }

@@ -54,7 +54,7 @@ pub fn pl_sock_create(ctx: SockContext) -> i32 {
         hook: hook::SOCK_CREATE,
         slot: 0,
     };
-    let _ = open(&attempt, &origin, KernelReason::SocketDenied);
+    let _ = open(&attempt, &origin, KernelReason::SocketDenied as u32);
     REFUSE
 }
 

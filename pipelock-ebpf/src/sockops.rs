@@ -111,7 +111,7 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
         hook: hook::SOCK_OPS,
         slot: 0,
     };
-    let flow_id = open(&attempt, state, KernelReason::InboundAllowed);
+    let flow_id = open(&attempt, state, KernelReason::InboundAllowed as u32);
     if flow_id != 0 {
         state.flow_id = flow_id;
         state.flags |= flag;
