@@ -198,6 +198,8 @@ mod tests {
             policy_hash: String::new(),
             level: String::new(),
             public_key: String::new(),
+            reloads: 0,
+            reload_error: None,
         }
     }
 

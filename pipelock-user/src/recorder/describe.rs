@@ -3,9 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use pipelock_receipt::canon::Timestamp;
-use pipelock_receipt::stats::{
-    DENIALS_LAYER, DENIALS_TARGET, FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, SOCKET_LAYER,
-};
+use pipelock_receipt::stats::{DENIALS_LAYER, DENIALS_TARGET, FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET, SOCKET_LAYER};
 use pipelock_receipt::{ActionDraft, ActionType, Reversibility, SideEffect};
 use serde_json::{Map, Value, json};
 
