@@ -198,7 +198,8 @@ fn what_would_go_round_the_programs_refuses_the_attachment() {
         let HeldError::Refused(refused) = error else { panic!("{what}: {text}") };
         assert_eq!(refused.len(), 1, "{what}: {refused:?}");
         assert!(!group.0.is_frozen().expect("events"));
-        let forced = settle(&group.0, HeldOptions { force: true, ..HeldOptions::default() }, &mut |_| Ok(())).expect(what);
+        let forced =
+            settle(&group.0, HeldOptions { force: true, ..HeldOptions::default() }, &mut |_| Ok(())).expect(what);
         let count = |check: fn(&HeldAction) -> bool| forced.iter().filter(|one| check(&one.action)).count();
         assert_eq!(count(|action| matches!(action, HeldAction::Refused(_))), 1, "{what}: {forced:?}");
         assert_eq!(count(|action| *action == HeldAction::Destroyed), 1, "{what}: {forced:?}");

@@ -164,7 +164,11 @@ async fn a_connection_over_its_budget_sends_nothing_more() {
     agent.write_all(post(1).as_bytes()).await.expect("write");
     agent.shutdown().await.expect("shutdown");
     let text = read_all(&mut agent).await;
-    assert_eq!((text.matches("HTTP/1.1 429").count(), text.matches("x-pipelock-reason: budget_exceeded").count()), (2, 2), "{text}");
+    assert_eq!(
+        (text.matches("HTTP/1.1 429").count(), text.matches("x-pipelock-reason: budget_exceeded").count()),
+        (2, 2),
+        "{text}"
+    );
     let receipts = world.receipts();
     let verdicts: Vec<_> = receipts.iter().map(|(verdict, reason)| (verdict.as_str(), reason.as_str())).collect();
     assert_eq!(verdicts, [("allow", "policy_allow"), ("allow", "budget_exceeded"), ("block", "budget_exceeded")]);
