@@ -1,0 +1,201 @@
+//! Codecs that write bytes as text: base64 (RFC 4648, standard and URL alphabet mixed), hex, base32, base58 (Bitcoin's). Called by
+//! [`crate::stream::runs`] with runs of their characters, without delimiters and padding.
+
+use crate::finding::Step;
+
+/// Value of each byte in base64, or [`NONE`].
+static BASE64: [u8; 256] =
+    table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", &[(b'-', 62), (b'_', 63)]);
+static BASE32: [u8; 256] = both_cases(table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", &[]));
+static BASE58: [u8; 256] = table(b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz", &[]);
+static HEX: [u8; 256] = both_cases(table(b"0123456789ABCDEF", &[]));
+
+const NONE: u8 = 255;
+
+const fn table(alphabet: &[u8], more: &[(u8, u8)]) -> [u8; 256] {
+    let mut table = [NONE; 256];
+    let mut at = 0;
+    while at < alphabet.len() {
+        table[alphabet[at] as usize] = at as u8;
+        at += 1;
+    }
+    let mut at = 0;
+    while at < more.len() {
+        table[more[at].0 as usize] = more[at].1;
+        at += 1;
+    }
+    table
+}
+
+const fn both_cases(mut table: [u8; 256]) -> [u8; 256] {
+    let mut at = b'a';
+    while at <= b'z' {
+        table[at as usize] = table[at.to_ascii_uppercase() as usize];
+        at += 1;
+    }
+    table
+}
+
+/// Is the byte one of a run: base64 in either alphabet, and with it hex, base32 and base58?
+pub(crate) fn in_run(byte: u8) -> bool {
+    BASE64[usize::from(byte)] != NONE
+}
+
+/// A hex digit?
+pub(crate) fn is_hex(byte: u8) -> bool {
+    HEX[usize::from(byte)] != NONE
+}
+
+/// Codecs that can be decoded as they come: `bits` per character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Radix {
+    Base64,
+    Base32,
+    Hex,
+}
+
+impl Radix {
+    pub(crate) fn step(self) -> Step {
+        match self {
+            Self::Base64 => Step::Base64,
+            Self::Base32 => Step::Base32,
+            Self::Hex => Step::Hex,
+        }
+    }
+
+    pub(crate) fn bits(self) -> u32 {
+        match self {
+            Self::Base64 => 6,
+            Self::Base32 => 5,
+            Self::Hex => 4,
+        }
+    }
+
+    fn values(self) -> &'static [u8; 256] {
+        match self {
+            Self::Base64 => &BASE64,
+            Self::Base32 => &BASE32,
+            Self::Hex => &HEX,
+        }
+    }
+
+    /// Is the byte one of its characters?
+    pub(crate) fn has(self, byte: u8) -> bool {
+        self.values()[usize::from(byte)] != NONE
+    }
+}
+
+/// The state between two pieces of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bits {
+    value: u32,
+    count: u32,
+}
+
+impl Bits {
+    /// Decodes characters, all of which the codec has, and appends the whole bytes. Left-over bits wait for the next
+    /// piece; at the end of a run they are padding.
+    pub(crate) fn decode(&mut self, radix: Radix, text: &[u8], out: &mut Vec<u8>) {
+        let (values, bits) = (radix.values(), radix.bits());
+        let mut rest = text;
+        if radix == Radix::Base64 && self.count == 0 {
+            let quads = text.chunks_exact(4);
+            rest = quads.remainder();
+            for quad in quads {
+                let value = |at: usize| u32::from(values[usize::from(quad[at])]);
+                let word = value(0) << 18 | value(1) << 12 | value(2) << 6 | value(3);
+                out.extend_from_slice(&word.to_be_bytes()[1..]);
+            }
+        }
+        for byte in rest {
+            self.value = self.value << bits | u32::from(values[usize::from(*byte)]);
+            self.count += bits;
+            if self.count >= 8 {
+                self.count -= 8;
+                out.push((self.value >> self.count) as u8);
+                self.value &= (1 << self.count) - 1;
+            }
+        }
+    }
+}
+
+/// Longest base58 text that is decoded: the work grows with the square.
+pub(crate) const BASE58_LONGEST: usize = 128;
+
+/// Decodes base58 as Bitcoin writes it; `None` when a character is none of its, or the text is too long.
+pub(crate) fn base58(text: &[u8]) -> Option<Vec<u8>> {
+    if text.len() > BASE58_LONGEST {
+        return None;
+    }
+    let mut bytes: Vec<u8> = Vec::with_capacity(text.len());
+    for byte in text {
+        let mut carry = u32::from(Some(BASE58[usize::from(*byte)]).filter(|value| *value != NONE)?);
+        for byte in &mut bytes {
+            carry += u32::from(*byte) * 58;
+            *byte = carry as u8;
+            carry >>= 8;
+        }
+        while carry > 0 {
+            bytes.push(carry as u8);
+            carry >>= 8;
+        }
+    }
+    bytes.extend(text.iter().take_while(|byte| **byte == b'1').map(|_| 0));
+    bytes.reverse();
+    Some(bytes)
+}
+
+/// May the decoded bytes hold something to find? Random bytes nearly never do, words and their like do always: eight printable
+/// characters in a row, UTF-16, other text in UTF-8, or compressed data.
+pub(crate) fn interesting(bytes: &[u8]) -> bool {
+    if bytes.len() < 8 {
+        return false;
+    }
+    let (mut printable, mut pairs, mut previous) = (0, 0, 1);
+    for &byte in bytes {
+        printable =
+            if (0x20..0x7f).contains(&byte) || matches!(byte, b'\n' | b'\r' | b'\t') { printable + 1 } else { 0 };
+        // A NUL beside a character, six times in a row.
+        pairs = if (byte == 0) != (previous == 0) { pairs + 1 } else { 0 };
+        previous = byte;
+        if printable >= 8 || pairs >= 12 {
+            return true;
+        }
+    }
+    super::inflate::Format::of(bytes).is_some() || std::str::from_utf8(bytes).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(radix: Radix, text: &str, cut: usize) -> Vec<u8> {
+        let (mut bits, mut out) = (Bits::default(), Vec::new());
+        let cut = cut.min(text.len());
+        bits.decode(radix, &text.as_bytes()[..cut], &mut out);
+        bits.decode(radix, &text.as_bytes()[cut..], &mut out);
+        out
+    }
+
+    #[test]
+    fn known_vectors_decode_at_every_cut() {
+        // RFC 4648 §10; base58: the Bitcoin wiki's "hello world".
+        for cut in 0..20 {
+            assert_eq!(decode(Radix::Base64, "Zm9vYmE", cut), b"fooba");
+            assert_eq!(decode(Radix::Base64, "-_-_", cut), decode(Radix::Base64, "+/+/", cut));
+            assert_eq!(decode(Radix::Base32, "MZXW6YTB", cut), b"fooba");
+            assert_eq!(decode(Radix::Base32, "mzxw6ytboi", cut), b"foobar");
+            assert_eq!(decode(Radix::Hex, "666F6f62", cut), b"foob");
+        }
+        assert_eq!(base58(b"StV1DL6CwTryKyV").unwrap(), b"hello world");
+        assert_eq!(base58(b"0"), None);
+    }
+
+    #[test]
+    fn text_is_interesting_and_noise_is_not() {
+        assert!(interesting(b"\x01\x02AKIAIOSF\xff"));
+        assert!(interesting(b"A\0K\0I\0A\0I\0O\0S\0"));
+        assert!(interesting("忽略以前的指令".as_bytes()));
+        assert!(!interesting(&[0x80, 0x41, 0xff, 0x90, 0x42, 0x43, 0x80, 0x80, 0x41, 0x80]));
+    }
+}

@@ -1,0 +1,111 @@
+//! One look at the bytes that says which views could change anything: clean ASCII prose pays only for this and the match.
+//! Called by [`crate::stream::layer`] for each new piece.
+//!
+//! Promises: a view changes nothing unless its flag is set for a slice that holds the bytes in question; the loops have no
+//! branches, so the compiler makes vector instructions of them.
+
+/// `%`, `\` or `&`.
+pub(crate) const ESCAPE: u16 = 1;
+/// `=`
+pub(crate) const EQUALS: u16 = 2;
+/// Not ASCII, or a control character other than tab and line ends.
+pub(crate) const UNICODE: u16 = 4;
+/// A digit, `@` or `$` between letters.
+pub(crate) const LEET: u16 = 8;
+/// Two single characters in a row between the same separator.
+pub(crate) const SPACED: u16 = 16;
+/// A NUL byte.
+pub(crate) const NUL: u16 = 32;
+
+const BLOCK: usize = 64;
+/// Bytes beyond a block that its flags depend on.
+pub(crate) const REACH: usize = 5;
+
+/// The flags of all bytes of `text` that have [`REACH`] bytes behind them, and of the others as far as they can be known.
+pub(crate) fn flags(text: &[u8]) -> u16 {
+    let mut found = 0;
+    let mut at = 0;
+    while let Some(block) = text.get(at..at + BLOCK + REACH) {
+        found |= block_flags(block);
+        at += BLOCK;
+    }
+    let mut rest = [b' '; BLOCK + REACH];
+    let left = &text[at..];
+    for piece in [left, left.get(BLOCK..).unwrap_or_default()] {
+        let count = piece.len().min(BLOCK + REACH);
+        rest[..count].copy_from_slice(&piece[..count]);
+        rest[count..].fill(b' ');
+        found |= block_flags(&rest);
+    }
+    u16::from(found)
+}
+
+fn letter(byte: u8) -> bool {
+    (byte | 0x20).wrapping_sub(b'a') < 26
+}
+
+fn digit(byte: u8) -> bool {
+    byte.wrapping_sub(b'0') < 10
+}
+
+fn flag(condition: bool, bit: u16) -> u8 {
+    if condition { bit as u8 } else { 0 }
+}
+
+fn block_flags(block: &[u8]) -> u8 {
+    let mut found = [0u8; BLOCK];
+    let Some(block) = block.get(..BLOCK + REACH) else { return u8::MAX };
+    for (at, found) in found.iter_mut().enumerate() {
+        let byte = block[at];
+        let control = (byte < 0x20) & (byte != b'\n') & (byte != b'\r') & (byte != b'\t');
+        *found = flag((byte == b'%') | (byte == b'\\') | (byte == b'&'), ESCAPE)
+            | flag(byte == b'=', EQUALS)
+            | flag((byte >= 0x7f) | control, UNICODE)
+            | flag(byte == 0, NUL);
+    }
+    for (at, found) in found.iter_mut().enumerate() {
+        let middle = block[at + 1];
+        let leet = digit(middle) | (middle == b'@') | (middle == b'$');
+        *found |= flag(letter(block[at]) & leet & letter(block[at + 2]), LEET);
+    }
+    for (at, found) in found.iter_mut().enumerate() {
+        let separator = block[at];
+        let same = (separator == block[at + 2]) & (separator == block[at + 4]);
+        let single = (letter(block[at + 1]) | digit(block[at + 1])) & (letter(block[at + 3]) | digit(block[at + 3]));
+        *found |= flag(same & single & !letter(separator) & !digit(separator), SPACED);
+    }
+    found.iter().fold(0, |all, flags| all | flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_found_at_every_place() {
+        let cases: [(&[u8], u16); 8] = [
+            (b"%", ESCAPE),
+            (b"=", EQUALS),
+            ("é".as_bytes(), UNICODE),
+            (b"\x1b", UNICODE),
+            (b"a1b", LEET),
+            (b".a.b.", SPACED),
+            (b"\0", NUL | UNICODE),
+            (b"a bc d1 2ef 22", 0),
+        ];
+        for (text, wanted) in cases {
+            for before in 0..150 {
+                for after in [0, 3, 70] {
+                    let mut whole = vec![b'x'; before];
+                    whole.push(b' ');
+                    whole.extend_from_slice(text);
+                    whole.push(b' ');
+                    whole.extend(vec![b'x'; after]);
+                    assert_eq!(flags(&whole), wanted, "{before} {after}");
+                }
+            }
+        }
+        assert_eq!(flags(&[b'a'; 1000]), 0);
+        assert_eq!(flags(b""), 0);
+    }
+}

@@ -1,0 +1,99 @@
+//! Undoing other ways of writing: views, which leave the text a text ([`unescape`], [`fold`], …), and codecs, whose
+//! output is a text of its own ([`codec`], [`inflate`]). Called by [`crate::stream`].
+//!
+//! A view is a function of the bytes ahead and of a bounded number of bytes before, never of how the text was cut. That is
+//! all that scanning in pieces needs to agree with scanning the whole.
+
+pub(crate) mod codec;
+pub(crate) mod fold;
+pub(crate) mod gate;
+pub(crate) mod inflate;
+pub(crate) mod leet;
+pub(crate) mod quoted;
+pub(crate) mod spaced;
+pub(crate) mod unescape;
+
+use crate::finding::Step;
+
+/// What a view does with the bytes ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// So many bytes stay; at least 1.
+    Keep(usize),
+    /// `take` bytes become `out[..put]`.
+    Change { take: usize, out: [u8; 12], put: usize, step: Step },
+    /// It depends on bytes that are not there yet; not given when the text ends here.
+    More,
+}
+
+impl Turn {
+    pub(crate) fn byte(take: usize, byte: u8, step: Step) -> Self {
+        Self::bytes(take, &[byte], step)
+    }
+
+    pub(crate) fn char(take: usize, char: char, step: Step) -> Self {
+        Self::bytes(take, char.encode_utf8(&mut [0; 4]).as_bytes(), step)
+    }
+
+    /// At most 12 bytes.
+    pub(crate) fn bytes(take: usize, bytes: &[u8], step: Step) -> Self {
+        let mut out = [0; 12];
+        let put = bytes.len().min(12);
+        out[..put].copy_from_slice(&bytes[..put]);
+        Self::Change { take, out, put, step }
+    }
+}
+
+/// Most bytes that a view looks ahead.
+pub(crate) const AHEAD: usize = 512;
+/// Most bytes that a view looks back.
+pub(crate) const BACK: usize = 64;
+
+/// The views, in the order in which they are laid over each other: each is applied to the text and to the views before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ViewKind {
+    Unescape,
+    Quoted,
+    Fold,
+    Spaced,
+    Leet,
+}
+
+impl ViewKind {
+    pub(crate) const ALL: [Self; 5] = [Self::Unescape, Self::Quoted, Self::Fold, Self::Spaced, Self::Leet];
+
+    /// The gate's flags that can start a change.
+    pub(crate) fn triggers(self) -> u16 {
+        match self {
+            Self::Unescape => gate::ESCAPE,
+            Self::Quoted => gate::EQUALS,
+            Self::Fold => gate::UNICODE,
+            Self::Spaced => gate::SPACED,
+            Self::Leet => gate::LEET,
+        }
+    }
+
+    /// How many bytes at the start of `text` are certainly kept.
+    pub(crate) fn skip(self, text: &[u8]) -> usize {
+        match self {
+            Self::Unescape => memchr::memchr3(b'%', b'\\', b'&', text),
+            Self::Quoted => memchr::memchr(b'=', text),
+            Self::Fold => text.iter().position(|&byte| fold::unusual(byte)),
+            Self::Spaced => text.iter().position(|byte| !byte.is_ascii_alphanumeric()),
+            Self::Leet => text.iter().position(|&byte| leet::letter(byte).is_some()),
+        }
+        .unwrap_or(text.len())
+    }
+
+    /// What becomes of the bytes at the start of `text`; `before` are those in front of it. `open` says that a change is
+    /// near: some bytes are changed only then, because alone they mean nothing (the `4` of `4ll`).
+    pub(crate) fn turn(self, before: &[u8], text: &[u8], last: bool, open: bool) -> Turn {
+        match self {
+            Self::Unescape => unescape::turn(text, last),
+            Self::Quoted => quoted::turn(text, last, open),
+            Self::Fold => fold::turn(before, text, last),
+            Self::Spaced => spaced::turn(before, text, last),
+            Self::Leet => leet::turn(before, text, last, open),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The view without escapes: percent (RFC 3986), `\u0041` `\x41` `\n` (JSON, JavaScript, Python, C), `&#65;` and the
+//! usual named entities (HTML). Called by [`super::ViewKind`].
+//!
+//! What an escape gives may be the start of another, to any depth: `%2541` is `A`, and so is `&#37;41`. Nested escapes come
+//! out in one step here, so the view never needs to be applied twice.
+
+use super::{AHEAD, Turn};
+use crate::finding::Step;
+
+/// The named entities that stand for ASCII, and the invisible ones. Source: HTML standard, named character references.
+const NAMED: &[(&str, char)] = &[
+    ("amp", '&'),
+    ("lt", '<'),
+    ("gt", '>'),
+    ("quot", '"'),
+    ("apos", '\''),
+    ("nbsp", ' '),
+    ("sol", '/'),
+    ("colon", ':'),
+    ("comma", ','),
+    ("period", '.'),
+    ("hyphen", '-'),
+    ("dash", '-'),
+    ("lowbar", '_'),
+    ("equals", '='),
+    ("plus", '+'),
+    ("num", '#'),
+    ("dollar", '$'),
+    ("percnt", '%'),
+    ("ast", '*'),
+    ("excl", '!'),
+    ("quest", '?'),
+    ("commat", '@'),
+    ("lpar", '('),
+    ("rpar", ')'),
+    ("lsqb", '['),
+    ("rsqb", ']'),
+    ("lbrack", '['),
+    ("rbrack", ']'),
+    ("lcub", '{'),
+    ("rcub", '}'),
+    ("lbrace", '{'),
+    ("rbrace", '}'),
+    ("vert", '|'),
+    ("bsol", '\\'),
+    ("grave", '`'),
+    ("semi", ';'),
+    ("Tab", '\t'),
+    ("NewLine", '\n'),
+    ("shy", '\u{ad}'),
+    ("zwj", '\u{200d}'),
+    ("zwnj", '\u{200c}'),
+    ("ZeroWidthSpace", '\u{200b}'),
+    ("ensp", ' '),
+    ("emsp", ' '),
+    ("thinsp", ' '),
+    ("zwsp", '\u{200b}'),
+];
+const LONGEST_NAME: usize = 14;
+
+/// What is read at one place.
+enum Unit {
+    /// `take` bytes stand for this character, or for this byte of one.
+    Char(usize, char, Step),
+    Byte(usize, u8, Step),
+    /// Not an escape; so many bytes belong together.
+    Plain(usize),
+    More,
+}
+
+pub(super) fn turn(text: &[u8], last: bool) -> Turn {
+    let (mut take, mut value, mut step) = match unit(text, last) {
+        Unit::More => return Turn::More,
+        Unit::Plain(bytes) => return Turn::Keep(bytes),
+        Unit::Char(take, char, step) => (take, Value::Char(char), step),
+        Unit::Byte(take, byte, step) => (take, Value::Byte(byte), step),
+    };
+    // As long as the result may itself begin an escape, read on with it in front.
+    while let Some(lead) = value.ascii().filter(|byte| matches!(byte, b'%' | b'\\' | b'&')) {
+        if take > AHEAD / 2 {
+            break;
+        }
+        match nested(lead, &text[take..], last) {
+            Nested::More => return Turn::More,
+            Nested::No => break,
+            Nested::Yes(more, inner, inner_step) => {
+                take += more;
+                value = inner;
+                step = inner_step;
+            }
+        }
+    }
+    match value {
+        Value::Char(char) => Turn::char(take, char, step),
+        Value::Byte(byte) => Turn::byte(take, byte, step),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Value {
+    Char(char),
+    Byte(u8),
+}
+
+impl Value {
+    fn ascii(self) -> Option<u8> {
+        match self {
+            Self::Char(char) => u8::try_from(char).ok().filter(u8::is_ascii),
+            Self::Byte(byte) => Some(byte),
+        }
+    }
+}
+
+enum Nested {
+    Yes(usize, Value, Step),
+    No,
+    More,
+}
+
+/// Most characters of an escape after its first.
+const TAIL: usize = LONGEST_NAME + 1;
+
+/// Reads the escape that `lead`, itself the result of one, begins. Its other characters may be escaped once more.
+fn nested(lead: u8, text: &[u8], last: bool) -> Nested {
+    let mut unit_ends = [0; TAIL + 1];
+    let mut plain = [0; TAIL + 1];
+    plain[0] = lead;
+    let (mut count, mut at) = (1, 0);
+    loop {
+        match unit(&plain[..count], false) {
+            Unit::Plain(_) => return Nested::No,
+            Unit::Char(used, char, step) => return Nested::Yes(unit_ends[used - 1], Value::Char(char), step),
+            Unit::Byte(used, byte, step) => return Nested::Yes(unit_ends[used - 1], Value::Byte(byte), step),
+            Unit::More if count > TAIL || at > AHEAD / 2 => return Nested::No,
+            Unit::More => {}
+        }
+        if at == text.len() {
+            if !last {
+                return Nested::More;
+            }
+            return match unit(&plain[..count], true) {
+                Unit::Char(used, char, step) => Nested::Yes(unit_ends[used - 1], Value::Char(char), step),
+                Unit::Byte(used, byte, step) => Nested::Yes(unit_ends[used - 1], Value::Byte(byte), step),
+                _ => Nested::No,
+            };
+        }
+        let (take, byte) = match unit(&text[at..], last) {
+            Unit::More => return Nested::More,
+            Unit::Plain(_) => (1, text[at]),
+            Unit::Byte(take, byte, _) => (take, byte),
+            Unit::Char(take, char, _) => match u8::try_from(char) {
+                Ok(byte) if byte.is_ascii() => (take, byte),
+                _ => return Nested::No,
+            },
+        };
+        at += take;
+        plain[count] = byte;
+        unit_ends[count] = at;
+        count += 1;
+    }
+}
+
+fn unit(text: &[u8], last: bool) -> Unit {
+    match text.first() {
+        Some(b'%') => percent(text, last),
+        Some(b'\\') => backslash(text, last),
+        Some(b'&') => entity(text, last),
+        Some(_) => Unit::Plain(1),
+        None => Unit::More,
+    }
+}
+
+fn hex(byte: u8) -> Option<u32> {
+    char::from(byte).to_digit(16)
+}
+
+/// Reads `count` hex digits at `at`: the number, nothing, or not yet known.
+fn digits(text: &[u8], at: usize, count: usize, last: bool) -> Result<u32, Unit> {
+    let mut number = 0;
+    for index in at..at + count {
+        match text.get(index) {
+            None if last => return Err(Unit::Plain(1)),
+            None => return Err(Unit::More),
+            Some(&byte) => number = number << 4 | hex(byte).ok_or(Unit::Plain(1))?,
+        }
+    }
+    Ok(number)
+}
+
+fn percent(text: &[u8], last: bool) -> Unit {
+    if let Some(b'u' | b'U') = text.get(1) {
+        // %u0041, as old JavaScript wrote it.
+        return match digits(text, 2, 4, last) {
+            Ok(number) => char::from_u32(number).map_or(Unit::Plain(1), |char| Unit::Char(6, char, Step::Percent)),
+            Err(unit) => unit,
+        };
+    }
+    digits(text, 1, 2, last).map_or_else(|unit| unit, |number| Unit::Byte(3, number as u8, Step::Percent))
+}
+
+fn backslash(text: &[u8], last: bool) -> Unit {
+    let simple = |char| Unit::Char(2, char, Step::Escape);
+    match text.get(1) {
+        None if last => Unit::Plain(1),
+        None => Unit::More,
+        Some(b'n') => simple('\n'),
+        Some(b'r') => simple('\r'),
+        Some(b't') => simple('\t'),
+        Some(b'/') => simple('/'),
+        Some(b'x') => {
+            digits(text, 2, 2, last).map_or_else(|unit| unit, |number| Unit::Byte(4, number as u8, Step::Escape))
+        }
+        Some(b'u') if text.get(2) == Some(&b'{') => braced(text, last),
+        Some(b'u') => short(text, last),
+        Some(b'U') => match digits(text, 2, 8, last) {
+            Ok(number) => char::from_u32(number).map_or(Unit::Plain(1), |char| Unit::Char(10, char, Step::Escape)),
+            Err(unit) => unit,
+        },
+        Some(b'\\') => match text.get(2) {
+            // "\\u0041" is how an escape looks inside a JSON string inside a JSON string.
+            None if !last => Unit::More,
+            Some(b'u' | b'x' | b'n' | b'r' | b't' | b'U' | b'\\') => Unit::Char(2, '\\', Step::Escape),
+            _ => Unit::Plain(2),
+        },
+        Some(_) => Unit::Plain(1),
+    }
+}
+
+/// `\u0041`, or a surrogate pair.
+fn short(text: &[u8], last: bool) -> Unit {
+    let high = match digits(text, 2, 4, last) {
+        Ok(number) => number,
+        Err(unit) => return unit,
+    };
+    if !(0xd800..0xdc00).contains(&high) {
+        return char::from_u32(high).map_or(Unit::Plain(1), |char| Unit::Char(6, char, Step::Escape));
+    }
+    for (at, wanted) in [(6, b'\\'), (7, b'u')] {
+        match text.get(at) {
+            None if !last => return Unit::More,
+            Some(&byte) if byte == wanted => {}
+            _ => return Unit::Plain(1),
+        }
+    }
+    match digits(text, 8, 4, last) {
+        Ok(low) if (0xdc00..0xe000).contains(&low) => {
+            let char = char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00));
+            char.map_or(Unit::Plain(1), |char| Unit::Char(12, char, Step::Escape))
+        }
+        Ok(_) => Unit::Plain(1),
+        Err(unit) => unit,
+    }
+}
+
+/// `\u{41}`: 1 to 6 digits.
+fn braced(text: &[u8], last: bool) -> Unit {
+    for at in 3..10 {
+        match text.get(at) {
+            None if !last => return Unit::More,
+            Some(b'}') if at > 3 => {
+                return match digits(text, 3, at - 3, last).ok().and_then(char::from_u32) {
+                    Some(char) => Unit::Char(at + 1, char, Step::Escape),
+                    None => Unit::Plain(1),
+                };
+            }
+            Some(&byte) if hex(byte).is_some() => {}
+            _ => return Unit::Plain(1),
+        }
+    }
+    Unit::Plain(1)
+}
+
+fn entity(text: &[u8], last: bool) -> Unit {
+    let end =
+        text.iter().take(LONGEST_NAME + 2).skip(1).position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'#');
+    let Some(end) = end.map(|end| end + 1) else {
+        return if last || text.len() >= LONGEST_NAME + 2 { Unit::Plain(1) } else { Unit::More };
+    };
+    if text[end] != b';' {
+        return Unit::Plain(1);
+    }
+    let name = std::str::from_utf8(&text[1..end]).unwrap_or_default();
+    let char = match name.strip_prefix('#') {
+        Some(number) => match number.strip_prefix(['x', 'X']) {
+            Some(digits) => u32::from_str_radix(digits, 16).ok().and_then(char::from_u32),
+            None => number.parse().ok().and_then(char::from_u32),
+        },
+        None => NAMED.iter().find(|(known, _)| *known == name).map(|(_, char)| *char),
+    };
+    char.map_or(Unit::Plain(1), |char| Unit::Char(end + 1, char, Step::Html))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::{Turn, ViewKind};
+
+    pub(crate) fn all(view: ViewKind, text: &str) -> String {
+        let (bytes, mut at, mut out) = (text.as_bytes(), 0, Vec::new());
+        while at < bytes.len() {
+            match view.turn(&bytes[..at], &bytes[at..], true, true) {
+                Turn::Keep(count) => {
+                    out.extend_from_slice(&bytes[at..at + count]);
+                    at += count;
+                }
+                Turn::Change { take, out: put, put: count, .. } => {
+                    out.extend_from_slice(&put[..count]);
+                    at += take;
+                }
+                Turn::More => panic!("more at the end of {text}"),
+            }
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        for (escaped, plain) in [
+            ("%41%4b", "AK"),
+            ("100%", "100%"),
+            ("%4", "%4"),
+            ("%2541", "A"),
+            ("%252525254141", "A41"),
+            ("%25%34%31", "A"),
+            ("&#37;41", "A"),
+            ("&amp;#65;&amp;amp;lt;x", "A<x"),
+            (r"\u0041\x42\u{43}\U00000044", "ABCD"),
+            (r"\\u0041", "A"),
+            (r"\ud83d\ude00", "\u{1f600}"),
+            (r"\ud83d", r"\ud83d"),
+            (r#"a\nb\"c"#, "a\nb\\\"c"),
+            ("&lt;&nope;&#x41;&#0065;&", "<&nope;AA&"),
+            ("%u0041", "A"),
+            ("%c3%a9", "é"),
+        ] {
+            assert_eq!(all(ViewKind::Unescape, escaped), plain, "{escaped}");
+        }
+    }
+}

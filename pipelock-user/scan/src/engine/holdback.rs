@@ -1,0 +1,175 @@
+//! How much of a text's end must be held back: the longest end that is the beginning of a match that is still to come.
+//! Called by [`crate::stream`] after each piece.
+//!
+//! The beginnings of all patterns are a regular language themselves. Its automaton is run backwards from the end of the
+//! text and stops as soon as no beginning can fit, after a few bytes in prose. Repeats are taken without their bounds, to keep
+//! the automaton small; so that this does not hold back too much, patterns are grouped by the length of their longest
+//! match, and a group is asked about no more bytes than that.
+
+use std::sync::Mutex;
+
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::{Anchored, Input, MatchKind, nfa::thompson};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
+
+use crate::rule::Rule;
+
+const GROUPS: [usize; 5] = [48, 128, 320, 800, crate::rule::pattern::MAX_LENGTH];
+
+/// The automata of a set of rules.
+#[derive(Debug)]
+pub(crate) struct HoldBack {
+    groups: Vec<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    longest: usize,
+    automaton: DFA,
+    caches: Mutex<Vec<Cache>>,
+}
+
+impl HoldBack {
+    pub(crate) fn new(rules: &[Rule]) -> Self {
+        let mut groups = Vec::new();
+        let mut below = 0;
+        for limit in GROUPS {
+            let members: Vec<&Rule> =
+                rules.iter().filter(|rule| (below + 1..=limit).contains(&rule.pattern.longest())).collect();
+            below = limit;
+            let Some(longest) = members.iter().map(|rule| rule.pattern.longest()).max() else { continue };
+            let beginnings = members.iter().map(|rule| beginning(rule.pattern.hir())).collect();
+            if let Some(automaton) = reversed(&Hir::alternation(beginnings)) {
+                groups.push(Group { longest, automaton, caches: Mutex::default() });
+            }
+        }
+        Self { groups }
+    }
+
+    /// How many bytes at the end of `text` may be the beginning of a match; never more than the longest match.
+    pub(crate) fn of(&self, text: &[u8]) -> usize {
+        let mut most = 0;
+        for group in &self.groups {
+            let limit = group.longest.min(text.len());
+            if limit > most {
+                most = most.max(group.of(&text[text.len() - limit..]));
+            }
+        }
+        most
+    }
+}
+
+impl Group {
+    fn of(&self, text: &[u8]) -> usize {
+        let cached = self.caches.lock().ok().and_then(|mut caches| caches.pop());
+        let mut cache = cached.unwrap_or_else(|| self.automaton.create_cache());
+        let input = Input::new(text).anchored(Anchored::Yes);
+        let held = match self.automaton.try_search_rev(&mut cache, &input) {
+            Ok(Some(found)) => text.len() - found.offset(),
+            Ok(None) => 0,
+            // The automaton gave up: then nothing is known, and all is held.
+            Err(_) => text.len(),
+        };
+        if let Ok(mut caches) = self.caches.lock() {
+            caches.push(cache);
+        }
+        held
+    }
+}
+
+fn reversed(hir: &Hir) -> Option<DFA> {
+    let nfa = thompson::Compiler::new()
+        .configure(thompson::Config::new().reverse(true).utf8(false).which_captures(thompson::WhichCaptures::None))
+        .build_from_hir(hir)
+        .ok()?;
+    let config = DFA::config().match_kind(MatchKind::All).cache_capacity(4 << 20).skip_cache_capacity_check(true);
+    DFA::builder().configure(config).build_from_nfa(nfa).ok()
+}
+
+/// The language of all beginnings of matches, the empty one and whole matches included.
+fn beginning(hir: &Hir) -> Hir {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => Hir::empty(),
+        HirKind::Literal(literal) => {
+            let bytes: Vec<Hir> = literal.0.iter().map(|&byte| Hir::literal([byte])).collect();
+            beginning_of_all(&bytes)
+        }
+        HirKind::Class(_) => optional(loose(hir)),
+        HirKind::Repetition(repeat) if repeat.max == Some(1) => beginning(&repeat.sub),
+        HirKind::Repetition(repeat) => Hir::concat(vec![many(loose(&repeat.sub), 0), beginning(&repeat.sub)]),
+        HirKind::Capture(capture) => beginning(&capture.sub),
+        HirKind::Concat(parts) => beginning_of_all(parts),
+        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(beginning).collect()),
+    }
+}
+
+/// begin(ab) = begin(a) | a begin(b).
+fn beginning_of_all(parts: &[Hir]) -> Hir {
+    let mut whole = Hir::empty();
+    for part in parts.iter().rev() {
+        whole = Hir::alternation(vec![beginning_of_one(part), Hir::concat(vec![loose(part), whole])]);
+    }
+    whole
+}
+
+fn beginning_of_one(part: &Hir) -> Hir {
+    match part.kind() {
+        // A byte is whole or not there; without this, the recursion over literals would not end.
+        HirKind::Literal(literal) if literal.0.len() == 1 => optional(part.clone()),
+        _ => beginning(part),
+    }
+}
+
+/// The pattern without bounds of repeats, assertions and the form of characters outside ASCII: it takes more, never less.
+fn loose(hir: &Hir) -> Hir {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => Hir::empty(),
+        HirKind::Literal(_) | HirKind::Class(Class::Bytes(_)) => hir.clone(),
+        HirKind::Class(Class::Unicode(class)) => {
+            let mut bytes = ClassBytes::new([ClassBytesRange::new(0x80, 0xff)]);
+            for range in class.iter().filter(|range| range.start() < '\u{80}') {
+                bytes.push(ClassBytesRange::new(range.start() as u8, (range.end() as u32).min(0x7f) as u8));
+            }
+            many(Hir::class(Class::Bytes(bytes)), 0)
+        }
+        HirKind::Repetition(repeat) if repeat.max == Some(1) => {
+            Hir::repetition(Repetition { sub: Box::new(loose(&repeat.sub)), ..*repeat })
+        }
+        HirKind::Repetition(repeat) => many(loose(&repeat.sub), repeat.min.min(1)),
+        HirKind::Capture(capture) => loose(&capture.sub),
+        HirKind::Concat(parts) => Hir::concat(parts.iter().map(loose).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(loose).collect()),
+    }
+}
+
+fn many(sub: Hir, min: u32) -> Hir {
+    Hir::repetition(Repetition { min, max: None, greedy: true, sub: Box::new(sub) })
+}
+
+fn optional(sub: Hir) -> Hir {
+    Hir::repetition(Repetition { min: 0, max: Some(1), greedy: true, sub: Box::new(sub) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::RuleSet;
+
+    fn held(pattern: &str, text: &str) -> usize {
+        let file =
+            format!("rules: [{{id: a, name: a, kind: dlp, class: credential, severity: low, pattern: '{pattern}'}}]");
+        HoldBack::new(RuleSet::read(&[("test", &file)]).unwrap().rules()).of(text.as_bytes())
+    }
+
+    #[test]
+    fn exactly_a_beginning_is_held() {
+        assert_eq!(held("key-[a-z]{2,9}", "my ke"), 2);
+        assert_eq!(held("key-[a-z]{2,9}", "my key-abc"), 7);
+        assert_eq!(held("key-[a-z]{2,9}", "my key- "), 0);
+        // Assertions are not looked at: a little more is held than needed.
+        assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "xabb"), 3);
+        assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "-abb"), 4);
+        assert_eq!(held("(?i)send [^.]{0,40} password", "SEND me the "), 12);
+        assert_eq!(held("忽略", "请\u{5ffd}"), 3);
+    }
+}

@@ -1,0 +1,146 @@
+//! The fast engine: one vectorscan pass over all rules finds where matches are, [`super::confirm`] says what they are. Called by
+//! [`crate::stream`].
+//!
+//! Promises: a text that comes whole goes through the block database, one in pieces through the stream database; both
+//! give the oracle's matches. Scratch memory is pooled, and a matcher that is put back keeps its stream state.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use pipelock_hs::{Database, Mode, Scratch, Stream};
+
+use super::confirm::Confirm;
+use super::holdback::HoldBack;
+use super::{Engine, EngineError, Match, Matcher, dialect};
+use crate::rule::{Rule, RuleSet};
+use crate::stream::Window;
+
+/// The compiled rules.
+#[derive(Clone, Debug)]
+pub(crate) struct Vector {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    block: Database,
+    stream: Arc<Database>,
+    scratch: Mutex<Vec<Scratch>>,
+    holdback: OnceLock<HoldBack>,
+}
+
+impl Vector {
+    /// Compiles the rules: seconds. [`super::cache`] keeps the result.
+    pub(crate) fn compile(rules: &[Rule]) -> Result<Self, EngineError> {
+        let patterns: Vec<String> = rules.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
+        let block = Database::compile(&patterns, Mode::Block)?;
+        let stream = Database::compile(&patterns, Mode::Stream)?;
+        Ok(Self::of(block, stream))
+    }
+
+    /// From databases that are there.
+    pub(crate) fn of(block: Database, stream: Database) -> Self {
+        let shared = Shared { block, stream: Arc::new(stream), scratch: Mutex::default(), holdback: OnceLock::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub(crate) fn databases(&self) -> (&Database, &Database) {
+        (&self.shared.block, &self.shared.stream)
+    }
+}
+
+impl Shared {
+    fn with_scratch<T>(
+        &self,
+        run: impl FnOnce(&mut Scratch) -> Result<T, pipelock_hs::Error>,
+    ) -> Result<T, EngineError> {
+        let pooled = self.scratch.lock().ok().and_then(|mut pool| pool.pop());
+        let mut scratch = match pooled {
+            Some(scratch) => scratch,
+            None => Scratch::new(&[&self.block, &self.stream])?,
+        };
+        let result = run(&mut scratch);
+        if let Ok(mut pool) = self.scratch.lock() {
+            pool.push(scratch);
+        }
+        Ok(result?)
+    }
+}
+
+impl Engine for Vector {
+    fn open(&self) -> Result<Box<dyn Matcher>, EngineError> {
+        Ok(Box::new(Fast {
+            shared: Arc::clone(&self.shared),
+            stream: None,
+            started: false,
+            start: 0,
+            confirm: Confirm::default(),
+        }))
+    }
+
+    fn matcher_size(&self) -> usize {
+        self.shared.stream.stream_size()
+    }
+}
+
+#[derive(Debug)]
+struct Fast {
+    shared: Arc<Shared>,
+    /// Opened by the first piece of a text that does not come whole, then kept.
+    stream: Option<Stream>,
+    started: bool,
+    /// Offset of the text's first byte.
+    start: u64,
+    confirm: Confirm,
+}
+
+impl Matcher for Fast {
+    fn push(
+        &mut self,
+        rules: &RuleSet,
+        window: &Window<'_>,
+        last: bool,
+        matches: &mut Vec<Match>,
+    ) -> Result<(), EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let confirm = &mut self.confirm;
+        if !self.started {
+            self.start = window.end() - window.new.len() as u64;
+        }
+        let start = self.start;
+        let note = |rule: u32, end: u64| confirm.note(rules, rule, start + end);
+        if !self.started && last && window.new.len() < u32::MAX as usize {
+            shared.with_scratch(|scratch| shared.block.scan(scratch, window.new, note))?;
+        } else if !window.new.is_empty() {
+            let stream = match &mut self.stream {
+                Some(stream) => stream,
+                empty => empty.insert(Stream::open(&shared.stream)?),
+            };
+            self.started = true;
+            shared.with_scratch(|scratch| stream.scan(scratch, window.new, note))?;
+        }
+        if !self.confirm.is_empty() {
+            self.confirm.resolve(rules, window, last, matches);
+        }
+        Ok(())
+    }
+
+    fn hold(&self, rules: &RuleSet, window: &Window<'_>) -> u64 {
+        let holdback = self.shared.holdback.get_or_init(|| HoldBack::new(rules.rules()));
+        let longest = rules.longest() as u64;
+        let end = window.end();
+        let from = end.saturating_sub(longest).max(window.start());
+        let begun = window.with(from..end, |text| end - holdback.of(text) as u64);
+        self.confirm.hold(rules).map_or(begun, |pending| pending.min(begun))
+    }
+
+    fn reset(&mut self) {
+        self.confirm.clear();
+        if self.started {
+            self.started = false;
+            // A stream that cannot be put back is not kept.
+            if self.stream.as_mut().is_some_and(|stream| stream.reset().is_err()) {
+                self.stream = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! pipelock-scan: bytes in, findings out. Secrets that must not leave and instructions that must not come in, in plain
+//! text and in whatever they were encoded with. Called by pipelock's `inspect` room and by `pipelock scan`.
+//!
+//! [`Scanner`] holds rules and engine; [`Scanner::scan`] takes a whole text, [`Scanner::stream`] one that comes in
+//! pieces, and both say the same. A [`Finding`] tells where, by which rule and through which encodings, never the
+//! secret. [`redact()`] takes the findings out of a text.
+//!
+//! Inside: [`rule`] reads rules; `engine` matches them, vectorscan for speed and plain regexes as its measure; `decode`
+//! undoes ways of writing; `stream` ties texts, views and codecs together.
+
+mod decode;
+mod engine;
+mod finding;
+mod redact;
+pub mod rule;
+mod scanner;
+mod stream;
+pub mod validate;
+
+pub use engine::EngineError;
+pub use finding::{Finding, Fingerprint, Step};
+pub use redact::redact;
+pub use rule::{Confidence, Kind, RuleError, RuleSet, Severity};
+pub use scanner::{Limits, Scanner};
+pub use stream::{Progress, Stream};

@@ -1,0 +1,115 @@
+//! Rules: what the engine looks for. [`raw`] is the file's form, [`pattern`] the checked pattern, [`set`] all rules of
+//! a scanner, [`bundle`] signed additions. Called by [`crate::Scanner`]; the words here are those of findings too.
+
+pub mod bundle;
+pub mod pattern;
+mod raw;
+pub mod set;
+
+use std::sync::Arc;
+
+pub use pattern::Pattern;
+pub use set::RuleSet;
+
+/// What a rule is about: data that must not leave, or text that must not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Secrets and personal data.
+    Dlp,
+    /// Instructions meant for the model.
+    Injection,
+}
+
+/// How bad a hit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Low,
+    /// Worth a look.
+    Medium,
+    /// To be stopped.
+    High,
+    /// To be stopped, and the secret replaced.
+    Critical,
+}
+
+/// How sure a hit is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// The form alone; other things look like it.
+    Low,
+    /// The form in a context that speaks for it.
+    #[default]
+    Medium,
+    /// A form that nothing else has, or a checksum.
+    High,
+}
+
+/// Says whether the bytes of a secret are well formed (checksums, structure). Linear, never panics.
+pub type Validator = fn(&[u8]) -> bool;
+
+/// One rule, checked.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Stable name, unique in a set: lower-case words joined by hyphens.
+    pub id: Arc<str>,
+    /// Name for people.
+    pub name: Arc<str>,
+    /// What it is about.
+    pub kind: Kind,
+    /// Its class: `credential`, `private_key`, … or a class of injections.
+    pub class: Arc<str>,
+    /// How bad a hit is.
+    pub severity: Severity,
+    /// How sure a hit is.
+    pub confidence: Confidence,
+    /// Cannot be switched off.
+    pub core: bool,
+    /// The pattern.
+    pub pattern: Pattern,
+    /// The capture group that holds the secret; 0 is the whole match.
+    pub secret: usize,
+    /// At least one of these is in every match, whatever its ASCII case. In lower case.
+    pub keywords: Vec<String>,
+    /// Confirms the secret.
+    pub validator: Option<Validator>,
+    /// Least Shannon entropy of the secret in bits per byte.
+    pub entropy: Option<f64>,
+    /// MITRE ATT&CK ids.
+    pub attack: Vec<String>,
+    /// MITRE ATLAS ids.
+    pub atlas: Vec<String>,
+    /// Texts in which the rule must find something.
+    pub examples: Vec<String>,
+    /// Texts in which it must not.
+    pub counter_examples: Vec<String>,
+}
+
+/// What is wrong with a rule file or a bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum RuleError {
+    /// Not YAML, or not of the form.
+    #[error("{file}: {message}")]
+    Form {
+        /// The file.
+        file: String,
+        /// What and where.
+        message: String,
+    },
+    /// One rule is wrong.
+    #[error("{file}: rule {rule}: {message}")]
+    Rule {
+        /// The file.
+        file: String,
+        /// The rule's id.
+        rule: String,
+        /// What, and what to do.
+        message: String,
+    },
+    /// A bundle is not accepted.
+    #[error("rule bundle: {0}")]
+    Bundle(String),
+}

@@ -1,0 +1,186 @@
+//! One text of the graph: the input, a view of it, or what something in it decodes to. Called by [`super::Stream`] for the input,
+//! and by [`super::view`], [`super::runs`], [`super::packed`] for the texts they make.
+//!
+//! A layer matches its text, lays views over it and decodes what it finds in it; each of these makes further layers, and
+//! gives back their hits in this layer's offsets. How the text was cut makes no difference to any of it.
+
+use std::ops::Range;
+
+use super::packed::Packed;
+use super::runs::Runs;
+use super::view::View;
+use super::{Context, Window};
+use crate::decode::{AHEAD, BACK, ViewKind, gate};
+use crate::engine::{EngineError, Match, Matcher};
+use crate::finding::{Fingerprint, Step, excerpt};
+use crate::rule::Kind;
+
+/// A match on its way to becoming a finding.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Hit {
+    pub(crate) rule: usize,
+    /// In the offsets of the layer that hands it on.
+    pub(crate) span: Range<u64>,
+    pub(crate) path: Vec<Step>,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) excerpt: String,
+}
+
+/// Bytes of the piece before that the gate looks at again, and that a sleeping view reads again.
+pub(crate) const AGAIN: usize = 8;
+const _: () = assert!(AGAIN > gate::REACH);
+
+/// A text.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    matcher: Box<dyn Matcher>,
+    /// The end of what was pushed, and the offset of its first byte.
+    tail: Vec<u8>,
+    first: u64,
+    views: Vec<View>,
+    runs: Option<Runs>,
+    packed: Option<Packed>,
+    /// Codecs between the input and this text.
+    depth: usize,
+    injections_only: bool,
+    matches: Vec<Match>,
+}
+
+impl Layer {
+    /// An empty text below `depth` codecs, which is the work of the views up to and with `below`.
+    pub(crate) fn open(context: &mut Context<'_>, depth: usize, below: Option<ViewKind>) -> Result<Self, EngineError> {
+        let mut layer = match context.pooled() {
+            Some(layer) => layer,
+            None => Self {
+                matcher: context.engine.open()?,
+                tail: Vec::new(),
+                first: 0,
+                views: Vec::new(),
+                runs: None,
+                packed: None,
+                depth: 0,
+                injections_only: false,
+                matches: Vec::new(),
+            },
+        };
+        let from = below.map_or(0, |below| below as usize + 1);
+        layer.depth = depth;
+        layer.views.clear();
+        layer.views.extend(ViewKind::ALL[from..].iter().map(|kind| View::new(*kind)));
+        let decodes = !matches!(below, Some(ViewKind::Spaced | ViewKind::Leet));
+        layer.runs = decodes.then(Runs::default);
+        layer.packed = below.is_none().then(Packed::default);
+        layer.injections_only = below == Some(ViewKind::Leet);
+        Ok(layer)
+    }
+
+    /// Gives the layer back for later use.
+    pub(crate) fn close(mut self, context: &mut Context<'_>) {
+        self.matcher.reset();
+        self.tail.clear();
+        self.first = 0;
+        self.views.clear();
+        self.runs = None;
+        self.packed = None;
+        self.matches.clear();
+        context.put_back(self);
+    }
+
+    /// Takes the next piece; `last` says that the text ends with it. What is certain is appended to `hits`.
+    pub(crate) fn push(
+        &mut self,
+        context: &mut Context<'_>,
+        new: &[u8],
+        last: bool,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
+        let tail = std::mem::take(&mut self.tail);
+        let window = Window { first: self.first, old: &tail, new };
+        let result = self.look(context, &window, last, hits);
+        self.tail = tail;
+        self.keep(context.keep(), new);
+        result
+    }
+
+    fn look(
+        &mut self,
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        last: bool,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
+        self.matcher.push(context.rules, window, last, &mut self.matches)?;
+        for found in self.matches.drain(..) {
+            let Some(rule) = context.rules.rules().get(found.rule) else { continue };
+            if self.injections_only && rule.kind != Kind::Injection {
+                continue;
+            }
+            let (fingerprint, excerpt) = window
+                .with(found.secret.clone(), |secret| (context.key.fingerprint(secret), excerpt(rule.kind, secret)));
+            let span = if rule.kind == Kind::Dlp { found.secret } else { found.span };
+            hits.push(Hit { rule: found.rule, span, path: Vec::new(), fingerprint, excerpt });
+        }
+        if context.over() {
+            return Ok(());
+        }
+        let mut flags = gate::flags(window.new);
+        if !window.old.is_empty() {
+            let border = window.fresh();
+            let around = border.saturating_sub(AGAIN as u64)..border + AGAIN as u64;
+            flags |= window.with(around, gate::flags);
+        }
+        for view in &mut self.views {
+            view.push(context, window, last, flags, self.depth, hits)?;
+        }
+        if let Some(runs) = &mut self.runs {
+            runs.push(context, window, last, self.depth, hits)?;
+        }
+        if let Some(packed) = &mut self.packed {
+            packed.push(context, window, last, flags, self.depth, hits)?;
+        }
+        Ok(())
+    }
+
+    /// Where the first byte is that may belong to something not yet known.
+    pub(crate) fn hold(&self, context: &Context<'_>) -> u64 {
+        let window = Window { first: self.first, old: &self.tail, new: &[] };
+        let mut hold = self.matcher.hold(context.rules, &window);
+        for view in &self.views {
+            hold = hold.min(view.hold(context, &window));
+        }
+        if let Some(runs) = &self.runs {
+            hold = hold.min(runs.hold(context, &window));
+        }
+        if let Some(packed) = &self.packed {
+            hold = hold.min(packed.hold(&window));
+        }
+        hold
+    }
+
+    /// Bytes this text and the texts below it keep in memory.
+    pub(crate) fn memory(&self, matcher: usize) -> usize {
+        let views: usize = self.views.iter().map(|view| view.memory(matcher)).sum();
+        let runs = self.runs.as_ref().map_or(0, |runs| runs.memory(matcher));
+        let packed = self.packed.as_ref().map_or(0, |packed| packed.memory(matcher));
+        size_of::<Self>() + self.tail.capacity() + matcher + views + runs + packed
+    }
+
+    fn keep(&mut self, keep: usize, new: &[u8]) {
+        let whole = self.tail.len() + new.len();
+        let drop = whole.saturating_sub(keep);
+        self.first += drop as u64;
+        if drop >= self.tail.len() {
+            let skip = drop - self.tail.len();
+            self.tail.clear();
+            self.tail.extend_from_slice(&new[skip..]);
+        } else {
+            self.tail.drain(..drop);
+            self.tail.extend_from_slice(new);
+        }
+    }
+}
+
+/// Bytes of a text that must be kept for all who look back.
+pub(crate) fn keep(longest: usize) -> usize {
+    2 * longest + AHEAD + BACK + 2 * AGAIN + super::runs::LOOK_BACK
+}

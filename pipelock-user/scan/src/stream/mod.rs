@@ -1,0 +1,192 @@
+//! Scanning a text that comes in pieces. [`Stream`] is what callers push to; a whole text is a stream with one push.
+//!
+//! Promises: the findings are the same however the text is cut; [`Stream::push`] releases only bytes that no finding to
+//! come can hold; memory is bounded, and so is work: what is over budget is a finding itself.
+
+mod changes;
+mod child;
+mod layer;
+mod merge;
+mod packed;
+mod runs;
+mod view;
+mod window;
+
+use std::sync::Arc;
+
+pub(crate) use layer::Hit;
+use layer::Layer;
+pub(crate) use layer::Layer as Idle;
+pub(crate) use window::Window;
+
+use crate::engine::{Engine, EngineError};
+use crate::finding::{Finding, Key};
+use crate::rule::RuleSet;
+use crate::scanner::{Core, Limits};
+
+/// What a scan works with: shared things, and what is left of the budget.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    core: &'a Core,
+    pub(crate) rules: &'a RuleSet,
+    pub(crate) engine: &'a dyn Engine,
+    pub(crate) key: &'a Key,
+    work: &'a mut Work,
+}
+
+/// Work done for one text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Work {
+    /// Bytes of the text.
+    input: u64,
+    /// Bytes of all that was made from it.
+    made: u64,
+    over: Option<Budget>,
+}
+
+/// A budget that was not enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Budget {
+    Depth,
+    Expansion,
+}
+
+impl Context<'_> {
+    /// May something at this depth be decoded once more? If not, that is noted.
+    pub(crate) fn deeper(&mut self, depth: usize) -> bool {
+        let deeper = depth < self.limits().depth;
+        if !deeper && self.work.over.is_none() {
+            self.work.over = Some(Budget::Depth);
+        }
+        deeper
+    }
+
+    /// Takes `bytes` of derived text from the budget; false when it is used up.
+    pub(crate) fn spend(&mut self, bytes: usize) -> bool {
+        self.work.made += bytes as u64;
+        let most = self.limits().made + self.limits().factor * self.work.input;
+        if self.work.made > most {
+            self.work.over = Some(Budget::Expansion);
+        }
+        !self.over()
+    }
+
+    /// Is the budget used up, so that nothing more is decoded?
+    pub(crate) fn over(&self) -> bool {
+        self.work.over == Some(Budget::Expansion)
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.core.limits
+    }
+
+    /// Bytes of a text that are kept for all who look back.
+    pub(crate) fn keep(&self) -> usize {
+        layer::keep(self.rules.longest())
+    }
+
+    /// Bytes around a change that can be part of a match with it.
+    pub(crate) fn reach(&self) -> u64 {
+        self.rules.longest() as u64 + 2
+    }
+
+    pub(crate) fn pooled(&self) -> Option<Layer> {
+        self.core.idle.lock().ok()?.pop()
+    }
+
+    pub(crate) fn put_back(&self, layer: Layer) {
+        if let Ok(mut idle) = self.core.idle.lock()
+            && idle.len() < crate::scanner::IDLE
+        {
+            idle.push(layer);
+        }
+    }
+}
+
+/// How far a text is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Progress {
+    /// Bytes from the start that hold no finding to come: with what [`Stream::findings`] says about them, they may go on.
+    pub released: u64,
+    /// How many findings there are so far.
+    pub findings: usize,
+}
+
+/// A text that is being scanned.
+#[derive(Debug)]
+pub struct Stream {
+    core: Arc<Core>,
+    root: Option<Layer>,
+    work: Work,
+    hits: Vec<Hit>,
+    end: u64,
+}
+
+impl Stream {
+    pub(crate) fn open(core: &Arc<Core>) -> Result<Self, EngineError> {
+        let mut work = Work::default();
+        let root = Layer::open(&mut context(core, &mut work), 0, None)?;
+        Ok(Self { core: Arc::clone(core), root: Some(root), work, hits: Vec::new(), end: 0 })
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// [`EngineError`]: nothing of the text may pass then.
+    pub fn push(&mut self, piece: &[u8]) -> Result<Progress, EngineError> {
+        self.take(piece, false)?;
+        let core = Arc::clone(&self.core);
+        let context = context(&core, &mut self.work);
+        let hold = self.root.as_ref().map_or(0, |root| root.hold(&context));
+        Ok(Progress { released: hold.min(self.end), findings: self.hits.len() })
+    }
+
+    /// The text is over: what was found in it, in order.
+    ///
+    /// # Errors
+    /// [`EngineError`]: nothing of the text may pass then.
+    pub fn finish(mut self) -> Result<Vec<Finding>, EngineError> {
+        self.take(&[], true)?;
+        Ok(self.findings())
+    }
+
+    /// Takes the last piece, which may be the whole text.
+    pub(crate) fn finish_with(mut self, piece: &[u8]) -> Result<Vec<Finding>, EngineError> {
+        self.take(piece, true)?;
+        Ok(if self.hits.is_empty() && self.work.over.is_none() { Vec::new() } else { self.findings() })
+    }
+
+    /// What was found so far, in order. A later byte can still add findings behind the released bytes, never before.
+    pub fn findings(&self) -> Vec<Finding> {
+        merge::findings(&self.core, &self.hits, self.work.over, self.end)
+    }
+
+    /// Bytes of memory the stream takes.
+    pub fn memory(&self) -> usize {
+        let matcher = self.core.engine.matcher_size();
+        size_of::<Self>()
+            + self.root.as_ref().map_or(0, |root| root.memory(matcher))
+            + self.hits.capacity() * size_of::<Hit>()
+    }
+
+    fn take(&mut self, piece: &[u8], last: bool) -> Result<(), EngineError> {
+        self.end += piece.len() as u64;
+        self.work.input = self.end;
+        let core = Arc::clone(&self.core);
+        let mut context = context(&core, &mut self.work);
+        let Some(root) = &mut self.root else { return Ok(()) };
+        root.push(&mut context, piece, last, &mut self.hits)?;
+        if self.hits.len() > 2 * crate::scanner::FINDINGS {
+            self.hits.truncate(2 * crate::scanner::FINDINGS);
+        }
+        if last && let Some(root) = self.root.take() {
+            root.close(&mut context);
+        }
+        Ok(())
+    }
+}
+
+fn context<'a>(core: &'a Core, work: &'a mut Work) -> Context<'a> {
+    Context { core, rules: &core.rules, engine: &*core.engine, key: &core.key, work }
+}

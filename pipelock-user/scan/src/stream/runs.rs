@@ -1,0 +1,342 @@
+//! Runs of base64, base32 and hex characters, and what they decode to. Called by [`super::layer`].
+//!
+//! A run is as long as it can be; a line break after at least 40 characters does not end it. Runs below [`SHORT`] characters are
+//! decoded when they are over, in every alignment that base64 can have; only what is [`interesting`] is looked at. Longer
+//! ones are decoded as they come, however long they get. What a run is depends on its own characters, not on cuts.
+
+use std::ops::Range;
+
+use super::child::Child;
+use super::layer::Hit;
+use super::{Context, Layer, Window};
+use crate::decode::codec::{BASE58_LONGEST, Bits, Radix, base58, in_run, interesting, is_hex};
+use crate::engine::EngineError;
+use crate::finding::Step;
+
+/// Least characters of a run.
+const LEAST: usize = 16;
+/// From so many on, a run is decoded as it comes.
+const SHORT: usize = 256;
+/// Least characters of a line before a break that goes on.
+const LINE: usize = 40;
+/// How far back a short run may reach, line breaks included.
+pub(crate) const LOOK_BACK: usize = SHORT + 2 * (SHORT / LINE) + 4;
+
+/// The runs of a text.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    /// Everything before is dealt with; a run may start here.
+    at: u64,
+    long: Option<Box<Long>>,
+}
+
+/// A long run that is being decoded.
+#[derive(Debug)]
+struct Long {
+    children: Vec<Child>,
+    /// Characters since the last line break.
+    line: usize,
+}
+
+enum Break {
+    /// The run goes on after so many bytes.
+    Wrap(usize),
+    End,
+    More,
+}
+
+impl Runs {
+    pub(crate) fn push(
+        &mut self,
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        last: bool,
+        depth: usize,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
+        while self.at < window.end() && !context.over() {
+            if self.long.is_some() {
+                if !self.go_on(context, window, last, hits)? {
+                    break;
+                }
+                continue;
+            }
+            // Near the border both slices are needed.
+            let fresh = window.fresh();
+            let end = if self.at < fresh { (fresh + LOOK_BACK as u64).min(window.end()) } else { window.end() };
+            let from = self.at;
+            let ends = last && end == window.end();
+            let (skip, run) = window.with(from..end, |text| {
+                let Some(start) = next_run(text) else {
+                    let tail = text.iter().rev().take(LEAST).take_while(|byte| in_run(**byte)).count();
+                    return (text.len() - if ends { 0 } else { tail }, None);
+                };
+                match extent(&text[start..], ends) {
+                    Some(length) if length < LOOK_BACK => (start, Some(text[start..start + length].to_vec())),
+                    // Long, or not over yet.
+                    _ => (start, None),
+                }
+            });
+            self.at += skip as u64;
+            if let Some(run) = run {
+                let span = self.at..self.at + run.len() as u64;
+                let chars: Vec<u8> = run.into_iter().filter(|byte| in_run(*byte)).collect();
+                self.at = span.end;
+                if chars.len() < SHORT {
+                    short(context, &chars, span, depth, hits)?;
+                    continue;
+                }
+                self.at = span.start;
+            }
+            if self.at < end && self.open(context, window, last, depth)? {
+                continue;
+            }
+            if end == window.end() {
+                break;
+            }
+        }
+        if last || context.over() {
+            self.close(context, hits)?;
+        }
+        Ok(())
+    }
+
+    /// Starts decoding the run at `self.at` when enough of it is there.
+    fn open(
+        &mut self,
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        last: bool,
+        depth: usize,
+    ) -> Result<bool, EngineError> {
+        let start = self.at;
+        let head = window.with(start..start + LOOK_BACK as u64, |text| {
+            let length = extent(text, last).unwrap_or(text.len());
+            text[..length].iter().copied().filter(|byte| in_run(*byte)).take(SHORT).collect::<Vec<u8>>()
+        });
+        if head.len() < SHORT || !context.deeper(depth) {
+            if head.len() >= SHORT {
+                // Too deep: the finding about that is made; the run is left alone.
+                self.long = Some(Box::new(Long { children: Vec::new(), line: 0 }));
+                return Ok(true);
+            }
+            return Ok(false);
+        }
+        let mut children = Vec::new();
+        for skip in 0..4 {
+            let mut out = Vec::new();
+            Bits::default().decode(Radix::Base64, &head[skip..], &mut out);
+            if skip == 0 || interesting(&out) {
+                children.push(Child::open(context, Radix::Base64, skip, start, depth + 1)?);
+            }
+        }
+        for radix in [Radix::Hex, Radix::Base32] {
+            if head.iter().all(|byte| radix.has(*byte)) {
+                children.push(Child::open(context, radix, 0, start, depth + 1)?);
+            }
+        }
+        self.long = Some(Box::new(Long { children, line: 0 }));
+        Ok(true)
+    }
+
+    /// Decodes more of the long run; false when later bytes are needed.
+    fn go_on(
+        &mut self,
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        last: bool,
+        hits: &mut Vec<Hit>,
+    ) -> Result<bool, EngineError> {
+        let Some(long) = &mut self.long else { return Ok(true) };
+        let end = window.end();
+        let [old, new] = window.parts(self.at..end);
+        let part = if old.is_empty() { new } else { old };
+        let count = part.iter().take_while(|byte| in_run(**byte)).count();
+        if count > 0 {
+            for child in &mut long.children {
+                child.feed(context, &part[..count], self.at, hits)?;
+            }
+            long.line += count;
+            self.at += count as u64;
+            return Ok(true);
+        }
+        match wrap(&|at| window.byte(self.at + at as u64), long.line, last) {
+            Break::Wrap(length) => {
+                self.at += length as u64;
+                long.line = 0;
+                Ok(true)
+            }
+            Break::More => Ok(false),
+            Break::End => {
+                self.close(context, hits)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
+        if let Some(long) = self.long.take() {
+            for child in long.children {
+                child.close(context, hits)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Layer::hold`].
+    pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
+        match &self.long {
+            None => self.at.min(window.end()),
+            Some(long) => {
+                long.children.iter().map(|child| child.hold(context)).min().unwrap_or(self.at).min(window.end())
+            }
+        }
+    }
+
+    pub(crate) fn memory(&self, matcher: usize) -> usize {
+        self.long.as_ref().map_or(0, |long| long.children.iter().map(|child| child.memory(matcher)).sum())
+    }
+}
+
+/// Where the next run of at least [`LEAST`] characters begins. Looks at every [`LEAST`]th byte only, as a run cannot lie
+/// between two of them.
+fn next_run(text: &[u8]) -> Option<usize> {
+    let mut at = LEAST - 1;
+    while let Some(&byte) = text.get(at) {
+        if !in_run(byte) {
+            at += LEAST;
+            continue;
+        }
+        let back = text[..at].iter().rev().take_while(|byte| in_run(**byte)).count();
+        let start = at - back;
+        let ahead = text[at..].iter().take(LEAST).take_while(|byte| in_run(**byte)).count();
+        if back + ahead >= LEAST {
+            return Some(start);
+        }
+        at += ahead + LEAST;
+    }
+    None
+}
+
+/// Bytes of the run at the start of `text`, when it ends within it.
+fn extent(text: &[u8], last: bool) -> Option<usize> {
+    let (mut at, mut line) = (0, 0);
+    loop {
+        let count = text[at..].iter().take_while(|byte| in_run(**byte)).count();
+        at += count;
+        line += count;
+        match wrap(&|ahead| text.get(at + ahead).copied(), line, last) {
+            Break::Wrap(length) => {
+                at += length;
+                line = 0;
+            }
+            Break::End => return Some(at),
+            Break::More => return None,
+        }
+    }
+}
+
+/// What follows the characters of a line.
+fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: usize, last: bool) -> Break {
+    let missing = if last { Break::End } else { Break::More };
+    let length = match byte(0) {
+        None => return missing,
+        Some(b'\n') if line >= LINE => 1,
+        Some(b'\r') if line >= LINE => match byte(1) {
+            None => return missing,
+            Some(b'\n') => 2,
+            Some(_) => return Break::End,
+        },
+        Some(_) => return Break::End,
+    };
+    match byte(length) {
+        None => missing,
+        Some(next) if in_run(next) => Break::Wrap(length),
+        Some(_) => Break::End,
+    }
+}
+
+/// Decodes a run that is over in every way it can be meant.
+fn short(
+    context: &mut Context<'_>,
+    run: &[u8],
+    span: Range<u64>,
+    depth: usize,
+    hits: &mut Vec<Hit>,
+) -> Result<(), EngineError> {
+    let mut out = Vec::with_capacity(SHORT);
+    for skip in 0..4 {
+        out.clear();
+        Bits::default().decode(Radix::Base64, &run[skip..], &mut out);
+        decoded(context, &out, Step::Base64, &span, depth, hits)?;
+    }
+    for radix in [Radix::Hex, Radix::Base32] {
+        for part in run.split(|byte| !radix.has(*byte)).filter(|part| part.len() >= LEAST) {
+            for skip in 0..if radix == Radix::Hex { 2 } else { 1 } {
+                out.clear();
+                Bits::default().decode(radix, &part[skip..], &mut out);
+                decoded(context, &out, radix.step(), &span, depth, hits)?;
+            }
+        }
+    }
+    let mixed = |part: &&[u8]| {
+        (LEAST..=BASE58_LONGEST).contains(&part.len())
+            && part.iter().any(u8::is_ascii_uppercase)
+            && part.iter().any(u8::is_ascii_lowercase)
+            && !part.iter().all(|byte| is_hex(*byte))
+    };
+    for part in run.split(|byte| !byte.is_ascii_alphanumeric()).filter(mixed) {
+        if let Some(bytes) = base58(part) {
+            decoded(context, &bytes, Step::Base58, &span, depth, hits)?;
+        }
+    }
+    Ok(())
+}
+
+fn decoded(
+    context: &mut Context<'_>,
+    bytes: &[u8],
+    step: Step,
+    span: &Range<u64>,
+    depth: usize,
+    hits: &mut Vec<Hit>,
+) -> Result<(), EngineError> {
+    if !interesting(bytes) || !context.deeper(depth) || !context.spend(bytes.len()) {
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    let mut layer = Layer::open(context, depth + 1, None)?;
+    layer.push(context, bytes, true, &mut found)?;
+    layer.close(context);
+    for mut hit in found {
+        hit.path.insert(0, step);
+        hits.push(Hit { span: span.clone(), ..hit });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_long_enough_run_is_found() {
+        for before in 0..70 {
+            for length in 0..40 {
+                let text = format!("{}{} {}", "ab cd ".repeat(before / 6), " ".repeat(before % 6), "x".repeat(length));
+                let start = text.len() - length;
+                let found = next_run(text.as_bytes());
+                assert_eq!(found, (length >= LEAST).then_some(start), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_line_goes_on_after_a_break() {
+        let line = "A".repeat(64);
+        let run = format!("{line}\n{line}\r\nBBBB\nCC");
+        assert_eq!(extent(run.as_bytes(), true), Some(64 + 1 + 64 + 2 + 4));
+        assert_eq!(extent(format!("{line}\n").as_bytes(), false), None);
+        assert_eq!(extent(format!("{line}\n  x").as_bytes(), false), Some(64));
+    }
+}

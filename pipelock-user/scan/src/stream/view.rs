@@ -1,0 +1,206 @@
+//! A view of a text: the same text with one way of writing undone ([`crate::decode::ViewKind`]). Called by
+//! [`super::layer`].
+//!
+//! Most of a text is not changed, and what is not changed was matched already. So a view is a row of islands: each starts one
+//! longest match before a change and ends one after the last; within an island the view has a layer of its own, and of its
+//! hits those count that hold a change. Where islands lie follows from the changes alone, not from how the text was cut.
+
+use super::changes::Changes;
+use super::layer::{AGAIN, Hit, Layer};
+use super::{Context, Window};
+use crate::decode::{AHEAD, BACK, Turn, ViewKind};
+use crate::engine::EngineError;
+
+/// Bytes that are collected before they are looked at.
+const BUFFER: usize = 16 * 1024;
+
+/// A view of a text.
+#[derive(Debug)]
+pub(crate) struct View {
+    kind: ViewKind,
+    /// Everything before is dealt with.
+    at: u64,
+    /// The byte at `at` may start a change, which later bytes decide.
+    waiting: bool,
+    island: Option<Box<Island>>,
+}
+
+#[derive(Debug)]
+struct Island {
+    layer: Layer,
+    changes: Changes,
+    /// What is still to be pushed to the layer.
+    buffer: Vec<u8>,
+    /// Bytes of the view so far.
+    length: u64,
+    /// Where the last change ended.
+    changed: u64,
+}
+
+impl View {
+    pub(crate) fn new(kind: ViewKind) -> Self {
+        Self { kind, at: 0, waiting: false, island: None }
+    }
+
+    /// Looks at the new piece of `window`; `flags` are the gate's for it.
+    pub(crate) fn push(
+        &mut self,
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        last: bool,
+        flags: u16,
+        depth: usize,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
+        if self.island.is_none() && !self.waiting && flags & self.kind.triggers() == 0 {
+            self.at = self.at.max(window.end().saturating_sub(AGAIN as u64));
+            return Ok(());
+        }
+        self.waiting = false;
+        while self.at < window.end() && !self.waiting && !context.over() {
+            // Near the border both slices are needed; beyond it the new one alone, without a copy.
+            let fresh = window.fresh();
+            let (stop, end) = if self.at < fresh + BACK as u64 {
+                (fresh + BACK as u64, (fresh + (BACK + AHEAD) as u64).min(window.end()))
+            } else {
+                (window.end(), window.end())
+            };
+            let from = self.at.saturating_sub(BACK as u64).max(window.start());
+            let ends = last && end == window.end();
+            window
+                .with(from..end, |text| self.region(context, window, from, text, stop.min(end), ends, depth, hits))?;
+        }
+        let Some(mut island) = self.island.take() else { return Ok(()) };
+        if last || context.over() {
+            island.flush(context, true, hits)?;
+            island.layer.close(context);
+        } else {
+            island.flush(context, false, hits)?;
+            self.island = Some(island);
+        }
+        Ok(())
+    }
+
+    /// Deals with the bytes from `self.at` to `stop`; `text` starts at `from`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one loop over one slice: a struct of these would be made for it alone"
+    )]
+    fn region(
+        &mut self,
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        from: u64,
+        text: &[u8],
+        stop: u64,
+        last: bool,
+        depth: usize,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
+        let reach = context.reach();
+        while self.at < stop {
+            let (before, ahead) = text.split_at((self.at - from) as usize);
+            let mut count = self.kind.skip(&ahead[..(stop - self.at) as usize]);
+            if count == 0 {
+                match self.kind.turn(before, ahead, last, self.island.is_some()) {
+                    Turn::Keep(kept) => count = kept.min(ahead.len()),
+                    Turn::More if ahead.len() >= AHEAD => count = 1,
+                    Turn::More => {
+                        self.waiting = true;
+                        return Ok(());
+                    }
+                    Turn::Change { take, out, put, step } => {
+                        let island = match &mut self.island {
+                            Some(island) => island,
+                            empty => empty.insert(Island::open(context, window, self.at, depth, self.kind)?),
+                        };
+                        let keep = context.keep() as u64;
+                        island.changes.note(island.length, put as u32, self.at, take as u32, step, keep);
+                        island.add(&out[..put]);
+                        self.at += take as u64;
+                        island.changed = self.at;
+                        count = 0;
+                    }
+                }
+            }
+            if let Some(mut island) = self.island.take() {
+                let room = (island.changed + reach).saturating_sub(self.at);
+                let copied = (count as u64).min(room) as usize;
+                let start = (self.at - from) as usize;
+                island.add(&text[start..start + copied]);
+                self.at += copied as u64;
+                if (copied as u64) < count as u64 {
+                    island.flush(context, true, hits)?;
+                    island.layer.close(context);
+                    continue;
+                }
+                if island.buffer.len() >= BUFFER {
+                    island.flush(context, false, hits)?;
+                }
+                self.island = Some(island);
+            } else {
+                self.at += count as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Layer::hold`].
+    pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
+        let own = if self.waiting { self.at } else { window.end() };
+        let Some(island) = &self.island else { return own };
+        let hold = island.layer.hold(context);
+        // A change that deletes has no byte of the view; its own place is before the byte that follows.
+        if hold >= island.length { own } else { own.min(island.changes.source_start(hold)) }
+    }
+
+    pub(crate) fn memory(&self, matcher: usize) -> usize {
+        self.island.as_ref().map_or(0, |island| {
+            size_of::<Island>() + island.layer.memory(matcher) + island.buffer.capacity() + island.changes.memory()
+        })
+    }
+}
+
+impl Island {
+    fn open(
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        at: u64,
+        depth: usize,
+        kind: ViewKind,
+    ) -> Result<Box<Self>, EngineError> {
+        let start = at.saturating_sub(context.reach()).max(window.start());
+        let mut changes = Changes::default();
+        changes.reset(start);
+        let layer = Layer::open(context, depth, Some(kind))?;
+        let mut island = Self { layer, changes, buffer: Vec::new(), length: 0, changed: at };
+        for part in window.parts(start..at) {
+            island.add(part);
+        }
+        Ok(Box::new(island))
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+        self.length += bytes.len() as u64;
+    }
+
+    fn flush(&mut self, context: &mut Context<'_>, last: bool, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
+        if !context.spend(self.buffer.len()) {
+            self.buffer.clear();
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        let buffer = std::mem::take(&mut self.buffer);
+        self.layer.push(context, &buffer, last, &mut found)?;
+        self.buffer = buffer;
+        self.buffer.clear();
+        for mut hit in found {
+            if let Some((span, mut path)) = self.changes.source_of(&hit.span) {
+                path.append(&mut hit.path);
+                hits.push(Hit { span, path, ..hit });
+            }
+        }
+        Ok(())
+    }
+}
