@@ -55,6 +55,15 @@ const BASE: &[Need] = &[
         packages: &["ca-certificates"],
         is_there: || Path::new("/etc/ssl/certs/ca-certificates.crt").exists(),
     },
+    // Vectorscan, the matcher of the scan engine, is C++.
+    program!("c++", "g++"),
+    program!("cmake", "cmake"),
+    program!("pkg-config", "pkg-config"),
+    Need {
+        name: "Boost headers",
+        packages: &["libboost-dev"],
+        is_there: || Path::new("/usr/include/boost/version.hpp").exists(),
+    },
     program!("curl", "curl"),
     program!("git", "git"),
     program!("openssl", "openssl"),

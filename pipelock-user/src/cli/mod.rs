@@ -12,6 +12,7 @@ mod keys;
 mod output;
 mod reload;
 mod run;
+mod scan;
 mod session;
 mod status;
 mod verify;
@@ -34,7 +35,7 @@ const SECURITY: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(name = "pipelock", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 ok · 1 failure, or `check` says BLOCKED · 2 usage or policy error · 3 verification failed · `run` passes on the \
+    after_help = "Exit codes: 0 ok · 1 failure, `check` says BLOCKED, or `scan` found something · 2 usage or policy error · 3 verification failed · `run` passes on the \
                         command's own (125: pipelock could not start it, 126: not executable, 127: not found, 128+n: signal n)\n\n\
                         First steps:\n  sudo pipelock run --policy policy.yaml -- curl https://example.com/\n  \
                         pipelock check --policy policy.yaml --url https://example.com/\n  \
@@ -66,6 +67,7 @@ enum Verb {
     Check(check::Args),
     Keygen(keygen::Args),
     Verify(verify::Args),
+    Scan(scan::Args),
     /// Print the version.
     Version,
 }
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::check(&args),
         Verb::Keygen(args) => keygen::keygen(&args),
         Verb::Verify(args) => verify::verify(&args),
+        Verb::Scan(args) => scan::scan(&args),
         Verb::Version => {
             output::line(&format!("pipelock {}", env!("CARGO_PKG_VERSION")));
             Ok(0)

@@ -21,6 +21,58 @@ const BLOCK: usize = 64;
 /// Bytes beyond a block that its flags depend on.
 pub(crate) const REACH: usize = 5;
 
+/// Bytes that share their flags.
+const SEGMENT: usize = 512;
+
+/// The flags of a piece, segment by segment.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    segments: Vec<u16>,
+    /// Offset of the first segment's first byte.
+    start: u64,
+    all: u16,
+}
+
+impl Gate {
+    /// Looks at `new`, which lies at `start`; `border` are bytes around that place, whose flags count for the first segment.
+    pub(crate) fn look(&mut self, start: u64, border: u16, new: &[u8]) {
+        self.segments.clear();
+        self.start = start;
+        let mut all = border;
+        for at in (0..new.len()).step_by(SEGMENT) {
+            let end = (at + SEGMENT + REACH).min(new.len());
+            let found = flags(&new[at..end]) | if at == 0 { border } else { 0 };
+            all |= found;
+            self.segments.push(found);
+        }
+        self.all = all;
+    }
+
+    /// Bytes it takes beside itself.
+    pub(crate) fn memory(&self) -> usize {
+        self.segments.capacity() * size_of::<u16>()
+    }
+
+    /// Has any byte one of these flags?
+    pub(crate) fn any(&self, wanted: u16) -> bool {
+        self.all & wanted != 0
+    }
+
+    /// The first place from `at` on that may have one of these flags; what starts before a segment may reach into it by
+    /// `again` bytes. `end` when there is none.
+    pub(crate) fn next(&self, wanted: u16, at: u64, again: u64, end: u64) -> u64 {
+        if !self.any(wanted) {
+            return end.saturating_sub(again).max(at);
+        }
+        let first = (at.saturating_sub(self.start) / SEGMENT as u64) as usize;
+        let ahead = self.segments.iter().skip(first).position(|found| found & wanted != 0);
+        match ahead {
+            Some(ahead) => at.max((self.start + ((first + ahead) * SEGMENT) as u64).saturating_sub(again)),
+            None => end.saturating_sub(again).max(at),
+        }
+    }
+}
+
 /// The flags of all bytes of `text` that have [`REACH`] bytes behind them, and of the others as far as they can be known.
 pub(crate) fn flags(text: &[u8]) -> u16 {
     let mut found = 0;
@@ -31,10 +83,11 @@ pub(crate) fn flags(text: &[u8]) -> u16 {
     }
     let mut rest = [b' '; BLOCK + REACH];
     let left = &text[at..];
-    for piece in [left, left.get(BLOCK..).unwrap_or_default()] {
-        let count = piece.len().min(BLOCK + REACH);
-        rest[..count].copy_from_slice(&piece[..count]);
-        rest[count..].fill(b' ');
+    rest[..left.len()].copy_from_slice(left);
+    found |= block_flags(&rest);
+    if left.len() > BLOCK {
+        rest.fill(b' ');
+        rest[..left.len() - BLOCK].copy_from_slice(&left[BLOCK..]);
         found |= block_flags(&rest);
     }
     u16::from(found)

@@ -23,6 +23,10 @@ pub(super) fn letter(byte: u8) -> Option<u8> {
 
 pub(super) fn turn(before: &[u8], text: &[u8], last: bool, open: bool) -> Turn {
     let Some(letter) = text.first().copied().and_then(letter) else { return Turn::Keep(1) };
+    let inside = before.last().is_some_and(u8::is_ascii_alphabetic) && text.get(1).is_none_or(u8::is_ascii_alphabetic);
+    if !inside && !open {
+        return Turn::Keep(1);
+    }
     let word = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'$');
     let back = before.iter().rev().take(LONGEST_WORD + 1).take_while(word).count();
     let ahead = text.iter().take(LONGEST_WORD + 1).take_while(word).count();
@@ -32,8 +36,7 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool, open: bool) -> Turn {
     if ahead == text.len() && !last {
         return Turn::More;
     }
-    let inside = before.last().is_some_and(u8::is_ascii_alphabetic) && text.get(1).is_some_and(u8::is_ascii_alphabetic);
-    if !inside && !open {
+    if !open && text.len() == 1 {
         return Turn::Keep(1);
     }
     let whole = before[before.len() - back..].iter().chain(&text[..ahead]);

@@ -12,10 +12,72 @@ use regex_syntax::utf8::Utf8Sequences;
 
 /// The pattern text for vectorscan.
 pub(super) fn of(hir: &Hir) -> String {
-    let short = shortened(hir).filter(|hir| hir.properties().minimum_len().is_some_and(|least| least > 0));
+    let short = shortened(hir).filter(never_empty);
     let mut text = String::new();
     print(short.as_ref().unwrap_or(hir), &mut text);
     text
+}
+
+/// The text of the pattern's beginning, about `bytes` long: for patterns that are too large as a whole. It is found more
+/// often, and inside every match all the same.
+pub(super) fn beginning_of(hir: &Hir, bytes: usize) -> String {
+    let mut left = bytes;
+    let (cut, _) = cut(hir, &mut left);
+    if never_empty(&cut) { of(&cut) } else { of(hir) }
+}
+
+fn never_empty(hir: &Hir) -> bool {
+    hir.properties().minimum_len().is_some_and(|least| least > 0)
+}
+
+/// The beginning that `left` bytes are enough for, and whether it is the whole.
+fn cut(hir: &Hir, left: &mut usize) -> (Hir, bool) {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => (hir.clone(), true),
+        HirKind::Literal(_) | HirKind::Class(_) => {
+            let whole = *left > 0;
+            *left = left.saturating_sub(hir.properties().maximum_len().unwrap_or(1));
+            if whole { (hir.clone(), true) } else { (Hir::empty(), false) }
+        }
+        HirKind::Repetition(repeat) => {
+            let each = repeat.sub.properties().maximum_len().unwrap_or(1).max(1);
+            let most = repeat.max.unwrap_or(repeat.min) as usize;
+            if each * most <= *left {
+                *left -= each * most;
+                return (hir.clone(), true);
+            }
+            let count = repeat.min.min(((*left / each) as u32).max(1));
+            *left = 0;
+            if repeat.min == 0 {
+                return (Hir::empty(), false);
+            }
+            (Hir::repetition(Repetition { min: count, max: Some(count), sub: repeat.sub.clone(), ..*repeat }), false)
+        }
+        HirKind::Capture(capture) => cut(&capture.sub, left),
+        HirKind::Concat(parts) => {
+            let mut kept = Vec::new();
+            for part in parts {
+                let (part, whole) = cut(part, left);
+                kept.push(part);
+                if !whole {
+                    return (Hir::concat(kept), false);
+                }
+            }
+            (Hir::concat(kept), true)
+        }
+        HirKind::Alternation(parts) => {
+            let (mut kept, mut all, mut least) = (Vec::new(), true, *left);
+            for part in parts {
+                let mut own = *left;
+                let (part, whole) = cut(part, &mut own);
+                kept.push(part);
+                all &= whole;
+                least = least.min(own);
+            }
+            *left = least;
+            (Hir::alternation(kept), all)
+        }
+    }
 }
 
 /// The pattern without what its end may lack; `None` when nothing is left.
@@ -114,6 +176,13 @@ mod tests {
 
     fn dialect(pattern: &str) -> String {
         super::of(Pattern::new(pattern).unwrap().hir())
+    }
+
+    #[test]
+    fn a_beginning_is_inside_every_match() {
+        let pattern = Pattern::new("(?:ab|c)[^x]{1,300}(?:d|e)f").unwrap();
+        assert_eq!(super::beginning_of(pattern.hir(), 64), r"(?:ab|c)[\x00-wy-\xff]");
+        assert_eq!(super::beginning_of(pattern.hir(), 1000), super::of(pattern.hir()));
     }
 
     #[test]

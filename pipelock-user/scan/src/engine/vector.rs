@@ -31,9 +31,9 @@ struct Shared {
 impl Vector {
     /// Compiles the rules: seconds. [`super::cache`] keeps the result.
     pub(crate) fn compile(rules: &[Rule]) -> Result<Self, EngineError> {
-        let patterns: Vec<String> = rules.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
-        let block = Database::compile(&patterns, Mode::Block)?;
-        let stream = Database::compile(&patterns, Mode::Stream)?;
+        let mut patterns: Vec<String> = rules.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
+        let stream = compile(rules, &mut patterns, Mode::Stream)?;
+        let block = compile(rules, &mut patterns, Mode::Block)?;
         Ok(Self::of(block, stream))
     }
 
@@ -45,6 +45,31 @@ impl Vector {
 
     pub(crate) fn databases(&self) -> (&Database, &Database) {
         (&self.shared.block, &self.shared.stream)
+    }
+}
+
+/// How much of a pattern is tried when vectorscan finds it too large, in bytes.
+const BEGINNINGS: [usize; 4] = [300, 100, 32, 8];
+
+fn compile(rules: &[Rule], patterns: &mut [String], mode: Mode) -> Result<Database, EngineError> {
+    loop {
+        let error = match Database::compile(patterns, mode) {
+            Ok(database) => return Ok(database),
+            Err(error) => error,
+        };
+        let at = match &error {
+            pipelock_hs::Error::Pattern { index, .. } => usize::try_from(*index).ok(),
+            _ => None,
+        };
+        let smaller = at.and_then(|at| {
+            let (rule, pattern) = (rules.get(at)?, patterns.get_mut(at)?);
+            let mut tried = BEGINNINGS.iter().map(|bytes| dialect::beginning_of(rule.pattern.hir(), *bytes));
+            *pattern = tried.find(|shorter| shorter.len() < pattern.len())?;
+            Some(())
+        });
+        if smaller.is_none() {
+            return Err(error.into());
+        }
     }
 }
 

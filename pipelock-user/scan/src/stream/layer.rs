@@ -10,7 +10,8 @@ use super::packed::Packed;
 use super::runs::Runs;
 use super::view::View;
 use super::{Context, Window};
-use crate::decode::{AHEAD, BACK, ViewKind, gate};
+use crate::decode::gate::{self, Gate};
+use crate::decode::{AHEAD, BACK, ViewKind};
 use crate::engine::{EngineError, Match, Matcher};
 use crate::finding::{Fingerprint, Step, excerpt};
 use crate::rule::Kind;
@@ -44,6 +45,7 @@ pub(crate) struct Layer {
     depth: usize,
     injections_only: bool,
     matches: Vec<Match>,
+    gate: Gate,
 }
 
 impl Layer {
@@ -61,6 +63,7 @@ impl Layer {
                 depth: 0,
                 injections_only: false,
                 matches: Vec::new(),
+                gate: Gate::default(),
             },
         };
         let from = below.map_or(0, |below| below as usize + 1);
@@ -123,20 +126,18 @@ impl Layer {
         if context.over() {
             return Ok(());
         }
-        let mut flags = gate::flags(window.new);
-        if !window.old.is_empty() {
-            let border = window.fresh();
-            let around = border.saturating_sub(AGAIN as u64)..border + AGAIN as u64;
-            flags |= window.with(around, gate::flags);
-        }
+        let fresh = window.fresh();
+        let around = fresh.saturating_sub(AGAIN as u64)..fresh + AGAIN as u64;
+        let border = if window.old.is_empty() { 0 } else { window.with(around, gate::flags) };
+        self.gate.look(fresh, border, window.new);
         for view in &mut self.views {
-            view.push(context, window, last, flags, self.depth, hits)?;
+            view.push(context, window, last, &self.gate, self.depth, hits)?;
         }
         if let Some(runs) = &mut self.runs {
             runs.push(context, window, last, self.depth, hits)?;
         }
         if let Some(packed) = &mut self.packed {
-            packed.push(context, window, last, flags, self.depth, hits)?;
+            packed.push(context, window, last, &self.gate, self.depth, hits)?;
         }
         Ok(())
     }
@@ -162,7 +163,7 @@ impl Layer {
         let views: usize = self.views.iter().map(|view| view.memory(matcher)).sum();
         let runs = self.runs.as_ref().map_or(0, |runs| runs.memory(matcher));
         let packed = self.packed.as_ref().map_or(0, |packed| packed.memory(matcher));
-        size_of::<Self>() + self.tail.capacity() + matcher + views + runs + packed
+        size_of::<Self>() + self.tail.capacity() + self.gate.memory() + matcher + views + runs + packed
     }
 
     fn keep(&mut self, keep: usize, new: &[u8]) {

@@ -44,6 +44,8 @@ pub(crate) struct Work {
     over: Option<Budget>,
 }
 
+const MOST_REACH: usize = 512;
+
 /// A budget that was not enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Budget {
@@ -85,9 +87,10 @@ impl Context<'_> {
         layer::keep(self.rules.longest())
     }
 
-    /// Bytes around a change that can be part of a match with it.
+    /// Bytes around a change that are looked at with it. Matches that are longer and hold a change only far inside are
+    /// left to the text itself: few rules have such, and every view would cost several times as much.
     pub(crate) fn reach(&self) -> u64 {
-        self.rules.longest() as u64 + 2
+        self.rules.longest().min(MOST_REACH) as u64 + 2
     }
 
     pub(crate) fn pooled(&self) -> Option<Layer> {

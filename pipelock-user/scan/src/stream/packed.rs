@@ -7,7 +7,7 @@ use memchr::memchr3_iter;
 
 use super::layer::{Hit, Layer};
 use super::{Context, Window};
-use crate::decode::gate;
+use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::{Format, Inflate, Progress};
 use crate::engine::EngineError;
 
@@ -37,12 +37,12 @@ impl Packed {
         context: &mut Context<'_>,
         window: &Window<'_>,
         last: bool,
-        flags: u16,
+        gate: &Gate,
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
         let end = window.end();
-        if self.member.is_none() && flags & gate::UNICODE == 0 {
+        if self.member.is_none() && !gate.any(gate::UNICODE) {
             // Every format has such a byte among its first four.
             self.at = self.at.max(end.saturating_sub(MAGIC - 1));
             return Ok(());

@@ -8,6 +8,7 @@
 use super::changes::Changes;
 use super::layer::{AGAIN, Hit, Layer};
 use super::{Context, Window};
+use crate::decode::gate::Gate;
 use crate::decode::{AHEAD, BACK, Turn, ViewKind};
 use crate::engine::EngineError;
 
@@ -42,17 +43,17 @@ impl View {
         Self { kind, at: 0, waiting: false, island: None }
     }
 
-    /// Looks at the new piece of `window`; `flags` are the gate's for it.
+    /// Looks at the new piece of `window`; `gate` has looked at it.
     pub(crate) fn push(
         &mut self,
         context: &mut Context<'_>,
         window: &Window<'_>,
         last: bool,
-        flags: u16,
+        gate: &Gate,
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        if self.island.is_none() && !self.waiting && flags & self.kind.triggers() == 0 {
+        if self.island.is_none() && !self.waiting && !gate.any(self.kind.triggers()) {
             self.at = self.at.max(window.end().saturating_sub(AGAIN as u64));
             return Ok(());
         }
@@ -67,8 +68,9 @@ impl View {
             };
             let from = self.at.saturating_sub(BACK as u64).max(window.start());
             let ends = last && end == window.end();
-            window
-                .with(from..end, |text| self.region(context, window, from, text, stop.min(end), ends, depth, hits))?;
+            window.with(from..end, |text| {
+                self.region(context, window, gate, from, text, stop.min(end), ends, depth, hits)
+            })?;
         }
         let Some(mut island) = self.island.take() else { return Ok(()) };
         if last || context.over() {
@@ -90,6 +92,7 @@ impl View {
         &mut self,
         context: &mut Context<'_>,
         window: &Window<'_>,
+        gate: &Gate,
         from: u64,
         text: &[u8],
         stop: u64,
@@ -100,7 +103,19 @@ impl View {
         let reach = context.reach();
         while self.at < stop {
             let (before, ahead) = text.split_at((self.at - from) as usize);
-            let mut count = self.kind.skip(&ahead[..(stop - self.at) as usize]);
+            // Where the gate saw nothing, nothing changes; only the leet view changes more once it is open.
+            let mut count = 0;
+            if self.kind != ViewKind::Leet || self.island.is_none() {
+                let next = if self.at < window.fresh() {
+                    self.at
+                } else {
+                    gate.next(self.kind.triggers(), self.at, AGAIN as u64, window.end())
+                };
+                count = (next.min(stop) - self.at) as usize;
+            }
+            if count == 0 {
+                count = self.kind.skip(&ahead[..(stop - self.at) as usize]);
+            }
             if count == 0 {
                 match self.kind.turn(before, ahead, last, self.island.is_some()) {
                     Turn::Keep(kept) => count = kept.min(ahead.len()),
