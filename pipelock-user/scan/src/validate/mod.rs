@@ -4,9 +4,11 @@
 //! validator says no is no finding. Promises: every validator is linear in its input, never panics, whatever the bytes,
 //! and keeps nothing. Names are part of the rule format: they may be added, not renamed.
 
+pub mod address;
 pub mod base58;
 mod base64;
 pub mod bech32;
+mod keccak;
 mod money;
 mod personal;
 mod placeholder;
@@ -17,7 +19,7 @@ mod token;
 pub type Validator = fn(&[u8]) -> bool;
 
 /// All validators, ordered by name.
-const TABLE: [(&str, Validator); 49] = [
+const TABLE: [(&str, Validator); 55] = [
     ("aadhaar", personal::aadhaar),
     ("aba", money::aba),
     ("age-key", bech32::age_secret_key),
@@ -27,13 +29,16 @@ const TABLE: [(&str, Validator); 49] = [
     ("aws-secret", structure::aws_secret),
     ("azure-key", base64::sixty_four_bytes),
     ("basic-auth", base64::basic_credentials),
+    ("bitcoin-address", address::bitcoin),
     ("bsn", personal::bsn),
+    ("byte-array", structure::byte_array),
     ("card", money::card),
     ("cnpj", personal::cnpj),
     ("codice-fiscale", personal::codice_fiscale),
     ("cpf", personal::cpf),
     ("discord", structure::discord),
     ("dni", personal::dni),
+    ("ethereum-address", address::ethereum_checksummed),
     ("ethereum-key", structure::ethereum_private_key),
     ("extended-key", base58::extended_private_key),
     ("github-checksum", token::checksum),
@@ -52,6 +57,7 @@ const TABLE: [(&str, Validator); 49] = [
     ("npm-no-checksum", token::no_checksum),
     ("passport-mrz", personal::passport_mrz),
     ("pem-body", structure::pem_body),
+    ("pem-shape", structure::pem_shape),
     ("personnummer", personal::personnummer),
     ("pesel", personal::pesel),
     ("random", placeholder::random),
@@ -60,7 +66,9 @@ const TABLE: [(&str, Validator); 49] = [
     ("solana-key", base58::solana_key_pair),
     ("ssn", personal::ssn),
     ("ssn-labelled", personal::ssn_labelled),
+    ("stellar-seed", address::stellar_seed),
     ("steuer-id", personal::steuer_id),
+    ("strong-password", placeholder::strong_password),
     ("tfn", personal::tfn),
     ("token", placeholder::token),
     ("unmasked", placeholder::unmasked),

@@ -160,6 +160,15 @@ pub(super) fn token(secret: &[u8]) -> bool {
     mixed(secret) && unmasked(secret)
 }
 
+/// A password somebody chose: [`not_placeholder`], a digit, two of lower case, upper case and other, and no path.
+pub(super) fn strong_password(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let classes = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_punctuation];
+    let present = classes.iter().filter(|class| secret.iter().any(|byte| class(byte))).count();
+    let path = secret.iter().filter(|byte| b"/\\:.,".contains(byte)).count() > 1;
+    !path && present >= 2 && secret.iter().any(u8::is_ascii_digit) && not_placeholder(secret)
+}
+
 /// Hexadecimal that no counting row or repetition made: for keys that are told by a label only.
 pub(super) fn hex(secret: &[u8]) -> bool {
     let secret = head(secret);
@@ -184,9 +193,9 @@ fn row(secret: &[u8], least: usize) -> bool {
     false
 }
 
-/// Words rather than noise: steps from letter to digit, from digit to letter and from lower to upper case are rarer than
-/// one in four bytes. From upper to lower is no step, for so a word begins, and neither are separators. Random letters
-/// and digits step at every second or third byte, `getUserNameFromToken2` and `my-service-account-01` rarely.
+/// Words rather than noise, by three signs together: steps from letter to digit, from digit to letter and from lower to
+/// upper case are rarer than one in four bytes; half of it are runs of four or more letters of a case; and a quarter of
+/// those letters are vowels. `getUserNameFromToken2` and `my-service-account-01` show all three, noise hardly ever.
 fn worded(secret: &[u8]) -> bool {
     let step = |pair: &&[u8]| {
         let (a, b) = (pair[0], pair[1]);
@@ -194,7 +203,15 @@ fn worded(secret: &[u8]) -> bool {
             || (a.is_ascii_digit() && b.is_ascii_alphabetic())
             || (a.is_ascii_lowercase() && b.is_ascii_uppercase())
     };
-    secret.windows(2).filter(step).count() * 4 < secret.len()
+    let steps = secret.windows(2).filter(step).count();
+    let (mut letters, mut vowels) = (0, 0);
+    for run in secret.chunk_by(|a, b| a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && !step(&&[*a, *b][..])) {
+        if run.len() >= 4 && run[0].is_ascii_alphabetic() {
+            letters += run.len();
+            vowels += run.iter().filter(|byte| b"aeiouAEIOU".contains(byte)).count();
+        }
+    }
+    steps * 4 < secret.len() && letters * 2 >= secret.len() && vowels * 4 >= letters
 }
 
 #[cfg(test)]
@@ -228,6 +245,16 @@ mod tests {
         }
         assert!(random(b"x7Kp2mQ9vR4sL8nW1bY6cT3fA0jH5dE"));
         assert!(random(b"9f86d081884c7d659a2feaa0c55ad015"));
+    }
+
+    #[test]
+    fn a_chosen_password_is_no_identifier() {
+        for text in ["SuperSecretDBPass!2026", "kV8wQ2zL9nT4", "rT7#pLw02qZx"] {
+            assert!(strong_password(text.as_bytes()), "{text}");
+        }
+        for text in ["getPassword", "my-secret-name", "config.db.Password1", "/etc/Secret1/x", "Required!"] {
+            assert!(!strong_password(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

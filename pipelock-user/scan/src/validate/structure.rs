@@ -48,6 +48,11 @@ pub(super) fn pem_body(text: &[u8]) -> bool {
     der || bytes.starts_with(b"openssh-key") || placeholder::random(&body)
 }
 
+/// What follows the header of a private key without opening as one, and is no mask either.
+pub(super) fn pem_shape(text: &[u8]) -> bool {
+    !pem_body(text) && placeholder::unmasked(text)
+}
+
 /// An AWS key id: after the four letters, 16 characters of Base32, which hold the account (the first 39 bits).
 pub(super) fn aws_key_id(text: &[u8]) -> bool {
     text.len() == 20 && text[4..].iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
@@ -73,6 +78,7 @@ pub(super) fn url_password(text: &[u8]) -> bool {
         "test", "mysql", "redis", "token",
     ];
     text.len() >= 5
+        && text.iter().filter(|&&byte| byte == b'%').count() * 3 < text.len()
         && !COMMON.iter().any(|word| text.eq_ignore_ascii_case(word.as_bytes()))
         && text.iter().any(|byte| !byte.is_ascii_lowercase())
         && !text.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_')
@@ -91,6 +97,23 @@ pub(super) fn discord(text: &[u8]) -> bool {
 pub(super) fn ethereum_private_key(text: &[u8]) -> bool {
     let digits = text.strip_prefix(b"0x").unwrap_or(text);
     digits.len() == 64 && placeholder::hex(digits)
+}
+
+/// 64 numbers below 256 as a JSON array, with the variety of random bytes: a Solana key pair file, not a table.
+pub(super) fn byte_array(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let mut seen = [false; 256];
+    let mut count = 0;
+    let mut ordered = true;
+    let mut last = 0u8;
+    for part in text.trim_matches(['[', ']', ' ']).split(',') {
+        let Ok(byte) = part.trim().parse::<u8>() else { return false };
+        seen[usize::from(byte)] = true;
+        ordered &= byte >= last;
+        last = byte;
+        count += 1;
+    }
+    count == 64 && !ordered && seen.iter().filter(|&&seen| seen).count() > 40
 }
 
 #[cfg(test)]
