@@ -24,12 +24,13 @@ fn varied(digits: &[u8]) -> bool {
 }
 
 /// A social security number that may have been issued (SSA rules): area not 000, 666 or 900 and up, group and serial not
-/// zero, and not one of the numbers known from advertisements or made of a row.
+/// zero, not one known from advertisements, and not groups of one digit each.
 pub(super) fn ssn(text: &[u8]) -> bool {
     let Some(digits) = exactly::<9>(text) else { return false };
     let (area, group, serial) = (number(&digits[..3]), number(&digits[3..5]), number(&digits[5..]));
     let advertised = matches!(number(&digits), 78_051_120 | 219_099_999 | 123_456_789 | 457_555_462);
-    area != 0 && area != 666 && area < 900 && group != 0 && serial != 0 && !advertised && varied(&digits)
+    let drawn = area % 111 == 0 && group % 11 == 0 && serial % 1111 == 0;
+    !drawn && area != 0 && area != 666 && area < 900 && group != 0 && serial != 0 && !advertised && varied(&digits)
 }
 
 /// A labelled social security number: as [`ssn`], but the numbers everybody knows count too.
