@@ -2,6 +2,8 @@
 //!
 //! For whoever writes rules: source trees hold few secrets, so nearly every line printed is a false alarm to explain.
 
+#![allow(clippy::print_stdout, reason = "a program for the terminal")]
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 

@@ -1,7 +1,13 @@
 //! Every rule finds its examples and leaves its counter-examples alone; every pattern keeps to the common language.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a rule that is wrong fails the test")]
+
 mod common;
 
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::string::bytes_regex_parsed;
+use proptest::test_runner::TestRunner;
+use regex_syntax::hir::{Hir, HirKind, Repetition};
 use std::collections::BTreeSet;
 
 /// Longest match a pattern may ask the stream to hold back, in bytes.
@@ -60,7 +66,7 @@ fn patterns_keep_to_what_both_engines_understand() {
     let mut long = Vec::new();
     for compiled in common::load() {
         let (id, pattern) = (&compiled.rule.id, &compiled.rule.pattern);
-        let parsed = regex_syntax::parse(pattern).unwrap_or_else(|error| panic!("{id}: {error}"));
+        let parsed = parse(pattern).unwrap_or_else(|error| panic!("{id}: {error}"));
         let properties = parsed.properties();
         let longest = properties.maximum_len().unwrap_or_else(|| panic!("{id}: unbounded repeat"));
         if longest > LONGEST {
@@ -73,6 +79,45 @@ fn patterns_keep_to_what_both_engines_understand() {
         }
     }
     assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// Not the examples, but texts made from the patterns: whatever a pattern matches holds one of the rule's keywords.
+#[test]
+fn no_match_goes_without_its_keywords() {
+    let mut runner = TestRunner::deterministic();
+    let mut wrong = Vec::new();
+    for rule in common::load() {
+        let Some(keywords) = &rule.keywords else { continue };
+        let parsed = without_looks(&parse(&rule.rule.pattern).unwrap());
+        let texts = bytes_regex_parsed(&parsed).unwrap_or_else(|error| panic!("{}: {error}", rule.rule.id));
+        for _ in 0..40 {
+            let text = texts.new_tree(&mut runner).unwrap().current();
+            if !keywords.is_match(&text) {
+                wrong.push(format!("{}: no keyword in {:?}", rule.rule.id, String::from_utf8_lossy(&text)));
+                break;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Reads a pattern as the rules' matcher does.
+fn parse(pattern: &str) -> Result<Hir, regex_syntax::Error> {
+    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern)
+}
+
+/// The same pattern without `^` and `$`, which have no text of their own.
+fn without_looks(pattern: &Hir) -> Hir {
+    match pattern.kind() {
+        HirKind::Look(_) => Hir::empty(),
+        HirKind::Repetition(repetition) => {
+            Hir::repetition(Repetition { sub: Box::new(without_looks(&repetition.sub)), ..repetition.clone() })
+        }
+        HirKind::Capture(capture) => without_looks(&capture.sub),
+        HirKind::Concat(parts) => Hir::concat(parts.iter().map(without_looks).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(without_looks).collect()),
+        _ => pattern.clone(),
+    }
 }
 
 #[test]

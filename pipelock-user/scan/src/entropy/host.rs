@@ -118,7 +118,10 @@ fn printable(bytes: &[u8], least: usize) -> bool {
 fn label_sign(label: &str, strict: bool) -> Option<HostSign> {
     let text = label.as_bytes();
     let digits = text.iter().filter(|byte| byte.is_ascii_digit()).count();
-    if label.len() >= 10 && label.len() % 2 == 0 && decode(label, hex, 4).is_some_and(|bytes| printable(&bytes, 5)) {
+    if label.len() >= 10
+        && label.len().is_multiple_of(2)
+        && decode(label, hex, 4).is_some_and(|bytes| printable(&bytes, 5))
+    {
         // `cafe` and `dead` are words too, but digits make up most of the hexadecimal of text.
         if digits * 2 >= label.len() {
             return Some(HostSign::HexText);
@@ -185,7 +188,9 @@ pub fn host(name: &str, exclusions: &[String]) -> Option<HostFinding> {
         .filter(|label| label.len() >= 4 && label.bytes().all(|byte| hex(byte).is_some()))
         .copied()
         .collect();
-    if joined.len() >= 16 && joined.len() % 2 == 0 && decode(&joined, hex, 4).is_some_and(|bytes| printable(&bytes, 8))
+    if joined.len() >= 16
+        && joined.len().is_multiple_of(2)
+        && decode(&joined, hex, 4).is_some_and(|bytes| printable(&bytes, 8))
     {
         return Some(HostFinding { sign: HostSign::HexText, bits: bits(&labels) });
     }

@@ -57,17 +57,17 @@ pub fn url_part(part: &[u8], limits: Limits) -> bool {
         return false;
     }
     if part.iter().all(u8::is_ascii_hexdigit) {
-        // SHA-1 as in commits, MD5, SHA-256: names of things. Anything else of that length is data.
-        return !matches!(part.len(), 32 | 40 | 64) && part.len() >= 32 && shannon(part) > 3.0;
+        // MD5, SHA-1 as in commits, SHA-2, and the BLAKE2 of Python's package index less the two digits of each of its
+        // two folders: names of things. Anything else of that length is data.
+        return !matches!(part.len(), 32 | 40 | 56 | 60 | 64 | 96 | 128) && part.len() >= 32 && shannon(part) > 3.0;
     }
     let separator = |byte: &u8| b"-_+. ,/~:".contains(byte);
     let longest = part.split(separator).map(<[u8]>::len).max().unwrap_or(0);
     if longest < 12 && part.iter().any(separator) && !chunked(part, separator) {
         return false;
     }
-    let mixed = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit]
-        .iter()
-        .all(|class| part.iter().any(|byte| class(byte)));
+    let mixed =
+        [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit].iter().all(|class| part.iter().any(class));
     let most = (part.len() as f64).log2();
     let limit = if mixed { limits.entropy.min(most * MIXED_SHARE) } else { limits.entropy };
     shannon(part) > limit && !words::readable(part)
@@ -117,6 +117,7 @@ mod tests {
             "550e8400-e29b-41d4-a716-446655440000",
             "da39a3ee5e6b4b0d3255bfef95601890afd80709",
             "how-to-fix-permission-denied-error-in-golang-test",
+            "679461c511447ffaf176567d5c496d1de27cbe34a87df6677d7171b2fbd4",
             "lodash.min.js",
             "getUserAuthenticationTokenFromRequest",
             "2024-06-01-release-notes-for-version-3",

@@ -6,14 +6,14 @@
 //!
 //! Besides its own lane each value joins one lane of the whole session, there without a label before it (`part2: …`,
 //! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 20 KiB, copied and scanned), not
-//! what was sent before; at most [`FragmentLimits::lanes`] lanes of [`TAIL`] bytes per session.
+//! what was sent before; at most [`FragmentLimits::lanes`] lanes of 1 KiB per session.
 
 use super::table::Table;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 /// Bytes of a lane that are kept.
-pub const TAIL: usize = 1024;
+const TAIL: usize = 1024;
 /// Bytes of a new value that may complete something older.
 const HEAD: usize = 512;
 /// Bytes of candidates per lane and push.

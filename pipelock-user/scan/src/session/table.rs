@@ -46,6 +46,7 @@ impl<S> Table<S> {
     }
 
     /// How many sessions are held.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.sessions.len()
     }

@@ -19,7 +19,7 @@ mod token;
 pub type Validator = fn(&[u8]) -> bool;
 
 /// All validators, ordered by name.
-const TABLE: [(&str, Validator); 55] = [
+const TABLE: [(&str, Validator); 54] = [
     ("aadhaar", personal::aadhaar),
     ("aba", money::aba),
     ("age-key", bech32::age_secret_key),
@@ -31,7 +31,6 @@ const TABLE: [(&str, Validator); 55] = [
     ("basic-auth", base64::basic_credentials),
     ("bitcoin-address", address::bitcoin),
     ("bsn", personal::bsn),
-    ("byte-array", structure::byte_array),
     ("card", money::card),
     ("cnpj", personal::cnpj),
     ("codice-fiscale", personal::codice_fiscale),

@@ -164,7 +164,7 @@ pub(super) fn token(secret: &[u8]) -> bool {
 pub(super) fn strong_password(secret: &[u8]) -> bool {
     let secret = head(secret);
     let classes = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_punctuation];
-    let present = classes.iter().filter(|class| secret.iter().any(|byte| class(byte))).count();
+    let present = classes.iter().filter(|class| secret.iter().any(class)).count();
     let path = secret.iter().filter(|byte| b"/\\:.,".contains(byte)).count() > 1;
     !path && present >= 2 && secret.iter().any(u8::is_ascii_digit) && not_placeholder(secret)
 }

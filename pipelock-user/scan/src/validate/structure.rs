@@ -99,24 +99,6 @@ pub(super) fn ethereum_private_key(text: &[u8]) -> bool {
     digits.len() == 64 && placeholder::hex(digits)
 }
 
-/// 64 numbers below 256 as a JSON array, with the variety of random bytes: a Solana key pair file, not a table.
-pub(super) fn byte_array(text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return false };
-    let mut seen = [false; 256];
-    let mut count = 0;
-    let mut ordered = true;
-    let mut last = 0u8;
-    for part in text.trim_matches(['[', ']', ' ']).split(',') {
-        let Ok(byte) = part.trim().parse::<u8>() else { return false };
-        seen[usize::from(byte)] = true;
-        ordered &= byte >= last;
-        last = byte;
-        count += 1;
-    }
-    // Four in five of 64 random bytes differ, and a table of indexes seldom goes beyond 127.
-    count == 64 && !ordered && seen.iter().filter(|&&seen| seen).count() > 40 && seen[200..].iter().any(|&seen| seen)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
