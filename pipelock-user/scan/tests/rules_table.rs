@@ -66,7 +66,7 @@ fn patterns_keep_to_what_both_engines_understand() {
     let mut long = Vec::new();
     for compiled in common::load() {
         let (id, pattern) = (&compiled.rule.id, &compiled.rule.pattern);
-        let parsed = parse(pattern).unwrap_or_else(|error| panic!("{id}: {error}"));
+        let parsed = parse(id, pattern);
         let properties = parsed.properties();
         let longest = properties.maximum_len().unwrap_or_else(|| panic!("{id}: unbounded repeat"));
         if longest > LONGEST {
@@ -88,7 +88,7 @@ fn no_match_goes_without_its_keywords() {
     let mut wrong = Vec::new();
     for rule in common::load() {
         let Some(keywords) = &rule.keywords else { continue };
-        let parsed = without_looks(&parse(&rule.rule.pattern).unwrap());
+        let parsed = without_looks(&parse(&rule.rule.id, &rule.rule.pattern));
         let texts = bytes_regex_parsed(&parsed).unwrap_or_else(|error| panic!("{}: {error}", rule.rule.id));
         for _ in 0..40 {
             let text = texts.new_tree(&mut runner).unwrap().current();
@@ -102,8 +102,9 @@ fn no_match_goes_without_its_keywords() {
 }
 
 /// Reads a pattern as the rules' matcher does.
-fn parse(pattern: &str) -> Result<Hir, regex_syntax::Error> {
-    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern)
+fn parse(id: &str, pattern: &str) -> Hir {
+    let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
+    parser.parse(pattern).unwrap_or_else(|error| panic!("{id}: {error}"))
 }
 
 /// The same pattern without `^` and `$`, which have no text of their own.
