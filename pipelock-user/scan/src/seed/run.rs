@@ -80,8 +80,11 @@ mod tests {
         let mut words = [0u16; 12];
         words[11] = 3;
         assert!(checksum(&words));
-        words[11] = 4;
-        assert!(!checksum(&words));
+        // Every one of the four checksum bits counts.
+        for wrong in [2, 1, 7, 11] {
+            words[11] = wrong;
+            assert!(!checksum(&words), "{wrong}");
+        }
         assert!(!checksum(&[0; 13]));
         assert!(!checksum(&[2048; 12]));
     }

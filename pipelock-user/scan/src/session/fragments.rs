@@ -216,6 +216,8 @@ mod tests {
     #[test]
     fn a_whole_secret_is_not_reported_again() {
         assert!(!sent(&[b"hello", SECRET, b"world"], &[1]));
+        let spaced = [b" ", SECRET, b" "].concat();
+        assert!(!sent(&[b"hello", &spaced, b"world"], &[1]));
     }
 
     #[test]
