@@ -6,16 +6,24 @@
 //! secret. [`redact()`] takes the findings out of a text.
 //!
 //! Inside: [`rule`] reads rules; `engine` matches them, vectorscan for speed and plain regexes as its measure; `decode`
-//! undoes ways of writing; `stream` ties texts, views and codecs together.
+//! undoes ways of writing; `stream` ties texts, views and codecs together. Beside the rules: [`seed`] and [`wallet`] for
+//! what no pattern can tell, [`entropy`] for URLs, [`session`] across requests and [`known`] for values somebody named.
+
+#![forbid(unsafe_code)]
 
 mod decode;
 mod engine;
+pub mod entropy;
 mod finding;
+pub mod known;
 mod redact;
 pub mod rule;
 mod scanner;
+pub mod seed;
+pub mod session;
 mod stream;
 pub mod validate;
+pub mod wallet;
 
 pub use engine::EngineError;
 pub use finding::{Finding, Fingerprint, Step};

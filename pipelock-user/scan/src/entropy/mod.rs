@@ -1,0 +1,140 @@
+//! How random a text looks, and what of a URL looks like smuggled data.
+//!
+//! The engine calls [`url_part`] for path segments and query values and [`host`] for host names, before any of them leaves.
+//! [`shannon`] also serves the rules' entropy floors. Promises: linear, no allocation but for findings, no panic.
+
+mod host;
+mod words;
+
+pub use host::{HostFinding, HostSign, host};
+
+/// Shannon entropy in bits per byte, 0 to 8; 0 for an empty text.
+pub fn shannon(bytes: &[u8]) -> f64 {
+    let mut counts = [0u32; 256];
+    for &byte in bytes {
+        counts[usize::from(byte)] += 1;
+    }
+    let total = bytes.len() as f64;
+    counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| f64::from(count) / total)
+        .map(|share| -share * share.log2())
+        .sum()
+}
+
+/// Bits a text carries beyond what its repetition tells: entropy times length.
+pub fn bits(bytes: &[u8]) -> f64 {
+    shannon(bytes) * bytes.len() as f64
+}
+
+/// From when on a path segment or a query value counts as random.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Shortest text that is judged, in bytes.
+    pub length: usize,
+    /// Entropy above which it is reported, in bits per byte. 31 different characters have 4.95, a line of English about 4.1.
+    /// Text that mixes small letters, capitals and digits is reported from 87 percent of what its length allows on.
+    pub entropy: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { length: 20, entropy: 4.2 }
+    }
+}
+
+/// Share of the entropy its length allows that random letters and digits of 20 bytes and more seldom fall below.
+const MIXED_SHARE: f64 = 0.87;
+
+/// Whether a path segment, a query key or a query value (decoded) looks like data rather than a name.
+///
+/// Hexadecimal never reaches 4 bits per byte: from 32 digits on it is judged by its variety, unless it has the form of a
+/// UUID or the length of a common hash (commit ids, checksums), which URLs hold for good reasons. Words joined by `-`, `_`,
+/// `+`, `.` or spaces are judged word by word, so that titles and file names pass.
+pub fn url_part(part: &[u8], limits: Limits) -> bool {
+    if part.len() < limits.length || uuid(part) {
+        return false;
+    }
+    if part.iter().all(u8::is_ascii_hexdigit) {
+        // MD5, SHA-1 as in commits, SHA-2, and the BLAKE2 of Python's package index less the two digits of each of its
+        // two folders: names of things. Anything else of that length is data.
+        return !matches!(part.len(), 32 | 40 | 56 | 60 | 64 | 96 | 128) && part.len() >= 32 && shannon(part) > 3.0;
+    }
+    let separator = |byte: &u8| b"-_+. ,/~:".contains(byte);
+    let longest = part.split(separator).map(<[u8]>::len).max().unwrap_or(0);
+    if longest < 12 && part.iter().any(separator) && !chunked(part, separator) {
+        return false;
+    }
+    let mixed =
+        [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit].iter().all(|class| part.iter().any(class));
+    let most = (part.len() as f64).log2();
+    let limit = if mixed { limits.entropy.min(most * MIXED_SHARE) } else { limits.entropy };
+    shannon(part) > limit && !words::readable(part)
+}
+
+/// Pieces of equal length, four or more of at least four bytes: data cut up rather than words. Their last may be shorter.
+fn chunked(part: &[u8], separator: impl FnMut(&u8) -> bool) -> bool {
+    let pieces: Vec<usize> = part.split(separator).map(<[u8]>::len).collect();
+    let [first, .., last] = pieces.as_slice() else { return false };
+    pieces.len() >= 4 && *first >= 4 && pieces[..pieces.len() - 1].iter().all(|length| length == first) && last <= first
+}
+
+/// 8-4-4-4-12 hexadecimal digits (RFC 9562), with or without braces.
+fn uuid(part: &[u8]) -> bool {
+    let part = part.strip_prefix(b"{").and_then(|part| part.strip_suffix(b"}")).unwrap_or(part);
+    part.len() == 36
+        && part.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn entropy_of_known_texts() {
+        assert_eq!(shannon(b""), 0.0);
+        assert_eq!(shannon(b"aaaa"), 0.0);
+        assert_eq!(shannon(b"abcd"), 2.0);
+        assert_eq!(bits(b"abcd"), 8.0);
+    }
+
+    #[test]
+    fn random_parts_are_told_from_names() {
+        for part in [
+            "x7Kp2mQ9vR4sL8nW1bY6cT3fA0jH5dE",
+            "Y3VzdG9tZXIgbGlzdCwgcGFnZSA3OiBKYW5lIFNtaXRo",
+            "9f86d081884c7d659a2feaa0c55ad0151b4f0e",
+            "k9Xw-Pz3q-7Lm2-Rv8t-Yc5n-Bd1f",
+        ] {
+            assert!(url_part(part.as_bytes(), Limits::default()), "{part}");
+        }
+        for part in [
+            "550e8400-e29b-41d4-a716-446655440000",
+            "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "how-to-fix-permission-denied-error-in-golang-test",
+            "679461c511447ffaf176567d5c496d1de27cbe34a87df6677d7171b2fbd4",
+            "lodash.min.js",
+            "getUserAuthenticationTokenFromRequest",
+            "2024-06-01-release-notes-for-version-3",
+            "how to fix \"permission denied\" error in golang test",
+            "AdministrativeDivisionsOfTheNetherlands",
+            "short",
+        ] {
+            assert!(!url_part(part.as_bytes(), Limits::default()), "{part}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn entropy_is_in_range(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let entropy = shannon(&bytes);
+            prop_assert!((0.0..=8.0).contains(&entropy));
+            url_part(&bytes, Limits::default());
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The ten word lists of BIP-39 and the index that answers "which words, of which lists, is this?" in constant time.
+//!
+//! Called by the detector beside it. Promises: the index is built once, at first use (about 20,000 words); looking up does
+//! not allocate. Words are compared after NFKD, as BIP-39 demands, and also without accents, as people type them.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+
+/// A language with an official list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Language {
+    English,
+    Japanese,
+    Korean,
+    Spanish,
+    ChineseSimplified,
+    ChineseTraditional,
+    French,
+    Italian,
+    Czech,
+    Portuguese,
+}
+
+/// All languages; the position is the bit used in masks.
+pub(super) const LANGUAGES: [Language; 10] = [
+    Language::English,
+    Language::Japanese,
+    Language::Korean,
+    Language::Spanish,
+    Language::ChineseSimplified,
+    Language::ChineseTraditional,
+    Language::French,
+    Language::Italian,
+    Language::Czech,
+    Language::Portuguese,
+];
+
+const TEXTS: [&str; 10] = [
+    include_str!("../../wordlists/english.txt"),
+    include_str!("../../wordlists/japanese.txt"),
+    include_str!("../../wordlists/korean.txt"),
+    include_str!("../../wordlists/spanish.txt"),
+    include_str!("../../wordlists/chinese_simplified.txt"),
+    include_str!("../../wordlists/chinese_traditional.txt"),
+    include_str!("../../wordlists/french.txt"),
+    include_str!("../../wordlists/italian.txt"),
+    include_str!("../../wordlists/czech.txt"),
+    include_str!("../../wordlists/portuguese.txt"),
+];
+
+/// Words of a list.
+pub(super) const WORDS: usize = 2048;
+/// Longest word that fits a [`pack`]ed key, in bytes; without accents no Latin word is longer.
+pub(super) const LONGEST: usize = 8;
+
+/// A word's list (position in [`LANGUAGES`]) and number (0 to 2047).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) language: u8,
+    pub(super) number: u16,
+}
+
+/// Slots of the table of short words: a power of two, at most two thirds full.
+const SLOTS: usize = 1 << 15;
+
+struct Index {
+    /// Words of up to eight bytes: key (0 is free), first entry, number of entries.
+    short: Vec<(u64, u32, u8)>,
+    long: HashMap<String, (u32, u8)>,
+    entries: Vec<Entry>,
+}
+
+/// Up to eight bytes as a number.
+pub(super) fn pack(word: &[u8]) -> u64 {
+    word.iter().fold(0, |key, &byte| (key << 8) | u64::from(byte))
+}
+
+fn slot(key: u64) -> usize {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49) as usize
+}
+
+/// Latin words are looked up in every text, the others seldom: who never meets them does not pay for their index.
+fn latin() -> &'static Index {
+    static INDEX: OnceLock<Index> = OnceLock::new();
+    INDEX.get_or_init(|| build(|language| !eastern(language)))
+}
+
+fn east() -> &'static Index {
+    static INDEX: OnceLock<Index> = OnceLock::new();
+    INDEX.get_or_init(|| build(eastern))
+}
+
+/// Japanese, Korean and both Chinese lists.
+fn eastern(language: usize) -> bool {
+    matches!(language, 1 | 2 | 4 | 5)
+}
+
+fn build(wanted: fn(usize) -> bool) -> Index {
+    let mut forms: Vec<(Cow<'static, str>, Entry)> = Vec::with_capacity(32_000);
+    for (language, text) in TEXTS.iter().enumerate().filter(|(language, _)| wanted(*language)) {
+        for (number, word) in text.lines().take(WORDS).enumerate() {
+            let entry = Entry { language: language as u8, number: number as u16 };
+            if !word.is_ascii() {
+                let full: String = word.nfkd().collect();
+                forms.push((full.chars().nfc().collect::<String>().into(), entry));
+                forms.push((
+                    full.chars().filter(|&letter| !is_combining_mark(letter)).collect::<String>().into(),
+                    entry,
+                ));
+                forms.push((full.into(), entry));
+            }
+            forms.push((Cow::Borrowed(word), entry));
+        }
+    }
+    forms.sort_unstable_by(|a, b| (&a.0, a.1.language, a.1.number).cmp(&(&b.0, b.1.language, b.1.number)));
+    // Japanese words may differ in a mark only: without it, the first one stands for both.
+    forms.dedup_by(|a, b| a.0 == b.0 && a.1.language == b.1.language);
+    let mut index =
+        Index { short: vec![(0, 0, 0); SLOTS], long: HashMap::new(), entries: Vec::with_capacity(forms.len()) };
+    for group in forms.chunk_by(|a, b| a.0 == b.0) {
+        let place = (index.entries.len() as u32, group.len() as u8);
+        index.entries.extend(group.iter().map(|(_, entry)| *entry));
+        let word = &group[0].0;
+        if word.len() <= LONGEST {
+            let key = pack(word.as_bytes());
+            let mut at = slot(key);
+            while index.short[at].0 != 0 {
+                at = (at + 1) % SLOTS;
+            }
+            index.short[at] = (key, place.0, place.1);
+        } else {
+            index.long.insert(word.clone().into_owned(), place);
+        }
+    }
+    index
+}
+
+fn entries(index: &'static Index, (first, count): (u32, u8)) -> &'static [Entry] {
+    index.entries.get(first as usize..first as usize + usize::from(count)).unwrap_or(&[])
+}
+
+/// The entries of a packed word of ASCII letters in lower case; none when it is in no list.
+pub(super) fn packed(key: u64) -> &'static [Entry] {
+    short(latin(), key)
+}
+
+fn short(index: &'static Index, key: u64) -> &'static [Entry] {
+    let mut at = slot(key);
+    loop {
+        match index.short[at] {
+            (0, ..) => return &[],
+            (known, first, count) if known == key => return entries(index, (first, count)),
+            _ => at = (at + 1) % SLOTS,
+        }
+    }
+}
+
+fn exact(index: &'static Index, word: &str) -> &'static [Entry] {
+    if word.len() <= LONGEST {
+        return short(index, pack(word.as_bytes()));
+    }
+    index.long.get(word).map_or(&[], |&place| entries(index, place))
+}
+
+/// The entries of a word with other than ASCII letters, whatever its normal form and case.
+pub(super) fn wide(word: &str) -> &'static [Entry] {
+    let Some(first) = word.chars().next() else { return &[] };
+    let index = match first {
+        'A'..='Z' | 'a'..='z' | '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}' | '\u{ff21}'..='\u{ff5a}' => latin(),
+        '\u{1100}'..='\u{11ff}'
+        | '\u{3040}'..='\u{30ff}'
+        | '\u{3400}'..='\u{9fff}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{ff66}'..='\u{ff9f}' => east(),
+        _ => return &[],
+    };
+    let known = exact(index, word);
+    if !known.is_empty() {
+        return known;
+    }
+    let normal: String = word.chars().flat_map(char::to_lowercase).nfkd().collect();
+    if normal == word { &[] } else { exact(index, &normal) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_are_whole() {
+        for (language, text) in LANGUAGES.iter().zip(TEXTS) {
+            assert_eq!(text.lines().count(), WORDS, "{language:?}");
+        }
+        assert_eq!(TEXTS[0].lines().next(), Some("abandon"));
+        assert_eq!(TEXTS[0].lines().last(), Some("zoo"));
+    }
+
+    #[test]
+    fn every_word_is_found_with_its_number() {
+        for (language, text) in TEXTS.iter().enumerate() {
+            for (number, word) in text.lines().enumerate() {
+                let entry = Entry { language: language as u8, number: number as u16 };
+                assert!(wide(word).contains(&entry), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn accents_may_be_left_out() {
+        let number = |word: &str| wide(word).iter().find(|entry| entry.language == 3).map(|entry| entry.number);
+        assert_eq!(number("ábaco"), number("abaco"));
+        assert!(number("abaco").is_some());
+        assert!(packed(pack(b"qwertyui")).is_empty());
+    }
+}

@@ -1,0 +1,269 @@
+//! Seed phrases: 12 to 24 words of a BIP-39 list with a right checksum, in any of ten languages.
+//!
+//! The engine calls [`scan`] on a text or feeds a [`Detector`] chunk by chunk. Whatever is no letter separates words:
+//! spaces, commas, quotes, line ends, the numbers of a list; labels such as `word1` are passed over. Case, accents and the
+//! Unicode normal form do not matter. Promises: constant work per word, under 16 KiB per detector, the same findings
+//! wherever the text is cut, no panic.
+//!
+//! Chinese is written without spaces, and its list holds the commonest characters, so that ordinary sentences would pass
+//! for phrases: unspaced characters count only in [`scan`], when the piece between two marks has exactly the length of a
+//! phrase and a word such as "mnemonic" or 助记词 stands shortly before.
+
+mod chinese;
+mod lists;
+mod run;
+mod skip;
+
+pub use lists::Language;
+
+use lists::{Entry, LANGUAGES};
+use run::Run;
+use unicode_normalization::char::is_combining_mark;
+
+/// Longest word kept while it is read, in bytes: Korean syllables decomposed take the most.
+const WORD_BYTES: usize = 64;
+
+/// A phrase that was found. It does not hold the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phrase {
+    /// The list whose words they are.
+    pub language: Language,
+    /// How many words: 12, 15, 18, 21 or 24.
+    pub words: usize,
+    /// Where the first word starts, in bytes from the start of the text.
+    pub start: u64,
+    /// Where the last word ends.
+    pub end: u64,
+}
+
+/// All phrases of a text, overlapping ones joined into the one with the most words.
+pub fn scan(text: &str) -> Vec<Phrase> {
+    let mut found = Vec::new();
+    for range in skip::candidates(text) {
+        let mut detector = Detector { offset: range.start as u64, ..Detector::new() };
+        if let Some(part) = text.get(range) {
+            detector.feed(part, &mut found);
+            detector.finish(&mut found);
+        }
+    }
+    chinese::scan(text, &mut found);
+    join(found)
+}
+
+fn join(mut found: Vec<Phrase>) -> Vec<Phrase> {
+    found.sort_by_key(|phrase| (phrase.start, std::cmp::Reverse(phrase.words)));
+    let mut joined: Vec<Phrase> = Vec::new();
+    for phrase in found {
+        match joined.last_mut() {
+            Some(last) if phrase.start < last.end => {
+                if phrase.words > last.words {
+                    *last = phrase;
+                }
+            }
+            _ => joined.push(phrase),
+        }
+    }
+    joined
+}
+
+/// What a word touches: `word1` and `1word` may be labels of a list rather than words of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Glue {
+    Free,
+    Digit,
+}
+
+/// Runs of all languages over one reading of the words.
+#[derive(Debug, Clone)]
+struct Reading {
+    runs: [Run; 10],
+    /// Languages whose run is not empty, one bit each.
+    active: u16,
+}
+
+impl Reading {
+    const EMPTY: Reading = Reading { runs: [const { Run::EMPTY }; 10], active: 0 };
+
+    fn push(&mut self, entries: &[Entry], start: u64, end: u64, found: &mut Vec<Phrase>) {
+        let mut present = 0u16;
+        for entry in entries {
+            present |= 1 << entry.language;
+        }
+        self.clear(self.active & !present);
+        for entry in entries {
+            let language = usize::from(entry.language);
+            if let Some((words, start)) = self.runs[language].push(entry.number, start) {
+                found.push(Phrase { language: LANGUAGES[language], words, start, end });
+            }
+        }
+        self.active = present;
+    }
+
+    fn clear(&mut self, mut languages: u16) {
+        while languages != 0 {
+            self.runs[languages.trailing_zeros() as usize].clear();
+            languages &= languages - 1;
+        }
+    }
+}
+
+/// Reads a text piece by piece and reports phrases as their last word ends.
+#[derive(Debug, Clone)]
+pub struct Detector {
+    /// All words; and all but those that touch a digit.
+    readings: [Reading; 2],
+    /// Bytes fed so far.
+    offset: u64,
+    /// The word being read: packed while it is short and ASCII, else spelled out in `wide`.
+    key: u64,
+    letters: usize,
+    wide: String,
+    start: u64,
+    glue: Glue,
+    after_digit: bool,
+    /// End of the last single Chinese character.
+    ideograph_end: u64,
+}
+
+impl Default for Detector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Detector {
+    /// A detector at the start of a text.
+    pub fn new() -> Self {
+        Self {
+            readings: [Reading::EMPTY, Reading::EMPTY],
+            offset: 0,
+            key: 0,
+            letters: 0,
+            wide: String::new(),
+            start: 0,
+            glue: Glue::Free,
+            after_digit: false,
+            ideograph_end: u64::MAX,
+        }
+    }
+
+    /// Reads the next piece; adds what ends in it to `found`. A word cut by the end of the piece goes on in the next.
+    pub fn feed(&mut self, text: &str, found: &mut Vec<Phrase>) {
+        let bytes = text.as_bytes();
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            if byte.is_ascii() {
+                match byte {
+                    b'a'..=b'z' => self.letter(byte, at),
+                    b'A'..=b'Z' => self.letter(byte | 0x20, at),
+                    b'0'..=b'9' => {
+                        if self.letters > 0 {
+                            self.glue = Glue::Digit;
+                            self.end_word(self.offset + at as u64, found);
+                        }
+                        self.after_digit = true;
+                    }
+                    _ => {
+                        if self.letters > 0 {
+                            self.end_word(self.offset + at as u64, found);
+                        }
+                        self.after_digit = false;
+                    }
+                }
+                at += 1;
+                continue;
+            }
+            let Some(letter) = text[at..].chars().next() else { break };
+            self.wide_letter(letter, at, found);
+            at += letter.len_utf8();
+        }
+        self.offset += bytes.len() as u64;
+    }
+
+    /// The text is over: its last word counts too.
+    pub fn finish(&mut self, found: &mut Vec<Phrase>) {
+        if self.letters > 0 {
+            self.end_word(self.offset, found);
+        }
+    }
+
+    fn begin(&mut self, at: usize) {
+        if self.letters == 0 {
+            self.start = self.offset + at as u64;
+            self.glue = if self.after_digit { Glue::Digit } else { Glue::Free };
+            self.key = 0;
+            self.wide.clear();
+        }
+        self.after_digit = false;
+    }
+
+    fn letter(&mut self, lower: u8, at: usize) {
+        self.begin(at);
+        if !self.wide.is_empty() && self.wide.len() < WORD_BYTES {
+            self.wide.push(char::from(lower));
+        }
+        self.key = (self.key << 8) | u64::from(lower);
+        self.letters += 1;
+    }
+
+    fn wide_letter(&mut self, letter: char, at: usize, found: &mut Vec<Phrase>) {
+        let here = self.offset + at as u64;
+        if ('\u{3400}'..='\u{9fff}').contains(&letter) {
+            if self.letters > 0 {
+                self.end_word(here, found);
+            }
+            self.ideograph(letter, here, found);
+        } else if letter.is_alphabetic() || (self.letters > 0 && is_combining_mark(letter)) {
+            self.begin(at);
+            if self.wide.is_empty() {
+                // Spell out what was packed so far; more than eight letters of ASCII are no word's beginning.
+                for place in (0..self.letters.min(lists::LONGEST)).rev() {
+                    self.wide.push(char::from((self.key >> (8 * place)) as u8));
+                }
+            }
+            if self.wide.len() < WORD_BYTES {
+                self.wide.push(letter);
+            }
+            self.letters += 1;
+        } else {
+            if self.letters > 0 {
+                self.end_word(here, found);
+            }
+            self.after_digit = false;
+        }
+    }
+
+    /// A Chinese character is a word of its own, when nothing of its kind touches it.
+    fn ideograph(&mut self, letter: char, here: u64, found: &mut Vec<Phrase>) {
+        let end = here + letter.len_utf8() as u64;
+        let entries = if self.ideograph_end == here { &[] } else { lists::wide(letter.encode_utf8(&mut [0; 4])) };
+        for reading in &mut self.readings {
+            reading.push(entries, here, end, found);
+        }
+        self.ideograph_end = end;
+        self.after_digit = false;
+    }
+
+    fn end_word(&mut self, end: u64, found: &mut Vec<Phrase>) {
+        let entries = match self.letters {
+            _ if !self.wide.is_empty() => lists::wide(&self.wide),
+            3..=lists::LONGEST => lists::packed(self.key),
+            _ => &[],
+        };
+        let before = found.len();
+        self.readings[0].push(entries, self.start, end, found);
+        if self.glue == Glue::Free {
+            let all = found.len();
+            self.readings[1].push(entries, self.start, end, found);
+            // Both readings saw it: once is enough.
+            if all > before {
+                found.truncate(all);
+            }
+        }
+        self.letters = 0;
+        self.wide.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

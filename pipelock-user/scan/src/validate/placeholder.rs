@@ -1,0 +1,266 @@
+//! Telling a secret from what people write in its place: masks, sample words, keyboard rows, identifiers.
+//!
+//! Called through [`super::lookup`] by most rules. Three strengths, because the evidence a pattern gives differs:
+//! [`unmasked`] for formats with a prefix of their own (there, `EXAMPLE` in the middle may still be a real leak),
+//! [`not_placeholder`] for labelled values, [`random`] for values that nothing but their look gives away.
+//! All are linear and look at no more than [`MAX`] bytes.
+
+/// Bytes of a secret that are looked at.
+const MAX: usize = 1024;
+
+/// Words that stand where a secret will be. Compared without case.
+const WORDS: [&str; 36] = [
+    "example",
+    "sample",
+    "placeholder",
+    "changeme",
+    "change_me",
+    "change-me",
+    "changeit",
+    "replace",
+    "insert",
+    "your",
+    "dummy",
+    "fake",
+    "redacted",
+    "hidden",
+    "masked",
+    "omitted",
+    "todo",
+    "fixme",
+    "foobar",
+    "lorem",
+    "xxxx",
+    "****",
+    "....",
+    "----",
+    "____",
+    "####",
+    "????",
+    "0000",
+    "1111",
+    "aaaa",
+    "1234567",
+    "abcdef",
+    "qwerty",
+    "deadbeef",
+    "undefined",
+    "somekey",
+];
+
+/// Words that make no secret alone, but may be a part of one (`SuperSecretDBPass!2026`).
+const FILLERS: [&str; 24] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "pass",
+    "secret",
+    "token",
+    "test",
+    "default",
+    "value",
+    "null",
+    "none",
+    "user",
+    "name",
+    "admin",
+    "root",
+    "string",
+    "here",
+    "some",
+    "that",
+    "this",
+    "key",
+    "api",
+    "my",
+    "the",
+];
+
+/// Letters and digits that must be left of a value without its fillers.
+const REST: usize = 5;
+
+/// Words that also stand in formats with a prefix: nobody's token holds them by chance.
+const LOUD: [&str; 9] = ["your", "xxxx", "****", "....", "placeholder", "changeme", "redacted", "insert", "replace_"];
+
+/// Share of a value, in percent, that mask characters may make up.
+const MASK_SHARE: usize = 60;
+
+fn contains(haystack: &[u8], needle: &str) -> bool {
+    haystack.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle.as_bytes()))
+}
+
+fn distinct(bytes: &[u8]) -> u32 {
+    let mut seen = [0u64; 4];
+    for &byte in bytes {
+        seen[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    }
+    seen.iter().map(|word| word.count_ones()).sum()
+}
+
+fn head(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(MAX)]
+}
+
+/// Not masked out: `x`, `*`, `.` and the like make up less than 60 percent, at least four different bytes, and no word
+/// such as `your` or `redacted` in it. For formats that are told by a prefix.
+pub(super) fn unmasked(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let masks = secret.iter().filter(|byte| b"xX*.#?_<>$%".contains(byte)).count();
+    masks * 100 < secret.len() * MASK_SHARE && distinct(secret) >= 4 && !LOUD.iter().any(|word| contains(secret, word))
+}
+
+/// As [`unmasked`], and no byte makes up more than half of it: for tokens whose checksum is wrong.
+pub(super) fn varied(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let mut counts = [0usize; 256];
+    for &byte in secret {
+        counts[usize::from(byte)] += 1;
+    }
+    unmasked(secret) && counts.iter().all(|&count| count * 2 <= secret.len())
+}
+
+/// A labelled value that somebody could use: varied, no sample word, no counting or alphabet row, no variable
+/// (`${…}`, `%s`, `{{…}}`, `<…>`, `a.b.c()`).
+pub(super) fn not_placeholder(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let template = secret.iter().any(|byte| b"{}<>()[]$`".contains(byte)) || contains(secret, "%s");
+    !template
+        && varied(secret)
+        && !WORDS.iter().any(|word| contains(secret, word))
+        && !row(secret, 6)
+        && rest(secret) >= REST
+}
+
+/// Letters and digits that are in no filler word.
+fn rest(secret: &[u8]) -> usize {
+    let (mut at, mut count) = (0, 0);
+    while let Some(&byte) = secret.get(at) {
+        let filler = FILLERS.iter().find(|word| {
+            secret.get(at..at + word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+        });
+        count += usize::from(filler.is_none() && byte.is_ascii_alphanumeric());
+        at += filler.map_or(1, |word| word.len());
+    }
+    count
+}
+
+/// A value that looks random: [`not_placeholder`], letters and digits mixed, and not words joined together.
+pub(super) fn random(secret: &[u8]) -> bool {
+    not_placeholder(secret) && mixed(secret) && !worded(secret)
+}
+
+/// Letters and digits, both.
+pub(super) fn mixed(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    secret.iter().any(u8::is_ascii_digit) && secret.iter().any(u8::is_ascii_alphabetic)
+}
+
+/// A prefixed token: [`unmasked`], and letters and digits mixed, so that `sk_live_and_learn` is none.
+pub(super) fn token(secret: &[u8]) -> bool {
+    mixed(secret) && unmasked(secret)
+}
+
+/// A password somebody chose: [`not_placeholder`], a digit, two of lower case, upper case and other, and no path.
+pub(super) fn strong_password(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let classes = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_punctuation];
+    let present = classes.iter().filter(|class| secret.iter().any(class)).count();
+    let path = secret.iter().filter(|byte| b"/\\:.,".contains(byte)).count() > 1;
+    !path && present >= 2 && secret.iter().any(u8::is_ascii_digit) && not_placeholder(secret)
+}
+
+/// Hexadecimal that no counting row or repetition made: for keys that are told by a label only.
+pub(super) fn hex(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    secret.iter().all(u8::is_ascii_hexdigit)
+        && mixed(secret)
+        && distinct(secret) >= 8
+        && varied(secret)
+        && !row(secret, 6)
+}
+
+/// An ascending or descending row (`abcdef`, `987654`) of at least `least` bytes.
+fn row(secret: &[u8], least: usize) -> bool {
+    let (mut up, mut down) = (1, 1);
+    for pair in secret.windows(2) {
+        let alphanumeric = pair[0].is_ascii_alphanumeric() && pair[1].is_ascii_alphanumeric();
+        up = if alphanumeric && pair[1] == pair[0].wrapping_add(1) { up + 1 } else { 1 };
+        down = if alphanumeric && pair[0] == pair[1].wrapping_add(1) { down + 1 } else { 1 };
+        if up >= least || down >= least {
+            return true;
+        }
+    }
+    false
+}
+
+/// Words rather than noise, by three signs together: steps from letter to digit, from digit to letter and from lower to
+/// upper case are rarer than one in four bytes; half of it are runs of four or more letters of a case; and a quarter of
+/// those letters are vowels. `getUserNameFromToken2` and `my-service-account-01` show all three, noise hardly ever.
+fn worded(secret: &[u8]) -> bool {
+    let step = |pair: &&[u8]| {
+        let (a, b) = (pair[0], pair[1]);
+        (a.is_ascii_alphabetic() && b.is_ascii_digit())
+            || (a.is_ascii_digit() && b.is_ascii_alphabetic())
+            || (a.is_ascii_lowercase() && b.is_ascii_uppercase())
+    };
+    let steps = secret.windows(2).filter(step).count();
+    let (mut letters, mut vowels) = (0, 0);
+    for run in secret.chunk_by(|a, b| a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && !step(&&[*a, *b][..])) {
+        if run.len() >= 4 && run[0].is_ascii_alphabetic() {
+            letters += run.len();
+            vowels += run.iter().filter(|byte| b"aeiouAEIOU".contains(byte)).count();
+        }
+    }
+    steps * 4 < secret.len() && letters * 2 >= secret.len() && vowels * 4 >= letters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_no_secrets_whatever_their_prefix() {
+        for text in ["ghp_xxxxxxxxxxxxxxxxxxxxxxxx", "sk-****************", "sk-ant-your-key-here-1234", "xxx", ""] {
+            assert!(!unmasked(text.as_bytes()), "{text}");
+        }
+        for text in ["sk-proj-FAKE0000000000000000TEST0000", "AKIAIOSFODNN7EXAMPLE", "SG.FAKE_TEST_KEY_00.FAKE_00000"] {
+            assert!(unmasked(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn labelled_values_must_be_usable() {
+        for text in ["changeme123", "${DB_PASSWORD}", "<password>", "abcdefgh12", "my-secret-value", "os.environ()"] {
+            assert!(!not_placeholder(text.as_bytes()), "{text}");
+        }
+        for text in ["kV8wQ2zL9nT4", "correct-horse-battery", "SuperSecretDBPass!2026", "9f86d081884c7d65"] {
+            assert!(not_placeholder(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn random_is_not_an_identifier() {
+        for text in ["getUserNameFromTokenStore2", "my-service-account-01", "aVeryLongIdentifierName1"] {
+            assert!(!random(text.as_bytes()), "{text}");
+        }
+        assert!(random(b"x7Kp2mQ9vR4sL8nW1bY6cT3fA0jH5dE"));
+        assert!(random(b"9f86d081884c7d659a2feaa0c55ad015"));
+    }
+
+    #[test]
+    fn a_chosen_password_is_no_identifier() {
+        for text in ["SuperSecretDBPass!2026", "kV8wQ2zL9nT4", "rT7#pLw02qZx"] {
+            assert!(strong_password(text.as_bytes()), "{text}");
+        }
+        for text in ["getPassword", "my-secret-name", "config.db.Password1", "/etc/Secret1/x", "Required!"] {
+            assert!(!strong_password(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_without_variety_is_none() {
+        assert!(hex(b"9f86d081884c7d659a2feaa0c55ad015"));
+        assert!(!hex(b"0123456789abcdef0123456789abcdef"));
+        assert!(!hex(b"00000000000000000000000000000001"));
+    }
+}
