@@ -102,6 +102,12 @@ impl Engine for Vector {
         }))
     }
 
+    fn reports(&self, text: &[u8]) -> Result<u64, EngineError> {
+        let mut count = 0;
+        self.shared.with_scratch(|scratch| self.shared.block.scan(scratch, text, |_, _| count += 1))?;
+        Ok(count)
+    }
+
     fn matcher_size(&self) -> usize {
         self.shared.stream.stream_size()
     }
