@@ -63,7 +63,10 @@ fn compile(rules: &[Rule], patterns: &mut [String], mode: Mode) -> Result<Databa
         };
         let smaller = at.and_then(|at| {
             let (rule, pattern) = (rules.get(at)?, patterns.get_mut(at)?);
-            let mut tried = BEGINNINGS.iter().map(|bytes| dialect::beginning_of(rule.pattern.hir(), *bytes));
+            // Without assertions first: with them vectorscan may see that a pattern never matches, and refuse it.
+            let bare = dialect::without_assertions(pattern);
+            let shorter = BEGINNINGS.iter().map(|bytes| dialect::beginning_of(rule.pattern.hir(), *bytes));
+            let mut tried = std::iter::once(bare).chain(shorter.map(|text| dialect::without_assertions(&text)));
             *pattern = tried.find(|shorter| shorter.len() < pattern.len())?;
             Some(())
         });
