@@ -5,6 +5,7 @@
 mod kernel;
 mod load;
 mod peers;
+mod scan;
 
 use anyhow::{Result, bail};
 
@@ -13,11 +14,12 @@ fn main() -> Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["kernel"] => kernel::run(),
+        ["scan"] => scan::run(),
         // What the suites start inside the cgroup: this same program.
         ["connect", addr, count] => load::connect(addr.parse()?, count.parse()?),
         ["http", host, port, count, connections] => {
             load::http(host, port.parse()?, count.parse()?, connections.parse()?)
         }
-        _ => bail!("usage: pipelock-bench kernel"),
+        _ => bail!("usage: pipelock-bench kernel|scan"),
     }
 }

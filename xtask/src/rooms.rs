@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("pipelock-common/Cargo.toml", &["pipelock-user", "pipelock-receipt", "tokio"]),
     ("pipelock-user/receipt/Cargo.toml", &["pipelock-user", "tokio", "hyper", "socket2", "reqwest"]),
+    ("pipelock-user/scan/hs/Cargo.toml", &["pipelock-user", "pipelock-scan", "tokio", "hyper", "socket2", "reqwest"]),
     ("pipelock-user/scan/Cargo.toml", &["pipelock-user", "tokio", "hyper", "socket2", "reqwest"]),
 ];
 

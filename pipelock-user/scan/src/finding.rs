@@ -111,6 +111,9 @@ impl Serialize for Fingerprint {
 pub struct Finding {
     /// Id of the rule.
     pub rule: Arc<str>,
+    /// Rules that found the same and say less about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Arc<str>>,
     /// Name of the rule.
     pub name: Arc<str>,
     /// What it is about.

@@ -48,6 +48,7 @@ mod tests {
     fn finding(span: Range<u64>, secret: u8) -> Finding {
         Finding {
             rule: "r".into(),
+            also: Vec::new(),
             name: "r".into(),
             kind: Kind::Dlp,
             class: "credential".into(),

@@ -96,6 +96,14 @@ impl Scanner {
         self.stream()?.finish_with(text)
     }
 
+    /// How often vectorscan reports something in one bare pass over `text`: the ceiling that measurements compare with.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    pub fn reports(&self, text: &[u8]) -> Result<u64, EngineError> {
+        self.core.engine.reports(text)
+    }
+
     /// A text that comes in pieces.
     ///
     /// # Errors

@@ -16,9 +16,9 @@ use crate::finding::Step;
 /// Longest terminal sequence that is taken out.
 const SEQUENCE: usize = 32;
 
-/// Can the byte start a change?
+/// Can the byte start a change? The others outside ASCII start no character of UTF-8.
 pub(super) fn unusual(byte: u8) -> bool {
-    byte >= 0x7f || (byte < 0x20 && !matches!(byte, b'\n' | b'\r' | b'\t'))
+    matches!(byte, 0x7f | 0xc2..0xf5) || (byte < 0x20 && !matches!(byte, b'\n' | b'\r' | b'\t'))
 }
 
 pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {

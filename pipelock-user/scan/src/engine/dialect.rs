@@ -26,6 +26,11 @@ pub(super) fn beginning_of(hir: &Hir, bytes: usize) -> String {
     if never_empty(&cut) { of(&cut) } else { of(hir) }
 }
 
+/// The same pattern text without `\b` and `\B`. A backslash that is meant is written `\x5c`, so none is mistaken.
+pub(super) fn without_assertions(text: &str) -> String {
+    text.replace(r"\b", "").replace(r"\B", "")
+}
+
 fn never_empty(hir: &Hir) -> bool {
     hir.properties().minimum_len().is_some_and(|least| least > 0)
 }
@@ -124,10 +129,8 @@ fn print(hir: &Hir, out: &mut String) {
             });
         }
         HirKind::Look(look) => out.push_str(match look {
-            Look::Start => "^",
-            Look::End => r"\z",
-            Look::StartLF => "(?m:^)",
-            Look::EndLF => "(?m:$)",
+            // Vectorscan takes these in some places only. Without them it reports more, and the regex decides.
+            Look::Start | Look::End | Look::StartLF | Look::EndLF => "",
             Look::WordAsciiNegate | Look::WordUnicodeNegate => r"\B",
             _ => r"\b",
         }),

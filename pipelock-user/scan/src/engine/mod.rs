@@ -51,6 +51,9 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug {
     /// A matcher at the start of a text.
     fn open(&self) -> Result<Box<dyn Matcher>, EngineError>;
 
+    /// What a bare pass over `text` reports, without confirming anything.
+    fn reports(&self, text: &[u8]) -> Result<u64, EngineError>;
+
     /// Bytes one open matcher takes, apart from what it has pending.
     fn matcher_size(&self) -> usize;
 }

@@ -63,7 +63,10 @@ fn compile(rules: &[Rule], patterns: &mut [String], mode: Mode) -> Result<Databa
         };
         let smaller = at.and_then(|at| {
             let (rule, pattern) = (rules.get(at)?, patterns.get_mut(at)?);
-            let mut tried = BEGINNINGS.iter().map(|bytes| dialect::beginning_of(rule.pattern.hir(), *bytes));
+            // Without assertions first: with them vectorscan may see that a pattern never matches, and refuse it.
+            let bare = dialect::without_assertions(pattern);
+            let shorter = BEGINNINGS.iter().map(|bytes| dialect::beginning_of(rule.pattern.hir(), *bytes));
+            let mut tried = std::iter::once(bare).chain(shorter.map(|text| dialect::without_assertions(&text)));
             *pattern = tried.find(|shorter| shorter.len() < pattern.len())?;
             Some(())
         });
@@ -100,6 +103,12 @@ impl Engine for Vector {
             start: 0,
             confirm: Confirm::default(),
         }))
+    }
+
+    fn reports(&self, text: &[u8]) -> Result<u64, EngineError> {
+        let mut count = 0;
+        self.shared.with_scratch(|scratch| self.shared.block.scan(scratch, text, |_, _| count += 1))?;
+        Ok(count)
     }
 
     fn matcher_size(&self) -> usize {

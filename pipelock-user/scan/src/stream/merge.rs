@@ -1,6 +1,8 @@
 //! From hits to findings: the same thing seen in several ways is one finding, and a specific rule wins over a general
 //! one. Called by [`super::Stream`].
 
+use std::cmp::Reverse;
+
 use super::{Budget, Hit};
 use crate::finding::{Finding, Fingerprint};
 use crate::rule::{Confidence, Kind, Rule, Severity};
@@ -22,21 +24,28 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
             .then_with(|| names(one).cmp(names(other)))
             .then(one.fingerprint.0.cmp(&other.fingerprint.0))
     });
-    let mut kept: Vec<&Hit> = Vec::new();
+    let mut kept: Vec<(&Hit, Vec<usize>)> = Vec::new();
     for hit in ranked {
-        let covered = |better: &&Hit| {
+        let covered = |better: &Hit| {
             let same_kind = rule(better).map(|rule| rule.kind) == rule(hit).map(|rule| rule.kind);
             let overlap = better.span.start < hit.span.end && hit.span.start < better.span.end;
             // Two secrets in one encoded run share its place and are two.
             let same_layer = better.path.is_empty() || hit.path.is_empty() || better.fingerprint == hit.fingerprint;
             same_kind && overlap && (same_layer || better.rule == hit.rule && better.excerpt == hit.excerpt)
         };
-        if !kept.iter().any(covered) {
-            kept.push(hit);
+        match kept.iter_mut().find(|(better, _)| covered(better)) {
+            None => kept.push((hit, Vec::new())),
+            Some((better, also)) if better.rule != hit.rule && !also.contains(&hit.rule) => also.push(hit.rule),
+            Some(_) => {}
         }
     }
-    kept.sort_by_key(|hit| (hit.span.start, hit.span.end, hit.rule));
-    let mut findings: Vec<Finding> = kept.into_iter().filter_map(|hit| Some(finding(rule(hit)?, hit))).collect();
+    kept.sort_by_key(|(hit, _)| (hit.span.start, hit.span.end, hit.rule));
+    let id = |index: usize| core.rules.rules().get(index).map(|rule| rule.id.clone());
+    let made = |(hit, also): (&Hit, Vec<usize>)| {
+        let also = also.into_iter().filter_map(id).collect();
+        Some(Finding { also, ..finding(rule(hit)?, hit) })
+    };
+    let mut findings: Vec<Finding> = kept.into_iter().filter_map(made).collect();
     let many = findings.len() > FINDINGS;
     findings.truncate(FINDINGS);
     if many {
@@ -50,14 +59,17 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
     findings
 }
 
-/// How much a rule says: what nothing else looks like before what many things look like.
-fn specificity(rule: &Rule) -> (Confidence, bool, Severity, bool) {
-    (rule.confidence, rule.validator.is_some(), rule.severity, rule.secret == 0)
+/// How much a rule says: what nothing else looks like before what many things look like. A rule that names one vendor has
+/// few keywords; one that takes any `password =` has many, or none.
+fn specificity(rule: &Rule) -> (Confidence, Reverse<usize>, bool, Severity) {
+    let words = if rule.keywords.is_empty() { usize::MAX } else { rule.keywords.len() };
+    (rule.confidence, Reverse(words), rule.validator.is_some(), rule.severity)
 }
 
 fn finding(rule: &Rule, hit: &Hit) -> Finding {
     Finding {
         rule: rule.id.clone(),
+        also: Vec::new(),
         name: rule.name.clone(),
         kind: rule.kind,
         class: rule.class.clone(),
@@ -75,6 +87,7 @@ fn finding(rule: &Rule, hit: &Hit) -> Finding {
 fn budget(rule: &'static str, name: &'static str, end: u64) -> Finding {
     Finding {
         rule: rule.into(),
+        also: Vec::new(),
         name: name.into(),
         kind: Kind::Dlp,
         class: "budget".into(),

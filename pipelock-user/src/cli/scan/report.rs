@@ -89,6 +89,7 @@ fn json_of(located: &Located) -> Value {
         "line": located.line,
         "column": located.column,
         "rule": &*finding.rule,
+        "also": finding.also.iter().map(|rule| &**rule).collect::<Vec<_>>(),
         "name": &*finding.name,
         "kind": finding.kind,
         "class": &*finding.class,
