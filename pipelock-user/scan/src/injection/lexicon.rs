@@ -1,0 +1,285 @@
+//! The words behind the concepts, language by language, and the automata that find them. Loaded once from
+//! `rules/injection/lexicon/*.yaml`; used by the gate (is there any anchor at all?) and by the scorer (which concepts are
+//! in this window?). Promises to refuse a file that names an unknown concept or a rule that could never be woken.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, MatchKind, automaton::OverlappingState};
+use serde::Deserialize;
+
+use super::fold::fold;
+use super::rule::{ConceptId, ConceptRule, ConceptSet, RawRules};
+
+/// Why a lexicon was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LexiconError {
+    /// Not YAML, or not of the shape that the format asks for.
+    #[error("{file}: {source}")]
+    Yaml {
+        /// Name of the file.
+        file: String,
+        /// Where and what.
+        source: serde_yaml::Error,
+    },
+    /// Well-formed, but it cannot work.
+    #[error("{file}: {what}")]
+    Rule {
+        /// Name of the file.
+        file: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// The automaton could not be built.
+    #[error("the words do not fit into one automaton: {0}")]
+    Build(#[from] aho_corasick::BuildError),
+}
+
+/// One language file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLanguage {
+    /// BCP 47 tag, or `any` for words that belong to every language.
+    language: String,
+    /// Concept → words. `word*` is a stem, everything else is matched whole; `^` marks the word of an anchor phrase by
+    /// which the gate looks for it.
+    concepts: BTreeMap<String, Vec<String>>,
+}
+
+/// What a word stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sense {
+    /// The concept.
+    pub(crate) concept: ConceptId,
+    /// The languages in which it does, one bit each; bit 0 is every language.
+    pub(crate) languages: u64,
+}
+
+/// A word of the lexicon.
+#[derive(Debug, Default)]
+struct Term {
+    senses: Vec<Sense>,
+    /// Whether a letter may stand directly before.
+    open_left: bool,
+    /// Whether a letter may stand directly behind.
+    open_right: bool,
+}
+
+/// A word found in a window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hit {
+    /// Start in the folded window.
+    pub(crate) start: u32,
+    /// End in the folded window.
+    pub(crate) end: u32,
+    /// What it stands for.
+    pub(crate) sense: Sense,
+}
+
+/// All words, all rules and the automata over them.
+#[derive(Debug)]
+pub(crate) struct Lexicon {
+    pub(crate) rules: Vec<ConceptRule>,
+    pub(crate) names: Vec<String>,
+    terms: Vec<Term>,
+    words: AhoCorasick,
+    /// Anchors in ASCII, for text that is all ASCII; a small automaton that stays in the cache.
+    ascii_gate: Gate,
+    /// All anchors, for folded text.
+    full_gate: Gate,
+}
+
+impl Lexicon {
+    /// Loads the rules and the language files, each a (name, content) pair.
+    pub(crate) fn load(rules: (&str, &str), languages: &[(&str, &str)]) -> Result<Self, LexiconError> {
+        let raw: RawRules = serde_yaml::from_str(rules.1)
+            .map_err(|source| LexiconError::Yaml { file: rules.0.to_owned(), source })?;
+        let names: Vec<String> = raw.concepts.keys().cloned().collect();
+        let refuse = |file: &str, what: String| LexiconError::Rule { file: file.to_owned(), what };
+        if names.len() > ConceptSet::BITS as usize || languages.len() > 63 {
+            return Err(refuse(rules.0, "more concepts or languages than a set has bits; merge some".to_owned()));
+        }
+        let ids: HashMap<&str, ConceptId> = names.iter().zip(0..).map(|(name, id)| (name.as_str(), id)).collect();
+        let anchors = raw.concepts.values().zip(0..).filter(|(c, _)| c.anchor).fold(0, |set, (_, id)| set | 1u128 << id);
+
+        let mut compiled = Vec::with_capacity(raw.rules.len());
+        for rule in raw.rules {
+            let id = rule.id.clone();
+            compiled.push(compile(rule, &ids, anchors).map_err(|what| refuse(rules.0, format!("rule {id}: {what}")))?);
+        }
+
+        let mut index: BTreeMap<String, Term> = BTreeMap::new();
+        let mut gates: BTreeMap<String, (bool, bool)> = BTreeMap::new();
+        for (number, &(file, content)) in (1u32..).zip(languages) {
+            let language: RawLanguage =
+                serde_yaml::from_str(content).map_err(|source| LexiconError::Yaml { file: file.to_owned(), source })?;
+            let bit = if language.language == "any" { 1 } else { 1u64 << number };
+            for (concept, words) in &language.concepts {
+                let Some(&concept_id) = ids.get(concept.as_str()) else {
+                    return Err(refuse(file, format!("unknown concept {concept}; declare it in {}", rules.0)));
+                };
+                for written in words {
+                    let marked = fold(written);
+                    let folded = marked.replace('^', "");
+                    let word = folded.trim_end_matches('*').trim();
+                    if word.is_empty() {
+                        return Err(refuse(file, format!("{concept}: an empty word")));
+                    }
+                    let is_anchor = anchors >> concept_id & 1 == 1;
+                    if is_anchor {
+                        let (gate, open) = gate_word(&marked);
+                        let entry = gates.entry(gate.to_owned()).or_default();
+                        entry.0 |= !needs_boundary(gate.chars().next());
+                        entry.1 |= open;
+                    }
+                    let term = index.entry(word.to_owned()).or_default();
+                    term.open_left |= !needs_boundary(word.chars().next());
+                    term.open_right |= folded.ends_with('*') || !needs_boundary(word.chars().next_back());
+                    match term.senses.iter_mut().find(|sense| sense.concept == concept_id) {
+                        Some(sense) => sense.languages |= bit,
+                        None => term.senses.push(Sense { concept: concept_id, languages: bit }),
+                    }
+                }
+            }
+        }
+        let words = AhoCorasick::builder()
+            .match_kind(MatchKind::Standard)
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(index.keys())?;
+        let ascii: Vec<_> = gates.iter().filter(|(word, _)| word.is_ascii()).collect();
+        let ascii_gate = Gate::build(&ascii, AhoCorasickKind::DFA)?;
+        let all: Vec<_> = gates.iter().collect();
+        let full_gate = Gate::build(&all, AhoCorasickKind::ContiguousNFA)?;
+        Ok(Self { rules: compiled, names, terms: index.into_values().collect(), words, ascii_gate, full_gate })
+    }
+
+    /// The gate for `text`: the small one when the text is ASCII.
+    pub(crate) fn gate(&self, ascii: bool) -> &Gate {
+        if ascii { &self.ascii_gate } else { &self.full_gate }
+    }
+
+    /// Appends the words found in the folded `window`, at most `limit`, in the order of their ends.
+    pub(crate) fn find(&self, window: &str, limit: usize, hits: &mut Vec<Hit>) {
+        let mut state = OverlappingState::start();
+        let input = aho_corasick::Input::new(window).anchored(Anchored::No);
+        while hits.len() < limit {
+            if self.words.try_find_overlapping(input.clone(), &mut state).is_err() {
+                return;
+            }
+            let Some(found) = state.get_match() else { return };
+            let Some(term) = self.terms.get(found.pattern().as_usize()) else { return };
+            if bounded(window, found.start(), found.end(), term.open_left, term.open_right) {
+                for &sense in &term.senses {
+                    hits.push(Hit { start: found.start() as u32, end: found.end() as u32, sense });
+                }
+            }
+        }
+    }
+}
+
+/// An automaton over single anchor words that tells where the scorer has to look.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    words: AhoCorasick,
+    open: Vec<(bool, bool)>,
+}
+
+impl Gate {
+    fn build(words: &[(&String, &(bool, bool))], kind: AhoCorasickKind) -> Result<Self, LexiconError> {
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::Standard)
+            .ascii_case_insensitive(true)
+            .kind(Some(kind))
+            .build(words.iter().map(|(word, _)| word))?;
+        Ok(Self { words: automaton, open: words.iter().map(|(_, open)| **open).collect() })
+    }
+
+    /// Calls `found` with the start of every anchor in `text`, in the order of their ends.
+    pub(crate) fn each(&self, text: &str, mut found: impl FnMut(usize)) {
+        // Overlapping, because one anchor may begin with another that fails its boundary ("live", "lives").
+        let mut state = OverlappingState::start();
+        let input = aho_corasick::Input::new(text).anchored(Anchored::No);
+        while self.words.try_find_overlapping(input.clone(), &mut state).is_ok() {
+            let Some(hit) = state.get_match() else { return };
+            let Some(&(left, right)) = self.open.get(hit.pattern().as_usize()) else { return };
+            if bounded(text, hit.start(), hit.end(), left, right) {
+                found(hit.start());
+            }
+        }
+    }
+}
+
+/// The word of an anchor phrase that wakes the scorer, and whether letters may follow it: the word marked with `^`, or
+/// else the longest, because it is the rarest.
+fn gate_word(phrase: &str) -> (&str, bool) {
+    let words = || phrase.split(' ').filter(|word| !word.is_empty());
+    let chosen = words().find(|word| word.starts_with('^'));
+    let chosen = chosen.or_else(|| words().max_by_key(|word| word.chars().count())).unwrap_or(phrase);
+    let word = chosen.trim_start_matches('^').trim_end_matches('*');
+    (word, chosen.ends_with('*') || !needs_boundary(word.chars().next_back()))
+}
+
+/// Whether a word that begins or ends with `c` has to stand alone there. Scripts without spaces, and those that glue
+/// particles to words (Hangul, Arabic, Hebrew), do not need it.
+fn needs_boundary(c: Option<char>) -> bool {
+    c.is_some_and(|c| {
+        c.is_alphanumeric()
+            && !matches!(c, '\u{590}'..='\u{8FF}' | '\u{E00}'..='\u{EFF}' | '\u{1000}'..='\u{109F}'
+                | '\u{1100}'..='\u{11FF}' | '\u{1780}'..='\u{17FF}' | '\u{3040}'..='\u{30FF}' | '\u{3400}'..='\u{9FFF}'
+                | '\u{AC00}'..='\u{D7FF}' | '\u{20000}'..='\u{3FFFF}')
+    })
+}
+
+/// Whether the place `start..end` of `text` has the boundaries that the word asks for.
+fn bounded(text: &str, start: usize, end: usize, open_left: bool, open_right: bool) -> bool {
+    let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric());
+    (open_left || !letter(text.get(..start).and_then(|before| before.chars().next_back())))
+        && (open_right || !letter(text.get(end..).and_then(|behind| behind.chars().next())))
+}
+
+fn compile(
+    raw: super::rule::RawRule,
+    ids: &HashMap<&str, ConceptId>,
+    anchors: ConceptSet,
+) -> Result<ConceptRule, String> {
+    let id = |name: &str| ids.get(name).copied().ok_or_else(|| format!("unknown concept {name}"));
+    let mut groups = Vec::new();
+    let mut own_anchors = 0;
+    for group in &raw.all {
+        let set = group.iter().try_fold(0u128, |set, name| Ok::<_, String>(set | 1 << id(name)?))?;
+        if set == 0 {
+            return Err("an empty group can never be met".to_owned());
+        }
+        if set & !anchors == 0 {
+            own_anchors |= set;
+        }
+        groups.push(set);
+    }
+    if own_anchors == 0 {
+        return Err("no group consists of anchors only, so nothing would ever wake this rule".to_owned());
+    }
+    if groups.len() > 5 || raw.examples.is_empty() || raw.counter_examples.is_empty() {
+        return Err("needs one to five groups, examples and counter-examples".to_owned());
+    }
+    let weights = |map: &BTreeMap<String, i32>| -> Result<Vec<(ConceptId, i32)>, String> {
+        map.iter().map(|(name, &points)| Ok((id(name)?, points))).collect()
+    };
+    Ok(ConceptRule {
+        groups,
+        ordered: raw.ordered,
+        within: raw.within,
+        base: raw.base,
+        raise: weights(&raw.raise)?,
+        lower: weights(&raw.lower)?,
+        anchors: own_anchors,
+        id: raw.id,
+        name: raw.name,
+        class: raw.class,
+        severity: raw.severity,
+        confidence: raw.confidence,
+        attack: raw.attack,
+        atlas: raw.atlas,
+        examples: raw.examples,
+        counter_examples: raw.counter_examples,
+    })
+}

@@ -1,0 +1,127 @@
+//! Prompt injection and state poisoning in text. Called by the engine on text that is already decoded and normalised,
+//! and on the text as it came. A [`Detector`] holds the rules; [`Detector::scan`] looks at a whole text and
+//! [`Stream`] at one that arrives in pieces, with the same findings. Promises no panic, bounded memory per stream and
+//! work linear in the text.
+//!
+//! Two mechanisms share the classes: the patterns of `rules/injection/*.yaml`, which the engine runs together with all
+//! other patterns, and the concept scorer in here. The scorer does not look for sentences that somebody wrote down; it
+//! looks for the meeting of concepts (a verb of ignoring, earlier instructions) in one sentence, in any of its languages.
+
+mod builtin;
+mod class;
+mod fold;
+mod lexicon;
+mod quote;
+mod rule;
+mod score;
+mod sentence;
+mod stream;
+
+use std::ops::Range;
+
+pub use class::{Class, Confidence, Severity};
+pub use lexicon::LexiconError;
+pub use rule::{ConceptRule, THRESHOLD};
+pub use sentence::MAX_SENTENCE;
+pub use stream::Stream;
+
+use lexicon::Lexicon;
+use score::{Computed, Scratch};
+use sentence::Piece;
+
+/// The rules and words of the concept scorer, ready for use from any number of threads.
+#[derive(Debug)]
+pub struct Detector {
+    lexicon: Lexicon,
+    computed: Computed,
+}
+
+/// A place where a text tries to instruct its reader.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Finding<'d> {
+    /// The rule that found it: id, class, severity and the rest.
+    pub rule: &'d ConceptRule,
+    /// Place in the text, in bytes, between characters.
+    pub span: Range<usize>,
+    /// Points; [`THRESHOLD`] and more make a finding.
+    pub points: i32,
+    /// Names of the concepts that spoke for it, in alphabetical order.
+    pub concepts: Vec<&'d str>,
+}
+
+impl Detector {
+    /// The detector with the rules and languages that ship with the crate.
+    ///
+    /// # Errors
+    /// When the shipped files do not fit together, which the tests exclude.
+    pub fn builtin() -> Result<Self, LexiconError> {
+        Self::load(builtin::RULES, builtin::LANGUAGES)
+    }
+
+    /// A detector from a rules file and language files, each a pair of a name for messages and the YAML itself.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it: not YAML, an unknown concept, a rule that nothing could wake.
+    pub fn load(rules: (&str, &str), languages: &[(&str, &str)]) -> Result<Self, LexiconError> {
+        let lexicon = Lexicon::load(rules, languages)?;
+        let computed = Computed::of(&lexicon);
+        Ok(Self { lexicon, computed })
+    }
+
+    /// All rules of the scorer, in the order of the file.
+    pub fn rules(&self) -> &[ConceptRule] {
+        &self.lexicon.rules
+    }
+
+    /// The findings in a whole text, in the order of the sentences.
+    pub fn scan(&self, text: &str) -> Vec<Finding<'_>> {
+        let mut findings = Vec::new();
+        let piece = Piece { text, base: 0, last: true };
+        self.scan_piece(piece, 0..text.len(), &mut Scratch::default(), &mut findings);
+        findings
+    }
+
+    /// The findings in the sentences that begin in `region` of `piece`. The sentences before and behind are context.
+    fn scan_piece<'d>(
+        &'d self,
+        piece: Piece<'_>,
+        region: Range<usize>,
+        scratch: &mut Scratch,
+        findings: &mut Vec<Finding<'d>>,
+    ) {
+        let mut done = region.start;
+        let mut visit = |at: usize| {
+            if at < done || at >= region.end {
+                return;
+            }
+            let start = piece.start_of(at);
+            let Some(end) = piece.end_of(start) else { return };
+            let before = if start > 0 { piece.start_of(start - 1) } else { 0 };
+            let behind = piece.end_of(end).unwrap_or(end);
+            done = end;
+            let Some(window) = piece.text.get(before..behind) else { return };
+            score::score(&self.lexicon, &self.computed, window, start - before..end - before, scratch, |found| {
+                let offset = piece.base + before;
+                findings.push(Finding {
+                    rule: &self.lexicon.rules[found.rule],
+                    span: found.span.start + offset..found.span.end + offset,
+                    points: found.points,
+                    concepts: self.names(found.concepts),
+                });
+            });
+        };
+        if piece.text.is_ascii() {
+            self.lexicon.gate(true).each(piece.text, &mut visit);
+        } else {
+            let mut folded = fold::Folded::default();
+            folded.fill(piece.text);
+            self.lexicon.gate(false).each(&folded.text, |at| visit(folded.original(at)));
+        }
+    }
+
+    fn names(&self, set: rule::ConceptSet) -> Vec<&str> {
+        let names = self.lexicon.names.iter().enumerate();
+        names.filter(|(id, _)| set >> id & 1 == 1).map(|(_, name)| name.as_str()).collect()
+    }
+}
