@@ -85,6 +85,27 @@ fn walk(path: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
+fn strings(value: &serde_json::Value, visit: &mut impl FnMut(&str)) {
+    match value {
+        serde_json::Value::String(text) => visit(text),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| strings(item, visit)),
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                // Fields of the benchmark's case files that describe the case rather than being part of it.
+                if !matches!(key.as_str(), "title" | "description" | "why_expected" | "notes" | "id" | "source") || depth_is_payload(map) {
+                    strings(value, visit);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether an object is not the top of a case file.
+fn depth_is_payload(map: &serde_json::Map<String, serde_json::Value>) -> bool {
+    !map.contains_key("expected_verdict")
+}
+
 fn jsonl(scanner: &Scanner, file: &Path, show: &str, only: Option<usize>) {
     let content = std::fs::read_to_string(file).unwrap();
     let mut counts = [[0usize; 2]; 2];
@@ -151,7 +172,14 @@ fn documents(scanner: &Scanner, root: &Path, files: &[PathBuf], show: &str) {
         let started = Instant::now();
         std::hint::black_box(scanner.detector.scan(&text));
         spent += started.elapsed();
-        let found = scanner.rules(&text);
+        let mut found = Vec::new();
+        match serde_json::from_str(&text) {
+            // What counts in JSON is the strings, not their escapes.
+            Ok(value) if file.extension().is_some_and(|e| e == "json") => {
+                strings(&value, &mut |text| found.extend(scanner.rules(text)));
+            }
+            _ => found = scanner.rules(&text),
+        }
         hits += found.len();
         hit_files += usize::from(!found.is_empty());
         for (rule, what) in found {

@@ -12,7 +12,9 @@ macro_rules! languages {
 }
 
 /// The words, by BCP 47 tag.
-pub(super) const LANGUAGES: &[(&str, &str)] = languages!["any", "en"];
+pub(super) const LANGUAGES: &[(&str, &str)] = languages![
+    "any", "en", "ar", "bn", "de", "es", "fr", "hi", "id", "it", "ja", "ko", "pt", "ru", "th", "tl", "tr", "vi", "zh",
+];
 
 #[cfg(test)]
 mod tests {

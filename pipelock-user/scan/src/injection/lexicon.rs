@@ -41,6 +41,9 @@ pub enum LexiconError {
 struct RawLanguage {
     /// BCP 47 tag, or `any` for words that belong to every language.
     language: String,
+    /// Whether the verb follows its object, as in Japanese, Hindi and Turkish.
+    #[serde(default)]
+    verb_final: bool,
     /// Concept → words. `word*` is a stem, everything else is matched whole; `^` marks the word of an anchor phrase by
     /// which the gate looks for it.
     concepts: BTreeMap<String, Vec<String>>,
@@ -81,6 +84,8 @@ pub(crate) struct Hit {
 pub(crate) struct Lexicon {
     pub(crate) rules: Vec<ConceptRule>,
     pub(crate) names: Vec<String>,
+    /// The languages whose verbs follow their objects, one bit each.
+    pub(crate) verb_final: u64,
     terms: Vec<Term>,
     words: AhoCorasick,
     /// Anchors in ASCII, for text that is all ASCII; a small automaton that stays in the cache.
@@ -109,11 +114,15 @@ impl Lexicon {
         }
 
         let mut index: BTreeMap<String, Term> = BTreeMap::new();
+        let mut verb_final = 0;
         let mut gates: BTreeMap<String, (bool, bool)> = BTreeMap::new();
         for (number, &(file, content)) in (1u32..).zip(languages) {
             let language: RawLanguage =
                 serde_yaml::from_str(content).map_err(|source| LexiconError::Yaml { file: file.to_owned(), source })?;
             let bit = if language.language == "any" { 1 } else { 1u64 << number };
+            if language.verb_final {
+                verb_final |= bit;
+            }
             for (concept, words) in &language.concepts {
                 let Some(&concept_id) = ids.get(concept.as_str()) else {
                     return Err(refuse(file, format!("unknown concept {concept}; declare it in {}", rules.0)));
@@ -150,7 +159,7 @@ impl Lexicon {
         let ascii_gate = Gate::build(&ascii, AhoCorasickKind::DFA)?;
         let all: Vec<_> = gates.iter().collect();
         let full_gate = Gate::build(&all, AhoCorasickKind::ContiguousNFA)?;
-        Ok(Self { rules: compiled, names, terms: index.into_values().collect(), words, ascii_gate, full_gate })
+        Ok(Self { rules: compiled, names, verb_final, terms: index.into_values().collect(), words, ascii_gate, full_gate })
     }
 
     /// The gate for `text`: the small one when the text is ASCII.
@@ -232,7 +241,8 @@ fn needs_boundary(c: Option<char>) -> bool {
 
 /// Whether the place `start..end` of `text` has the boundaries that the word asks for.
 fn bounded(text: &str, start: usize, end: usize, open_left: bool, open_right: bool) -> bool {
-    let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric());
+    // An underscore joins the words of an identifier, so it counts as a letter.
+    let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     (open_left || !letter(text.get(..start).and_then(|before| before.chars().next_back())))
         && (open_right || !letter(text.get(end..).and_then(|behind| behind.chars().next())))
 }
@@ -266,7 +276,7 @@ fn compile(
     };
     Ok(ConceptRule {
         groups,
-        ordered: raw.ordered,
+        order: raw.order,
         within: raw.within,
         base: raw.base,
         raise: weights(&raw.raise)?,

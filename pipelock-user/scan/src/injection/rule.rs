@@ -24,6 +24,19 @@ pub(crate) struct RawRules {
     pub(crate) rules: Vec<RawRule>,
 }
 
+/// Whether the order of the groups counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Any order will do.
+    #[default]
+    Any,
+    /// The order of the groups, in languages that put the verb before its object; any order in the others.
+    VerbFirst,
+    /// The order of the groups.
+    Fixed,
+}
+
 /// A concept as declared.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +64,7 @@ pub(crate) struct RawRule {
     pub(crate) atlas: Vec<String>,
     pub(crate) all: Vec<Vec<String>>,
     #[serde(default)]
-    pub(crate) ordered: bool,
+    pub(crate) order: Order,
     #[serde(default = "default_within")]
     pub(crate) within: usize,
     pub(crate) base: i32,
@@ -92,7 +105,7 @@ pub struct ConceptRule {
     /// Groups that all have to be met, each by any of its concepts.
     pub(crate) groups: Vec<ConceptSet>,
     /// Whether the groups have to be met in this order.
-    pub(crate) ordered: bool,
+    pub(crate) order: Order,
     /// Largest distance in bytes of folded text from the first to the last group's word.
     pub(crate) within: usize,
     /// Points for the groups alone.

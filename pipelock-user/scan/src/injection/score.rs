@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::fold::Folded;
 use super::lexicon::{Hit, Lexicon};
 use super::quote;
-use super::rule::{ConceptId, ConceptRule, ConceptSet, THRESHOLD};
+use super::rule::{ConceptId, ConceptRule, ConceptSet, Order, THRESHOLD};
 use super::sentence::floor;
 
 /// Words looked at in one window; more means a flood, of which the first ones say enough.
@@ -22,7 +22,7 @@ const CEILING: i32 = 150;
 /// Concepts that are computed from the place of the words rather than from words of their own.
 #[derive(Debug, Default)]
 pub(crate) struct Computed {
-    /// The anchor follows an auxiliary ("will ignore"): a description, not an order.
+    /// The word of the first group, in most rules the verb, follows an auxiliary ("will ignore"): a description.
     descriptive: Option<ConceptId>,
     /// The words stand in quotation marks.
     quoted: Option<ConceptId>,
@@ -81,7 +81,8 @@ pub(crate) fn score(
     lexicon.find(&scratch.folded.text, MAX_HITS, &mut scratch.hits);
     let hits = &scratch.hits;
     let present = hits.iter().fold(0u128, |set, hit| set | 1 << hit.sense.concept);
-    let view = View { window, folded: &scratch.folded, hits, computed, sentence: &sentence };
+    let verb_final = lexicon.verb_final;
+    let view = View { window, verb_final, folded: &scratch.folded, hits, computed, sentence: &sentence };
     for (index, rule) in lexicon.rules.iter().enumerate() {
         if rule.groups.iter().all(|group| group & present != 0)
             && let Some(best) = view.best(rule)
@@ -103,6 +104,7 @@ struct Best {
 /// A window with everything known about it.
 struct View<'w> {
     window: &'w str,
+    verb_final: u64,
     folded: &'w Folded,
     hits: &'w [Hit],
     computed: &'w Computed,
@@ -140,13 +142,18 @@ impl View<'_> {
         let mut concepts: ConceptSet = 1 << pivot.sense.concept;
         let mut taken = [(0u32, 0u32); 5];
         *taken.get_mut(own)? = (pivot.start, pivot.end);
+        let ordered = match rule.order {
+            Order::Any => false,
+            Order::VerbFirst => languages & self.verb_final == 0,
+            Order::Fixed => true,
+        };
         // Outwards from the pivot, so that in ordered rules each group leans on its neighbour.
         let order = (0..own).rev().map(|group| (group, true)).chain((own + 1..rule.groups.len()).map(|g| (g, false)));
         for (group, left) in order {
             let wanted = *rule.groups.get(group)?;
             let neighbour = *taken.get(if left { group + 1 } else { group - 1 })?;
             let distance = |hit: &Hit| {
-                if rule.ordered {
+                if ordered {
                     if left { neighbour.0.checked_sub(hit.end) } else { hit.start.checked_sub(neighbour.1) }
                 } else if hit.end <= pivot.start {
                     Some(pivot.start - hit.end)
@@ -181,7 +188,8 @@ impl View<'_> {
             }
         }
         points = points.min(CEILING);
-        let against = nearby | self.place(pivot, &span);
+        let verb = taken.first().map_or(pivot.start, |&(start, _)| start);
+        let against = nearby | self.place(verb, &span);
         for &(concept, worth) in &rule.lower {
             if against >> concept & 1 == 1 {
                 points -= worth;
@@ -214,10 +222,10 @@ impl View<'_> {
     }
 
     /// The computed concepts that hold at this place.
-    fn place(&self, pivot: &Hit, span: &Range<usize>) -> ConceptSet {
+    fn place(&self, verb: u32, span: &Range<usize>) -> ConceptSet {
         let mut set = 0;
         let follows_auxiliary = self.computed.auxiliary.is_some_and(|auxiliary| {
-            self.hits.iter().any(|hit| hit.sense.concept == auxiliary && hit.end + 1 == pivot.start)
+            self.hits.iter().any(|hit| hit.sense.concept == auxiliary && hit.end + 1 == verb)
         });
         if let Some(id) = self.computed.descriptive.filter(|_| follows_auxiliary) {
             set |= 1 << id;

@@ -1,0 +1,76 @@
+//! Every example of every injection rule, and none of its counter-examples, is found; ids are unique; the patterns keep
+//! to the subset that both engines share.
+
+mod common;
+
+use std::collections::HashSet;
+
+use pipelock_scan::injection::Detector;
+
+#[test]
+fn patterns_find_their_examples() {
+    let mut wrong = Vec::new();
+    for pattern in common::patterns().into_values().flatten() {
+        let rule = &pattern.rule;
+        assert!(rule.examples.len() >= 2 && rule.counter_examples.len() >= 2, "{}", rule.id);
+        assert_eq!(rule.kind, "injection");
+        wrong.extend(rule.examples.iter().filter(|e| pattern.find(e).is_none()).map(|e| format!("{} misses {e}", rule.id)));
+        wrong.extend(
+            rule.counter_examples.iter().filter(|e| pattern.find(e).is_some()).map(|e| format!("{} finds {e}", rule.id)),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn concepts_find_their_examples() {
+    let detector = Detector::builtin().unwrap();
+    let finds = |id: &str, text: &str| detector.scan(text).iter().any(|f| f.rule.id == id);
+    let mut wrong = Vec::new();
+    for rule in detector.rules() {
+        assert!(rule.examples.len() >= 2 && rule.counter_examples.len() >= 2, "{}", rule.id);
+        wrong.extend(rule.examples.iter().filter(|e| !finds(&rule.id, e)).map(|e| format!("{} misses {e}", rule.id)));
+        wrong.extend(
+            rule.counter_examples.iter().filter(|e| finds(&rule.id, e)).map(|e| format!("{} finds {e}", rule.id)),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn ids_are_unique_and_techniques_well_formed() {
+    let detector = Detector::builtin().unwrap();
+    let patterns = common::patterns();
+    let concepts = detector.rules().iter().map(|r| (r.id.clone(), r.attack.clone(), r.atlas.clone()));
+    let rules = patterns.values().flatten().map(|p| (p.rule.id.clone(), p.rule.attack.clone(), p.rule.atlas.clone()));
+    let mut seen = HashSet::new();
+    for (id, attack, atlas) in concepts.chain(rules) {
+        assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{id}");
+        assert!(!attack.is_empty() || !atlas.is_empty(), "{id} names no technique");
+        assert!(attack.iter().all(|t| t.starts_with('T')) && atlas.iter().all(|t| t.starts_with("AML.T")), "{id}");
+        assert!(seen.insert(id.clone()), "{id} twice");
+    }
+}
+
+#[test]
+fn patterns_keep_to_the_shared_subset() {
+    for pattern in common::patterns().into_values().flatten() {
+        let (id, text) = (&pattern.rule.id, &pattern.rule.pattern);
+        for banned in ["(?=", "(?!", "(?<", "*?", "+?", "}?", "??", "*+", "++", "\\d", "\\w", "\\p"] {
+            assert!(!text.contains(banned), "{id} uses {banned}");
+        }
+        assert!(pattern.regex.find("").is_none(), "{id} matches nothing");
+        let mut class = false;
+        let mut escaped = false;
+        for c in text.chars() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '[' => class = true,
+                ']' => class = false,
+                '*' | '+' if !class => panic!("{id} repeats without a bound"),
+                _ => {}
+            }
+        }
+    }
+}
