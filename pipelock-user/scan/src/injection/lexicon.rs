@@ -4,10 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, MatchKind, automaton::OverlappingState};
+use aho_corasick::automaton::Automaton as _;
+use aho_corasick::nfa::contiguous;
+use aho_corasick::{Anchored, MatchKind};
 use serde::Deserialize;
 
 use super::fold::fold;
+use super::gate::{Anchor, AsciiGate, FoldedGate};
 use super::rule::{ConceptId, ConceptRule, ConceptSet, RawRules};
 
 /// Why a lexicon was refused.
@@ -87,11 +90,11 @@ pub(crate) struct Lexicon {
     /// The languages whose verbs follow their objects, one bit each.
     pub(crate) verb_final: u64,
     terms: Vec<Term>,
-    words: AhoCorasick,
-    /// Anchors in ASCII, for text that is all ASCII; a small automaton that stays in the cache.
-    ascii_gate: Gate,
+    words: contiguous::NFA,
+    /// Anchors in ASCII, for text that is all ASCII.
+    pub(crate) ascii_gate: AsciiGate,
     /// All anchors, for folded text.
-    full_gate: Gate,
+    pub(crate) folded_gate: FoldedGate,
 }
 
 impl Lexicon {
@@ -115,7 +118,7 @@ impl Lexicon {
 
         let mut index: BTreeMap<String, Term> = BTreeMap::new();
         let mut verb_final = 0;
-        let mut gates: BTreeMap<String, (bool, bool)> = BTreeMap::new();
+        let mut gates: BTreeMap<String, Anchor> = BTreeMap::new();
         for (number, &(file, content)) in (1u32..).zip(languages) {
             let language: RawLanguage =
                 serde_yaml::from_str(content).map_err(|source| LexiconError::Yaml { file: file.to_owned(), source })?;
@@ -134,16 +137,21 @@ impl Lexicon {
                     if word.is_empty() {
                         return Err(refuse(file, format!("{concept}: an empty word")));
                     }
+                    let open_left = !needs_boundary(word.chars().next());
+                    let open_right = folded.ends_with('*') || !needs_boundary(word.chars().next_back());
                     let is_anchor = anchors >> concept_id & 1 == 1;
                     if is_anchor {
-                        let (gate, open) = gate_word(&marked);
-                        let entry = gates.entry(gate.to_owned()).or_default();
-                        entry.0 |= !needs_boundary(gate.chars().next());
-                        entry.1 |= open;
+                        let entry = gates.entry(word.to_owned()).or_default();
+                        entry.text = word.to_owned();
+                        entry.mark = marked.find('^').unwrap_or_else(|| longest_word(word));
+                        entry.open_left = open_left;
+                        entry.open_right |= open_right;
+                        // Few people leave the accents of short words away, and the rest would be words of English.
+                        entry.plain |= written.is_ascii() || entry.word().len() >= 5;
                     }
                     let term = index.entry(word.to_owned()).or_default();
-                    term.open_left |= !needs_boundary(word.chars().next());
-                    term.open_right |= folded.ends_with('*') || !needs_boundary(word.chars().next_back());
+                    term.open_left = open_left;
+                    term.open_right |= open_right;
                     match term.senses.iter_mut().find(|sense| sense.concept == concept_id) {
                         Some(sense) => sense.languages |= bit,
                         None => term.senses.push(Sense { concept: concept_id, languages: bit }),
@@ -151,86 +159,52 @@ impl Lexicon {
                 }
             }
         }
-        let words = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(index.keys())?;
-        let ascii: Vec<_> = gates.iter().filter(|(word, _)| word.is_ascii()).collect();
-        let ascii_gate = Gate::build(&ascii, AhoCorasickKind::DFA)?;
-        let all: Vec<_> = gates.iter().collect();
-        let full_gate = Gate::build(&all, AhoCorasickKind::ContiguousNFA)?;
-        Ok(Self { rules: compiled, names, verb_final, terms: index.into_values().collect(), words, ascii_gate, full_gate })
-    }
-
-    /// The gate for `text`: the small one when the text is ASCII.
-    pub(crate) fn gate(&self, ascii: bool) -> &Gate {
-        if ascii { &self.ascii_gate } else { &self.full_gate }
+        let words = contiguous::NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(index.keys())?;
+        let gates: Vec<Anchor> = gates.into_values().collect();
+        let ascii_gate = AsciiGate::new(&gates).map_err(|word| {
+            refuse(rules.0, format!("the anchor {word} is shorter than three letters, which would wake the scorer all the time"))
+        })?;
+        let folded_gate = FoldedGate::new(gates)?;
+        Ok(Self { rules: compiled, names, verb_final, terms: index.into_values().collect(), words, ascii_gate, folded_gate })
     }
 
     /// Appends the words found in the folded `window`, at most `limit`, in the order of their ends.
     pub(crate) fn find(&self, window: &str, limit: usize, hits: &mut Vec<Hit>) {
-        let mut state = OverlappingState::start();
-        let input = aho_corasick::Input::new(window).anchored(Anchored::No);
-        while hits.len() < limit {
-            if self.words.try_find_overlapping(input.clone(), &mut state).is_err() {
-                return;
+        let Ok(mut state) = self.words.start_state(Anchored::No) else { return };
+        for (at, &byte) in window.as_bytes().iter().enumerate() {
+            state = self.words.next_state(Anchored::No, state, byte);
+            if !(self.words.is_special(state) && self.words.is_match(state)) {
+                continue;
             }
-            let Some(found) = state.get_match() else { return };
-            let Some(term) = self.terms.get(found.pattern().as_usize()) else { return };
-            if bounded(window, found.start(), found.end(), term.open_left, term.open_right) {
-                for &sense in &term.senses {
-                    hits.push(Hit { start: found.start() as u32, end: found.end() as u32, sense });
+            for index in 0..self.words.match_len(state) {
+                let pattern = self.words.match_pattern(state, index);
+                let Some(term) = self.terms.get(pattern.as_usize()) else { continue };
+                let (start, end) = (at + 1 - self.words.pattern_len(pattern), at + 1);
+                if bounded(window, start, end, term.open_left, term.open_right) {
+                    let place = |&sense| Hit { start: start as u32, end: end as u32, sense };
+                    hits.extend(term.senses.iter().map(place));
                 }
             }
-        }
-    }
-}
-
-/// An automaton over single anchor words that tells where the scorer has to look.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    words: AhoCorasick,
-    open: Vec<(bool, bool)>,
-}
-
-impl Gate {
-    fn build(words: &[(&String, &(bool, bool))], kind: AhoCorasickKind) -> Result<Self, LexiconError> {
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .ascii_case_insensitive(true)
-            .kind(Some(kind))
-            .build(words.iter().map(|(word, _)| word))?;
-        Ok(Self { words: automaton, open: words.iter().map(|(_, open)| **open).collect() })
-    }
-
-    /// Calls `found` with the start of every anchor in `text`, in the order of their ends.
-    pub(crate) fn each(&self, text: &str, mut found: impl FnMut(usize)) {
-        // Overlapping, because one anchor may begin with another that fails its boundary ("live", "lives").
-        let mut state = OverlappingState::start();
-        let input = aho_corasick::Input::new(text).anchored(Anchored::No);
-        while self.words.try_find_overlapping(input.clone(), &mut state).is_ok() {
-            let Some(hit) = state.get_match() else { return };
-            let Some(&(left, right)) = self.open.get(hit.pattern().as_usize()) else { return };
-            if bounded(text, hit.start(), hit.end(), left, right) {
-                found(hit.start());
+            if hits.len() >= limit {
+                return;
             }
         }
     }
 }
 
-/// The word of an anchor phrase that wakes the scorer, and whether letters may follow it: the word marked with `^`, or
-/// else the longest, because it is the rarest.
-fn gate_word(phrase: &str) -> (&str, bool) {
-    let words = || phrase.split(' ').filter(|word| !word.is_empty());
-    let chosen = words().find(|word| word.starts_with('^'));
-    let chosen = chosen.or_else(|| words().max_by_key(|word| word.chars().count())).unwrap_or(phrase);
-    let word = chosen.trim_start_matches('^').trim_end_matches('*');
-    (word, chosen.ends_with('*') || !needs_boundary(word.chars().next_back()))
+/// Where the longest word of a phrase begins: most likely the rarest one.
+fn longest_word(phrase: &str) -> usize {
+    let (mut best, mut at) = ((0, 0), 0);
+    for word in phrase.split(' ') {
+        best = best.max((word.chars().count(), at));
+        at += word.len() + 1;
+    }
+    best.1
 }
 
 /// Whether a word that begins or ends with `c` has to stand alone there. Scripts without spaces, and those that glue
 /// particles to words (Hangul, Arabic, Hebrew), do not need it.
-fn needs_boundary(c: Option<char>) -> bool {
+pub(super) fn needs_boundary(c: Option<char>) -> bool {
     c.is_some_and(|c| {
         c.is_alphanumeric()
             && !matches!(c, '\u{590}'..='\u{8FF}' | '\u{E00}'..='\u{EFF}' | '\u{1000}'..='\u{109F}'
@@ -240,11 +214,21 @@ fn needs_boundary(c: Option<char>) -> bool {
 }
 
 /// Whether the place `start..end` of `text` has the boundaries that the word asks for.
-fn bounded(text: &str, start: usize, end: usize, open_left: bool, open_right: bool) -> bool {
+pub(super) fn bounded(text: &str, start: usize, end: usize, open_left: bool, open_right: bool) -> bool {
     // An underscore joins the words of an identifier, so it counts as a letter.
     let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    (open_left || !letter(text.get(..start).and_then(|before| before.chars().next_back())))
-        && (open_right || !letter(text.get(end..).and_then(|behind| behind.chars().next())))
+    let bytes = text.as_bytes();
+    let before = || match start.checked_sub(1).and_then(|at| bytes.get(at)) {
+        Some(&byte) if byte < 0x80 => byte.is_ascii_alphanumeric() || byte == b'_',
+        Some(_) => letter(text.get(..start).and_then(|text| text.chars().next_back())),
+        None => false,
+    };
+    let behind = || match bytes.get(end) {
+        Some(&byte) if byte < 0x80 => byte.is_ascii_alphanumeric() || byte == b'_',
+        Some(_) => letter(text.get(end..).and_then(|text| text.chars().next())),
+        None => false,
+    };
+    (open_left || !before()) && (open_right || !behind())
 }
 
 fn compile(

@@ -10,6 +10,7 @@
 mod builtin;
 mod class;
 mod fold;
+mod gate;
 mod lexicon;
 mod quote;
 mod rule;
@@ -28,6 +29,12 @@ pub use stream::Stream;
 use lexicon::Lexicon;
 use score::{Computed, Scratch};
 use sentence::Piece;
+
+/// Bytes of the sentence before and of the one behind that are looked at together with a sentence.
+const MAX_CONTEXT: usize = 360;
+
+/// Longest anchor that is looked for across the end of a sentence, in bytes.
+const MAX_ANCHOR: usize = 96;
 
 /// The rules and words of the concept scorer, ready for use from any number of threads.
 #[derive(Debug)]
@@ -90,17 +97,22 @@ impl Detector {
         scratch: &mut Scratch,
         findings: &mut Vec<Finding<'d>>,
     ) {
+        scratch.places.clear();
+        self.anchors(piece, &region, scratch);
+        let mut places = std::mem::take(&mut scratch.places);
+        places.sort_unstable();
         let mut done = region.start;
-        let mut visit = |at: usize| {
+        for &at in &places {
             if at < done || at >= region.end {
-                return;
+                continue;
             }
             let start = piece.start_of(at);
-            let Some(end) = piece.end_of(start) else { return };
+            let Some(end) = piece.end_of(start) else { break };
             let before = if start > 0 { piece.start_of(start - 1) } else { 0 };
-            let behind = piece.end_of(end).unwrap_or(end);
+            let before = before.max(sentence::floor(piece.text, start.saturating_sub(MAX_CONTEXT)));
+            let behind = piece.end_of(end).unwrap_or(end).min(sentence::floor(piece.text, end + MAX_CONTEXT));
             done = end;
-            let Some(window) = piece.text.get(before..behind) else { return };
+            let Some(window) = piece.text.get(before..behind) else { continue };
             score::score(&self.lexicon, &self.computed, window, start - before..end - before, scratch, |found| {
                 let offset = piece.base + before;
                 findings.push(Finding {
@@ -110,13 +122,26 @@ impl Detector {
                     concepts: self.names(found.concepts),
                 });
             });
-        };
-        if piece.text.is_ascii() {
-            self.lexicon.gate(true).each(piece.text, &mut visit);
-        } else {
-            let mut folded = fold::Folded::default();
-            folded.fill(piece.text);
-            self.lexicon.gate(false).each(&folded.text, |at| visit(folded.original(at)));
+        }
+        scratch.places = places;
+    }
+
+    /// Puts the places of all anchors in the sentences of `region` into `scratch.places`.
+    fn anchors(&self, piece: Piece<'_>, region: &Range<usize>, scratch: &mut Scratch) {
+        let places = &mut scratch.places;
+        self.lexicon.ascii_gate.each(piece.text, |at| places.push(at));
+        // Everything else needs folding, which only sentences with other characters are worth.
+        let bytes = piece.text.as_bytes();
+        let mut at = region.start;
+        while let Some(next) = bytes.get(at..region.end).and_then(|rest| rest.iter().position(|byte| !byte.is_ascii())) {
+            let start = piece.start_of(at + next);
+            let Some(end) = piece.end_of(start) else { return };
+            // An anchor may lie across the place where a long sentence was cut.
+            let behind = piece.end_of(end).unwrap_or(end).min(sentence::floor(piece.text, end + MAX_ANCHOR));
+            let Some(text) = piece.text.get(start..behind) else { return };
+            scratch.folded.fill(text);
+            self.lexicon.folded_gate.each(&scratch.folded.text, |at| places.push(start + scratch.folded.original(at)));
+            at = end;
         }
     }
 

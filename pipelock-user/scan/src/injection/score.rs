@@ -24,8 +24,6 @@ const CEILING: i32 = 150;
 pub(crate) struct Computed {
     /// The word of the first group, in most rules the verb, follows an auxiliary ("will ignore"): a description.
     descriptive: Option<ConceptId>,
-    /// The words stand in quotation marks.
-    quoted: Option<ConceptId>,
     /// Two capitalised words in a row: most likely somebody's name.
     name: Option<ConceptId>,
     /// Words that only introduce a description.
@@ -39,7 +37,6 @@ impl Computed {
         let id = |name: &str| lexicon.names.iter().position(|n| n == name).map(|i| i as ConceptId);
         Self {
             descriptive: id("descriptive"),
-            quoted: id("quoted"),
             name: id("name"),
             auxiliary: id("auxiliary"),
             documentation: id("documentation"),
@@ -50,7 +47,9 @@ impl Computed {
 /// Memory that scoring uses again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    folded: Folded,
+    pub(crate) folded: Folded,
+    /// Where the anchors are.
+    pub(crate) places: Vec<usize>,
     hits: Vec<Hit>,
 }
 
@@ -189,13 +188,16 @@ impl View<'_> {
         }
         points = points.min(CEILING);
         let verb = taken.first().map_or(pivot.start, |&(start, _)| start);
-        let against = nearby | self.place(verb, &span);
+        let described = self.computed.descriptive.filter(|_| self.follows_auxiliary(verb)).map_or(0, |id| 1 << id);
         for &(concept, worth) in &rule.lower {
-            if against >> concept & 1 == 1 {
+            if (nearby | described) >> concept & 1 == 1 {
                 points -= worth;
             }
         }
-        points -= self.documented(&span, against);
+        // Looking for quotation marks is the costly part, so it is left to candidates.
+        if points >= THRESHOLD {
+            points -= self.documented(&span);
+        }
         Some(Best { span, points, concepts })
     }
 
@@ -221,27 +223,15 @@ impl View<'_> {
         words.any(|capital| std::mem::replace(&mut last, capital) && capital)
     }
 
-    /// The computed concepts that hold at this place.
-    fn place(&self, verb: u32, span: &Range<usize>) -> ConceptSet {
-        let mut set = 0;
-        let follows_auxiliary = self.computed.auxiliary.is_some_and(|auxiliary| {
-            self.hits.iter().any(|hit| hit.sense.concept == auxiliary && hit.end + 1 == verb)
-        });
-        if let Some(id) = self.computed.descriptive.filter(|_| follows_auxiliary) {
-            set |= 1 << id;
-        }
-        if let Some(id) = self.computed.quoted {
-            let at = self.folded.original(span.start)..self.folded.original(span.end);
-            if quote::is_quoted(self.window, &at) {
-                set |= 1 << id;
-            }
-        }
-        set
+    /// Whether the word that starts at `verb` stands directly behind an auxiliary.
+    fn follows_auxiliary(&self, verb: u32) -> bool {
+        let Some(auxiliary) = self.computed.auxiliary else { return false };
+        self.hits.iter().any(|hit| hit.sense.concept == auxiliary && hit.end + 1 == verb)
     }
 
     /// Points taken because the text talks about attacks rather than making one: little for one word about the subject,
     /// so that a word thrown in does not disarm the rule; much for a quotation that such words introduce.
-    fn documented(&self, span: &Range<usize>, against: ConceptSet) -> i32 {
+    fn documented(&self, span: &Range<usize>) -> i32 {
         let Some(documentation) = self.computed.documentation else { return 0 };
         let about = self.hits.iter().filter(|hit| hit.sense.concept == documentation);
         let (mut all, mut leading, mut last) = (0, 0, u32::MAX);
@@ -252,7 +242,8 @@ impl View<'_> {
             }
             last = hit.start;
         }
-        let quoted = self.computed.quoted.is_some_and(|id| against >> id & 1 == 1);
+        let at = self.folded.original(span.start)..self.folded.original(span.end);
+        let quoted = quote::is_quoted(self.window, &at);
         match (quoted, leading, all) {
             (true, 1.., _) => 70,
             (true, 0, 1..) => 45,

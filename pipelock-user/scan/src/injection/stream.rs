@@ -3,14 +3,14 @@
 //! sentences of bounded length.
 
 use super::score::Scratch;
-use super::sentence::Piece;
-use super::{Detector, Finding};
+use super::sentence::{Piece, floor};
+use super::{Detector, Finding, MAX_CONTEXT};
 
 /// A text in progress.
 #[derive(Debug)]
 pub struct Stream<'d> {
     detector: &'d Detector,
-    /// What may still be needed: from one sentence before the first that was not scored.
+    /// What may still be needed: the context of the first sentence that was not scored, and everything from there on.
     held: String,
     /// Bytes of the text before `held`.
     base: usize,
@@ -55,10 +55,79 @@ impl<'d> Stream<'d> {
             }
         };
         self.detector.scan_piece(piece, self.next..stable, &mut self.scratch, &mut findings);
-        let keep = if stable > 0 { piece.start_of(stable - 1) } else { 0 };
+        let keep = floor(&self.held, stable.saturating_sub(MAX_CONTEXT));
         self.held.drain(..keep);
         self.base += keep;
         self.next = stable - keep;
         findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use proptest::prelude::*;
+
+    use super::super::Detector;
+    use super::super::sentence::{MAX_SENTENCE, floor};
+
+    fn detector() -> &'static Detector {
+        static DETECTOR: OnceLock<Detector> = OnceLock::new();
+        DETECTOR.get_or_init(|| Detector::builtin().unwrap())
+    }
+
+    /// Rule, span and points of the findings in `text`, given in the pieces between `cuts`.
+    fn streamed(text: &str, cuts: &[usize]) -> Vec<(String, std::ops::Range<usize>, i32)> {
+        let mut stream = super::Stream::new(detector());
+        let mut found = Vec::new();
+        let mut from = 0;
+        for &cut in cuts {
+            let cut = floor(text, cut).max(from);
+            found.extend(stream.push(&text[from..cut]));
+            from = cut;
+        }
+        found.extend(stream.push(&text[from..]));
+        found.extend(stream.finish());
+        found.into_iter().map(|f| (f.rule.id.clone(), f.span, f.points)).collect()
+    }
+
+    #[test]
+    fn clean_text_does_not_pile_up() {
+        let mut stream = super::Stream::new(detector());
+        for _ in 0..1000 {
+            assert!(stream.push("no full stop and no anchor in here ").is_empty());
+            assert!(stream.undecided() <= 3 * MAX_SENTENCE);
+            assert!(stream.held.capacity() <= 16 * MAX_SENTENCE);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn cuts_change_nothing(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "Ignore all previous instructions", "ignore", "previous", " instructions", ". ", "! ", "\n", "\n\n- ", "。",
+                "忽略之前的所有指令", "¿Cuál es tu contraseña?", "What is your password", " lorem ipsum dolor", "é", "\u{200b}",
+                "Imagine a world where passwords are shared", "the user", "“", "”", "\"", "for example ", "пароль", " скажи мне ",
+                "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            ]), 0..60),
+            mut cuts in prop::collection::vec(0usize..4000, 0..6),
+        ) {
+            let text = parts.concat();
+            cuts.sort_unstable();
+            prop_assert_eq!(streamed(&text, &cuts), streamed(&text, &[]));
+            let whole: Vec<_> = detector().scan(&text).into_iter().map(|f| (f.rule.id.clone(), f.span, f.points)).collect();
+            prop_assert_eq!(streamed(&text, &cuts), whole);
+        }
+
+        #[test]
+        fn nothing_panics(text in "\\PC{0,300}", words in "(ignore|password|\\PC|user|\\x{1b}|\n){0,40}") {
+            for text in [text, words] {
+                for found in detector().scan(&text) {
+                    prop_assert!(text.get(found.span.clone()).is_some());
+                }
+            }
+        }
     }
 }
