@@ -28,6 +28,7 @@ impl Scanner {
             .into_iter()
             .map(|f| (f.rule.id.clone(), format!("[{}] {}  ({})", f.points, cut(f.span), f.concepts.join(" "))))
             .collect();
+        found.extend(Detector::floods(text).into_iter().map(|range| ("token-flood".to_owned(), cut(range))));
         for pattern in &self.patterns {
             if let Some(range) = pattern.find(text) {
                 found.push((pattern.rule.id.clone(), cut(range).chars().take(160).collect()));

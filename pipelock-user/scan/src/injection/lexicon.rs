@@ -262,6 +262,7 @@ fn compile(
         groups,
         order: raw.order,
         within: raw.within,
+        reach: raw.reach,
         base: raw.base,
         raise: weights(&raw.raise)?,
         lower: weights(&raw.lower)?,

@@ -12,7 +12,9 @@ mod class;
 mod fold;
 mod gate;
 mod lexicon;
+mod own;
 mod quote;
+mod repeat;
 mod rule;
 mod score;
 mod sentence;
@@ -22,6 +24,7 @@ use std::ops::Range;
 
 pub use class::{Class, Confidence, Severity};
 pub use lexicon::LexiconError;
+pub use own::OwnText;
 pub use rule::{ConceptRule, THRESHOLD};
 pub use sentence::MAX_SENTENCE;
 pub use stream::Stream;
@@ -87,6 +90,18 @@ impl Detector {
         let piece = Piece { text, base: 0, last: true };
         self.scan_piece(piece, 0..text.len(), &mut Scratch::default(), &mut findings);
         findings
+    }
+
+    /// The findings in a whole text, without those in words that the agent itself sent before.
+    pub fn scan_foreign(&self, text: &str, own: &OwnText) -> Vec<Finding<'_>> {
+        let mut findings = self.scan(text);
+        findings.retain(|finding| !own.covers(text, &finding.span));
+        findings
+    }
+
+    /// Where a token is repeated over and over in `text` (class [`Class::TokenFlooding`]), in bytes.
+    pub fn floods(text: &str) -> Vec<Range<usize>> {
+        repeat::floods(text)
     }
 
     /// The findings in the sentences that begin in `region` of `piece`. The sentences before and behind are context.

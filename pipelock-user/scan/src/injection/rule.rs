@@ -67,6 +67,8 @@ pub(crate) struct RawRule {
     pub(crate) order: Order,
     #[serde(default = "default_within")]
     pub(crate) within: usize,
+    #[serde(default = "default_reach")]
+    pub(crate) reach: usize,
     pub(crate) base: i32,
     #[serde(default)]
     pub(crate) raise: BTreeMap<String, i32>,
@@ -78,6 +80,10 @@ pub(crate) struct RawRule {
 
 fn default_within() -> usize {
     120
+}
+
+fn default_reach() -> usize {
+    90
 }
 
 /// A rule, ready for evaluation.
@@ -108,6 +114,8 @@ pub struct ConceptRule {
     pub(crate) order: Order,
     /// Largest distance in bytes of folded text from the first to the last group's word.
     pub(crate) within: usize,
+    /// How far from them, in bytes of folded text, more evidence may lie.
+    pub(crate) reach: usize,
     /// Points for the groups alone.
     pub(crate) base: i32,
     /// Points for more concepts nearby.

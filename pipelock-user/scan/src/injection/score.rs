@@ -14,8 +14,8 @@ use super::sentence::floor;
 const MAX_HITS: usize = 384;
 /// Anchors of one rule tried in one sentence.
 const MAX_PIVOTS: usize = 12;
-/// How far, in bytes of folded text, evidence may lie from the words of the groups.
-const REACH: usize = 90;
+/// Points taken when the layout separates the words.
+const BREAK: i32 = 35;
 /// Points of a rule that count, so that a heap of evidence cannot outweigh a quotation without limit.
 const CEILING: i32 = 150;
 
@@ -28,6 +28,8 @@ pub(crate) struct Computed {
     name: Option<ConceptId>,
     /// Words that only introduce a description.
     auxiliary: Option<ConceptId>,
+    /// Words that make an order of what an auxiliary would only describe ("you must ignore").
+    must: Option<ConceptId>,
     /// Words about attacks, examples, documentation.
     documentation: Option<ConceptId>,
 }
@@ -39,6 +41,7 @@ impl Computed {
             descriptive: id("descriptive"),
             name: id("name"),
             auxiliary: id("auxiliary"),
+            must: id("must"),
             documentation: id("documentation"),
         }
     }
@@ -175,7 +178,7 @@ impl View<'_> {
         if span.len() > rule.within {
             return None;
         }
-        let mut nearby = self.nearby(&span, languages);
+        let mut nearby = self.nearby(&span, rule.reach, languages);
         if let Some(name) = self.computed.name.filter(|_| self.names_somebody(&span)) {
             nearby |= 1 << name;
         }
@@ -194,6 +197,9 @@ impl View<'_> {
                 points -= worth;
             }
         }
+        if self.is_broken(&span) {
+            points -= BREAK;
+        }
         // Looking for quotation marks is the costly part, so it is left to candidates.
         if points >= THRESHOLD {
             points -= self.documented(&span);
@@ -202,8 +208,8 @@ impl View<'_> {
     }
 
     /// The concepts near `span`.
-    fn nearby(&self, span: &Range<usize>, languages: u64) -> ConceptSet {
-        let reach = span.start.saturating_sub(REACH)..span.end + REACH;
+    fn nearby(&self, span: &Range<usize>, reach: usize, languages: u64) -> ConceptSet {
+        let reach = span.start.saturating_sub(reach)..span.end + reach;
         self.hits
             .iter()
             .filter(|hit| hit.start as usize >= reach.start && hit.end as usize <= reach.end)
@@ -226,7 +232,15 @@ impl View<'_> {
     /// Whether the word that starts at `verb` stands directly behind an auxiliary.
     fn follows_auxiliary(&self, verb: u32) -> bool {
         let Some(auxiliary) = self.computed.auxiliary else { return false };
-        self.hits.iter().any(|hit| hit.sense.concept == auxiliary && hit.end + 1 == verb)
+        let directly_before = |concept| self.hits.iter().any(|hit| hit.sense.concept == concept && hit.end + 1 == verb);
+        directly_before(auxiliary) && !self.computed.must.is_some_and(directly_before)
+    }
+
+    /// Whether a blank line or the start of an indented line or list item separates the words in `span`.
+    fn is_broken(&self, span: &Range<usize>) -> bool {
+        let range = self.folded.original(span.start)..self.folded.original(span.end);
+        let lines = self.window.get(range).unwrap_or_default().split('\n').skip(1);
+        lines.into_iter().any(|line| line.starts_with([' ', '\t', '\n', '\r', '-', '*', '#', '|']) || line.is_empty())
     }
 
     /// Points taken because the text talks about attacks rather than making one: little for one word about the subject,
