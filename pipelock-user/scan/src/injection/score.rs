@@ -175,10 +175,12 @@ impl View<'_> {
             concepts |= 1 << nearest.sense.concept;
             span = span.start.min(nearest.start as usize)..span.end.max(nearest.end as usize);
         }
-        if span.len() > rule.within {
+        // Alphabets of India and its neighbours take three bytes for a letter, and their words are as long as ours.
+        let scale = if self.folded.text.as_bytes().get(pivot.start as usize) == Some(&0xE0) { 2 } else { 1 };
+        if span.len() > rule.within * scale {
             return None;
         }
-        let mut nearby = self.nearby(&span, rule.reach, languages);
+        let mut nearby = self.nearby(&span, rule.reach * scale, languages);
         if let Some(name) = self.computed.name.filter(|_| self.names_somebody(&span)) {
             nearby |= 1 << name;
         }

@@ -2,7 +2,7 @@
 //! `examples/detect.rs`, which have to work without the engine. Promises the semantics of the shared rule format for
 //! the fields that injection rules use: pattern, keywords, examples.
 
-#![allow(dead_code, reason = "each user needs a part of it")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each user needs a part of it")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
