@@ -4,7 +4,6 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a tool for developers")]
 
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the tests")]
 #[path = "../tests/common/mod.rs"]
 mod common;
 
@@ -65,7 +64,8 @@ fn main() {
         let mut files = Vec::new();
         walk(path, &mut files);
         files.sort();
-        let (rows, plain): (Vec<_>, Vec<_>) = files.into_iter().partition(|f| f.extension().is_some_and(|e| e == "jsonl"));
+        let (rows, plain): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|f| f.extension().is_some_and(|e| e == "jsonl"));
         for file in rows {
             jsonl(&scanner, &file, &show, only);
         }
@@ -93,7 +93,9 @@ fn strings(value: &serde_json::Value, visit: &mut impl FnMut(&str)) {
         serde_json::Value::Object(map) => {
             for (key, value) in map {
                 // Fields of the benchmark's case files that describe the case rather than being part of it.
-                if !matches!(key.as_str(), "title" | "description" | "why_expected" | "notes" | "id" | "source") || depth_is_payload(map) {
+                if !matches!(key.as_str(), "title" | "description" | "why_expected" | "notes" | "id" | "source")
+                    || depth_is_payload(map)
+                {
                     strings(value, visit);
                 }
             }
@@ -146,7 +148,8 @@ fn jsonl(scanner: &Scanner, file: &Path, show: &str, only: Option<usize>) {
             }
         }
     }
-    let percent = |[found, all]: [usize; 2]| format!("{found}/{all} = {:.1} %", 100.0 * found as f64 / all.max(1) as f64);
+    let percent =
+        |[found, all]: [usize; 2]| format!("{found}/{all} = {:.1} %", 100.0 * found as f64 / all.max(1) as f64);
     let total = [counts[0][0] + counts[1][0], counts[0][1] + counts[1][1]];
     println!(
         "{} ({}): all {}, half 0 {}, half 1 {}",

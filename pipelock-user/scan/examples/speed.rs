@@ -29,8 +29,14 @@ fn main() {
         ("prose 10 KB", sample(PROSE, 10_000)),
         ("technical 10 KB", sample(TECHNICAL, 10_000)),
         ("prose with one curly quote", format!("“{}", sample(PROSE, 10_000))),
-        ("russian prose 10 KB", sample("Гавань лежала тихо под тонким слоем тумана, и первые лодки возвращались с уловом. ", 5_000)),
-        ("chinese prose 10 KB", sample("港口静静地躺在薄雾下，第一批船带着渔获回来了。码头上的人们在分拣鲱鱼。", 3_400)),
+        (
+            "russian prose 10 KB",
+            sample("Гавань лежала тихо под тонким слоем тумана, и первые лодки возвращались с уловом. ", 5_000),
+        ),
+        (
+            "chinese prose 10 KB",
+            sample("港口静静地躺在薄雾下，第一批船带着渔获回来了。码头上的人们在分拣鲱鱼。", 3_400),
+        ),
         ("hostile: anchors 10 KB", sample("ignore password system prompt imagine user's instructions above. ", 10_000)),
         ("hostile: one sentence 10 KB", sample("ignore previous password mode ", 10_000)),
     ];

@@ -101,7 +101,9 @@ fn is_decomposed(c: char) -> bool {
 fn fold_char(c: char, after_space: bool, out: &mut String) {
     // The letters that make up most of the text in their scripts need no table.
     match c {
-        '\u{4E00}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}' | '\u{3041}'..='\u{30FF}' | '\u{E01}'..='\u{E30}' => return out.push(c),
+        '\u{4E00}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}' | '\u{3041}'..='\u{30FF}' | '\u{E01}'..='\u{E30}' => {
+            return out.push(c);
+        }
         'а'..='и' | 'к'..='я' => return out.push(c),
         'А'..='И' | 'К'..='Я' => return out.extend(char::from_u32(c as u32 + 0x20)),
         '\u{905}'..='\u{928}' | '\u{92A}'..='\u{939}' | '\u{93E}'..='\u{94D}' => return out.push(c),

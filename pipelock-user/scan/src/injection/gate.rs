@@ -54,7 +54,8 @@ impl Anchor {
         for &wanted in self.text.as_bytes().get(..self.mark).unwrap_or_default().iter().rev() {
             match start.checked_sub(1).and_then(|before| bytes.get(before)) {
                 Some(found) if wanted == b' ' && is_space(*found) => {
-                    start -= bytes.get(..start).map_or(0, |text| text.iter().rev().take_while(|&&b| is_space(b)).count());
+                    start -=
+                        bytes.get(..start).map_or(0, |text| text.iter().rev().take_while(|&&b| is_space(b)).count());
                 }
                 Some(found) if found.eq_ignore_ascii_case(&wanted) => start -= 1,
                 _ => return false,
@@ -202,8 +203,12 @@ mod tests {
     use super::{Anchor, AsciiGate, FoldedGate};
 
     fn gates() -> (AsciiGate, FoldedGate) {
-        let anchor = |text: &str, mark, open_right| {
-            Anchor { text: text.to_owned(), mark, open_left: text.starts_with('.'), open_right, plain: true }
+        let anchor = |text: &str, mark, open_right| Anchor {
+            text: text.to_owned(),
+            mark,
+            open_left: text.starts_with('.'),
+            open_right,
+            plain: true,
         };
         let anchors = vec![
             anchor("god", 0, false),

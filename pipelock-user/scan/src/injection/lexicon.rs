@@ -100,15 +100,16 @@ pub(crate) struct Lexicon {
 impl Lexicon {
     /// Loads the rules and the language files, each a (name, content) pair.
     pub(crate) fn load(rules: (&str, &str), languages: &[(&str, &str)]) -> Result<Self, LexiconError> {
-        let raw: RawRules = serde_yaml::from_str(rules.1)
-            .map_err(|source| LexiconError::Yaml { file: rules.0.to_owned(), source })?;
+        let raw: RawRules =
+            serde_yaml::from_str(rules.1).map_err(|source| LexiconError::Yaml { file: rules.0.to_owned(), source })?;
         let names: Vec<String> = raw.concepts.keys().cloned().collect();
         let refuse = |file: &str, what: String| LexiconError::Rule { file: file.to_owned(), what };
         if names.len() > ConceptSet::BITS as usize || languages.len() > 63 {
             return Err(refuse(rules.0, "more concepts or languages than a set has bits; merge some".to_owned()));
         }
         let ids: HashMap<&str, ConceptId> = names.iter().zip(0..).map(|(name, id)| (name.as_str(), id)).collect();
-        let anchors = raw.concepts.values().zip(0..).filter(|(c, _)| c.anchor).fold(0, |set, (_, id)| set | 1u128 << id);
+        let anchors =
+            raw.concepts.values().zip(0..).filter(|(c, _)| c.anchor).fold(0, |set, (_, id)| set | 1u128 << id);
 
         let mut compiled = Vec::with_capacity(raw.rules.len());
         for rule in raw.rules {
@@ -162,10 +163,21 @@ impl Lexicon {
         let words = contiguous::NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(index.keys())?;
         let gates: Vec<Anchor> = gates.into_values().collect();
         let ascii_gate = AsciiGate::new(&gates).map_err(|word| {
-            refuse(rules.0, format!("the anchor {word} is shorter than three letters, which would wake the scorer all the time"))
+            refuse(
+                rules.0,
+                format!("the anchor {word} is shorter than three letters, which would wake the scorer all the time"),
+            )
         })?;
         let folded_gate = FoldedGate::new(gates)?;
-        Ok(Self { rules: compiled, names, verb_final, terms: index.into_values().collect(), words, ascii_gate, folded_gate })
+        Ok(Self {
+            rules: compiled,
+            names,
+            verb_final,
+            terms: index.into_values().collect(),
+            words,
+            ascii_gate,
+            folded_gate,
+        })
     }
 
     /// Appends the words found in the folded `window`, at most `limit`, in the order of their ends.

@@ -148,7 +148,8 @@ impl Detector {
         // Everything else needs folding, which only sentences with other characters are worth.
         let bytes = piece.text.as_bytes();
         let mut at = region.start;
-        while let Some(next) = bytes.get(at..region.end).and_then(|rest| rest.iter().position(|byte| !byte.is_ascii())) {
+        while let Some(next) = bytes.get(at..region.end).and_then(|rest| rest.iter().position(|byte| !byte.is_ascii()))
+        {
             let start = piece.start_of(at + next);
             let Some(end) = piece.end_of(start) else { return };
             // An anchor may lie across the place where a long sentence was cut.

@@ -66,7 +66,9 @@ mod tests {
         let flood = format!("before {} after", "sudo please ".repeat(12));
         let found = floods(&flood);
         assert_eq!(found.len(), 1);
-        assert!(flood[found[0].clone()].starts_with("sudo please ") || flood[found[0].clone()].contains("sudo please sudo"));
+        assert!(
+            flood[found[0].clone()].starts_with("sudo please ") || flood[found[0].clone()].contains("sudo please sudo")
+        );
         assert_eq!(floods(&"кошка ".repeat(20)).len(), 1);
         assert_eq!(floods(&"12345 ".repeat(30)).len(), 1);
         for table in ["-----", "0, 0, ", "| --- ", "        ", "ab", "00 00 ", "0x00, "] {

@@ -14,8 +14,6 @@ use super::sentence::floor;
 const MAX_HITS: usize = 384;
 /// Anchors of one rule tried in one sentence.
 const MAX_PIVOTS: usize = 12;
-/// Points taken when the layout separates the words.
-const BREAK: i32 = 35;
 /// Points of a rule that count, so that a heap of evidence cannot outweigh a quotation without limit.
 const CEILING: i32 = 150;
 
@@ -199,9 +197,7 @@ impl View<'_> {
                 points -= worth;
             }
         }
-        if self.is_broken(&span) {
-            points -= BREAK;
-        }
+        points -= self.broken(&span);
         // Looking for quotation marks is the costly part, so it is left to candidates.
         if points >= THRESHOLD {
             points -= self.documented(&span);
@@ -238,11 +234,17 @@ impl View<'_> {
         directly_before(auxiliary) && !self.computed.must.is_some_and(directly_before)
     }
 
-    /// Whether a blank line or the start of an indented line or list item separates the words in `span`.
-    fn is_broken(&self, span: &Range<usize>) -> bool {
+    /// Points taken when the layout separates the words in `span`: much for a blank line or a list item, little for an
+    /// indented line, which anybody may write to escape.
+    fn broken(&self, span: &Range<usize>) -> i32 {
         let range = self.folded.original(span.start)..self.folded.original(span.end);
         let lines = self.window.get(range).unwrap_or_default().split('\n').skip(1);
-        lines.into_iter().any(|line| line.starts_with([' ', '\t', '\n', '\r', '-', '*', '#', '|']) || line.is_empty())
+        let cost = |line: &str| match line.trim_start_matches([' ', '\t', '\r']).chars().next() {
+            None | Some('-' | '*' | '#' | '|') => 35,
+            _ if line.starts_with([' ', '\t']) => 20,
+            _ => 0,
+        };
+        lines.map(cost).max().unwrap_or(0)
     }
 
     /// Points taken because the text talks about attacks rather than making one: little for one word about the subject,

@@ -20,11 +20,12 @@ impl Piece<'_> {
     /// Whether a sentence ends at `at` (between two characters); `None` when that depends on text not yet seen.
     fn ends(&self, at: usize) -> Option<bool> {
         // Most places lie between two ASCII characters of which the first ends nothing.
-        if let (Some(&before), Some(_)) = (at.checked_sub(1).and_then(|i| self.text.as_bytes().get(i)), self.text.as_bytes().get(at))
+        if let (Some(&before), Some(_)) =
+            (at.checked_sub(1).and_then(|i| self.text.as_bytes().get(i)), self.text.as_bytes().get(at))
             && before < 0x80
             && !matches!(before, b'.' | b'!' | b'?' | b'\n')
         {
-            return Some((self.base + at) % MAX_SENTENCE == 0);
+            return Some((self.base + at).is_multiple_of(MAX_SENTENCE));
         }
         let before = self.text.get(..at).and_then(|text| text.chars().next_back());
         let behind = self.text.get(at..).and_then(|text| text.chars().next());

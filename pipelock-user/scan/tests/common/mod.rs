@@ -3,6 +3,7 @@
 //! the fields that injection rules use: pattern, keywords, examples.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user needs a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a rule file that does not load has to stop the test")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,7 +55,8 @@ impl Compiled {
     /// Where the rule matches first.
     pub fn find(&self, text: &str) -> Option<std::ops::Range<usize>> {
         let lower = text.to_ascii_lowercase();
-        if !self.rule.keywords.is_empty() && !self.rule.keywords.iter().any(|k| lower.contains(&k.to_ascii_lowercase())) {
+        if !self.rule.keywords.is_empty() && !self.rule.keywords.iter().any(|k| lower.contains(&k.to_ascii_lowercase()))
+        {
             return None;
         }
         self.regex.captures(text)?.get(self.rule.secret).map(|found| found.range())
