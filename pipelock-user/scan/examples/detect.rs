@@ -1,4 +1,4 @@
-//! Measures the injection rules on files: `cargo run --release --example detect -- [--show misses|alarms|all] [--half N] PATH…`.
+//! Measures the injection rules on files: `cargo run --release --example detect -- [--show misses|alarms|all|groups] [--half N] [--no-patterns] PATH…`.
 //! `*.jsonl` with {text, label, meta} gives recall or false alarms, in two halves by the hash of the text (tune on half 0
 //! only); any other file or folder gives findings per megabyte. For whoever changes a rule.
 
@@ -46,11 +46,13 @@ fn half(text: &str) -> usize {
 fn main() {
     let mut show = String::new();
     let mut only = None;
+    let mut with_patterns = true;
     let mut paths = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--show" => show = args.next().unwrap(),
+            "--no-patterns" => with_patterns = false,
             "--half" => only = args.next().map(|n| n.parse::<usize>().unwrap()),
             _ => paths.push(PathBuf::from(arg)),
         }
@@ -58,7 +60,8 @@ fn main() {
     let started = Instant::now();
     let detector = Detector::builtin().unwrap();
     println!("loaded {} concept rules in {:?}", detector.rules().len(), started.elapsed());
-    let scanner = Scanner { detector, patterns: common::patterns().into_values().flatten().collect() };
+    let scanner =
+        Scanner { detector, patterns: common::patterns().into_values().flatten().filter(|_| with_patterns).collect() };
     println!("{} pattern rules", scanner.patterns.len());
     for path in &paths {
         let mut files = Vec::new();

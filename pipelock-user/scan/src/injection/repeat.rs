@@ -46,6 +46,10 @@ fn flood_at(bytes: &[u8], at: usize) -> Option<Range<usize>> {
 
 /// Whether the unit is made of words: rules of dashes, tables of zeros and indentation repeat by nature.
 fn is_wordy(unit: &[u8]) -> bool {
+    // The lead byte 0xE2 is that of dashes, arrows and box drawing.
+    if unit.contains(&0xE2) {
+        return false;
+    }
     let letter = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte >= 0x80;
     let mut kinds: Vec<u8> = unit.iter().filter(letter).copied().collect();
     let letters = kinds.len();
@@ -71,7 +75,7 @@ mod tests {
         );
         assert_eq!(floods(&"кошка ".repeat(20)).len(), 1);
         assert_eq!(floods(&"12345 ".repeat(30)).len(), 1);
-        for table in ["-----", "0, 0, ", "| --- ", "        ", "ab", "00 00 ", "0x00, "] {
+        for table in ["-----", "0, 0, ", "| --- ", "        ", "ab", "00 00 ", "0x00, ", "│ "] {
             assert!(floods(&table.repeat(100)).is_empty(), "{table}");
         }
         assert!(floods(&"one two three ".repeat(4)).is_empty());
