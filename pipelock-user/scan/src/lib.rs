@@ -6,7 +6,8 @@
 //! secret. [`redact()`] takes the findings out of a text.
 //!
 //! Inside: [`rule`] reads rules; `engine` matches them, vectorscan for speed and plain regexes as its measure; `decode`
-//! undoes ways of writing; `stream` ties texts, views and codecs together. Beside the rules: [`seed`] and [`wallet`] for
+//! undoes ways of writing; `stream` ties texts, views and codecs together. Beside the rules: [`injection`] for orders to
+//! the agent in what it reads, [`seed`] and [`wallet`] for
 //! what no pattern can tell, [`entropy`] for URLs, [`session`] across requests and [`known`] for values somebody named.
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ mod decode;
 mod engine;
 pub mod entropy;
 mod finding;
+pub mod injection;
 pub mod known;
 mod redact;
 pub mod rule;

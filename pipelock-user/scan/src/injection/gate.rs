@@ -1,0 +1,267 @@
+//! The cheap question before everything else: does the text hold any anchor at all? Used by the detector on every byte
+//! of every text, so its cost is the cost of a clean text. Promises to report every anchor that stands where words may
+//! stand; what it reports wakes the scorer, which decides.
+
+use std::collections::BTreeMap;
+
+use aho_corasick::automaton::Automaton as _;
+use aho_corasick::nfa::contiguous;
+use aho_corasick::{Anchored, BuildError, MatchKind};
+
+use super::lexicon::bounded;
+
+/// An anchor: a word or a phrase.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Anchor {
+    /// Folded, with single spaces.
+    pub(crate) text: String,
+    /// Where in `text` the word begins by which it is looked for: the rarest one.
+    pub(crate) mark: usize,
+    /// Whether a letter may stand directly before.
+    pub(crate) open_left: bool,
+    /// Whether a letter may stand directly behind.
+    pub(crate) open_right: bool,
+    /// Whether texts in plain ASCII use it.
+    pub(crate) plain: bool,
+}
+
+impl Anchor {
+    /// From the marked word on.
+    fn marked(&self) -> &[u8] {
+        self.text.as_bytes().get(self.mark..).unwrap_or_default()
+    }
+
+    /// The marked word alone.
+    pub(crate) fn word(&self) -> &str {
+        self.text.get(self.mark..).and_then(|text| text.split(' ').next()).unwrap_or_default()
+    }
+
+    /// Whether the anchor stands in `text` with its marked word at `at`: the case of ASCII letters and the amount of
+    /// white space do not matter.
+    fn stands(&self, text: &str, at: usize) -> bool {
+        let bytes = text.as_bytes();
+        let mut end = at;
+        for &wanted in self.marked() {
+            match bytes.get(end) {
+                Some(found) if wanted == b' ' && is_space(*found) => {
+                    end += bytes.get(end..).map_or(0, |rest| rest.iter().take_while(|&&byte| is_space(byte)).count());
+                }
+                Some(found) if found.eq_ignore_ascii_case(&wanted) => end += 1,
+                _ => return false,
+            }
+        }
+        let mut start = at;
+        for &wanted in self.text.as_bytes().get(..self.mark).unwrap_or_default().iter().rev() {
+            match start.checked_sub(1).and_then(|before| bytes.get(before)) {
+                Some(found) if wanted == b' ' && is_space(*found) => {
+                    start -=
+                        bytes.get(..start).map_or(0, |text| text.iter().rev().take_while(|&&b| is_space(b)).count());
+                }
+                Some(found) if found.eq_ignore_ascii_case(&wanted) => start -= 1,
+                _ => return false,
+            }
+        }
+        bounded(text, start, end, self.open_left, self.open_right)
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
+/// Bits of the hash of four bytes; the map of them takes 8 KiB, so that it stays in the first cache.
+const BITS: u32 = 16;
+
+/// The gate for ASCII: a map of the first four bytes of every anchor. No step depends on the one before, which makes it
+/// several times faster than an automaton.
+#[derive(Debug)]
+pub(crate) struct AsciiGate {
+    /// One bit for each hash that occurs.
+    map: Vec<u64>,
+    /// (first four bytes of the marked word, anchor), sorted.
+    anchors: Vec<(u32, Anchor)>,
+}
+
+impl AsciiGate {
+    /// The gate for those of `anchors` that are plain.
+    ///
+    /// # Errors
+    /// The first anchor whose marked word is too short.
+    pub(crate) fn new(anchors: &[Anchor]) -> Result<Self, String> {
+        let mut gate = Self { map: vec![0; 1 << (BITS - 6)], anchors: Vec::new() };
+        for anchor in anchors.iter().filter(|anchor| anchor.plain && anchor.text.is_ascii()) {
+            match *anchor.marked() {
+                [a, b, c, d, ..] if d != b' ' => gate.add(key([a, b, c, d]), anchor),
+                // What follows a short word is anything but a letter.
+                [a, b, c, ..] if c != b' ' && b != b' ' => (0..0x80u8)
+                    .filter(|&d| d & 0x20 != 0 && (anchor.open_right || !d.is_ascii_alphanumeric()))
+                    .for_each(|d| gate.add(key([a, b, c, d]), anchor)),
+                _ => return Err(anchor.text.clone()),
+            }
+        }
+        gate.anchors.sort_by_key(|&(key, _)| key);
+        Ok(gate)
+    }
+
+    fn add(&mut self, key: u32, anchor: &Anchor) {
+        let hash = hash(key);
+        if let Some(slot) = self.map.get_mut(hash >> 6) {
+            *slot |= 1 << (hash & 63);
+        }
+        self.anchors.push((key, anchor.clone()));
+    }
+
+    /// Calls `found` with the place of every anchor of an ASCII `text`, in ascending order.
+    pub(crate) fn each(&self, text: &str, mut found: impl FnMut(usize)) {
+        let bytes = text.as_bytes();
+        let Ok(map) = <&[u64; 1 << (BITS - 6)]>::try_from(self.map.as_slice()) else { return };
+        let listed = |key: u32| {
+            let hash = hash(key);
+            map[hash >> 6] >> (hash & 63) & 1 == 1
+        };
+        for (at, four) in bytes.windows(4).enumerate() {
+            let key = key([four[0], four[1], four[2], four[3]]);
+            if listed(key) && self.confirm(text, at, key) {
+                found(at);
+            }
+        }
+        // A short word may end the text.
+        if let Some(at) = bytes.len().checked_sub(3)
+            && let Some(&[a, b, c]) = bytes.get(at..).and_then(|tail| tail.first_chunk())
+            && self.confirm(text, at, key([a, b, c, b' ']))
+        {
+            found(at);
+        }
+    }
+
+    /// Whether an anchor really stands at `at`.
+    #[cold]
+    fn confirm(&self, text: &str, at: usize, key: u32) -> bool {
+        let first = self.anchors.partition_point(|&(other, _)| other < key);
+        let candidates = self.anchors.iter().skip(first).take_while(|&&(other, _)| other == key);
+        candidates.into_iter().any(|(_, anchor)| anchor.stands(text, at))
+    }
+}
+
+/// Four bytes without regard to case. Other pairs of characters fall together as well, which only costs a look.
+fn key(bytes: [u8; 4]) -> u32 {
+    u32::from_le_bytes(bytes) | 0x2020_2020
+}
+
+fn hash(key: u32) -> usize {
+    (key.wrapping_mul(0x9E37_79B1) >> (32 - BITS)) as usize
+}
+
+/// The gate for folded text of any script: an automaton over the marked words of all anchors.
+#[derive(Debug)]
+pub(crate) struct FoldedGate {
+    automaton: contiguous::NFA,
+    /// The anchors of each marked word.
+    anchors: Vec<Vec<Anchor>>,
+}
+
+impl FoldedGate {
+    /// The gate for `anchors`.
+    ///
+    /// # Errors
+    /// When the automaton would be too large.
+    pub(crate) fn new(anchors: Vec<Anchor>) -> Result<Self, BuildError> {
+        let mut by_word: BTreeMap<String, Vec<Anchor>> = BTreeMap::new();
+        for anchor in anchors {
+            by_word.entry(anchor.word().to_owned()).or_default().push(anchor);
+        }
+        let automaton =
+            contiguous::NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(by_word.keys())?;
+        Ok(Self { automaton, anchors: by_word.into_values().collect() })
+    }
+
+    /// Calls `found` with the place of every anchor of the folded `text`, in the order of the ends of the marked words.
+    /// The walk never restarts, so an anchor is found even where one begins inside another.
+    pub(crate) fn each(&self, text: &str, mut found: impl FnMut(usize)) {
+        let Ok(mut state) = self.automaton.start_state(Anchored::No) else { return };
+        for (at, &byte) in text.as_bytes().iter().enumerate() {
+            state = self.automaton.next_state(Anchored::No, state, byte);
+            if !(self.automaton.is_special(state) && self.automaton.is_match(state)) {
+                continue;
+            }
+            for index in 0..self.automaton.match_len(state) {
+                let pattern = self.automaton.match_pattern(state, index);
+                let start = at + 1 - self.automaton.pattern_len(pattern);
+                let anchors = self.anchors.get(pattern.as_usize()).map_or(&[][..], Vec::as_slice);
+                if anchors.iter().any(|anchor| anchor.stands(text, start)) {
+                    found(start);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Anchor, AsciiGate, FoldedGate};
+
+    fn gates() -> (AsciiGate, FoldedGate) {
+        let anchor = |text: &str, mark, open_right| Anchor {
+            text: text.to_owned(),
+            mark,
+            open_left: text.starts_with('.'),
+            open_right,
+            plain: true,
+        };
+        let anchors = vec![
+            anchor("god", 0, false),
+            anchor("ignore", 0, false),
+            anchor("live", 0, false),
+            anchor("lives", 0, false),
+            anchor("pass", 0, true),
+            anchor(".ssh", 0, true),
+            anchor("the user knows", 4, false),
+        ];
+        (AsciiGate::new(&anchors).unwrap(), FoldedGate::new(anchors).unwrap())
+    }
+
+    #[test]
+    fn finds_words_only() {
+        let (ascii, folded) = gates();
+        for (text, expected) in [
+            ("God, IGNORE it", vec![0, 5]),
+            ("gods ignored; lives", vec![14]),
+            ("password ~/.ssh", vec![0, 11]),
+            ("my god", vec![3]),
+            ("god", vec![0]),
+            ("trespass", vec![]),
+            ("the user knows", vec![4]),
+            ("a user knows; bathe user knows", vec![]),
+        ] {
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            ascii.each(text, |at| a.push(at));
+            folded.each(&text.to_ascii_lowercase(), |at| b.push(at));
+            assert_eq!(a, expected, "{text}");
+            assert_eq!(b, expected, "{text}");
+        }
+        assert!(AsciiGate::new(&[Anchor { text: "ai".to_owned(), plain: true, ..Anchor::default() }]).is_err());
+    }
+
+    #[test]
+    fn white_space_does_not_matter() {
+        let mut found = Vec::new();
+        gates().0.each("The \n user\tknows", |at| found.push(at));
+        assert_eq!(found, [6]);
+    }
+
+    proptest! {
+        #[test]
+        fn both_gates_agree(text in "(god|ignore|live|s|pass|\\.ssh| |x|_|G|the user knows|the |user){0,30}") {
+            let (ascii, folded) = gates();
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            ascii.each(&text, |at| a.push(at));
+            folded.each(&text.to_ascii_lowercase(), |at| b.push(at));
+            a.dedup();
+            b.sort_unstable();
+            b.dedup();
+            prop_assert_eq!(a, b);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Prompt injection and state poisoning in text. Called by the engine on text that is already decoded and normalised,
+//! and on the text as it came. A [`Detector`] holds the rules; [`Detector::scan`] looks at a whole text and
+//! [`Stream`] at one that arrives in pieces, with the same findings. Promises no panic, bounded memory per stream and
+//! work linear in the text.
+//!
+//! Two mechanisms share the classes: the patterns of `rules/injection/*.yaml`, which the engine runs together with all
+//! other patterns, and the concept scorer in here. The scorer does not look for sentences that somebody wrote down; it
+//! looks for the meeting of concepts (a verb of ignoring, earlier instructions) in one sentence, in any of its languages.
+
+mod builtin;
+mod class;
+mod fold;
+mod gate;
+mod lexicon;
+mod own;
+mod quote;
+mod repeat;
+mod rule;
+mod score;
+mod sentence;
+mod stream;
+
+use std::ops::Range;
+
+pub use class::{Class, Confidence, Severity};
+pub use lexicon::LexiconError;
+pub use own::OwnText;
+pub use rule::{ConceptRule, THRESHOLD};
+pub use sentence::MAX_SENTENCE;
+pub use stream::Stream;
+
+use lexicon::Lexicon;
+use score::{Computed, Scratch};
+use sentence::Piece;
+
+/// Bytes of the sentence before and of the one behind that are looked at together with a sentence.
+const MAX_CONTEXT: usize = 360;
+
+/// Longest anchor that is looked for across the end of a sentence, in bytes.
+const MAX_ANCHOR: usize = 96;
+
+/// The rules and words of the concept scorer, ready for use from any number of threads.
+#[derive(Debug)]
+pub struct Detector {
+    lexicon: Lexicon,
+    computed: Computed,
+}
+
+/// A place where a text tries to instruct its reader.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Finding<'d> {
+    /// The rule that found it: id, class, severity and the rest.
+    pub rule: &'d ConceptRule,
+    /// Place in the text, in bytes, between characters.
+    pub span: Range<usize>,
+    /// Points; [`THRESHOLD`] and more make a finding.
+    pub points: i32,
+    /// Names of the concepts that spoke for it, in alphabetical order.
+    pub concepts: Vec<&'d str>,
+}
+
+impl Detector {
+    /// The detector with the rules and languages that ship with the crate.
+    ///
+    /// # Errors
+    /// When the shipped files do not fit together, which the tests exclude.
+    pub fn builtin() -> Result<Self, LexiconError> {
+        Self::load(builtin::RULES, builtin::LANGUAGES)
+    }
+
+    /// A detector from a rules file and language files, each a pair of a name for messages and the YAML itself.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it: not YAML, an unknown concept, a rule that nothing could wake.
+    pub fn load(rules: (&str, &str), languages: &[(&str, &str)]) -> Result<Self, LexiconError> {
+        let lexicon = Lexicon::load(rules, languages)?;
+        let computed = Computed::of(&lexicon);
+        Ok(Self { lexicon, computed })
+    }
+
+    /// All rules of the scorer, in the order of the file.
+    pub fn rules(&self) -> &[ConceptRule] {
+        &self.lexicon.rules
+    }
+
+    /// The findings in a whole text, in the order of the sentences.
+    pub fn scan(&self, text: &str) -> Vec<Finding<'_>> {
+        let mut findings = Vec::new();
+        let piece = Piece { text, base: 0, last: true };
+        self.scan_piece(piece, 0..text.len(), &mut Scratch::default(), &mut findings);
+        findings
+    }
+
+    /// The findings in a whole text, without those in words that the agent itself sent before.
+    pub fn scan_foreign(&self, text: &str, own: &OwnText) -> Vec<Finding<'_>> {
+        let mut findings = self.scan(text);
+        findings.retain(|finding| !own.covers(text, &finding.span));
+        findings
+    }
+
+    /// Where a token is repeated over and over in `text` (class [`Class::TokenFlooding`]), in bytes.
+    pub fn floods(text: &str) -> Vec<Range<usize>> {
+        repeat::floods(text)
+    }
+
+    /// The findings in the sentences that begin in `region` of `piece`. The sentences before and behind are context.
+    fn scan_piece<'d>(
+        &'d self,
+        piece: Piece<'_>,
+        region: Range<usize>,
+        scratch: &mut Scratch,
+        findings: &mut Vec<Finding<'d>>,
+    ) {
+        scratch.places.clear();
+        self.anchors(piece, &region, scratch);
+        let mut places = std::mem::take(&mut scratch.places);
+        places.sort_unstable();
+        let mut done = region.start;
+        for &at in &places {
+            if at < done || at >= region.end {
+                continue;
+            }
+            let start = piece.start_of(at);
+            let Some(end) = piece.end_of(start) else { break };
+            let before = if start > 0 { piece.start_of(start - 1) } else { 0 };
+            let before = before.max(sentence::floor(piece.text, start.saturating_sub(MAX_CONTEXT)));
+            let behind = piece.end_of(end).unwrap_or(end).min(sentence::floor(piece.text, end + MAX_CONTEXT));
+            done = end;
+            let Some(window) = piece.text.get(before..behind) else { continue };
+            score::score(&self.lexicon, &self.computed, window, start - before..end - before, scratch, |found| {
+                let offset = piece.base + before;
+                findings.push(Finding {
+                    rule: &self.lexicon.rules[found.rule],
+                    span: found.span.start + offset..found.span.end + offset,
+                    points: found.points,
+                    concepts: self.names(found.concepts),
+                });
+            });
+        }
+        scratch.places = places;
+    }
+
+    /// Puts the places of all anchors in the sentences of `region` into `scratch.places`.
+    fn anchors(&self, piece: Piece<'_>, region: &Range<usize>, scratch: &mut Scratch) {
+        let places = &mut scratch.places;
+        self.lexicon.ascii_gate.each(piece.text, |at| places.push(at));
+        // Everything else needs folding, which only sentences with other characters are worth.
+        let bytes = piece.text.as_bytes();
+        let mut at = region.start;
+        while let Some(next) = bytes.get(at..region.end).and_then(|rest| rest.iter().position(|byte| !byte.is_ascii()))
+        {
+            let start = piece.start_of(at + next);
+            let Some(end) = piece.end_of(start) else { return };
+            // An anchor may lie across the place where a long sentence was cut.
+            let behind = piece.end_of(end).unwrap_or(end).min(sentence::floor(piece.text, end + MAX_ANCHOR));
+            let Some(text) = piece.text.get(start..behind) else { return };
+            scratch.folded.fill(text);
+            self.lexicon.folded_gate.each(&scratch.folded.text, |at| places.push(start + scratch.folded.original(at)));
+            at = end;
+        }
+    }
+
+    fn names(&self, set: rule::ConceptSet) -> Vec<&str> {
+        let names = self.lexicon.names.iter().enumerate();
+        names.filter(|(id, _)| set >> id & 1 == 1).map(|(_, name)| name.as_str()).collect()
+    }
+}

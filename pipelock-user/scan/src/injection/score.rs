@@ -1,0 +1,272 @@
+//! Scores one sentence with its neighbours: folds it, finds the concepts, and lets every rule decide whether the
+//! concepts it needs meet closely enough and the evidence for it outweighs the evidence against it. Called by the
+//! detector for sentences that hold an anchor. Promises work bounded by the length of the window.
+
+use std::ops::Range;
+
+use super::fold::Folded;
+use super::lexicon::{Hit, Lexicon};
+use super::quote;
+use super::rule::{ConceptId, ConceptRule, ConceptSet, Order, THRESHOLD};
+use super::sentence::floor;
+
+/// Words looked at in one window; more means a flood, of which the first ones say enough.
+const MAX_HITS: usize = 384;
+/// Anchors of one rule tried in one sentence.
+const MAX_PIVOTS: usize = 12;
+/// Points of a rule that count, so that a heap of evidence cannot outweigh a quotation without limit.
+const CEILING: i32 = 150;
+
+/// Concepts that are computed from the place of the words rather than from words of their own.
+#[derive(Debug, Default)]
+pub(crate) struct Computed {
+    /// The word of the first group, in most rules the verb, follows an auxiliary ("will ignore"): a description.
+    descriptive: Option<ConceptId>,
+    /// Two capitalised words in a row: most likely somebody's name.
+    name: Option<ConceptId>,
+    /// Words that only introduce a description.
+    auxiliary: Option<ConceptId>,
+    /// Words that make an order of what an auxiliary would only describe ("you must ignore").
+    must: Option<ConceptId>,
+    /// Words about attacks, examples, documentation.
+    documentation: Option<ConceptId>,
+}
+
+impl Computed {
+    pub(crate) fn of(lexicon: &Lexicon) -> Self {
+        let id = |name: &str| lexicon.names.iter().position(|n| n == name).map(|i| i as ConceptId);
+        Self {
+            descriptive: id("descriptive"),
+            name: id("name"),
+            auxiliary: id("auxiliary"),
+            must: id("must"),
+            documentation: id("documentation"),
+        }
+    }
+}
+
+/// Memory that scoring uses again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) folded: Folded,
+    /// Where the anchors are.
+    pub(crate) places: Vec<usize>,
+    hits: Vec<Hit>,
+}
+
+/// What a rule found in a window.
+#[derive(Debug)]
+pub(crate) struct Match {
+    /// Index of the rule.
+    pub(crate) rule: usize,
+    /// Place in the window.
+    pub(crate) span: Range<usize>,
+    /// Points.
+    pub(crate) points: i32,
+    /// The concepts that spoke for it.
+    pub(crate) concepts: ConceptSet,
+}
+
+/// Scores `window`, in which the sentence in question is `sentence`, and hands every match to `found`.
+pub(crate) fn score(
+    lexicon: &Lexicon,
+    computed: &Computed,
+    window: &str,
+    sentence: Range<usize>,
+    scratch: &mut Scratch,
+    mut found: impl FnMut(Match),
+) {
+    scratch.folded.fill(window);
+    scratch.hits.clear();
+    lexicon.find(&scratch.folded.text, MAX_HITS, &mut scratch.hits);
+    let hits = &scratch.hits;
+    let present = hits.iter().fold(0u128, |set, hit| set | 1 << hit.sense.concept);
+    let verb_final = lexicon.verb_final;
+    let view = View { window, verb_final, folded: &scratch.folded, hits, computed, sentence: &sentence };
+    for (index, rule) in lexicon.rules.iter().enumerate() {
+        if rule.groups.iter().all(|group| group & present != 0)
+            && let Some(best) = view.best(rule)
+        {
+            let start = floor(window, scratch.folded.original(best.span.start));
+            let end = floor(window, scratch.folded.original(best.span.end)).max(start);
+            found(Match { rule: index, span: start..end, points: best.points, concepts: best.concepts });
+        }
+    }
+}
+
+/// The best place for one rule, in folded positions.
+struct Best {
+    span: Range<usize>,
+    points: i32,
+    concepts: ConceptSet,
+}
+
+/// A window with everything known about it.
+struct View<'w> {
+    window: &'w str,
+    verb_final: u64,
+    folded: &'w Folded,
+    hits: &'w [Hit],
+    computed: &'w Computed,
+    sentence: &'w Range<usize>,
+}
+
+impl View<'_> {
+    fn best(&self, rule: &ConceptRule) -> Option<Best> {
+        let pivots = self.hits.iter().filter(|hit| {
+            rule.anchors >> hit.sense.concept & 1 == 1
+                && self.sentence.contains(&self.folded.original(hit.start as usize))
+        });
+        let mut best: Option<Best> = None;
+        for pivot in pivots.take(MAX_PIVOTS) {
+            // A word that means something in every language meets words of any one language.
+            let mut languages = pivot.sense.languages;
+            if languages & 1 == 1 {
+                languages |= self.hits.iter().fold(0, |set, hit| set | hit.sense.languages);
+            }
+            for bit in (0..u64::BITS).map(|bit| 1u64 << bit).filter(|bit| languages & bit != 0) {
+                if let Some(candidate) = self.around(rule, pivot, bit | 1)
+                    && best.as_ref().is_none_or(|best| candidate.points > best.points)
+                {
+                    best = Some(candidate);
+                }
+            }
+        }
+        best.filter(|best| best.points >= THRESHOLD)
+    }
+
+    /// The rule's groups around `pivot` with words of the given languages.
+    fn around(&self, rule: &ConceptRule, pivot: &Hit, languages: u64) -> Option<Best> {
+        let own = rule.groups.iter().position(|group| group & rule.anchors & (1 << pivot.sense.concept) != 0)?;
+        let mut span = pivot.start as usize..pivot.end as usize;
+        let mut concepts: ConceptSet = 1 << pivot.sense.concept;
+        let mut taken = [(0u32, 0u32); 5];
+        *taken.get_mut(own)? = (pivot.start, pivot.end);
+        let ordered = match rule.order {
+            Order::Any => false,
+            Order::VerbFirst => languages & self.verb_final == 0,
+            Order::Fixed => true,
+        };
+        // Outwards from the pivot, so that in ordered rules each group leans on its neighbour.
+        let order = (0..own).rev().map(|group| (group, true)).chain((own + 1..rule.groups.len()).map(|g| (g, false)));
+        for (group, left) in order {
+            let wanted = *rule.groups.get(group)?;
+            let neighbour = *taken.get(if left { group + 1 } else { group - 1 })?;
+            let distance = |hit: &Hit| {
+                if ordered {
+                    if left { neighbour.0.checked_sub(hit.end) } else { hit.start.checked_sub(neighbour.1) }
+                } else if hit.end <= pivot.start {
+                    Some(pivot.start - hit.end)
+                } else {
+                    hit.start.checked_sub(pivot.end)
+                }
+            };
+            let nearest = self
+                .hits
+                .iter()
+                .filter(|hit| wanted >> hit.sense.concept & 1 == 1 && hit.sense.languages & languages != 0)
+                .filter(|hit| taken.iter().all(|&(start, end)| hit.end <= start || hit.start >= end || end == 0))
+                .filter_map(|hit| distance(hit).map(|distance| (distance, hit)))
+                .min_by_key(|&(distance, _)| distance)?
+                .1;
+            *taken.get_mut(group)? = (nearest.start, nearest.end);
+            concepts |= 1 << nearest.sense.concept;
+            span = span.start.min(nearest.start as usize)..span.end.max(nearest.end as usize);
+        }
+        // Alphabets of India and its neighbours take three bytes for a letter, and their words are as long as ours.
+        let scale = if self.folded.text.as_bytes().get(pivot.start as usize) == Some(&0xE0) { 2 } else { 1 };
+        if span.len() > rule.within * scale {
+            return None;
+        }
+        let mut nearby = self.nearby(&span, rule.reach * scale, languages);
+        if let Some(name) = self.computed.name.filter(|_| self.names_somebody(&span)) {
+            nearby |= 1 << name;
+        }
+        let mut points = rule.base;
+        for &(concept, worth) in &rule.raise {
+            if nearby >> concept & 1 == 1 {
+                points += worth;
+                concepts |= 1 << concept;
+            }
+        }
+        points = points.min(CEILING);
+        let verb = taken.first().map_or(pivot.start, |&(start, _)| start);
+        let described = self.computed.descriptive.filter(|_| self.follows_auxiliary(verb)).map_or(0, |id| 1 << id);
+        for &(concept, worth) in &rule.lower {
+            if (nearby | described) >> concept & 1 == 1 {
+                points -= worth;
+            }
+        }
+        points -= self.broken(&span);
+        // Looking for quotation marks is the costly part, so it is left to candidates.
+        if points >= THRESHOLD {
+            points -= self.documented(&span);
+        }
+        Some(Best { span, points, concepts })
+    }
+
+    /// The concepts near `span`.
+    fn nearby(&self, span: &Range<usize>, reach: usize, languages: u64) -> ConceptSet {
+        let reach = span.start.saturating_sub(reach)..span.end + reach;
+        self.hits
+            .iter()
+            .filter(|hit| hit.start as usize >= reach.start && hit.end as usize <= reach.end)
+            .filter(|hit| hit.sense.languages & languages != 0)
+            .fold(0, |set, hit| set | 1 << hit.sense.concept)
+    }
+
+    /// Whether two capitalised words stand together in `span`, not counting its first word.
+    fn names_somebody(&self, span: &Range<usize>) -> bool {
+        let range = self.folded.original(span.start)..self.folded.original(span.end);
+        let Some(text) = self.window.get(range) else { return false };
+        let mut words = text.split(' ').skip(1).map(|word| {
+            let mut letters = word.chars();
+            letters.next().is_some_and(char::is_uppercase) && letters.next().is_some_and(char::is_lowercase)
+        });
+        let mut last = false;
+        words.any(|capital| std::mem::replace(&mut last, capital) && capital)
+    }
+
+    /// Whether the word that starts at `verb` stands directly behind an auxiliary.
+    fn follows_auxiliary(&self, verb: u32) -> bool {
+        let Some(auxiliary) = self.computed.auxiliary else { return false };
+        let directly_before = |concept| self.hits.iter().any(|hit| hit.sense.concept == concept && hit.end + 1 == verb);
+        directly_before(auxiliary) && !self.computed.must.is_some_and(directly_before)
+    }
+
+    /// Points taken when the layout separates the words in `span`: much for a blank line or a list item, little for an
+    /// indented line, which anybody may write to escape.
+    fn broken(&self, span: &Range<usize>) -> i32 {
+        let range = self.folded.original(span.start)..self.folded.original(span.end);
+        let lines = self.window.get(range).unwrap_or_default().split('\n').skip(1);
+        let cost = |line: &str| match line.trim_start_matches([' ', '\t', '\r']).chars().next() {
+            None | Some('-' | '*' | '#' | '|') => 35,
+            _ if line.starts_with([' ', '\t']) => 20,
+            _ => 0,
+        };
+        lines.map(cost).max().unwrap_or(0)
+    }
+
+    /// Points taken because the text talks about attacks rather than making one: little for one word about the subject,
+    /// so that a word thrown in does not disarm the rule; much for a quotation that such words introduce.
+    fn documented(&self, span: &Range<usize>) -> i32 {
+        let Some(documentation) = self.computed.documentation else { return 0 };
+        let about = self.hits.iter().filter(|hit| hit.sense.concept == documentation);
+        let (mut all, mut leading, mut last) = (0, 0, u32::MAX);
+        for hit in about.filter(|hit| hit.end as usize <= span.start || hit.start as usize >= span.end) {
+            if hit.start != last {
+                all += 1;
+                leading += i32::from(hit.end as usize <= span.start && hit.end as usize + 120 > span.start);
+            }
+            last = hit.start;
+        }
+        let at = self.folded.original(span.start)..self.folded.original(span.end);
+        let quoted = quote::is_quoted(self.window, &at);
+        match (quoted, leading, all) {
+            (true, 1.., _) => 70,
+            (true, 0, 1..) => 45,
+            (true, ..) => 15,
+            (false, _, n) => 15 * n.min(4),
+        }
+    }
+}
