@@ -14,7 +14,7 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
     let mut ranked: Vec<&Hit> = hits.iter().collect();
     // The best first: then each that overlaps a better one of its kind can go.
     ranked.sort_by(|one, other| {
-        let key = |hit: &Hit| rule(hit).map(|rule| specificity(rule));
+        let key = |hit: &Hit| rule(hit).map(specificity);
         key(other)
             .cmp(&key(one))
             .then(one.path.len().cmp(&other.path.len()))
