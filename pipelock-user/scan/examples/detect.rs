@@ -60,8 +60,10 @@ fn main() {
     let started = Instant::now();
     let detector = Detector::builtin().unwrap();
     println!("loaded {} concept rules in {:?}", detector.rules().len(), started.elapsed());
-    let scanner =
-        Scanner { detector, patterns: patterns::patterns().into_values().flatten().filter(|_| with_patterns).collect() };
+    let scanner = Scanner {
+        detector,
+        patterns: patterns::patterns().into_values().flatten().filter(|_| with_patterns).collect(),
+    };
     println!("{} pattern rules", scanner.patterns.len());
     for path in &paths {
         let mut files = Vec::new();
