@@ -27,6 +27,7 @@ pub use lexicon::LexiconError;
 pub use own::OwnText;
 pub use rule::{ConceptRule, THRESHOLD};
 pub use sentence::MAX_SENTENCE;
+pub(crate) use stream::Held;
 pub use stream::Stream;
 
 use lexicon::Lexicon;

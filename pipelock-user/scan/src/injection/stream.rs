@@ -10,56 +10,85 @@ use super::{Detector, Finding, MAX_CONTEXT};
 #[derive(Debug)]
 pub struct Stream<'d> {
     detector: &'d Detector,
-    /// What may still be needed: the context of the first sentence that was not scored, and everything from there on.
-    held: String,
-    /// Bytes of the text before `held`.
-    base: usize,
-    /// Position in `held` of the first sentence that was not scored.
-    next: usize,
-    scratch: Scratch,
+    held: Held,
 }
 
 impl<'d> Stream<'d> {
     /// The beginning of a text.
     pub fn new(detector: &'d Detector) -> Self {
-        Self { detector, held: String::new(), base: 0, next: 0, scratch: Scratch::default() }
+        Self { detector, held: Held::default() }
     }
 
     /// Takes the next piece and returns what is certain by now; positions count from the start of the text.
     pub fn push(&mut self, piece: &str) -> Vec<Finding<'d>> {
-        self.held.push_str(piece);
-        self.advance(false)
+        let mut findings = Vec::new();
+        self.held.text.push_str(piece);
+        self.held.advance(self.detector, false, |finding, _| findings.push(finding));
+        findings
     }
 
     /// The text is over: the findings in what was held back.
     pub fn finish(mut self) -> Vec<Finding<'d>> {
-        self.advance(true)
+        let mut findings = Vec::new();
+        self.held.advance(self.detector, true, |finding, _| findings.push(finding));
+        findings
     }
 
     /// Bytes at the end of the text that no verdict covers yet.
     pub fn undecided(&self) -> usize {
-        self.held.len() - self.next
+        self.held.undecided()
+    }
+}
+
+/// What a text in progress keeps: a [`Stream`] without its detector, for those who hold that elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// What may still be needed: the context of the first sentence that was not scored, and everything from there on.
+    /// The next piece is appended here before [`Held::advance`].
+    pub(crate) text: String,
+    /// Bytes of the whole text before `text`.
+    base: usize,
+    /// Position in `text` of the first sentence that was not scored.
+    next: usize,
+    scratch: Scratch,
+}
+
+impl Held {
+    /// Bytes at the end of the text that no verdict covers yet.
+    pub(crate) fn undecided(&self) -> usize {
+        self.text.len() - self.next
     }
 
-    fn advance(&mut self, last: bool) -> Vec<Finding<'d>> {
-        let mut findings = Vec::new();
-        let piece = Piece { text: &self.held, base: self.base, last };
+    /// Starts over with a new text.
+    pub(crate) fn clear(&mut self) {
+        self.text.clear();
+        (self.base, self.next) = (0, 0);
+    }
+
+    /// Scores the sentences that are complete, all of them when the text ends here (`last`), and hands on each finding
+    /// with its text.
+    pub(crate) fn advance<'d>(&mut self, detector: &'d Detector, last: bool, mut found: impl FnMut(Finding<'d>, &str)) {
+        let piece = Piece { text: &self.text, base: self.base, last };
         // A sentence is scored with the one behind it, so that one has to be complete as well.
         let stable = if last {
-            self.held.len()
+            self.text.len()
         } else {
-            let complete = piece.boundary_before(self.held.len()).filter(|&at| at > self.next);
+            let complete = piece.boundary_before(self.text.len()).filter(|&at| at > self.next);
             match complete.and_then(|at| piece.boundary_before(at - 1)).filter(|&at| at > self.next) {
                 Some(at) => at,
-                None => return findings,
+                None => return,
             }
         };
-        self.detector.scan_piece(piece, self.next..stable, &mut self.scratch, &mut findings);
-        let keep = floor(&self.held, stable.saturating_sub(MAX_CONTEXT));
-        self.held.drain(..keep);
+        let mut findings = Vec::new();
+        detector.scan_piece(piece, self.next..stable, &mut self.scratch, &mut findings);
+        for finding in findings {
+            let place = finding.span.start.saturating_sub(self.base)..finding.span.end.saturating_sub(self.base);
+            found(finding, self.text.get(place).unwrap_or_default());
+        }
+        let keep = floor(&self.text, stable.saturating_sub(MAX_CONTEXT));
+        self.text.drain(..keep);
         self.base += keep;
         self.next = stable - keep;
-        findings
     }
 }
 
@@ -98,7 +127,7 @@ mod tests {
         for _ in 0..1000 {
             assert!(stream.push("no full stop and no anchor in here ").is_empty());
             assert!(stream.undecided() <= 3 * MAX_SENTENCE);
-            assert!(stream.held.capacity() <= 16 * MAX_SENTENCE);
+            assert!(stream.held.text.capacity() <= 16 * MAX_SENTENCE);
         }
     }
 

@@ -5,10 +5,12 @@
 //! equal rules.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use super::{Kind, Rule, RuleError, raw};
+use crate::injection::Detector;
 
 /// The rule files in rules/, path and text.
 const SHIPPED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));
@@ -17,6 +19,9 @@ const SHIPPED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/rules.rs"))
 #[derive(Clone, Debug)]
 pub struct RuleSet {
     rules: Vec<Rule>,
+    /// Rules of the concept scorer. They have no pattern; hits name them by the numbers after those of `rules`.
+    concepts: Vec<Rule>,
+    detector: Option<Arc<Detector>>,
     digest: [u8; 32],
     longest: usize,
 }
@@ -27,7 +32,13 @@ impl RuleSet {
     /// # Errors
     /// Never, unless a test of this crate fails too.
     pub fn shipped() -> Result<Self, RuleError> {
-        Self::read(SHIPPED)
+        let detector = Detector::builtin()
+            .map_err(|error| RuleError::Form { file: "rules/injection/lexicon".into(), message: error.to_string() })?;
+        let mut set = Self::read(SHIPPED)?;
+        set.concepts = detector.rules().iter().map(super::concept::rule).collect();
+        set.detector = Some(Arc::new(detector));
+        set.settle();
+        Ok(set)
     }
 
     /// Reads rule files, given as name and text.
@@ -35,22 +46,22 @@ impl RuleSet {
     /// # Errors
     /// The first thing that is wrong, with the file and the rule.
     pub fn read(files: &[(&str, &str)]) -> Result<Self, RuleError> {
-        let mut set = Self::of(Vec::new());
+        let mut set = Self::of(Vec::new(), Vec::new(), None);
         for (file, text) in files {
             set.extend(file, raw::read(file, text)?)?;
         }
         Ok(set)
     }
 
-    fn of(rules: Vec<Rule>) -> Self {
-        let mut set = Self { rules, digest: [0; 32], longest: 0 };
+    fn of(rules: Vec<Rule>, concepts: Vec<Rule>, detector: Option<Arc<Detector>>) -> Self {
+        let mut set = Self { rules, concepts, detector, digest: [0; 32], longest: 0 };
         set.settle();
         set
     }
 
     /// Adds rules; an id that is there is an error, so nothing can replace a rule.
     pub(crate) fn extend(&mut self, file: &str, rules: Vec<Rule>) -> Result<(), RuleError> {
-        let mut known: HashSet<_> = self.rules.iter().map(|rule| rule.id.clone()).collect();
+        let mut known: HashSet<_> = self.all().map(|rule| rule.id.clone()).collect();
         for rule in rules {
             if !known.insert(rule.id.clone()) {
                 return Err(RuleError::Rule {
@@ -68,18 +79,49 @@ impl RuleSet {
     /// Only the rules of one kind.
     #[must_use]
     pub fn only(&self, kind: Kind) -> Self {
-        Self::of(self.rules.iter().filter(|rule| rule.kind == kind).cloned().collect())
+        self.filtered(|rule| rule.kind == kind)
     }
 
     /// Without the rules that `off` names; core rules stay whatever it says.
     #[must_use]
     pub fn without(&self, off: impl Fn(&Rule) -> bool) -> Self {
-        Self::of(self.rules.iter().filter(|rule| rule.core || !off(rule)).cloned().collect())
+        self.filtered(|rule| rule.core || !off(rule))
     }
 
-    /// The rules.
+    fn filtered(&self, stays: impl Fn(&Rule) -> bool) -> Self {
+        let of = |rules: &[Rule]| rules.iter().filter(|rule| stays(rule)).cloned().collect();
+        Self::of(of(&self.rules), of(&self.concepts), self.detector.clone())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().chain(&self.concepts)
+    }
+
+    /// The rules that have a pattern.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The rules of the concept scorer ([`crate::injection`]), which have none.
+    pub fn concepts(&self) -> &[Rule] {
+        &self.concepts
+    }
+
+    /// The rule that a hit names.
+    pub(crate) fn rule(&self, number: usize) -> Option<&Rule> {
+        let concept = || self.concepts.get(number.checked_sub(self.rules.len())?);
+        self.rules.get(number).or_else(concept)
+    }
+
+    /// The number by which hits name a rule of the concept scorer; `None` when it is switched off.
+    pub(crate) fn concept(&self, id: &str) -> Option<usize> {
+        let place = self.concepts.iter().position(|rule| &*rule.id == id)?;
+        Some(self.rules.len() + place)
+    }
+
+    /// The concept scorer, when any of its rules is on.
+    pub(crate) fn detector(&self) -> Option<&Detector> {
+        self.detector.as_deref().filter(|_| !self.concepts.is_empty())
     }
 
     /// Bytes of the longest match of any rule.
@@ -94,13 +136,14 @@ impl RuleSet {
 
     fn settle(&mut self) {
         let mut hash = Sha256::new();
-        for rule in &self.rules {
+        for rule in self.all() {
             for part in [rule.id.as_bytes(), rule.pattern.source().as_bytes()] {
                 hash.update((part.len() as u64).to_be_bytes());
                 hash.update(part);
             }
         }
-        self.digest = hash.finalize().into();
+        let digest = hash.finalize().into();
+        self.digest = digest;
         self.longest = self.rules.iter().map(|rule| rule.pattern.longest()).max().unwrap_or(0);
     }
 }

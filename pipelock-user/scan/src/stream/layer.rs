@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::orders::Orders;
 use super::packed::Packed;
 use super::runs::Runs;
 use super::view::View;
@@ -35,6 +36,7 @@ const _: () = assert!(AGAIN > gate::REACH);
 #[derive(Debug)]
 pub(crate) struct Layer {
     matcher: Box<dyn Matcher>,
+    orders: Orders,
     /// The end of what was pushed, and the offset of its first byte.
     tail: Vec<u8>,
     first: u64,
@@ -55,6 +57,7 @@ impl Layer {
             Some(layer) => layer,
             None => Self {
                 matcher: context.engine.open()?,
+                orders: Orders::default(),
                 tail: Vec::new(),
                 first: 0,
                 views: Vec::new(),
@@ -80,6 +83,7 @@ impl Layer {
     /// Gives the layer back for later use.
     pub(crate) fn close(mut self, context: &mut Context<'_>) {
         self.matcher.reset();
+        self.orders.clear();
         self.tail.clear();
         self.first = 0;
         self.views.clear();
@@ -123,6 +127,7 @@ impl Layer {
             let span = if rule.kind == Kind::Dlp { found.secret } else { found.span };
             hits.push(Hit { rule: found.rule, span, path: Vec::new(), fingerprint, excerpt });
         }
+        self.orders.push(context, window.new, last, hits);
         if context.over() {
             return Ok(());
         }
@@ -146,6 +151,7 @@ impl Layer {
     pub(crate) fn hold(&self, context: &Context<'_>) -> u64 {
         let window = Window { first: self.first, old: &self.tail, new: &[] };
         let mut hold = self.matcher.hold(context.rules, &window);
+        hold = hold.min(window.end().saturating_sub(self.orders.undecided()));
         for view in &self.views {
             hold = hold.min(view.hold(context, &window));
         }
@@ -163,7 +169,14 @@ impl Layer {
         let views: usize = self.views.iter().map(|view| view.memory(matcher)).sum();
         let runs = self.runs.as_ref().map_or(0, |runs| runs.memory(matcher));
         let packed = self.packed.as_ref().map_or(0, |packed| packed.memory(matcher));
-        size_of::<Self>() + self.tail.capacity() + self.gate.memory() + matcher + views + runs + packed
+        size_of::<Self>()
+            + self.tail.capacity()
+            + self.gate.memory()
+            + self.orders.memory()
+            + matcher
+            + views
+            + runs
+            + packed
     }
 
     fn keep(&mut self, keep: usize, new: &[u8]) {

@@ -10,7 +10,7 @@ use crate::scanner::{Core, FINDINGS};
 
 /// The findings that remain, in order of their place.
 pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64) -> Vec<Finding> {
-    let rule = |hit: &Hit| core.rules.rules().get(hit.rule);
+    let rule = |hit: &Hit| core.rules.rule(hit.rule);
     let mut ranked: Vec<&Hit> = hits.iter().collect();
     // The best first: then each that overlaps a better one of its kind can go.
     ranked.sort_by(|one, other| {
@@ -40,7 +40,7 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
         }
     }
     kept.sort_by_key(|(hit, _)| (hit.span.start, hit.span.end, hit.rule));
-    let id = |index: usize| core.rules.rules().get(index).map(|rule| rule.id.clone());
+    let id = |index: usize| core.rules.rule(index).map(|rule| rule.id.clone());
     let made = |(hit, also): (&Hit, Vec<usize>)| {
         let also = also.into_iter().filter_map(id).collect();
         Some(Finding { also, ..finding(rule(hit)?, hit) })

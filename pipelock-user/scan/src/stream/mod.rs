@@ -7,6 +7,7 @@ mod changes;
 mod child;
 mod layer;
 mod merge;
+mod orders;
 mod packed;
 mod runs;
 mod view;
