@@ -1,7 +1,7 @@
 //! Values somebody named as secret: the agent's environment, files of secrets, canaries. Found raw and in every encoding.
 //!
 //! The engine builds a [`KnownValues`] when a policy is loaded and asks it about every text; each value becomes literal
-//! needles ([`encode`]), all searched in one pass. Promises: needles are bounded in number and length; a finding tells the
+//! needles (`encode`), all searched in one pass. Promises: needles are bounded in number and length; a finding tells the
 //! name, the encoding and the place, never the value; `Debug` does not show values either. Values that are too short or too
 //! plain to be searched for are refused with the reason, so that a policy can say so.
 

@@ -1,4 +1,4 @@
-//! Rules: what the engine looks for. [`raw`] is the file's form, [`pattern`] the checked pattern, [`set`] all rules of
+//! Rules: what the engine looks for. `raw` is the file's form, [`pattern`] the checked pattern, [`set`] all rules of
 //! a scanner, [`bundle`] signed additions, `concept` the way in for the rules of the concept scorer. Called by [`crate::Scanner`]; the words here are those of findings too.
 
 pub mod bundle;

@@ -1,5 +1,5 @@
 //! Patterns: one parsed form from which the confirming regex, vectorscan's pattern and the hold-back automaton are all
-//! made, so that they cannot differ in what they mean. Called by [`super::raw`] and [`crate::engine`].
+//! made, so that they cannot differ in what they mean. Called by `super::raw` and `crate::engine`.
 //!
 //! Promises: matches are between 1 and [`MAX_LENGTH`] bytes long. Patterns see bytes: case folds within ASCII, and a
 //! class that is said by what it leaves out (`[^\n]`) takes any one byte outside ASCII, valid UTF-8 or not; so a secret
