@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::joints::Generations;
+use super::refusals::Sockets;
 use super::session::SessionError;
 use crate::flow::{FlowId, PolicyId, Reason};
 use crate::kernel::{Counters, Finished, Ledger, Maps, to_flow};
@@ -174,7 +175,7 @@ pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
 }
 
 /// What the closing record signs: counts of this session only, so that they equal its receipts.
-pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets: Option<u64>) -> KernelTotals {
+pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets: Sockets) -> KernelTotals {
     let mut by_reason = Map::new();
     for (reason, count) in &counters.by_reason {
         let before = base.counters.by_reason.get(reason).copied().unwrap_or(0);
@@ -203,9 +204,11 @@ pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets
     value.insert("events_lost".into(), since(counters.events_lost, base.counters.events_lost));
     value.insert("probes".into(), since(counters.probes, base.counters.probes));
     value.insert("receipts_lost".into(), json!(tally.lost.to_string()));
-    if let Some(sockets) = sockets {
-        value.insert("sockets_refused".into(), json!(sockets.to_string()));
-    }
+    match sockets {
+        Sockets::NotAsked => None,
+        Sockets::Counted(count) => value.insert("sockets_refused".into(), json!(count.to_string())),
+        Sockets::Lost => value.insert("sockets_lost".into(), json!(true)),
+    };
     if base.counters.flows > 0 {
         value.insert("first".into(), json!((base.counters.flows + 1).to_string()));
         let pending: Vec<_> = base.pending.iter().map(|(id, _)| id.to_string()).collect();

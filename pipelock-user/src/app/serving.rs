@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::flows::{Base, FlowTally, totals};
 use super::joints::Generations;
-use super::refusals::Refusals;
+use super::refusals::{Refusals, Sockets};
 use super::session::{SessionError, apply, rules_of};
 use super::state::{Lock, State};
 use crate::kernel::{Attachment, Counters, Maps};
@@ -43,6 +43,8 @@ pub struct Serving {
     pub(super) base: Base,
     pub(super) evidence: PathBuf,
     pub(super) refusals: Option<Refusals>,
+    /// Nobody could be found to answer for the refused sockets.
+    pub(super) refusals_lost: bool,
 }
 
 /// What a session came to.
@@ -83,9 +85,12 @@ impl Serving {
     /// Answers for the sockets that the agent's system call filter refuses, and records each.
     ///
     /// # Errors
-    /// When the thread cannot be started: then such calls are answered by the kernel, without a receipt.
+    /// When the thread cannot be started: then such calls are answered by the kernel, and the ledger says that receipts
+    /// are missing.
     pub fn serve_refusals(&mut self, listener: RefusalListener) -> std::io::Result<()> {
-        self.refusals = Some(Refusals::start(listener, self.recorder.clone(), self.rules.subscribe())?);
+        let started = Refusals::start(listener, self.recorder.clone(), self.rules.subscribe());
+        self.refusals_lost = started.is_err();
+        self.refusals = Some(started?);
         Ok(())
     }
 
@@ -141,8 +146,9 @@ impl Serving {
         drop(self.stop_counting.take());
         tally.lost += self.counting.await.unwrap_or_default();
         let sockets = match self.refusals.take() {
-            None => None,
-            Some(refusals) => Some(refusals.end().await),
+            Some(refusals) => refusals.end().await,
+            None if self.refusals_lost => Sockets::Lost,
+            None => Sockets::NotAsked,
         };
         let counters = self.maps.counters()?;
         self.recorder.totals(&totals(&counters, &self.base, tally, sockets)).await?;

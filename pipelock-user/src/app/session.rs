@@ -357,6 +357,7 @@ impl Recorded {
             base,
             evidence,
             refusals: None,
+            refusals_lost: false,
         })
     }
 }

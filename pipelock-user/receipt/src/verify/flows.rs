@@ -157,6 +157,10 @@ impl Flows {
             }
             return;
         };
+        if ledger.sockets_lost {
+            let text = "sockets were refused without a receipt, because nobody was left to record them";
+            report.problem(ProblemKind::Missing, text.to_owned());
+        }
         if ledger.unrecorded > 0 {
             report.problem(
                 ProblemKind::Missing,
