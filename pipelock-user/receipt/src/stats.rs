@@ -134,6 +134,9 @@ pub struct Ledger {
     /// Sockets were refused without a receipt: the answering thread ended before the agent did.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sockets_lost: bool,
+    /// The pins of the programs were removed while their server lived.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pins_removed: bool,
     /// Denials that were counted without a flow of their own, by the kernel's reason.
     pub counted: BTreeMap<String, u64>,
 }
@@ -179,10 +182,11 @@ impl Ledger {
         if first == 0 || first > flows.saturating_add(1) {
             return Err("kernel_v1.first is not between 1 and the flow after the last".to_owned());
         }
-        let sockets_lost = match kernel.get("sockets_lost") {
-            None => false,
-            Some(lost) => lost.as_bool().ok_or("kernel_v1.sockets_lost is not a boolean")?,
+        let flag = |name: &str| match kernel.get(name) {
+            None => Ok(false),
+            Some(value) => value.as_bool().ok_or_else(|| format!("kernel_v1.{name} is not a boolean")),
         };
+        let (sockets_lost, pins_removed) = (flag("sockets_lost")?, flag("pins_removed")?);
         let refused = "sockets_refused";
         let sockets_refused = if kernel.get(refused).is_some() { Some(number(refused)?) } else { None };
         Ok(Self {
@@ -194,6 +198,7 @@ impl Ledger {
             sockets_refused,
             counted,
             sockets_lost,
+            pins_removed,
         })
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::joints::Generations;
 use super::refusals::Sockets;
 use super::session::SessionError;
-use crate::flow::{FlowId, PolicyId, Reason};
+use crate::flow::{FlowId, PolicyId, Reason, Verdict};
 use crate::kernel::{Counters, Finished, Ledger, Maps, to_flow};
 use crate::recorder::{FlowFacts, KernelTotals, Recorder, wall_clock};
 
@@ -63,7 +63,11 @@ pub(super) async fn write_flows(
                 }
             }
             next = finished.recv(), if in_flight.len() < IN_FLIGHT => {
-                let Some(flow) = next else { break };
+                let Some(mut flow) = next else { break };
+                if flow.outcome.verdict.reason == Reason::ProxyLost && flow.record.tx_bytes > 0 {
+                    // Nobody knows what of it was forwarded; "block" would say that nothing was.
+                    flow.outcome.verdict = Verdict::let_out(Reason::ProxyLost, "the agent's bytes may have left");
+                }
                 tally.flows += 1;
                 tally.allowed += u64::from(!flow.outcome.verdict.is_block());
                 let facts = facts_of(&flow, &generations);
@@ -175,7 +179,13 @@ pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
 }
 
 /// What the closing record signs: counts of this session only, so that they equal its receipts.
-pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets: Sockets) -> KernelTotals {
+pub(super) fn totals(
+    counters: &Counters,
+    base: &Base,
+    tally: FlowTally,
+    sockets: Sockets,
+    pins_removed: bool,
+) -> KernelTotals {
     let mut by_reason = Map::new();
     for (reason, count) in &counters.by_reason {
         let before = base.counters.by_reason.get(reason).copied().unwrap_or(0);
@@ -204,6 +214,9 @@ pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets
     value.insert("events_lost".into(), since(counters.events_lost, base.counters.events_lost));
     value.insert("probes".into(), since(counters.probes, base.counters.probes));
     value.insert("receipts_lost".into(), json!(tally.lost.to_string()));
+    if pins_removed {
+        value.insert("pins_removed".into(), json!(true));
+    }
     match sockets {
         Sockets::NotAsked => None,
         Sockets::Counted(count) => value.insert("sockets_refused".into(), json!(count.to_string())),

@@ -45,6 +45,8 @@ pub struct Serving {
     pub(super) refusals: Option<Refusals>,
     /// Nobody could be found to answer for the refused sockets.
     pub(super) refusals_lost: bool,
+    /// Somebody removed the pins under us.
+    pub(super) pins_removed: bool,
 }
 
 /// What a session came to.
@@ -94,6 +96,28 @@ impl Serving {
         Ok(())
     }
 
+    /// Looks whether the pins are still there, and says so once, also in the ledger, when they are not: enforcement goes on,
+    /// but would end with us.
+    pub fn check_pins(&mut self) {
+        if !self.pins_removed && !self.attachment.is_pinned() {
+            self.pins_removed = true;
+            tracing::error!(
+                folder = %self.attachment.dir.display(),
+                "somebody removed the pins of the kernel programs; they stay attached while this process lives, and no longer"
+            );
+        }
+    }
+
+    /// Waits until evidence can no longer be written, and says so in the state that `status` reads.
+    pub async fn evidence_lost(&self) {
+        self.recorder.lost().await;
+        tracing::error!("evidence can no longer be written: nothing is let through");
+        if let Some(mut state) = State::read(&self.attachment.id) {
+            state.evidence_lost = true;
+            let _ = state.write();
+        }
+    }
+
     /// Tells whoever asked for a reload, through the state file, what came of it.
     pub fn answer_reload(&self, error: Option<String>) {
         if let Some(mut state) = State::read(&self.attachment.id) {
@@ -137,6 +161,8 @@ impl Serving {
         // No listener holds a place any more; what is left are connections, which report their flows as they end.
         self.proxy.close(DRAIN).await;
         // Detaching stops the count: what the ledger finds now is all there will be.
+        self.check_pins();
+        self.attachment.let_go();
         let detached = Attachment::detach(&self.attachment.id);
         State::remove(&self.attachment.id);
         self.come_to_rest().await;
@@ -151,7 +177,8 @@ impl Serving {
             None => Sockets::NotAsked,
         };
         let counters = self.maps.counters()?;
-        self.recorder.totals(&totals(&counters, &self.base, tally, sockets)).await?;
+        let totals = totals(&counters, &self.base, tally, sockets, self.pins_removed);
+        self.recorder.totals(&totals).await?;
         let summary = self.recorder.close(reason).await?;
         if let Some(thread) = self.recorder_thread.take() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
