@@ -314,3 +314,31 @@ pub unsafe fn peer_via<'a>(sk: *mut bpf_sock, via: u16) -> Option<&'a UdpPeer> {
     }
     None
 }
+
+/// The destination of a UDP socket that a packet of it goes to: the resolver's port on loopback, or where the agent asked
+/// for. None when no flow of the socket leads there.
+///
+/// # Safety
+/// As [`state_of`].
+#[inline(always)]
+pub unsafe fn peer_to<'a>(sk: *mut bpf_sock, dst: Addr, port: u16) -> Option<&'a UdpPeer> {
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and the caller's promise; socket storage.
+    let peers: &UdpPeers = unsafe { &*udp_peers(sk)? };
+    let mut slot = 0;
+    while slot < UDP_PEERS {
+        let peer = &peers.peers[slot];
+        let is_there = if peer.via != 0 {
+            peer.via == port && (dst == Addr::LOOPBACK_V4 || dst == Addr::LOOPBACK_V6)
+        } else {
+            peer.port == port && peer.dst.normalized() == dst
+        };
+        if peer.flow_id != 0 && is_there {
+            return Some(peer);
+        }
+        slot += 1;
+    }
+    None
+}

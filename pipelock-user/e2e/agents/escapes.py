@@ -198,6 +198,19 @@ def host_udp_after_dns():
     s.send(SECRET)
 
 
+def host_udp_then_dns(): host_udp_around_dns("127.0.0.1", "127.0.0.53", P["hostudp"])
+def host_udp6_then_dns(): host_udp_around_dns("::1", P["there6"], P["hostudp6"])
+def host_udp_own_then_dns(): host_udp_around_dns(P["here4"], P["there4"], P["hostudp"])
+
+
+def host_udp_around_dns(host, server, port):
+    """The other way round: the socket stays connected to the host's service while it asks the resolver."""
+    s = udp(host)
+    s.connect((host, port))
+    s.sendto(query("web.test"), (server, 53))
+    s.send(SECRET)
+
+
 # -- DNS to a server of the agent's own choice
 def dns4(): return dns(P["there4"])
 def dns6(): return dns(P["there6"])

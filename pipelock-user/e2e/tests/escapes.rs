@@ -43,6 +43,7 @@ struct World {
     host4: HttpServer,
     host6: HttpServer,
     host_udp: UdpSocket,
+    host_udp6: UdpSocket,
 }
 
 impl World {
@@ -52,8 +53,11 @@ impl World {
             ["0.0.0.0:80", "0.0.0.0:4444", "[::]:4445"].map(|addr| TcpListener::bind(addr).expect("bind outside"))
         });
         let listeners = ports.into_iter().map(|port| HttpServer::with(port, pipelock_e2e::echo)).collect();
-        let host_udp = UdpSocket::bind("0.0.0.0:0").expect("bind");
-        host_udp.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        let [host_udp, host_udp6] = ["0.0.0.0:0", "[::]:0"].map(|addr| {
+            let socket = UdpSocket::bind(addr).expect("bind");
+            socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+            socket
+        });
         let count = outside.count();
         Self {
             outside,
@@ -62,6 +66,7 @@ impl World {
             host4: HttpServer::start("0.0.0.0:0"),
             host6: HttpServer::with(v6_only(), pipelock_e2e::echo),
             host_udp,
+            host_udp6,
         }
     }
 
@@ -71,6 +76,7 @@ impl World {
             "here4": self.outside.here4.to_string(), "here6": self.outside.here6.to_string(),
             "host4": self.host4.port(), "host6": self.host6.port(),
             "hostudp": self.host_udp.local_addr().expect("bound").port(),
+            "hostudp6": self.host_udp6.local_addr().expect("bound").port(),
             "outside": std::process::id(), "outside_addr": (&raw const PROBE) as usize, "scope": 1, "device": self.outside.veth(),
             "abstract": format!("pipelock-e2e-{}", std::process::id()),
         })
@@ -97,7 +103,9 @@ impl World {
         for server in self.listeners.iter().chain([&self.host4, &self.host6]) {
             assert_eq!(server.connections(), 0, "somebody came to {}", server.addr);
         }
-        assert!(self.host_udp.recv(&mut [0; 64]).is_err(), "a datagram came to the host's UDP service");
+        for socket in [&self.host_udp, &self.host_udp6] {
+            assert!(socket.recv(&mut [0; 64]).is_err(), "a datagram came to the host's UDP service");
+        }
         TcpStream::connect((self.outside.there4, 4444)).expect("the host outside is really there");
         assert!(self.count.packets() > 0, "the counter of packets does not count");
     }
@@ -492,15 +500,22 @@ fn services_of_the_host() {
             "host_fastopen",
         ];
         let udp = ["host_udp", "host_udp_own"];
-        let tried =
-            world.run(user, &[&tcp[..], &udp, &["host_udp_connected", "host_udp_after_dns", "proxy_itself"]].concat());
+        // Connected, so that no hook asks about the send: the backstop must.
+        let connected = [
+            "host_udp_connected",
+            "host_udp_after_dns",
+            "host_udp_then_dns",
+            "host_udp6_then_dns",
+            "host_udp_own_then_dns",
+        ];
+        let tried = world.run(user, &[&tcp[..], &udp, &connected, &["proxy_itself"]].concat());
         for name in tcp {
             tried.assert_denied(name, REFUSED, "loopback_denied");
         }
         for name in udp {
             tried.assert_denied(name, EPERM, "loopback_denied");
         }
-        for name in ["host_udp_connected", "host_udp_after_dns"] {
+        for name in connected {
             let flow = tried.assert_denied(name, EPERM, "udp_denied");
             assert_eq!(flow.hook, "cgroup_skb/egress");
         }
