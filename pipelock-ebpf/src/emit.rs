@@ -142,8 +142,8 @@ fn has_room(is_denial: bool) -> bool {
     // SAFETY: map values, aligned; read anew each time.
     let (open, waiting) = unsafe {
         (
-            ptr::read_volatile(opened).wrapping_sub(ptr::read_volatile(&raw const settled.flows)),
-            ptr::read_volatile(denied).wrapping_sub(ptr::read_volatile(&raw const settled.denials)),
+            ptr::read_volatile(opened).saturating_sub(ptr::read_volatile(&raw const settled.flows)),
+            ptr::read_volatile(denied).saturating_sub(ptr::read_volatile(&raw const settled.denials)),
         )
     };
     if open >= MAX_FLOWS as u64 - FLOW_MARGIN || (is_denial && waiting >= DENIAL_QUOTA) {
@@ -265,7 +265,7 @@ pub fn tuple_of(record: &FlowRecord) -> TupleKey {
         port: record.src_port,
         protocol: record.protocol as u8,
         family: if record.src.is_v4() { 4 } else { 6 },
-        slot: u32::from(record.slot),
+        slot: record.tuple_slot(),
     }
 }
 
