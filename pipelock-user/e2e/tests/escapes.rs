@@ -222,6 +222,22 @@ fn tcp_past_the_proxy() {
 }
 
 #[test]
+fn two_sockets_on_one_local_end() {
+    need!("python3");
+    let world = World::new();
+    let tried = world.run("nobody", &["two_on_one_end"]);
+    assert!(tried.got("two_on_one_end").as_u64().is_some_and(|begun| begun > 25), "{}", tried.run);
+    // Each of the redirected ones was looked at as what it is.
+    let redirected: Vec<_> =
+        tried.flows("two_on_one_end").into_iter().filter(|flow| flow.kernel_reason == "redirect").collect();
+    assert_eq!(redirected.len(), 50, "{}", tried.run);
+    for flow in redirected {
+        assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), ("block", "ssrf_denied"), "{flow:?}");
+    }
+    world.assert_untouched();
+}
+
+#[test]
 fn sockets_bound_to_a_device() {
     need!("python3");
     for user in USERS {
