@@ -159,23 +159,34 @@ pub(super) fn boot_clock() -> u64 {
     })
 }
 
-/// Reads counters and pending flows of a former proxy at one moment: until numbers and counts agree twice.
+/// Reads counters and pending flows of a former proxy as of one moment, which is when the last number was given out that is
+/// counted. What is opened meanwhile, as packets from elsewhere can, has a higher number and is left to the ledger.
 pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
     for _ in 0..200 {
         let counters = maps.counters()?;
-        let mut pending: Vec<_> = maps.pending().iter().map(|record| (record.flow_id, record.reason)).collect();
-        if counters.is_settled() && maps.counters()? == counters {
-            pending.retain(|(id, _)| *id <= counters.flows);
-            pending.sort_unstable();
-            let (flows, denials) = maps.opened()?;
-            let denied = pending.iter().filter(|(_, reason)| is_denial(*reason)).count() as u64;
-            let settled =
-                Settled { flows: flows.saturating_sub(pending.len() as u64), denials: denials.saturating_sub(denied) };
-            return Ok(Base { counters, pending, settled, reported: maps.reported().into_iter().collect() });
+        if counters.is_settled() {
+            let pending = maps.pending().iter().map(|record| (record.flow_id, record.reason)).collect();
+            return Ok(base_of(counters, pending, maps.reported().into_iter().collect()));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     Err(SessionError::Unrest)
+}
+
+/// What of the flows up to the last number counted waits for a receipt, and what was given back. Never more than there
+/// was: the programs would take the table for overfull.
+fn base_of(counters: Counters, mut pending: Vec<(u64, u8)>, reported: HashMap<DenialKey, u64>) -> Base {
+    pending.retain(|(id, _)| *id <= counters.flows);
+    pending.sort_unstable();
+    pending.dedup();
+    let denials: u64 =
+        counters.by_reason.iter().filter(|(reason, _)| reason.is_denial()).map(|(_, count)| *count).sum();
+    let waiting = pending.iter().filter(|(_, reason)| is_denial(*reason)).count() as u64;
+    let settled = Settled {
+        flows: counters.flows.saturating_sub(pending.len() as u64),
+        denials: denials.saturating_sub(waiting),
+    };
+    Base { counters, pending, settled, reported }
 }
 
 /// What the closing record signs: counts of this session only, so that they equal its receipts.
@@ -228,4 +239,22 @@ pub(super) fn totals(
         value.insert("taken_over".into(), json!(pending));
     }
     KernelTotals(Value::Object(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_opened_after_the_snapshot_was_not_given_back() {
+        let by_reason = [(KernelReason::Redirect, 5), (KernelReason::InboundDenied, 3)].into_iter().collect();
+        let counters = Counters { by_reason, flows: 8, ..Counters::default() };
+        assert!(counters.is_settled());
+        let (allowed, denied) = (KernelReason::Redirect as u8, KernelReason::InboundDenied as u8);
+        // 9 and 10 came while the table was read.
+        let pending = vec![(9, denied), (4, allowed), (8, denied), (10, allowed)];
+        let base = base_of(counters, pending, HashMap::new());
+        assert_eq!(base.pending, [(4, allowed), (8, denied)]);
+        assert_eq!((base.settled.flows, base.settled.denials), (6, 2));
+    }
 }

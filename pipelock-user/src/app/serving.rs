@@ -72,16 +72,26 @@ impl Serving {
     /// Puts another policy in force: the kernel first, then the proxy. Links are not touched.
     ///
     /// # Errors
-    /// [`SessionError::Maps`]: the old policy stays in force in the proxy.
+    /// [`SessionError::Maps`]: the old policy stays in force in the proxy, and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
-        let generation = self.generation.saturating_add(1);
-        // Filed before any flow can carry the number.
-        self.generations.file(generation, policy.id().clone());
-        apply(&self.maps, &policy, generation)?;
-        self.generation = generation;
-        tracing::info!(policy = %policy.id(), generation, "policy in force");
+        if let Err(error) = self.put(&policy) {
+            let former = self.rules.borrow().clone();
+            if let Err(error) = self.put(&former.policy) {
+                tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");
+            }
+            return Err(error);
+        }
+        tracing::info!(policy = %policy.id(), generation = self.generation, "policy in force");
         self.rules.send_replace(Arc::new(rules_of(policy)));
         Ok(())
+    }
+
+    /// Puts a policy into the kernel under a number that no flow has had.
+    fn put(&mut self, policy: &Policy) -> Result<(), SessionError> {
+        self.generation = self.generation.saturating_add(1);
+        // Filed before any flow can carry the number.
+        self.generations.file(self.generation, policy.id().clone());
+        apply(&self.maps, policy, self.generation)
     }
 
     /// Answers for the sockets that the agent's system call filter refuses, and records each.

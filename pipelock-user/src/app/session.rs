@@ -376,13 +376,15 @@ pub(super) fn rules_of(policy: Policy) -> Rules {
     Rules { policy, resolver }
 }
 
+/// Puts a policy into the kernel. The generation first: the programs read it after the ports, so no flow carries an older
+/// one than that of the ports it was decided by.
 pub(super) fn apply(maps: &Maps, policy: &Policy, generation: u32) -> Result<(), SessionError> {
+    let listen_any = u32::from(policy.listen() == Listen::Any);
+    maps.set_config(Config { listen_any, generation })?;
     maps.set_ports(
         policy.ports().iter().map(|range| (range.first(), range.last())),
         policy.loopback_ports().iter().copied(),
     )?;
-    let listen_any = u32::from(policy.listen() == Listen::Any);
-    maps.set_config(Config { listen_any, generation })?;
     Ok(())
 }
 
