@@ -15,7 +15,7 @@ pub use decide::{Facts, Query, Receiver, Route, decide};
 pub use reason::KernelReason;
 pub use record::{
     Config, DenialCount, DenialKey, Event, FlowRecord, FlowState, Listeners, OwnKey, PortSet, Settled, SockKey,
-    SockState, TupleKey, UDP_PEERS, UdpPeer, UdpPeers, counter, hook, sock_flag,
+    SockState, TupleKey, UDP_PEERS, UdpPeer, UdpPeers, counter, hook, sock_flag, tuple_slot,
 };
 
 /// Capacity of the table of flows that wait for their receipt; a flow that finds it full is denied.

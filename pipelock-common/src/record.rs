@@ -27,8 +27,34 @@ pub struct TupleKey {
     pub protocol: u8,
     /// 4 or 6: the family of the listener that was reached.
     pub family: u8,
-    /// Which of the resolver's UDP sockets was reached (see [`UdpPeers`]); 0 for TCP.
+    /// Which listener was reached: of the resolver's UDP sockets by slot (see [`UdpPeers`]), for TCP one of
+    /// [`tuple_slot`]. A local end is one connection's only together with where it leads.
     pub slot: u32,
+}
+
+/// Where a TCP connection leads, as [`TupleKey::slot`].
+pub mod tuple_slot {
+    use crate::KernelReason;
+
+    /// The transparent listener of the proxy.
+    pub const PROXY: u32 = 0;
+    /// The resolver.
+    pub const DNS: u32 = 1;
+    /// A listener of the agent's own.
+    pub const OWN: u32 = 2;
+
+    /// Of a flow with this [`KernelReason`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(reason: u8) -> u32 {
+        if reason == KernelReason::Redirect as u8 {
+            PROXY
+        } else if reason == KernelReason::RedirectDns as u8 {
+            DNS
+        } else {
+            OWN
+        }
+    }
 }
 
 /// An address of this host.
@@ -128,6 +154,15 @@ pub struct FlowRecord {
 }
 
 impl FlowRecord {
+    /// [`TupleKey::slot`] of the flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tuple_slot(&self) -> u32 {
+        /// IPPROTO_UDP
+        const UDP: u16 = 17;
+        if self.protocol == UDP { self.slot as u32 } else { tuple_slot::of(self.reason) }
+    }
+
     /// A record before it is filled in.
     pub const EMPTY: Self = Self {
         flow_id: 0,

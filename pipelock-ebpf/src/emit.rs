@@ -142,8 +142,8 @@ fn has_room(is_denial: bool) -> bool {
     // SAFETY: map values, aligned; read anew each time.
     let (open, waiting) = unsafe {
         (
-            ptr::read_volatile(opened).wrapping_sub(ptr::read_volatile(&raw const settled.flows)),
-            ptr::read_volatile(denied).wrapping_sub(ptr::read_volatile(&raw const settled.denials)),
+            ptr::read_volatile(opened).saturating_sub(ptr::read_volatile(&raw const settled.flows)),
+            ptr::read_volatile(denied).saturating_sub(ptr::read_volatile(&raw const settled.denials)),
         )
     };
     if open >= MAX_FLOWS as u64 - FLOW_MARGIN || (is_denial && waiting >= DENIAL_QUOTA) {
@@ -265,7 +265,7 @@ pub fn tuple_of(record: &FlowRecord) -> TupleKey {
         port: record.src_port,
         protocol: record.protocol as u8,
         family: if record.src.is_v4() { 4 } else { 6 },
-        slot: u32::from(record.slot),
+        slot: record.tuple_slot(),
     }
 }
 
@@ -309,6 +309,34 @@ pub unsafe fn peer_via<'a>(sk: *mut bpf_sock, via: u16) -> Option<&'a UdpPeer> {
     while slot < UDP_PEERS {
         if peers.peers[slot].via == via && peers.peers[slot].flow_id != 0 {
             return Some(&peers.peers[slot]);
+        }
+        slot += 1;
+    }
+    None
+}
+
+/// The destination of a UDP socket that a packet of it goes to: the resolver's port on loopback, or where the agent asked
+/// for. None when no flow of the socket leads there.
+///
+/// # Safety
+/// As [`state_of`].
+#[inline(always)]
+pub unsafe fn peer_to<'a>(sk: *mut bpf_sock, dst: Addr, port: u16) -> Option<&'a UdpPeer> {
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and the caller's promise; socket storage.
+    let peers: &UdpPeers = unsafe { &*udp_peers(sk)? };
+    let mut slot = 0;
+    while slot < UDP_PEERS {
+        let peer = &peers.peers[slot];
+        let is_there = if peer.via != 0 {
+            peer.via == port && (dst == Addr::LOOPBACK_V4 || dst == Addr::LOOPBACK_V6)
+        } else {
+            peer.port == port && peer.dst.normalized() == dst
+        };
+        if peer.flow_id != 0 && is_there {
+            return Some(peer);
         }
         slot += 1;
     }

@@ -1,10 +1,9 @@
 //! The backstop: a packet of the agent passes only if it stays on this host and a flow accounts for it, or belongs to a
 //! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
 
-use crate::emit::{Attempt, UDP, deny, peer_via, state_of, tuple_of};
+use crate::emit::{Attempt, UDP, deny, peer_to, peer_via, state_of, tuple_of};
 use crate::maps::{CONFIG, FLOWS, TUPLES};
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -43,13 +42,21 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
         drop_packet(&ctx, &packet, &mut unknown, KernelReason::PacketDenied, hook::EGRESS);
         return DROP;
     };
-    let is_transport = packet.protocol == TCP || packet.protocol == UDP;
-    if is_transport && is_on_loopback(&ctx) && state.flags & (sock_flag::LOCAL | sock_flag::LISTENING) != 0 {
-        if packet.protocol == UDP {
-            // SAFETY: the socket of the packet.
-            note_udp(unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk }, &packet, ctx.len());
+    if is_on_loopback(&ctx) {
+        if packet.protocol == TCP && state.flags & (sock_flag::LOCAL | sock_flag::LISTENING) != 0 {
+            return PASS;
         }
-        return PASS;
+        // What a UDP socket was allowed holds for one destination each: a connected one sends without being asked about,
+        // whatever else it asked for since.
+        // SAFETY: the socket of the packet.
+        if packet.protocol == UDP
+            && let Some(peer) = unsafe { peer_to((*ctx.skb.skb).__bindgen_anon_2.sk, packet.dst, packet.dport) }
+        {
+            if peer.via != 0 {
+                note_udp(peer.flow_id, &packet, ctx.len());
+            }
+            return PASS;
+        }
     }
     if packet.protocol == TCP {
         let is_listener = state.flags & sock_flag::LISTENING != 0 && listens_to_any();
@@ -117,10 +124,7 @@ fn listens_to_any() -> bool {
 
 /// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes.
 #[inline(always)]
-fn note_udp(sk: *mut bpf_sock, packet: &Packet, len: u32) {
-    // SAFETY: the socket of the packet.
-    let Some(peer) = (unsafe { peer_via(sk, packet.dport) }) else { return };
-    let flow_id = peer.flow_id;
+fn note_udp(flow_id: u64, packet: &Packet, len: u32) {
     let Some(record) = FLOWS.get_ptr_mut(flow_id) else { return };
     // SAFETY: kept valid by RCU while we run.
     let record = unsafe { &mut *record };

@@ -5,13 +5,15 @@ use crate::emit::{Attempt, open, state_of, tuple_of, wake};
 use crate::maps::{FLOWS, TUPLES, sock_state_or_new};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, bpf_sock,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use pipelock_common::{Addr, Class, FlowRecord, FlowState, KernelReason, SockKey, TupleKey, hook, sock_flag};
+use pipelock_common::{
+    Addr, Class, FlowRecord, FlowState, KernelReason, SockKey, TupleKey, hook, sock_flag, tuple_slot,
+};
 
 const AF_INET: u32 = 2;
 
@@ -38,12 +40,20 @@ fn connecting(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     let Some(record) = record_of(sk) else { return };
     record.src = local_addr(ctx);
     record.src_port = ctx.local_port() as u16;
-    // Not for what goes to a service of the host: nobody looks there.
-    if record.reason != KernelReason::LoopbackAllowed as u8 {
-        // A full table leaves the connection without an origin, and the proxy refuses those; a listener of the agent's own
-        // takes it for one from elsewhere, and it is recorded twice.
+    if record.reason == KernelReason::LoopbackOwn as u8 {
+        // A full table makes a listener of the agent's own take it for one from elsewhere, and it is recorded twice.
         let _ = TUPLES.insert(tuple_of(record), record.flow_id, 0);
+    } else if record.reason == KernelReason::Redirect as u8 || record.reason == KernelReason::RedirectDns as u8 {
+        // Never over another's: the proxy would take the one for the other. Then, and when the table is full, the backstop
+        // drops the SYN.
+        if TUPLES.insert(tuple_of(record), record.flow_id, u64::from(BPF_NOEXIST)).is_err()
+            // SAFETY: the socket of the context.
+            && let Some(state) = unsafe { state_of(sk) }
+        {
+            state.flags &= !sock_flag::LOCAL;
+        }
     }
+    // To a service of the host: nobody looks there.
     let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
 }
 
@@ -92,7 +102,7 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
             port: peer_port,
             protocol: 6,
             family: if peer.is_v4() { 4 } else { 6 },
-            slot: 0,
+            slot: tuple_slot::OWN,
         };
         if TUPLES.remove(key).is_ok() {
             state.flags |= sock_flag::LOCAL;

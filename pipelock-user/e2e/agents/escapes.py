@@ -76,6 +76,35 @@ def reconnect():
     s.connect((P["there4"], 4444))
 
 
+def two_on_one_end():
+    """A redirected socket and one to a listener of the agent's own, on one local end: the proxy must not take the first
+    for the second. Returns how often both could be begun."""
+    own = socket.socket()
+    own.bind(("127.0.0.1", 0))
+    own.listen(0)
+    # Its backlog is full, so what connects to it stays unaccepted.
+    waiting = [socket.socket() for _ in range(4)]
+    for s in waiting:
+        s.setblocking(False)
+        s.connect_ex(own.getsockname())
+    begun = 0
+    for _ in range(50):
+        pair = [socket.socket(), socket.socket()]
+        for s in pair:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        pair[0].bind(("127.0.0.1", 0))
+        pair[1].bind(pair[0].getsockname())
+        for s in pair:
+            s.setblocking(False)
+        answers = [pair[0].connect_ex((P["there4"], 80)), pair[1].connect_ex(own.getsockname())]
+        begun += set(answers) <= {0, errno.EINPROGRESS}
+        pair[0].settimeout(3)
+        ask(pair[0], "web.test")
+        for s in pair:
+            s.close()
+    return begun
+
+
 def fastopen4(): udp_like(P["there4"])
 def fastopen6(): udp_like(P["there6"])
 
@@ -195,6 +224,19 @@ def host_udp_after_dns():
     s.sendto(query("web.test"), ("127.0.0.53", 53))
     s.recv(512)
     s.connect(("127.0.0.1", P["hostudp"]))
+    s.send(SECRET)
+
+
+def host_udp_then_dns(): host_udp_around_dns("127.0.0.1", "127.0.0.53", P["hostudp"])
+def host_udp6_then_dns(): host_udp_around_dns("::1", P["there6"], P["hostudp6"])
+def host_udp_own_then_dns(): host_udp_around_dns(P["here4"], P["there4"], P["hostudp"])
+
+
+def host_udp_around_dns(host, server, port):
+    """The other way round: the socket stays connected to the host's service while it asks the resolver."""
+    s = udp(host)
+    s.connect((host, port))
+    s.sendto(query("web.test"), (server, 53))
     s.send(SECRET)
 
 

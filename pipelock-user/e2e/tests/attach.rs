@@ -302,3 +302,35 @@ fn a_process_in_its_own_network_namespace_is_served() {
     assert_eq!(allowed.len(), 1, "{allowed:#?}");
     assert!(allowed.iter().all(|flow| flow.name.as_deref() == Some("web.test")), "{allowed:#?}");
 }
+
+#[test]
+fn removing_the_pins_frees_nobody_and_is_said() {
+    let server = HttpServer::start("127.0.0.1:0");
+    let outside = Outside::new();
+    let there = outside.there4;
+    let target = HttpServer::with(outside.enter(|| TcpListener::bind((there, 9997)).expect("bind")), echo);
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let mut shell = cage.shell();
+    let evidence = cage.files.evidence();
+    cage.attached(&evidence);
+    let (status, _) = cage.status();
+    let id = status.expect("listed")["id"].as_str().expect("a name").to_owned();
+    fs::remove_dir_all(format!("/sys/fs/bpf/pipelock/{id}")).or_else(|_| remove_pins(&id)).expect("removed");
+    assert!(!shell.gets(&format!("http://{}/", target.addr)), "still closed in");
+    assert_eq!(target.connections(), 0);
+    let (status, code) = cage.status();
+    assert_eq!((&status.expect("listed")["health"], code), (&"degraded".into(), 1));
+    let out = cage.pipelock("detach").output().expect("detach");
+    assert!(out.status.success(), "{}", said(&out));
+    let evidence = Evidence::read(&evidence);
+    assert!(evidence.report.to_string().contains("pins of the kernel programs were removed"), "{}", evidence.report);
+}
+
+/// bpffs knows no recursive removal in one call on every kernel.
+fn remove_pins(id: &str) -> std::io::Result<()> {
+    let folder = std::path::PathBuf::from(format!("/sys/fs/bpf/pipelock/{id}"));
+    for entry in fs::read_dir(&folder)? {
+        fs::remove_file(entry?.path())?;
+    }
+    fs::remove_dir(folder)
+}

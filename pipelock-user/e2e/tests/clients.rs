@@ -196,7 +196,7 @@ import java.net.http.*;
 public class Client {
     public static void main(String[] args) throws Exception {
         for (String url : args) {
-            var request = HttpRequest.newBuilder(URI.create(url)).version(HttpClient.Version.HTTP_1_1).build();
+            var request = HttpRequest.newBuilder(URI.create(url)).build();
             System.out.print(HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString()).body());
         }
         System.exit(0);

@@ -131,6 +131,12 @@ pub struct Ledger {
     /// Sockets that were refused before any hook could see them; none where nobody was asked (under `attach`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sockets_refused: Option<u64>,
+    /// Sockets were refused without a receipt: the answering thread ended before the agent did.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sockets_lost: bool,
+    /// The pins of the programs were removed while their server lived.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pins_removed: bool,
     /// Denials that were counted without a flow of their own, by the kernel's reason.
     pub counted: BTreeMap<String, u64>,
 }
@@ -176,9 +182,24 @@ impl Ledger {
         if first == 0 || first > flows.saturating_add(1) {
             return Err("kernel_v1.first is not between 1 and the flow after the last".to_owned());
         }
+        let flag = |name: &str| match kernel.get(name) {
+            None => Ok(false),
+            Some(value) => value.as_bool().ok_or_else(|| format!("kernel_v1.{name} is not a boolean")),
+        };
+        let (sockets_lost, pins_removed) = (flag("sockets_lost")?, flag("pins_removed")?);
         let refused = "sockets_refused";
         let sockets_refused = if kernel.get(refused).is_some() { Some(number(refused)?) } else { None };
-        Ok(Self { flows, first, taken_over, unrecorded: number("unrecorded")?, by_reason, sockets_refused, counted })
+        Ok(Self {
+            flows,
+            first,
+            taken_over,
+            unrecorded: number("unrecorded")?,
+            by_reason,
+            sockets_refused,
+            counted,
+            sockets_lost,
+            pins_removed,
+        })
     }
 }
 

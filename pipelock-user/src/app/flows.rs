@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::joints::Generations;
+use super::refusals::Sockets;
 use super::session::SessionError;
-use crate::flow::{FlowId, PolicyId, Reason};
+use crate::flow::{FlowId, PolicyId, Reason, Verdict};
 use crate::kernel::{Counters, Finished, Ledger, Maps, to_flow};
 use crate::recorder::{FlowFacts, KernelTotals, Recorder, wall_clock};
 
@@ -62,7 +63,11 @@ pub(super) async fn write_flows(
                 }
             }
             next = finished.recv(), if in_flight.len() < IN_FLIGHT => {
-                let Some(flow) = next else { break };
+                let Some(mut flow) = next else { break };
+                if flow.outcome.verdict.reason == Reason::ProxyLost && flow.record.tx_bytes > 0 {
+                    // Nobody knows what of it was forwarded; "block" would say that nothing was.
+                    flow.outcome.verdict = Verdict::let_out(Reason::ProxyLost, "the agent's bytes may have left");
+                }
                 tally.flows += 1;
                 tally.allowed += u64::from(!flow.outcome.verdict.is_block());
                 let facts = facts_of(&flow, &generations);
@@ -154,27 +159,44 @@ pub(super) fn boot_clock() -> u64 {
     })
 }
 
-/// Reads counters and pending flows of a former proxy at one moment: until numbers and counts agree twice.
+/// Reads counters and pending flows of a former proxy as of one moment, which is when the last number was given out that is
+/// counted. What is opened meanwhile, as packets from elsewhere can, has a higher number and is left to the ledger.
 pub(super) fn settle_base(maps: &Maps) -> Result<Base, SessionError> {
     for _ in 0..200 {
         let counters = maps.counters()?;
-        let mut pending: Vec<_> = maps.pending().iter().map(|record| (record.flow_id, record.reason)).collect();
-        if counters.is_settled() && maps.counters()? == counters {
-            pending.retain(|(id, _)| *id <= counters.flows);
-            pending.sort_unstable();
-            let (flows, denials) = maps.opened()?;
-            let denied = pending.iter().filter(|(_, reason)| is_denial(*reason)).count() as u64;
-            let settled =
-                Settled { flows: flows.saturating_sub(pending.len() as u64), denials: denials.saturating_sub(denied) };
-            return Ok(Base { counters, pending, settled, reported: maps.reported().into_iter().collect() });
+        if counters.is_settled() {
+            let pending = maps.pending().iter().map(|record| (record.flow_id, record.reason)).collect();
+            return Ok(base_of(counters, pending, maps.reported().into_iter().collect()));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     Err(SessionError::Unrest)
 }
 
+/// What of the flows up to the last number counted waits for a receipt, and what was given back. Never more than there
+/// was: the programs would take the table for overfull.
+fn base_of(counters: Counters, mut pending: Vec<(u64, u8)>, reported: HashMap<DenialKey, u64>) -> Base {
+    pending.retain(|(id, _)| *id <= counters.flows);
+    pending.sort_unstable();
+    pending.dedup();
+    let denials: u64 =
+        counters.by_reason.iter().filter(|(reason, _)| reason.is_denial()).map(|(_, count)| *count).sum();
+    let waiting = pending.iter().filter(|(_, reason)| is_denial(*reason)).count() as u64;
+    let settled = Settled {
+        flows: counters.flows.saturating_sub(pending.len() as u64),
+        denials: denials.saturating_sub(waiting),
+    };
+    Base { counters, pending, settled, reported }
+}
+
 /// What the closing record signs: counts of this session only, so that they equal its receipts.
-pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets: Option<u64>) -> KernelTotals {
+pub(super) fn totals(
+    counters: &Counters,
+    base: &Base,
+    tally: FlowTally,
+    sockets: Sockets,
+    pins_removed: bool,
+) -> KernelTotals {
     let mut by_reason = Map::new();
     for (reason, count) in &counters.by_reason {
         let before = base.counters.by_reason.get(reason).copied().unwrap_or(0);
@@ -203,13 +225,36 @@ pub(super) fn totals(counters: &Counters, base: &Base, tally: FlowTally, sockets
     value.insert("events_lost".into(), since(counters.events_lost, base.counters.events_lost));
     value.insert("probes".into(), since(counters.probes, base.counters.probes));
     value.insert("receipts_lost".into(), json!(tally.lost.to_string()));
-    if let Some(sockets) = sockets {
-        value.insert("sockets_refused".into(), json!(sockets.to_string()));
+    if pins_removed {
+        value.insert("pins_removed".into(), json!(true));
     }
+    match sockets {
+        Sockets::NotAsked => None,
+        Sockets::Counted(count) => value.insert("sockets_refused".into(), json!(count.to_string())),
+        Sockets::Lost => value.insert("sockets_lost".into(), json!(true)),
+    };
     if base.counters.flows > 0 {
         value.insert("first".into(), json!((base.counters.flows + 1).to_string()));
         let pending: Vec<_> = base.pending.iter().map(|(id, _)| id.to_string()).collect();
         value.insert("taken_over".into(), json!(pending));
     }
     KernelTotals(Value::Object(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_opened_after_the_snapshot_was_not_given_back() {
+        let by_reason = [(KernelReason::Redirect, 5), (KernelReason::InboundDenied, 3)].into_iter().collect();
+        let counters = Counters { by_reason, flows: 8, ..Counters::default() };
+        assert!(counters.is_settled());
+        let (allowed, denied) = (KernelReason::Redirect as u8, KernelReason::InboundDenied as u8);
+        // 9 and 10 came while the table was read.
+        let pending = vec![(9, denied), (4, allowed), (8, denied), (10, allowed)];
+        let base = base_of(counters, pending, HashMap::new());
+        assert_eq!(base.pending, [(4, allowed), (8, denied)]);
+        assert_eq!((base.settled.flows, base.settled.denials), (6, 2));
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pipelock_common::Listeners;
+use pipelock_common::{KernelReason, Listeners};
 use tokio::sync::watch;
 
 use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason};
@@ -50,7 +50,7 @@ pub(super) struct KernelOrigins {
 
 impl Origins for KernelOrigins {
     fn take(&self, netns: u64, peer: SocketAddr) -> Option<Flow> {
-        let record = self.maps.take_origin(netns, peer)?;
+        let record = self.maps.take_origin(netns, peer, KernelReason::Redirect)?;
         let mut flow = to_flow(&record, None, self.generations.find(record.generation));
         flow.target.name = self.pool.lookup(flow.target.original.ip()).and_then(|name| Host::parse(&name).ok());
         Some(flow)
@@ -187,7 +187,9 @@ impl QueryLog for DnsReceipts {
     }
 
     fn opened(&self, asker: &Asker) -> bool {
-        let Some(record) = self.maps.take_origin(self.netns, asker.peer) else { return false };
+        let Some(record) = self.maps.take_origin(self.netns, asker.peer, KernelReason::RedirectDns) else {
+            return false;
+        };
         let flow = to_flow(&record, None, self.generations.find(record.generation));
         if !self.ledger.accept(flow.id) {
             return false;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::flows::{Base, FlowTally, totals};
 use super::joints::Generations;
-use super::refusals::Refusals;
+use super::refusals::{Refusals, Sockets};
 use super::session::{SessionError, apply, rules_of};
 use super::state::{Lock, State};
 use crate::kernel::{Attachment, Counters, Maps};
@@ -43,6 +43,10 @@ pub struct Serving {
     pub(super) base: Base,
     pub(super) evidence: PathBuf,
     pub(super) refusals: Option<Refusals>,
+    /// Nobody could be found to answer for the refused sockets.
+    pub(super) refusals_lost: bool,
+    /// Somebody removed the pins under us.
+    pub(super) pins_removed: bool,
 }
 
 /// What a session came to.
@@ -68,25 +72,60 @@ impl Serving {
     /// Puts another policy in force: the kernel first, then the proxy. Links are not touched.
     ///
     /// # Errors
-    /// [`SessionError::Maps`]: the old policy stays in force in the proxy.
+    /// [`SessionError::Maps`]: the old policy stays in force in the proxy, and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
-        let generation = self.generation.saturating_add(1);
-        // Filed before any flow can carry the number.
-        self.generations.file(generation, policy.id().clone());
-        apply(&self.maps, &policy, generation)?;
-        self.generation = generation;
-        tracing::info!(policy = %policy.id(), generation, "policy in force");
+        if let Err(error) = self.put(&policy) {
+            let former = self.rules.borrow().clone();
+            if let Err(error) = self.put(&former.policy) {
+                tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");
+            }
+            return Err(error);
+        }
+        tracing::info!(policy = %policy.id(), generation = self.generation, "policy in force");
         self.rules.send_replace(Arc::new(rules_of(policy)));
         Ok(())
+    }
+
+    /// Puts a policy into the kernel under a number that no flow has had.
+    fn put(&mut self, policy: &Policy) -> Result<(), SessionError> {
+        self.generation = self.generation.saturating_add(1);
+        // Filed before any flow can carry the number.
+        self.generations.file(self.generation, policy.id().clone());
+        apply(&self.maps, policy, self.generation)
     }
 
     /// Answers for the sockets that the agent's system call filter refuses, and records each.
     ///
     /// # Errors
-    /// When the thread cannot be started: then such calls are answered by the kernel, without a receipt.
+    /// When the thread cannot be started: then such calls are answered by the kernel, and the ledger says that receipts
+    /// are missing.
     pub fn serve_refusals(&mut self, listener: RefusalListener) -> std::io::Result<()> {
-        self.refusals = Some(Refusals::start(listener, self.recorder.clone(), self.rules.subscribe())?);
+        let started = Refusals::start(listener, self.recorder.clone(), self.rules.subscribe());
+        self.refusals_lost = started.is_err();
+        self.refusals = Some(started?);
         Ok(())
+    }
+
+    /// Looks whether the pins are still there, and says so once, also in the ledger, when they are not: enforcement goes on,
+    /// but would end with us.
+    pub fn check_pins(&mut self) {
+        if !self.pins_removed && !self.attachment.is_pinned() {
+            self.pins_removed = true;
+            tracing::error!(
+                folder = %self.attachment.dir.display(),
+                "somebody removed the pins of the kernel programs; they stay attached while this process lives, and no longer"
+            );
+        }
+    }
+
+    /// Waits until evidence can no longer be written, and says so in the state that `status` reads.
+    pub async fn evidence_lost(&self) {
+        self.recorder.lost().await;
+        tracing::error!("evidence can no longer be written: nothing is let through");
+        if let Some(mut state) = State::read(&self.attachment.id) {
+            state.evidence_lost = true;
+            let _ = state.write();
+        }
     }
 
     /// Tells whoever asked for a reload, through the state file, what came of it.
@@ -132,6 +171,8 @@ impl Serving {
         // No listener holds a place any more; what is left are connections, which report their flows as they end.
         self.proxy.close(DRAIN).await;
         // Detaching stops the count: what the ledger finds now is all there will be.
+        self.check_pins();
+        self.attachment.let_go();
         let detached = Attachment::detach(&self.attachment.id);
         State::remove(&self.attachment.id);
         self.come_to_rest().await;
@@ -141,11 +182,13 @@ impl Serving {
         drop(self.stop_counting.take());
         tally.lost += self.counting.await.unwrap_or_default();
         let sockets = match self.refusals.take() {
-            None => None,
-            Some(refusals) => Some(refusals.end().await),
+            Some(refusals) => refusals.end().await,
+            None if self.refusals_lost => Sockets::Lost,
+            None => Sockets::NotAsked,
         };
         let counters = self.maps.counters()?;
-        self.recorder.totals(&totals(&counters, &self.base, tally, sockets)).await?;
+        let totals = totals(&counters, &self.base, tally, sockets, self.pins_removed);
+        self.recorder.totals(&totals).await?;
         let summary = self.recorder.close(reason).await?;
         if let Some(thread) = self.recorder_thread.take() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;

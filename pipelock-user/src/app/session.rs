@@ -328,12 +328,13 @@ impl Recorded {
             pid_start: start_time(pid).unwrap_or(0),
             cgroup: cgroup_path,
             evidence: std::path::absolute(&evidence).unwrap_or_else(|_| evidence.clone()),
-            policy: policy_source,
+            policy: absolute(&policy_source),
             policy_hash,
             level: attachment.level.to_string(),
             public_key,
             reloads: 0,
             reload_error: None,
+            evidence_lost: false,
         };
         if let Err(error) = state.write() {
             tracing::warn!(%error, "status and detach will not find this attachment");
@@ -357,8 +358,16 @@ impl Recorded {
             base,
             evidence,
             refusals: None,
+            refusals_lost: false,
+            pins_removed: false,
         })
     }
+}
+
+/// The policy's file as others can find it, whatever their working folder; what is no file stays as it is named.
+fn absolute(source: &str) -> String {
+    let path = std::path::absolute(source).ok().filter(|path| path.exists());
+    path.map_or_else(|| source.to_owned(), |path| path.display().to_string())
 }
 
 pub(super) fn rules_of(policy: Policy) -> Rules {
@@ -367,13 +376,15 @@ pub(super) fn rules_of(policy: Policy) -> Rules {
     Rules { policy, resolver }
 }
 
+/// Puts a policy into the kernel. The generation first: the programs read it after the ports, so no flow carries an older
+/// one than that of the ports it was decided by.
 pub(super) fn apply(maps: &Maps, policy: &Policy, generation: u32) -> Result<(), SessionError> {
+    let listen_any = u32::from(policy.listen() == Listen::Any);
+    maps.set_config(Config { listen_any, generation })?;
     maps.set_ports(
         policy.ports().iter().map(|range| (range.first(), range.last())),
         policy.loopback_ports().iter().copied(),
     )?;
-    let listen_any = u32::from(policy.listen() == Listen::Any);
-    maps.set_config(Config { listen_any, generation })?;
     Ok(())
 }
 

@@ -42,6 +42,9 @@ pub struct State {
     /// Why the last time changed nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload_error: Option<String>,
+    /// Evidence can no longer be written, so nothing is let through.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub evidence_lost: bool,
 }
 
 impl State {
@@ -200,6 +203,7 @@ mod tests {
             public_key: String::new(),
             reloads: 0,
             reload_error: None,
+            evidence_lost: false,
         }
     }
 

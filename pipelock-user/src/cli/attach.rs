@@ -108,13 +108,20 @@ fn serve(
             readiness.ready();
         }
         let mut watch = tokio::time::interval(WATCH);
+        let mut is_recording = true;
         let reason = loop {
             tokio::select! {
                 _ = terminate.recv() => break "detached",
                 _ = interrupt.recv() => break "detached",
                 _ = hangup.recv() => reload_policy(&mut serving, &source),
                 _ = told.recv() => reload_policy(&mut serving, &source),
-                _ = watch.tick() => if !cgroup.path().exists() { break "cgroup removed" },
+                () = serving.evidence_lost(), if is_recording => is_recording = false,
+                _ = watch.tick() => {
+                    if !cgroup.path().exists() {
+                        break "cgroup removed";
+                    }
+                    serving.check_pins();
+                }
             }
         };
         Ok(serving.end(reason).await?)
@@ -160,7 +167,14 @@ pub(super) fn prepare(
         output::note(&socket.to_string());
     }
     let held: Vec<String> = held.iter().map(ToString::to_string).collect();
-    let recorded = session.record(key, serde_json::json!({ "held_sockets": held, "forced": force }), None)?;
+    let confinement = serde_json::json!({
+        "held_sockets": held,
+        "forced": force,
+        // What the hooks of a cgroup cannot see; `run` closes it by other means.
+        "not_confined": "processes with CAP_NET_RAW, CAP_SYS_ADMIN or the right to write the cgroup tree can send packets of \
+                         their own or leave the cgroup",
+    });
+    let recorded = session.record(key, confinement, None)?;
     drop_after_load(&[Cap::DacOverride])?;
     Ok(recorded)
 }

@@ -86,6 +86,13 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> 
     };
     let host =
         Host::parse(uri.host().unwrap_or_default()).map_err(|error| Failure::usage(format!("{url}: {error}")))?;
+    let has_port = uri.authority().is_some_and(|authority| authority.as_str().len() > uri.host().map_or(0, str::len));
+    if has_port
+        && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
+        && uri.port_u16().is_none()
+    {
+        return Err(Failure::usage(format!("{url}: the port is not a number from 0 to 65535")));
+    }
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     if normalise_path(uri.path()).is_err() {
         return Ok(Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"));

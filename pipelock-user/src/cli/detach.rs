@@ -44,6 +44,12 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
         if session::wait_for(TIMEOUT, || (!state.is_alive()).then_some(())).is_none() {
             return Err(format!("process {} has not ended in {TIMEOUT:?}", state.pid).into());
         }
+        if !state.evidence.join("receipts.json").exists() {
+            let evidence = state.evidence.display();
+            return Err(
+                format!("detached, but the evidence in {evidence} is not complete; see its pipelock.log").into()
+            );
+        }
         output::note(&format!("detached; evidence in {}", state.evidence.display()));
         return Ok(0);
     }
@@ -58,6 +64,13 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
         Pinned::Live(_) => {
             let key = keys::signing_key(args.key.as_deref())?;
             let evidence = session::evidence_folder(args.evidence.as_deref(), &id)?;
+            // The command of a `run` was never meant to be free; its cgroup is ours.
+            let is_run = State::read(&id).is_some_and(|state| state.mode == "run");
+            if is_run {
+                cgroup.kill_all()?;
+                cgroup.wait_empty(TIMEOUT)?;
+                output::note("ended what the command of `pipelock run` left running");
+            }
             let recorded = prepare(&cgroup, Policy::deny_all(), key, evidence, Level::Redirect, true)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ended = runtime.block_on(async {
@@ -65,6 +78,9 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
             })?;
             output::note("the proxy was dead; what the kernel recorded meanwhile is in evidence of its own");
             output::ended(&ended);
+            if is_run {
+                cgroup.remove()?;
+            }
             Ok(0)
         }
     }

@@ -137,6 +137,8 @@ async fn supervise(
     cgroup: &Cgroup,
     source: &str,
 ) -> Result<(u8, Ended), Failure> {
+    // Before the state file tells others how to ask: the signal's default action would end us.
+    let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
     let mut serving = match recorded.serve() {
         Ok(serving) => serving,
         Err(error) => {
@@ -149,7 +151,6 @@ async fn supervise(
     {
         output::note(&format!("refused sockets will leave no receipt: {error}"));
     }
-    let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
     let exit = loop {
         tokio::select! {
             exit = agent.wait() => break exit,

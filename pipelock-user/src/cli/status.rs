@@ -9,8 +9,8 @@ use crate::kernel::{Attachment, HOOKS, Maps, Pinned, pin_root, probe};
 
 /// Show what this kernel gives, what is attached, its counters and its health.
 ///
-/// Health is `ok`, `closed` (the proxy is gone: nothing leaves until it is attached again or detached), `degraded` (a hook is
-/// missing) or `stale` (leftovers of a cgroup that is gone, which hold nothing: the next run that needs the name removes
+/// Health is `ok`, `closed` (the proxy is gone, or evidence can no longer be written: nothing leaves until it is attached
+/// again or detached), `degraded` (a hook is missing, or the pins were removed) or `stale` (leftovers of a cgroup that is gone, which hold nothing: the next run that needs the name removes
 /// them, or `rm -r` on their folder under /sys/fs/bpf/pipelock). Exit code 1 when any is closed or degraded. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -54,7 +54,10 @@ fn describe(id: &str) -> Value {
     let state = State::read(id);
     let is_alive = state.as_ref().is_some_and(State::is_alive);
     let hooks = Attachment::inspect(id).unwrap_or_default();
+    let is_lost = state.as_ref().is_some_and(|state| state.evidence_lost);
     let health = match Attachment::pinned(id) {
+        _ if is_alive && is_lost => "closed",
+        Pinned::Absent | Pinned::Dead if is_alive => "degraded",
         Pinned::Absent | Pinned::Dead => "stale",
         Pinned::Live(_) if !is_alive => "closed",
         Pinned::Live(_) if hooks.len() < HOOKS.len() => "degraded",

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -136,6 +136,8 @@ pub struct Attachment {
     pub hooks: Vec<HookInfo>,
     /// Hooks that this kernel refuses, with its words.
     pub missing: Vec<(&'static str, String)>,
+    /// The links, so that removing their pins detaches nothing while we live.
+    links: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Attachment {
@@ -202,6 +204,7 @@ impl Attachment {
             taken_over,
             hooks: Vec::with_capacity(HOOKS.len()),
             missing: Vec::new(),
+            links: Vec::with_capacity(HOOKS.len()),
         };
         for (hook, (_, result)) in HOOKS.iter().zip(load_all(&mut object)) {
             if let Err(why) = result {
@@ -222,6 +225,8 @@ impl Attachment {
                 link.pin(&path).map_err(|error| KernelError::Attach { hook: hook.name, why: error.to_string() })?;
             }
             attachment.hooks.push(describe(hook, &path)?);
+            let held = sys::open_pin(&path).map_err(|source| KernelError::File { path: path.clone(), source })?;
+            attachment.links.push((path, held));
         }
         #[cfg(feature = "debug-ebpf")]
         super::object::keep_log(&mut object);
@@ -229,7 +234,18 @@ impl Attachment {
         Ok((attachment, maps))
     }
 
-    /// Detaches and removes everything pinned under this name.
+    /// True while every link is pinned, which is what keeps the cgroup closed when we die.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.links.iter().all(|(path, _)| path.exists())
+    }
+
+    /// Lets go of the links: from here on only their pins keep the programs attached.
+    pub fn let_go(&mut self) {
+        self.links.clear();
+    }
+
+    /// Detaches and removes everything pinned under this name; who holds the links lets go of them before.
     ///
     /// # Errors
     /// [`KernelError::File`] when a pin cannot be removed; the rest is still removed.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use pipelock_common::{
     Addr, Config, DenialCount, DenialKey, FlowRecord, FlowState, KernelReason, Listeners, OwnKey, PortSet, Settled,
-    SockState, TupleKey, counter,
+    SockState, TupleKey, counter, tuple_slot,
 };
 
 use super::attach::KernelError;
@@ -72,7 +72,8 @@ pub struct Counters {
 const BPF_NOEXIST: u64 = 1;
 
 impl Counters {
-    /// True when every numbered flow is counted under its reason: no program is in the middle of a decision.
+    /// True when every numbered flow is counted under its reason: no program was in the middle of a decision when the last
+    /// number was read. It was read last of these, so each of them is what it was at that moment.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.by_reason.values().sum::<u64>() + self.unrecorded == self.flows
@@ -197,21 +198,23 @@ impl Maps {
         Ok(())
     }
 
-    /// Consumes the record of who opened the connection with this local end: a second look finds nothing.
-    pub fn take_origin(&self, netns: u64, peer: SocketAddr) -> Option<FlowRecord> {
-        let key = tuple_key(netns, peer, 6, 0);
+    /// Consumes the record of who opened the connection with this local end that was redirected for this reason: a second
+    /// look finds nothing, nor does one for a flow that has another end by now.
+    pub fn take_origin(&self, netns: u64, peer: SocketAddr, reason: KernelReason) -> Option<FlowRecord> {
+        let key = tuple_key(netns, peer, 6, tuple_slot::of(reason as u8));
         let mut tuples = locked(&self.tuples);
         let flow_id = tuples.get(&key, 0).ok()?;
         let _ = tuples.remove(&key);
         drop(tuples);
         self.flow(flow_id)
+            .filter(|record| record.reason == reason as u8 && record.src == key.addr && record.src_port == key.port)
     }
 
     /// The flow of a datagram that came from this local end to the resolver's socket with this slot.
     pub fn udp_origin(&self, netns: u64, peer: SocketAddr, slot: usize) -> Option<FlowRecord> {
         let key = tuple_key(netns, peer, 17, u32::try_from(slot).ok()?);
         let flow_id = locked(&self.tuples).get(&key, 0).ok()?;
-        self.flow(flow_id)
+        self.flow(flow_id).filter(|record| record.reason == KernelReason::RedirectDns as u8)
     }
 
     /// Drops the tuple of a flow that nobody accepted, unless another flow has taken it since.
@@ -220,7 +223,7 @@ impl Maps {
             return;
         }
         let end = SocketAddr::new(from_addr(record.src), record.src_port);
-        let key = tuple_key(record.sock.netns, end, if record.protocol == 17 { 17 } else { 6 }, record.slot.into());
+        let key = tuple_key(record.sock.netns, end, if record.protocol == 17 { 17 } else { 6 }, record.tuple_slot());
         let mut tuples = locked(&self.tuples);
         if tuples.get(&key, 0).is_ok_and(|flow_id| flow_id == record.flow_id) {
             let _ = tuples.remove(&key);
@@ -251,14 +254,6 @@ impl Maps {
     /// Tells the programs how much of the table was given back. A failure leaves the table fuller in their eyes than it is.
     pub fn give_back(&self, settled: Settled) {
         let _ = locked(&self.settled).set(0, settled, 0);
-    }
-
-    /// How many flows were opened, and how many of them were denials.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn opened(&self) -> Result<(u64, u64), MapError> {
-        Ok((self.sequence.get(&0, 0)?, self.sequence.get(&1, 0)?))
     }
 
     /// Keeps a place for the denials of each reason that find none of their own. Before the programs run.
@@ -306,12 +301,14 @@ impl Maps {
             by_reason.insert(*reason, total(*reason as u32)?);
             counted.insert(*reason, total(counter::COUNTED + *reason as u32)?);
         }
+        let unrecorded = total(counter::UNRECORDED)?;
         Ok(Counters {
             by_reason,
             counted,
+            // After what became of them (see `is_settled`).
             flows: self.sequence.get(&0, 0)?,
             repeats: total(counter::REPEATS)?,
-            unrecorded: total(counter::UNRECORDED)?,
+            unrecorded,
             events_lost: total(counter::EVENTS_LOST)?,
             probes: total(counter::PROBES)?,
         })

@@ -52,7 +52,20 @@ impl Meter {
         io::Error::other("the budget of the rule is used up")
     }
 
-    /// Takes `used` out of what is left, which no other task changes at the same time in this direction.
+    /// Takes as much of `wanted` as is left.
+    fn take(left: &AtomicU64, wanted: usize) -> usize {
+        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
+        let rest = |left: u64| Some(left.saturating_sub(wanted));
+        let before = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, rest).unwrap_or(0);
+        usize::try_from(before.min(wanted)).unwrap_or(usize::MAX)
+    }
+
+    /// Gives back what was taken and not used.
+    fn give_back(left: &AtomicU64, unused: usize) {
+        left.fetch_add(u64::try_from(unused).unwrap_or(0), Ordering::AcqRel);
+    }
+
+    /// Takes all of `used`, or nothing when so much is not left.
     fn spend(left: &AtomicU64, used: usize) -> bool {
         let used = u64::try_from(used).unwrap_or(u64::MAX);
         left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(used)).is_ok()
@@ -99,14 +112,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.in_time(cx)?;
-        let left = usize::try_from(self.meter.out.load(Ordering::Acquire)).unwrap_or(usize::MAX);
-        let Some(allowed) = buf.get(..buf.len().min(left)).filter(|allowed| !allowed.is_empty() || buf.is_empty())
-        else {
+        // Taken first and given back, since an older connection may still be writing what it holds.
+        let taken = Meter::take(&self.meter.out, buf.len());
+        let Some(allowed) = buf.get(..taken).filter(|allowed| !allowed.is_empty() || buf.is_empty()) else {
             return Poll::Ready(Err(self.meter.refuse()));
         };
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, allowed))?;
-        Meter::spend(&self.meter.out, written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write(cx, allowed);
+        let used = if let Poll::Ready(Ok(used)) = &written { *used } else { 0 };
+        Meter::give_back(&self.meter.out, taken.saturating_sub(used));
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -19,6 +19,9 @@ const LOOK_MS: u16 = 100;
 /// How long the child's descriptor may take to arrive; it was sent before exec, which has happened.
 const HANDOVER: Duration = Duration::from_secs(5);
 
+/// The highest family in the kernel's tables (linux/socket.h, `AF_MCTP`), with room for more.
+const MAX_FAMILY: i32 = 63;
+
 /// A socket that was asked for and refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RefusedSocket {
@@ -77,6 +80,19 @@ impl RefusedSocket {
         name.to_owned()
     }
 
+    /// The same without what tells callers and protocols apart; families that do not exist are one.
+    #[must_use]
+    pub fn of_its_kind(self) -> Self {
+        let family = if (0..=MAX_FAMILY).contains(&self.family) { self.family } else { -1 };
+        Self { tid: 0, tgid: 0, uid: u32::MAX, comm: String::new(), family, kind: self.kind, protocol: -1 }
+    }
+
+    /// True for what [`Self::of_its_kind`] made.
+    #[must_use]
+    pub fn is_kind(&self) -> bool {
+        self.tid == 0
+    }
+
     /// The error that the caller sees.
     fn errno(&self) -> i32 {
         match self.family {
@@ -120,10 +136,13 @@ impl RefusalListener {
     pub fn serve(self, stop: &AtomicBool, mut record: impl FnMut(Option<RefusedSocket>)) -> io::Result<()> {
         loop {
             let mut wait = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut wait, PollTimeout::from(LOOK_MS)) {
+            let ready = poll(&mut wait, PollTimeout::from(LOOK_MS));
+            if stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            match ready {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(errno.into()),
-                Ok(0) if stop.load(Ordering::Acquire) => return Ok(()),
                 Ok(0) => {
                     record(None);
                     continue;
@@ -137,7 +156,11 @@ impl RefusalListener {
                 return Ok(());
             }
             let Some(question) = self.receive()? else { continue };
-            let refused = describe(&question);
+            let mut refused = describe(&question);
+            if !self.still_waits(question.id) {
+                // Killed meanwhile: what was read may be of another process with the same number.
+                refused = RefusedSocket { tgid: 0, uid: u32::MAX, comm: String::new(), ..refused };
+            }
             let errno = refused.errno();
             record(Some(refused));
             self.answer(question.id, errno)?;
@@ -155,6 +178,11 @@ impl RefusalListener {
             (_, error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
             (_, error) => Err(error),
         }
+    }
+
+    fn still_waits(&self, id: u64) -> bool {
+        // SAFETY: the number is what this request reads.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), NOTIF_ID_VALID, &raw const id) == 0 }
     }
 
     fn answer(&self, id: u64, errno: i32) -> io::Result<()> {
@@ -202,6 +230,9 @@ pub(super) fn hand_over(channel: &OwnedFd, listener: &OwnedFd) -> io::Result<()>
 const NOTIF_RECV: libc::Ioctl = libc::_IOWR::<libc::seccomp_notif>(b'!' as u32, 0);
 const NOTIF_SEND: libc::Ioctl = libc::_IOWR::<libc::seccomp_notif_resp>(b'!' as u32, 1);
 
+// SECCOMP_IOW(2, __u64).
+const NOTIF_ID_VALID: libc::Ioctl = libc::_IOW::<u64>(b'!' as u32, 2);
+
 fn describe(question: &libc::seccomp_notif) -> RefusedSocket {
     let [family, kind, protocol, ..] = question.data.args;
     // Arguments of the call are `int`; what stands above is ignored by the kernel as well.
@@ -240,5 +271,6 @@ mod tests {
         // The values of x86_64 and aarch64, as strace prints them.
         assert_eq!(NOTIF_RECV, 0xc050_2100);
         assert_eq!(NOTIF_SEND, 0xc018_2101);
+        assert_eq!(NOTIF_ID_VALID, 0x4008_2102);
     }
 }

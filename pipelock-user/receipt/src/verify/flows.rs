@@ -157,6 +157,17 @@ impl Flows {
             }
             return;
         };
+        if ledger.sockets_lost {
+            let text = "sockets were refused without a receipt, because nobody was left to record them";
+            report.problem(ProblemKind::Missing, text.to_owned());
+        }
+        if ledger.pins_removed {
+            report.notes.push(
+                "the pins of the kernel programs were removed during the run; they stayed attached to its end, because \
+                 their server lived"
+                    .to_owned(),
+            );
+        }
         if ledger.unrecorded > 0 {
             report.problem(
                 ProblemKind::Missing,

@@ -16,7 +16,11 @@ use crate::sign::PublicKey;
 
 pub(super) fn verify(folder: &Path, options: &Options) -> io::Result<Report> {
     let (evidence, document) = (folder.join(EVIDENCE), folder.join(DOCUMENT));
-    let open = |path: &Path| File::open(path).map(BufReader::new);
+    // A pipe or device in a file's place would be waited for, or never end.
+    let open = |path: &Path| match std::fs::metadata(path)?.is_file() {
+        true => File::open(path).map(BufReader::new),
+        false => Err(io::Error::other(format!("{} is not a regular file", path.display()))),
+    };
     let mut report = match (evidence.exists(), document.exists()) {
         (true, true) => {
             let mut report = check_reader(open(&evidence)?, options)?;

@@ -138,7 +138,9 @@ impl Session {
             let denied = Verdict::block(Reason::ProtocolUnknown, "the rule allows TLS only").by(verdict.rule);
             return (denied, None, None);
         }
-        if request.headers().contains_key(header::UPGRADE) && !verdict.is_block() {
+        // An offer of HTTP/2 may be ignored (RFC 9110 §7.8), and Java's client makes one with every first request.
+        let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
+        if request.headers().get_all(header::UPGRADE).iter().any(offers) && !verdict.is_block() {
             let denied = Verdict::block(Reason::UpgradeDenied, "an Upgrade header").by(verdict.rule);
             return (denied, None, None);
         }
@@ -177,7 +179,7 @@ impl Session {
             Err((failed, addr)) => {
                 // A body that could not be read on looks to the destination's side like one that was broken off.
                 let failed = match (self.refused.of_body(), addr) {
-                    _ if meter.is_over() => Verdict::let_out(Reason::BudgetExceeded, "the request was cut"),
+                    (_, Some(_)) if meter.is_over() => Verdict::let_out(Reason::BudgetExceeded, "the request was cut"),
                     (Some(refusal), Some(_)) => Verdict::let_out(refusal.reason, refusal.detail),
                     _ => failed,
                 };
