@@ -168,10 +168,8 @@ fn requests_with_two_meanings_go_nowhere() {
             &["upgrade_denied"],
         ),
         (
-            "h2c upgrade",
-            format!(
-                "GET /open/ HTTP/1.1\r\n{host}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
-            ),
+            "upgrade to something that would not be read",
+            format!("GET /open/ HTTP/1.1\r\n{host}Connection: Upgrade\r\nUpgrade: h2c, tunnel/1\r\n\r\n"),
             &["upgrade_denied"],
         ),
         ("h2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0".into(), &["protocol_unknown"]),

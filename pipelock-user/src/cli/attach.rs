@@ -18,13 +18,17 @@ use crate::kernel::{Attachment, Level, Pinned, attachment_id};
 use crate::policy::{Listen, Policy};
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::Cgroup;
-use crate::sandbox::held::{HeldOptions, settle};
+use crate::sandbox::held::{HeldError, HeldOptions, settle};
 use crate::sandbox::netns::{in_netns, netns_of};
 
 /// How often the cgroup is looked for.
 const WATCH: Duration = Duration::from_millis(500);
 /// How long the processes may take to stop while their cgroup is taken over.
 const FREEZE: Duration = Duration::from_secs(2);
+
+/// How often the sockets that processes hold are looked at before the attach is refused for them, and how far apart.
+const SETTLE_TRIES: u32 = 20;
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Attach to a cgroup that exists: a container, a CI step, a systemd scope.
 ///
@@ -155,14 +159,22 @@ pub(super) fn prepare(
         namespaces,
     })?;
     // What the processes already hold was opened without us. New sockets are caught already, so nothing slips between.
-    let held = match settle(cgroup, HeldOptions { force, keep_listeners }, &mut |kept| session.adopt(kept)) {
-        Ok(held) => held,
-        Err(error) => {
-            session.abandon();
-            return Err(error.into());
+    // A process that was just about to connect is no reason to refuse: it is let run on and looked at again.
+    drop(stopped);
+    let mut tries = 0;
+    let held = loop {
+        match settle(cgroup, HeldOptions { force, keep_listeners }, &mut |kept| session.adopt(kept)) {
+            Ok(held) => break held,
+            Err(HeldError::Refused(_)) if tries < SETTLE_TRIES => {
+                tries += 1;
+                std::thread::sleep(SETTLE_PAUSE);
+            }
+            Err(error) => {
+                session.abandon();
+                return Err(error.into());
+            }
         }
     };
-    drop(stopped);
     for socket in &held {
         output::note(&socket.to_string());
     }
