@@ -42,17 +42,22 @@ echo "vm: kernel $(uname -r)"
 pipelock run --policy /etc/policy.yaml --evidence /tmp/evidence -- sh -c '
   [ "$(wget -q -O - http://web.test:8081/a.txt)" = hello-vm ] && echo "vm: allowed"
   wget -q -O - http://web.test:8081/b.txt || echo "vm: path denied"
-  wget -q -O - -T 5 http://127.0.0.1:8081/a.txt || echo "vm: host service denied"
-  wget -q -O - -T 5 http://198.18.0.9:99/ || echo "vm: port denied"
+  nc -w 5 127.0.0.1 8081 < /dev/null || echo "vm: host service denied"
+  nc -w 5 198.18.0.9 99 < /dev/null || echo "vm: port denied"
   ping -c 1 -W 5 127.0.0.1 || echo "vm: ping denied"
   exit 7'
 echo "vm: exit code $?"
 pipelock verify /tmp/evidence --public-key /tmp/evidence/public-key.pem && echo "vm: valid"
 grep -q '"hook":"cgroup_skb/egress"' /tmp/evidence/evidence.jsonl && echo "vm: every hook"
+# That something failed says little; why it failed is in the evidence.
+for reason in policy_allow path_denied loopback_denied port_denied socket_denied; do
+  grep -q "\"pattern\":\"$reason\"" /tmp/evidence/evidence.jsonl || echo "vm: no receipt says $reason"
+done
+grep -c . /tmp/evidence/evidence.jsonl >/dev/null && echo "vm: receipts were looked at"
 [ -z "$(ls /sys/fs/bpf/pipelock 2>/dev/null)" ] && echo "vm: nothing left behind"
 poweroff -f
 "#;
-const EXPECTED: [&str; 9] = [
+const EXPECTED: [&str; 10] = [
     "allowed",
     "path denied",
     "host service denied",
@@ -61,6 +66,7 @@ const EXPECTED: [&str; 9] = [
     "exit code 7",
     "valid",
     "every hook",
+    "receipts were looked at",
     "nothing left behind",
 ];
 
@@ -88,7 +94,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let said = boot(&kernel, &initramfs)?;
         let results: Vec<_> = said.lines().filter_map(|line| Some(line.trim_end().split_once("vm: ")?.1)).collect();
         let version = results.iter().find_map(|line| line.strip_prefix("kernel ")).unwrap_or("did not boot");
-        let missing: Vec<_> = EXPECTED.into_iter().filter(|expected| !results.contains(expected)).collect();
+        let lacking = results.iter().copied().filter(|line| line.starts_with("no receipt"));
+        let missing: Vec<_> =
+            EXPECTED.into_iter().filter(|expected| !results.contains(expected)).chain(lacking).collect();
         if missing.is_empty() {
             run::line(&format!("{version}: {}", EXPECTED.join(", ")));
         } else {
@@ -142,8 +150,9 @@ fn initramfs(pipelock: &Path, folder: &Path) -> Result<PathBuf> {
     }
     let busybox = run::find("busybox").context("busybox")?;
     fs::copy(&busybox, root.join("bin/busybox"))?;
-    let applets =
-        ["sh", "mount", "mkdir", "chmod", "cat", "ls", "grep", "uname", "wget", "ping", "ip", "httpd", "poweroff"];
+    let applets = [
+        "sh", "mount", "mkdir", "chmod", "cat", "ls", "grep", "uname", "wget", "nc", "ping", "ip", "httpd", "poweroff",
+    ];
     for applet in applets {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
     }

@@ -19,6 +19,8 @@ use crate::proxy::pump::{Budget, End, pump};
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::{http, tls};
 
+/// How long an agent that still sends may keep us from closing after the last answer.
+const LINGER: Duration = Duration::from_millis(500);
 /// How long dialling may take.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -256,14 +258,18 @@ pub(super) fn budget_of(rule: &Rule) -> Budget {
     Budget { out: budgets.max_bytes_out, inn: budgets.max_bytes_in, time: budgets.max_seconds.map(Duration::from_secs) }
 }
 
+/// Takes in what the agent still sends for a moment: a reset would overtake the last words it was told.
+pub(super) async fn linger(stream: &mut TcpStream) {
+    let mut sink = [0; 1024];
+    let drain = async { while tokio::io::AsyncReadExt::read(stream, &mut sink).await.is_ok_and(|count| count > 0) {} };
+    let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
 async fn refuse_tls(mut stream: TcpStream, mut guard: FlowGuard, verdict: Verdict) -> Verdict {
     guard.end(verdict.clone());
     let _ = stream.write_all(&tls::alert_access_denied()).await;
     let _ = stream.shutdown().await;
-    // What the client still sends is taken in for a moment, or the reset would overtake the alert.
-    let mut sink = [0; 1024];
-    let drain = async { while tokio::io::AsyncReadExt::read(&mut stream, &mut sink).await.is_ok_and(|n| n > 0) {} };
-    let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+    linger(&mut stream).await;
     verdict
 }
 

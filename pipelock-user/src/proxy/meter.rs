@@ -123,6 +123,32 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         written
     }
 
+    /// Head and body go out in one call where the budget has room for both; else piece by piece.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
+        let taken = Meter::take(&self.meter.out, wanted);
+        if taken < wanted {
+            Meter::give_back(&self.meter.out, taken);
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return self.poll_write(cx, first);
+        }
+        let written = match self.in_time(cx) {
+            Ok(()) => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        let used = if let Poll::Ready(Ok(used)) = &written { *used } else { 0 };
+        Meter::give_back(&self.meter.out, taken.saturating_sub(used));
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -158,6 +184,23 @@ mod tests {
         far.write_all(b"1234").await.expect("write");
         let mut got = [0; 8];
         assert!(near.read(&mut got).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn pieces_written_together_are_counted_together() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let meter = Meter::new(Budget { out: Some(7), ..Budget::default() });
+        let mut near = Metered::new(near, &meter);
+        let pieces = [io::IoSlice::new(b"abc"), io::IoSlice::new(b"de")];
+        let mut sent = near.write_vectored(&pieces).await.expect("room");
+        while let Ok(count) = near.write_vectored(&pieces).await {
+            sent += count;
+        }
+        assert!((sent, meter.is_over()) == (7, true), "{sent}");
+        drop(near);
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.expect("read");
+        assert_eq!(got.len(), 7);
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::framing::{Framing, Refusal};
@@ -24,14 +24,13 @@ use super::guarded::Guarded;
 use super::serve::{Body, Session, internal};
 use crate::flow::{Reason, Verdict};
 use crate::proxy::idle::Watched;
+use crate::proxy::listen::linger;
 use crate::proxy::rescue;
 
 /// What hyper needs beyond the largest head.
 const SLACK: usize = 8 * 1024;
 /// How much longer silence ends the connection than the request on it, whose answer says so.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long an agent that still sends may keep us from closing after the last answer.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// Serves requests with `answer` until either side is done. With `tunnels`, an answered CONNECT ends it: then the stream
 /// comes back, with what the agent has sent behind the request.
@@ -96,10 +95,7 @@ where
             let (verdict, status) = record(session, &refusal).await;
             let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
             let _ = stream.shutdown().await;
-            // What the agent still sends is taken in for a moment, or the reset would overtake the answer.
-            let mut sink = [0; 1024];
-            let drain = async { while stream.read(&mut sink).await.is_ok_and(|count| count > 0) {} };
-            let _ = tokio::time::timeout(LINGER, drain).await;
+            linger(&mut stream).await;
             None
         }
     }
