@@ -1,5 +1,5 @@
 //! Codecs that write bytes as text: base64 (RFC 4648, standard and URL alphabet mixed), hex, base32, base58 (Bitcoin's). Called by
-//! [`crate::stream::runs`] with runs of their characters, without delimiters and padding.
+//! `stream::runs` with runs of their characters, without delimiters and padding.
 
 use crate::finding::Step;
 

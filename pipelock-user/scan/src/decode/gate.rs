@@ -1,5 +1,5 @@
 //! One look at the bytes that says which views could change anything: clean ASCII prose pays only for this and the match.
-//! Called by [`crate::stream::layer`] for each new piece.
+//! Called by `stream::layer` for each new piece.
 //!
 //! Promises: a view changes nothing unless its flag is set for a slice that holds the bytes in question; the loops have no
 //! branches, so the compiler makes vector instructions of them.

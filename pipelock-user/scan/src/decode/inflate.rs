@@ -1,4 +1,4 @@
-//! Compressed data, recognised by its first bytes: gzip, zlib, Zstandard. Called by [`crate::stream::packed`], which feeds
+//! Compressed data, recognised by its first bytes: gzip, zlib, Zstandard. Called by `stream::packed`, which feeds
 //! pieces and counts what comes out.
 //!
 //! Brotli has no such bytes and cannot be recognised: who knows from a header that a body is brotli decodes it first.

@@ -1,6 +1,6 @@
 //! How random a text looks, and what of a URL looks like smuggled data.
 //!
-//! The engine calls [`url_part`] for path segments and query values and [`host`] for host names, before any of them leaves.
+//! The engine calls [`url_part`] for path segments and query values and [`host()`] for host names, before any of them leaves.
 //! [`shannon`] also serves the rules' entropy floors. Promises: linear, no allocation but for findings, no panic.
 
 mod host;

@@ -1,7 +1,7 @@
 //! The ways a value may be written, each as literal bytes to search for.
 //!
 //! Called by [`super::Builder`]. Only encodings that keep a value in one piece of text are here; wrapped, compressed and
-//! nested ones are undone by the engine's decoding first. Promises: at most about 60 needles of at most [`LONGEST`] bytes
+//! nested ones are undone by the engine's decoding first. Promises: at most about 60 needles of at most `LONGEST` bytes
 //! per value plus one per 16 bytes; no needle shorter than [`SHORTEST`].
 
 /// How a known value was written.

@@ -1,6 +1,6 @@
 //! The addresses a user pays to, and what is made to look like them.
 //!
-//! Called by the engine with every [`Address`](super::Address) found. Promises: one comparison per allowed address of the
+//! Called by the engine with every [`Address`] found. Promises: one comparison per allowed address of the
 //! same chain; the list is refused whole when an entry is no address, so that a typing error does not switch it off.
 
 use super::{Address, Chain, recognise};
