@@ -66,7 +66,7 @@ pub fn note_origin(state: &mut SockState) {
     unsafe { bpf_get_current_comm(state.comm.as_mut_ptr().cast(), 16) };
 }
 
-/// Opens a flow: numbers it, stores it, counts it, wakes the user side. 0 when it was not stored: then deny.
+/// Opens a flow: numbers it, stores it, counts it; wakes the user side if it is over. 0 when it was not stored: then deny.
 /// [`COUNTED`] for denials beyond the quota. `reason` is a [`KernelReason`].
 #[inline(always)]
 pub fn open(attempt: &Attempt, origin: &SockState, reason: u32) -> u64 {
@@ -129,7 +129,10 @@ extern "C" fn pl_open(attempt: *const Attempt, origin: *const SockState, reason:
     // SAFETY: as above; volatile, so that it is written last.
     unsafe { ptr::write_volatile(&raw mut record.state, state as u8) };
     count(reason);
-    wake(flow_id);
+    if is_over {
+        // Of a flow that goes on there is nothing to do yet, and to wake somebody costs more than the rest of this.
+        wake(flow_id);
+    }
     flow_id
 }
 
