@@ -47,10 +47,9 @@ pub trait Facts {
     fn is_loopback_port_open(&self, port: u16) -> bool;
     /// Some rule of the policy uses this port.
     fn is_port_used(&self, port: u16) -> bool;
-    /// The proxy has listeners in the socket's network namespace.
-    fn is_netns_served(&self) -> bool;
-    /// Where a redirect leads; port 0 when the proxy does not listen for it.
-    fn redirect_to(&self, dns: bool) -> (Addr, u16);
+    /// Where a redirect leads, port 0 when the proxy does not listen for it; `None` when it has no listeners in the socket's
+    /// network namespace.
+    fn redirect_to(&self, dns: bool) -> Option<(Addr, u16)>;
 }
 
 /// Whose socket would receive a connection or datagram.
@@ -67,10 +66,10 @@ pub enum Receiver {
 /// What happens to a connect or send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// The destination becomes the transparent listener.
-    Proxy,
-    /// The destination becomes our resolver.
-    Dns,
+    /// The destination becomes the transparent listener, on this port.
+    Proxy(u16),
+    /// The destination becomes our resolver, on this port.
+    Dns(u16),
     /// It goes where it was going: a service of the agent's own, or a loopback port that the policy opens.
     Local(KernelReason),
     /// A UDP connect that reaches nobody: nothing is sent by it, and the backstop drops what is sent later.
@@ -115,8 +114,8 @@ pub fn decide(query: &Query, facts: &impl Facts) -> Route {
     }
     let (addr, port) = if is_local {
         (dst, query.port)
-    } else if facts.is_netns_served() {
-        facts.redirect_to(is_dns)
+    } else if let Some(listener) = facts.redirect_to(is_dns) {
+        listener
     } else {
         return Route::Deny(KernelReason::NetnsUnknown);
     };
@@ -136,9 +135,9 @@ pub fn decide(query: &Query, facts: &impl Facts) -> Route {
     if !matches!(receiver, Receiver::Proxy) || port == 0 {
         Route::Deny(KernelReason::ProxyDown)
     } else if is_dns {
-        Route::Dns
+        Route::Dns(port)
     } else {
-        Route::Proxy
+        Route::Proxy(port)
     }
 }
 
@@ -170,12 +169,9 @@ mod tests {
         fn is_port_used(&self, _: u16) -> bool {
             self.port_used
         }
-        fn is_netns_served(&self) -> bool {
-            self.netns
-        }
-        fn redirect_to(&self, dns: bool) -> (Addr, u16) {
+        fn redirect_to(&self, dns: bool) -> Option<(Addr, u16)> {
             let port = if dns { 40_053 } else { 40_080 };
-            (Addr::LOOPBACK_V4, if self.listens { port } else { 0 })
+            self.netns.then_some((Addr::LOOPBACK_V4, if self.listens { port } else { 0 }))
         }
     }
 
@@ -235,7 +231,7 @@ mod tests {
         #[test]
         fn a_dead_or_absent_proxy_never_gets_traffic(query in queries(), table in tables()) {
             let route = decide(&query, &table);
-            if matches!(route, Route::Proxy | Route::Dns) {
+            if matches!(route, Route::Proxy(_) | Route::Dns(_)) {
                 prop_assert!(table.netns && table.listens && table.receiver == Receiver::Proxy);
             }
         }
@@ -243,7 +239,7 @@ mod tests {
         #[test]
         fn udp_leaves_only_as_dns(query in queries(), table in tables()) {
             if query.protocol == UDP {
-                prop_assert_ne!(decide(&query, &table), Route::Proxy);
+                prop_assert!(!matches!(decide(&query, &table), Route::Proxy(_)));
             }
             if query.protocol == UDP && query.sock_type == DGRAM && !query.is_connect {
                 prop_assert_ne!(decide(&query, &table), Route::Probe);
@@ -268,7 +264,7 @@ mod tests {
         fn every_port_53_goes_to_the_resolver_or_nowhere(query in queries(), table in tables()) {
             let query = Query { port: DNS_PORT, ..query };
             let route = decide(&query, &table);
-            prop_assert!(matches!(route, Route::Dns | Route::Deny(_)), "{:?}", route);
+            prop_assert!(matches!(route, Route::Dns(40_053) | Route::Deny(_)), "{:?}", route);
         }
 
         #[test]
@@ -276,7 +272,7 @@ mod tests {
             match decide(&query, &table) {
                 Route::Deny(reason) => prop_assert!(reason.is_denial()),
                 Route::Local(reason) => prop_assert!(!reason.is_denial()),
-                Route::Proxy | Route::Dns | Route::Probe => {}
+                Route::Proxy(_) | Route::Dns(_) | Route::Probe => {}
             }
         }
     }

@@ -9,8 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use pipelock_common::{
-    Addr, Facts as _, KernelReason, Query, Route, SockKey, UDP_PEERS, UdpPeer, UdpPeers, counter, decide, hook,
-    sock_flag,
+    Addr, KernelReason, Query, Route, SockKey, UDP_PEERS, UdpPeer, UdpPeers, counter, decide, hook, sock_flag,
 };
 
 /// Return value: the call goes on.
@@ -249,7 +248,7 @@ extern "C" fn pl_decide(ctx: *mut bpf_sock_addr, attempt: *const Attempt, is_con
     if sk.is_null() {
         return REFUSED;
     }
-    let facts = KernelFacts::new(ctx.cast(), sk, attempt.sock.netns, attempt.dst, u32::from(attempt.slot));
+    let facts = KernelFacts::new(ctx, attempt.sock.netns, attempt.dst, u32::from(attempt.slot));
     let query = Query {
         dst: attempt.dst,
         port: attempt.port,
@@ -259,16 +258,13 @@ extern "C" fn pl_decide(ctx: *mut bpf_sock_addr, attempt: *const Attempt, is_con
         // SAFETY: the socket of the context, not null.
         device: unsafe { core::ptr::read_volatile(&raw const (*sk).bound_dev_if) },
     };
-    let redirect = |reason: KernelReason, is_dns| {
-        let (_, port) = facts.redirect_to(is_dns);
-        reason as u32 | REDIRECT << 8 | u32::from(port) << 16
-    };
+    let redirect = |reason: KernelReason, port: u16| reason as u32 | REDIRECT << 8 | u32::from(port) << 16;
     match decide(&query, &facts) {
         Route::Probe => PROBE << 8,
         Route::Deny(reason) => reason as u32 | DENY << 8,
         Route::Local(reason) => reason as u32 | LOCAL << 8,
-        Route::Dns => redirect(KernelReason::RedirectDns, true),
-        Route::Proxy => redirect(KernelReason::Redirect, false),
+        Route::Dns(port) => redirect(KernelReason::RedirectDns, port),
+        Route::Proxy(port) => redirect(KernelReason::Redirect, port),
     }
 }
 

@@ -85,7 +85,7 @@ extern "C" fn pl_open(attempt: *const Attempt, origin: *const SockState, reason:
     let (attempt, origin) = unsafe { (&*attempt, &*origin) };
     let is_over = reason >= KernelReason::PortDenied as u32;
     if !has_room(is_over) {
-        count_denial(attempt, origin, if is_over { reason } else { KernelReason::TableFull as u32 });
+        pl_count(attempt, origin, if is_over { reason } else { KernelReason::TableFull as u32 });
         return if is_over { COUNTED } else { 0 };
     }
     let Some(sequence) = SEQUENCE.get_ptr_mut(0) else { return 0 };
@@ -159,9 +159,15 @@ fn has_room(is_denial: bool) -> bool {
     true
 }
 
-/// Counts a denial that gets no record of its own.
-#[inline(always)]
-fn count_denial(attempt: &Attempt, origin: &SockState, reason: u32) {
+/// Counts a denial that gets no record of its own; apart for the reason that [`pl_open`] is. Always 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_count(attempt: *const Attempt, origin: *const SockState, reason: u32) -> u32 {
+    if attempt.is_null() || origin.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier sees to it that they are whole.
+    let (attempt, origin) = unsafe { (&*attempt, &*origin) };
     let mut key = DenialKey {
         dst: attempt.dst,
         generation: CONFIG.get(0).map_or(0, |config| config.generation),
@@ -184,7 +190,7 @@ fn count_denial(attempt: &Attempt, origin: &SockState, reason: u32) {
     }
     // Before the count in the table, or a reader could find more there than the kernel counted.
     count(counter::COUNTED + reason);
-    let Some(value) = found else { return };
+    let Some(value) = found else { return 0 };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     // SAFETY: kept valid by RCU while we run, and nobody removes it while the programs are attached. The count is only
@@ -199,19 +205,30 @@ fn count_denial(attempt: &Attempt, origin: &SockState, reason: u32) {
         (*value).tgid = origin.tgid;
         (*value).uid = origin.uid;
     }
+    0
 }
 
 /// Records a denial on a socket; the same destination denied again on it is counted, not recorded anew.
 #[inline(always)]
 pub fn deny(attempt: &Attempt, state: &mut SockState, reason: KernelReason) {
-    let reason = reason as u32;
+    pl_deny(attempt, state, reason as u32);
+}
+
+/// As [`deny`]; apart for the reason that [`pl_open`] is. Always 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_deny(attempt: *const Attempt, state: *mut SockState, reason: u32) -> u32 {
+    if attempt.is_null() || state.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier sees to it that they are whole.
+    let (attempt, state) = unsafe { (&*attempt, &mut *state) };
     if is_repeat(state, attempt, reason) {
         count(counter::REPEATS);
-        return;
-    }
-    if open(attempt, state, reason) != 0 {
+    } else if open(attempt, state, reason) != 0 {
         note_denial(state, attempt, reason);
     }
+    0
 }
 
 /// Where [`SockState::flags`] holds the reason of the last denial, plus one.

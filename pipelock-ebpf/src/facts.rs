@@ -3,11 +3,10 @@
 use crate::emit::UDP;
 use crate::maps::{LISTENERS, OWN_ADDRS, PORTS_OF_LOOPBACK, PORTS_OF_RULES, has_port, sock_state};
 use aya_ebpf::bindings::{
-    bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    bpf_sock, bpf_sock_addr, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
-use core::ffi::c_void;
 use pipelock_common::{Addr, Facts, Listeners, OwnKey, Receiver, UDP_PEERS, sock_flag};
 
 /// BPF_F_CURRENT_NETNS: look in the namespace of the context's socket.
@@ -16,15 +15,9 @@ const CURRENT_NETNS: u64 = u64::MAX;
 /// The facts as seen by a sock_addr program.
 pub struct KernelFacts {
     /// The program's context.
-    pub ctx: *mut c_void,
-    /// The socket of the call, not null.
-    pub sk: *mut bpf_sock,
+    pub ctx: *mut bpf_sock_addr,
     /// Cookie of the socket's network namespace.
     pub netns: u64,
-    /// The proxy listens there at all.
-    pub is_served: bool,
-    /// Where it listens; all zero when it does not.
-    pub listeners: Listeners,
     /// The destination is IPv4, so the IPv4 listeners count.
     pub is_v4: bool,
     /// Which of the resolver's UDP sockets a datagram goes to; 0 for TCP.
@@ -34,65 +27,63 @@ pub struct KernelFacts {
 impl KernelFacts {
     /// For this context, namespace and destination.
     #[inline(always)]
-    pub fn new(ctx: *mut c_void, sk: *mut bpf_sock, netns: u64, dst: Addr, slot: u32) -> Self {
-        // SAFETY: the value is copied at once.
-        let found = unsafe { LISTENERS.get(netns) }.copied();
-        // No `Option` is kept: what it leaves undefined when it is `None` the verifier would see being read.
-        let none = Listeners { tcp4: 0, tcp6: 0, dns4: [0; UDP_PEERS], dns6: [0; UDP_PEERS] };
-        Self { ctx, sk, netns, is_served: found.is_some(), listeners: found.unwrap_or(none), is_v4: dst.is_v4(), slot }
+    pub fn new(ctx: *mut bpf_sock_addr, netns: u64, dst: Addr, slot: u32) -> Self {
+        Self { ctx, netns, is_v4: dst.is_v4(), slot }
     }
+}
 
-    /// The flags of the socket that would receive there; none when there is none of ours.
-    #[inline(always)]
-    fn receiver_flags(&self, addr: Addr, port: u16, protocol: u32) -> u32 {
-        let mut tuple = bpf_sock_tuple {
-            __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-                ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                    saddr: [0; 4],
-                    daddr: addr.0,
-                    sport: 0,
-                    dport: port.to_be(),
-                },
-            },
-        };
-        let mut size = 36;
-        if addr.is_v4() {
-            tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-                saddr: 0,
-                daddr: addr.0[3],
-                sport: 0,
-                dport: port.to_be(),
-            };
-            size = 12;
-        }
-        if protocol == UDP {
-            // A UDP socket that is connected takes datagrams from its peer only: without where this one comes from, the
-            // lookup would miss it, and an agent's server could not answer its own clients.
-            // SAFETY: the socket of the context, checked by `steer`.
-            unsafe { note_source(&mut tuple, self.sk, addr) };
-        }
-        let tuple = &raw mut tuple;
-        // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
-        let sk: *mut bpf_sock = unsafe {
-            if protocol == UDP {
-                bpf_sk_lookup_udp(self.ctx, tuple, size, CURRENT_NETNS, 0)
-            } else {
-                bpf_sk_lookup_tcp(self.ctx, tuple, size, CURRENT_NETNS, 0)
-            }
-        };
-        if sk.is_null() {
-            return 0;
-        }
-        // SAFETY: not null, and a full socket, as the lookup promises.
-        let flags = match unsafe { sock_state(sk) } {
-            // SAFETY: storage of a socket that we hold.
-            Some(state) => unsafe { (*state).flags },
-            None => 0,
-        };
-        // SAFETY: acquired above, released once.
-        unsafe { bpf_sk_release(sk.cast()) };
-        flags
+/// The flags of the socket that would receive there; none when there is none of ours. A function of its own to the kernel,
+/// so that the verifier walks it once and not on every way that leads to the question.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_receiver(ctx: *mut bpf_sock_addr, addr: *const Addr, port: u32, protocol: u32) -> u32 {
+    if addr.is_null() {
+        return 0;
     }
+    // SAFETY: not null, and the verifier sees to it that it is whole. The context is the program's.
+    let (addr, own) = unsafe { (*addr, (*ctx).__bindgen_anon_1.sk) };
+    if own.is_null() {
+        return 0;
+    }
+    let port = (port as u16).to_be();
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: [0; 4], daddr: addr.0, sport: 0, dport: port },
+        },
+    };
+    let mut size = 36;
+    if addr.is_v4() {
+        tuple.__bindgen_anon_1.ipv4 =
+            bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: 0, daddr: addr.0[3], sport: 0, dport: port };
+        size = 12;
+    }
+    if protocol == UDP {
+        // A UDP socket that is connected takes datagrams from its peer only: without where this one comes from, the
+        // lookup would miss it, and an agent's server could not answer its own clients.
+        // SAFETY: the socket of the context, not null.
+        unsafe { note_source(&mut tuple, own, addr) };
+    }
+    let tuple = &raw mut tuple;
+    // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
+    let sk: *mut bpf_sock = unsafe {
+        if protocol == UDP {
+            bpf_sk_lookup_udp(ctx.cast(), tuple, size, CURRENT_NETNS, 0)
+        } else {
+            bpf_sk_lookup_tcp(ctx.cast(), tuple, size, CURRENT_NETNS, 0)
+        }
+    };
+    if sk.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and a full socket, as the lookup promises.
+    let flags = match unsafe { sock_state(sk) } {
+        // SAFETY: storage of a socket that we hold.
+        Some(state) => unsafe { (*state).flags },
+        None => 0,
+    };
+    // SAFETY: acquired above, released once.
+    unsafe { bpf_sk_release(sk.cast()) };
+    flags
 }
 
 /// Fills in where a datagram to `dst` would come from: a socket bound to no address sends from the
@@ -124,15 +115,30 @@ unsafe fn note_source(tuple: &mut bpf_sock_tuple, sk: *mut bpf_sock, dst: Addr) 
     }
 }
 
-/// Written out: the array lies on the stack, where the verifier wants no computed index.
-#[inline(always)]
-fn in_slot(ports: &[u16; UDP_PEERS], slot: u32) -> u16 {
-    match slot {
-        0 => ports[0],
-        1 => ports[1],
-        2 => ports[2],
-        _ => ports[3],
+/// Where in [`Listeners`] a port lies, which is nothing but ports.
+const TCP4: u32 = 0;
+const TCP6: u32 = 1;
+const DNS4: u32 = 2;
+const DNS6: u32 = DNS4 + UDP_PEERS as u32;
+const LISTENERS_PORTS: u32 = DNS6 + UDP_PEERS as u32;
+const _: () = assert!(LISTENERS_PORTS as usize * size_of::<u16>() == size_of::<Listeners>());
+
+/// What [`pl_listener`] adds to a port: the proxy listens in that namespace.
+const SERVED: u32 = 1 << 16;
+
+/// The port of a listener of the proxy, plus [`SERVED`]; 0 when it has none in that namespace. Apart for the reason that
+/// [`pl_receiver`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_listener(netns: u64, which: u32) -> u32 {
+    if which >= LISTENERS_PORTS {
+        return 0;
     }
+    // SAFETY: read at once.
+    let Some(listeners) = (unsafe { LISTENERS.get(netns) }) else { return 0 };
+    // SAFETY: within the value, as was just looked at; all of it is ports.
+    let port = unsafe { core::ptr::from_ref(listeners).cast::<u16>().add(which as usize).read() };
+    SERVED | u32::from(port)
 }
 
 impl Facts for KernelFacts {
@@ -144,7 +150,7 @@ impl Facts for KernelFacts {
 
     #[inline(always)]
     fn receiver(&self, addr: Addr, port: u16, protocol: u32) -> Receiver {
-        let flags = self.receiver_flags(addr, port, protocol);
+        let flags = pl_receiver(self.ctx, &addr, u32::from(port), protocol);
         if flags & sock_flag::PROXY != 0 {
             Receiver::Proxy
         } else if flags & sock_flag::AGENT != 0 {
@@ -165,18 +171,15 @@ impl Facts for KernelFacts {
     }
 
     #[inline(always)]
-    fn is_netns_served(&self) -> bool {
-        self.is_served
-    }
-
-    #[inline(always)]
-    fn redirect_to(&self, dns: bool) -> (Addr, u16) {
-        let listeners = &self.listeners;
-        match (self.is_v4, dns) {
-            (true, false) => (Addr::LOOPBACK_V4, listeners.tcp4),
-            (false, false) => (Addr::LOOPBACK_V6, listeners.tcp6),
-            (true, true) => (Addr::LOOPBACK_V4, in_slot(&listeners.dns4, self.slot)),
-            (false, true) => (Addr::LOOPBACK_V6, in_slot(&listeners.dns6, self.slot)),
-        }
+    fn redirect_to(&self, dns: bool) -> Option<(Addr, u16)> {
+        let which = match (self.is_v4, dns) {
+            (true, false) => TCP4,
+            (false, false) => TCP6,
+            (true, true) => DNS4 + self.slot,
+            (false, true) => DNS6 + self.slot,
+        };
+        let found = pl_listener(self.netns, which);
+        let addr = if self.is_v4 { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
+        if found & SERVED == 0 { None } else { Some((addr, found as u16)) }
     }
 }

@@ -4,6 +4,7 @@
 use crate::emit::{Attempt, UDP, deny, peer_to, peer_via, state_of, tuple_of};
 use crate::maps::{CONFIG, FLOWS, TUPLES};
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -22,6 +23,8 @@ const HOP_BY_HOP: u8 = 0;
 /// IPV6_TLV_JUMBO
 const JUMBO: u8 = 194;
 
+/// Without padding: the verifier wants every byte of it initialised.
+#[repr(C)]
 struct Packet {
     src: Addr,
     dst: Addr,
@@ -30,11 +33,16 @@ struct Packet {
     protocol: u32,
 }
 
+impl Packet {
+    const EMPTY: Self = Self { src: Addr::NONE, dst: Addr::NONE, sport: 0, dport: 0, protocol: 0 };
+}
+
 #[cgroup_skb]
 pub fn pl_egress(ctx: SkBuffContext) -> i32 {
-    let Some(packet) = parse(&ctx) else {
+    let mut packet = Packet::EMPTY;
+    if pl_parse(ctx.skb.skb, &mut packet) == 0 {
         return DROP;
-    };
+    }
     // SAFETY: the socket of the packet.
     let Some(state) = (unsafe { state_of((*ctx.skb.skb).__bindgen_anon_2.sk) }) else {
         // A socket from before the attach that never connected since: it has no flow.
@@ -71,9 +79,10 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
 
 #[cgroup_skb]
 pub fn pl_ingress(ctx: SkBuffContext) -> i32 {
-    let Some(packet) = parse(&ctx) else {
+    let mut packet = Packet::EMPTY;
+    if pl_parse(ctx.skb.skb, &mut packet) == 0 {
         return DROP;
-    };
+    }
     // SAFETY: the socket of the packet.
     let state = unsafe { state_of((*ctx.skb.skb).__bindgen_anon_2.sk) };
     if is_on_loopback(&ctx) {
@@ -164,6 +173,24 @@ fn behind_jumbo(ctx: &SkBuffContext) -> Option<(u8, usize)> {
     let option: [u8; 4] = ctx.load(40).ok()?;
     let is_alone = option[1] == 0 && option[2] == JUMBO && option[3] == 4;
     Some(if is_alone { (option[0], 48) } else { (HOP_BY_HOP, 40) })
+}
+
+/// Reads the headers of a packet; 0 when they are none that are known. A function of its own to the kernel: what comes out
+/// of it is any packet to the verifier, so that it walks what is done about packets once, not for each kind of them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_parse(skb: *mut __sk_buff, packet: *mut Packet) -> u32 {
+    if packet.is_null() {
+        return 0;
+    }
+    match parse(&SkBuffContext::new(skb)) {
+        Some(found) => {
+            // SAFETY: not null, and the verifier sees to it that it is whole.
+            unsafe { *packet = found };
+            1
+        }
+        None => 0,
+    }
 }
 
 #[inline(always)]
