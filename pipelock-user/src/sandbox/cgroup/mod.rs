@@ -341,15 +341,6 @@ impl Cgroup {
         Ok(false)
     }
 
-    /// `cgroup.procs`, open for writing: whoever writes `0` into it moves itself into this cgroup.
-    ///
-    /// # Errors
-    /// [`CgroupError::NotPermitted`] when we may not.
-    pub(super) fn procs_writer(&self) -> Result<File, CgroupError> {
-        self.at("cgroup.procs", libc::O_WRONLY)
-            .map_err(|source| CgroupError::NotPermitted { path: self.path.clone(), source })
-    }
-
     /// Calls `visit` for every cgroup folder below this one, parents first.
     fn each_below(&self, mut visit: impl FnMut(&Path) -> Result<(), CgroupError>) -> Result<(), CgroupError> {
         let mut todo = vec![(self.path.clone(), 0)];

@@ -1,13 +1,12 @@
-//! The steps between fork and exec, in the order in which they must happen.
+//! The steps between the fork into the agent's cgroup and exec, in the order in which they must happen.
 //!
 //! Called by [`super`] in the forked child of a process that may have threads: everything here is async-signal-safe,
 //! nothing allocates, locks or panics; whatever needs memory was prepared before the fork. A step that fails ends the
 //! child before it runs a single instruction of the agent, and tells the parent which one it was.
 
 use std::ffi::{CString, c_char};
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
 use crate::sandbox::caps;
@@ -24,8 +23,7 @@ const INHERITED: [libc::c_int; 6] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Step {
-    Cgroup = 1,
-    Signals,
+    Signals = 1,
     Limits,
     Mounts,
     Descriptors,
@@ -39,8 +37,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 12] = [
-        Self::Cgroup,
+    const ALL: [Self; 11] = [
         Self::Signals,
         Self::Limits,
         Self::Mounts,
@@ -61,7 +58,6 @@ impl Step {
     /// What was being done, to stand after "cannot".
     pub(super) fn what(self) -> &'static str {
         match self {
-            Self::Cgroup => "move into the cgroup",
             Self::Signals => "reset the signals",
             Self::Limits => "forbid core dumps",
             Self::Mounts => "make the kernel's control files read-only",
@@ -96,8 +92,6 @@ impl Strings {
 
 /// Everything the child needs, allocated before the fork.
 pub(super) struct Child {
-    /// `cgroup.procs` of the agent's cgroup.
-    pub(super) procs: File,
     /// Where a failure is reported; close-on-exec.
     pub(super) report: OwnedFd,
     /// uid, gid, groups to change to.
@@ -132,7 +126,6 @@ impl Child {
 
     fn steps(&mut self) -> Result<std::convert::Infallible, (Step, io::Error)> {
         let at = |step| move |error| (step, error);
-        enter_cgroup(self.procs.as_raw_fd()).map_err(at(Step::Cgroup))?;
         reset_signals(&self.mask).map_err(at(Step::Signals))?;
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: `none` outlives the call.
@@ -193,14 +186,6 @@ impl Child {
     }
 }
 
-fn enter_cgroup(procs: RawFd) -> io::Result<()> {
-    // SAFETY: one readable byte. "0" means the writing process.
-    match unsafe { libc::write(procs, b"0".as_ptr().cast(), 1) } {
-        1 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Gives every signal its default action, but for the ones of [`INHERITED`] that are ignored, then sets the mask. They
 /// were all blocked since before the fork, so that no handler of the parent ran in the child.
 fn reset_signals(mask: &libc::sigset_t) -> io::Result<()> {
@@ -227,19 +212,7 @@ fn reset_signals(mask: &libc::sigset_t) -> io::Result<()> {
 /// Marks every descriptor from `first` on close-on-exec; the report pipe has to live until exec succeeds.
 fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     // SAFETY: close_range takes numbers only.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } == 0 {
-        return Ok(());
-    }
-    // Before Linux 5.11: one by one, up to the highest that could have been opened.
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is ours.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
-    let highest = libc::c_int::try_from(limit.rlim_max.min(1 << 20)).unwrap_or(1 << 20);
-    for fd in 3..highest {
-        // SAFETY: fcntl with numbers only; EBADF for those that are not open does not matter.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
-    Ok(())
+    sys(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
 /// Raw system calls: libc's wrappers would look for the other threads, which the child does not have.
@@ -270,7 +243,7 @@ mod tests {
             assert_eq!(Step::from_number(step as u8), Some(step));
         }
         assert_eq!(Step::from_number(0), None);
-        assert_eq!(Step::from_number(13), None);
+        assert_eq!(Step::from_number(12), None);
     }
 
     #[test]

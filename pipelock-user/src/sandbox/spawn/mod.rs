@@ -263,7 +263,6 @@ impl AgentCommand {
         signals::install().map_err(step("handle signals"))?;
         let mut mask = SigSet::empty();
         let mut child = Child {
-            procs: cgroup.procs_writer()?,
             report,
             user: self.user.change.then(|| (self.user.uid, self.user.gid, self.user.groups.clone())),
             mounts,
@@ -280,12 +279,13 @@ impl AgentCommand {
             .map_err(|errno| step("block signals")(errno.into()))?;
         child.mask = *mask.as_ref();
         // SAFETY: the child does nothing that is not async-signal-safe (see child.rs) and never returns.
-        let forked = match unsafe { libc::fork() } {
+        let forked = match unsafe { fork_into(cgroup.fd()) } {
             0 => child.run(),
             pid => Errno::result(pid),
         };
         let restored = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);
-        let pid = Pid::from_raw(forked.map_err(|errno| step("start a process")(errno.into()))?);
+        let pid = forked.map_err(|errno| step("start a process in the cgroup")(errno.into()))?;
+        let pid = Pid::from_raw(libc::pid_t::try_from(pid).unwrap_or(libc::pid_t::MAX));
         // Our copy of the writing end has to go, or the pipe never ends.
         drop(child);
         match await_start(std::fs::File::from(reader)).and_then(|failed| {
@@ -351,6 +351,23 @@ impl AgentCommand {
             _ => SpawnError::Step { what: failed.what(), source },
         }
     }
+}
+
+/// Forks; the child is born in the cgroup, so there is no moment at which it is elsewhere. Moving it there afterwards would
+/// also wait for all processors, ten milliseconds and more.
+///
+/// # Safety
+/// As fork(2); libc does not know of the child, so this one must keep to system calls.
+unsafe fn fork_into(cgroup: BorrowedFd<'_>) -> libc::c_long {
+    /// linux/sched.h; libc has it too narrow.
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    // SAFETY: integers only, for all of which zero is the default.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = cgroup.as_raw_fd() as u64;
+    // SAFETY: the struct outlives the call and has the size that is passed; without CLONE_VM the child has its own memory.
+    unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) }
 }
 
 fn first_file(candidates: Vec<CString>) -> Option<String> {
