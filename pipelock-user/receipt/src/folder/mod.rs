@@ -102,19 +102,25 @@ pub fn write_folder(folder: &Path) -> Result<Head, FolderError> {
     let key = PublicKey::parse(&head.signer_key)
         .map_err(|error| FolderError::Evidence { line: 1, why: format!("signer_key: {error}") })?;
 
-    write_document(folder, &head)?;
-    write_file(folder, POLICY, |file| writeln!(file, "{}", head.policy_hash).map_err(into_folder(folder, POLICY)))?;
-    write_file(folder, KEY_PEM, |file| file.write_all(key.pem().as_bytes()).map_err(into_folder(folder, KEY_PEM)))?;
-    write_file(folder, KEY_HEX, |file| writeln!(file, "{key}").map_err(into_folder(folder, KEY_HEX)))?;
     let text = summary.render(&head);
-    write_file(folder, SUMMARY, |file| file.write_all(text.as_bytes()).map_err(into_folder(folder, SUMMARY)))?;
+    let drafts = [
+        draft_document(folder, &head)?,
+        draft_file(folder, POLICY, |file| writeln!(file, "{}", head.policy_hash).map_err(into_folder(folder, POLICY)))?,
+        draft_file(folder, KEY_PEM, |file| file.write_all(key.pem().as_bytes()).map_err(into_folder(folder, KEY_PEM)))?,
+        draft_file(folder, KEY_HEX, |file| writeln!(file, "{key}").map_err(into_folder(folder, KEY_HEX)))?,
+        draft_file(folder, SUMMARY, |file| file.write_all(text.as_bytes()).map_err(into_folder(folder, SUMMARY)))?,
+    ];
+    sync_all(folder, &drafts)?;
+    for draft in &drafts {
+        rename(draft.path(folder), folder.join(draft.name)).map_err(into_folder(folder, draft.name))?;
+    }
     // The new names must be on the disk too.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(into_folder(folder, ""))?;
     Ok(head)
 }
 
-fn write_document(folder: &Path, head: &Head) -> Result<(), FolderError> {
-    write_file(folder, DOCUMENT, |file| {
+fn draft_document(folder: &Path, head: &Head) -> Result<Draft, FolderError> {
+    draft_file(folder, DOCUMENT, |file| {
         let failed = || into_folder(folder, DOCUMENT);
         let start = head.render().map_err(|error| failed()(error.into()))?;
         file.write_all(start.as_bytes()).map_err(failed())?;
@@ -152,20 +158,43 @@ fn each_receipt(folder: &Path, mut each: impl FnMut(u64, &str) -> Result<(), Fol
     Ok(())
 }
 
-/// Writes one file whole: under another name, synced, then renamed.
-fn write_file(
+/// A file under the name it has until it is whole and on the disk.
+struct Draft {
+    name: &'static str,
+    file: File,
+}
+
+impl Draft {
+    fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(format!(".{}.part", self.name))
+    }
+}
+
+/// Writes one file under another name.
+fn draft_file(
     folder: &Path,
-    name: &str,
+    name: &'static str,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), FolderError>,
-) -> Result<(), FolderError> {
+) -> Result<Draft, FolderError> {
     let failed = || into_folder(folder, name);
     let draft = folder.join(format!(".{name}.part"));
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed())?;
     let mut file = BufWriter::new(file);
     fill(&mut file)?;
     let file = file.into_inner().map_err(|error| failed()(error.into_error()))?;
-    file.sync_all().map_err(failed())?;
-    rename(&draft, folder.join(name)).map_err(failed())
+    Ok(Draft { name, file })
+}
+
+/// Brings the drafts onto the disk, side by side: a file system writes its journal once for all who wait at one moment.
+fn sync_all(folder: &Path, drafts: &[Draft]) -> Result<(), FolderError> {
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = drafts.iter().map(|draft| (draft.name, scope.spawn(|| draft.file.sync_all()))).collect();
+        for (name, thread) in waiting {
+            let died = |_| Err(io::Error::other("the thread that wrote it to the disk died"));
+            thread.join().unwrap_or_else(died).map_err(into_folder(folder, name))?;
+        }
+        Ok(())
+    })
 }
 
 fn into_folder(folder: &Path, name: &str) -> impl FnOnce(io::Error) -> FolderError {
