@@ -6,7 +6,7 @@
 /// An IPv4 or IPv6 address, IPv4 as `::ffff:a.b.c.d`: four 32-bit words, each in network byte order as it lies in memory.
 ///
 /// Words and not bytes, because the programs live on a 512-byte stack and the verifier reads contexts word by word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Addr(pub [u32; 4]);
 
@@ -15,7 +15,7 @@ pub struct Addr(pub [u32; 4]);
 pub enum Class {
     /// 127.0.0.0/8, ::1, and 0.0.0.0 and :: (which connect to loopback).
     Loopback,
-    /// Multicast, broadcast, 0.0.0.0/8 and 240.0.0.0/4: never a destination.
+    /// Multicast, broadcast (that of loopback too), 0.0.0.0/8 and 240.0.0.0/4: never a destination.
     Special,
     /// Anything else; it may still be an address of this host.
     Other,
@@ -87,6 +87,8 @@ impl Addr {
         let a = self.normalized();
         if a.is_v4() {
             return match u32::from_be(a.0[3]) >> 24 {
+                // A broadcast: it comes to every socket on the port, whoever has the one that was looked up.
+                127 if u32::from_be(a.0[3]) & 0x00ff_ffff == 0 || u32::from_be(a.0[3]) == 0x7fff_ffff => Class::Special,
                 127 => Class::Loopback,
                 0 | 224..=255 => Class::Special,
                 _ => Class::Other,
@@ -128,6 +130,8 @@ mod tests {
             "ff02::1",
             "::ffff:224.0.0.1",
             "::ffff:255.255.255.255",
+            "::ffff:127.255.255.255",
+            "::ffff:127.0.0.0",
             "::ffff:0.1.2.3",
             "::127.0.0.1",
             "::ffff:240.0.0.1",
@@ -145,7 +149,8 @@ mod tests {
             let mapped = Addr::from_octets(Ipv4Addr::from(octets).to_ipv6_mapped().octets());
             prop_assert_eq!(Addr::from_be4(u32::from_ne_bytes(octets)), mapped);
             prop_assert!(mapped.is_v4());
-            prop_assert_eq!(mapped.class() == Class::Loopback, octets[0] == 127 || octets == [0; 4]);
+            let is_broadcast = matches!(octets, [127, 0, 0, 0] | [127, 255, 255, 255]);
+            prop_assert_eq!(mapped.class() == Class::Loopback, octets[0] == 127 && !is_broadcast || octets == [0; 4]);
         }
 
         #[test]

@@ -33,7 +33,9 @@ assert_layout!(PortSet, 8192, 8, { words: [u64; 1024] });
 assert_layout!(DenialKey, 28, 4, {
     dst: [u32; 4], generation: u32, port: u16, protocol: u16, reason: u8, hook: u8, family: u8, pad: u8,
 });
-assert_layout!(DenialCount, 48, 8, { count: u64, first_ns: u64, last_ns: u64, comm: [u8; 16], tgid: u32, uid: u32 });
+assert_layout!(DenialCount, 72, 8, {
+    count: u64, first_ns: u64, last_ns: u64, comm: [u8; 16], tgid: u32, uid: u32, src: [u32; 4], peer_port: u16, pad: [u16; 3],
+});
 assert_layout!(Settled, 16, 8, { flows: u64, denials: u64 });
 assert_layout!(Event, 8, 8, { flow_id: u64 });
 assert_layout!(FlowRecord, 144, 8, {

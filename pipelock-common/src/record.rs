@@ -214,7 +214,8 @@ pub struct DenialKey {
     pub dst: Addr,
     /// [`Config::generation`] when they were decided.
     pub generation: u32,
-    /// Destination port, host order.
+    /// Destination port, host order; of a packet from outside the port of the agent that it was for, since those of the
+    /// other end are as many as it likes.
     pub port: u16,
     /// IPPROTO_* of the socket.
     pub protocol: u16,
@@ -253,6 +254,12 @@ pub struct DenialCount {
     pub tgid: u32,
     /// Its user id, initial namespace.
     pub uid: u32,
+    /// Of packets from outside: the address of the agent that the first was for.
+    pub src: Addr,
+    /// Of packets from outside: the other end's port of the first, host order.
+    pub peer_port: u16,
+    /// Padding, zero.
+    pub pad: [u16; 3],
 }
 
 /// What the user side has done with the records, so that the programs know how full the table is. Written by it alone.

@@ -118,11 +118,12 @@ fn record(
         sock: SockKey { netns, cookie },
         dst: addr,
         port,
+        told_by: port,
         protocol: protocol as u16,
         sock_type: sock_type as u8,
         family,
         hook,
-        slot: 0,
+        ..Attempt::EMPTY
     };
     deny(&attempt, state, KernelReason::ListenDenied);
 }

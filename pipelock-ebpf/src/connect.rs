@@ -115,11 +115,12 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         sock: SockKey { netns, cookie },
         dst,
         port,
+        told_by: port,
         protocol: protocol as u16,
         sock_type: sock_type as u8,
         family: if is_v6 { 6 } else { 4 },
         hook,
-        slot: 0,
+        ..Attempt::EMPTY
     };
     let is_udp = protocol == crate::emit::UDP;
     let (mut is_same, mut before) = (false, state.flow_id);
@@ -186,6 +187,11 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
     state.dst = dst;
     state.dst_port = port;
     state.flags = (state.flags | sock_flag::LOCAL) & !sock_flag::REDIRECTED;
+    let named = dst.normalized();
+    if named != dst {
+        // Left as it is, the kernel would send it to the address that the socket is bound to, where another may listen.
+        write_address(addr, is_v6, named, port);
+    }
     if kind == REDIRECT {
         state.flags |= sock_flag::REDIRECTED;
         let to = if dst.is_v4() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };

@@ -25,7 +25,17 @@ static EMPTY: FlowRecord = FlowRecord::EMPTY;
 
 /// What a count of denials starts as; named for the same reason.
 #[unsafe(export_name = "NO_DENIALS")]
-static NO_DENIALS: DenialCount = DenialCount { count: 0, first_ns: 0, last_ns: 0, comm: [0; 16], tgid: 0, uid: 0 };
+static NO_DENIALS: DenialCount = DenialCount {
+    count: 0,
+    first_ns: 0,
+    last_ns: 0,
+    comm: [0; 16],
+    tgid: 0,
+    uid: 0,
+    src: Addr::NONE,
+    peer_port: 0,
+    pad: [0; 3],
+};
 
 /// What [`open`] returns for a denial that has no number, because too many wait for their receipts: it was counted.
 pub const COUNTED: u64 = u64::MAX;
@@ -49,6 +59,33 @@ pub struct Attempt {
     pub hook: u8,
     /// The slot of a UDP flow; 0 for others.
     pub slot: u8,
+    /// Of a packet from outside: the agent's address.
+    pub src: Addr,
+    /// Of a packet from outside: the agent's port, host order.
+    pub src_port: u16,
+    /// The port by which repeats are told from others, host order: `port`, but of a packet from outside the agent's, since
+    /// the other end has as many as it likes.
+    pub told_by: u16,
+    /// Padding, zero.
+    pub pad: u32,
+}
+
+impl Attempt {
+    /// What [`Self`] is before the hook fills it in.
+    pub const EMPTY: Self = Self {
+        sock: SockKey { netns: 0, cookie: 0 },
+        dst: Addr::NONE,
+        port: 0,
+        protocol: 0,
+        sock_type: 0,
+        family: 0,
+        hook: 0,
+        slot: 0,
+        src: Addr::NONE,
+        src_port: 0,
+        told_by: 0,
+        pad: 0,
+    };
 }
 
 /// Notes the current process as the one that acts on this socket.
@@ -119,6 +156,8 @@ extern "C" fn pl_open(attempt: *const Attempt, origin: *const SockState, reason:
     record.gid = origin.gid;
     record.generation = generation;
     record.dst_port = attempt.port;
+    record.src = attempt.src;
+    record.src_port = attempt.src_port;
     record.protocol = attempt.protocol;
     record.sock_type = attempt.sock_type;
     record.family = attempt.family;
@@ -171,7 +210,7 @@ extern "C" fn pl_count(attempt: *const Attempt, origin: *const SockState, reason
     let mut key = DenialKey {
         dst: attempt.dst,
         generation: CONFIG.get(0).map_or(0, |config| config.generation),
-        port: attempt.port,
+        port: attempt.told_by,
         protocol: attempt.protocol,
         reason: reason as u8,
         hook: attempt.hook,
@@ -199,6 +238,8 @@ extern "C" fn pl_count(attempt: *const Attempt, origin: *const SockState, reason
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*value).count, 1);
         if (*value).first_ns == 0 {
             (*value).first_ns = now;
+            (*value).src = attempt.src;
+            (*value).peer_port = attempt.port;
         }
         (*value).last_ns = now;
         (*value).comm = origin.comm;
@@ -237,7 +278,7 @@ const DENIED_SHIFT: u32 = 24;
 /// Whether this destination was the last to be denied on this socket, for the same reason.
 #[inline(always)]
 pub fn is_repeat(state: &SockState, attempt: &Attempt, reason: u32) -> bool {
-    state.flags >> DENIED_SHIFT == reason + 1 && state.dropped_port == attempt.port && state.dropped == attempt.dst
+    state.flags >> DENIED_SHIFT == reason + 1 && state.dropped_port == attempt.told_by && state.dropped == attempt.dst
 }
 
 /// Notes a recorded denial, so that it is not recorded again.
@@ -245,7 +286,7 @@ pub fn is_repeat(state: &SockState, attempt: &Attempt, reason: u32) -> bool {
 pub fn note_denial(state: &mut SockState, attempt: &Attempt, reason: u32) {
     state.flags = (state.flags & ((1 << DENIED_SHIFT) - 1)) | ((reason + 1) << DENIED_SHIFT);
     state.dropped = attempt.dst;
-    state.dropped_port = attempt.port;
+    state.dropped_port = attempt.told_by;
 }
 
 /// Ends the flow that a socket carries, if it is still open.

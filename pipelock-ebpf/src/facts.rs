@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_
 use pipelock_common::{Addr, Facts, Listeners, OwnKey, Receiver, UDP_PEERS, sock_flag};
 
 /// BPF_F_CURRENT_NETNS: look in the namespace of the context's socket.
-const CURRENT_NETNS: u64 = u64::MAX;
+pub const CURRENT_NETNS: u64 = u64::MAX;
 
 /// The facts as seen by a sock_addr program.
 pub struct KernelFacts {

@@ -2,10 +2,14 @@
 //! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
 
 use crate::emit::{Attempt, UDP, deny, peer_to, peer_via, state_of, tuple_of};
-use crate::maps::{CONFIG, FLOWS, TUPLES};
+use crate::facts::CURRENT_NETNS;
+use crate::maps::{CONFIG, FLOWS, PORTS_OF_LOOPBACK, TUPLES, has_port, sock_state};
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::bindings::{
+    __sk_buff, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_lookup_udp, bpf_sk_release};
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use pipelock_common::{Addr, KernelReason, SockKey, SockState, hook, sock_flag};
@@ -62,8 +66,15 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
         {
             if peer.via != 0 {
                 note_udp(peer.flow_id, &packet, ctx.len());
+                return PASS;
             }
-            return PASS;
+            // Whose socket it was when the send or connect was decided need not be whose it is now, and the source that a
+            // datagram names for itself can choose among sockets that share a port.
+            if has_port(PORTS_OF_LOOPBACK, packet.dport) || pl_owner(ctx.skb.skb, &packet) & sock_flag::AGENT != 0 {
+                return PASS;
+            }
+            drop_packet(&ctx, &packet, state, KernelReason::LoopbackDenied, hook::EGRESS);
+            return DROP;
         }
     }
     if packet.protocol == TCP {
@@ -104,15 +115,7 @@ pub fn pl_ingress(ctx: SkBuffContext) -> i32 {
         Some(state) => state,
         None => &mut unknown,
     };
-    // Seen from the agent, the peer is the destination whichever way the packet went.
-    let seen = Packet {
-        src: packet.dst,
-        dst: packet.src,
-        sport: packet.dport,
-        dport: packet.dport,
-        protocol: packet.protocol,
-    };
-    drop_packet(&ctx, &seen, state, KernelReason::InboundDenied, hook::INGRESS);
+    drop_packet(&ctx, &packet, state, KernelReason::InboundDenied, hook::INGRESS);
     DROP
 }
 
@@ -129,6 +132,44 @@ fn is_on_loopback(ctx: &SkBuffContext) -> bool {
 #[inline(always)]
 fn listens_to_any() -> bool {
     CONFIG.get(0).is_some_and(|config| config.listen_any == 1)
+}
+
+/// The flags of the UDP socket that will receive this packet; none when it is none of ours. Apart for the reason that
+/// [`pl_parse`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_owner(skb: *mut __sk_buff, packet: *const Packet) -> u32 {
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier sees to it that it is whole.
+    let packet = unsafe { &*packet };
+    let (sport, dport) = (packet.sport.to_be(), packet.dport.to_be());
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: packet.src.0, daddr: packet.dst.0, sport, dport },
+        },
+    };
+    let mut size = 36;
+    if packet.dst.is_v4() {
+        tuple.__bindgen_anon_1.ipv4 =
+            bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: packet.src.0[3], daddr: packet.dst.0[3], sport, dport };
+        size = 12;
+    }
+    // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
+    let sk: *mut bpf_sock = unsafe { bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, size, CURRENT_NETNS, 0) };
+    if sk.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and a full socket, as the lookup promises.
+    let flags = match unsafe { sock_state(sk) } {
+        // SAFETY: storage of a socket that we hold.
+        Some(state) => unsafe { (*state).flags },
+        None => 0,
+    };
+    // SAFETY: acquired above, released once.
+    unsafe { bpf_sk_release(sk.cast()) };
+    flags
 }
 
 /// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes.
@@ -152,17 +193,24 @@ fn note_udp(flow_id: u64, packet: &Packet, len: u32) {
 fn drop_packet(ctx: &SkBuffContext, packet: &Packet, state: &mut SockState, reason: KernelReason, hook: u8) {
     // SAFETY: takes the context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let attempt = Attempt {
+    let mut attempt = Attempt {
         // Older kernels do not tell a packet program the namespace; the socket's cookie alone is unique.
         sock: SockKey { netns: 0, cookie },
         dst: packet.dst,
         port: packet.dport,
+        told_by: packet.dport,
         protocol: packet.protocol as u16,
-        sock_type: 0,
         family: if packet.dst.is_v4() { 4 } else { 6 },
         hook,
-        slot: 0,
+        ..Attempt::EMPTY
     };
+    if hook == hook::INGRESS {
+        // Seen from the agent, the peer is the destination whichever way the packet went.
+        attempt.dst = packet.src;
+        attempt.port = packet.sport;
+        attempt.src = packet.dst;
+        attempt.src_port = packet.dport;
+    }
     deny(&attempt, state, reason);
 }
 

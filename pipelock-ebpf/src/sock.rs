@@ -52,7 +52,7 @@ pub fn pl_sock_create(ctx: SockContext) -> i32 {
         sock_type: sock_type as u8,
         family: if family == AF_INET6 { 6 } else { 4 },
         hook: hook::SOCK_CREATE,
-        slot: 0,
+        ..Attempt::EMPTY
     };
     let _ = open(&attempt, &origin, KernelReason::SocketDenied as u32);
     REFUSE

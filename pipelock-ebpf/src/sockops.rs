@@ -115,11 +115,12 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
         sock: SockKey { netns, cookie },
         dst: peer,
         port: peer_port,
+        told_by: peer_port,
         protocol: 6,
         sock_type: 1,
         family: if ctx.family() == AF_INET { 4 } else { 6 },
         hook: hook::SOCK_OPS,
-        slot: 0,
+        ..Attempt::EMPTY
     };
     let flow_id = open(&attempt, state, KernelReason::InboundAllowed as u32);
     if flow_id != 0 {

@@ -12,7 +12,7 @@
 //! | 34, 37, 38, 40, 43, 45, 46, 49, 50, 51, 52, 54, 88, 90 | `system_calls` |
 //! | 35, 36 | `inherited_sockets` |
 //! | 42, 53 | every test of a denial, run again as root |
-//! | 55, 56 | `services_of_the_host`; more in `lifecycle.rs` |
+//! | 55, 56 | `services_of_the_host`; more in `lifecycle.rs`, and in `shared_ports.rs` for ports that both have |
 //! | 59 | `nobody_outside_gets_in` |
 //! | 61, 62, 63 | `load.rs` |
 //! | 39, 85 | `load.rs` (kill -9, reload) |
@@ -22,7 +22,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
@@ -576,14 +576,16 @@ for addr in (here4, here6):
     let text = std::fs::read_to_string(running.sandbox.work().join("ports")).expect("ports");
     let ports: Value = serde_json::from_str(&text).expect("JSON");
     let port = |name: &str| u16::try_from(ports[name].as_u64().expect("a port")).expect("a port");
-    outside.enter(|| {
+    let from = outside.enter(|| {
         let wait = Duration::from_millis(400);
         for addr in [(outside.here4, port("tcp4")).into(), (outside.here6, port("tcp6")).into()] {
             assert!(TcpStream::connect_timeout(&addr, wait).is_err(), "got in at {addr}");
         }
         let udp = UdpSocket::bind("[::]:0").expect("bind");
         udp.send_to(b"hello", (outside.here6, port("udp6"))).expect("send");
-        UdpSocket::bind("0.0.0.0:0").expect("bind").send_to(b"hello", (outside.here4, port("udp4"))).expect("send");
+        let udp4 = UdpSocket::bind("0.0.0.0:0").expect("bind");
+        udp4.send_to(b"hello", (outside.here4, port("udp4"))).expect("send");
+        [udp4, udp].map(|socket| socket.local_addr().expect("bound").port())
     });
     running.sandbox.file("tried", "");
     let run = running.wait();
@@ -594,6 +596,18 @@ for addr in (here4, here6):
     seen.dedup();
     assert_eq!(seen, [("tcp", false), ("tcp", true), ("udp", false), ("udp", true)], "{run}");
     assert!(inbound.iter().all(|flow| flow.comm == "python3"), "{run}");
+    // Both ends.
+    for flow in inbound {
+        let v6 = flow.orig_dst.is_ipv6();
+        let (there, here): (IpAddr, IpAddr) = if v6 {
+            (outside.there6.into(), outside.here6.into())
+        } else {
+            (outside.there4.into(), outside.here4.into())
+        };
+        let name = format!("{}{}", flow.proto, if v6 { 6 } else { 4 });
+        assert_eq!((flow.orig_dst.ip(), flow.src), (there, Some((here, port(&name)).into())), "{flow:?}");
+        assert!(flow.proto == "tcp" || flow.orig_dst.port() == from[usize::from(v6)], "{flow:?}");
+    }
     assert_eq!(run.evidence.with_reason("listen_denied").len(), 2, "{run}");
 }
 

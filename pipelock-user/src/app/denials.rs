@@ -98,6 +98,7 @@ impl Denials {
     fn facts(&self, key: &DenialKey, count: &DenialCount, new: u64, now: (u64, SystemTime)) -> DenialFacts {
         let reason = KernelReason::from_u8(key.reason);
         let is_rest = *key == DenialKey::rest(key.reason);
+        let is_inbound = key.hook == hook::INGRESS;
         let end = count.comm.iter().position(|byte| *byte == 0).unwrap_or(count.comm.len());
         let last = wall_clock(count.last_ns, now.0, now.1);
         tracing::info!(
@@ -107,7 +108,10 @@ impl Denials {
         );
         DenialFacts {
             count: new,
-            target: (!is_rest).then(|| std::net::SocketAddr::new(from_addr(key.dst), key.port)),
+            target: (!is_rest).then(|| {
+                std::net::SocketAddr::new(from_addr(key.dst), if is_inbound { count.peer_port } else { key.port })
+            }),
+            local: (!is_rest && is_inbound).then(|| std::net::SocketAddr::new(from_addr(count.src), key.port)),
             protocol: protocol_name(key.protocol),
             hook: hook::name(key.hook),
             reason: reason.map_or(Reason::Internal, Reason::from),

@@ -198,8 +198,11 @@ impl FlowFacts {
 pub struct DenialFacts {
     /// How many, since the last receipt of this kind.
     pub count: u64,
-    /// Where to; none for the rest of a reason, whose destinations were too many.
+    /// Where to; none for the rest of a reason, whose destinations were too many. Of packets from outside: where the first
+    /// came from, whichever ports of that address the others did.
     pub target: Option<std::net::SocketAddr>,
+    /// Of packets from outside: the agent's end that the first was for. All were for this port.
+    pub local: Option<std::net::SocketAddr>,
     /// `tcp`, `udp` or the number of the protocol.
     pub protocol: String,
     /// Name of the hook that decided.
@@ -249,6 +252,7 @@ impl DenialFacts {
             ext.insert("proto".into(), json!(self.protocol));
             ext.insert("hook".into(), json!(self.hook));
         }
+        insert_some(&mut ext, "src", self.local.map(|addr| addr.to_string()));
         (draft, json!({ "denials_v1": ext }))
     }
 }

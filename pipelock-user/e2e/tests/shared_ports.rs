@@ -1,0 +1,132 @@
+//! Ports that the agent and the host share, and addresses that mean another one to the kernel than to whoever decides: what
+//! is decided as leading to a socket of the agent's own must not come to one of the host's.
+//!
+//! What is tried is in `agents/shared.py`. Rows 55 and 56 of the escape catalogue (services of the host), UDP rows 6 and 7.
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use pipelock_e2e::{Flow, Run, Sandbox, need};
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+const AGENT: &str = include_str!("../agents/shared.py");
+const EPERM: i64 = 1;
+
+/// A UDP socket of the host that lets others have its port, as mDNS and DHCP services do.
+fn shared(addr: &str) -> UdpSocket {
+    let addr: SocketAddr = addr.parse().expect("an address");
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    if addr.is_ipv6() {
+        socket.set_only_v6(true).expect("IPV6_V6ONLY");
+    }
+    socket.bind(&addr.into()).expect("bind");
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    socket.into()
+}
+
+struct Host {
+    udp: [UdpSocket; 2],
+    tcp: [TcpListener; 2],
+}
+
+impl Host {
+    fn new() -> Self {
+        let tcp = ["127.0.0.5:0", "127.0.0.1:0"].map(|addr| {
+            let listener = TcpListener::bind(addr).expect("bind");
+            listener.set_nonblocking(true).expect("nonblocking");
+            listener
+        });
+        Self { udp: ["0.0.0.0:0", "[::]:0"].map(shared), tcp }
+    }
+
+    fn run(&self, names: &[&str]) -> (Run, BTreeMap<String, Value>) {
+        let [udp, udp6] = self.udp.each_ref().map(|socket| socket.local_addr().expect("bound").port());
+        let [tcp, tcp4] = self.tcp.each_ref().map(|socket| socket.local_addr().expect("bound").port());
+        let parameters = json!({"udp": udp, "udp6": udp6, "tcp": tcp, "tcp4": tcp4}).to_string();
+        let sandbox = Sandbox::new("egress: []");
+        let script = sandbox.file("shared.py", AGENT).display().to_string();
+        let run = sandbox.run_ok(&[&["python3", &script, &parameters], names].concat());
+        let lines = run.json_lines().into_iter().map(|line| (line["name"].as_str().expect("a name").to_owned(), line));
+        let lines: BTreeMap<_, _> = lines.collect();
+        assert_eq!(lines.len(), names.len(), "{run}");
+        (run, lines)
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self) {
+        for socket in &self.udp {
+            assert!(socket.recv(&mut [0; 64]).is_err(), "a datagram came to the host's UDP service");
+        }
+        for listener in &self.tcp {
+            assert!(listener.accept().is_err(), "a connection came to {listener:?}");
+        }
+    }
+}
+
+fn denied(run: &Run, line: &Value) -> Vec<Flow> {
+    let mut flows = run.evidence.flows();
+    flows.retain(|flow| Some(u64::from(flow.tgid)) == line["pid"].as_u64() && flow.verdict == "block");
+    flows
+}
+
+#[test]
+fn what_is_the_hosts_alone() {
+    need!("python3");
+    let host = Host::new();
+    let ways = [
+        ("any_sendto", "cgroup/sendmsg4", "loopback_denied"),
+        ("any_sendto6", "cgroup/sendmsg6", "loopback_denied"),
+        ("any_connected", "cgroup_skb/egress", "udp_denied"),
+        ("any_connected6", "cgroup_skb/egress", "udp_denied"),
+    ];
+    let (run, lines) = host.run(&ways.map(|(name, _, _)| name));
+    for (name, hook, reason) in ways {
+        assert_eq!(lines[name]["errno"], EPERM, "{name}: {run}");
+        let flows = denied(&run, &lines[name]);
+        let [flow] = flows.as_slice() else { panic!("{name}: {flows:?}") };
+        assert_eq!((flow.hook.as_str(), flow.reason.as_str()), (hook, reason), "{name}: {flow:?}");
+    }
+    host.assert_untouched();
+}
+
+#[test]
+fn what_is_decided_as_the_agents_own_goes_there_or_nowhere() {
+    need!("python3");
+    let host = Host::new();
+    // What was decided is what the kernel does: it comes to the socket that was meant.
+    let reached =
+        ["own_is_reached", "any_from_other_source", "any_connected_from_other_source", "tcp_any_from_other_source"];
+    // The kernel finds no way from an IPv4 source to an IPv6 address.
+    let impossible = ["any6_from_mapped_source", "tcp_any6_from_mapped_source"];
+    // Let go by the hook for sends; another socket would get it: the backstop looks again.
+    let dropped = ["source_of_its_own", "own_closed_since"];
+    let (run, lines) = host.run(&[&reached[..], &impossible, &dropped, &["broadcast"]].concat());
+    host.assert_untouched();
+    for name in reached {
+        assert_eq!((&lines[name]["errno"], &lines[name]["got"]), (&json!(0), &json!("SECRET")), "{name}: {run}");
+    }
+    for name in impossible {
+        assert_ne!(lines[name]["errno"], 0, "{name}: {run}");
+    }
+    for name in dropped {
+        assert_eq!(lines[name]["errno"], EPERM, "{name}: {run}");
+        let flows = denied(&run, &lines[name]);
+        let [flow] = flows.as_slice() else { panic!("{name}: {flows:?}\n{run}") };
+        assert_eq!((flow.hook.as_str(), flow.reason.as_str()), ("cgroup_skb/egress", "loopback_denied"), "{flow:?}");
+    }
+    assert_eq!(lines["broadcast"]["errno"], EPERM, "{run}");
+    let flows = denied(&run, &lines["broadcast"]);
+    assert!(flows.iter().any(|flow| flow.reason == "address_denied"), "{flows:?}");
+}
+
+#[test]
+fn a_server_of_the_agents_with_many_clients_works() {
+    need!("python3");
+    let (run, lines) = Host::new().run(&["server_with_many_clients"]);
+    assert_eq!(lines["server_with_many_clients"]["got"], 18, "{run}");
+    assert!(run.evidence.flows().iter().all(|flow| flow.verdict == "allow"), "{run}");
+}
