@@ -91,11 +91,7 @@ pub(super) fn drop_bounding(keep: u64) -> io::Result<()> {
             }
         }
     }
-    match prctl(libc::PR_CAP_AMBIENT, libc::c_ulong::from(libc::PR_CAP_AMBIENT_CLEAR_ALL.unsigned_abs())) {
-        // Before Linux 4.3 there is no ambient set.
-        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
-        _ => Ok(()),
-    }
+    prctl(libc::PR_CAP_AMBIENT, libc::c_ulong::from(libc::PR_CAP_AMBIENT_CLEAR_ALL.unsigned_abs()))
 }
 
 /// Makes `mask` the effective and permitted set of the calling thread, and the inheritable set empty. Async-signal-safe.

@@ -38,7 +38,7 @@ pub(super) struct Domain {
 }
 
 impl Domain {
-    /// The best domain this kernel has; `None` without Landlock (before 5.19, or not enabled at boot).
+    /// The best domain this kernel has; `None` when Landlock is not enabled.
     ///
     /// # Errors
     /// What the kernel said when it has Landlock but refuses the ruleset.

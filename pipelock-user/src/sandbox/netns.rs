@@ -54,7 +54,7 @@ pub fn in_netns<T: Send>(ns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) ->
 /// The kernel's number for the network namespace of a socket, as the kernel programs see it; never reused.
 ///
 /// # Errors
-/// `ENOPROTOOPT` before Linux 5.14.
+/// The kernel's, when the descriptor is no socket.
 pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     socket_option(socket.as_fd(), SO_NETNS_COOKIE)
 }

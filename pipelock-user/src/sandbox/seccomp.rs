@@ -81,9 +81,7 @@ impl Filters {
         }
         let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
         // A signal would otherwise break off a call that is being answered, and it would be asked, and counted, twice.
-        let fd = set(&self.notified, listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
-            // Before Linux 5.19.
-            .or_else(|_| set(&self.notified, listener))?;
+        let fd = set(&self.notified, listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)?;
         let fd = libc::c_int::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
         // SAFETY: the kernel just made the descriptor for us.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })

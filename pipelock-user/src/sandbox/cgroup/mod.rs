@@ -15,10 +15,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 /// How deep below a cgroup we follow (the kernel's own default for `cgroup.max.depth` is unlimited).
 const MAX_DEPTH: usize = 64;
 /// Pause between two looks at a cgroup that is emptying.
@@ -240,7 +236,7 @@ impl Cgroup {
     /// same, and [`Cgroup::is_frozen`] tells.
     ///
     /// # Errors
-    /// [`CgroupError::Io`] when `cgroup.freeze` cannot be used (kernels before 5.2).
+    /// [`CgroupError::Io`] when `cgroup.freeze` cannot be used.
     pub fn freeze(&self, timeout: Duration) -> Result<Frozen<'_>, CgroupError> {
         let before = self.read("cgroup.freeze").map_err(|source| self.io("read cgroup.freeze of", source))?;
         let guard = Frozen { group: self, thaw: before.trim() == "0" };
@@ -255,29 +251,14 @@ impl Cgroup {
     /// Kills every process here and below with SIGKILL, forks in progress included; frozen ones die too.
     ///
     /// # Errors
-    /// [`CgroupError`] when neither `cgroup.kill` (Linux 5.14) nor kill(2) can be used.
+    /// [`CgroupError::Io`] when `cgroup.kill` cannot be used, as that of a threaded cgroup.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
         match self.write("cgroup.kill", "1") {
-            Ok(()) => return Ok(()),
-            Err(source) if matches!(source.raw_os_error(), Some(libc::ENODEV)) => return Ok(()),
-            Err(source) if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => {}
-            Err(source) => return Err(self.io("kill the processes of", source)),
+            Ok(()) => Ok(()),
+            // Removed already.
+            Err(source) if matches!(source.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(()),
+            Err(source) => Err(self.io("kill the processes of", source)),
         }
-        // Older kernel: repeat until a pass finds nobody, so that a fork between two reads does not get away.
-        for _ in 0..100 {
-            let pids = self.procs()?;
-            if pids.is_empty() {
-                break;
-            }
-            for pid in pids {
-                match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(errno) => return Err(self.io("kill the processes of", errno.into())),
-                }
-            }
-            std::thread::sleep(POLL);
-        }
-        Ok(())
     }
 
     /// Waits until no process lives here or below. Blocks the calling thread.
