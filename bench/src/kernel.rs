@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::load::{median, origin};
 use crate::peers::haproxy;
@@ -24,8 +24,8 @@ struct Bench {
     evidence: std::cell::Cell<usize>,
 }
 
-/// Runs the suite, prints the table and writes it to bench/results/kernel.md.
-pub(crate) fn run() -> Result<()> {
+/// Runs the suite, prints the table and writes it to bench/results/kernel.md; or one part of it, which is only printed.
+pub(crate) fn run(part: Option<&str>) -> Result<()> {
     let bench = Bench {
         pipelock: std::env::var_os("PIPELOCK_BIN")
             .context("PIPELOCK_BIN is not set; use cargo xtask bench kernel")?
@@ -38,10 +38,13 @@ pub(crate) fn run() -> Result<()> {
     let shared = PathBuf::from("/tmp").join(format!("pipelock-bench-{}", std::process::id()));
     std::fs::copy(&bench.own, &shared)?;
     let bench = Bench { own: shared.clone(), ..bench };
-    let result = bench.measure();
+    let result = bench.measure(part);
     let _ = std::fs::remove_file(shared);
     let table = result?;
     println!("{table}");
+    if part.is_some() {
+        return Ok(());
+    }
     let results = Path::new("bench/results");
     std::fs::create_dir_all(results)?;
     std::fs::write(results.join("kernel.md"), table)?;
@@ -49,13 +52,21 @@ pub(crate) fn run() -> Result<()> {
 }
 
 impl Bench {
-    fn measure(&self) -> Result<String> {
+    fn measure(&self, part: Option<&str>) -> Result<String> {
         let mut table = String::new();
         writeln!(table, "# Kernel and transparent path\n")?;
         writeln!(table, "`cargo xtask bench kernel`, {}; medians of {ROUNDS} rounds that take turns.\n", machine())?;
-        self.connects(&mut table)?;
-        self.requests(&mut table)?;
-        self.starts(&mut table)?;
+        match part {
+            None => {
+                self.connects(&mut table)?;
+                self.requests(&mut table)?;
+                self.starts(&mut table)?;
+            }
+            Some("connect") => self.connects(&mut table)?,
+            Some("http") => self.requests(&mut table)?,
+            Some("start") => self.starts(&mut table)?,
+            Some(other) => bail!("no part {other}: connect, http or start"),
+        }
         Ok(table)
     }
 

@@ -13,13 +13,14 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["kernel"] => kernel::run(),
+        ["kernel"] => kernel::run(None),
+        ["kernel", part] => kernel::run(Some(part)),
         ["scan"] => scan::run(),
         // What the suites start inside the cgroup: this same program.
         ["connect", addr, count] => load::connect(addr.parse()?, count.parse()?),
         ["http", host, port, count, connections] => {
             load::http(host, port.parse()?, count.parse()?, connections.parse()?)
         }
-        _ => bail!("usage: pipelock-bench kernel|scan"),
+        _ => bail!("usage: pipelock-bench kernel [connect|http|start] | scan"),
     }
 }

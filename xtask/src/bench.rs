@@ -11,6 +11,9 @@ pub(crate) struct Args {
     /// `scan`: the scan engine beside a bare pass of vectorscan and the regex crate.
     #[arg(value_parser = ["kernel", "scan"])]
     suite: String,
+    /// Only this part, which is printed and not written down.
+    #[arg(long, value_parser = ["connect", "http", "start"])]
+    part: Option<String>,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -26,6 +29,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let table = run::output(
         std::process::Command::new(folder.join("pipelock-bench"))
             .arg(&args.suite)
+            .args(&args.part)
             .current_dir(run::root())
             .env("PIPELOCK_BIN", folder.join("pipelock")),
     )?;
