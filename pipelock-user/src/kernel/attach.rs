@@ -7,13 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use aya::Ebpf;
-use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program};
-
-use super::hooks::{HOOKS, Hook, Level, load_all, loader};
-use super::maps::{MAPS, Maps};
-use super::object::OBJECT;
+use super::hooks::{HOOKS, Hook, Level, load_all};
+use super::load::Loadable;
+use super::maps::Maps;
 use super::sys;
 
 /// Where bpffs is mounted.
@@ -192,11 +188,7 @@ impl Attachment {
     }
 
     fn attach_in(cgroup: &impl AsFd, plan: &Plan, dir: &Path, taken_over: bool) -> Result<(Self, Maps), KernelError> {
-        let mut loader = loader();
-        for name in MAPS {
-            loader.map_pin_path(name, dir.join(name));
-        }
-        let mut object = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let object = Loadable::new(Some(dir)).map_err(|error| KernelError::Load(Box::new(error)))?;
         let mut attachment = Self {
             id: plan.id(),
             dir: dir.to_owned(),
@@ -206,30 +198,34 @@ impl Attachment {
             missing: Vec::new(),
             links: Vec::with_capacity(HOOKS.len()),
         };
-        for (hook, (_, result)) in HOOKS.iter().zip(load_all(&mut object)) {
-            if let Err(why) = result {
-                let reached = if hook.layer == super::hooks::Layer::Redirect { Level::None } else { Level::Redirect };
-                attachment.level = attachment.level.min(reached);
-                if attachment.level < plan.require || attachment.level == Level::None {
-                    return Err(KernelError::Hook { hook: hook.name, required: plan.require, why });
+        for (hook, (_, result)) in HOOKS.iter().zip(load_all(&object)) {
+            let program = match result {
+                Ok(program) => program,
+                Err(why) => {
+                    let reached =
+                        if hook.layer == super::hooks::Layer::Redirect { Level::None } else { Level::Redirect };
+                    attachment.level = attachment.level.min(reached);
+                    if attachment.level < plan.require || attachment.level == Level::None {
+                        return Err(KernelError::Hook { hook: hook.name, required: plan.require, why });
+                    }
+                    attachment.missing.push((hook.name, why));
+                    continue;
                 }
-                attachment.missing.push((hook.name, why));
-                continue;
-            }
+            };
             let path = dir.join(link_name(hook));
-            if path.exists() {
-                replace(&mut object, hook, &path)?;
+            let put = if path.exists() {
+                sys::open_pin(&path).and_then(|link| sys::update_link(link.as_fd(), program.as_fd()))
             } else {
-                let link = attach_one(&mut object, hook, cgroup)
-                    .map_err(|why| KernelError::Attach { hook: hook.name, why })?;
-                link.pin(&path).map_err(|error| KernelError::Attach { hook: hook.name, why: error.to_string() })?;
-            }
+                // A cgroup link is always in "multi" mode: programs of others on the same cgroup or its parents run too.
+                sys::create_link(program.as_fd(), cgroup.as_fd(), hook.attach).and_then(|link| sys::pin(&link, &path))
+            };
+            put.map_err(|error| KernelError::Attach { hook: hook.name, why: error.to_string() })?;
             attachment.hooks.push(describe(hook, &path)?);
             let held = sys::open_pin(&path).map_err(|source| KernelError::File { path: path.clone(), source })?;
             attachment.links.push((path, held));
         }
         #[cfg(feature = "debug-ebpf")]
-        super::object::keep_log(&mut object);
+        super::object::keep_log(attachment.hooks.first().map_or(0, |hook| hook.prog_id));
         let maps = Maps::open(dir)?;
         Ok((attachment, maps))
     }
@@ -279,38 +275,6 @@ fn describe(hook: &Hook, path: &Path) -> Result<HookInfo, KernelError> {
         .and_then(|link| sys::link_facts(&link))
         .map_err(|source| KernelError::File { path: path.to_owned(), source })?;
     Ok(HookInfo { hook: hook.name, link_id: facts.link_id, prog_id: facts.prog_id, prog_tag: facts.prog_tag })
-}
-
-fn replace(object: &mut Ebpf, hook: &Hook, path: &Path) -> Result<(), KernelError> {
-    let attach_error = |why: String| KernelError::Attach { hook: hook.name, why };
-    let link = sys::open_pin(path).map_err(|source| KernelError::File { path: path.to_owned(), source })?;
-    let program = object.program(hook.program).ok_or_else(|| attach_error("the object does not hold it".into()))?;
-    let fd = program.fd().map_err(|error| attach_error(error.to_string()))?;
-    sys::update_link(link.as_fd(), fd.as_fd()).map_err(|error| attach_error(error.to_string()))
-}
-
-/// Attaches one program. A cgroup link is always in "multi" mode: programs of others on the same cgroup or its parents
-/// run too, and the flag that says so is not accepted with links, hence `Single` (no flags).
-fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &impl AsFd) -> Result<FdLink, String> {
-    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    macro_rules! fd_link {
-        ($program:ident, $attached:expr) => {{
-            let id = $attached.map_err(|error| error.to_string())?;
-            let link = $program.take_link(id).map_err(|error| error.to_string())?;
-            FdLink::try_from(link).map_err(|error| error.to_string())
-        }};
-    }
-    match object.program_mut(hook.program) {
-        Some(Program::CgroupSkb(program)) => {
-            let direction =
-                if hook.program == "pl_egress" { CgroupSkbAttachType::Egress } else { CgroupSkbAttachType::Ingress };
-            fd_link!(program, program.attach(cgroup, direction, MODE))
-        }
-        Some(Program::CgroupSock(program)) => fd_link!(program, program.attach(cgroup, MODE)),
-        Some(Program::CgroupSockAddr(program)) => fd_link!(program, program.attach(cgroup, MODE)),
-        Some(Program::SockOps(program)) => fd_link!(program, program.attach(cgroup, MODE)),
-        _ => Err("the object does not hold it".into()),
-    }
 }
 
 fn remove(dir: &Path) -> Result<(), KernelError> {

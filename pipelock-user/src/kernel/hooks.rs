@@ -1,13 +1,10 @@
 //! The hooks, what each closes, and what level of protection this kernel can give. Used by `attach`, `run`, `status`.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-use aya::programs::Program;
-use aya::{Ebpf, EbpfLoader};
-
-use super::object::OBJECT;
+use super::load::Loadable;
 
 /// One hook.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +15,29 @@ pub struct Hook {
     pub program: &'static str,
     /// Which layer it belongs to.
     pub layer: Layer,
+    /// BPF_PROG_TYPE_*, from linux/bpf.h.
+    pub(super) kind: u32,
+    /// BPF_CGROUP_*, the attach point, from there too.
+    pub(super) attach: u32,
+}
+
+/// BPF_PROG_TYPE_CGROUP_SKB
+const SKB: u32 = 8;
+/// BPF_PROG_TYPE_CGROUP_SOCK
+const SOCK: u32 = 9;
+/// BPF_PROG_TYPE_SOCK_OPS
+const OPS: u32 = 13;
+/// BPF_PROG_TYPE_CGROUP_SOCK_ADDR
+const ADDR: u32 = 18;
+
+impl Hook {
+    /// The attach point that the verifier is told: programs of some kinds may read other fields at one than at another.
+    pub(super) const fn attach_point_at_load(&self) -> u32 {
+        match self.kind {
+            SOCK | ADDR => self.attach,
+            _ => 0,
+        }
+    }
 }
 
 /// What a group of hooks gives.
@@ -32,30 +52,30 @@ pub enum Layer {
 }
 
 macro_rules! hooks {
-    ($($name:literal $program:literal $layer:ident;)*) => {
+    ($($name:literal $program:literal $layer:ident $kind:ident $attach:literal;)*) => {
         /// Every hook, in the order in which they are attached.
-        pub const HOOKS: &[Hook] = &[$(Hook { name: $name, program: $program, layer: Layer::$layer },)*];
+        pub const HOOKS: &[Hook] = &[$(Hook { name: $name, program: $program, layer: Layer::$layer, kind: $kind, attach: $attach },)*];
     };
 }
 
 hooks! {
-    "cgroup_skb/egress" "pl_egress" Backstop;
-    "cgroup_skb/ingress" "pl_ingress" Backstop;
-    "cgroup/sock_create" "pl_sock_create" Backstop;
-    "sock_ops" "pl_sock_ops" Account;
-    "cgroup/connect4" "pl_connect4" Redirect;
-    "cgroup/connect6" "pl_connect6" Redirect;
-    "cgroup/sendmsg4" "pl_sendmsg4" Redirect;
-    "cgroup/sendmsg6" "pl_sendmsg6" Redirect;
-    "cgroup/bind4" "pl_bind4" Backstop;
-    "cgroup/bind6" "pl_bind6" Backstop;
-    "cgroup/post_bind4" "pl_post_bind4" Backstop;
-    "cgroup/post_bind6" "pl_post_bind6" Backstop;
-    "cgroup/recvmsg4" "pl_recvmsg4" Account;
-    "cgroup/recvmsg6" "pl_recvmsg6" Account;
-    "cgroup/getpeername4" "pl_getpeername4" Account;
-    "cgroup/getpeername6" "pl_getpeername6" Account;
-    "cgroup/sock_release" "pl_sock_release" Account;
+    "cgroup_skb/egress" "pl_egress" Backstop SKB 1;
+    "cgroup_skb/ingress" "pl_ingress" Backstop SKB 0;
+    "cgroup/sock_create" "pl_sock_create" Backstop SOCK 2;
+    "sock_ops" "pl_sock_ops" Account OPS 3;
+    "cgroup/connect4" "pl_connect4" Redirect ADDR 10;
+    "cgroup/connect6" "pl_connect6" Redirect ADDR 11;
+    "cgroup/sendmsg4" "pl_sendmsg4" Redirect ADDR 14;
+    "cgroup/sendmsg6" "pl_sendmsg6" Redirect ADDR 15;
+    "cgroup/bind4" "pl_bind4" Backstop ADDR 8;
+    "cgroup/bind6" "pl_bind6" Backstop ADDR 9;
+    "cgroup/post_bind4" "pl_post_bind4" Backstop SOCK 12;
+    "cgroup/post_bind6" "pl_post_bind6" Backstop SOCK 13;
+    "cgroup/recvmsg4" "pl_recvmsg4" Account ADDR 19;
+    "cgroup/recvmsg6" "pl_recvmsg6" Account ADDR 20;
+    "cgroup/getpeername4" "pl_getpeername4" Account ADDR 29;
+    "cgroup/getpeername6" "pl_getpeername6" Account ADDR 30;
+    "cgroup/sock_release" "pl_sock_release" Account SOCK 34;
 }
 
 /// How much of the design a kernel gives.
@@ -108,42 +128,29 @@ impl Probe {
 /// # Errors
 /// When the object itself or its maps cannot be loaded (no CAP_BPF, no BPF in the kernel, memory limits).
 pub fn probe() -> Result<Probe, aya::EbpfError> {
-    let mut object = loader().load(OBJECT)?;
-    let hooks = load_all(&mut object);
+    let hooks: Vec<_> =
+        load_all(&Loadable::new(None)?).into_iter().map(|(name, result)| (name, result.map(|_| ()))).collect();
     Ok(Probe { level: level_of(&hooks), hooks })
 }
 
-/// A loader for our object. It relocates against no kernel type, so the kernel's BTF, megabytes of it, is not read.
-pub(super) fn loader<'a>() -> EbpfLoader<'a> {
-    let mut loader = EbpfLoader::new();
-    loader.btf(None);
-    loader
-}
-
-/// Loads every program; for each hook, the kernel's last words if it was refused.
+/// Loads the program of every hook; the kernel's last words for one that was refused.
 ///
-/// The verifier takes tens of milliseconds over the larger ones, one after the other, so they are given to it by several
-/// threads at once; these are gone when this returns.
-pub(super) fn load_all(object: &mut Ebpf) -> Vec<(&'static str, Result<(), String>)> {
-    let mut programs: HashMap<String, &mut Program> =
-        object.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+/// The verifier takes milliseconds over the larger ones, one after the other, so they are given to it by several threads at
+/// once; these are gone when this returns.
+pub(super) fn load_all(object: &Loadable) -> Vec<(&'static str, Result<OwnedFd, String>)> {
     // The largest last: work is taken from the end.
-    let mut work: Vec<(usize, Option<&mut Program>)> =
-        HOOKS.iter().enumerate().map(|(index, hook)| (index, programs.remove(hook.program))).collect();
-    work.sort_by_key(|(index, _)| HOOKS.get(*index).is_some_and(|hook| hook.layer == Layer::Redirect));
+    let mut work: Vec<_> = HOOKS.iter().enumerate().collect();
+    work.sort_by_key(|(_, hook)| (hook.layer == Layer::Redirect, hook.kind == SKB));
     let work = Mutex::new(work);
-    let results = Mutex::new(vec![Err(String::new()); HOOKS.len()]);
+    let results = Mutex::new(HOOKS.iter().map(|_| Err(String::new())).collect::<Vec<_>>());
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let next = work.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                    let Some((index, program)) = next else { break };
-                    let result = match program {
-                        Some(program) => load(program),
-                        None => Err("the object does not hold it".into()),
-                    };
+                    let Some((index, hook)) = next else { break };
+                    let result = object.load(hook);
                     if let Some(slot) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
                         *slot = result;
                     }
@@ -153,29 +160,6 @@ pub(super) fn load_all(object: &mut Ebpf) -> Vec<(&'static str, Result<(), Strin
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     HOOKS.iter().map(|hook| hook.name).zip(results).collect()
-}
-
-fn load(program: &mut Program) -> Result<(), String> {
-    let result = match program {
-        Program::CgroupSkb(program) => program.load(),
-        Program::CgroupSock(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        Program::SockOps(program) => program.load(),
-        _ => return Err("the object holds it as another type".into()),
-    };
-    result.map_err(|error| explain(&error))
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    // The verifier's log ends with the reason; the beginning is register states.
-    let tail: Vec<_> = text.lines().rev().take(12).collect();
-    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 fn level_of(hooks: &[(&'static str, Result<(), String>)]) -> Level {

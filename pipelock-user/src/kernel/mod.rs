@@ -7,6 +7,7 @@
 mod attach;
 mod hooks;
 mod ledger;
+mod load;
 mod maps;
 mod object;
 mod own_addr;

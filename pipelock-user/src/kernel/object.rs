@@ -15,10 +15,10 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../pipelock
 #[cfg(feature = "debug-ebpf")]
 static LOG: std::sync::Mutex<Option<Box<dyn FnMut() + Send>>> = std::sync::Mutex::new(None);
 
-/// Takes the log of an object that was just loaded.
+/// Takes the log of a program that was just loaded; all share one.
 #[cfg(feature = "debug-ebpf")]
-pub(super) fn keep_log(object: &mut aya::Ebpf) {
-    match aya_log::EbpfLogger::init(object) {
+pub(super) fn keep_log(program: u32) {
+    match aya_log::EbpfLogger::init_from_id(program) {
         Ok(mut logger) => {
             let flush = Box::new(move || logger.flush());
             *LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(flush);
