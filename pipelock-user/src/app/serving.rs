@@ -9,9 +9,10 @@ use tokio::task::JoinHandle;
 
 use super::flows::{Base, FlowTally, totals};
 use super::joints::Generations;
+use super::lock::Lock;
 use super::refusals::{Refusals, Sockets};
 use super::session::{SessionError, apply, rules_of};
-use super::state::{Lock, State};
+use super::state::State;
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Rules};

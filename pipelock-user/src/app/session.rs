@@ -16,8 +16,10 @@ use super::denials::Denials;
 use super::flows::{Base, settle_base, write_flows};
 use super::joints::{DnsReceipts, Generations, KernelOrigins, PolicyNames};
 use super::listeners::Namespace;
+use super::lock::Lock;
+use super::server::start_time;
 use super::serving::Serving;
-use super::state::{Lock, State, start_time};
+use super::state::State;
 use crate::flow::PolicyId;
 use crate::kernel::{AddressList, Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
 use crate::net::Resolver;
@@ -105,8 +107,8 @@ impl Session {
     /// # Errors
     /// [`SessionError`]; then nothing is left attached that was not attached before.
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
-        let lock = super::state::lock(config.cgroup_id).map_err(SessionError::Lock)?;
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
+        let lock = Lock::take(&plan.id()).map_err(SessionError::Lock)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let is_new = !attachment.taken_over;
         let id = attachment.id.clone();

@@ -69,7 +69,7 @@ pub(super) fn attach(args: Args) -> Result<u8, Failure> {
         )));
     }
     let id = attachment_id(cgroup.id());
-    if let Some(state) = State::read(&id).filter(State::is_alive) {
+    if let Some(state) = State::read(&id).filter(|state| state.server().is_some()) {
         return Err(format!("{} is attached already, by process {}", args.cgroup.display(), state.pid).into());
     }
     let evidence = args.session.evidence(&id)?;

@@ -1,15 +1,14 @@
-//! `pipelock detach`: the explicit end of an attachment, also of one whose proxy is dead.
+//! `pipelock detach`: the explicit end of an attachment, also of one whose proxy is dead or whose cgroup is gone.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use super::attach::prepare;
 use super::{Failure, keys, output, session};
+use crate::app::lock::Lock;
+use crate::app::server::Server;
 use crate::app::state::State;
-use crate::kernel::{Attachment, Level, Pinned, attachment_id};
+use crate::kernel::{Attachment, Level, Maps, Pinned, attachment_id, pin_root};
 use crate::policy::Policy;
 use crate::sandbox::cgroup::Cgroup;
 
@@ -19,12 +18,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// End an attachment: detach the programs and complete the evidence.
 ///
 /// If its proxy is dead, this takes its place for a moment and writes what the kernel recorded meanwhile into evidence of
-/// its own, so that detaching is never silent. Needs root.
+/// its own, so that detaching is never silent. If its cgroup is gone as well, what is left of it is removed. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The cgroup's folder.
-    #[arg(long, value_name = "PATH")]
-    cgroup: PathBuf,
+    #[command(flatten)]
+    target: Target,
     /// Where the evidence goes if the proxy is dead.
     #[arg(long, short, value_name = "DIR")]
     evidence: Option<PathBuf>,
@@ -33,55 +31,122 @@ pub(super) struct Args {
     key: Option<PathBuf>,
 }
 
+/// What is to be detached.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// The cgroup's folder.
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    /// The attachment's name, as `status` shows it: also when the cgroup is gone.
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    id: Option<u64>,
+}
+
+/// The cgroup id in the name of an attachment. Only the one spelling is taken: the name becomes part of a path.
+fn parse_id(text: &str) -> Result<u64, String> {
+    let number = text.strip_prefix("cg-").and_then(|number| number.parse().ok());
+    number
+        .filter(|number| attachment_id(*number) == text)
+        .ok_or_else(|| "not the name of an attachment; `pipelock status` shows them (cg-12345)".to_owned())
+}
+
 pub(super) fn detach(args: Args) -> Result<u8, Failure> {
-    let cgroup = Cgroup::open(&args.cgroup)?;
-    let id = attachment_id(cgroup.id());
-    if let Some(state) = State::read(&id).filter(State::is_alive) {
-        if state.mode == "run" {
-            return Err(format!("{} belongs to `pipelock run` (process {}); end its command", id, state.pid).into());
+    let (number, opened) = match (&args.target.cgroup, args.target.id) {
+        (Some(path), _) => {
+            let cgroup = Cgroup::open(path).map_err(|error| {
+                format!("{error}; if the cgroup is gone, `pipelock status` says how to detach what is left of it")
+            })?;
+            (cgroup.id(), Some(cgroup))
         }
-        kill(Pid::from_raw(state.pid), Signal::SIGTERM)?;
-        if session::wait_for(TIMEOUT, || (!state.is_alive()).then_some(())).is_none() {
-            return Err(format!("process {} has not ended in {TIMEOUT:?}", state.pid).into());
-        }
-        if !state.evidence.join("receipts.json").exists() {
-            let evidence = state.evidence.display();
-            return Err(
-                format!("detached, but the evidence in {evidence} is not complete; see its pipelock.log").into()
-            );
-        }
-        output::note(&format!("detached; evidence in {}", state.evidence.display()));
-        return Ok(0);
+        (None, Some(number)) => (number, None),
+        (None, None) => return Err(Failure::usage("name a cgroup or an attachment")),
+    };
+    let id = attachment_id(number);
+    let state = State::read(&id);
+    if let Some((state, server)) = state.as_ref().and_then(|state| Some((state, state.server()?))) {
+        return end_served(state, &server);
     }
     match Attachment::pinned(&id) {
-        Pinned::Absent => Err(format!("nothing is attached to {}", args.cgroup.display()).into()),
-        Pinned::Dead => {
-            Attachment::detach(&id)?;
-            State::remove(&id);
-            output::note("removed what was left of a cgroup that is gone");
-            Ok(0)
+        Pinned::Absent if state.is_none() => Err(format!("nothing is attached under {id}").into()),
+        Pinned::Live(live) if live == number => {
+            let cgroup = match opened {
+                Some(cgroup) => cgroup,
+                None => Cgroup::by_id(number)?
+                    .ok_or_else(|| format!("the cgroup of {id} is not visible here; detach it where it is mounted"))?,
+            };
+            end_unserved(&args, &cgroup, state.is_some_and(|state| state.mode == "run"))
         }
-        Pinned::Live(_) => {
-            let key = keys::signing_key(args.key.as_deref())?;
-            let evidence = session::evidence_folder(args.evidence.as_deref(), &id)?;
-            // The command of a `run` was never meant to be free; its cgroup is ours.
-            let is_run = State::read(&id).is_some_and(|state| state.mode == "run");
-            if is_run {
-                cgroup.kill_all()?;
-                cgroup.wait_empty(TIMEOUT)?;
-                output::note("ended what the command of `pipelock run` left running");
-            }
-            let recorded = prepare(&cgroup, Policy::deny_all(), key, evidence, Level::Redirect, true)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let ended = runtime.block_on(async {
-                Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost").await?)
-            })?;
-            output::note("the proxy was dead; what the kernel recorded meanwhile is in evidence of its own");
-            output::ended(&ended);
-            if is_run {
-                cgroup.remove()?;
-            }
-            Ok(0)
+        Pinned::Absent | Pinned::Dead | Pinned::Live(_) => remove_left(&id),
+    }
+}
+
+/// Asks the server to end, and waits until it has.
+fn end_served(state: &State, server: &Server) -> Result<u8, Failure> {
+    if state.mode == "run" {
+        return Err(format!("{} belongs to `pipelock run` (process {}); end its command", state.id, state.pid).into());
+    }
+    match server.signal(libc::SIGTERM) {
+        // It ended just now, which is what was wanted.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+        sent => sent?,
+    }
+    if !server.wait_end(TIMEOUT) {
+        return Err(format!("process {} has not ended in {TIMEOUT:?}", state.pid).into());
+    }
+    if !state.evidence.join("receipts.json").exists() {
+        let evidence = state.evidence.display();
+        return Err(format!("detached, but the evidence in {evidence} is not complete; see its pipelock.log").into());
+    }
+    output::note(&format!("detached; evidence in {}", state.evidence.display()));
+    Ok(0)
+}
+
+/// Takes the place of a server that is dead, and ends the session.
+fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool) -> Result<u8, Failure> {
+    let key = keys::signing_key(args.key.as_deref())?;
+    let evidence = session::evidence_folder(args.evidence.as_deref(), &attachment_id(cgroup.id()))?;
+    // The command of a `run` was never meant to be free; its cgroup is ours.
+    if is_run {
+        cgroup.kill_all()?;
+        cgroup.wait_empty(TIMEOUT)?;
+        output::note("ended what the command of `pipelock run` left running");
+    }
+    let recorded = prepare(cgroup, Policy::deny_all(), key, evidence, Level::Redirect, true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime
+        .block_on(async { Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost").await?) })?;
+    output::note("the proxy was dead; what the kernel recorded meanwhile is in evidence of its own");
+    output::ended(&ended);
+    if is_run {
+        cgroup.remove()?;
+    }
+    Ok(0)
+}
+
+/// Removes what is left of an attachment whose programs hold nothing any more.
+fn remove_left(id: &str) -> Result<u8, Failure> {
+    let _lock = Lock::take(id).map_err(|error| format!("another pipelock is at work on {id}: {error}"))?;
+    let waiting = Maps::open(&pin_root().join(id)).map_or(0, |maps| maps.pending().len());
+    Attachment::detach(id)?;
+    State::remove(id);
+    output::note("removed what was left of a cgroup that is gone");
+    if waiting > 0 {
+        // Nobody can sign for them any more; the evidence of the killed server is seen to be truncated.
+        output::note(&format!("{waiting} flows were waiting for a receipt and have none"));
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_name_of_an_attachment_is_taken() {
+        assert_eq!(parse_id("cg-5"), Ok(5));
+        for text in ["", "5", "cg-", "cg-05", "cg-+5", "cg-5/..", "../cg-5", "cg--1", "cg-18446744073709551616"] {
+            assert!(parse_id(text).is_err(), "{text}");
         }
     }
 }

@@ -43,15 +43,12 @@ pub(super) fn reload_policy(serving: &mut Serving, source: &str) {
 pub(super) fn reload(args: &Args) -> Result<u8, Failure> {
     let cgroup = Cgroup::open(&args.cgroup)?;
     let id = attachment_id(cgroup.id());
-    let before = State::read(&id)
-        .filter(State::is_alive)
+    let (before, server) = State::read(&id)
+        .and_then(|state| state.server().map(|server| (state, server)))
         .ok_or_else(|| format!("nobody serves {}; see pipelock status", args.cgroup.display()))?;
     Policy::load(Path::new(&before.policy)).map_err(Failure::usage)?;
-    // SAFETY: plain numbers; the process was just seen to be the one that wrote the state.
-    if unsafe { libc::kill(before.pid, reload_signal()) } != 0 {
-        return Err(std::io::Error::last_os_error().into());
-    }
-    let answered = || State::read(&id).filter(|now| now.reloads > before.reloads || !now.is_alive());
+    server.signal(reload_signal())?;
+    let answered = || State::read(&id).filter(|now| now.reloads > before.reloads || !server.is_alive());
     let state = session::wait_for(TIMEOUT, answered)
         .ok_or_else(|| format!("process {} has not answered in {TIMEOUT:?}; see its log", before.pid))?;
     if state.reloads == before.reloads {

@@ -10,8 +10,9 @@ use crate::kernel::{Attachment, HOOKS, Maps, Pinned, pin_root, probe};
 /// Show what this kernel gives, what is attached, its counters and its health.
 ///
 /// Health is `ok`, `closed` (the proxy is gone, or evidence can no longer be written: nothing leaves until it is attached
-/// again or detached), `degraded` (a hook is missing, or the pins were removed) or `stale` (leftovers of a cgroup that is gone, which hold nothing: the next run that needs the name removes
-/// them, or `rm -r` on their folder under /sys/fs/bpf/pipelock). Exit code 1 when any is closed or degraded. Needs root.
+/// again or detached), `degraded` (a hook is missing, or the pins were removed) or `stale` (leftovers
+/// of a cgroup that is gone, which hold nothing). For what has lost its server, the command that ends it is shown. Exit code
+/// 1 when any is closed or degraded. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON.
@@ -52,7 +53,7 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
 
 fn describe(id: &str) -> Value {
     let state = State::read(id);
-    let is_alive = state.as_ref().is_some_and(State::is_alive);
+    let is_alive = state.as_ref().is_some_and(|state| state.server().is_some());
     let hooks = Attachment::inspect(id).unwrap_or_default();
     let is_lost = state.as_ref().is_some_and(|state| state.evidence_lost);
     let health = match Attachment::pinned(id) {
@@ -95,6 +96,7 @@ fn describe(id: &str) -> Value {
         "policy_hash": state.as_ref().map(|state| &state.policy_hash),
         "evidence": state.as_ref().map(|state| &state.evidence),
         "public_key": state.as_ref().map(|state| &state.public_key),
+        "detach": (!is_alive).then(|| format!("pipelock detach --id {id}")),
         "hooks": hooks.iter().map(|hook| json!({
             "hook": hook.hook, "link_id": hook.link_id, "prog_id": hook.prog_id, "prog_tag": hook.prog_tag,
         })).collect::<Vec<_>>(),
@@ -107,6 +109,9 @@ fn print(one: &Value) {
     output::line(&format!("{}  {}  {}", text("id"), text("health"), text("cgroup")));
     if let Some(pid) = one["pid"].as_i64() {
         output::line(&format!("  served by process {pid} ({}), level {}", text("mode"), text("level")));
+    }
+    if let Some(command) = one["detach"].as_str() {
+        output::line(&format!("  its server is gone; to end it: sudo {command}"));
     }
     output::line(&format!("  policy {} ({})", text("policy"), text("policy_hash")));
     output::line(&format!("  evidence {}", text("evidence")));

@@ -147,6 +147,26 @@ impl Cgroup {
         }
     }
 
+    /// Opens the cgroup with this id, wherever below a mount of cgroup2 it is; none when it is gone or not visible here.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when the tree cannot be read, or when the cgroup cannot be used.
+    pub fn by_id(id: u64) -> Result<Option<Self>, CgroupError> {
+        for point in mount_points()? {
+            let mut found = None;
+            each_below(&point, |folder| {
+                if fs::symlink_metadata(folder).is_ok_and(|meta| meta.ino() == id) {
+                    found = Some(folder.to_owned());
+                }
+                Ok(())
+            })?;
+            if let Some(folder) = found {
+                return Self::open(&folder).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     /// The folder, canonical.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -171,7 +191,7 @@ impl Cgroup {
     /// [`CgroupError::Io`] when this cgroup itself cannot be read.
     pub fn ids(&self) -> Result<BTreeSet<u64>, CgroupError> {
         let mut ids = BTreeSet::from([self.id]);
-        self.each_below(|folder| {
+        each_below(&self.path, |folder| {
             if let Ok(meta) = fs::symlink_metadata(folder) {
                 ids.insert(meta.ino());
             }
@@ -203,7 +223,7 @@ impl Cgroup {
             Err(source) => Err(CgroupError::Io { what: "read cgroup.procs of", path: folder.to_owned(), source }),
         };
         add(&self.path, self.read("cgroup.procs"))?;
-        self.each_below(|folder| add(folder, fs::read_to_string(folder.join("cgroup.procs"))))?;
+        each_below(&self.path, |folder| add(folder, fs::read_to_string(folder.join("cgroup.procs"))))?;
         Ok(pids.into_iter().collect())
     }
 
@@ -285,7 +305,7 @@ impl Cgroup {
         let start = Instant::now();
         loop {
             let mut folders = vec![self.path.clone()];
-            self.each_below(|folder| {
+            each_below(&self.path, |folder| {
                 folders.push(folder.to_owned());
                 Ok(())
             })?;
@@ -320,27 +340,6 @@ impl Cgroup {
             }
         }
         Ok(false)
-    }
-
-    /// Calls `visit` for every cgroup folder below this one, parents first.
-    fn each_below(&self, mut visit: impl FnMut(&Path) -> Result<(), CgroupError>) -> Result<(), CgroupError> {
-        let mut todo = vec![(self.path.clone(), 0)];
-        while let Some((folder, depth)) = todo.pop() {
-            let entries = match fs::read_dir(&folder) {
-                Ok(entries) => entries,
-                Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(CgroupError::Io { what: "list", path: folder, source }),
-            };
-            if depth == MAX_DEPTH {
-                let source = io::Error::other(format!("cgroups are nested deeper than {MAX_DEPTH}"));
-                return Err(CgroupError::Io { what: "list", path: folder, source });
-            }
-            for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-                visit(&entry.path())?;
-                todo.push((entry.path(), depth + 1));
-            }
-        }
-        Ok(())
     }
 
     fn at(&self, name: &str, flags: libc::c_int) -> io::Result<File> {
@@ -379,6 +378,27 @@ impl Drop for Frozen<'_> {
             tracing::error!(cgroup = %self.group.path.display(), %error, "the cgroup stays frozen; write 0 to its cgroup.freeze");
         }
     }
+}
+
+/// Calls `visit` for every cgroup folder below `top`, parents first.
+fn each_below(top: &Path, mut visit: impl FnMut(&Path) -> Result<(), CgroupError>) -> Result<(), CgroupError> {
+    let mut todo = vec![(top.to_owned(), 0)];
+    while let Some((folder, depth)) = todo.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(CgroupError::Io { what: "list", path: folder, source }),
+        };
+        if depth == MAX_DEPTH {
+            let source = io::Error::other(format!("cgroups are nested deeper than {MAX_DEPTH}"));
+            return Err(CgroupError::Io { what: "list", path: folder, source });
+        }
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            visit(&entry.path())?;
+            todo.push((entry.path(), depth + 1));
+        }
+    }
+    Ok(())
 }
 
 /// Where cgroup2 is mounted, every mount.

@@ -1,0 +1,130 @@
+//! `pipelock detach --id`: attachments that can no longer be named by their cgroup, as `pipelock status` lists them.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+mod attached;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use attached::{Cage, said, until};
+use pipelock_e2e::{Sandbox, pipelock, verify_json};
+use serde_json::Value;
+
+fn detach(id: &str) -> Output {
+    Command::new(pipelock()).args(["detach", "--id", id]).output().expect("pipelock detach")
+}
+
+/// Runs what `status` says, with a folder for the evidence.
+fn as_told(status: &Value, evidence: &Path) -> Output {
+    let command = status["detach"].as_str().expect("a command");
+    let mut words = command.split(' ');
+    assert_eq!(words.next(), Some("pipelock"), "{command}");
+    Command::new(pipelock()).args(words).arg("--evidence").arg(evidence).output().expect("pipelock detach")
+}
+
+fn id_of(status: &Value) -> String {
+    status["id"].as_str().expect("a name").to_owned()
+}
+
+/// Everything that a server makes under the name of its attachment is gone.
+fn assert_nothing_left(id: &str) {
+    assert!(!Path::new("/sys/fs/bpf/pipelock").join(id).exists(), "pins are left");
+    let files = fs::read_dir("/run/pipelock").expect("the folder").flatten();
+    let left: Vec<_> = files.filter(|file| file.file_name().to_string_lossy().contains(id)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_served_attachment_is_detached_by_its_id() {
+    let cage = Cage::new("egress: []");
+    cage.attached(&cage.files.evidence());
+    let status = cage.status().0.expect("listed");
+    assert_eq!(status["detach"], Value::Null, "it is well: {status:#}");
+    let out = detach(&id_of(&status));
+    assert!(out.status.success(), "{}", said(&out));
+    assert_eq!(verify_json(&cage.files.evidence()).0, 0);
+    assert_nothing_left(&id_of(&status));
+    let again = detach(&id_of(&status));
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    assert!(said(&again).contains("nothing is attached"), "{}", said(&again));
+    assert_eq!(detach("../cg-1").status.code(), Some(2));
+}
+
+#[test]
+fn a_killed_server_is_detached_as_status_says() {
+    let cage = Cage::new("egress: []");
+    cage.attached(&cage.files.evidence());
+    cage.kill_server();
+    let (status, code) = cage.status();
+    let status = status.expect("listed");
+    assert_eq!((&status["health"], code), (&"closed".into(), 1), "{status:#}");
+    let evidence = cage.files.work().join("evidence-detach");
+    let out = as_told(&status, &evidence);
+    assert!(out.status.success(), "{}", said(&out));
+    assert_eq!(verify_json(&evidence).0, 0);
+    assert!(cage.status().0.is_none());
+    assert_nothing_left(&id_of(&status));
+}
+
+#[test]
+fn what_is_left_of_a_cgroup_that_is_gone_is_removed_as_status_says() {
+    let cage = Cage::new("egress: []");
+    cage.attached(&cage.files.evidence());
+    cage.kill_server();
+    fs::remove_dir(&cage.cgroup).expect("it is empty");
+    // The kernel gives up the links of a removed cgroup a moment later.
+    let mut status = Value::Null;
+    until("the end of the links", || {
+        status = cage.status().0.expect("listed");
+        status["health"] == "stale"
+    });
+    let by_path = cage.pipelock("detach").output().expect("pipelock detach");
+    assert_eq!(by_path.status.code(), Some(1), "{}", said(&by_path));
+    assert!(said(&by_path).contains("pipelock status"), "{}", said(&by_path));
+    let shown = Command::new(pipelock()).arg("status").output().expect("pipelock status");
+    let command = status["detach"].as_str().expect("a command");
+    assert!(said(&shown).contains(&format!("sudo {command}")), "{}", said(&shown));
+    let out = as_told(&status, &cage.files.work().join("unused"));
+    assert!(out.status.success(), "{}", said(&out));
+    assert!(cage.status().0.is_none());
+    assert_nothing_left(&id_of(&status));
+    // The cage removes its cgroup when it is dropped.
+    fs::create_dir(&cage.cgroup).expect("a cgroup");
+}
+
+/// Also when /run was emptied meanwhile: the kernel knows which cgroup it is.
+#[test]
+fn a_killed_server_without_a_state_is_detached_by_its_id() {
+    let cage = Cage::new("egress: []");
+    cage.attached(&cage.files.evidence());
+    cage.kill_server();
+    let id = id_of(&cage.status().0.expect("listed"));
+    fs::remove_file(format!("/run/pipelock/{id}.json")).expect("the state");
+    let evidence = cage.files.work().join("evidence-detach");
+    let out = as_told(&serde_json::json!({ "detach": format!("pipelock detach --id {id}") }), &evidence);
+    assert!(out.status.success(), "{}", said(&out));
+    assert_eq!(verify_json(&evidence).0, 0);
+    assert_nothing_left(&id);
+}
+
+#[test]
+fn the_command_of_a_killed_run_is_ended_by_the_id() {
+    let sandbox = Sandbox::new("egress: []");
+    let mut child = sandbox.command(&["sh", "-c", "echo > started; exec sleep 1000"]).spawn().expect("pipelock run");
+    until("the command's start", || sandbox.work().join("started").exists());
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    let out = Command::new(pipelock()).args(["status", "--json"]).output().expect("pipelock status");
+    let all: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let folder = sandbox.evidence();
+    let all = all["attachments"].as_array().expect("a list");
+    let status = all.iter().find(|one| one["evidence"] == folder.to_str().expect("text")).expect("listed");
+    assert_eq!((&status["health"], &status["mode"]), (&"closed".into(), &"run".into()), "{status:#}");
+    let evidence = sandbox.work().join("evidence-detach");
+    let out = as_told(status, &evidence);
+    assert!(out.status.success(), "{}", said(&out));
+    assert_eq!(verify_json(&evidence).0, 0);
+    assert!(!Path::new(status["cgroup"].as_str().expect("a path")).exists(), "its cgroup and what lived in it");
+    assert_nothing_left(&id_of(status));
+}

@@ -1,0 +1,103 @@
+//! One server at a time for a cgroup: a locked file under /run/pipelock beside the state.
+//!
+//! Called by `session` and by `detach`. It promises that the lock ends with its holder, whatever ends that, and that files
+//! which a killed holder left are removed by the next who takes any lock.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::state::FOLDER;
+
+/// How long a lock that is taken is asked for again: whoever removes old files holds each for a moment.
+const PATIENCE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(5);
+const ENDING: &str = "lock";
+
+/// The lock of a cgroup's attachment; held until it is dropped, also by a death.
+#[derive(Debug)]
+pub struct Lock {
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock of an attachment.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another process holds it; others when /run/pipelock cannot be made or written.
+    pub fn take(id: &str) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
+        let path = Path::new(FOLDER).join(format!("{id}.{ENDING}"));
+        let deadline = Instant::now() + PATIENCE;
+        let lock = loop {
+            let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+            match file.try_lock().map_err(io::Error::from) {
+                Ok(()) => {
+                    let lock = Self { file, path: path.clone() };
+                    if lock.is_there() {
+                        break lock;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    std::thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        remove_left();
+        Ok(lock)
+    }
+
+    /// False when the one before removed the file between our opening and our locking it.
+    fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|there| self.file.metadata().is_ok_and(|ours| ours.ino() == there.ino()))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.is_there() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes the files of locks that nobody holds.
+fn remove_left() {
+    let entries = fs::read_dir(FOLDER).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == ENDING)) {
+        if let Ok(file) = fs::OpenOptions::new().write(true).open(&path)
+            && file.try_lock().is_ok()
+        {
+            drop(Lock { file, path });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_once_and_leaves_nothing() {
+        if !nix::unistd::geteuid().is_root() {
+            return; // /run is root's
+        }
+        let id = format!("cg-{}", u64::MAX - u64::from(std::process::id()));
+        let held = Lock::take(&id).expect("free");
+        assert_eq!(Lock::take(&id).map(|_| ()).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+        let path = held.path.clone();
+        // What a killed holder leaves: the file, and no lock on it.
+        let left = path.with_file_name(format!("cg-{}.lock", u64::MAX / 2 - u64::from(std::process::id())));
+        fs::write(&left, "").expect("write");
+        let other = Lock::take(&format!("{id}0")).expect("free");
+        assert!(!left.exists(), "removed by who takes another");
+        assert!(path.exists() && other.path.exists(), "what is held stays");
+        drop((held, other));
+        assert!(!path.exists());
+        drop(Lock::take(&id).expect("free again"));
+    }
+}
