@@ -263,7 +263,7 @@ fn a_connection_that_says_nothing_is_ended() {
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accept");
         // For longer than the limit only this side says something.
-        for _ in 0..6 {
+        for _ in 0..8 {
             std::thread::sleep(std::time::Duration::from_millis(300));
             stream.write_all(b"x").expect("still open");
         }
@@ -272,7 +272,7 @@ fn a_connection_that_says_nothing_is_ended() {
         let _ = stream.read_to_end(&mut rest);
         started.elapsed()
     });
-    let policy = policy(port, "protocol: tcp") + "\nlimits: {idle_timeout_seconds: 1}";
+    let policy = policy(port, "protocol: tcp") + "\nlimits: {idle_timeout_seconds: 2}";
     let script = "
 import socket, sys
 s = socket.create_connection(('web.test', int(sys.argv[1])), timeout=20)
@@ -284,11 +284,49 @@ while True:
 print(got.decode())
 ";
     let run = Sandbox::new(&policy).run_ok(&["python3", "-c", script, &port.to_string()]);
-    assert_eq!(run.text(), "xxxxxx\n", "{run}");
+    assert_eq!(run.text(), "xxxxxxxx\n", "{run}");
     let quiet = server.join().expect("the server");
-    assert!(quiet > std::time::Duration::from_millis(700) && quiet < std::time::Duration::from_secs(5), "{quiet:?}");
+    assert!(quiet > std::time::Duration::from_millis(700) && quiet < std::time::Duration::from_secs(4), "{quiet:?}");
     let flow = run.evidence.connection();
     assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), ("allow", "idle_timeout"), "{run}");
+}
+
+/// Nothing at all, half a request line, a hello that stops half way, and one that dribbles: all have the same limit.
+#[test]
+fn a_client_that_does_not_say_what_it_speaks_is_ended() {
+    need!("python3");
+    let script = r"
+import socket, sys, threading, time
+def client(say, dribble):
+    s = socket.create_connection(('web.test', int(sys.argv[1])), timeout=30)
+    s.sendall(say)
+    start = time.monotonic()
+    s.settimeout(0.2)
+    while True:
+        try:
+            if dribble: s.sendall(dribble)
+            if not s.recv(100): break
+        except TimeoutError: continue
+        except OSError: break
+    lasted.append(time.monotonic() - start)
+lasted = []
+hello = b'\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03'
+cases = [(b'', b''), (b'GE', b''), (hello, b''), (hello, b'\0')]
+threads = [threading.Thread(target=client, args=case) for case in cases]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(*lasted)
+";
+    let server = HttpServer::start("127.0.0.1:0");
+    let port = server.port();
+    let policy = policy(port, "") + "\nlimits: {detect_timeout_seconds: 2}";
+    let run = Sandbox::new(&policy).run_ok(&["python3", "-c", script, &port.to_string()]);
+    let lasted: Vec<f64> = run.text().split_whitespace().map(|text| text.parse().expect("seconds")).collect();
+    assert_eq!(lasted.len(), 4, "{run}");
+    // Twice the limit would be one for the protocol and another for the hello.
+    assert!(lasted.iter().all(|seconds| (1.0..4.0).contains(seconds)), "{run}");
+    assert_eq!(run.evidence.with_reason("detect_timeout").len(), 4, "{run}");
+    assert_eq!(server.connections(), 0);
 }
 
 #[test]

@@ -64,7 +64,7 @@ reasons! {
     NameMissing = "name_missing", "The connection carries no name that a rule could be found by.";
     InspectionUnavailable = "inspection_unavailable", "The rule wants this TLS traffic read (scan, methods or paths), and interception is not available; it is not let through unread.";
     ProtocolUnknown = "protocol_unknown", "The bytes are neither HTTP nor TLS. Set protocol: tcp on the rule to pass them unread.";
-    DetectTimeout = "detect_timeout", "The client did not say enough in time to tell its protocol.";
+    DetectTimeout = "detect_timeout", "The client did not say what it speaks within limits.detect_timeout_seconds.";
     RequestMalformed = "request_malformed", "The request cannot be read unambiguously.";
     UpgradeDenied = "upgrade_denied", "Protocol upgrades are not passed on this route.";
     EchDenied = "ech_denied", "Encrypted ClientHello may hide the name that the policy decides by. Turn it off in the client (Chromium: --disable-features=EncryptedClientHello; Firefox: network.dns.echconfig.enabled=false and security.tls.ech.grease_probability=0).";

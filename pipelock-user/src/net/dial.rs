@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::flow::{Host, Reason};
 use crate::inspect::Permit;
@@ -72,8 +73,8 @@ impl ConnectError {
     }
 }
 
-/// Resolves the host of the permit, checks every answer, dials: the whole way out. `timeout` bounds the dialling; the
-/// resolver has a limit of its own.
+/// Resolves the host of the permit, checks every answer, dials: the whole way out. `timeout` bounds all of it; the
+/// resolver has a limit of its own besides.
 ///
 /// # Errors
 /// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
@@ -83,9 +84,12 @@ pub async fn connect(
     ssrf_allow: &[IpNet],
     timeout: Duration,
 ) -> Result<(TcpStream, SocketAddr), ConnectError> {
-    let found = resolver.resolve(permit.host(), permit.port()).await?;
+    let start = Instant::now();
+    let found = tokio::time::timeout(timeout, resolver.resolve(permit.host(), permit.port()))
+        .await
+        .unwrap_or_else(|_| Err(ResolveError::Timeout { host: permit.host().to_string(), after: timeout }))?;
     let checked = check_all(&found, ssrf_allow)?;
-    Ok(dial(permit, &checked, timeout).await?)
+    Ok(dial(permit, &checked, timeout.saturating_sub(start.elapsed())).await?)
 }
 
 /// Connects to the first of `checked` that answers, and returns the stream (no delay set) with its address.
@@ -165,7 +169,6 @@ mod tests {
     use crate::net::ssrf::check;
     use std::net::IpAddr;
     use std::sync::Arc;
-    use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

@@ -45,6 +45,7 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
             "max_connections": parts.limits.max_connections,
             "header_bytes": parts.limits.header_bytes,
             "request_timeout_seconds": parts.limits.request_timeout_seconds,
+            "detect_timeout_seconds": parts.limits.detect_timeout_seconds,
             "idle_timeout_seconds": parts.limits.idle_timeout_seconds,
         },
     });

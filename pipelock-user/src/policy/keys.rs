@@ -269,6 +269,13 @@ pub(super) static LIMITS: Section = Section {
             "Seconds a client may take to send a request head.",
         ),
         key(
+            "detect_timeout_seconds",
+            Shape::Number(1, 3600),
+            Default::Number(10),
+            "Seconds a client may take to say what it speaks: the first line of HTTP, or the whole hello of TLS. Never more \
+             than idle_timeout_seconds.",
+        ),
+        key(
             "idle_timeout_seconds",
             Shape::Number(1, 86_400),
             Default::Number(600),

@@ -102,6 +102,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
             max_connections: count(report, &limits, "max_connections"),
             header_bytes: count(report, &limits, "header_bytes"),
             request_timeout_seconds: limits.number(report, "request_timeout_seconds").unwrap_or_default(),
+            detect_timeout_seconds: limits.number(report, "detect_timeout_seconds").unwrap_or_default(),
             idle_timeout_seconds: limits.number(report, "idle_timeout_seconds").unwrap_or_default(),
         },
     }

@@ -102,7 +102,7 @@ dns:
 ssrf: {allow: [10.1.0.0/16, 192.168.7.9]}
 loopback: {allow: [5432, 80, 80]}
 listen: any
-limits: {max_connections: 5, header_bytes: 64KiB, request_timeout_seconds: 1, idle_timeout_seconds: 2}
+limits: {max_connections: 5, header_bytes: 64KiB, request_timeout_seconds: 1, detect_timeout_seconds: 3, idle_timeout_seconds: 2}
 "#,
     );
     let rule = &policy.rules()[0];
@@ -312,12 +312,12 @@ fn the_canonical_form_is_fixed() {
         r#"{"default_deny":true,"dns":{"hosts":{"a.c":["::1"],"b.c":["10.0.0.1"]},"max_names":4096},"#,
         r#""dns_resolution":"proxy_only","egress":[{"destination":"*.x.example","include_apex":false,"#,
         r#""methods":["GET","PUT"],"paths":["/a","/b"],"ports":["80","443"],"protocol":"auto","scan":false}],"#,
-        r#""limits":{"header_bytes":65536,"idle_timeout_seconds":600,"max_connections":1024,"request_timeout_seconds":60},"#,
+        r#""limits":{"detect_timeout_seconds":10,"header_bytes":65536,"idle_timeout_seconds":600,"max_connections":1024,"request_timeout_seconds":60},"#,
         r#""listen":"loopback","loopback":{"allow":[]},"ssrf":{"allow":[]},"version":"1.0","#,
         r#""websocket":{"enabled":false,"frame_scan":true,"proxy_path":"/ws?url="}}"#,
     );
     assert_eq!(policy.canonical_json(), expected);
-    assert_eq!(Policy::deny_all().id().0, "4070d95ce6b6314ed231336b61af73d0749e02d779a9b62f0dd554cb2112ba85");
+    assert_eq!(Policy::deny_all().id().0, "ff47c17a00bc90e1815bc5c964be1115cc2ce24866101b869cddb0ba9f6a6a66");
     assert_eq!(policy.id().0.len(), 64);
 }
 

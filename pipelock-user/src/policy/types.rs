@@ -376,6 +376,8 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Seconds a client may take to send a request head.
     pub request_timeout_seconds: u64,
+    /// Seconds a client may take to say what it speaks.
+    pub detect_timeout_seconds: u64,
     /// Seconds a connection may move no byte either way.
     pub idle_timeout_seconds: u64,
 }
@@ -385,6 +387,12 @@ impl Limits {
     #[must_use]
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds.max(1))
+    }
+
+    /// How long a client may take to say what it speaks: never longer than any silence.
+    #[must_use]
+    pub fn detect(&self) -> Duration {
+        Duration::from_secs(self.detect_timeout_seconds.max(1)).min(self.idle())
     }
 
     /// How long a connection may move no byte either way.

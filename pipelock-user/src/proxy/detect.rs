@@ -1,13 +1,10 @@
 //! Tells a protocol by its first bytes. Called by `listen`; promises that what it cannot tell is `Unknown`, which blocks.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-
-/// How long a client may take to say what it speaks.
-pub(super) const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+use tokio::time::Instant;
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +32,11 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The longest method registered with IANA, UPDATEREDIRECTREF, has 17 letters.
 const MAX_METHOD: usize = 24;
 
-/// Reads until the protocol is known; the bytes read stay in `buffer` for whoever speaks it.
+/// Reads until the protocol is known, or its time is over; the bytes read stay in `buffer` for whoever speaks it.
 pub(super) async fn detect(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
-    timeout: Duration,
+    due: Instant,
 ) -> Result<Protocol, DetectError> {
     let read = async {
         loop {
@@ -52,7 +49,7 @@ pub(super) async fn detect(
             }
         }
     };
-    tokio::time::timeout(timeout, read).await.unwrap_or(Err(DetectError::Timeout))
+    tokio::time::timeout_at(due, read).await.unwrap_or(Err(DetectError::Timeout))
 }
 
 /// The protocol of a stream that begins like this; none while it could still be more than one.
@@ -130,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn silence_is_not_a_protocol() {
         let (mut near, _far) = tokio::io::duplex(64);
-        let result = detect(&mut near, &mut BytesMut::new(), Duration::from_millis(10)).await;
+        let result = detect(&mut near, &mut BytesMut::new(), Instant::now()).await;
         assert!(matches!(result, Err(DetectError::Timeout)));
     }
 }

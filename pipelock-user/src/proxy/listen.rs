@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use crate::flow::{Flow, FlowGuard, Host, Reason, Verdict};
 use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::{Protocol as RuleProtocol, Rule};
 use crate::proxy::accept::accept;
-use crate::proxy::detect::{DETECT_TIMEOUT, DetectError, Protocol, detect};
+use crate::proxy::detect::{DetectError, Protocol, detect};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::pump::{Budget, End, pump};
 use crate::proxy::state::{Proxy, Rules};
@@ -21,8 +22,8 @@ use crate::proxy::{http, tls};
 
 /// How long an agent that still sends may keep us from closing after the last answer.
 const LINGER: Duration = Duration::from_millis(500);
-/// How long dialling may take.
-pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long finding and dialling a destination may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Accepts what the kernel redirects. `netns` is the cookie of the namespace the listener is in.
 pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
@@ -92,7 +93,8 @@ async fn converse(
         return Some(refuse(stream, guard, verdict));
     }
     let mut buffer = BytesMut::with_capacity(4096);
-    let protocol = match detect(&mut stream, &mut buffer, DETECT_TIMEOUT).await {
+    let due = Instant::now() + rules.policy.limits().detect();
+    let protocol = match detect(&mut stream, &mut buffer, due).await {
         Ok(protocol) => protocol,
         Err(DetectError::Timeout) => {
             return Some(refuse(stream, guard, Verdict::block(Reason::DetectTimeout, "the client said nothing")));
@@ -111,7 +113,7 @@ async fn converse(
         }
         Protocol::Tls if wanted != RuleProtocol::Http => {
             guard.carries("tls");
-            Some(pass_tls(proxy, stream, buffer, flow, guard).await)
+            Some(pass_tls(proxy, stream, (buffer, due), flow, guard).await)
         }
         Protocol::Tls => {
             guard.carries("tls");
@@ -133,11 +135,11 @@ async fn converse(
 async fn pass_tls(
     proxy: &Arc<Proxy>,
     mut stream: TcpStream,
-    mut buffer: BytesMut,
+    (mut buffer, due): (BytesMut, Instant),
     flow: &Arc<Flow>,
     mut guard: FlowGuard,
 ) -> Verdict {
-    let verdict = match tls::sniff(&mut stream, &mut buffer, DETECT_TIMEOUT).await {
+    let verdict = match tls::sniff(&mut stream, &mut buffer, due).await {
         Err(tls::SniffError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive")),
         Err(error) => Err(Verdict::block(Reason::RequestMalformed, error.to_string())),
         Ok(hello) => name_of(proxy, flow, hello.name).map(|host| (host, hello.may_hide_name)),
@@ -220,7 +222,7 @@ async fn pass(
         Ok(permit) => permit,
         Err(verdict) => return refuse(stream, guard, verdict),
     };
-    let upstream = match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), DIAL_TIMEOUT).await {
+    let upstream = match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await {
         Ok((upstream, _)) => upstream,
         Err(error) => {
             let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
@@ -250,6 +252,11 @@ async fn pass(
             verdict
         }
     }
+}
+
+/// How long finding and dialling a destination may take: never longer than any silence.
+pub(super) fn dial_limit(rules: &Rules) -> Duration {
+    DIAL_TIMEOUT.min(rules.policy.limits().idle())
 }
 
 /// What one connection under this rule may use.

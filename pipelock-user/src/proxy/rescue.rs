@@ -4,7 +4,7 @@
 //! of our insides.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
 use crate::flow::{FlowId, Reason, Verdict};
@@ -64,6 +64,10 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
     *response.status_mut() = status;
     for (name, value) in headers(verdict) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    if verdict.reason == Reason::IdleTimeout {
+        // The silence that ended the request is silence on the agent's connection too.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -30,7 +30,7 @@ use crate::proxy::rescue;
 /// What hyper needs beyond the largest head.
 const SLACK: usize = 8 * 1024;
 /// How much longer silence ends the connection than the request on it, whose answer says so.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves requests with `answer` until either side is done. With `tunnels`, an answered CONNECT ends it: then the stream
 /// comes back, with what the agent has sent behind the request.

@@ -19,7 +19,7 @@ use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
-use crate::proxy::listen::{DIAL_TIMEOUT, budget_of};
+use crate::proxy::listen::{budget_of, dial_limit};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::pump::{Budget, pump};
 use crate::proxy::rescue;
@@ -96,7 +96,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     };
     let opened = match permit_flow(&verdict, host, port) {
         Err(verdict) => Err(verdict),
-        Ok(permit) => connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), DIAL_TIMEOUT)
+        Ok(permit) => connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(&rules))
             .await
             .map_err(|error| Verdict::block(error.reason(), error.to_string()).by(verdict.rule.clone())),
     };

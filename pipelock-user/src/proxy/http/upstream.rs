@@ -14,7 +14,7 @@ use crate::flow::{PolicyId, Reason, Verdict};
 use crate::inspect::Permit;
 use crate::net::connect;
 use crate::proxy::idle::{Activity, Watched};
-use crate::proxy::listen::DIAL_TIMEOUT;
+use crate::proxy::listen::dial_limit;
 use crate::proxy::meter::{Meter, Metered};
 use crate::proxy::state::Rules;
 
@@ -65,7 +65,7 @@ pub(super) async fn send(
             },
         }
     }
-    let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), DIAL_TIMEOUT)
+    let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules))
         .await
         .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
     let (mut sender, connection) = http1::Builder::new()

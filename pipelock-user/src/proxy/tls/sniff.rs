@@ -2,11 +2,11 @@
 //! number of records and segments, up to 64 KiB, and that a hello it cannot read is an error and never "no name".
 
 use std::io;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::server::Acceptor;
 use tokio::io::AsyncRead;
+use tokio::time::Instant;
 
 use super::extensions::{ENCRYPTED_CLIENT_HELLO, has_extension};
 use crate::flow::Host;
@@ -42,7 +42,7 @@ pub(crate) enum SniffError {
 pub(crate) async fn sniff(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
-    timeout: Duration,
+    due: Instant,
 ) -> Result<Hello, SniffError> {
     let read = async {
         let mut acceptor = Acceptor::default();
@@ -65,7 +65,7 @@ pub(crate) async fn sniff(
             }
         }
     };
-    tokio::time::timeout(timeout, read).await.unwrap_or(Err(SniffError::Timeout))
+    tokio::time::timeout_at(due, read).await.unwrap_or(Err(SniffError::Timeout))
 }
 
 fn hello(name: Option<&str>, records: &[u8]) -> Result<Hello, SniffError> {
@@ -126,7 +126,7 @@ mod tests {
             far.write_all(part).await.expect("write");
         }
         drop(far);
-        sniff(&mut near, &mut BytesMut::new(), Duration::from_secs(5)).await
+        sniff(&mut near, &mut BytesMut::new(), Instant::now() + std::time::Duration::from_secs(5)).await
     }
 
     #[tokio::test]
