@@ -163,27 +163,25 @@ impl DnsReceipts {
         })
     }
 
-    fn queue(&self, receipt: Option<RequestRecord>) -> bool {
-        receipt.is_some_and(|receipt| self.recorder.try_request(&receipt).is_ok())
-    }
-}
-
-impl QueryLog for DnsReceipts {
-    fn query(&self, asker: &Asker, outcome: &Answered) -> bool {
-        self.queue(self.receipt(asker, outcome, 1))
-    }
-
-    fn lookup<'a>(&'a self, asker: &'a Asker, outcome: &'a Answered) -> Filed<'a> {
+    /// Queued when this returns, so that receipts stand in the order of the questions.
+    fn file(&self, receipt: Option<&RequestRecord>) -> Filed {
+        let written = receipt.map(|receipt| self.recorder.queue_request(receipt));
         Box::pin(async move {
-            match self.receipt(asker, outcome, 1) {
-                Some(receipt) => self.recorder.request(&receipt).await.is_ok(),
+            match written {
+                Some(written) => written.await.is_ok(),
                 None => false,
             }
         })
     }
+}
 
-    fn failed(&self, asker: &Asker, outcome: &Answered) -> bool {
-        self.queue(self.receipt(asker, outcome, 0))
+impl QueryLog for DnsReceipts {
+    fn query(&self, asker: &Asker, outcome: &Answered) -> Filed {
+        self.file(self.receipt(asker, outcome, 1).as_ref())
+    }
+
+    fn failed(&self, asker: &Asker, outcome: &Answered) -> Filed {
+        self.file(self.receipt(asker, outcome, 0).as_ref())
     }
 
     fn opened(&self, asker: &Asker) -> bool {

@@ -180,14 +180,25 @@ impl Recorder {
         self.append(draft, ext).await
     }
 
-    /// Queues a request or query without waiting for its receipt.
-    ///
-    /// # Errors
-    /// [`RecorderError::Gone`], also when the queue is full: then it must not be answered.
-    pub fn try_request(&self, record: &RequestRecord) -> Result<(), RecorderError> {
+    /// Queues a request or query, at once if there is room. The future waits for room if there was none, and then until
+    /// the receipt is written; its error is [`RecorderError::Gone`]: then nothing may be answered.
+    pub fn queue_request(
+        &self,
+        record: &RequestRecord,
+    ) -> impl Future<Output = Result<(), RecorderError>> + Send + 'static + use<> {
         let (draft, ext) = record.draft();
-        let (done, _) = oneshot::channel();
-        self.queue.try_send(Item::Draft(Box::new(draft), ext, done)).map_err(|_| RecorderError::Gone)
+        let (done, written) = oneshot::channel();
+        let left = match self.queue.try_send(Item::Draft(Box::new(draft), ext, done)) {
+            Ok(()) => None,
+            Err(mpsc::error::TrySendError::Full(item) | mpsc::error::TrySendError::Closed(item)) => Some(item),
+        };
+        let queue = self.queue.clone();
+        async move {
+            if let Some(item) = left {
+                queue.send(item).await.map_err(|_| RecorderError::Gone)?;
+            }
+            written.await.map_err(|_| RecorderError::Gone)
+        }
     }
 
     /// Queues a flow without waiting for its receipt; the receiver says when it is written.

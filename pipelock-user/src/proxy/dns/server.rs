@@ -1,9 +1,9 @@
 //! The resolver's sockets: takes queries from UDP and TCP, writes the evidence, then replies.
 //!
 //! The app binds the sockets and runs [`serve_udp`] and [`serve_tcp`] on each; dropping those futures ends all work
-//! they started. It promises that the hook which writes the receipt is called before a reply goes out, that a name is
-//! looked up only once its receipt is written, and that a reply whose evidence could not be written turns into
-//! SERVFAIL; and bounds on everything a client can hold: connections, their life, messages, look-ups.
+//! they started. It promises that a reply goes out, and a name is looked up, only once its receipt is written, and
+//! that a reply whose receipt was not written in time turns into SERVFAIL; and bounds on everything a client can hold:
+//! connections, their life, messages, look-ups, replies that wait for their receipt.
 
 use std::future::Future;
 use std::io;
@@ -36,6 +36,11 @@ const MAX_QUERIES: u64 = 1024;
 const MAX_LOOKUPS: usize = 64;
 /// How long a look-up may take: stub resolvers give up after 5 s.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
+/// Datagrams at once whose reply waits for a receipt or a look-up, for each socket; with none free no more are received,
+/// and the kernel's queue holds what comes. Above [`MAX_LOOKUPS`], so that slow names hold up nobody.
+const MAX_WAITING: usize = 256;
+/// How long a receipt may take to be written: less than stub resolvers wait, so that they are told of it.
+const RECEIPT_LIMIT: Duration = Duration::from_secs(2);
 /// Rest after a failing accept or receive, so that a lack of descriptors does not turn into a busy loop.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
@@ -59,20 +64,17 @@ pub struct Asker {
     pub transport: Transport,
 }
 
-/// Whether a receipt is written.
-pub type Filed<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+/// Resolves once a receipt is written, to true, or cannot be.
+pub type Filed = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// Receives every decision; the recorder's side of the resolver. Called on the runtime's threads: it must not block.
 pub trait QueryLog: Send + Sync {
-    /// A query was decided; called before the reply is sent. False: the evidence could not be written, so the client
-    /// gets SERVFAIL instead.
-    fn query(&self, asker: &Asker, outcome: &Answered) -> bool;
+    /// A query was decided. Its receipt is on its way when this returns; before it is written neither a reply is sent nor
+    /// a name looked up.
+    fn query(&self, asker: &Asker, outcome: &Answered) -> Filed;
 
-    /// An allowed name is about to be looked up. False: its receipt could not be written, so it must not be.
-    fn lookup<'a>(&'a self, asker: &'a Asker, outcome: &'a Answered) -> Filed<'a>;
-
-    /// A look-up whose receipt is written came to nothing. False: that could not be recorded.
-    fn failed(&self, asker: &Asker, outcome: &Answered) -> bool;
+    /// A look-up whose receipt is written came to nothing: the same for the receipt that says so.
+    fn failed(&self, asker: &Asker, outcome: &Answered) -> Filed;
 
     /// A TCP connection was accepted. False: it is closed at once.
     fn opened(&self, _asker: &Asker) -> bool {
@@ -114,9 +116,10 @@ impl DnsState {
     /// Looks a name up, once its receipt is written; the reply that may go out.
     async fn complete(&self, asker: &Asker, query: &[u8], pending: Pending) -> Option<Vec<u8>> {
         let Ok(_place) = self.places.try_acquire() else {
-            return self.file(asker, query, pending.refuse(Reason::LimitExceeded));
+            let refused = pending.refuse(Reason::LimitExceeded);
+            return release(self.log.query(asker, &refused), query, refused.reply).await;
         };
-        if !self.log.lookup(asker, &pending.announced()).await {
+        if !is_written(self.log.query(asker, &pending.announced())).await {
             return servfail(query, Reason::RecorderUnavailable);
         }
         let found = timeout(LOOKUP_LIMIT, self.lookup.lookup(pending.name())).await;
@@ -128,30 +131,28 @@ impl DnsState {
             }
             Err(reason) => {
                 let answered = pending.finish(Err(reason));
-                if self.log.failed(asker, &answered) {
-                    answered.reply
-                } else {
-                    servfail(query, Reason::RecorderUnavailable)
-                }
+                release(self.log.failed(asker, &answered), query, answered.reply).await
             }
-        }
-    }
-
-    /// Files the decision; the reply that may go out.
-    fn file(&self, asker: &Asker, query: &[u8], answered: Answered) -> Option<Vec<u8>> {
-        if self.log.query(asker, &answered) {
-            answered.reply
-        } else {
-            answered.reply.and_then(|_| servfail(query, Reason::RecorderUnavailable))
         }
     }
 
     async fn handle(&self, asker: &Asker, query: &[u8]) -> Option<Vec<u8>> {
         match self.decide(query) {
-            Outcome::Done(answered) => self.file(asker, query, answered),
+            Outcome::Done(answered) => release(self.log.query(asker, &answered), query, answered.reply).await,
             Outcome::NeedsLookup(pending) => self.complete(asker, query, pending).await,
         }
     }
+}
+
+/// Whether the receipt is written in time. One that is written later says of a reply that did not go out that it did:
+/// wrong on the safe side.
+async fn is_written(filed: Filed) -> bool {
+    timeout(RECEIPT_LIMIT, filed).await.unwrap_or(false)
+}
+
+/// The reply that may go out once the receipt is written or cannot be.
+async fn release(filed: Filed, query: &[u8], reply: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    if is_written(filed).await { reply } else { reply.and_then(|_| servfail(query, Reason::RecorderUnavailable)) }
 }
 
 /// Answers datagrams on `socket`, from the same socket, until dropped.
@@ -159,9 +160,11 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, state: Arc<DnsState>) {
     let Ok(local) = socket.local_addr() else { return };
     // One octet more than is accepted, so that a longer datagram is seen to be too long.
     let mut buffer = vec![0u8; MAX_QUERY + 1];
-    let mut lookups = JoinSet::new();
+    let places = Arc::new(Semaphore::new(MAX_WAITING));
+    let mut waiting = JoinSet::new();
     loop {
-        while lookups.try_join_next().is_some() {}
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        while waiting.try_join_next().is_some() {}
         let (length, peer) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
@@ -172,14 +175,21 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, state: Arc<DnsState>) {
         };
         let query = buffer.get(..length).unwrap_or_default();
         let asker = Asker { peer, local, transport: Transport::Udp };
-        match state.decide(query) {
-            Outcome::Done(answered) => send(&socket, &asker, state.file(&asker, query, answered)).await,
-            // Beside the loop: one slow name must not hold up the others. Bounded by the places for look-ups: with
-            // none free the task ends without waiting, and the tasks are reaped above.
+        // Beside the loop: neither a slow name nor a receipt on its way holds up the others.
+        let (socket, query) = (Arc::clone(&socket), query.to_vec());
+        match state.decide(&query) {
+            Outcome::Done(answered) => {
+                let filed = state.log.query(&asker, &answered);
+                waiting.spawn(async move {
+                    send(&socket, &asker, release(filed, &query, answered.reply).await).await;
+                    drop(place);
+                });
+            }
             Outcome::NeedsLookup(pending) => {
-                let (socket, state, query) = (Arc::clone(&socket), Arc::clone(&state), query.to_vec());
-                lookups.spawn(async move {
+                let state = Arc::clone(&state);
+                waiting.spawn(async move {
                     send(&socket, &asker, state.complete(&asker, &query, pending).await).await;
+                    drop(place);
                 });
             }
         }
@@ -249,7 +259,7 @@ impl Conversation {
                     if error.kind() == io::ErrorKind::InvalidData {
                         self.queries += 1;
                         let answered = Answered::malformed(None, "longer than any query");
-                        self.state.file(&self.asker, &[], answered);
+                        let _ = is_written(self.state.log.query(&self.asker, &answered)).await;
                     }
                     return Err(error);
                 }

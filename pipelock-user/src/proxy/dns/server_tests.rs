@@ -3,7 +3,8 @@
 use super::*;
 use crate::proxy::dns::answer::Mode;
 use crate::proxy::dns::lookup::Found;
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsCode;
 use hickory_proto::rr::{Name, RecordType};
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -26,8 +27,8 @@ struct Slow(Duration, Arc<Log>);
 impl Lookup for Slow {
     fn lookup<'a>(&'a self, name: &'a str) -> Found<'a> {
         Box::pin(async move {
-            let receipts = self.1.entries.lock().expect("log").clone();
-            assert!(receipts.iter().any(|entry| entry.1 == name), "{name} was looked up before its receipt");
+            let receipts = self.1.written.lock().expect("log").clone();
+            assert!(receipts.iter().any(|written| written == name), "{name} was looked up before its receipt");
             self.1.looked_up.fetch_add(1, Ordering::SeqCst);
             if name.starts_with("none") {
                 return Err(Reason::ResolveFailed);
@@ -44,29 +45,31 @@ impl Lookup for Slow {
 struct Log {
     broken: AtomicBool,
     shut: AtomicBool,
+    /// The recorder takes what comes and writes nothing.
+    stuck: AtomicBool,
     entries: Mutex<Vec<(Transport, String, Reason)>>,
+    written: Arc<Mutex<Vec<String>>>,
     open: AtomicU64,
     looked_up: AtomicU64,
     ended: Mutex<Vec<u64>>,
 }
 
 impl QueryLog for Log {
-    fn query(&self, asker: &Asker, outcome: &Answered) -> bool {
+    fn query(&self, asker: &Asker, outcome: &Answered) -> Filed {
         assert!(asker.peer.ip().is_loopback() && asker.local.ip().is_loopback() && asker.peer != asker.local);
         let name = outcome.name.as_ref().map(ToString::to_string).unwrap_or_default();
-        self.entries.lock().expect("log").push((asker.transport, name, outcome.reason()));
-        !self.broken.load(Ordering::SeqCst)
-    }
-
-    fn lookup<'a>(&'a self, asker: &'a Asker, outcome: &'a Answered) -> Filed<'a> {
+        self.entries.lock().expect("log").push((asker.transport, name.clone(), outcome.reason()));
+        let (written, is_good) = (Arc::clone(&self.written), !self.broken.load(Ordering::SeqCst));
+        let is_stuck = self.stuck.load(Ordering::SeqCst);
         Box::pin(async move {
             // A receipt takes its time to be written.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            self.query(asker, outcome)
+            tokio::time::sleep(if is_stuck { Duration::from_secs(3600) } else { Duration::from_millis(20) }).await;
+            written.lock().expect("log").push(name);
+            is_good
         })
     }
 
-    fn failed(&self, asker: &Asker, outcome: &Answered) -> bool {
+    fn failed(&self, asker: &Asker, outcome: &Answered) -> Filed {
         self.query(asker, outcome)
     }
 
@@ -197,6 +200,36 @@ async fn no_evidence_no_answer() {
         stream.write_all(&framed(&message)).await.expect("write");
         assert_eq!(tcp_reply(&mut stream).await, (7, ResponseCode::ServFail, vec![]));
     }
+}
+
+/// A recorder that takes receipts and does not write them: nothing goes out meanwhile, and the client is told in time.
+#[tokio::test]
+async fn no_answer_before_its_receipt_is_written() {
+    let server = start(Mode::Synthetic).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    socket.connect(server.udp).await.expect("connect");
+    server.log.stuck.store(true, Ordering::SeqCst);
+    let too_many = MAX_WAITING as u16 + 20;
+    for id in 0..too_many {
+        let mut message = Message::from_vec(&query(id, "a.example.com.", RecordType::A)).expect("decodes");
+        message.set_edns(Edns::new());
+        socket.send(&message.to_vec().expect("encodes")).await.expect("send");
+    }
+    let mut buffer = [0u8; 1500];
+    timeout(RECEIPT_LIMIT / 2, socket.recv(&mut buffer)).await.expect_err("an answer without a receipt");
+    assert_eq!(server.log.entries.lock().expect("log").len(), MAX_WAITING, "so many wait, and no more");
+    let mut stream = tcp(server.tcp).await;
+    stream.write_all(&framed(&query(7, "a.example.com.", RecordType::A))).await.expect("write");
+    for _ in 0..too_many {
+        let length = within(socket.recv(&mut buffer)).await.expect("receive");
+        assert_eq!(summary(&buffer[..length]).1, ResponseCode::ServFail);
+        let reply = Message::from_vec(&buffer[..length]).expect("decodes");
+        let why = format!("{:?}", reply.edns.expect("was asked for").option(EdnsCode::from(15)));
+        assert!(why.contains("Unknown(15"), "no extended error (RFC 8914): {why}");
+    }
+    assert_eq!(tcp_reply(&mut stream).await, (7, ResponseCode::ServFail, vec![]));
+    server.log.stuck.store(false, Ordering::SeqCst);
+    assert_eq!(udp_ask(server.udp, &query(8, "a.example.com.", RecordType::A)).await.1, ResponseCode::NoError);
 }
 
 #[tokio::test]
