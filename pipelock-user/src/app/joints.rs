@@ -3,22 +3,17 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use pipelock_common::{KernelReason, Listeners};
 use tokio::sync::watch;
 
-use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason};
+use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason, locked};
 use crate::kernel::{Ledger, Maps, to_flow};
 use crate::policy::DnsMode;
 use crate::proxy::dns::{Answered, Asker, Filed, Mode, NameRules, Pool, QueryLog, SeenNames, Transport};
 use crate::proxy::{Origins, Rules};
 use crate::recorder::{Recorder, RequestRecord};
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each critical section leaves the value whole; a panic elsewhere changes nothing.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Policies by generation: the kernel stores with each flow the number of the policy that was in force.
 #[derive(Default)]

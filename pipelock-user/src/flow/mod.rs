@@ -6,11 +6,13 @@
 mod guard;
 mod host;
 mod ident;
+mod locked;
 mod reason;
 mod verdict;
 
 pub use guard::{Account, FlowGuard, Outcome};
 pub use host::{Host, HostError};
 pub use ident::{Flow, FlowId, Origin, PolicyId, Target};
+pub use locked::locked;
 pub use reason::Reason;
 pub use verdict::{Action, Verdict};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use pipelock_common::{
@@ -13,6 +13,7 @@ use pipelock_common::{
 };
 
 use super::attach::KernelError;
+use crate::flow::locked;
 
 /// Names of the maps, as in pipelock-ebpf.
 pub(super) const MAPS: [&str; 14] = [
@@ -78,11 +79,6 @@ impl Counters {
     pub fn is_settled(&self) -> bool {
         self.by_reason.values().sum::<u64>() + self.unrecorded == self.flows
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The guarded values are handles; a panic elsewhere cannot leave them half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 macro_rules! open {

@@ -9,12 +9,12 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use crate::flow::Host;
+use crate::flow::{Host, locked};
 
 /// Answers are kept no longer than this: getaddrinfo does not tell the TTL.
 const CACHE_TTL: Duration = Duration::from_secs(30);
@@ -164,12 +164,12 @@ impl Resolver {
     }
 
     fn cached(&self, name: &str, now: Instant) -> Option<Vec<IpAddr>> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cache = locked(&self.cache);
         cache.get(name).filter(|entry| entry.until > now).map(|entry| entry.addrs.clone())
     }
 
     fn remember(&self, name: &str, addrs: &[IpAddr], now: Instant) {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = locked(&self.cache);
         if cache.len() >= CACHE_MAX && !cache.contains_key(name) {
             cache.retain(|_, entry| entry.until > now);
             if cache.len() >= CACHE_MAX {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pipelock_common::{FlowRecord, FlowState, KernelReason, Settled};
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::maps::{Maps, from_addr};
 use super::quota::Quota;
-use crate::flow::{Account, Flow, FlowId, Host, Origin, Outcome, PolicyId, Reason, Target, Verdict};
+use crate::flow::{Account, Flow, FlowId, Host, Origin, Outcome, PolicyId, Reason, Target, Verdict, locked};
 
 /// How long a redirected connection that the kernel closed may wait for the proxy to accept it.
 const ACCEPT_GRACE: Duration = Duration::from_secs(2);
@@ -76,11 +76,6 @@ pub struct Finished {
     pub record: FlowRecord,
     /// What the proxy reported; for flows that never reach it, what the kernel's reason says.
     pub outcome: Outcome,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is replaced whole; a panic elsewhere cannot leave it half written.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Entry {

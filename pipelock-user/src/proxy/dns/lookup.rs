@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::flow::Reason;
+use crate::flow::{Reason, locked};
 use crate::net::{ResolveError, Resolver};
 
 /// What a [`Lookup`] returns: addresses of both families, or why there are none.
@@ -54,7 +54,7 @@ impl SeenNames {
     /// a connection to such an address has no name and is judged as an address.
     pub fn remember(&self, name: &str, addrs: &[IpAddr]) {
         let now = Instant::now();
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.0);
         for addr in addrs.iter().map(|addr| addr.to_canonical()) {
             if seen.len() >= MAX_ADDRS
                 && !seen.contains_key(&addr)
@@ -76,7 +76,7 @@ impl SeenNames {
     /// The names the agent was given this address for, the latest first; counts as a use of the address.
     #[must_use]
     pub fn names(&self, addr: IpAddr) -> Vec<Arc<str>> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.0);
         let Some(entry) = seen.get_mut(&addr.to_canonical()) else { return Vec::new() };
         entry.used = Instant::now();
         entry.names.iter().rev().cloned().collect()

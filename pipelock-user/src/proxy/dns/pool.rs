@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::flow::locked;
 
 /// Names at once, unless told otherwise.
 pub const DEFAULT_MAX_NAMES: usize = 4096;
@@ -99,7 +101,7 @@ impl Pool {
     /// How many names have addresses.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).by_index.len()
+        locked(&self.inner).by_index.len()
     }
 
     /// True when no name has an address.
@@ -109,7 +111,7 @@ impl Pool {
     }
 
     fn assign_at(&self, name: &str, now: Instant) -> Option<Synthetic> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = locked(&self.inner);
         if let Some(index) = inner.by_name.get(name).copied() {
             if let Some(entry) = inner.by_index.get_mut(&index) {
                 entry.used = now;
@@ -141,7 +143,7 @@ impl Pool {
 
     fn lookup_at(&self, addr: IpAddr, now: Instant) -> Option<Arc<str>> {
         let index = self.index(addr)?;
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = locked(&self.inner);
         let entry = inner.by_index.get_mut(&index)?;
         entry.used = now;
         Some(Arc::clone(&entry.name))

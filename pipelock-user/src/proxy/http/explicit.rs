@@ -2,7 +2,7 @@
 //! so a client can go round this door; policy, checks, denials and receipts are those of the transparent one.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::authority::{Authority, of_target};
 use super::converse::converse;
 use super::serve::{Body, Session};
-use crate::flow::{Flow, FlowId, Origin, Reason, Target, Verdict};
+use crate::flow::{Flow, FlowId, Origin, Reason, Target, Verdict, locked};
 use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::Protocol;
@@ -57,7 +57,7 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
         move |session, request| answer(session, request, granted.clone())
     };
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
-    let tunnel = granted.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let tunnel = locked(&granted).take();
     if let (Some((stream, unread)), Some(Tunnel { upstream, budget, idle })) = (ended, tunnel) {
         tokio::select! {
             _ = pump(Prefixed::new(unread, stream), upstream, budget, idle) => {}
@@ -118,7 +118,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         Ok((upstream, _)) => {
             let idle = rules.policy.limits().idle();
             let tunnel = Tunnel { upstream, budget: budget.unwrap_or_default(), idle };
-            *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+            *locked(granted) = Some(tunnel);
             Response::new(Either::Right(Full::default()))
         }
     }

@@ -2,7 +2,7 @@
 //! and only then answered.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Version, header};
@@ -16,7 +16,7 @@ use super::converse::converse;
 use super::guarded::Refused;
 use super::headers::strip_hop;
 use super::upstream::{Upstream, send};
-use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict};
+use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
 use crate::inspect::permit_flow;
 use crate::policy::Protocol;
 use crate::proxy::idle::Activity;
@@ -104,7 +104,7 @@ impl Session {
         };
         // In `real` mode DNS does not settle the name of an address; a name that was refused is not believed.
         if let (false, Some(host), Some(guard)) = (verdict.is_block(), host, &self.guard) {
-            guard.lock().unwrap_or_else(PoisonError::into_inner).names(host);
+            locked(guard).names(host);
         }
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
         let policy = rules.policy.id();
@@ -196,17 +196,17 @@ impl Session {
             return self.unlimited.clone();
         }
         let key = (rules.policy.id().clone(), verdict.rule.clone().unwrap_or_default());
-        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut meters = locked(&self.meters);
         meters.entry(key).or_insert_with(|| Meter::new(budget)).clone()
     }
 
     /// Says in the flow's receipt that a body was cut, which the request's receipt may be too early for.
     fn note_budgets(&self) {
-        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let meters = locked(&self.meters);
         let over = meters.iter().find(|(_, meter)| meter.was_refused());
         if let (Some(((_, rule), _)), Some(guard)) = (over, &self.guard) {
             let cut = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.clone()));
-            guard.lock().unwrap_or_else(PoisonError::into_inner).end(cut);
+            locked(guard).end(cut);
         }
     }
 
@@ -233,7 +233,7 @@ impl Session {
 
     pub(super) fn note(&self, policy: &PolicyId, verdict: &Verdict) {
         if let Some(guard) = &self.guard {
-            let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut guard = locked(guard);
             guard.count_request();
             guard.decided_by(policy);
             guard.note(verdict);
