@@ -14,6 +14,7 @@ mod prefixed;
 mod pump;
 mod rescue;
 mod state;
+mod through;
 mod tls;
 
 pub use http::serve_explicit;
