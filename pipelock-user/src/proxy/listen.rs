@@ -15,8 +15,9 @@ use crate::net::connect;
 use crate::policy::{Protocol as RuleProtocol, Rule};
 use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol, detect};
+use crate::proxy::meter::Budget;
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::pump::{Budget, End, pump};
+use crate::proxy::pump::{End, pump};
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::{http, tls};
 

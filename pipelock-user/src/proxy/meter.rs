@@ -1,7 +1,7 @@
-//! The budget of a rule on one agent connection that carries requests: counted where bytes go to the destination and come
-//! from it, over all the connections that are made to it meanwhile.
+//! The budget of a rule on one agent connection: counted where bytes go to the destination and come from it, over all the
+//! connections that are made to it meanwhile.
 //!
-//! Called by `http`; what is passed unread is counted by `pump`. It promises that no byte beyond the budget is forwarded
+//! Called by `http` and `pump`. It promises that no byte beyond the budget is forwarded
 //! either way: the connection fails instead, and [`Meter::is_over`] says why.
 
 use std::io;
@@ -9,11 +9,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::pump::Budget;
+/// What one connection may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// Bytes from the agent; none for no limit.
+    pub out: Option<u64>,
+    /// Bytes to the agent; none for no limit.
+    pub inn: Option<u64>,
+    /// Time from start to end; none for no limit.
+    pub time: Option<Duration>,
+}
 
 /// What has been used of a budget.
 #[derive(Debug)]
@@ -45,6 +55,14 @@ impl Meter {
     /// True once something was refused because the budget is used up.
     pub(super) fn was_refused(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+
+    /// Waits until the time of the budget is up.
+    pub(super) async fn time_up(&self) {
+        match self.deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
     }
 
     fn refuse(&self) -> io::Error {
@@ -160,8 +178,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;

@@ -1,25 +1,15 @@
-//! Moves bytes both ways without reading them, within a budget. Called for connections that a rule passes through.
+//! Moves bytes both ways without reading them, within a budget, which `meter` keeps. Called for connections that a rule
+//! passes through.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::Instant;
 
 use super::idle::{Activity, Watched};
+use super::meter::{Budget, Meter, Metered};
 
 /// Bytes moved per read.
 const CHUNK: usize = 32 * 1024;
-
-/// What one connection may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Budget {
-    /// Bytes from the agent; none for no limit.
-    pub out: Option<u64>,
-    /// Bytes to the agent; none for no limit.
-    pub inn: Option<u64>,
-    /// Time from start to end; none for no limit.
-    pub time: Option<Duration>,
-}
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,52 +30,46 @@ where
 {
     let activity = Activity::new();
     let (agent_read, agent_write) = tokio::io::split(Watched::new(agent, &activity));
-    let (upstream_read, upstream_write) = tokio::io::split(Watched::new(upstream, &activity));
+    let meter = Meter::new(budget);
+    let upstream = Metered::new(Watched::new(upstream, &activity), &meter);
+    let (upstream_read, upstream_write) = tokio::io::split(upstream);
     let both = async {
-        let out = copy(agent_read, upstream_write, budget.out);
-        let inn = copy(upstream_read, agent_write, budget.inn);
+        let out = copy(agent_read, upstream_write);
+        let inn = copy(upstream_read, agent_write);
         tokio::pin!(out, inn);
         // One direction over its budget ends both; one that is merely done leaves the other to finish.
         tokio::select! {
-            end = &mut out => if end == End::OverBudget { end } else { inn.await },
-            end = &mut inn => if end == End::OverBudget { end } else { out.await },
-        }
-    };
-    let in_time = async {
-        match budget.time {
-            Some(time) => tokio::time::timeout_at(Instant::now() + time, both).await.unwrap_or(End::OverBudget),
-            None => both.await,
+            () = &mut out => if !meter.was_refused() { inn.await },
+            () = &mut inn => if !meter.was_refused() { out.await },
         }
     };
     tokio::select! {
-        end = in_time => end,
+        () = both => if meter.was_refused() { End::OverBudget } else { End::Done },
+        // Also while the only thing that moves, or does not, is on the agent's side.
+        () = meter.time_up() => End::OverBudget,
         () = activity.idle(idle) => End::Idle,
     }
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, limit: Option<u64>) -> End {
-    let mut left = limit.unwrap_or(u64::MAX);
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = match from.read(&mut chunk).await {
             Ok(read) if read > 0 => read,
             _ => break,
         };
-        let Some(rest) = left.checked_sub(read as u64) else {
-            return End::OverBudget;
-        };
-        left = rest;
         let Some(bytes) = chunk.get(..read) else { break };
         if to.write_all(bytes).await.is_err() {
             break;
         }
     }
     let _ = to.shutdown().await;
-    End::Done
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     const IDLE: Duration = Duration::from_secs(600);

@@ -20,8 +20,9 @@ use crate::net::connect;
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
 use crate::proxy::listen::{budget_of, dial_limit};
+use crate::proxy::meter::Budget;
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::pump::{Budget, pump};
+use crate::proxy::pump::pump;
 use crate::proxy::rescue;
 use crate::proxy::state::Proxy;
 
