@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use attached::{Cage, LOOP, Shell, Storm, allow, capsule, said, until};
+use attached::{Aims, Cage, LOOP, Shell, allow, capsule, said, until};
 use pipelock_e2e::{Evidence, HttpServer, Outside, echo, need};
 
 #[test]
@@ -126,21 +126,17 @@ threads = [threading.Thread(target=serve, args=a) for a in ((2, "0.0.0.0", "any4
 
 #[test]
 fn reloads_under_a_storm_let_nothing_out() {
-    let outside = Outside::new();
-    let server = HttpServer::start("127.0.0.1:0");
-    let there = IpAddr::V4(outside.there4);
-    let bind = |port| outside.enter(|| TcpListener::bind((there, port)).expect("bind"));
-    let allowed_port = HttpServer::with(bind(server.port()), echo);
-    let other_port = HttpServer::with(bind(if server.port() == 9999 { 9998 } else { 9999 }), echo);
-    let (narrow, wide) = (allow(&["web.test"], &server), allow(&["web.test", "new.test"], &server));
+    let aims = Aims::new();
+    let server = &aims.server;
+    let (narrow, wide) = (allow(&["web.test"], server), allow(&["web.test", "new.test"], server));
     let cage = Cage::new(&narrow);
     let mut shell = cage.shell();
     let evidence = cage.files.evidence();
     cage.attached(&evidence);
-    let packets = outside.count();
+    let packets = aims.outside.count();
     let new = format!("http://new.test:{}/", server.port());
     assert!(!shell.gets(&new));
-    let mut storm = Storm::start(&cage, there, server.port(), other_port.port());
+    let mut storm = aims.storm(&cage);
     storm.wait_for("get_before_ok");
     for number in 0..20 {
         cage.files.set_policy(if number % 2 == 0 { &wide } else { &narrow });
@@ -159,7 +155,7 @@ fn reloads_under_a_storm_let_nothing_out() {
     assert_eq!(counts["web_before_fail"], serde_json::Value::Null, "no reload refused a connection: {counts:#}");
     assert_eq!(counts["get_before_fail"], serde_json::Value::Null, "no reload refused a request: {counts:#}");
     packets.assert_none();
-    assert_eq!((allowed_port.connections(), other_port.connections()), (0, 0), "{counts:#}");
+    aims.assert_missed(&counts);
     cage.detached();
     let evidence = Evidence::read(&evidence);
     assert!(!evidence.with_reason("policy_allow").is_empty());

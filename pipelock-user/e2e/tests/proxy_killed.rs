@@ -4,10 +4,10 @@
 mod attached;
 
 use std::fs;
-use std::net::{IpAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::Command;
 
-use attached::{Cage, Storm, allow, capsule, said};
+use attached::{Aims, Cage, allow, capsule, said};
 use pipelock_e2e::{Evidence, HttpServer, Outside, echo, pipelock, verify_json};
 use serde_json::Value;
 
@@ -35,17 +35,13 @@ fn with_reason(folder: &std::path::Path, reason: &str) -> usize {
 
 #[test]
 fn a_storm_over_a_killed_proxy_reaches_nobody() {
-    let outside = Outside::new();
-    let server = HttpServer::start("127.0.0.1:0");
-    let there = IpAddr::V4(outside.there4);
-    let bind = |port| outside.enter(|| TcpListener::bind((there, port)).expect("bind"));
-    let allowed_port = HttpServer::with(bind(server.port()), echo);
-    let other_port = HttpServer::with(bind(if server.port() == 9999 { 9998 } else { 9999 }), echo);
-    let cage = Cage::new(&allow(&["web.test"], &server));
+    let aims = Aims::new();
+    let server = &aims.server;
+    let cage = Cage::new(&allow(&["web.test"], server));
     let first = cage.files.evidence();
     cage.attached(&first);
-    let packets = outside.count();
-    let mut storm = Storm::start(&cage, there, server.port(), other_port.port());
+    let packets = aims.outside.count();
+    let mut storm = aims.storm(&cage);
     for what in ["get_before_ok", "direct_before_ok", "other_before_fail", "udp_before_fail"] {
         storm.wait_for(what);
     }
@@ -74,7 +70,7 @@ fn a_storm_over_a_killed_proxy_reaches_nobody() {
         assert!(counts[format!("{what}_dead_fail")].as_u64() >= Some(20), "{counts:#}");
     }
     packets.assert_none();
-    assert_eq!((allowed_port.connections(), other_port.connections()), (0, 0), "{counts:#}");
+    aims.assert_missed(&counts);
     assert_eq!(health(&cage).0, "ok");
     cage.detached();
 

@@ -6,12 +6,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use pipelock_e2e::{HttpServer, Sandbox, pipelock};
+use pipelock_e2e::{HttpServer, Outside, Sandbox, echo, pipelock};
 use serde_json::Value;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -278,6 +279,35 @@ for thread in threads: thread.join()
 print(json.dumps(counts))
 "#;
 
+/// What a storm is aimed at: a server that the policy allows, and two listeners outside that nobody may reach, one of them
+/// on the port that the policy allows.
+pub struct Aims {
+    pub outside: Outside,
+    pub server: HttpServer,
+    allowed_port: HttpServer,
+    other_port: HttpServer,
+}
+
+impl Aims {
+    pub fn new() -> Self {
+        let outside = Outside::new();
+        let server = HttpServer::start("127.0.0.1:0");
+        let bind = |port| outside.enter(|| TcpListener::bind((outside.there4, port)).expect("bind"));
+        let allowed_port = HttpServer::with(bind(server.port()), echo);
+        let other_port = HttpServer::with(bind(if server.port() == 9999 { 9998 } else { 9999 }), echo);
+        Self { outside, server, allowed_port, other_port }
+    }
+
+    pub fn storm(&self, cage: &Cage) -> Storm {
+        Storm::start(cage, self.outside.there4.into(), self.server.port(), self.other_port.port())
+    }
+
+    /// Nobody has reached what nobody may reach.
+    pub fn assert_missed(&self, counts: &Value) {
+        assert_eq!((self.allowed_port.connections(), self.other_port.connections()), (0, 0), "{counts:#}");
+    }
+}
+
 /// A storm of connects from inside the cgroup.
 pub struct Storm {
     child: Guard,
@@ -286,7 +316,7 @@ pub struct Storm {
 
 impl Storm {
     /// `outside` and `port`: a listener there, on the port that the policy allows; `other`: one that it does not.
-    pub fn start(cage: &Cage, outside: std::net::IpAddr, port: u16, other: u16) -> Self {
+    fn start(cage: &Cage, outside: std::net::IpAddr, port: u16, other: u16) -> Self {
         let folder = cage.files.work();
         let (outside, port, other) = (outside.to_string(), port.to_string(), other.to_string());
         let args = ["python3", "-c", STORM, &outside, &port, &other, folder.to_str().expect("text")];
