@@ -18,6 +18,7 @@ mod evidence;
 mod http;
 mod outside;
 mod sandbox;
+mod terminal;
 mod tls;
 
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
@@ -26,6 +27,7 @@ pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use http::{Answer, HttpServer, Seen, echo};
 pub use outside::{Outside, PacketCount};
 pub use sandbox::{Run, Running, Sandbox};
+pub use terminal::on_terminal;
 pub use tls::TlsServer;
 
 /// Skips the test (or fails it in CI) when a program is not there.

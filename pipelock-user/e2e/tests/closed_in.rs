@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use pipelock_e2e::{Evidence, HttpServer, Sandbox, need};
+use pipelock_e2e::{Evidence, HttpServer, Sandbox, need, on_terminal};
 
 /// Nothing is allowed.
 const NOTHING: &str = "egress: []";
@@ -16,31 +16,14 @@ const NOTHING: &str = "egress: []";
 #[test]
 fn control_c_ends_what_does_not_mind_it() {
     need!("python3");
-    // The terminal is the test's; ^C is typed once the command has said that it is there.
-    let harness = r#"
-import os, pty, sys
-pid, master = pty.fork()
-if pid == 0: os.execvp(sys.argv[1], sys.argv[1:])
-said, typed = b"", False
-while True:
-    try: got = os.read(master, 4096)
-    except OSError: break
-    if not got: break
-    said += got
-    if b"ready" in said and not typed: os.write(master, b"\x03"); typed = True
-sys.stdout.write(said.decode())
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"#;
     let sandbox = Sandbox::new(NOTHING).option("--quiet").plain();
-    let inner = sandbox.command(&["/bin/sh", "-c", "echo ready; exec sleep 60"]);
-    let out = std::process::Command::new("/usr/bin/python3")
-        .args(["-c", harness])
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .current_dir(sandbox.work())
-        .output()
-        .expect("python3");
-    assert_eq!(out.status.code(), Some(130), "{}", String::from_utf8_lossy(&out.stdout));
+    on_terminal(
+        &sandbox.command(&["/bin/sh", "-c", "echo ready; exec sleep 60"]),
+        r#"
+m = launch()
+expect(m, b"ready"); os.write(m, b"\x03"); expect(m, b"SHELL exit 130")
+"#,
+    );
     assert_eq!(Evidence::read(&sandbox.evidence()).flows().len(), 0);
 }
 

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
-use pipelock_e2e::{Attached, Evidence, HttpServer, Outside, OwnCgroup, Run, Sandbox, need, pipelock};
+use pipelock_e2e::{Attached, Evidence, HttpServer, Outside, OwnCgroup, Run, Sandbox, need, on_terminal, pipelock};
 
 /// Nothing is allowed.
 const NOTHING: &str = "egress: []";
@@ -70,34 +70,16 @@ fn streams_are_passed_byte_by_byte() {
 #[test]
 fn a_terminal_stays_the_commands_own() {
     need!("python3");
-    // In a terminal of its own; ^C is typed once the command says that it is ready.
-    let harness = r#"
-import os, pty, sys
-pid, master = pty.fork()
-if pid == 0: os.execvp(sys.argv[1], sys.argv[1:])
-said, typed = b"", False
-while True:
-    try: got = os.read(master, 4096)
-    except OSError: break
-    if not got: break
-    said += got
-    if b"ready" in said and not typed: os.write(master, b"\x03"); typed = True
-sys.stdout.write(said.decode())
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"#;
     let sandbox = Sandbox::new(NOTHING).option("--quiet");
     let script = "test -t 0 && test -t 1 && echo terminal; trap 'echo interrupted; exit 42' INT; echo ready; while :; do sleep 0.05; done";
-    let inner = sandbox.command(&["sh", "-c", script]);
-    let out = Command::new("/usr/bin/python3")
-        .args(["-c", harness])
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .current_dir(sandbox.work())
-        .output()
-        .expect("python3");
-    let said = String::from_utf8_lossy(&out.stdout);
-    assert!(said.contains("terminal") && said.contains("interrupted"), "{said}");
-    assert_eq!(out.status.code(), Some(42), "{said}");
+    on_terminal(
+        &sandbox.command(&["sh", "-c", script]),
+        r#"
+m = launch()
+expect(m, b"terminal"); expect(m, b"ready"); os.write(m, b"\x03")
+expect(m, b"interrupted"); expect(m, b"SHELL exit 42")
+"#,
+    );
     let evidence = Evidence::read(&sandbox.evidence());
     assert_eq!(evidence.flows().len(), 0);
 }
