@@ -39,7 +39,9 @@ const SECURITY: u8 = 3;
                         command's own (125: pipelock could not start it, 126: not executable, 127: not found, 128+n: signal n)\n\n\
                         First steps:\n  sudo pipelock run --policy policy.yaml -- curl https://example.com/\n  \
                         pipelock check --policy policy.yaml --url https://example.com/\n  \
-                        pipelock verify EVIDENCE-FOLDER --public-key EVIDENCE-FOLDER/public-key.pem"
+                        pipelock keygen --output signing.key\n  \
+                        sudo pipelock run --policy policy.yaml --evidence folder --key signing.key -- make test\n  \
+                        sudo pipelock verify folder --public-key signing.key.pub"
 )]
 struct Cli {
     /// How log lines look; PIPELOCK_LOG sets their level (error, warn, info, debug).
