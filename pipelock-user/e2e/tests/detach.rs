@@ -4,15 +4,19 @@
 mod attached;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use attached::{Cage, said, until};
-use pipelock_e2e::{Sandbox, pipelock, verify_json};
+use pipelock_e2e::{Sandbox, pipelock, remove_cgroup, verify_json};
 use serde_json::Value;
 
 fn detach(id: &str) -> Output {
     Command::new(pipelock()).args(["detach", "--id", id]).output().expect("pipelock detach")
+}
+
+fn detach_into(id: &str, evidence: &Path) -> Output {
+    Command::new(pipelock()).args(["detach", "--id", id, "--evidence"]).arg(evidence).output().expect("pipelock detach")
 }
 
 /// Runs what `status` says, with a folder for the evidence.
@@ -102,29 +106,49 @@ fn a_killed_server_without_a_state_is_detached_by_its_id() {
     let id = id_of(&cage.status().0.expect("listed"));
     fs::remove_file(format!("/run/pipelock/{id}.json")).expect("the state");
     let evidence = cage.files.work().join("evidence-detach");
-    let out = as_told(&serde_json::json!({ "detach": format!("pipelock detach --id {id}") }), &evidence);
+    let out = detach_into(&id, &evidence);
     assert!(out.status.success(), "{}", said(&out));
     assert_eq!(verify_json(&evidence).0, 0);
     assert_nothing_left(&id);
 }
 
+/// What a killed `run` left, if the test does not come to its end.
+struct Rest(PathBuf);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        remove_cgroup(&self.0);
+    }
+}
+
+/// Also when it was killed before it could say what it is.
 #[test]
 fn the_command_of_a_killed_run_is_ended_by_the_id() {
-    let sandbox = Sandbox::new("egress: []");
-    let mut child = sandbox.command(&["sh", "-c", "echo > started; exec sleep 1000"]).spawn().expect("pipelock run");
-    until("the command's start", || sandbox.work().join("started").exists());
-    child.kill().expect("kill");
-    child.wait().expect("wait");
-    let out = Command::new(pipelock()).args(["status", "--json"]).output().expect("pipelock status");
-    let all: Value = serde_json::from_slice(&out.stdout).expect("JSON");
-    let folder = sandbox.evidence();
-    let all = all["attachments"].as_array().expect("a list");
-    let status = all.iter().find(|one| one["evidence"] == folder.to_str().expect("text")).expect("listed");
-    assert_eq!((&status["health"], &status["mode"]), (&"closed".into(), &"run".into()), "{status:#}");
-    let evidence = sandbox.work().join("evidence-detach");
-    let out = as_told(status, &evidence);
-    assert!(out.status.success(), "{}", said(&out));
-    assert_eq!(verify_json(&evidence).0, 0);
-    assert!(!Path::new(status["cgroup"].as_str().expect("a path")).exists(), "its cgroup and what lived in it");
-    assert_nothing_left(&id_of(status));
+    for is_state_lost in [false, true] {
+        let sandbox = Sandbox::new("egress: []");
+        let mut child = sandbox.command(&["sleep", "1000"]).spawn().expect("pipelock run");
+        let folder = sandbox.evidence();
+        let mut status = Value::Null;
+        until("the run", || {
+            let out = Command::new(pipelock()).args(["status", "--json"]).output().expect("pipelock status");
+            let all: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+            let all = all["attachments"].as_array().expect("a list").clone();
+            let ours = all.into_iter().find(|one| one["evidence"] == folder.to_str().expect("text"));
+            status = ours.unwrap_or_default();
+            status["health"] == "ok"
+        });
+        let rest = Rest(status["cgroup"].as_str().expect("a path").into());
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        let id = id_of(&status);
+        if is_state_lost {
+            fs::remove_file(format!("/run/pipelock/{id}.json")).expect("the state");
+        }
+        let evidence = sandbox.work().join("evidence-detach");
+        let out = detach_into(&id, &evidence);
+        assert!(out.status.success(), "{}", said(&out));
+        assert_eq!(verify_json(&evidence).0, 0);
+        assert!(!rest.0.exists(), "its cgroup and what lived in it");
+        assert_nothing_left(&id);
+    }
 }

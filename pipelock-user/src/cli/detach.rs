@@ -75,7 +75,8 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
                 None => Cgroup::by_id(number)?
                     .ok_or_else(|| format!("the cgroup of {id} is not visible here; detach it where it is mounted"))?,
             };
-            end_unserved(&args, &cgroup, state.is_some_and(|state| state.mode == "run"))
+            let is_run = state.map_or_else(|| super::run::is_ours(&cgroup), |state| state.mode == "run");
+            end_unserved(&args, &cgroup, is_run)
         }
         Pinned::Absent | Pinned::Dead | Pinned::Live(_) => remove_left(&id),
     }

@@ -17,6 +17,8 @@ use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser};
 
+/// How the names of our cgroups begin.
+const CGROUP: &str = "pipelock-";
 /// How long processes that the command left behind may take to die.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -62,7 +64,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     }
     let id = format!("run-{}", keys::run_id()?);
     let evidence = args.session.evidence("run")?;
-    let cgroup = Cgroup::create_child(&format!("pipelock-{id}"))?;
+    let cgroup = Cgroup::create_child(&format!("{CGROUP}{id}"))?;
     let guard = Remove(&cgroup);
     let source = policy.source().to_owned();
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
@@ -128,6 +130,12 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
     })?;
     output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
     Ok(0)
+}
+
+/// Whether a cgroup is one that `run` made, by its name: for one that was killed before it could say so.
+pub(super) fn is_ours(cgroup: &Cgroup) -> bool {
+    let name = cgroup.path().file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(&format!("{CGROUP}run-")))
 }
 
 /// Serves until the agent ends, then ends what it left behind and the session.
