@@ -28,7 +28,8 @@ const CLAUSE_OPENERS: &[&str] = &[
 pub(crate) struct Computed {
     /// The word of the first group, in most rules the verb, follows an auxiliary ("will ignore"): a description.
     descriptive: Option<ConceptId>,
-    /// The word of the first group begins a clause ("Send …", "and send …"): an order.
+    /// The word of the first group begins a clause ("Send …", "and send …"): an order. Languages that put the verb behind
+    /// its object do not tell, and count as orders.
     imperative: Option<ConceptId>,
     /// Two capitalised words in a row: most likely somebody's name.
     name: Option<ConceptId>,
@@ -192,7 +193,7 @@ impl View<'_> {
             nearby |= 1 << name;
         }
         let verb = taken.first().map_or(pivot.start, |&(start, _)| start);
-        if let Some(imperative) = self.computed.imperative.filter(|_| self.begins_clause(verb)) {
+        if let Some(imperative) = self.computed.imperative.filter(|_| languages & self.verb_final != 0 || self.begins_clause(verb)) {
             nearby |= 1 << imperative;
         }
         let mut points = rule.base;
