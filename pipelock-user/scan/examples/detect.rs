@@ -59,15 +59,32 @@ fn main() {
     }
     let started = Instant::now();
     let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("rules/injection/lexicon");
-    let mut files: Vec<(String, String)> = std::fs::read_dir(&folder).unwrap().map(|e| { let e = e.unwrap(); (e.file_name().into_string().unwrap(), std::fs::read_to_string(e.path()).unwrap()) }).collect();
+    let mut files: Vec<(String, String)> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|e| {
+            let e = e.unwrap();
+            (e.file_name().into_string().unwrap(), std::fs::read_to_string(e.path()).unwrap())
+        })
+        .collect();
     files.sort_by_key(|(n, _)| (n != "any.yaml", n.clone()));
     let rules_text = files.iter().find(|(n, _)| n == "rules.yaml").unwrap().1.clone();
-    let langs: Vec<(&str, &str)> = files.iter().filter(|(n, _)| n != "rules.yaml").map(|(n, t)| (n.as_str(), t.as_str())).collect();
-    let detector = match Detector::load(("rules.yaml", &rules_text), &langs) { Ok(d) => d, Err(e) => { println!("{e}"); return } };
+    let langs: Vec<(&str, &str)> =
+        files.iter().filter(|(n, _)| n != "rules.yaml").map(|(n, t)| (n.as_str(), t.as_str())).collect();
+    let detector = match Detector::load(("rules.yaml", &rules_text), &langs) {
+        Ok(d) => d,
+        Err(e) => {
+            println!("{e}");
+            return;
+        }
+    };
     for rule in detector.rules() {
         let finds = |text: &str| detector.scan(text).iter().any(|f| f.rule.id == rule.id);
-        for e in rule.examples.iter().filter(|e| !finds(e)) { println!("EXAMPLE {} misses {e}", rule.id); }
-        for e in rule.counter_examples.iter().filter(|e| finds(e)) { println!("EXAMPLE {} finds {e}", rule.id); }
+        for e in rule.examples.iter().filter(|e| !finds(e)) {
+            println!("EXAMPLE {} misses {e}", rule.id);
+        }
+        for e in rule.counter_examples.iter().filter(|e| finds(e)) {
+            println!("EXAMPLE {} finds {e}", rule.id);
+        }
     }
     println!("loaded {} concept rules in {:?}", detector.rules().len(), started.elapsed());
     let scanner = Scanner {

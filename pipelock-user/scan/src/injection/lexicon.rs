@@ -48,7 +48,8 @@ struct RawLanguage {
     #[serde(default)]
     verb_final: bool,
     /// Concept → words. `word*` is a stem, everything else is matched whole; `^` marks the word of an anchor phrase by
-    /// which the gate looks for it; `(a|b|)` stands for each of its alternatives, here two words or none.
+    /// which the gate looks for it; `(a|b|)` stands for each of its alternatives, here two words or none. A space in front
+    /// keeps letters away that would be allowed there: ` .env` is not in `process.env`.
     concepts: BTreeMap<String, Vec<String>>,
 }
 
@@ -131,14 +132,16 @@ impl Lexicon {
                 let Some(&concept_id) = ids.get(concept.as_str()) else {
                     return Err(refuse(file, format!("unknown concept {concept}; declare it in {}", rules.0)));
                 };
-                for written in words.iter().flat_map(|entry| alternatives(entry)) {
+                for (entry, written) in
+                    words.iter().flat_map(|entry| alternatives(entry).into_iter().map(move |one| (entry, one)))
+                {
                     let marked = fold(&written);
                     let folded = marked.replace('^', "");
                     let word = folded.trim_end_matches('*').trim();
                     if word.is_empty() {
                         return Err(refuse(file, format!("{concept}: an empty word")));
                     }
-                    let open_left = !needs_boundary(word.chars().next());
+                    let open_left = !entry.starts_with(' ') && !needs_boundary(word.chars().next());
                     let open_right = folded.ends_with('*') || !needs_boundary(word.chars().next_back());
                     let is_anchor = anchors >> concept_id & 1 == 1;
                     if is_anchor {
@@ -307,12 +310,10 @@ mod tests {
 
     #[test]
     fn alternatives_multiply() {
-        assert_eq!(alternatives("your (own |)^(rules|orders)"), [
-            "your own ^rules",
-            "your own ^orders",
-            "your ^rules",
-            "your ^orders"
-        ]);
+        assert_eq!(
+            alternatives("your (own |)^(rules|orders)"),
+            ["your own ^rules", "your own ^orders", "your ^rules", "your ^orders"]
+        );
         assert_eq!(alternatives("$("), ["$("]);
         assert_eq!(alternatives("a (b|) c"), ["a b c", "a c"]);
     }

@@ -19,8 +19,8 @@ const CEILING: i32 = 150;
 
 /// Words, folded, behind which an order begins.
 const CLAUSE_OPENERS: &[&str] = &[
-    "and", "then", "please", "now", "kindly", "also", "first", "just", "always", "simply", "instead", "must", "und", "bitte",
-    "dann", "et", "puis", "y", "luego", "e", "poi", "en", "dan", "i", "и", "та", "och", "og", "ja", "a", "si",
+    "and", "then", "please", "now", "kindly", "also", "first", "just", "always", "simply", "instead", "must", "und",
+    "bitte", "dann", "et", "puis", "y", "luego", "e", "poi", "en", "dan", "i", "и", "та", "och", "og", "ja", "a", "si",
 ];
 
 /// Concepts that are computed from the place of the words rather than from words of their own.
@@ -193,7 +193,9 @@ impl View<'_> {
             nearby |= 1 << name;
         }
         let verb = taken.first().map_or(pivot.start, |&(start, _)| start);
-        if let Some(imperative) = self.computed.imperative.filter(|_| languages & self.verb_final != 0 || self.begins_clause(verb)) {
+        if let Some(imperative) =
+            self.computed.imperative.filter(|_| languages & self.verb_final != 0 || self.begins_clause(verb))
+        {
             nearby |= 1 << imperative;
         }
         let mut points = rule.base;
@@ -250,7 +252,35 @@ impl View<'_> {
     /// Whether the word that starts at `verb` begins a sentence or a clause, as the verb of an order does.
     fn begins_clause(&self, verb: u32) -> bool {
         let before = self.folded.text.get(..verb as usize).unwrap_or_default().trim_end_matches([' ', '"', '\'', '`']);
-        let mark = |c: char| matches!(c, '.' | '!' | '?' | ':' | ';' | ',' | '-' | '>' | '(' | ')' | ']' | '*' | '#' | '/' | '{' | '。' | '，' | '、' | '！' | '？' | '：' | '；' | '،' | '۔' | '।');
+        let mark = |c: char| {
+            matches!(
+                c,
+                '.' | '!'
+                    | '?'
+                    | ':'
+                    | ';'
+                    | ','
+                    | '-'
+                    | '>'
+                    | '('
+                    | ')'
+                    | ']'
+                    | '*'
+                    | '#'
+                    | '/'
+                    | '{'
+                    | '。'
+                    | '，'
+                    | '、'
+                    | '！'
+                    | '？'
+                    | '：'
+                    | '；'
+                    | '،'
+                    | '۔'
+                    | '।'
+            )
+        };
         before.is_empty()
             || before.ends_with(mark)
             || CLAUSE_OPENERS.contains(&before.rsplit([' ', '"']).next().unwrap_or_default())
