@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use pipelock_scan::{Scanner, entropy, wallet};
+use pipelock_scan::{Kind, Scanner, entropy, wallet};
 use serde_json::Value;
 
 /// Categories that are decided by what is asked for rather than by what it says.
@@ -25,7 +25,8 @@ pub(super) fn table(scanner: &Scanner, folder: &Path) -> Result<String> {
             let case: Value =
                 serde_json::from_slice(&std::fs::read(&path)?).with_context(|| path.display().to_string())?;
             let name = case["category"].as_str().unwrap_or_default();
-            let found = scan(scanner, &case["payload"])?;
+            let inbound = ["response_content", "mcp_tool_result"].iter().any(|kind| case["input_type"] == *kind);
+            let found = scan(scanner, &case["payload"], inbound)?;
             let attack = case["expected_verdict"] == "block";
             let row = categories.entry(name.to_owned()).or_default();
             let place = if attack { 0 } else { 2 };
@@ -49,7 +50,7 @@ pub(super) fn table(scanner: &Scanner, folder: &Path) -> Result<String> {
 }
 
 /// What was found in the strings of `payload`, as text; empty when nothing was.
-fn scan(scanner: &Scanner, payload: &Value) -> Result<String> {
+fn scan(scanner: &Scanner, payload: &Value, inbound: bool) -> Result<String> {
     let mut texts = Vec::new();
     strings(payload, &mut texts);
     if payload["frames"].is_array() {
@@ -58,7 +59,8 @@ fn scan(scanner: &Scanner, payload: &Value) -> Result<String> {
     }
     let mut found = String::new();
     for text in &texts {
-        for finding in scanner.scan(text.as_bytes())? {
+        // An address to pay to is a leak on its way out and an example on its way in.
+        for finding in scanner.scan(text.as_bytes())?.iter().filter(|one| !inbound || one.kind == Kind::Injection) {
             write!(found, " {}", finding.rule)?;
         }
     }

@@ -80,9 +80,9 @@ impl Peers {
         kingfisher.args(["scan", "--quiet", "--jobs", "1", "--no-validate", "--no-update-check", "--format", "json"]);
         kingfisher.arg(folder);
         [
-            count(&mut detect, "\"hashed_secret\""),
-            count(&mut gitleaks, "\"Fingerprint\""),
-            count(&mut kingfisher, "\"fingerprint\""),
+            count(&detect, "\"hashed_secret\""),
+            count(&gitleaks, "\"Fingerprint\""),
+            count(&kingfisher, "\"fingerprint\""),
         ]
     }
 
@@ -93,9 +93,13 @@ impl Peers {
     }
 }
 
+/// Longest that a peer may take for a tree, in seconds.
+const PATIENCE: &str = "600";
+
 /// How often `key` is in what the program prints.
-fn count(command: &mut Command, key: &str) -> String {
-    match command.output() {
+fn count(program: &Command, key: &str) -> String {
+    match Command::new("timeout").arg(PATIENCE).arg(program.get_program()).args(program.get_args()).output() {
+        Ok(done) if done.status.code() == Some(124) => "too slow".to_owned(),
         Ok(done) => String::from_utf8_lossy(&done.stdout).matches(key).count().to_string(),
         Err(_) => "–".to_owned(),
     }
