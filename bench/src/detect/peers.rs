@@ -72,7 +72,7 @@ impl Peers {
     pub(super) fn secrets(&self, folder: &Path) -> [String; 3] {
         let bin = self.folder.join("venv/bin");
         let mut detect = Command::new(bin.join("detect-secrets"));
-        detect.args(["-c", "1", "scan", "--no-verify", "--all-files"]).arg(folder);
+        detect.args(["-c", "1", "scan", "--no-verify", "--all-files", "."]);
         let mut gitleaks = Command::new(self.folder.join("bin/gitleaks"));
         gitleaks.args(["dir", "--no-banner", "--log-level", "error", "--report-format", "json", "--report-path", "-"]);
         gitleaks.arg(folder);
@@ -80,9 +80,9 @@ impl Peers {
         kingfisher.args(["scan", "--quiet", "--jobs", "1", "--no-validate", "--no-update-check", "--format", "json"]);
         kingfisher.arg(folder);
         [
-            count(&detect, "\"hashed_secret\""),
-            count(&gitleaks, "\"Fingerprint\""),
-            count(&kingfisher, "\"fingerprint\""),
+            count(folder, &detect, "\"hashed_secret\""),
+            count(folder, &gitleaks, "\"Fingerprint\""),
+            count(folder, &kingfisher, "\"fingerprint\""),
         ]
     }
 
@@ -97,8 +97,11 @@ impl Peers {
 const PATIENCE: &str = "600";
 
 /// How often `key` is in what the program prints.
-fn count(program: &Command, key: &str) -> String {
-    match Command::new("timeout").arg(PATIENCE).arg(program.get_program()).args(program.get_args()).output() {
+fn count(folder: &Path, program: &Command, key: &str) -> String {
+    // detect-secrets looks at what is below its working directory only.
+    let mut limited = Command::new("timeout");
+    limited.arg(PATIENCE).arg(program.get_program()).args(program.get_args()).current_dir(folder);
+    match limited.output() {
         Ok(done) if done.status.code() == Some(124) => "too slow".to_owned(),
         Ok(done) => String::from_utf8_lossy(&done.stdout).matches(key).count().to_string(),
         Err(_) => "–".to_owned(),

@@ -130,7 +130,7 @@ fn holds_noise(secret: &[u8]) -> bool {
             && piece.iter().any(u8::is_ascii_alphabetic)
             && distinct(piece) >= 10
             && !row(piece, 6)
-            && !worded(piece)
+            && steps(piece) * 5 >= piece.len()
     };
     let (mut start, mut at) = (0, 0);
     while at < secret.len() {
@@ -232,25 +232,30 @@ fn row(secret: &[u8], least: usize) -> bool {
     false
 }
 
+/// A step from letter to digit, from digit to letter or from lower to upper case.
+fn step(pair: &[u8]) -> bool {
+    let [a, b] = pair else { return false };
+    (a.is_ascii_alphabetic() && b.is_ascii_digit())
+        || (a.is_ascii_digit() && b.is_ascii_alphabetic())
+        || (a.is_ascii_lowercase() && b.is_ascii_uppercase())
+}
+
+fn steps(secret: &[u8]) -> usize {
+    secret.windows(2).filter(|pair| step(pair)).count()
+}
+
 /// Words rather than noise, by three signs together: steps from letter to digit, from digit to letter and from lower to
 /// upper case are rarer than one in four bytes; half of it are runs of four or more letters of a case; and a quarter of
 /// those letters are vowels. `getUserNameFromToken2` and `my-service-account-01` show all three, noise hardly ever.
 fn worded(secret: &[u8]) -> bool {
-    let step = |pair: &&[u8]| {
-        let (a, b) = (pair[0], pair[1]);
-        (a.is_ascii_alphabetic() && b.is_ascii_digit())
-            || (a.is_ascii_digit() && b.is_ascii_alphabetic())
-            || (a.is_ascii_lowercase() && b.is_ascii_uppercase())
-    };
-    let steps = secret.windows(2).filter(step).count();
     let (mut letters, mut vowels) = (0, 0);
-    for run in secret.chunk_by(|a, b| a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && !step(&&[*a, *b][..])) {
+    for run in secret.chunk_by(|a, b| a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && !step(&[*a, *b])) {
         if run.len() >= 4 && run[0].is_ascii_alphabetic() {
             letters += run.len();
             vowels += run.iter().filter(|byte| b"aeiouAEIOU".contains(byte)).count();
         }
     }
-    steps * 4 < secret.len() && letters * 2 >= secret.len() && vowels * 4 >= letters
+    steps(secret) * 4 < secret.len() && letters * 2 >= secret.len() && vowels * 4 >= letters
 }
 
 #[cfg(test)]
