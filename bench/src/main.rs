@@ -2,6 +2,7 @@
 //! noisy, ratios less so. Results go to bench/results as Markdown.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
+mod detect;
 mod kernel;
 mod load;
 mod peers;
@@ -16,11 +17,12 @@ fn main() -> Result<()> {
         ["kernel"] => kernel::run(None),
         ["kernel", part] => kernel::run(Some(part)),
         ["scan"] => scan::run(),
+        ["detect", corpus, folders @ ..] => detect::run(corpus.as_ref(), folders),
         // What the suites start inside the cgroup: this same program.
         ["connect", addr, count] => load::connect(addr.parse()?, count.parse()?),
         ["http", host, port, count, connections] => {
             load::http(host, port.parse()?, count.parse()?, connections.parse()?)
         }
-        _ => bail!("usage: pipelock-bench kernel [connect|http|start] | scan"),
+        _ => bail!("usage: pipelock-bench kernel [connect|http|start] | scan | detect CORPUS [TREE…]"),
     }
 }

@@ -9,11 +9,14 @@ use crate::run;
 pub(crate) struct Args {
     /// `kernel`: connects, transparent requests, starts. Needs root; HAProxy is measured when it is installed.
     /// `scan`: the scan engine beside a bare pass of vectorscan and the regex crate.
-    #[arg(value_parser = ["kernel", "scan"])]
+    /// `detect CORPUS [TREE…]`: recall and false alarms on sets of texts and source trees.
+    #[arg(value_parser = ["kernel", "scan", "detect"])]
     suite: String,
     /// Only this part, which is printed and not written down.
     #[arg(long, value_parser = ["connect", "http", "start"])]
     part: Option<String>,
+    /// What the suite wants to know.
+    arguments: Vec<String>,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -30,6 +33,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         std::process::Command::new(folder.join("pipelock-bench"))
             .arg(&args.suite)
             .args(&args.part)
+            .args(&args.arguments)
             .current_dir(run::root())
             .env("PIPELOCK_BIN", folder.join("pipelock")),
     )?;

@@ -13,8 +13,9 @@ macro_rules! languages {
 
 /// The words, by BCP 47 tag.
 pub(super) const LANGUAGES: &[(&str, &str)] = languages![
-    "any", "en", "ar", "bn", "de", "el", "es", "fa", "fr", "hi", "id", "it", "ja", "ko", "mr", "nl", "pa", "pl", "pt",
-    "ru", "sw", "ta", "te", "th", "tl", "tr", "uk", "ur", "vi", "zh",
+    "any", "en", "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "es", "fa", "fi", "fr", "he", "hi", "hr", "hu", "id",
+    "it", "ja", "ko", "mr", "nl", "no", "pa", "pl", "pt", "ro", "ru", "sk", "sr", "sv", "sw", "ta", "te", "th", "tl",
+    "tr", "uk", "ur", "vi", "zh",
 ];
 
 #[cfg(test)]

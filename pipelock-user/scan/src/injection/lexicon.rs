@@ -48,7 +48,8 @@ struct RawLanguage {
     #[serde(default)]
     verb_final: bool,
     /// Concept → words. `word*` is a stem, everything else is matched whole; `^` marks the word of an anchor phrase by
-    /// which the gate looks for it.
+    /// which the gate looks for it; `(a|b|)` stands for each of its alternatives, here two words or none. A space in front
+    /// keeps letters away that would be allowed there: ` .env` is not in `process.env`.
     concepts: BTreeMap<String, Vec<String>>,
 }
 
@@ -131,14 +132,16 @@ impl Lexicon {
                 let Some(&concept_id) = ids.get(concept.as_str()) else {
                     return Err(refuse(file, format!("unknown concept {concept}; declare it in {}", rules.0)));
                 };
-                for written in words {
-                    let marked = fold(written);
+                for (entry, written) in
+                    words.iter().flat_map(|entry| alternatives(entry).into_iter().map(move |one| (entry, one)))
+                {
+                    let marked = fold(&written);
                     let folded = marked.replace('^', "");
                     let word = folded.trim_end_matches('*').trim();
                     if word.is_empty() {
                         return Err(refuse(file, format!("{concept}: an empty word")));
                     }
-                    let open_left = !needs_boundary(word.chars().next());
+                    let open_left = !entry.starts_with(' ') && !needs_boundary(word.chars().next());
                     let open_right = folded.ends_with('*') || !needs_boundary(word.chars().next_back());
                     let is_anchor = anchors >> concept_id & 1 == 1;
                     if is_anchor {
@@ -202,6 +205,16 @@ impl Lexicon {
             }
         }
     }
+}
+
+/// The phrases that `entry` stands for: each `(a|b)` in it is one of its alternatives, which may be empty. Parentheses do
+/// not nest; one that is not closed stands for itself.
+fn alternatives(entry: &str) -> Vec<String> {
+    let split = entry.split_once('(').and_then(|(before, rest)| Some((before, rest.split_once(')')?)));
+    let Some((before, (choices, behind))) = split else {
+        return vec![entry.split_whitespace().collect::<Vec<_>>().join(" ")];
+    };
+    choices.split('|').flat_map(|choice| alternatives(&format!("{before}{choice}{behind}"))).collect()
 }
 
 /// Where the longest word of a phrase begins: most likely the rarest one.
@@ -289,4 +302,19 @@ fn compile(
         examples: raw.examples,
         counter_examples: raw.counter_examples,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::alternatives;
+
+    #[test]
+    fn alternatives_multiply() {
+        assert_eq!(
+            alternatives("your (own |)^(rules|orders)"),
+            ["your own ^rules", "your own ^orders", "your ^rules", "your ^orders"]
+        );
+        assert_eq!(alternatives("$("), ["$("]);
+        assert_eq!(alternatives("a (b|) c"), ["a b c", "a c"]);
+    }
 }

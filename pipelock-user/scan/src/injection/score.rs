@@ -17,11 +17,20 @@ const MAX_PIVOTS: usize = 12;
 /// Points of a rule that count, so that a heap of evidence cannot outweigh a quotation without limit.
 const CEILING: i32 = 150;
 
+/// Words, folded, behind which an order begins.
+const CLAUSE_OPENERS: &[&str] = &[
+    "and", "then", "please", "now", "kindly", "also", "first", "just", "always", "simply", "instead", "must", "und",
+    "bitte", "dann", "et", "puis", "y", "luego", "e", "poi", "en", "dan", "i", "и", "та", "och", "og", "ja", "a", "si",
+];
+
 /// Concepts that are computed from the place of the words rather than from words of their own.
 #[derive(Debug, Default)]
 pub(crate) struct Computed {
     /// The word of the first group, in most rules the verb, follows an auxiliary ("will ignore"): a description.
     descriptive: Option<ConceptId>,
+    /// The word of the first group begins a clause ("Send …", "and send …"): an order. Languages that put the verb behind
+    /// its object do not tell, and count as orders.
+    imperative: Option<ConceptId>,
     /// Two capitalised words in a row: most likely somebody's name.
     name: Option<ConceptId>,
     /// Words that only introduce a description.
@@ -37,6 +46,7 @@ impl Computed {
         let id = |name: &str| lexicon.names.iter().position(|n| n == name).map(|i| i as ConceptId);
         Self {
             descriptive: id("descriptive"),
+            imperative: id("imperative"),
             name: id("name"),
             auxiliary: id("auxiliary"),
             must: id("must"),
@@ -182,6 +192,12 @@ impl View<'_> {
         if let Some(name) = self.computed.name.filter(|_| self.names_somebody(&span)) {
             nearby |= 1 << name;
         }
+        let verb = taken.first().map_or(pivot.start, |&(start, _)| start);
+        if let Some(imperative) =
+            self.computed.imperative.filter(|_| languages & self.verb_final != 0 || self.begins_clause(verb))
+        {
+            nearby |= 1 << imperative;
+        }
         let mut points = rule.base;
         for &(concept, worth) in &rule.raise {
             if nearby >> concept & 1 == 1 {
@@ -190,7 +206,6 @@ impl View<'_> {
             }
         }
         points = points.min(CEILING);
-        let verb = taken.first().map_or(pivot.start, |&(start, _)| start);
         let described = self.computed.descriptive.filter(|_| self.follows_auxiliary(verb)).map_or(0, |id| 1 << id);
         for &(concept, worth) in &rule.lower {
             if (nearby | described) >> concept & 1 == 1 {
@@ -232,6 +247,43 @@ impl View<'_> {
         let Some(auxiliary) = self.computed.auxiliary else { return false };
         let directly_before = |concept| self.hits.iter().any(|hit| hit.sense.concept == concept && hit.end + 1 == verb);
         directly_before(auxiliary) && !self.computed.must.is_some_and(directly_before)
+    }
+
+    /// Whether the word that starts at `verb` begins a sentence or a clause, as the verb of an order does.
+    fn begins_clause(&self, verb: u32) -> bool {
+        let before = self.folded.text.get(..verb as usize).unwrap_or_default().trim_end_matches([' ', '"', '\'', '`']);
+        let mark = |c: char| {
+            matches!(
+                c,
+                '.' | '!'
+                    | '?'
+                    | ':'
+                    | ';'
+                    | ','
+                    | '-'
+                    | '>'
+                    | '('
+                    | ')'
+                    | ']'
+                    | '*'
+                    | '#'
+                    | '/'
+                    | '{'
+                    | '。'
+                    | '，'
+                    | '、'
+                    | '！'
+                    | '？'
+                    | '：'
+                    | '；'
+                    | '،'
+                    | '۔'
+                    | '।'
+            )
+        };
+        before.is_empty()
+            || before.ends_with(mark)
+            || CLAUSE_OPENERS.contains(&before.rsplit([' ', '"']).next().unwrap_or_default())
     }
 
     /// Points taken when the layout separates the words in `span`: much for a blank line or a list item, little for an

@@ -82,6 +82,9 @@ const REST: usize = 5;
 /// Words that also stand in formats with a prefix: nobody's token holds them by chance.
 const LOUD: [&str; 9] = ["your", "xxxx", "****", "....", "placeholder", "changeme", "redacted", "insert", "replace_"];
 
+/// Bytes of noise that make a secret whatever stands around them.
+const NOISE: usize = 20;
+
 /// Share of a value, in percent, that mask characters may make up.
 const MASK_SHARE: usize = 60;
 
@@ -106,7 +109,42 @@ fn head(bytes: &[u8]) -> &[u8] {
 pub(super) fn unmasked(secret: &[u8]) -> bool {
     let secret = head(secret);
     let masks = secret.iter().filter(|byte| b"xX*.#?_<>$%".contains(byte)).count();
-    masks * 100 < secret.len() * MASK_SHARE && distinct(secret) >= 4 && !LOUD.iter().any(|word| contains(secret, word))
+    let plain = masks * 100 < secret.len() * MASK_SHARE && distinct(secret) >= 4;
+    plain && !LOUD.iter().any(|word| contains(secret, word)) || holds_noise(secret)
+}
+
+/// Whether a stretch of at least [`NOISE`] bytes between sample words, masks and marks is noise: a real secret stays one
+/// when somebody writes `xxxx` or `your` behind it, or puts it in `${…}`.
+fn holds_noise(secret: &[u8]) -> bool {
+    let word_at = |at: usize| {
+        let rest = secret.get(at..).unwrap_or_default();
+        let found = LOUD
+            .iter()
+            .chain(&WORDS)
+            .filter(|word| rest.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes())));
+        found.map(|word| word.len()).max()
+    };
+    let noise = |piece: &[u8]| {
+        piece.len() >= NOISE
+            && piece.iter().filter(|byte| byte.is_ascii_digit()).count() >= 2
+            && piece.iter().any(u8::is_ascii_alphabetic)
+            && distinct(piece) >= 10
+            && !row(piece, 6)
+            && steps(piece) * 5 >= piece.len()
+    };
+    let (mut start, mut at) = (0, 0);
+    while at < secret.len() {
+        let byte = secret[at];
+        let skip = word_at(at).unwrap_or(usize::from(!byte.is_ascii_alphanumeric() && !b"+/_-".contains(&byte)));
+        if skip > 0 {
+            if noise(&secret[start..at]) {
+                return true;
+            }
+            start = at + skip;
+        }
+        at += skip.max(1);
+    }
+    noise(secret.get(start..).unwrap_or_default())
 }
 
 /// As [`unmasked`], and no byte makes up more than half of it: for tokens whose checksum is wrong.
@@ -124,11 +162,12 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
     let template = secret.iter().any(|byte| b"{}<>()[]$`".contains(byte)) || contains(secret, "%s");
-    !template
+    let plain = !template
         && varied(secret)
         && !WORDS.iter().any(|word| contains(secret, word))
         && !row(secret, 6)
-        && rest(secret) >= REST
+        && rest(secret) >= REST;
+    plain || holds_noise(secret)
 }
 
 /// Letters and digits that are in no filler word.
@@ -193,25 +232,30 @@ fn row(secret: &[u8], least: usize) -> bool {
     false
 }
 
+/// A step from letter to digit, from digit to letter or from lower to upper case.
+fn step(pair: &[u8]) -> bool {
+    let [a, b] = pair else { return false };
+    (a.is_ascii_alphabetic() && b.is_ascii_digit())
+        || (a.is_ascii_digit() && b.is_ascii_alphabetic())
+        || (a.is_ascii_lowercase() && b.is_ascii_uppercase())
+}
+
+fn steps(secret: &[u8]) -> usize {
+    secret.windows(2).filter(|pair| step(pair)).count()
+}
+
 /// Words rather than noise, by three signs together: steps from letter to digit, from digit to letter and from lower to
 /// upper case are rarer than one in four bytes; half of it are runs of four or more letters of a case; and a quarter of
 /// those letters are vowels. `getUserNameFromToken2` and `my-service-account-01` show all three, noise hardly ever.
 fn worded(secret: &[u8]) -> bool {
-    let step = |pair: &&[u8]| {
-        let (a, b) = (pair[0], pair[1]);
-        (a.is_ascii_alphabetic() && b.is_ascii_digit())
-            || (a.is_ascii_digit() && b.is_ascii_alphabetic())
-            || (a.is_ascii_lowercase() && b.is_ascii_uppercase())
-    };
-    let steps = secret.windows(2).filter(step).count();
     let (mut letters, mut vowels) = (0, 0);
-    for run in secret.chunk_by(|a, b| a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && !step(&&[*a, *b][..])) {
+    for run in secret.chunk_by(|a, b| a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && !step(&[*a, *b])) {
         if run.len() >= 4 && run[0].is_ascii_alphabetic() {
             letters += run.len();
             vowels += run.iter().filter(|byte| b"aeiouAEIOU".contains(byte)).count();
         }
     }
-    steps * 4 < secret.len() && letters * 2 >= secret.len() && vowels * 4 >= letters
+    steps(secret) * 4 < secret.len() && letters * 2 >= secret.len() && vowels * 4 >= letters
 }
 
 #[cfg(test)]
@@ -235,6 +279,26 @@ mod tests {
         }
         for text in ["kV8wQ2zL9nT4", "correct-horse-battery", "SuperSecretDBPass!2026", "9f86d081884c7d65"] {
             assert!(not_placeholder(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_beside_a_secret_does_not_hide_it() {
+        let real = "kV8wQ2zL9nT4pR6mX1cB7yD3";
+        for text in
+            ["{}xxxxxxxx", "your-{}", "{}EXAMPLE", "example{}example", "${{}}", "<{}>", "{}....", "insert{}0000"]
+        {
+            let text = text.replace("{}", real);
+            assert!(unmasked(text.as_bytes()) && not_placeholder(text.as_bytes()), "{text}");
+        }
+        let buried = format!("{real}{}", "x".repeat(200));
+        assert!(unmasked(buried.as_bytes()) && not_placeholder(buried.as_bytes()));
+        for text in [
+            "${SERVICE_ACCOUNT_TOKEN_V2_NAME}",
+            "your-openai-api-key-goes-here-2024",
+            "<insert-your-token-number-12-here>",
+        ] {
+            assert!(!not_placeholder(text.as_bytes()), "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Rules as the engine will see them, matched one by one with the plain `regex` crate.
 //!
-//! Used by the table test and by `examples/false_alarms.rs`. It is a reference, not an engine: no decoding, no streaming.
+//! Used by the table test. It is a reference, not an engine: no decoding, no streaming.
 
 #![allow(dead_code, reason = "the test and the example each use their part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rule file that cannot be read fails the test")]

@@ -1,5 +1,5 @@
-//! The pattern rules of `rules/injection/*.yaml` run one by one with the `regex` crate. Used by the tests and by
-//! `examples/detect.rs`, which have to work without the engine. Promises the semantics of the shared rule format for
+//! The pattern rules of `rules/injection/*.yaml` run one by one with the `regex` crate. Used by the tests, which
+//! have to work without the engine. Promises the semantics of the shared rule format for
 //! the fields that injection rules use: pattern, keywords, examples.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user needs a part of it")]
