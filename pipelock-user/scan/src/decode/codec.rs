@@ -107,7 +107,11 @@ impl Bits {
                 out.extend_from_slice(&word.to_be_bytes()[1..]);
             }
         }
-        for byte in rest {
+        self.with(values, bits, rest, out);
+    }
+
+    fn with(&mut self, values: &[u8; 256], bits: u32, text: &[u8], out: &mut Vec<u8>) {
+        for byte in text {
             self.value = self.value << bits | u32::from(values[usize::from(*byte)]);
             self.count += bits;
             if self.count >= 8 {
@@ -116,6 +120,46 @@ impl Bits {
                 self.value &= (1 << self.count) - 1;
             }
         }
+    }
+}
+
+/// Base64 in alphabets that differ in more than two characters, or have others for these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// `+,` for the last two: mailbox names (RFC 3501 §5.1.3).
+    Imap,
+    /// `./` first, then letters, then digits: bcrypt.
+    Bcrypt,
+    /// `./` first, then digits, then letters: crypt(3).
+    Crypt,
+}
+
+static IMAP: [u8; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,", &[]);
+static BCRYPT: [u8; 256] = table(b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", &[]);
+static CRYPT: [u8; 256] = table(b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", &[]);
+/// Printable bytes in a row that show that the alphabet was the right one.
+const SHOWS: usize = 16;
+
+impl Variant {
+    pub(crate) const ALL: [Self; 3] = [Self::Imap, Self::Bcrypt, Self::Crypt];
+
+    /// What `text` decodes to, when there is text in it. Its characters must all be of the alphabet.
+    pub(crate) fn text_in(self, text: &[u8]) -> Option<Vec<u8>> {
+        let values = match self {
+            // Without a comma it is the standard alphabet.
+            Self::Imap if !text.contains(&b',') => return None,
+            Self::Imap => &IMAP,
+            Self::Bcrypt => &BCRYPT,
+            Self::Crypt => &CRYPT,
+        };
+        let mut out = Vec::with_capacity(text.len());
+        Bits::default().with(values, 6, text, &mut out);
+        let mut streak = 0;
+        let shows = out.iter().any(|&byte| {
+            streak = if (0x20..0x7f).contains(&byte) { streak + 1 } else { 0 };
+            streak >= SHOWS
+        });
+        shows.then_some(out)
     }
 }
 
@@ -189,6 +233,23 @@ mod tests {
         }
         assert_eq!(base58(b"StV1DL6CwTryKyV").unwrap(), b"hello world");
         assert_eq!(base58(b"0"), None);
+    }
+
+    #[test]
+    fn other_alphabets_are_tried() {
+        // The same bits as "aGVsbG8gd29ybGQsIGhlbGxvIHdvcmxkPz8/" in each alphabet.
+        for (variant, text) in [
+            (Variant::Imap, "aGVsbG8gd29ybGQsIGhlbGxvIHdvcmxkPz8,"),
+            (Variant::Bcrypt, "YETqZE6eb07wZEOqGEfjZEvtGFbtakviNx69"),
+            (Variant::Crypt, "O4JgP4wURqxmP4Eg64VZP4lj65RjQalYDnwz"),
+        ] {
+            assert_eq!(
+                variant.text_in(text.as_bytes()).as_deref(),
+                Some(&b"hello world, hello world???"[..]),
+                "{variant:?}"
+            );
+        }
+        assert_eq!(Variant::Crypt.text_in(b"usr/lib/python/something/or/other"), None);
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub(crate) const LEET: u16 = 8;
 pub(crate) const SPACED: u16 = 16;
 /// A NUL byte.
 pub(crate) const NUL: u16 = 32;
+/// Two pairs of hex digits with one or two bytes between them that are none, or a pair after `0x`.
+pub(crate) const PAIRS: u16 = 64;
+/// `+A` or `&A`.
+pub(crate) const UTF7: u16 = 128;
 
 const BLOCK: usize = 64;
 /// Bytes beyond a block that its flags depend on.
@@ -101,6 +105,10 @@ fn digit(byte: u8) -> bool {
     byte.wrapping_sub(b'0') < 10
 }
 
+fn hex(byte: u8) -> bool {
+    digit(byte) | ((byte | 0x20).wrapping_sub(b'a') < 6)
+}
+
 fn flag(condition: bool, bit: u16) -> u8 {
     if condition { bit as u8 } else { 0 }
 }
@@ -127,6 +135,16 @@ fn block_flags(block: &[u8]) -> u8 {
         let single = (letter(block[at + 1]) | digit(block[at + 1])) & (letter(block[at + 3]) | digit(block[at + 3]));
         *found |= flag(same & single & !letter(separator) & !digit(separator), SPACED);
     }
+    for (at, found) in found.iter_mut().enumerate() {
+        let pair = hex(block[at]) & hex(block[at + 1]);
+        let between = block[at + 2];
+        let other = !letter(between) & !digit(between);
+        let near = hex(block[at + 3]) & hex(block[at + 4]);
+        let far = (block[at + 3] == b' ') & hex(block[at + 4]) & hex(block[at + 5]);
+        let prefixed = (block[at] == b'0') & ((block[at + 1] | 0x20) == b'x') & hex(block[at + 2]) & hex(block[at + 3]);
+        *found |= flag((pair & other & (near | far)) | prefixed, PAIRS);
+        *found |= flag(((block[at] == b'+') | (block[at] == b'&')) & (block[at + 1] == b'A'), UTF7);
+    }
     found.iter().fold(0, |all, flags| all | flags)
 }
 
@@ -136,7 +154,7 @@ mod tests {
 
     #[test]
     fn flags_are_found_at_every_place() {
-        let cases: [(&[u8], u16); 8] = [
+        let cases: [(&[u8], u16); 12] = [
             (b"%", ESCAPE),
             (b"=", EQUALS),
             ("é".as_bytes(), UNICODE),
@@ -144,7 +162,11 @@ mod tests {
             (b"a1b", LEET),
             (b".a.b.", SPACED),
             (b"\0", NUL | UNICODE),
-            (b"a bc d1 2ef 22", 0),
+            (b"41:42", PAIRS),
+            (b"4a, 4b", PAIRS),
+            (b"0x41", PAIRS),
+            (b"+AG", UTF7),
+            (b"a bc dg1 2efg 2", 0),
         ];
         for (text, wanted) in cases {
             for before in 0..150 {

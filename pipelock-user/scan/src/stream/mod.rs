@@ -5,12 +5,16 @@
 
 mod changes;
 mod child;
+mod graphic;
 mod layer;
 mod merge;
 mod orders;
 mod packed;
+mod pairs;
 mod runs;
+mod sink;
 mod view;
+mod wide;
 mod window;
 
 use std::sync::Arc;
@@ -20,6 +24,7 @@ use layer::Layer;
 pub(crate) use layer::Layer as Idle;
 pub(crate) use window::Window;
 
+use crate::decode::inflate::Coding;
 use crate::engine::{Engine, EngineError};
 use crate::finding::{Finding, Key};
 use crate::rule::RuleSet;
@@ -72,6 +77,11 @@ impl Context<'_> {
             self.work.over = Some(Budget::Expansion);
         }
         !self.over()
+    }
+
+    /// Something wants more memory than any text is given.
+    pub(crate) fn exceed(&mut self) {
+        self.work.over = Some(Budget::Expansion);
     }
 
     /// Is the budget used up, so that nothing more is decoded?
@@ -128,9 +138,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn open(core: &Arc<Core>) -> Result<Self, EngineError> {
+    pub(crate) fn open(core: &Arc<Core>, coding: Option<Coding>) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let root = Layer::open(&mut context(core, &mut work), 0, None)?;
+        let mut context = context(core, &mut work);
+        let root = match coding {
+            None => Layer::open(&mut context, 0, None)?,
+            Some(coding) => Layer::named(&mut context, 0, coding.format())?,
+        };
         Ok(Self { core: Arc::clone(core), root: Some(root), work, hits: Vec::new(), end: 0 })
     }
 
