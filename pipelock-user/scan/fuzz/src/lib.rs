@@ -54,6 +54,11 @@ pub fn agree(text: &[u8], cuts: &[usize]) -> Vec<Finding> {
         from = cut;
     }
     let pieces = stream.finish().unwrap();
+    // Beyond the budget the two see different parts: what stands is that it is beyond.
+    let over = |findings: &[Finding]| findings.iter().any(|finding| &*finding.rule == "budget-expansion");
+    if over(&pieces) || over(&whole) {
+        return whole;
+    }
     assert_eq!(pieces, whole);
     for (released, known) in released {
         for late in pieces.iter().filter(|finding| &*finding.class != "budget" && finding.span.start < released) {

@@ -7,9 +7,12 @@ use pipelock_scan_fuzz::{SECRET, agree, disguise, has_secret};
 
 fuzz_target!(|input: (u8, u8, u8, u16, &[u8])| {
     let (first, second, both, cut, around) = input;
-    let mut secret = disguise(SECRET.as_bytes(), first);
-    // Two invisible or two quoted-printable layers would not be what anybody writes: different ones only.
-    if both % 2 == 1 && first % 8 < 6 && second % 8 == 7 {
+    let mut secret = SECRET.as_bytes().to_vec();
+    // Invisible characters between the letters, and those as well written byte by byte.
+    if both % 2 == 1 {
+        secret = disguise(&secret, 7);
+        secret = disguise(&secret, [0, 3, 5, 6][usize::from(first % 4)]);
+    } else {
         secret = disguise(&secret, second);
     }
     let mut text = b"words, ".to_vec();

@@ -152,6 +152,9 @@ impl Variant {
             Self::Bcrypt => &BCRYPT,
             Self::Crypt => &CRYPT,
         };
+        if !quads_fit(values, text) {
+            return None;
+        }
         let mut out = Vec::with_capacity(text.len());
         Bits::default().with(values, 6, text, &mut out);
         let mut streak = 0;
@@ -161,6 +164,20 @@ impl Variant {
         });
         shows.then_some(out)
     }
+}
+
+/// Do five groups of four in a row begin as three printable bytes do? So many lie within [`SHOWS`] bytes, and one of them is at a
+/// multiple of five.
+fn quads_fit(values: &[u8; 256], text: &[u8]) -> bool {
+    const LEAST: usize = 5;
+    let fits = |at: usize| text.get(at * 4).is_some_and(|byte| matches!(values[usize::from(*byte)], 8..=31));
+    (0..text.len() / 4).skip(LEAST - 1).step_by(LEAST).any(|at| {
+        fits(at) && {
+            let before = (0..at).rev().take_while(|at| fits(*at)).count();
+            let after = (at + 1..).take(LEAST).take_while(|at| fits(*at)).count();
+            before + 1 + after >= LEAST
+        }
+    })
 }
 
 /// Longest base58 text that is decoded: the work grows with the square.

@@ -16,7 +16,7 @@ pub(crate) const LEET: u16 = 8;
 pub(crate) const SPACED: u16 = 16;
 /// A NUL byte.
 pub(crate) const NUL: u16 = 32;
-/// Two pairs of hex digits with one or two bytes between them that are none, or a pair after `0x`.
+/// A pair of hex digits between separators, and another one behind it; or `0x`.
 pub(crate) const PAIRS: u16 = 64;
 /// `+A` or `&A`.
 pub(crate) const UTF7: u16 = 128;
@@ -105,10 +105,6 @@ fn digit(byte: u8) -> bool {
     byte.wrapping_sub(b'0') < 10
 }
 
-fn hex(byte: u8) -> bool {
-    digit(byte) | ((byte | 0x20).wrapping_sub(b'a') < 6)
-}
-
 fn flag(condition: bool, bit: u16) -> u8 {
     if condition { bit as u8 } else { 0 }
 }
@@ -135,14 +131,17 @@ fn block_flags(block: &[u8]) -> u8 {
         let single = (letter(block[at + 1]) | digit(block[at + 1])) & (letter(block[at + 3]) | digit(block[at + 3]));
         *found |= flag(same & single & !letter(separator) & !digit(separator), SPACED);
     }
+    let (mut hexes, mut others) = ([false; BLOCK + REACH], [false; BLOCK + REACH]);
+    for ((&byte, is_hex), other) in block.iter().zip(&mut hexes).zip(&mut others) {
+        *is_hex = digit(byte) | ((byte | 0x20).wrapping_sub(b'a') < 6);
+        *other = !letter(byte) & !digit(byte);
+    }
     for (at, found) in found.iter_mut().enumerate() {
-        let pair = hex(block[at]) & hex(block[at + 1]);
-        let between = block[at + 2];
-        let other = !letter(between) & !digit(between);
-        let near = hex(block[at + 3]) & hex(block[at + 4]);
-        let far = (block[at + 3] == b' ') & hex(block[at + 4]) & hex(block[at + 5]);
-        let prefixed = (block[at] == b'0') & ((block[at + 1] | 0x20) == b'x') & hex(block[at + 2]) & hex(block[at + 3]);
-        *found |= flag((pair & other & (near | far)) | prefixed, PAIRS);
+        // Not at a chain's start but from its first separator on, where words are no hex digits.
+        let pair = others[at] & hexes[at + 1] & hexes[at + 2] & others[at + 3];
+        let after = hexes[at + 5] & (hexes[at + 4] | (block[at + 4] == b' '));
+        let prefix = (block[at] == b'0') & (block[at + 1] | 0x20 == b'x');
+        *found |= flag((pair & after) | prefix, PAIRS);
         *found |= flag(((block[at] == b'+') | (block[at] == b'&')) & (block[at + 1] == b'A'), UTF7);
     }
     found.iter().fold(0, |all, flags| all | flags)
@@ -162,9 +161,9 @@ mod tests {
             (b"a1b", LEET),
             (b".a.b.", SPACED),
             (b"\0", NUL | UNICODE),
-            (b"41:42", PAIRS),
-            (b"4a, 4b", PAIRS),
-            (b"0x41", PAIRS),
+            (b"41:42:43", PAIRS),
+            (b"4a, 4b, 4", PAIRS),
+            (b"0x", PAIRS),
             (b"+AG", UTF7),
             (b"a bc dg1 2efg 2", 0),
         ];

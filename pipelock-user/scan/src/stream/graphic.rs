@@ -78,7 +78,8 @@ impl Graphic {
             self.at += skip as u64;
             let start = self.at;
             let run = window.with(start..start + WINDOW as u64, |text| {
-                text.iter().copied().take_while(|byte| is_graphic(*byte)).collect::<Vec<u8>>()
+                let length = text.iter().position(|byte| !is_graphic(*byte)).unwrap_or(text.len());
+                text[..length].to_vec()
             });
             let cut = start + run.len() as u64 == end && run.len() < WINDOW;
             if cut && !last {
@@ -223,7 +224,9 @@ impl Part<'_> {
     }
 
     fn names(&self, context: &mut Context<'_>, depth: usize, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
-        if !self.run.contains(&b'.') {
+        // A name of interest has three dots, or a label of another alphabet, `xn--`.
+        let dots = self.run.iter().filter(|byte| **byte == b'.').count();
+        if dots == 0 || (dots < 3 && !self.run.windows(2).any(|pair| pair == b"--")) {
             return Ok(());
         }
         for (at, name) in self.whole(names::in_name) {
@@ -263,9 +266,9 @@ impl Part<'_> {
         if let Some(at) = self.run.windows(2).position(|pair| pair == b"<~") {
             return Some((at + 2, Alphabet::Ascii85, true));
         }
-        // A quarter of the alphabet is no base64: text without it is not base85.
+        // A quarter of the alphabet is no base64: text with few of that is not base85, as most URLs are not.
         let odd = self.run.iter().filter(|byte| !in_run(**byte)).count();
-        if odd * 16 < self.run.len() {
+        if odd * 8 < self.run.len() {
             return None;
         }
         let mut first: Option<(usize, Alphabet, bool)> = None;

@@ -294,7 +294,7 @@ fn short(
     for skip in 0..4 {
         out.clear();
         Bits::default().decode(Radix::Base64, &run[skip..], &mut out);
-        if skip == 0 && brotli_fits(&out) {
+        if skip == 0 && brotli_fits(run, &out) {
             compressed(context, &out, &span, depth, hits)?;
         }
         decoded(context, &out, Step::Base64, &span, depth, hits)?;
@@ -322,9 +322,16 @@ fn short(
     Ok(())
 }
 
-/// Is it brotli from the first byte to the last? Fewer bytes are not worth the look.
-fn brotli_fits(bytes: &[u8]) -> bool {
-    bytes.len() >= 20 && !interesting(bytes) && looks_like(bytes, true)
+/// Is it brotli from the first byte to the last? Fewer bytes are not worth the look, nor are the paths and words that many a
+/// run is.
+fn brotli_fits(run: &[u8], bytes: &[u8]) -> bool {
+    let has = |kind: fn(&u8) -> bool| run.iter().any(kind);
+    bytes.len() >= 20
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && !interesting(bytes)
+        && looks_like(bytes, true)
 }
 
 fn compressed(
