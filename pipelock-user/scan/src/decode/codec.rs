@@ -223,7 +223,8 @@ pub(crate) fn interesting(bytes: &[u8]) -> bool {
             return true;
         }
     }
-    super::inflate::Format::of(bytes).is_some() || std::str::from_utf8(bytes).is_ok()
+    let utf16 = || super::utf16::mark(bytes).or_else(|| super::utf16::unmarked(bytes)).is_some();
+    super::inflate::Format::of(bytes).is_some() || std::str::from_utf8(bytes).is_ok() || utf16()
 }
 
 #[cfg(test)]
