@@ -162,12 +162,13 @@ fn encoded(text: &str, way: usize) -> Vec<u8> {
         40 => wrapped(&base64(long.as_bytes(), STANDARD, true), 64, " \r\n\t\t"),
         41 => wrapped(&base64(long.as_bytes(), STANDARD, true), 76, "\\r\\n"),
         42 => format!("{}~", base85(&encoded(text, 16), Z85)),
+        43 => base85(&encoded(&hex(text, ""), 24), RFC1924),
         _ => unreachable!(),
     }
     .into_bytes()
 }
 
-const WAYS: usize = 43;
+const WAYS: usize = 44;
 
 #[test]
 fn every_encoding_is_seen_through() {
@@ -276,6 +277,18 @@ fn a_finding_never_holds_the_secret() {
     let clean = pipelock_scan::redact(text.as_bytes(), &findings);
     assert!(clean.starts_with(b"token <pipelock:credential:1> and <pipelock:credential:1>"));
     assert!(scanner().scan(&clean).unwrap().is_empty());
+}
+
+#[test]
+fn a_secret_far_before_the_last_change_is_found() {
+    for way in [1, 2, 5, 12, 13] {
+        let text =
+            [&encoded(SECRET, way)[..], "\\n word %41 \\u0041 =41=42=43 \u{200b}".repeat(200).as_bytes()].concat();
+        let findings = scanner().scan(&text).unwrap();
+        assert!(findings.iter().any(|finding| &*finding.rule == "test-token"), "way {way}");
+        let pieces: Vec<&[u8]> = text.chunks(64).collect();
+        assert_eq!(streamed(&pieces), findings, "way {way}");
+    }
 }
 
 #[test]

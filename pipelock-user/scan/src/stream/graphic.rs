@@ -266,9 +266,10 @@ impl Part<'_> {
         if let Some(at) = self.run.windows(2).position(|pair| pair == b"<~") {
             return Some((at + 2, Alphabet::Ascii85, true));
         }
-        // A quarter of the alphabet is no base64: text with few of that is not base85, as most URLs are not.
+        // A quarter of the alphabet is no base64, and two thirds are no lower-case letters; URLs and paths have less of both.
         let odd = self.run.iter().filter(|byte| !in_run(**byte)).count();
-        if odd * 8 < self.run.len() {
+        let others = self.run.iter().filter(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()).count();
+        if odd * 32 < self.run.len() || (odd + others) * 4 < self.run.len() {
             return None;
         }
         let mut first: Option<(usize, Alphabet, bool)> = None;
