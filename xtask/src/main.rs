@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod e2e;
 mod ebpf;
+mod fuzz;
 mod readme;
 mod rooms;
 mod run;
@@ -36,6 +37,7 @@ enum Task {
     Demo(demo::Args),
     Test(test::Args),
     E2e(e2e::Args),
+    Fuzz(fuzz::Args),
     Rooms(rooms::Args),
     Size(size::Args),
     Readme(readme::Args),
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::main(&args),
         Task::Test(args) => test::main(&args),
         Task::E2e(args) => e2e::main(&args),
+        Task::Fuzz(args) => fuzz::main(&args),
         Task::Rooms(args) => rooms::main(&args),
         Task::Size(args) => size::main(&args),
         Task::Readme(args) => readme::main(&args),

@@ -51,6 +51,12 @@ pub enum Step {
     Zlib,
     /// Zstandard
     Zstd,
+    /// Raw deflate, where a header said so.
+    Deflate,
+    /// Brotli
+    Brotli,
+    /// `+AGE-`, or `&AGE-` as mailbox names have it.
+    Utf7,
     /// Letters moved by 13.
     Rot13,
 }
@@ -78,6 +84,9 @@ impl Step {
             Self::Gzip => "gzip",
             Self::Zlib => "zlib",
             Self::Zstd => "zstd",
+            Self::Deflate => "deflate",
+            Self::Brotli => "brotli",
+            Self::Utf7 => "utf7",
             Self::Rot13 => "rot13",
         }
     }

@@ -27,6 +27,7 @@ mod stream;
 pub mod validate;
 pub mod wallet;
 
+pub use decode::inflate::Coding;
 pub use engine::EngineError;
 pub use finding::{Finding, Fingerprint, Step};
 pub use redact::redact;

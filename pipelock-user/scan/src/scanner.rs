@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use crate::decode::inflate::Coding;
 use crate::engine::{Engine, EngineError, cache, oracle::Oracle, vector::Vector};
 use crate::finding::{Finding, Key};
 use crate::rule::RuleSet;
@@ -109,7 +110,16 @@ impl Scanner {
     /// # Errors
     /// When memory runs out.
     pub fn stream(&self) -> Result<Stream, EngineError> {
-        Stream::open(&self.core)
+        Stream::open(&self.core, None)
+    }
+
+    /// As [`stream`](Self::stream), of a text whose sender says that it is compressed. Brotli and raw deflate are seen only
+    /// so; what the text is not is no error, as its bytes are scanned as they are as well.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn stream_as(&self, coding: Coding) -> Result<Stream, EngineError> {
+        Stream::open(&self.core, Some(coding))
     }
 
     /// The rules.

@@ -107,7 +107,11 @@ impl Bits {
                 out.extend_from_slice(&word.to_be_bytes()[1..]);
             }
         }
-        for byte in rest {
+        self.with(values, bits, rest, out);
+    }
+
+    fn with(&mut self, values: &[u8; 256], bits: u32, text: &[u8], out: &mut Vec<u8>) {
+        for byte in text {
             self.value = self.value << bits | u32::from(values[usize::from(*byte)]);
             self.count += bits;
             if self.count >= 8 {
@@ -117,6 +121,63 @@ impl Bits {
             }
         }
     }
+}
+
+/// Base64 in alphabets that differ in more than two characters, or have others for these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// `+,` for the last two: mailbox names (RFC 3501 §5.1.3).
+    Imap,
+    /// `./` first, then letters, then digits: bcrypt.
+    Bcrypt,
+    /// `./` first, then digits, then letters: crypt(3).
+    Crypt,
+}
+
+static IMAP: [u8; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,", &[]);
+static BCRYPT: [u8; 256] = table(b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", &[]);
+static CRYPT: [u8; 256] = table(b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", &[]);
+/// Printable bytes in a row that show that the alphabet was the right one.
+const SHOWS: usize = 16;
+
+impl Variant {
+    pub(crate) const ALL: [Self; 3] = [Self::Imap, Self::Bcrypt, Self::Crypt];
+
+    /// What `text` decodes to, when there is text in it. Its characters must all be of the alphabet.
+    pub(crate) fn text_in(self, text: &[u8]) -> Option<Vec<u8>> {
+        let values = match self {
+            // Without a comma it is the standard alphabet.
+            Self::Imap if !text.contains(&b',') => return None,
+            Self::Imap => &IMAP,
+            Self::Bcrypt => &BCRYPT,
+            Self::Crypt => &CRYPT,
+        };
+        if !quads_fit(values, text) {
+            return None;
+        }
+        let mut out = Vec::with_capacity(text.len());
+        Bits::default().with(values, 6, text, &mut out);
+        let mut streak = 0;
+        let shows = out.iter().any(|&byte| {
+            streak = if (0x20..0x7f).contains(&byte) { streak + 1 } else { 0 };
+            streak >= SHOWS
+        });
+        shows.then_some(out)
+    }
+}
+
+/// Do five groups of four in a row begin as three printable bytes do? So many lie within [`SHOWS`] bytes, and one of them is at a
+/// multiple of five.
+fn quads_fit(values: &[u8; 256], text: &[u8]) -> bool {
+    const LEAST: usize = 5;
+    let fits = |at: usize| text.get(at * 4).is_some_and(|byte| matches!(values[usize::from(*byte)], 8..=31));
+    (0..text.len() / 4).skip(LEAST - 1).step_by(LEAST).any(|at| {
+        fits(at) && {
+            let before = (0..at).rev().take_while(|at| fits(*at)).count();
+            let after = (at + 1..).take(LEAST).take_while(|at| fits(*at)).count();
+            before + 1 + after >= LEAST
+        }
+    })
 }
 
 /// Longest base58 text that is decoded: the work grows with the square.
@@ -162,7 +223,8 @@ pub(crate) fn interesting(bytes: &[u8]) -> bool {
             return true;
         }
     }
-    super::inflate::Format::of(bytes).is_some() || std::str::from_utf8(bytes).is_ok()
+    let utf16 = || super::utf16::mark(bytes).or_else(|| super::utf16::unmarked(bytes)).is_some();
+    super::inflate::Format::of(bytes).is_some() || std::str::from_utf8(bytes).is_ok() || utf16()
 }
 
 #[cfg(test)]
@@ -189,6 +251,23 @@ mod tests {
         }
         assert_eq!(base58(b"StV1DL6CwTryKyV").unwrap(), b"hello world");
         assert_eq!(base58(b"0"), None);
+    }
+
+    #[test]
+    fn other_alphabets_are_tried() {
+        // The same bits as "aGVsbG8gd29ybGQsIGhlbGxvIHdvcmxkPz8/" in each alphabet.
+        for (variant, text) in [
+            (Variant::Imap, "aGVsbG8gd29ybGQsIGhlbGxvIHdvcmxkPz8,"),
+            (Variant::Bcrypt, "YETqZE6eb07wZEOqGEfjZEvtGFbtakviNx69"),
+            (Variant::Crypt, "O4JgP4wURqxmP4Eg64VZP4lj65RjQalYDnwz"),
+        ] {
+            assert_eq!(
+                variant.text_in(text.as_bytes()).as_deref(),
+                Some(&b"hello world, hello world???"[..]),
+                "{variant:?}"
+            );
+        }
+        assert_eq!(Variant::Crypt.text_in(b"usr/lib/python/something/or/other"), None);
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub(crate) const LEET: u16 = 8;
 pub(crate) const SPACED: u16 = 16;
 /// A NUL byte.
 pub(crate) const NUL: u16 = 32;
+/// A pair of hex digits between separators, and another one behind it; or `0x`.
+pub(crate) const PAIRS: u16 = 64;
+/// `+A` or `&A`.
+pub(crate) const UTF7: u16 = 128;
 
 const BLOCK: usize = 64;
 /// Bytes beyond a block that its flags depend on.
@@ -127,6 +131,19 @@ fn block_flags(block: &[u8]) -> u8 {
         let single = (letter(block[at + 1]) | digit(block[at + 1])) & (letter(block[at + 3]) | digit(block[at + 3]));
         *found |= flag(same & single & !letter(separator) & !digit(separator), SPACED);
     }
+    let (mut hexes, mut others) = ([false; BLOCK + REACH], [false; BLOCK + REACH]);
+    for ((&byte, is_hex), other) in block.iter().zip(&mut hexes).zip(&mut others) {
+        *is_hex = digit(byte) | ((byte | 0x20).wrapping_sub(b'a') < 6);
+        *other = !letter(byte) & !digit(byte);
+    }
+    for (at, found) in found.iter_mut().enumerate() {
+        // Not at a chain's start but from its first separator on, where words are no hex digits.
+        let pair = others[at] & hexes[at + 1] & hexes[at + 2] & others[at + 3];
+        let after = hexes[at + 5] & (hexes[at + 4] | (block[at + 4] == b' '));
+        let prefix = (block[at] == b'0') & (block[at + 1] | 0x20 == b'x');
+        *found |= flag((pair & after) | prefix, PAIRS);
+        *found |= flag(((block[at] == b'+') | (block[at] == b'&')) & (block[at + 1] == b'A'), UTF7);
+    }
     found.iter().fold(0, |all, flags| all | flags)
 }
 
@@ -136,7 +153,7 @@ mod tests {
 
     #[test]
     fn flags_are_found_at_every_place() {
-        let cases: [(&[u8], u16); 8] = [
+        let cases: [(&[u8], u16); 12] = [
             (b"%", ESCAPE),
             (b"=", EQUALS),
             ("é".as_bytes(), UNICODE),
@@ -144,7 +161,11 @@ mod tests {
             (b"a1b", LEET),
             (b".a.b.", SPACED),
             (b"\0", NUL | UNICODE),
-            (b"a bc d1 2ef 22", 0),
+            (b"41:42:43", PAIRS),
+            (b"4a, 4b, 4", PAIRS),
+            (b"0x", PAIRS),
+            (b"+AG", UTF7),
+            (b"a bc dg1 2efg 2", 0),
         ];
         for (text, wanted) in cases {
             for before in 0..150 {

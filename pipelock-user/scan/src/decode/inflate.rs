@@ -1,12 +1,14 @@
-//! Compressed data, recognised by its first bytes: gzip, zlib, Zstandard. Called by `stream::packed`, which feeds
-//! pieces and counts what comes out.
+//! Compressed data. gzip, zlib and Zstandard are recognised by their first bytes; raw deflate and brotli have none and are
+//! named by who knows. Called by `stream::packed`, which feeds pieces and counts what comes out.
 //!
-//! Brotli has no such bytes and cannot be recognised: who knows from a header that a body is brotli decodes it first.
-
-use std::io::{self, Read};
+//! Promises: what was decoded before data turns out to be damaged or cut short is handed on; memory is bounded whatever the
+//! data asks for.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
+use super::brotli::Brotli;
+use super::gzip::GzipHeader;
+use super::zstd::Zstd;
 use crate::finding::Step;
 
 /// How something is compressed.
@@ -15,6 +17,8 @@ pub(crate) enum Format {
     Gzip,
     Zlib,
     Zstd,
+    Deflate,
+    Brotli,
 }
 
 impl Format {
@@ -33,22 +37,63 @@ impl Format {
             Self::Gzip => Step::Gzip,
             Self::Zlib => Step::Zlib,
             Self::Zstd => Step::Zstd,
+            Self::Deflate => Step::Deflate,
+            Self::Brotli => Step::Brotli,
         }
     }
 }
 
-/// Most bytes of a Zstandard frame that are kept to be decoded at once: its decoder cannot be fed in pieces.
-const ZSTD_LONGEST: usize = 256 * 1024;
+/// How a whole text is compressed, as a header of its sender says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// gzip
+    Gzip,
+    /// zlib, or deflate without its frame: both are sent under this name.
+    Deflate,
+    /// Brotli
+    Brotli,
+    /// Zstandard
+    Zstd,
+}
+
+impl Coding {
+    /// What a token of `Content-Encoding` means (RFC 9110 §8.4.1, RFC 7932, RFC 8878); `None` for `identity` and for what
+    /// is not known.
+    pub fn of(token: &str) -> Option<Self> {
+        let is = |name: &str| token.trim().eq_ignore_ascii_case(name);
+        if is("gzip") || is("x-gzip") {
+            Some(Self::Gzip)
+        } else if is("deflate") {
+            Some(Self::Deflate)
+        } else if is("br") {
+            Some(Self::Brotli)
+        } else if is("zstd") {
+            Some(Self::Zstd)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::Gzip => Format::Gzip,
+            Self::Deflate => Format::Deflate,
+            Self::Brotli => Format::Brotli,
+            Self::Zstd => Format::Zstd,
+        }
+    }
+}
 
 /// One compressed member on its way.
 #[derive(Debug)]
 pub(crate) enum Inflate {
     Deflate { state: Box<Decompress>, header: Option<GzipHeader> },
-    Zstd { frame: Vec<u8> },
+    Zstd(Box<Zstd>),
+    Brotli(Brotli),
 }
 
 /// What became of the bytes fed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// All taken, more may come.
     Going,
@@ -56,156 +101,81 @@ pub(crate) enum Progress {
     Ended(usize),
     /// Not what it seemed, or damaged.
     Broken,
+    /// It asks for more memory than is given.
+    TooBig,
 }
 
 impl Inflate {
     pub(crate) fn new(format: Format) -> Self {
+        let deflate = |zlib, header| Self::Deflate { state: Box::new(Decompress::new(zlib)), header };
         match format {
-            Format::Gzip => {
-                Self::Deflate { state: Box::new(Decompress::new(false)), header: Some(GzipHeader::default()) }
-            }
-            Format::Zlib => Self::Deflate { state: Box::new(Decompress::new(true)), header: None },
-            Format::Zstd => Self::Zstd { frame: Vec::new() },
+            Format::Gzip => deflate(false, Some(GzipHeader::default())),
+            Format::Zlib => deflate(true, None),
+            Format::Deflate => deflate(false, None),
+            Format::Zstd => Self::Zstd(Box::new(Zstd::new())),
+            Format::Brotli => Self::Brotli(Brotli::new()),
         }
     }
 
     /// Feeds bytes; `out` gets each piece of output, and says whether there may be more.
-    pub(crate) fn feed(&mut self, mut text: &[u8], last: bool, mut out: impl FnMut(&[u8]) -> bool) -> Progress {
-        let whole = text.len();
+    pub(crate) fn feed(&mut self, text: &[u8], last: bool, mut out: impl FnMut(&[u8]) -> bool) -> Progress {
         match self {
             Self::Deflate { state, header } => {
+                let mut start = 0;
                 if let Some(waiting) = header {
                     match waiting.skip(text) {
                         None => return Progress::Going,
                         Some(used) => {
-                            text = &text[used..];
+                            start = used;
                             *header = None;
                         }
                     }
                 }
-                let mut buffer = [0; 4096];
-                loop {
-                    let (taken, made) = (state.total_in(), state.total_out());
-                    let Ok(status) = state.decompress(text, &mut buffer, FlushDecompress::None) else {
-                        return Progress::Broken;
-                    };
-                    let taken = (state.total_in() - taken) as usize;
-                    let made = (state.total_out() - made) as usize;
-                    text = &text[taken..];
-                    if made > 0 && !out(&buffer[..made]) {
-                        return Progress::Broken;
-                    }
-                    match status {
-                        Status::StreamEnd => return Progress::Ended(whole - text.len()),
-                        _ if text.is_empty() && made < buffer.len() => return Progress::Going,
-                        _ if taken == 0 && made == 0 => return Progress::Broken,
-                        _ => {}
-                    }
+                match inflate(state, &text[start..], &mut out) {
+                    Progress::Ended(used) => Progress::Ended(start + used),
+                    progress => progress,
                 }
             }
-            Self::Zstd { frame } => {
-                frame.extend_from_slice(text);
-                if last || frame.len() > ZSTD_LONGEST {
-                    let _ = unzstd(frame, &mut out);
-                    return Progress::Broken;
-                }
-                Progress::Going
-            }
+            Self::Zstd(zstd) => zstd.feed(text, last, &mut out),
+            Self::Brotli(brotli) => brotli.feed(text, &mut out),
+        }
+    }
+
+    /// Bytes it takes beside itself, about.
+    pub(crate) fn memory(&self) -> usize {
+        match self {
+            // miniz_oxide: a window of 32 KiB and the tables.
+            Self::Deflate { .. } => 43 << 10,
+            Self::Zstd(zstd) => zstd.memory(),
+            // What the usual window takes when it is full.
+            Self::Brotli(_) => 4 << 20,
         }
     }
 }
 
-fn unzstd(frame: &[u8], out: &mut impl FnMut(&[u8]) -> bool) -> io::Result<()> {
-    let mut decoder = ruzstd::decoding::StreamingDecoder::new(frame).map_err(io::Error::other)?;
+fn inflate(state: &mut Decompress, mut text: &[u8], out: &mut dyn FnMut(&[u8]) -> bool) -> Progress {
+    let whole = text.len();
     let mut buffer = [0; 4096];
     loop {
-        let made = decoder.read(&mut buffer)?;
-        if made == 0 || !out(&buffer[..made]) {
-            return Ok(());
+        let (taken, made) = (state.total_in(), state.total_out());
+        let status = state.decompress(text, &mut buffer, FlushDecompress::None);
+        let taken = (state.total_in() - taken) as usize;
+        let made = (state.total_out() - made) as usize;
+        text = &text[taken..];
+        // Also when it ends in an error: what came before is decoded.
+        if made > 0 && !out(&buffer[..made]) {
+            return Progress::Broken;
         }
-    }
-}
-
-/// Where in the header of a gzip member (RFC 1952 §2.3) the next byte belongs.
-#[derive(Debug, Default)]
-pub(crate) struct GzipHeader {
-    fixed: usize,
-    flags: u8,
-    extra: Option<(usize, usize)>,
-    strings: u8,
-    checksum: usize,
-}
-
-impl GzipHeader {
-    /// Takes header bytes; says how many when the header is over.
-    fn skip(&mut self, text: &[u8]) -> Option<usize> {
-        for (at, &byte) in text.iter().enumerate() {
-            if self.over() {
-                return Some(at);
-            }
-            self.take(byte);
-        }
-        self.over().then_some(text.len())
-    }
-
-    fn over(&self) -> bool {
-        let extra = self.flags & 4 == 0 || self.extra.is_some_and(|(read, size)| read >= 2 && read - 2 == size);
-        let strings = (self.flags >> 3 & 1) + (self.flags >> 4 & 1);
-        let checksum = if self.flags & 2 == 0 { 0 } else { 2 };
-        self.fixed == 10 && extra && self.strings == strings && self.checksum == checksum
-    }
-
-    fn take(&mut self, byte: u8) {
-        if self.fixed < 10 {
-            if self.fixed == 3 {
-                self.flags = byte;
-            }
-            self.fixed += 1;
-            return;
-        }
-        let strings = (self.flags >> 3 & 1) + (self.flags >> 4 & 1);
-        let (read, size) = self.extra.unwrap_or((0, 0));
-        if self.flags & 4 != 0 && (read < 2 || read - 2 < size) {
-            let size = if read < 2 { size | usize::from(byte) << (8 * read) } else { size };
-            self.extra = Some((read + 1, size));
-        } else if self.strings < strings {
-            self.strings += u8::from(byte == 0);
-        } else {
-            self.checksum += 1;
+        match status {
+            Err(_) => return Progress::Broken,
+            Ok(Status::StreamEnd) => return Progress::Ended(whole - text.len()),
+            _ if text.is_empty() && made < buffer.len() => return Progress::Going,
+            _ if taken == 0 && made == 0 => return Progress::Broken,
+            _ => {}
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-
-    #[test]
-    fn what_was_compressed_comes_back_at_every_cut() {
-        let text = b"the same words again and again, the same words again and again";
-        let mut gzip =
-            flate2::GzBuilder::new().filename("name").extra("ex").write(Vec::new(), flate2::Compression::best());
-        gzip.write_all(text).unwrap();
-        let gzip = gzip.finish().unwrap();
-        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
-        zlib.write_all(text).unwrap();
-        for packed in [gzip, zlib.finish().unwrap()] {
-            for cut in 0..packed.len() {
-                let mut inflate = Inflate::new(Format::of(&packed).unwrap());
-                let mut plain = Vec::new();
-                for piece in [&packed[..cut], &packed[cut..]] {
-                    assert_ne!(
-                        inflate.feed(piece, false, |out| {
-                            plain.extend_from_slice(out);
-                            true
-                        }),
-                        Progress::Broken
-                    );
-                }
-                assert_eq!(plain, text, "{cut}");
-            }
-        }
-    }
-}
+#[path = "inflate_tests.rs"]
+mod tests;

@@ -4,16 +4,27 @@
 //! A view is a function of the bytes ahead and of a bounded number of bytes before, never of how the text was cut. That is
 //! all that scanning in pieces needs to agree with scanning the whole.
 
+pub(crate) mod base85;
+pub(crate) mod brotli;
 pub(crate) mod codec;
 pub(crate) mod fold;
 pub(crate) mod gate;
+mod gzip;
 pub(crate) mod inflate;
 pub(crate) mod leet;
+pub(crate) mod names;
+pub(crate) mod pairs;
 pub(crate) mod quoted;
 pub(crate) mod spaced;
 pub(crate) mod unescape;
+pub(crate) mod utf16;
+pub(crate) mod utf7;
+mod zstd;
 
 use crate::finding::Step;
+
+/// Most bytes that one change of a view gives.
+pub(crate) const OUT: usize = 48;
 
 /// What a view does with the bytes ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +32,7 @@ pub(crate) enum Turn {
     /// So many bytes stay; at least 1.
     Keep(usize),
     /// `take` bytes become `out[..put]`.
-    Change { take: usize, out: [u8; 12], put: usize, step: Step },
+    Change { take: usize, out: [u8; OUT], put: usize, step: Step },
     /// It depends on bytes that are not there yet; not given when the text ends here.
     More,
 }
@@ -35,10 +46,10 @@ impl Turn {
         Self::bytes(take, char.encode_utf8(&mut [0; 4]).as_bytes(), step)
     }
 
-    /// At most 12 bytes.
+    /// At most [`OUT`] bytes.
     pub(crate) fn bytes(take: usize, bytes: &[u8], step: Step) -> Self {
-        let mut out = [0; 12];
-        let put = bytes.len().min(12);
+        let mut out = [0; OUT];
+        let put = bytes.len().min(OUT);
         out[..put].copy_from_slice(&bytes[..put]);
         Self::Change { take, out, put, step }
     }
@@ -53,6 +64,7 @@ pub(crate) const BACK: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ViewKind {
     Unescape,
+    Utf7,
     Quoted,
     Fold,
     Spaced,
@@ -60,12 +72,13 @@ pub(crate) enum ViewKind {
 }
 
 impl ViewKind {
-    pub(crate) const ALL: [Self; 5] = [Self::Unescape, Self::Quoted, Self::Fold, Self::Spaced, Self::Leet];
+    pub(crate) const ALL: [Self; 6] = [Self::Unescape, Self::Utf7, Self::Quoted, Self::Fold, Self::Spaced, Self::Leet];
 
     /// The gate's flags that can start a change.
     pub(crate) fn triggers(self) -> u16 {
         match self {
             Self::Unescape => gate::ESCAPE,
+            Self::Utf7 => gate::UTF7,
             Self::Quoted => gate::EQUALS,
             Self::Fold => gate::UNICODE,
             Self::Spaced => gate::SPACED,
@@ -77,6 +90,7 @@ impl ViewKind {
     pub(crate) fn skip(self, text: &[u8]) -> usize {
         match self {
             Self::Unescape => memchr::memchr3(b'%', b'\\', b'&', text),
+            Self::Utf7 => memchr::memchr2(b'+', b'&', text),
             Self::Quoted => memchr::memchr(b'=', text),
             Self::Fold => text.iter().position(|&byte| fold::unusual(byte)),
             Self::Spaced => text.iter().position(|byte| !byte.is_ascii_alphanumeric()),
@@ -90,6 +104,7 @@ impl ViewKind {
     pub(crate) fn turn(self, before: &[u8], text: &[u8], last: bool, open: bool) -> Turn {
         match self {
             Self::Unescape => unescape::turn(text, last),
+            Self::Utf7 => utf7::turn(text, last),
             Self::Quoted => quoted::turn(text, last, open),
             Self::Fold => fold::turn(before, text, last),
             Self::Spaced => spaced::turn(before, text, last),

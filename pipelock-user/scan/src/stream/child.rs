@@ -28,15 +28,9 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    pub(crate) fn open(
-        context: &mut Context<'_>,
-        radix: Radix,
-        skip: usize,
-        start: u64,
-        depth: usize,
-    ) -> Result<Self, EngineError> {
-        let layer = Layer::open(context, depth, None)?;
-        Ok(Self {
+    /// Decodes a run that begins at `start`, and has `layer` look at it.
+    pub(crate) fn new(layer: Layer, radix: Radix, skip: usize, start: u64) -> Self {
+        Self {
             radix,
             bits: Bits::default(),
             skip,
@@ -45,7 +39,7 @@ impl Child {
             layer,
             stretches: VecDeque::from([(0, start)]),
             out: Vec::new(),
-        })
+        }
     }
 
     /// Decodes characters of the run that lie at `at` of the text.

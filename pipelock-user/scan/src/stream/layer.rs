@@ -6,12 +6,16 @@
 
 use std::ops::Range;
 
+use super::graphic::Graphic;
 use super::orders::Orders;
 use super::packed::Packed;
+use super::pairs::Pairs;
 use super::runs::Runs;
 use super::view::View;
+use super::wide::Wide;
 use super::{Context, Window};
 use crate::decode::gate::{self, Gate};
+use crate::decode::inflate::Format;
 use crate::decode::{AHEAD, BACK, ViewKind};
 use crate::engine::{EngineError, Match, Matcher};
 use crate::finding::{Fingerprint, Step, excerpt};
@@ -42,7 +46,10 @@ pub(crate) struct Layer {
     first: u64,
     views: Vec<View>,
     runs: Option<Runs>,
+    pairs: Option<Pairs>,
+    graphic: Option<Graphic>,
     packed: Option<Packed>,
+    wide: Option<Wide>,
     /// Codecs between the input and this text.
     depth: usize,
     injections_only: bool,
@@ -62,7 +69,10 @@ impl Layer {
                 first: 0,
                 views: Vec::new(),
                 runs: None,
+                pairs: None,
+                graphic: None,
                 packed: None,
+                wide: None,
                 depth: 0,
                 injections_only: false,
                 matches: Vec::new(),
@@ -75,8 +85,19 @@ impl Layer {
         layer.views.extend(ViewKind::ALL[from..].iter().map(|kind| View::new(*kind)));
         let decodes = !matches!(below, Some(ViewKind::Spaced | ViewKind::Leet));
         layer.runs = decodes.then(Runs::default);
+        layer.pairs = decodes.then(Pairs::default);
+        layer.graphic = decodes.then(Graphic::default);
+        // Views are for text: what is none is seen without them.
         layer.packed = below.is_none().then(Packed::default);
+        layer.wide = below.is_none().then(Wide::default);
         layer.injections_only = below == Some(ViewKind::Leet);
+        Ok(layer)
+    }
+
+    /// An empty text that is compressed as a whole.
+    pub(crate) fn named(context: &mut Context<'_>, depth: usize, format: Format) -> Result<Self, EngineError> {
+        let mut layer = Self::open(context, depth, None)?;
+        layer.packed = Some(Packed::named(format));
         Ok(layer)
     }
 
@@ -88,7 +109,10 @@ impl Layer {
         self.first = 0;
         self.views.clear();
         self.runs = None;
+        self.pairs = None;
+        self.graphic = None;
         self.packed = None;
+        self.wide = None;
         self.matches.clear();
         context.put_back(self);
     }
@@ -141,8 +165,17 @@ impl Layer {
         if let Some(runs) = &mut self.runs {
             runs.push(context, window, last, self.depth, hits)?;
         }
+        if let Some(pairs) = &mut self.pairs {
+            pairs.push(context, window, last, &self.gate, self.depth, hits)?;
+        }
+        if let Some(graphic) = &mut self.graphic {
+            graphic.push(context, window, last, self.depth, hits)?;
+        }
         if let Some(packed) = &mut self.packed {
             packed.push(context, window, last, &self.gate, self.depth, hits)?;
+        }
+        if let Some(wide) = &mut self.wide {
+            wide.push(context, window, last, &self.gate, self.depth, hits)?;
         }
         Ok(())
     }
@@ -158,8 +191,17 @@ impl Layer {
         if let Some(runs) = &self.runs {
             hold = hold.min(runs.hold(context, &window));
         }
+        if let Some(pairs) = &self.pairs {
+            hold = hold.min(pairs.hold(context, &window));
+        }
+        if let Some(graphic) = &self.graphic {
+            hold = hold.min(graphic.hold(context, &window));
+        }
         if let Some(packed) = &self.packed {
-            hold = hold.min(packed.hold(&window));
+            hold = hold.min(packed.hold(context, &window));
+        }
+        if let Some(wide) = &self.wide {
+            hold = hold.min(wide.hold(context, &window));
         }
         hold
     }
@@ -168,7 +210,10 @@ impl Layer {
     pub(crate) fn memory(&self, matcher: usize) -> usize {
         let views: usize = self.views.iter().map(|view| view.memory(matcher)).sum();
         let runs = self.runs.as_ref().map_or(0, |runs| runs.memory(matcher));
+        let pairs = self.pairs.as_ref().map_or(0, |pairs| pairs.memory(matcher));
+        let graphic = self.graphic.as_ref().map_or(0, |graphic| graphic.memory(matcher));
         let packed = self.packed.as_ref().map_or(0, |packed| packed.memory(matcher));
+        let wide = self.wide.as_ref().map_or(0, |wide| wide.memory(matcher));
         size_of::<Self>()
             + self.tail.capacity()
             + self.gate.memory()
@@ -176,7 +221,10 @@ impl Layer {
             + matcher
             + views
             + runs
+            + pairs
+            + graphic
             + packed
+            + wide
     }
 
     fn keep(&mut self, keep: usize, new: &[u8]) {
@@ -196,5 +244,5 @@ impl Layer {
 
 /// Bytes of a text that must be kept for all who look back.
 pub(crate) fn keep(longest: usize) -> usize {
-    2 * longest + AHEAD + BACK + 2 * AGAIN + super::runs::LOOK_BACK
+    2 * longest + AHEAD + BACK + 2 * AGAIN + super::runs::LOOK_BACK + crate::decode::pairs::DECIDES
 }

@@ -1,16 +1,21 @@
 //! Scanning a text that comes in pieces. [`Stream`] is what callers push to; a whole text is a stream with one push.
 //!
-//! Promises: the findings are the same however the text is cut; [`Stream::push`] releases only bytes that no finding to
+//! Promises: the findings are the same however the text is cut, unless it decodes to more than the budget, of which a stream knows
+//! less than the whole text allows; [`Stream::push`] releases only bytes that no finding to
 //! come can hold; memory is bounded, and so is work: what is over budget is a finding itself.
 
 mod changes;
 mod child;
+mod graphic;
 mod layer;
 mod merge;
 mod orders;
 mod packed;
+mod pairs;
 mod runs;
+mod sink;
 mod view;
+mod wide;
 mod window;
 
 use std::sync::Arc;
@@ -20,6 +25,7 @@ use layer::Layer;
 pub(crate) use layer::Layer as Idle;
 pub(crate) use window::Window;
 
+use crate::decode::inflate::Coding;
 use crate::engine::{Engine, EngineError};
 use crate::finding::{Finding, Key};
 use crate::rule::RuleSet;
@@ -43,6 +49,14 @@ pub(crate) struct Work {
     /// Bytes of all that was made from it.
     made: u64,
     over: Option<Budget>,
+    /// Something was not decoded for the memory it wanted.
+    too_big: bool,
+}
+
+impl Work {
+    fn missed(&self) -> Option<Budget> {
+        if self.too_big { Some(Budget::Expansion) } else { self.over }
+    }
 }
 
 const MOST_REACH: usize = 512;
@@ -72,6 +86,11 @@ impl Context<'_> {
             self.work.over = Some(Budget::Expansion);
         }
         !self.over()
+    }
+
+    /// Something wants more memory than any text is given, and was left alone. The rest is still decoded.
+    pub(crate) fn exceed(&mut self) {
+        self.work.too_big = true;
     }
 
     /// Is the budget used up, so that nothing more is decoded?
@@ -128,9 +147,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn open(core: &Arc<Core>) -> Result<Self, EngineError> {
+    pub(crate) fn open(core: &Arc<Core>, coding: Option<Coding>) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let root = Layer::open(&mut context(core, &mut work), 0, None)?;
+        let mut context = context(core, &mut work);
+        let root = match coding {
+            None => Layer::open(&mut context, 0, None)?,
+            Some(coding) => Layer::named(&mut context, 0, coding.format())?,
+        };
         Ok(Self { core: Arc::clone(core), root: Some(root), work, hits: Vec::new(), end: 0 })
     }
 
@@ -158,12 +181,12 @@ impl Stream {
     /// Takes the last piece, which may be the whole text.
     pub(crate) fn finish_with(mut self, piece: &[u8]) -> Result<Vec<Finding>, EngineError> {
         self.take(piece, true)?;
-        Ok(if self.hits.is_empty() && self.work.over.is_none() { Vec::new() } else { self.findings() })
+        Ok(if self.hits.is_empty() && self.work.missed().is_none() { Vec::new() } else { self.findings() })
     }
 
     /// What was found so far, in order. A later byte can still add findings behind the released bytes, never before.
     pub fn findings(&self) -> Vec<Finding> {
-        merge::findings(&self.core, &self.hits, self.work.over, self.end)
+        merge::findings(&self.core, &self.hits, self.work.missed(), self.end)
     }
 
     /// Bytes of memory the stream takes.

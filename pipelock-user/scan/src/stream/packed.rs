@@ -1,7 +1,10 @@
 //! Compressed data inside a text, and the text in it. Called by [`super::layer`] for the input and for what codecs gave.
 //!
-//! A member is recognised by its first bytes and fed to the decompressor in segments that count from its start, so that
-//! where a damaged one is given up does not depend on how the text was cut.
+//! A member is recognised by its first bytes, or named by who opened the text, and fed to the decompressor in segments that count
+//! from its start, so that where a damaged one is given up does not depend on how the text was cut.
+
+use std::collections::VecDeque;
+use std::ops::Range;
 
 use memchr::memchr3_iter;
 
@@ -21,17 +24,35 @@ pub(crate) struct Packed {
     /// Everything before is dealt with.
     at: u64,
     member: Option<Box<Member>>,
+    /// What the text is as a whole.
+    named: Option<Format>,
 }
 
 #[derive(Debug)]
 struct Member {
-    format: Format,
-    start: u64,
     inflate: Inflate,
+    output: Output,
+}
+
+/// What comes out of a member, and where it came from.
+#[derive(Debug)]
+struct Output {
+    format: Format,
     layer: Layer,
+    /// Bytes that came out so far.
+    made: u64,
+    /// Bytes of output, and of the text, before each segment that may still be asked for.
+    segments: VecDeque<(u64, u64)>,
+    /// Where the segment ends that is being fed.
+    end: u64,
 }
 
 impl Packed {
+    /// Of a text that is compressed as a whole.
+    pub(crate) fn named(format: Format) -> Self {
+        Self { named: Some(format), ..Self::default() }
+    }
+
     pub(crate) fn push(
         &mut self,
         context: &mut Context<'_>,
@@ -42,7 +63,7 @@ impl Packed {
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
         let end = window.end();
-        if self.member.is_none() && !gate.any(gate::UNICODE) {
+        if self.member.is_none() && self.named.is_none() && !gate.any(gate::UNICODE) {
             // Every format has such a byte among its first four.
             self.at = self.at.max(end.saturating_sub(MAGIC - 1));
             return Ok(());
@@ -50,14 +71,23 @@ impl Packed {
         while self.at < end && !context.over() {
             match &mut self.member {
                 None => {
-                    let Some((at, format)) = self.next(window, last) else { break };
+                    let named = match self.named {
+                        // Two bytes tell zlib from what has no frame.
+                        Some(Format::Deflate) if end < 2 && !last => break,
+                        Some(Format::Deflate) => {
+                            let zlib = window.with(0..2, |start| Format::of(start) == Some(Format::Zlib));
+                            Some((self.at, if zlib { Format::Zlib } else { Format::Deflate }))
+                        }
+                        format => format.map(|format| (self.at, format)),
+                    };
+                    self.named = None;
+                    let Some((at, format)) = named.or_else(|| self.next(window, last)) else { break };
                     self.at = at;
                     if !context.deeper(depth) {
                         self.at += 1;
                         continue;
                     }
-                    let layer = Layer::open(context, depth + 1, None)?;
-                    self.member = Some(Box::new(Member { format, start: at, inflate: Inflate::new(format), layer }));
+                    self.member = Some(Box::new(Member::open(context, format, at, depth + 1)?));
                 }
                 Some(member) => {
                     let count = (end - self.at).min(SEGMENT as u64);
@@ -66,17 +96,17 @@ impl Packed {
                     }
                     let ends = last && self.at + count == end;
                     let stop = self.at + count;
-                    let progress = window.with(self.at..stop, |text| member.feed(context, text, ends, hits))?;
-                    match progress {
-                        Progress::Going => self.at = stop,
-                        Progress::Ended(used) => {
-                            self.at += used as u64;
-                            self.close(context, hits)?;
-                        }
-                        Progress::Broken => {
-                            self.at = stop;
-                            self.close(context, hits)?;
-                        }
+                    let progress =
+                        window.with(self.at..stop, |text| member.feed(context, text, self.at, ends, hits))?;
+                    self.at = match progress {
+                        Progress::Ended(used) => self.at + used as u64,
+                        Progress::Going | Progress::Broken | Progress::TooBig => stop,
+                    };
+                    if progress == Progress::TooBig {
+                        context.exceed();
+                    }
+                    if progress != Progress::Going {
+                        self.close(context, hits)?;
                     }
                 }
             }
@@ -107,37 +137,60 @@ impl Packed {
 
     fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
         let Some(mut member) = self.member.take() else { return Ok(()) };
-        member.look(context, &[], true, hits)?;
-        member.layer.close(context);
+        member.output.look(context, &[], true, hits)?;
+        member.output.layer.close(context);
         Ok(())
     }
 
     /// As [`Layer::hold`]: nothing of a member can be replaced, so all that is not known of it is held.
-    pub(crate) fn hold(&self, window: &Window<'_>) -> u64 {
-        self.at.min(window.end())
+    pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
+        let member = self.member.as_ref().map_or(u64::MAX, |member| member.output.hold(context));
+        member.min(self.at).min(window.end())
     }
 
     pub(crate) fn memory(&self, matcher: usize) -> usize {
-        // miniz_oxide: a window of 32 KiB and the tables.
-        self.member.as_ref().map_or(0, |member| member.layer.memory(matcher) + (43 << 10))
+        self.member.as_ref().map_or(0, |member| member.output.layer.memory(matcher) + member.inflate.memory())
     }
 }
 
 impl Member {
+    fn open(context: &mut Context<'_>, format: Format, start: u64, depth: usize) -> Result<Self, EngineError> {
+        let layer = Layer::open(context, depth, None)?;
+        let output = Output { format, layer, made: 0, segments: VecDeque::from([(0, start)]), end: start };
+        Ok(Self { inflate: Inflate::new(format), output })
+    }
+
+    /// Feeds a segment that lies at `at` of the text.
     fn feed(
         &mut self,
         context: &mut Context<'_>,
         text: &[u8],
+        at: u64,
         last: bool,
         hits: &mut Vec<Hit>,
     ) -> Result<Progress, EngineError> {
+        self.output.starts(at, at + text.len() as u64, 4 * context.keep() as u64);
         let mut result = Ok(());
-        let Self { format, start, inflate, layer } = self;
-        let progress = inflate.feed(text, last, |out| {
-            result = look(context, *format, *start, layer, out, false, hits);
+        let progress = self.inflate.feed(text, last, |out| {
+            result = self.output.look(context, out, false, hits);
             result.is_ok() && !context.over()
         });
         result.map(|()| progress)
+    }
+}
+
+impl Output {
+    /// What comes now came from the segment at `at`. Segments whose output lies more than `keep` bytes back are forgotten.
+    fn starts(&mut self, at: u64, end: u64, keep: u64) {
+        self.end = end;
+        if self.segments.back().is_some_and(|(made, _)| *made == self.made) {
+            return;
+        }
+        self.segments.push_back((self.made, at));
+        let behind = self.made.saturating_sub(keep);
+        while self.segments.get(1).is_some_and(|(made, _)| *made <= behind) {
+            self.segments.pop_front();
+        }
     }
 
     fn look(
@@ -147,27 +200,29 @@ impl Member {
         last: bool,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        look(context, self.format, self.start, &mut self.layer, out, last, hits)
+        if !context.spend(out.len()) {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        self.layer.push(context, out, last, &mut found)?;
+        self.made += out.len() as u64;
+        for mut hit in found {
+            hit.path.insert(0, self.format.step());
+            hits.push(Hit { span: self.source(&hit.span), ..hit });
+        }
+        Ok(())
     }
-}
 
-fn look(
-    context: &mut Context<'_>,
-    format: Format,
-    start: u64,
-    layer: &mut Layer,
-    out: &[u8],
-    last: bool,
-    hits: &mut Vec<Hit>,
-) -> Result<(), EngineError> {
-    if !context.spend(out.len()) {
-        return Ok(());
+    /// The segments that a part of the output came from.
+    fn source(&self, span: &Range<u64>) -> Range<u64> {
+        let after = |made: u64| self.segments.partition_point(|(before, _)| *before <= made);
+        let start = self.segments.get(after(span.start).saturating_sub(1)).map_or(0, |(_, at)| *at);
+        let end = self.segments.get(after(span.end.saturating_sub(1))).map_or(self.end, |(_, at)| *at);
+        start..end
     }
-    let mut found = Vec::new();
-    layer.push(context, out, last, &mut found)?;
-    for mut hit in found {
-        hit.path.insert(0, format.step());
-        hits.push(Hit { span: start..start + MAGIC, ..hit });
+
+    fn hold(&self, context: &Context<'_>) -> u64 {
+        let hold = self.layer.hold(context);
+        self.source(&(hold..hold + 1)).start
     }
-    Ok(())
 }

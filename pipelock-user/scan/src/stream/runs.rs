@@ -1,6 +1,7 @@
 //! Runs of base64, base32 and hex characters, and what they decode to. Called by [`super::layer`].
 //!
-//! A run is as long as it can be; a line break after at least 40 characters does not end it. Runs below [`SHORT`] characters are
+//! A run is as long as it can be; a line break after at least 40 characters does not end it, whatever blanks are around it, nor
+//! does a single blank when enough characters follow. Runs below [`SHORT`] characters are
 //! decoded when they are over, in every alignment that base64 can have; only what is [`interesting`] is looked at. Longer
 //! ones are decoded as they come, however long they get. What a run is depends on its own characters, not on cuts.
 
@@ -9,7 +10,9 @@ use std::ops::Range;
 use super::child::Child;
 use super::layer::Hit;
 use super::{Context, Layer, Window};
+use crate::decode::brotli::looks_like;
 use crate::decode::codec::{BASE58_LONGEST, Bits, Radix, base58, in_run, interesting, is_hex};
+use crate::decode::inflate::Format;
 use crate::engine::EngineError;
 use crate::finding::Step;
 
@@ -19,8 +22,10 @@ const LEAST: usize = 16;
 const SHORT: usize = 256;
 /// Least characters of a line before a break that goes on.
 const LINE: usize = 40;
+/// Most bytes of a line break with the blanks around it.
+const BREAK: usize = 40;
 /// How far back a short run may reach, line breaks included.
-pub(crate) const LOOK_BACK: usize = SHORT + 2 * (SHORT / LINE) + 4;
+pub(crate) const LOOK_BACK: usize = SHORT + BREAK * (SHORT / LINE + 1) + LEAST;
 
 /// The runs of a text.
 #[derive(Debug, Default)]
@@ -127,12 +132,18 @@ impl Runs {
             let mut out = Vec::new();
             Bits::default().decode(Radix::Base64, &head[skip..], &mut out);
             if skip == 0 || interesting(&out) {
-                children.push(Child::open(context, Radix::Base64, skip, start, depth + 1)?);
+                let brotli = skip == 0 && !interesting(&out) && looks_like(&out, false);
+                let layer = if brotli {
+                    Layer::named(context, depth + 1, Format::Brotli)?
+                } else {
+                    Layer::open(context, depth + 1, None)?
+                };
+                children.push(Child::new(layer, Radix::Base64, skip, start));
             }
         }
         for radix in [Radix::Hex, Radix::Base32] {
             if head.iter().all(|byte| radix.has(*byte)) {
-                children.push(Child::open(context, radix, 0, start, depth + 1)?);
+                children.push(Child::new(Layer::open(context, depth + 1, None)?, radix, 0, start));
             }
         }
         self.long = Some(Box::new(Long { children, line: 0 }));
@@ -236,24 +247,39 @@ fn extent(text: &[u8], last: bool) -> Option<usize> {
     }
 }
 
-/// What follows the characters of a line.
+/// What follows the characters of a line: a break, with blanks before it and an indent or the `>` of a quoted mail after it; or
+/// one blank, when what follows is long enough to be no word.
 fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: usize, last: bool) -> Break {
     let missing = if last { Break::End } else { Break::More };
-    let length = match byte(0) {
-        None => return missing,
-        Some(b'\n') if line >= LINE => 1,
-        Some(b'\r') if line >= LINE => match byte(1) {
-            None => return missing,
-            Some(b'\n') => 2,
-            Some(_) => return Break::End,
-        },
-        Some(_) => return Break::End,
-    };
-    match byte(length) {
-        None => missing,
-        Some(next) if in_run(next) => Break::Wrap(length),
-        Some(_) => Break::End,
+    let mut length = 0;
+    if byte(0).is_some_and(|byte| line < LINE || !matches!(byte, b'\n' | b'\r' | b' ' | b'\t')) {
+        return Break::End;
     }
+    let mut broken = false;
+    let next = loop {
+        match byte(length) {
+            None => return missing,
+            Some(b'\n') if !broken => broken = true,
+            Some(b'\n') => return Break::End,
+            Some(b'\r' | b' ' | b'\t') if length < BREAK => {}
+            Some(b'>') if broken && length < BREAK => {}
+            Some(next) => break next,
+        }
+        length += 1;
+    };
+    if !in_run(next) || (!broken && length > 1) {
+        return Break::End;
+    }
+    if !broken {
+        for ahead in 1..LEAST {
+            match byte(length + ahead) {
+                None => return missing,
+                Some(byte) if in_run(byte) => {}
+                Some(_) => return Break::End,
+            }
+        }
+    }
+    Break::Wrap(length)
 }
 
 /// Decodes a run that is over in every way it can be meant.
@@ -268,6 +294,9 @@ fn short(
     for skip in 0..4 {
         out.clear();
         Bits::default().decode(Radix::Base64, &run[skip..], &mut out);
+        if skip == 0 && brotli_fits(run, &out) {
+            compressed(context, &out, &span, depth, hits)?;
+        }
         decoded(context, &out, Step::Base64, &span, depth, hits)?;
     }
     for radix in [Radix::Hex, Radix::Base32] {
@@ -293,7 +322,34 @@ fn short(
     Ok(())
 }
 
-fn decoded(
+/// Is it brotli from the first byte to the last? Fewer bytes are not worth the look, nor are the paths and words that many a
+/// run is.
+fn brotli_fits(run: &[u8], bytes: &[u8]) -> bool {
+    let has = |kind: fn(&u8) -> bool| run.iter().any(kind);
+    bytes.len() >= 20
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && !interesting(bytes)
+        && looks_like(bytes, true)
+}
+
+fn compressed(
+    context: &mut Context<'_>,
+    bytes: &[u8],
+    span: &Range<u64>,
+    depth: usize,
+    hits: &mut Vec<Hit>,
+) -> Result<(), EngineError> {
+    if !context.deeper(depth) || !context.spend(bytes.len()) {
+        return Ok(());
+    }
+    let layer = Layer::named(context, depth + 1, Format::Brotli)?;
+    run(context, layer, bytes, Step::Base64, span, hits)
+}
+
+/// Looks at bytes that a codec gave for the text at `span`, when they may hold something.
+pub(crate) fn decoded(
     context: &mut Context<'_>,
     bytes: &[u8],
     step: Step,
@@ -304,8 +360,19 @@ fn decoded(
     if !interesting(bytes) || !context.deeper(depth) || !context.spend(bytes.len()) {
         return Ok(());
     }
+    let layer = Layer::open(context, depth + 1, None)?;
+    run(context, layer, bytes, step, span, hits)
+}
+
+fn run(
+    context: &mut Context<'_>,
+    mut layer: Layer,
+    bytes: &[u8],
+    step: Step,
+    span: &Range<u64>,
+    hits: &mut Vec<Hit>,
+) -> Result<(), EngineError> {
     let mut found = Vec::new();
-    let mut layer = Layer::open(context, depth + 1, None)?;
     layer.push(context, bytes, true, &mut found)?;
     layer.close(context);
     for mut hit in found {
@@ -337,6 +404,11 @@ mod tests {
         let run = format!("{line}\n{line}\r\nBBBB\nCC");
         assert_eq!(extent(run.as_bytes(), true), Some(64 + 1 + 64 + 2 + 4));
         assert_eq!(extent(format!("{line}\n").as_bytes(), false), None);
-        assert_eq!(extent(format!("{line}\n  x").as_bytes(), false), Some(64));
+        assert_eq!(extent(format!("{line}\n  x.").as_bytes(), false), Some(67 + 1));
+        assert_eq!(extent(format!("{line} \r\n\t> {line}.").as_bytes(), false), Some(64 + 6 + 64));
+        assert_eq!(extent(format!("{line} {line} and so on").as_bytes(), false), Some(64 + 1 + 64));
+        assert_eq!(extent(format!("{line} words").as_bytes(), true), Some(64));
+        assert_eq!(extent(format!("{line}\n\nwords").as_bytes(), false), Some(64));
+        assert_eq!(extent(format!("{line}\n . x").as_bytes(), false), Some(64));
     }
 }

@@ -129,7 +129,8 @@ impl View {
                             Some(island) => island,
                             empty => empty.insert(Island::open(context, window, self.at, depth, self.kind)?),
                         };
-                        let keep = context.keep() as u64;
+                        // What was not looked at yet must still be found where it was.
+                        let keep = (context.keep() + island.buffer.len()) as u64;
                         island.changes.note(island.length, put as u32, self.at, take as u32, step, keep);
                         island.add(&out[..put]);
                         self.at += take as u64;

@@ -1,0 +1,134 @@
+//! Chains of hexadecimal bytes with something between them ([`crate::decode::pairs`]), and what they decode to. Called by
+//! [`super::layer`].
+
+use super::layer::{AGAIN, Hit};
+use super::sink::Sink;
+use super::{Context, Window};
+use crate::decode::codec::is_hex;
+use crate::decode::gate::{self, Gate};
+use crate::decode::pairs::{Between, DECIDES, Read, begins};
+use crate::engine::EngineError;
+use crate::finding::Step;
+
+/// Bytes that are searched before the gate is asked again.
+const STRETCH: usize = 512;
+
+/// The chains of a text.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs {
+    /// Everything before is dealt with.
+    at: u64,
+    open: Option<Box<(Between, Sink)>>,
+}
+
+impl Pairs {
+    pub(crate) fn push(
+        &mut self,
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        last: bool,
+        gate: &Gate,
+        depth: usize,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
+        let end = window.end();
+        while self.at < end && !context.over() {
+            if let Some(open) = &mut self.open {
+                let (between, sink) = &mut **open;
+                let (start, mut used) = (self.at, 0);
+                let more = window.with(start..end, |text| {
+                    loop {
+                        match between.next(&text[used..], last) {
+                            Read::Yes((byte, length)) => {
+                                sink.add(&[byte], start + used as u64 + length as u64 - 2, length as u32);
+                                used += length;
+                            }
+                            Read::No => return false,
+                            Read::More => return true,
+                        }
+                        if sink.is_full() {
+                            return true;
+                        }
+                    }
+                });
+                self.at += used as u64;
+                if !more {
+                    self.close(context, hits)?;
+                    continue;
+                }
+                let full = sink.is_full();
+                sink.flush(context, self.at, false, hits)?;
+                if full {
+                    continue;
+                }
+                break;
+            }
+            let Some((between, byte)) = self.find(window, last, gate) else { break };
+            if !context.deeper(depth) {
+                self.at += 2;
+                continue;
+            }
+            let mut sink = Sink::open(context, Step::Hex, depth + 1, self.at)?;
+            sink.add(&[byte], self.at, 2);
+            self.at += 2;
+            self.open = Some(Box::new((between, sink)));
+        }
+        if last || context.over() {
+            self.close(context, hits)?;
+        }
+        Ok(())
+    }
+
+    /// Moves to where the next chain begins; without one, to where one may.
+    fn find(&mut self, window: &Window<'_>, last: bool, gate: &Gate) -> Option<(Between, u8)> {
+        let (fresh, end) = (window.fresh(), window.end());
+        while self.at < end {
+            if self.at >= fresh {
+                self.at = gate.next(gate::PAIRS, self.at, AGAIN as u64, end);
+            }
+            let before = self.at.checked_sub(1).and_then(|at| window.byte(at));
+            let stop = (self.at + (STRETCH + DECIDES) as u64).min(end);
+            let (skip, found) = window.with(self.at..stop, |text| look(before, text, last && stop == end));
+            self.at += skip as u64;
+            match found {
+                Read::Yes(found) => return Some(found),
+                Read::More => return None,
+                Read::No => {}
+            }
+        }
+        None
+    }
+
+    fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        open.1.close(context, self.at, hits)
+    }
+
+    /// As [`super::layer::Layer::hold`].
+    pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
+        let open = self.open.as_ref().map_or(u64::MAX, |open| open.1.hold(context));
+        open.min(self.at).min(window.end())
+    }
+
+    pub(crate) fn memory(&self, matcher: usize) -> usize {
+        self.open.as_ref().map_or(0, |open| open.1.memory(matcher))
+    }
+}
+
+/// Where in the first [`STRETCH`] bytes of `text` a chain begins, or may begin once more is there.
+fn look(before: Option<u8>, text: &[u8], last: bool) -> (usize, Read<(Between, u8)>) {
+    let mut before = before;
+    for (at, &byte) in text.iter().enumerate().take(STRETCH) {
+        let starts = before.is_none_or(|byte| !byte.is_ascii_alphanumeric() || matches!(byte, b'x' | b'X'));
+        before = Some(byte);
+        if !starts || !is_hex(byte) {
+            continue;
+        }
+        match begins(&text[at..], last) {
+            Read::Yes((first, between)) => return (at, Read::Yes((between, first))),
+            Read::More => return (at, Read::More),
+            Read::No => {}
+        }
+    }
+    (text.len().min(STRETCH), Read::No)
+}
