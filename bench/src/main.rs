@@ -15,6 +15,7 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["kernel"] => kernel::run(),
         ["scan"] => scan::run(),
+        ["scan", files @ ..] => scan::files(files),
         // What the suites start inside the cgroup: this same program.
         ["connect", addr, count] => load::connect(addr.parse()?, count.parse()?),
         ["http", host, port, count, connections] => {

@@ -31,10 +31,15 @@ struct Shared {
 impl Vector {
     /// Compiles the rules: seconds. [`super::cache`] keeps the result.
     pub(crate) fn compile(rules: &[Rule]) -> Result<Self, EngineError> {
-        let mut patterns: Vec<String> = rules.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
-        let stream = compile(rules, &mut patterns, Mode::Stream)?;
-        let block = compile(rules, &mut patterns, Mode::Block)?;
-        Ok(Self::of(block, stream))
+        let patterns = patterns(rules);
+        // Side by side: each takes a second or more.
+        std::thread::scope(|scope| {
+            let stream = scope.spawn(|| compile(rules, patterns.clone(), Mode::Stream));
+            let block = compile(rules, patterns.clone(), Mode::Block)?;
+            // A panic of the other thread goes on in this one.
+            let stream = stream.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(Self::of(block, stream))
+        })
     }
 
     /// From databases that are there.
@@ -48,12 +53,17 @@ impl Vector {
     }
 }
 
+/// The patterns as vectorscan gets them.
+pub(crate) fn patterns(rules: &[Rule]) -> Vec<String> {
+    rules.iter().map(|rule| dialect::of(rule.pattern.hir())).collect()
+}
+
 /// How much of a pattern is tried when vectorscan finds it too large, in bytes.
 const BEGINNINGS: [usize; 4] = [300, 100, 32, 8];
 
-fn compile(rules: &[Rule], patterns: &mut [String], mode: Mode) -> Result<Database, EngineError> {
+fn compile(rules: &[Rule], mut patterns: Vec<String>, mode: Mode) -> Result<Database, EngineError> {
     loop {
-        let error = match Database::compile(patterns, mode) {
+        let error = match Database::compile(&patterns, mode) {
             Ok(database) => return Ok(database),
             Err(error) => error,
         };

@@ -78,8 +78,12 @@ const BITS: u32 = 16;
 pub(crate) struct AsciiGate {
     /// One bit for each hash that occurs.
     map: Vec<u64>,
-    /// (first four bytes of the marked word, anchor), sorted.
-    anchors: Vec<(u32, Anchor)>,
+    /// First four bytes of the marked word, sorted; beside each, in `numbers`, its anchor.
+    keys: Vec<u32>,
+    numbers: Vec<u32>,
+    anchors: Vec<Anchor>,
+    /// Whether an anchor may begin right behind a letter or a digit.
+    inside: bool,
 }
 
 impl AsciiGate {
@@ -88,27 +92,35 @@ impl AsciiGate {
     /// # Errors
     /// The first anchor whose marked word is too short.
     pub(crate) fn new(anchors: &[Anchor]) -> Result<Self, String> {
-        let mut gate = Self { map: vec![0; 1 << (BITS - 6)], anchors: Vec::new() };
-        for anchor in anchors.iter().filter(|anchor| anchor.plain && anchor.text.is_ascii()) {
+        let anchors: Vec<Anchor> =
+            anchors.iter().filter(|anchor| anchor.plain && anchor.text.is_ascii()).cloned().collect();
+        let mut listed = Vec::new();
+        for (number, anchor) in (0u32..).zip(&anchors) {
             match *anchor.marked() {
-                [a, b, c, d, ..] if d != b' ' => gate.add(key([a, b, c, d]), anchor),
+                [a, b, c, d, ..] if d != b' ' => listed.push((key([a, b, c, d]), number)),
                 // What follows a short word is anything but a letter.
-                [a, b, c, ..] if c != b' ' && b != b' ' => (0..0x80u8)
-                    .filter(|&d| d & 0x20 != 0 && (anchor.open_right || !d.is_ascii_alphanumeric()))
-                    .for_each(|d| gate.add(key([a, b, c, d]), anchor)),
+                [a, b, c, ..] if c != b' ' && b != b' ' => listed.extend(
+                    (0..0x80u8)
+                        .filter(|&d| d & 0x20 != 0 && (anchor.open_right || !d.is_ascii_alphanumeric()))
+                        .map(|d| (key([a, b, c, d]), number)),
+                ),
                 _ => return Err(anchor.text.clone()),
             }
         }
-        gate.anchors.sort_by_key(|&(key, _)| key);
-        Ok(gate)
-    }
-
-    fn add(&mut self, key: u32, anchor: &Anchor) {
-        let hash = hash(key);
-        if let Some(slot) = self.map.get_mut(hash >> 6) {
-            *slot |= 1 << (hash & 63);
+        listed.sort_unstable();
+        let mut map = vec![0; 1 << (BITS - 6)];
+        for &(key, _) in &listed {
+            let hash = hash(key);
+            if let Some(slot) = map.get_mut(hash >> 6) {
+                *slot |= 1u64 << (hash & 63);
+            }
         }
-        self.anchors.push((key, anchor.clone()));
+        let before = |anchor: &Anchor| anchor.text.as_bytes().get(anchor.mark.wrapping_sub(1)).copied();
+        let inside = |anchor: &Anchor| anchor.mark == 0 && anchor.open_left || before(anchor).is_some_and(word);
+        let starts_as_word = |anchor: &&Anchor| anchor.marked().first().is_some_and(u8::is_ascii_alphanumeric);
+        let inside = anchors.iter().filter(starts_as_word).any(inside);
+        let (keys, numbers) = listed.into_iter().unzip();
+        Ok(Self { map, keys, numbers, anchors, inside })
     }
 
     /// Calls `found` with the place of every anchor of an ASCII `text`, in ascending order.
@@ -121,7 +133,7 @@ impl AsciiGate {
         };
         for (at, four) in bytes.windows(4).enumerate() {
             let key = key([four[0], four[1], four[2], four[3]]);
-            if listed(key) && self.confirm(text, at, key) {
+            if listed(key) && self.may_begin(bytes, at) && self.confirm(text, at, key) {
                 found(at);
             }
         }
@@ -134,13 +146,25 @@ impl AsciiGate {
         }
     }
 
+    /// Whether a word may begin at `at`: rules out most places without a look at the anchors.
+    fn may_begin(&self, bytes: &[u8], at: usize) -> bool {
+        let before = at.checked_sub(1).and_then(|before| bytes.get(before)).copied();
+        self.inside || !before.is_some_and(word) || !bytes.get(at).is_some_and(u8::is_ascii_alphanumeric)
+    }
+
     /// Whether an anchor really stands at `at`.
     #[cold]
     fn confirm(&self, text: &str, at: usize, key: u32) -> bool {
-        let first = self.anchors.partition_point(|&(other, _)| other < key);
-        let candidates = self.anchors.iter().skip(first).take_while(|&&(other, _)| other == key);
-        candidates.into_iter().any(|(_, anchor)| anchor.stands(text, at))
+        let first = self.keys.partition_point(|&other| other < key);
+        let same = self.keys.iter().skip(first).take_while(|&&other| other == key).count();
+        let numbers = self.numbers.get(first..first + same).unwrap_or_default();
+        numbers.iter().filter_map(|&number| self.anchors.get(number as usize)).any(|anchor| anchor.stands(text, at))
     }
+}
+
+/// Whether `byte` belongs to an ASCII word: as [`bounded`] sees it.
+fn word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 /// Four bytes without regard to case. Other pairs of characters fall together as well, which only costs a look.
