@@ -9,31 +9,12 @@ use aho_corasick::nfa::contiguous;
 use aho_corasick::{Anchored, BuildError, MatchKind};
 
 use super::lexicon::bounded;
-
-/// An anchor: a word or a phrase.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Anchor {
-    /// Folded, with single spaces.
-    pub(crate) text: String,
-    /// Where in `text` the word begins by which it is looked for: the rarest one.
-    pub(crate) mark: usize,
-    /// Whether a letter may stand directly before.
-    pub(crate) open_left: bool,
-    /// Whether a letter may stand directly behind.
-    pub(crate) open_right: bool,
-    /// Whether texts in plain ASCII use it.
-    pub(crate) plain: bool,
-}
+use super::plan::Anchor;
 
 impl Anchor {
     /// From the marked word on.
     fn marked(&self) -> &[u8] {
         self.text.as_bytes().get(self.mark..).unwrap_or_default()
-    }
-
-    /// The marked word alone.
-    pub(crate) fn word(&self) -> &str {
-        self.text.get(self.mark..).and_then(|text| text.split(' ').next()).unwrap_or_default()
     }
 
     /// Whether the anchor stands in `text` with its marked word at `at`: the case of ASCII letters and the amount of
@@ -71,6 +52,8 @@ fn is_space(byte: u8) -> bool {
 
 /// Bits of the hash of four bytes; the map of them takes 8 KiB, so that it stays in the first cache.
 const BITS: u32 = 16;
+/// Bits of it that choose a bucket.
+const BUCKETS: u32 = 12;
 
 /// The gate for ASCII: a map of the first four bytes of every anchor. No step depends on the one before, which makes it
 /// several times faster than an automaton.
@@ -78,9 +61,14 @@ const BITS: u32 = 16;
 pub(crate) struct AsciiGate {
     /// One bit for each hash that occurs.
     map: Vec<u64>,
-    /// First four bytes of the marked word, sorted; beside each, in `numbers`, its anchor.
-    keys: Vec<u32>,
-    numbers: Vec<u32>,
+    /// The same for the first six bytes, …
+    long: Vec<u64>,
+    /// … and which hashes of four bytes are those of a shorter word.
+    short: Vec<u64>,
+    /// (first four bytes of the marked word, anchor), by hash.
+    listed: Vec<(u32, u32)>,
+    /// Where in `listed` the keys begin whose hash has these upper bits.
+    buckets: Vec<u32>,
     anchors: Vec<Anchor>,
     /// Whether an anchor may begin right behind a letter or a digit.
     inside: bool,
@@ -107,20 +95,33 @@ impl AsciiGate {
                 _ => return Err(anchor.text.clone()),
             }
         }
-        listed.sort_unstable();
-        let mut map = vec![0; 1 << (BITS - 6)];
-        for &(key, _) in &listed {
-            let hash = hash(key);
+        listed.sort_unstable_by_key(|&(key, number)| (hash(key), key, number));
+        let [mut map, mut long, mut short] = [(); 3].map(|()| vec![0u64; 1 << (BITS - 6)]);
+        let set = |map: &mut Vec<u64>, hash: usize| {
             if let Some(slot) = map.get_mut(hash >> 6) {
-                *slot |= 1u64 << (hash & 63);
+                *slot |= 1 << (hash & 63);
+            }
+        };
+        let mut buckets = vec![0u32; (1 << BUCKETS) + 1];
+        for &(key, number) in &listed {
+            set(&mut map, hash(key));
+            match anchors.get(number as usize).map(|anchor| anchor.word().as_bytes()) {
+                Some(&[_, _, _, _, e, f, ..]) => set(&mut long, longer(key, [e, f])),
+                _ => set(&mut short, hash(key)),
+            }
+            if let Some(count) = buckets.get_mut((hash(key) >> (BITS - BUCKETS)) + 1) {
+                *count += 1;
             }
         }
+        buckets.iter_mut().fold(0, |sum, count| {
+            *count += sum;
+            *count
+        });
         let before = |anchor: &Anchor| anchor.text.as_bytes().get(anchor.mark.wrapping_sub(1)).copied();
         let inside = |anchor: &Anchor| anchor.mark == 0 && anchor.open_left || before(anchor).is_some_and(word);
         let starts_as_word = |anchor: &&Anchor| anchor.marked().first().is_some_and(u8::is_ascii_alphanumeric);
         let inside = anchors.iter().filter(starts_as_word).any(inside);
-        let (keys, numbers) = listed.into_iter().unzip();
-        Ok(Self { map, keys, numbers, anchors, inside })
+        Ok(Self { map, long, short, listed, buckets, anchors, inside })
     }
 
     /// Calls `found` with the place of every anchor of an ASCII `text`, in ascending order.
@@ -133,7 +134,7 @@ impl AsciiGate {
         };
         for (at, four) in bytes.windows(4).enumerate() {
             let key = key([four[0], four[1], four[2], four[3]]);
-            if listed(key) && self.may_begin(bytes, at) && self.confirm(text, at, key) {
+            if listed(key) && self.may_begin(bytes, at, key) && self.confirm(text, at, key) {
                 found(at);
             }
         }
@@ -146,19 +147,29 @@ impl AsciiGate {
         }
     }
 
-    /// Whether a word may begin at `at`: rules out most places without a look at the anchors.
-    fn may_begin(&self, bytes: &[u8], at: usize) -> bool {
+    /// Whether an anchor may begin at `at`: rules out most places without a look at the anchors.
+    fn may_begin(&self, bytes: &[u8], at: usize, key: u32) -> bool {
         let before = at.checked_sub(1).and_then(|before| bytes.get(before)).copied();
-        self.inside || !before.is_some_and(word) || !bytes.get(at).is_some_and(u8::is_ascii_alphanumeric)
+        if !self.inside && before.is_some_and(word) && bytes.get(at).is_some_and(u8::is_ascii_alphanumeric) {
+            return false;
+        }
+        let has = |map: &[u64], hash: usize| map.get(hash >> 6).is_some_and(|slot| slot >> (hash & 63) & 1 == 1);
+        let six =
+            || bytes.get(at + 4..).and_then(<[u8]>::first_chunk).is_some_and(|&two| has(&self.long, longer(key, two)));
+        has(&self.short, hash(key)) || six()
     }
 
     /// Whether an anchor really stands at `at`.
     #[cold]
     fn confirm(&self, text: &str, at: usize, key: u32) -> bool {
-        let first = self.keys.partition_point(|&other| other < key);
-        let same = self.keys.iter().skip(first).take_while(|&&other| other == key).count();
-        let numbers = self.numbers.get(first..first + same).unwrap_or_default();
-        numbers.iter().filter_map(|&number| self.anchors.get(number as usize)).any(|anchor| anchor.stands(text, at))
+        let bucket = hash(key) >> (BITS - BUCKETS);
+        let place = |at: usize| self.buckets.get(at).map_or(0, |&at| at as usize);
+        let candidates = self.listed.get(place(bucket)..place(bucket + 1)).unwrap_or_default();
+        candidates
+            .iter()
+            .filter(|&&(other, _)| other == key)
+            .filter_map(|&(_, number)| self.anchors.get(number as usize))
+            .any(|anchor| anchor.stands(text, at))
     }
 }
 
@@ -174,6 +185,11 @@ fn key(bytes: [u8; 4]) -> u32 {
 
 fn hash(key: u32) -> usize {
     (key.wrapping_mul(0x9E37_79B1) >> (32 - BITS)) as usize
+}
+
+/// The hash of six bytes, of which `key` is made of the first four.
+fn longer(key: u32, two: [u8; 2]) -> usize {
+    hash(key.rotate_left(7) ^ u32::from(u16::from_le_bytes(two) | 0x2020) << 8)
 }
 
 /// The gate for folded text of any script: an automaton over the marked words of all anchors.
