@@ -28,6 +28,9 @@ pub(crate) struct Taken {
     pub(crate) text: Duration,
 }
 
+/// Makes the command that scans a file.
+type Start = Box<dyn Fn(&Path) -> Command>;
+
 const PYTHON: [&str; 3] = ["hyperscan", "detect-secrets", "kingfisher-bin"];
 const GITLEAKS: &str = "github.com/zricethezav/gitleaks/v8@v8.30.1";
 
@@ -97,7 +100,7 @@ impl Peers {
         let kingfisher = self.folder.join("venv/bin/kingfisher");
         let detect = self.folder.join("venv/bin/detect-secrets");
         let gitleaks = self.folder.join("bin/gitleaks");
-        let commands: [(&'static str, Box<dyn Fn(&Path) -> Command>); 3] = [
+        let commands: [(&'static str, Start); 3] = [
             (
                 "kingfisher",
                 Box::new(move |file| {
