@@ -18,6 +18,7 @@ fn main() -> Result<()> {
         ["kernel", part] => kernel::run(Some(part)),
         ["scan"] => scan::run(),
         ["detect", corpus, folders @ ..] => detect::run(corpus.as_ref(), folders),
+        ["scan", files @ ..] => scan::files(files),
         // What the suites start inside the cgroup: this same program.
         ["connect", addr, count] => load::connect(addr.parse()?, count.parse()?),
         ["http", host, port, count, connections] => {

@@ -1,25 +1,80 @@
-//! Lists the rule files under rules/ with their texts for the library to embed. Called by cargo.
-//! Promises: the list is sorted, so that the same files always make the same binary; and it names no folder of this
-//! checkout, since two checkouts may share a build cache. The word lists of the injection scorer are not rules.
+//! Turns the rule files under rules/ into what the library embeds, as JSON: the rules with what their patterns' check
+//! found, and the words of the concept scorer folded and joined. Called by cargo.
+//! Promises: what it writes is sorted, so that the same files always make the same binary; it names no folder of this
+//! checkout, since two checkouts may share a build cache; a file that the library would refuse fails the build.
 
+#![allow(dead_code, unreachable_pub, reason = "the modules of the library are used in part")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn main() -> std::io::Result<()> {
-    println!("cargo:rerun-if-changed=rules");
-    println!("cargo:rerun-if-changed=build.rs");
+use serde_json::{Value, json};
+
+#[path = "src/injection"]
+mod injection {
+    pub(crate) mod fold;
+    pub(crate) mod plan;
+}
+
+#[path = "src/rule/language.rs"]
+mod language;
+
+const LEXICON: &str = "rules/injection/lexicon";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for path in ["rules", "build.rs", "src/injection/fold.rs", "src/injection/plan.rs", "src/rule/language.rs"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    let out = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
+    fs::write(out.join("rules.json"), rules()?)?;
+    let (lexicon, words) = lexicon()?;
+    fs::write(out.join("lexicon.json"), lexicon)?;
+    fs::write(out.join("words.json"), words)?;
+    Ok(())
+}
+
+fn rules() -> Result<String, Box<dyn Error>> {
     let mut files = Vec::new();
     collect(Path::new("rules"), &mut files)?;
     files.sort();
-    let mut list = String::from("&[\n");
-    for file in &files {
-        println!("cargo:rerun-if-changed={}", file.display());
-        let name = file.to_string_lossy();
-        list.push_str(&format!("    ({name:?}, {:?}),\n", fs::read_to_string(file)?));
+    let mut rules = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        let mut yaml: Value =
+            serde_yaml::from_str(&fs::read_to_string(&file)?).map_err(|error| format!("{name}: {error}"))?;
+        let list = yaml.get_mut("rules").and_then(Value::as_array_mut).ok_or_else(|| format!("{name}: no rules"))?;
+        for rule in list.drain(..) {
+            let pattern = rule.get("pattern").and_then(Value::as_str).unwrap_or_default();
+            let (_, longest, groups) =
+                language::checked(pattern).map_err(|error| format!("{name}: {}: {error}", rule["id"]))?;
+            rules.push(json!({"file": name, "longest": longest, "groups": groups, "rule": rule}));
+        }
     }
-    list.push_str("]\n");
-    let out = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
-    fs::write(out.join("rules.rs"), list)
+    Ok(serde_json::to_string(&rules)?)
+}
+
+fn lexicon() -> Result<(String, String), Box<dyn Error>> {
+    let read =
+        |name: &str| fs::read_to_string(format!("{LEXICON}/{name}.yaml")).map_err(|error| format!("{name}: {error}"));
+    let rules: Value = serde_yaml::from_str(&read("rules")?)?;
+    let concepts: BTreeMap<String, Value> = serde_json::from_value(rules["concepts"].clone())?;
+    let anchors = concepts.values().zip(0..).filter(|(concept, _)| concept["anchor"] == true);
+    let anchors = anchors.fold(0u128, |set, (_, id)| set | 1 << id);
+    let names: Vec<String> = concepts.into_keys().collect();
+    let mut tags: Vec<String> = Vec::new();
+    for entry in fs::read_dir(LEXICON)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        tags.extend(name.strip_suffix(".yaml").filter(|tag| *tag != "rules").map(str::to_owned));
+    }
+    // The order of src/injection/builtin.rs, with which a test compares.
+    tags.sort_by_key(|tag| (tag != "any", tag != "en", tag.clone()));
+    let texts = tags.iter().map(|tag| read(tag)).collect::<Result<Vec<_>, _>>()?;
+    let languages: Vec<(&str, &str)> = tags.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
+    let plan = injection::plan::plan(&names, anchors, &languages).map_err(|(file, what)| format!("{file}: {what}"))?;
+    let lexicon = json!({"rules": rules, "verb_final": plan.verb_final, "anchors": plan.anchors});
+    Ok((serde_json::to_string(&lexicon)?, serde_json::to_string(&plan.terms)?))
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {

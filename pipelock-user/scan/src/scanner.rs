@@ -105,6 +105,11 @@ impl Scanner {
         self.core.engine.reports(text)
     }
 
+    /// The patterns as vectorscan gets them, in the order of the rules: for measurements that give them to another engine.
+    pub fn patterns(&self) -> Vec<String> {
+        crate::engine::vector::patterns(self.core.rules.rules())
+    }
+
     /// A text that comes in pieces.
     ///
     /// # Errors

@@ -13,16 +13,17 @@ use pipelock_hs::{Database, Mode};
 use sha2::{Digest as _, Sha256};
 
 use super::EngineError;
+use super::sparse::Sparse;
 use super::vector::Vector;
 use crate::rule::RuleSet;
 
-const MAGIC: &[u8; 8] = b"plscan1\n";
-const HEADER: usize = 8 + 8 + 8;
+const MAGIC: &[u8; 8] = b"plscan4\n";
+const HEADER: usize = 8 + 8 + 8 + 8 + 32;
 
 /// Loads the compiled rules from `folder`, or compiles and stores them.
 pub(crate) fn load_or_compile(rules: &RuleSet, folder: &Path) -> Result<Vector, EngineError> {
     let path = folder.join(name(rules)?);
-    if let Some(engine) = load(folder, &path) {
+    if let Some(engine) = load(rules.rules().len(), folder, &path) {
         return Ok(engine);
     }
     let engine = Vector::compile(rules.rules())?;
@@ -50,20 +51,22 @@ fn ours(path: &Path) -> bool {
     })
 }
 
-fn load(folder: &Path, path: &Path) -> Option<Vector> {
+fn load(count: usize, folder: &Path, path: &Path) -> Option<Vector> {
     if !ours(folder) || !ours(path) {
         return None;
     }
     let bytes = fs::read(path).ok()?;
     let (header, body) = bytes.split_at_checked(HEADER)?;
     let number = |at: usize| usize::try_from(u64::from_le_bytes(header[at..at + 8].try_into().ok()?)).ok();
-    let (block, stream) = body.split_at_checked(number(8)?)?;
-    if header[..8] != *MAGIC || stream.len() != number(16)? {
+    let (block, rest) = body.split_at_checked(number(8)?)?;
+    let (stream, sparse) = rest.split_at_checked(number(16)?)?;
+    if header[..8] != *MAGIC || sparse.len() != number(24)? || header[32..] != Sha256::digest(sparse)[..] {
         return None;
     }
+    let sparse = sparse.chunks(Sparse::STORED).map(Sparse::read).collect::<Option<Vec<_>>>()?;
     let block = Database::deserialize(block, Mode::Block).ok()?;
     let stream = Database::deserialize(stream, Mode::Stream).ok()?;
-    Some(Vector::of(block, stream))
+    Some(Vector::of(count, sparse, block, stream))
 }
 
 fn store(folder: &Path, path: &Path, engine: &Vector) -> Result<(), io::Error> {
@@ -77,8 +80,12 @@ fn store(folder: &Path, path: &Path, engine: &Vector) -> Result<(), io::Error> {
     // Written aside and moved, so that a reader never sees half of it.
     let aside = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    let (first, second) = ((block.len() as u64).to_le_bytes(), (stream.len() as u64).to_le_bytes());
-    let written = [MAGIC, &first[..], &second, &block, &stream].iter().try_for_each(|part| file.write_all(part));
+    let mut sparse = Vec::new();
+    engine.sparse().iter().for_each(|rule| rule.store(&mut sparse));
+    let sizes: Vec<u8> = [&block, &stream, &sparse].iter().flat_map(|part| (part.len() as u64).to_le_bytes()).collect();
+    let check = Sha256::digest(&sparse);
+    let parts = [MAGIC, &sizes[..], &check, &block, &stream, &sparse];
+    let written = parts.iter().try_for_each(|part| file.write_all(part));
     let result = written.and_then(|()| fs::rename(&aside, path));
     if result.is_err() {
         let _ = fs::remove_file(&aside);
@@ -91,7 +98,8 @@ mod tests {
     use super::*;
 
     fn rules() -> RuleSet {
-        let text = "rules: [{id: a, name: a, kind: dlp, class: credential, severity: low, pattern: 'key-[a-z]{4}'}]";
+        let text = "rules: [{id: a, name: a, kind: dlp, class: credential, severity: low, pattern: 'key-[a-z]{4}'}, \
+                    {id: b, name: b, kind: dlp, class: credential, severity: low, pattern: '[0-9]{16}'}]";
         RuleSet::read(&[("test", text)]).unwrap()
     }
 
@@ -102,12 +110,12 @@ mod tests {
         load_or_compile(&rules(), &folder).unwrap();
         let path = folder.join(name(&rules()).unwrap());
         let good = fs::read(&path).unwrap();
-        assert!(load(&folder, &path).is_some());
-        for at in [0, 10, 18, HEADER, good.len() / 2] {
+        assert!(load(2, &folder, &path).is_some());
+        for at in [0, 10, 18, 26, 40, HEADER, good.len() / 2, good.len() - 1] {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, bad).unwrap();
-            assert!(load(&folder, &path).is_none(), "{at}");
+            assert!(load(2, &folder, &path).is_none(), "{at}");
         }
         fs::write(&path, &good[..good.len() / 2]).unwrap();
         load_or_compile(&rules(), &folder).unwrap();
@@ -121,6 +129,6 @@ mod tests {
         load_or_compile(&rules(), folder.path()).unwrap();
         let path = folder.path().join(name(&rules()).unwrap());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(load(folder.path(), &path).is_none());
+        assert!(load(2, folder.path(), &path).is_none());
     }
 }

@@ -31,18 +31,23 @@ struct Pending {
 impl Confirm {
     /// Notes that a match of `rule` has its report at `end`.
     pub(super) fn note(&mut self, rules: &RuleSet, rule: u32, end: u64) {
+        self.note_all(rules, rule, end, end);
+    }
+
+    /// Notes that matches of `rule` may have their reports anywhere from `first` to `last`.
+    pub(super) fn note_all(&mut self, rules: &RuleSet, rule: u32, first: u64, last: u64) {
         let near = rules.rules().get(rule as usize).map_or(0, |rule| 2 * rule.pattern.longest() as u64);
         // The newest entry of the rule, which is among the last few: reports come in order.
         for pending in self.pending.iter_mut().rev().take(8) {
             if pending.rule == rule {
-                if end <= pending.last + near {
-                    pending.last = pending.last.max(end);
+                if first <= pending.last + near {
+                    pending.last = pending.last.max(last);
                     return;
                 }
                 break;
             }
         }
-        self.pending.push(Pending { rule, first: end, last: end });
+        self.pending.push(Pending { rule, first, last });
     }
 
     pub(super) fn is_empty(&self) -> bool {

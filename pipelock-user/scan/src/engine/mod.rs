@@ -9,6 +9,7 @@ mod confirm;
 mod dialect;
 pub(crate) mod holdback;
 pub(crate) mod oracle;
+mod sparse;
 pub(crate) mod vector;
 
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! The fast engine: one vectorscan pass over all rules finds where matches are, [`super::confirm`] says what they are. Called by
-//! [`crate::stream`].
+//! The fast engine: one vectorscan pass over the rules finds where matches are ([`super::sparse`] does for the few that would
+//! cost vectorscan most), [`super::confirm`] says what they are. Called by [`crate::stream`].
 //!
 //! Promises: a text that comes whole goes through the block database, one in pieces through the stream database; both
 //! give the oracle's matches. Scratch memory is pooled, and a matcher that is put back keeps its stream state.
@@ -10,6 +10,7 @@ use pipelock_hs::{Database, Mode, Scratch, Stream};
 
 use super::confirm::Confirm;
 use super::holdback::HoldBack;
+use super::sparse::Sparse;
 use super::{Engine, EngineError, Match, Matcher, dialect};
 use crate::rule::{Rule, RuleSet};
 use crate::stream::Window;
@@ -24,6 +25,10 @@ pub(crate) struct Vector {
 struct Shared {
     block: Database,
     stream: Arc<Database>,
+    /// Rules that are in no database.
+    sparse: Vec<Sparse>,
+    /// The rules in the databases, in their order there.
+    numbers: Vec<u32>,
     scratch: Mutex<Vec<Scratch>>,
     holdback: OnceLock<HoldBack>,
 }
@@ -31,29 +36,50 @@ struct Shared {
 impl Vector {
     /// Compiles the rules: seconds. [`super::cache`] keeps the result.
     pub(crate) fn compile(rules: &[Rule]) -> Result<Self, EngineError> {
-        let mut patterns: Vec<String> = rules.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
-        let stream = compile(rules, &mut patterns, Mode::Stream)?;
-        let block = compile(rules, &mut patterns, Mode::Block)?;
-        Ok(Self::of(block, stream))
+        let sparse: Vec<Sparse> =
+            rules.iter().enumerate().filter_map(|(index, rule)| Sparse::of(index, rule)).collect();
+        let dense = |rule: &u32| !sparse.iter().any(|sparse| sparse.rule == *rule);
+        let dense: Vec<&Rule> = (0..).zip(rules).filter(|(index, _)| dense(index)).map(|(_, rule)| rule).collect();
+        let patterns: Vec<String> = dense.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
+        // Side by side: each takes a second or more.
+        let (block, stream) = std::thread::scope(|scope| {
+            let stream = scope.spawn(|| compile(&dense, patterns.clone(), Mode::Stream));
+            let block = compile(&dense, patterns.clone(), Mode::Block)?;
+            // A panic of the other thread goes on in this one.
+            let stream = stream.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok::<_, EngineError>((block, stream))
+        })?;
+        Ok(Self::of(rules.len(), sparse, block, stream))
     }
 
-    /// From databases that are there.
-    pub(crate) fn of(block: Database, stream: Database) -> Self {
-        let shared = Shared { block, stream: Arc::new(stream), scratch: Mutex::default(), holdback: OnceLock::new() };
-        Self { shared: Arc::new(shared) }
+    /// From databases that are there, over all of `count` rules but the sparse ones.
+    pub(crate) fn of(count: usize, sparse: Vec<Sparse>, block: Database, stream: Database) -> Self {
+        let numbers = (0u32..).take(count).filter(|rule| !sparse.iter().any(|sparse| sparse.rule == *rule)).collect();
+        let stream = Arc::new(stream);
+        let (scratch, holdback) = (Mutex::default(), OnceLock::new());
+        Self { shared: Arc::new(Shared { block, stream, sparse, numbers, scratch, holdback }) }
     }
 
     pub(crate) fn databases(&self) -> (&Database, &Database) {
         (&self.shared.block, &self.shared.stream)
     }
+
+    pub(crate) fn sparse(&self) -> &[Sparse] {
+        &self.shared.sparse
+    }
+}
+
+/// The patterns as vectorscan gets them.
+pub(crate) fn patterns(rules: &[Rule]) -> Vec<String> {
+    rules.iter().map(|rule| dialect::of(rule.pattern.hir())).collect()
 }
 
 /// How much of a pattern is tried when vectorscan finds it too large, in bytes.
 const BEGINNINGS: [usize; 4] = [300, 100, 32, 8];
 
-fn compile(rules: &[Rule], patterns: &mut [String], mode: Mode) -> Result<Database, EngineError> {
+fn compile(rules: &[&Rule], mut patterns: Vec<String>, mode: Mode) -> Result<Database, EngineError> {
     loop {
-        let error = match Database::compile(patterns, mode) {
+        let error = match Database::compile(&patterns, mode) {
             Ok(database) => return Ok(database),
             Err(error) => error,
         };
@@ -101,6 +127,7 @@ impl Engine for Vector {
             stream: None,
             started: false,
             start: 0,
+            places: Vec::new(),
             confirm: Confirm::default(),
         }))
     }
@@ -108,6 +135,8 @@ impl Engine for Vector {
     fn reports(&self, text: &[u8]) -> Result<u64, EngineError> {
         let mut count = 0;
         self.shared.with_scratch(|scratch| self.shared.block.scan(scratch, text, |_, _| count += 1))?;
+        let window = Window { first: 0, old: &[], new: text };
+        self.shared.sparse.iter().for_each(|sparse| sparse.search(&window, &mut 0, |_, _| count += 1));
         Ok(count)
     }
 
@@ -124,6 +153,8 @@ struct Fast {
     started: bool,
     /// Offset of the text's first byte.
     start: u64,
+    /// Where the search for each sparse rule goes on.
+    places: Vec<u64>,
     confirm: Confirm,
 }
 
@@ -139,9 +170,15 @@ impl Matcher for Fast {
         let confirm = &mut self.confirm;
         if !self.started {
             self.start = window.end() - window.new.len() as u64;
+            self.places.clear();
+            self.places.resize(shared.sparse.len(), self.start);
         }
         let start = self.start;
-        let note = |rule: u32, end: u64| confirm.note(rules, rule, start + end);
+        for (sparse, at) in shared.sparse.iter().zip(&mut self.places) {
+            sparse.search(window, at, |first, last| confirm.note_all(rules, sparse.rule, first, last));
+        }
+        let number = |id: u32| shared.numbers.get(id as usize).copied().unwrap_or(u32::MAX);
+        let note = |id: u32, end: u64| confirm.note(rules, number(id), start + end);
         if !self.started && last && window.new.len() < u32::MAX as usize {
             shared.with_scratch(|scratch| shared.block.scan(scratch, window.new, note))?;
         } else if !window.new.is_empty() {

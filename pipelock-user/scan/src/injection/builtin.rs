@@ -1,5 +1,5 @@
-//! The rules and languages that ship with the crate, embedded. Used by the detector's constructor. Promises that the
-//! list names every file of the folder (a test compares).
+//! The files of the rules and languages that ship with the crate: what the build script reads, for tests that compare.
+//! Promises that the list names every file of the folder.
 
 /// The concepts and rules.
 pub(super) const RULES: (&str, &str) = ("rules.yaml", include_str!("../../rules/injection/lexicon/rules.yaml"));

@@ -9,31 +9,12 @@ use aho_corasick::nfa::contiguous;
 use aho_corasick::{Anchored, BuildError, MatchKind};
 
 use super::lexicon::bounded;
-
-/// An anchor: a word or a phrase.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Anchor {
-    /// Folded, with single spaces.
-    pub(crate) text: String,
-    /// Where in `text` the word begins by which it is looked for: the rarest one.
-    pub(crate) mark: usize,
-    /// Whether a letter may stand directly before.
-    pub(crate) open_left: bool,
-    /// Whether a letter may stand directly behind.
-    pub(crate) open_right: bool,
-    /// Whether texts in plain ASCII use it.
-    pub(crate) plain: bool,
-}
+use super::plan::Anchor;
 
 impl Anchor {
     /// From the marked word on.
     fn marked(&self) -> &[u8] {
         self.text.as_bytes().get(self.mark..).unwrap_or_default()
-    }
-
-    /// The marked word alone.
-    pub(crate) fn word(&self) -> &str {
-        self.text.get(self.mark..).and_then(|text| text.split(' ').next()).unwrap_or_default()
     }
 
     /// Whether the anchor stands in `text` with its marked word at `at`: the case of ASCII letters and the amount of
@@ -71,6 +52,8 @@ fn is_space(byte: u8) -> bool {
 
 /// Bits of the hash of four bytes; the map of them takes 8 KiB, so that it stays in the first cache.
 const BITS: u32 = 16;
+/// Bits of it that choose a bucket.
+const BUCKETS: u32 = 12;
 
 /// The gate for ASCII: a map of the first four bytes of every anchor. No step depends on the one before, which makes it
 /// several times faster than an automaton.
@@ -78,8 +61,17 @@ const BITS: u32 = 16;
 pub(crate) struct AsciiGate {
     /// One bit for each hash that occurs.
     map: Vec<u64>,
-    /// (first four bytes of the marked word, anchor), sorted.
-    anchors: Vec<(u32, Anchor)>,
+    /// The same for the first six bytes, …
+    long: Vec<u64>,
+    /// … and which hashes of four bytes are those of a shorter word.
+    short: Vec<u64>,
+    /// (first four bytes of the marked word, anchor), by hash.
+    listed: Vec<(u32, u32)>,
+    /// Where in `listed` the keys begin whose hash has these upper bits.
+    buckets: Vec<u32>,
+    anchors: Vec<Anchor>,
+    /// Whether an anchor may begin right behind a letter or a digit.
+    inside: bool,
 }
 
 impl AsciiGate {
@@ -88,27 +80,48 @@ impl AsciiGate {
     /// # Errors
     /// The first anchor whose marked word is too short.
     pub(crate) fn new(anchors: &[Anchor]) -> Result<Self, String> {
-        let mut gate = Self { map: vec![0; 1 << (BITS - 6)], anchors: Vec::new() };
-        for anchor in anchors.iter().filter(|anchor| anchor.plain && anchor.text.is_ascii()) {
+        let anchors: Vec<Anchor> =
+            anchors.iter().filter(|anchor| anchor.plain && anchor.text.is_ascii()).cloned().collect();
+        let mut listed = Vec::new();
+        for (number, anchor) in (0u32..).zip(&anchors) {
             match *anchor.marked() {
-                [a, b, c, d, ..] if d != b' ' => gate.add(key([a, b, c, d]), anchor),
+                [a, b, c, d, ..] if d != b' ' => listed.push((key([a, b, c, d]), number)),
                 // What follows a short word is anything but a letter.
-                [a, b, c, ..] if c != b' ' && b != b' ' => (0..0x80u8)
-                    .filter(|&d| d & 0x20 != 0 && (anchor.open_right || !d.is_ascii_alphanumeric()))
-                    .for_each(|d| gate.add(key([a, b, c, d]), anchor)),
+                [a, b, c, ..] if c != b' ' && b != b' ' => listed.extend(
+                    (0..0x80u8)
+                        .filter(|&d| d & 0x20 != 0 && (anchor.open_right || !d.is_ascii_alphanumeric()))
+                        .map(|d| (key([a, b, c, d]), number)),
+                ),
                 _ => return Err(anchor.text.clone()),
             }
         }
-        gate.anchors.sort_by_key(|&(key, _)| key);
-        Ok(gate)
-    }
-
-    fn add(&mut self, key: u32, anchor: &Anchor) {
-        let hash = hash(key);
-        if let Some(slot) = self.map.get_mut(hash >> 6) {
-            *slot |= 1 << (hash & 63);
+        listed.sort_unstable_by_key(|&(key, number)| (hash(key), key, number));
+        let [mut map, mut long, mut short] = [(); 3].map(|()| vec![0u64; 1 << (BITS - 6)]);
+        let set = |map: &mut Vec<u64>, hash: usize| {
+            if let Some(slot) = map.get_mut(hash >> 6) {
+                *slot |= 1 << (hash & 63);
+            }
+        };
+        let mut buckets = vec![0u32; (1 << BUCKETS) + 1];
+        for &(key, number) in &listed {
+            set(&mut map, hash(key));
+            match anchors.get(number as usize).map(|anchor| anchor.word().as_bytes()) {
+                Some(&[_, _, _, _, e, f, ..]) => set(&mut long, longer(key, [e, f])),
+                _ => set(&mut short, hash(key)),
+            }
+            if let Some(count) = buckets.get_mut((hash(key) >> (BITS - BUCKETS)) + 1) {
+                *count += 1;
+            }
         }
-        self.anchors.push((key, anchor.clone()));
+        buckets.iter_mut().fold(0, |sum, count| {
+            *count += sum;
+            *count
+        });
+        let before = |anchor: &Anchor| anchor.text.as_bytes().get(anchor.mark.wrapping_sub(1)).copied();
+        let inside = |anchor: &Anchor| anchor.mark == 0 && anchor.open_left || before(anchor).is_some_and(word);
+        let starts_as_word = |anchor: &&Anchor| anchor.marked().first().is_some_and(u8::is_ascii_alphanumeric);
+        let inside = anchors.iter().filter(starts_as_word).any(inside);
+        Ok(Self { map, long, short, listed, buckets, anchors, inside })
     }
 
     /// Calls `found` with the place of every anchor of an ASCII `text`, in ascending order.
@@ -121,7 +134,7 @@ impl AsciiGate {
         };
         for (at, four) in bytes.windows(4).enumerate() {
             let key = key([four[0], four[1], four[2], four[3]]);
-            if listed(key) && self.confirm(text, at, key) {
+            if listed(key) && self.may_begin(bytes, at, key) && self.confirm(text, at, key) {
                 found(at);
             }
         }
@@ -134,13 +147,35 @@ impl AsciiGate {
         }
     }
 
+    /// Whether an anchor may begin at `at`: rules out most places without a look at the anchors.
+    fn may_begin(&self, bytes: &[u8], at: usize, key: u32) -> bool {
+        let before = at.checked_sub(1).and_then(|before| bytes.get(before)).copied();
+        if !self.inside && before.is_some_and(word) && bytes.get(at).is_some_and(u8::is_ascii_alphanumeric) {
+            return false;
+        }
+        let has = |map: &[u64], hash: usize| map.get(hash >> 6).is_some_and(|slot| slot >> (hash & 63) & 1 == 1);
+        let six =
+            || bytes.get(at + 4..).and_then(<[u8]>::first_chunk).is_some_and(|&two| has(&self.long, longer(key, two)));
+        has(&self.short, hash(key)) || six()
+    }
+
     /// Whether an anchor really stands at `at`.
     #[cold]
     fn confirm(&self, text: &str, at: usize, key: u32) -> bool {
-        let first = self.anchors.partition_point(|&(other, _)| other < key);
-        let candidates = self.anchors.iter().skip(first).take_while(|&&(other, _)| other == key);
-        candidates.into_iter().any(|(_, anchor)| anchor.stands(text, at))
+        let bucket = hash(key) >> (BITS - BUCKETS);
+        let place = |at: usize| self.buckets.get(at).map_or(0, |&at| at as usize);
+        let candidates = self.listed.get(place(bucket)..place(bucket + 1)).unwrap_or_default();
+        candidates
+            .iter()
+            .filter(|&&(other, _)| other == key)
+            .filter_map(|&(_, number)| self.anchors.get(number as usize))
+            .any(|anchor| anchor.stands(text, at))
     }
+}
+
+/// Whether `byte` belongs to an ASCII word: as [`bounded`] sees it.
+fn word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 /// Four bytes without regard to case. Other pairs of characters fall together as well, which only costs a look.
@@ -150,6 +185,11 @@ fn key(bytes: [u8; 4]) -> u32 {
 
 fn hash(key: u32) -> usize {
     (key.wrapping_mul(0x9E37_79B1) >> (32 - BITS)) as usize
+}
+
+/// The hash of six bytes, of which `key` is made of the first four.
+fn longer(key: u32, two: [u8; 2]) -> usize {
+    hash(key.rotate_left(7) ^ u32::from(u16::from_le_bytes(two) | 0x2020) << 8)
 }
 
 /// The gate for folded text of any script: an automaton over the marked words of all anchors.

@@ -3,14 +3,15 @@
 //! in this window?). Promises to refuse a file that names an unknown concept or a rule that could never be woken.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 use aho_corasick::automaton::Automaton as _;
 use aho_corasick::nfa::contiguous;
 use aho_corasick::{Anchored, MatchKind};
 use serde::Deserialize;
 
-use super::fold::fold;
-use super::gate::{Anchor, AsciiGate, FoldedGate};
+use super::gate::{AsciiGate, FoldedGate};
+use super::plan::{self, Anchor, Sense, Term};
 use super::rule::{ConceptId, ConceptRule, ConceptSet, RawRules};
 
 /// Why a lexicon was refused.
@@ -38,40 +39,6 @@ pub enum LexiconError {
     Build(#[from] aho_corasick::BuildError),
 }
 
-/// One language file as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLanguage {
-    /// BCP 47 tag, or `any` for words that belong to every language.
-    language: String,
-    /// Whether the verb follows its object, as in Japanese, Hindi and Turkish.
-    #[serde(default)]
-    verb_final: bool,
-    /// Concept → words. `word*` is a stem, everything else is matched whole; `^` marks the word of an anchor phrase by
-    /// which the gate looks for it; `(a|b|)` stands for each of its alternatives, here two words or none. A space in front
-    /// keeps letters away that would be allowed there: ` .env` is not in `process.env`.
-    concepts: BTreeMap<String, Vec<String>>,
-}
-
-/// What a word stands for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sense {
-    /// The concept.
-    pub(crate) concept: ConceptId,
-    /// The languages in which it does, one bit each; bit 0 is every language.
-    pub(crate) languages: u64,
-}
-
-/// A word of the lexicon.
-#[derive(Debug, Default)]
-struct Term {
-    senses: Vec<Sense>,
-    /// Whether a letter may stand directly before.
-    open_left: bool,
-    /// Whether a letter may stand directly behind.
-    open_right: bool,
-}
-
 /// A word found in a window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hit {
@@ -90,111 +57,114 @@ pub(crate) struct Lexicon {
     pub(crate) names: Vec<String>,
     /// The languages whose verbs follow their objects, one bit each.
     pub(crate) verb_final: u64,
-    terms: Vec<Term>,
-    words: contiguous::NFA,
+    /// The words: made when an anchor is first found, which most texts do not hold.
+    words: OnceLock<Option<Words>>,
     /// Anchors in ASCII, for text that is all ASCII.
     pub(crate) ascii_gate: AsciiGate,
-    /// All anchors, for folded text.
-    pub(crate) folded_gate: FoldedGate,
+    /// All anchors, for folded text: made for the first text that is not.
+    folded_gate: OnceLock<Option<FoldedGate>>,
+    anchors: Vec<Anchor>,
 }
+
+/// The words and the automaton that finds them.
+#[derive(Debug)]
+struct Words {
+    terms: Vec<Term>,
+    automaton: contiguous::NFA,
+}
+
+impl Words {
+    fn new(terms: BTreeMap<String, Term>) -> Result<Self, aho_corasick::BuildError> {
+        let mut builder = contiguous::NFA::builder();
+        let automaton = builder.match_kind(MatchKind::Standard).prefilter(false).build(terms.keys())?;
+        Ok(Self { terms: terms.into_values().collect(), automaton })
+    }
+}
+
+/// What the build script made of the shipped files, without the words.
+#[derive(Deserialize)]
+struct Shipped {
+    rules: RawRules,
+    verb_final: u64,
+    anchors: Vec<Anchor>,
+}
+
+const SHIPPED: &str = include_str!(concat!(env!("OUT_DIR"), "/lexicon.json"));
+const WORDS: &str = include_str!(concat!(env!("OUT_DIR"), "/words.json"));
 
 impl Lexicon {
     /// Loads the rules and the language files, each a (name, content) pair.
     pub(crate) fn load(rules: (&str, &str), languages: &[(&str, &str)]) -> Result<Self, LexiconError> {
         let raw: RawRules =
             serde_yaml::from_str(rules.1).map_err(|source| LexiconError::Yaml { file: rules.0.to_owned(), source })?;
-        let names: Vec<String> = raw.concepts.keys().cloned().collect();
         let refuse = |file: &str, what: String| LexiconError::Rule { file: file.to_owned(), what };
+        let names: Vec<String> = raw.concepts.keys().cloned().collect();
         if names.len() > ConceptSet::BITS as usize || languages.len() > 63 {
             return Err(refuse(rules.0, "more concepts or languages than a set has bits; merge some".to_owned()));
         }
-        let ids: HashMap<&str, ConceptId> = names.iter().zip(0..).map(|(name, id)| (name.as_str(), id)).collect();
-        let anchors =
-            raw.concepts.values().zip(0..).filter(|(c, _)| c.anchor).fold(0, |set, (_, id)| set | 1u128 << id);
+        let plan = plan::plan(&names, anchors(&raw), languages).map_err(|(file, what)| refuse(&file, what))?;
+        let words = Words::new(plan.terms)?;
+        let lexicon = Self::of(rules.0, raw, plan.verb_final, plan.anchors)?;
+        let _ = lexicon.words.set(Some(words));
+        Ok(lexicon)
+    }
 
+    /// The lexicon that ships.
+    pub(crate) fn builtin() -> Result<Self, LexiconError> {
+        let file = "the shipped lexicon";
+        let shipped: Shipped = serde_json::from_str(SHIPPED)
+            .map_err(|error| LexiconError::Rule { file: file.to_owned(), what: error.to_string() })?;
+        Self::of(file, shipped.rules, shipped.verb_final, shipped.anchors)
+    }
+
+    fn of(file: &str, raw: RawRules, verb_final: u64, gates: Vec<Anchor>) -> Result<Self, LexiconError> {
+        let refuse = |what: String| LexiconError::Rule { file: file.to_owned(), what };
+        let names: Vec<String> = raw.concepts.keys().cloned().collect();
+        let ids: HashMap<&str, ConceptId> = names.iter().zip(0..).map(|(name, id)| (name.as_str(), id)).collect();
+        let anchors = anchors(&raw);
         let mut compiled = Vec::with_capacity(raw.rules.len());
         for rule in raw.rules {
             let id = rule.id.clone();
-            compiled.push(compile(rule, &ids, anchors).map_err(|what| refuse(rules.0, format!("rule {id}: {what}")))?);
+            compiled.push(compile(rule, &ids, anchors).map_err(|what| refuse(format!("rule {id}: {what}")))?);
         }
-
-        let mut index: BTreeMap<String, Term> = BTreeMap::new();
-        let mut verb_final = 0;
-        let mut gates: BTreeMap<String, Anchor> = BTreeMap::new();
-        for (number, &(file, content)) in (1u32..).zip(languages) {
-            let language: RawLanguage =
-                serde_yaml::from_str(content).map_err(|source| LexiconError::Yaml { file: file.to_owned(), source })?;
-            let bit = if language.language == "any" { 1 } else { 1u64 << number };
-            if language.verb_final {
-                verb_final |= bit;
-            }
-            for (concept, words) in &language.concepts {
-                let Some(&concept_id) = ids.get(concept.as_str()) else {
-                    return Err(refuse(file, format!("unknown concept {concept}; declare it in {}", rules.0)));
-                };
-                for (entry, written) in
-                    words.iter().flat_map(|entry| alternatives(entry).into_iter().map(move |one| (entry, one)))
-                {
-                    let marked = fold(&written);
-                    let folded = marked.replace('^', "");
-                    let word = folded.trim_end_matches('*').trim();
-                    if word.is_empty() {
-                        return Err(refuse(file, format!("{concept}: an empty word")));
-                    }
-                    let open_left = !entry.starts_with(' ') && !needs_boundary(word.chars().next());
-                    let open_right = folded.ends_with('*') || !needs_boundary(word.chars().next_back());
-                    let is_anchor = anchors >> concept_id & 1 == 1;
-                    if is_anchor {
-                        let entry = gates.entry(word.to_owned()).or_default();
-                        entry.text = word.to_owned();
-                        entry.mark = marked.find('^').unwrap_or_else(|| longest_word(word));
-                        entry.open_left = open_left;
-                        entry.open_right |= open_right;
-                        // Few people leave the accents of short words away, and the rest would be words of English.
-                        entry.plain |= written.is_ascii() || entry.word().len() >= 5;
-                    }
-                    let term = index.entry(word.to_owned()).or_default();
-                    term.open_left = open_left;
-                    term.open_right |= open_right;
-                    match term.senses.iter_mut().find(|sense| sense.concept == concept_id) {
-                        Some(sense) => sense.languages |= bit,
-                        None => term.senses.push(Sense { concept: concept_id, languages: bit }),
-                    }
-                }
-            }
-        }
-        let words = contiguous::NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(index.keys())?;
-        let gates: Vec<Anchor> = gates.into_values().collect();
         let ascii_gate = AsciiGate::new(&gates).map_err(|word| {
-            refuse(
-                rules.0,
-                format!("the anchor {word} is shorter than three letters, which would wake the scorer all the time"),
-            )
+            refuse(format!("the anchor {word} is shorter than three letters, which would wake the scorer all the time"))
         })?;
-        let folded_gate = FoldedGate::new(gates)?;
         Ok(Self {
             rules: compiled,
             names,
             verb_final,
-            terms: index.into_values().collect(),
-            words,
+            words: OnceLock::new(),
             ascii_gate,
-            folded_gate,
+            folded_gate: OnceLock::new(),
+            anchors: gates,
         })
+    }
+
+    /// The gate for folded text. `None` when the automaton would be too large, which a test of the shipped words excludes.
+    pub(crate) fn folded_gate(&self) -> Option<&FoldedGate> {
+        self.folded_gate.get_or_init(|| FoldedGate::new(self.anchors.clone()).ok()).as_ref()
+    }
+
+    /// The words. `None` never, as a test of the shipped words makes sure; others are set from the beginning.
+    fn words(&self) -> Option<&Words> {
+        let shipped = || serde_json::from_str(WORDS).ok().and_then(|terms| Words::new(terms).ok());
+        self.words.get_or_init(shipped).as_ref()
     }
 
     /// Appends the words found in the folded `window`, at most `limit`, in the order of their ends.
     pub(crate) fn find(&self, window: &str, limit: usize, hits: &mut Vec<Hit>) {
-        let Ok(mut state) = self.words.start_state(Anchored::No) else { return };
+        let Some(Words { terms, automaton }) = self.words() else { return };
+        let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
         for (at, &byte) in window.as_bytes().iter().enumerate() {
-            state = self.words.next_state(Anchored::No, state, byte);
-            if !(self.words.is_special(state) && self.words.is_match(state)) {
+            state = automaton.next_state(Anchored::No, state, byte);
+            if !(automaton.is_special(state) && automaton.is_match(state)) {
                 continue;
             }
-            for index in 0..self.words.match_len(state) {
-                let pattern = self.words.match_pattern(state, index);
-                let Some(term) = self.terms.get(pattern.as_usize()) else { continue };
-                let (start, end) = (at + 1 - self.words.pattern_len(pattern), at + 1);
+            for index in 0..automaton.match_len(state) {
+                let pattern = automaton.match_pattern(state, index);
+                let Some(term) = terms.get(pattern.as_usize()) else { continue };
+                let (start, end) = (at + 1 - automaton.pattern_len(pattern), at + 1);
                 if bounded(window, start, end, term.open_left, term.open_right) {
                     let place = |&sense| Hit { start: start as u32, end: end as u32, sense };
                     hits.extend(term.senses.iter().map(place));
@@ -205,37 +175,6 @@ impl Lexicon {
             }
         }
     }
-}
-
-/// The phrases that `entry` stands for: each `(a|b)` in it is one of its alternatives, which may be empty. Parentheses do
-/// not nest; one that is not closed stands for itself.
-fn alternatives(entry: &str) -> Vec<String> {
-    let split = entry.split_once('(').and_then(|(before, rest)| Some((before, rest.split_once(')')?)));
-    let Some((before, (choices, behind))) = split else {
-        return vec![entry.split_whitespace().collect::<Vec<_>>().join(" ")];
-    };
-    choices.split('|').flat_map(|choice| alternatives(&format!("{before}{choice}{behind}"))).collect()
-}
-
-/// Where the longest word of a phrase begins: most likely the rarest one.
-fn longest_word(phrase: &str) -> usize {
-    let (mut best, mut at) = ((0, 0), 0);
-    for word in phrase.split(' ') {
-        best = best.max((word.chars().count(), at));
-        at += word.len() + 1;
-    }
-    best.1
-}
-
-/// Whether a word that begins or ends with `c` has to stand alone there. Scripts without spaces, and those that glue
-/// particles to words (Hangul, Arabic, Hebrew), do not need it.
-pub(super) fn needs_boundary(c: Option<char>) -> bool {
-    c.is_some_and(|c| {
-        c.is_alphanumeric()
-            && !matches!(c, '\u{590}'..='\u{8FF}' | '\u{E00}'..='\u{EFF}' | '\u{1000}'..='\u{109F}'
-                | '\u{1100}'..='\u{11FF}' | '\u{1780}'..='\u{17FF}' | '\u{3040}'..='\u{30FF}' | '\u{3400}'..='\u{9FFF}'
-                | '\u{AC00}'..='\u{D7FF}' | '\u{20000}'..='\u{3FFFF}')
-    })
 }
 
 /// Whether the place `start..end` of `text` has the boundaries that the word asks for.
@@ -254,6 +193,11 @@ pub(super) fn bounded(text: &str, start: usize, end: usize, open_left: bool, ope
         None => false,
     };
     (open_left || !before()) && (open_right || !behind())
+}
+
+/// The concepts that wake the scorer.
+fn anchors(raw: &RawRules) -> ConceptSet {
+    raw.concepts.values().zip(0..).filter(|(concept, _)| concept.anchor).fold(0, |set, (_, id)| set | 1 << id)
 }
 
 fn compile(
@@ -306,15 +250,18 @@ fn compile(
 
 #[cfg(test)]
 mod tests {
-    use super::alternatives;
+    use super::super::builtin;
+    use super::*;
 
     #[test]
-    fn alternatives_multiply() {
-        assert_eq!(
-            alternatives("your (own |)^(rules|orders)"),
-            ["your own ^rules", "your own ^orders", "your ^rules", "your ^orders"]
-        );
-        assert_eq!(alternatives("$("), ["$("]);
-        assert_eq!(alternatives("a (b|) c"), ["a b c", "a c"]);
+    fn what_the_build_script_made_is_what_the_files_say() {
+        let shipped = Lexicon::builtin().unwrap();
+        let read = Lexicon::load(builtin::RULES, builtin::LANGUAGES).unwrap();
+        assert_eq!(shipped.anchors, read.anchors);
+        assert_eq!(shipped.verb_final, read.verb_final);
+        assert_eq!(shipped.names, read.names);
+        assert_eq!(format!("{:?}", shipped.rules), format!("{:?}", read.rules));
+        assert_eq!(shipped.words().unwrap().terms, read.words().unwrap().terms);
+        assert!(shipped.folded_gate().is_some());
     }
 }

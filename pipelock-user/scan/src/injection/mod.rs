@@ -7,12 +7,14 @@
 //! other patterns, and the concept scorer in here. The scorer does not look for sentences that somebody wrote down; it
 //! looks for the meeting of concepts (a verb of ignoring, earlier instructions) in one sentence, in any of its languages.
 
+#[cfg(test)]
 mod builtin;
 mod class;
 mod fold;
 mod gate;
 mod lexicon;
 mod own;
+mod plan;
 mod quote;
 mod repeat;
 mod rule;
@@ -67,7 +69,7 @@ impl Detector {
     /// # Errors
     /// When the shipped files do not fit together, which the tests exclude.
     pub fn builtin() -> Result<Self, LexiconError> {
-        Self::load(builtin::RULES, builtin::LANGUAGES)
+        Ok(Self::of(Lexicon::builtin()?))
     }
 
     /// A detector from a rules file and language files, each a pair of a name for messages and the YAML itself.
@@ -75,9 +77,12 @@ impl Detector {
     /// # Errors
     /// Names the file and what is wrong with it: not YAML, an unknown concept, a rule that nothing could wake.
     pub fn load(rules: (&str, &str), languages: &[(&str, &str)]) -> Result<Self, LexiconError> {
-        let lexicon = Lexicon::load(rules, languages)?;
+        Ok(Self::of(Lexicon::load(rules, languages)?))
+    }
+
+    fn of(lexicon: Lexicon) -> Self {
         let computed = Computed::of(&lexicon);
-        Ok(Self { lexicon, computed })
+        Self { lexicon, computed }
     }
 
     /// All rules of the scorer, in the order of the file.
@@ -156,8 +161,9 @@ impl Detector {
             // An anchor may lie across the place where a long sentence was cut.
             let behind = piece.end_of(end).unwrap_or(end).min(sentence::floor(piece.text, end + MAX_ANCHOR));
             let Some(text) = piece.text.get(start..behind) else { return };
+            let Some(gate) = self.lexicon.folded_gate() else { return };
             scratch.folded.fill(text);
-            self.lexicon.folded_gate.each(&scratch.folded.text, |at| places.push(start + scratch.folded.original(at)));
+            gate.each(&scratch.folded.text, |at| places.push(start + scratch.folded.original(at)));
             at = end;
         }
     }

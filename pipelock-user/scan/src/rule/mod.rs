@@ -3,6 +3,7 @@
 
 pub mod bundle;
 mod concept;
+mod language;
 pub mod pattern;
 mod raw;
 pub mod set;

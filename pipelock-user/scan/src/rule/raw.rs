@@ -55,6 +55,28 @@ pub(crate) fn read(file: &str, text: &str) -> Result<Vec<Rule>, RuleError> {
     raw.rules.into_iter().map(|rule| check(file, rule)).collect()
 }
 
+/// A shipped rule: the build script has checked its pattern.
+#[derive(Deserialize)]
+struct Shipped {
+    file: String,
+    longest: usize,
+    groups: usize,
+    rule: RawRule,
+}
+
+/// Reads what the build script made of the rule files.
+pub(crate) fn shipped(json: &str) -> Result<Vec<Rule>, RuleError> {
+    let rules: Vec<Shipped> = serde_json::from_str(json)
+        .map_err(|error| RuleError::Form { file: "the shipped rules".to_owned(), message: error.to_string() })?;
+    let rule = |shipped: Shipped| {
+        let Shipped { file, longest, groups, rule } = shipped;
+        let id = rule.id.clone();
+        let pattern = Pattern::stored(&rule.pattern, longest, groups);
+        with(rule, pattern).map_err(|message| RuleError::Rule { file, rule: id, message })
+    };
+    rules.into_iter().map(rule).collect()
+}
+
 /// Turns a written rule into a checked one.
 pub(crate) fn check(file: &str, raw: RawRule) -> Result<Rule, RuleError> {
     let id = raw.id.clone();
@@ -73,6 +95,10 @@ fn check_inner(raw: RawRule) -> Result<Rule, String> {
         return Err(format!("a pattern is at most {PATTERN_BYTES} bytes"));
     }
     let pattern = Pattern::new(&raw.pattern)?;
+    with(raw, pattern)
+}
+
+fn with(raw: RawRule, pattern: Pattern) -> Result<Rule, String> {
     if raw.secret > pattern.groups() {
         return Err(format!("secret: group {} of {}", raw.secret, pattern.groups()));
     }

@@ -12,8 +12,9 @@ use sha2::{Digest as _, Sha256};
 use super::{Kind, Rule, RuleError, raw};
 use crate::injection::Detector;
 
-/// The rule files in rules/, path and text.
-const SHIPPED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));
+/// The rule files in rules/, as the build script read them: reading YAML and patterns at each start would take longer than all
+/// else.
+const SHIPPED: &str = include_str!(concat!(env!("OUT_DIR"), "/rules.json"));
 
 /// The rules of a scanner, in order.
 #[derive(Clone, Debug)]
@@ -34,7 +35,8 @@ impl RuleSet {
     pub fn shipped() -> Result<Self, RuleError> {
         let detector = Detector::builtin()
             .map_err(|error| RuleError::Form { file: "rules/injection/lexicon".into(), message: error.to_string() })?;
-        let mut set = Self::read(SHIPPED)?;
+        let mut set = Self::of(Vec::new(), Vec::new(), None);
+        set.extend("the shipped rules", raw::shipped(SHIPPED)?)?;
         set.concepts = detector.rules().iter().map(super::concept::rule).collect();
         set.detector = Some(Arc::new(detector));
         set.settle();

@@ -53,6 +53,9 @@ impl Orders {
     }
 
     fn append(&mut self, bytes: &[u8], last: bool) {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            return self.held.text.push_str(text);
+        }
         let mut at = 0;
         for chunk in bytes.utf8_chunks() {
             self.held.text.push_str(chunk.valid());

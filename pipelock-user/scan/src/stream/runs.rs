@@ -209,22 +209,15 @@ impl Runs {
     }
 }
 
-/// Where the next run of at least [`LEAST`] characters begins. Looks at every [`LEAST`]th byte only, as a run cannot lie
-/// between two of them.
+/// Where the next run of at least [`LEAST`] characters begins. From a place that a run would reach, it looks back for what
+/// breaks the run; the next place is [`LEAST`] bytes behind that.
 fn next_run(text: &[u8]) -> Option<usize> {
-    let mut at = LEAST - 1;
-    while let Some(&byte) = text.get(at) {
-        if !in_run(byte) {
-            at += LEAST;
-            continue;
+    let mut start = 0;
+    while let Some(part) = text.get(start..start + LEAST) {
+        match part.iter().rposition(|byte| !in_run(*byte)) {
+            Some(at) => start += at + 1,
+            None => return Some(start),
         }
-        let back = text[..at].iter().rev().take_while(|byte| in_run(**byte)).count();
-        let start = at - back;
-        let ahead = text[at..].iter().take(LEAST).take_while(|byte| in_run(**byte)).count();
-        if back + ahead >= LEAST {
-            return Some(start);
-        }
-        at += ahead + LEAST;
     }
     None
 }
