@@ -13,15 +13,18 @@ mod runs;
 mod view;
 mod window;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 pub(crate) use layer::Hit;
 use layer::Layer;
 pub(crate) use layer::Layer as Idle;
+pub(crate) use merge::whole;
 pub(crate) use window::Window;
 
+use crate::detect::Shared;
 use crate::engine::{Engine, EngineError};
 use crate::finding::{Finding, Key};
+use crate::injection::OwnText;
 use crate::rule::RuleSet;
 use crate::scanner::{Core, Limits};
 
@@ -31,6 +34,8 @@ pub(crate) struct Context<'a> {
     core: &'a Core,
     pub(crate) rules: &'a RuleSet,
     pub(crate) engine: &'a dyn Engine,
+    pub(crate) shared: &'a Shared,
+    own: Option<&'a RwLock<OwnText>>,
     pub(crate) key: &'a Key,
     work: &'a mut Work,
 }
@@ -55,6 +60,12 @@ pub(crate) enum Budget {
 }
 
 impl Context<'_> {
+    /// Did the agent itself send these words before?
+    pub(crate) fn own(&self, text: &[u8]) -> bool {
+        let Some(own) = self.own.and_then(|own| own.read().ok()) else { return false };
+        std::str::from_utf8(text).is_ok_and(|text| own.covers(text, &(0..text.len())))
+    }
+
     /// May something at this depth be decoded once more? If not, that is noted.
     pub(crate) fn deeper(&mut self, depth: usize) -> bool {
         let deeper = depth < self.limits().depth;
@@ -85,13 +96,13 @@ impl Context<'_> {
 
     /// Bytes of a text that are kept for all who look back.
     pub(crate) fn keep(&self) -> usize {
-        layer::keep(self.rules.longest())
+        layer::keep(self.rules.longest(), self.shared.longest())
     }
 
     /// Bytes around a change that are looked at with it. Matches that are longer and hold a change only far inside are
     /// left to the text itself: few rules have such, and every view would cost several times as much.
     pub(crate) fn reach(&self) -> u64 {
-        self.rules.longest().min(MOST_REACH) as u64 + 2
+        self.rules.longest().max(self.shared.reach()).min(MOST_REACH) as u64 + 2
     }
 
     pub(crate) fn pooled(&self) -> Option<Layer> {
@@ -121,6 +132,7 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Stream {
     core: Arc<Core>,
+    own: Option<Arc<RwLock<OwnText>>>,
     root: Option<Layer>,
     work: Work,
     hits: Vec<Hit>,
@@ -128,10 +140,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn open(core: &Arc<Core>) -> Result<Self, EngineError> {
+    pub(crate) fn open(core: &Arc<Core>, own: Option<&Arc<RwLock<OwnText>>>) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let root = Layer::open(&mut context(core, &mut work), 0, None)?;
-        Ok(Self { core: Arc::clone(core), root: Some(root), work, hits: Vec::new(), end: 0 })
+        let root = Layer::open(&mut context(core, None, &mut work), 0, None)?;
+        Ok(Self { core: Arc::clone(core), own: own.cloned(), root: Some(root), work, hits: Vec::new(), end: 0 })
     }
 
     /// Takes the next piece.
@@ -141,7 +153,7 @@ impl Stream {
     pub fn push(&mut self, piece: &[u8]) -> Result<Progress, EngineError> {
         self.take(piece, false)?;
         let core = Arc::clone(&self.core);
-        let context = context(&core, &mut self.work);
+        let context = context(&core, None, &mut self.work);
         let hold = self.root.as_ref().map_or(0, |root| root.hold(&context));
         Ok(Progress { released: hold.min(self.end), findings: self.hits.len() })
     }
@@ -155,7 +167,21 @@ impl Stream {
         Ok(self.findings())
     }
 
-    /// Takes the last piece, which may be the whole text.
+    /// Takes the last piece, which may be the whole text: that is faster than the same in pieces. What comes after it is
+    /// not looked at.
+    ///
+    /// # Errors
+    /// [`EngineError`]: nothing of the text may pass then.
+    pub fn last(&mut self, piece: &[u8]) -> Result<(), EngineError> {
+        self.take(piece, true)
+    }
+
+    /// Where what was found begins, from the `from`th thing on, as far as [`Progress::findings`] counts: in the order in
+    /// which it was found, and before what is the same became one finding. Every finding begins at one of these.
+    pub fn starts(&self, from: usize) -> impl Iterator<Item = u64> {
+        self.hits.iter().skip(from).map(|hit| hit.span.start)
+    }
+
     pub(crate) fn finish_with(mut self, piece: &[u8]) -> Result<Vec<Finding>, EngineError> {
         self.take(piece, true)?;
         Ok(if self.hits.is_empty() && self.work.over.is_none() { Vec::new() } else { self.findings() })
@@ -178,7 +204,7 @@ impl Stream {
         self.end += piece.len() as u64;
         self.work.input = self.end;
         let core = Arc::clone(&self.core);
-        let mut context = context(&core, &mut self.work);
+        let mut context = context(&core, self.own.as_deref(), &mut self.work);
         let Some(root) = &mut self.root else { return Ok(()) };
         root.push(&mut context, piece, last, &mut self.hits)?;
         if self.hits.len() > 2 * crate::scanner::FINDINGS {
@@ -191,6 +217,6 @@ impl Stream {
     }
 }
 
-fn context<'a>(core: &'a Core, work: &'a mut Work) -> Context<'a> {
-    Context { core, rules: &core.rules, engine: &*core.engine, key: &core.key, work }
+fn context<'a>(core: &'a Core, own: Option<&'a RwLock<OwnText>>, work: &'a mut Work) -> Context<'a> {
+    Context { core, rules: &core.rules, engine: &*core.engine, shared: &core.shared, own, key: &core.key, work }
 }
