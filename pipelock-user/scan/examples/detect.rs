@@ -4,8 +4,8 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a tool for developers")]
 
-#[path = "../tests/patterns/mod.rs"]
-mod patterns;
+#[path = "../tests/common/mod.rs"]
+mod common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use pipelock_scan::injection::Detector;
 
 struct Scanner {
     detector: Detector,
-    patterns: Vec<patterns::Compiled>,
+    patterns: Vec<common::Compiled>,
 }
 
 impl Scanner {
@@ -29,8 +29,9 @@ impl Scanner {
             .collect();
         found.extend(Detector::floods(text).into_iter().map(|range| ("token-flood".to_owned(), cut(range))));
         for pattern in &self.patterns {
-            if let Some(range) = pattern.find(text) {
-                found.push((pattern.rule.id.clone(), cut(range).chars().take(160).collect()));
+            if let Some(part) = pattern.find(text.as_bytes()).first() {
+                let shown = String::from_utf8_lossy(part).replace(['\n', '\r'], "⏎");
+                found.push((pattern.rule.id.clone(), shown.chars().take(160).collect()));
             }
         }
         found
@@ -60,10 +61,7 @@ fn main() {
     let started = Instant::now();
     let detector = Detector::builtin().unwrap();
     println!("loaded {} concept rules in {:?}", detector.rules().len(), started.elapsed());
-    let scanner = Scanner {
-        detector,
-        patterns: patterns::patterns().into_values().flatten().filter(|_| with_patterns).collect(),
-    };
+    let scanner = Scanner { detector, patterns: common::injection().into_iter().filter(|_| with_patterns).collect() };
     println!("{} pattern rules", scanner.patterns.len());
     for path in &paths {
         let mut files = Vec::new();

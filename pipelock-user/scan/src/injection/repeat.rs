@@ -114,6 +114,11 @@ fn is_wordy(unit: &[u8]) -> bool {
     if unit.contains(&0xE2) {
         return false;
     }
+    // Of binary data nothing is a word. The unit may begin within a character.
+    let first = unit.iter().position(|byte| !(0x80..0xc0).contains(byte)).unwrap_or(0);
+    if std::str::from_utf8(&[&unit[first..], &unit[..first]].concat()).is_err() {
+        return false;
+    }
     let letter = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte >= 0x80;
     let mut kinds: Vec<u8> = unit.iter().filter(letter).copied().collect();
     let letters = kinds.len();

@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn prose_is_passed_over() {
-        let prose = "Nothing resembles mnemonics: paragraphs consisting of unremarkable vocabularies. ".repeat(50);
+        let prose = "Everybody resembles mnemonics: paragraphs consisting of unremarkable vocabularies. ".repeat(50);
         assert_eq!(start(prose.as_bytes(), true), prose.len());
         let text = format!("{prose}{ENGLISH}. {prose}");
-        assert_eq!(&text[start(text.as_bytes(), true)..][1..=ENGLISH.len()], ENGLISH);
+        assert!(text[start(text.as_bytes(), true)..].trim_start_matches(['.', ' ']).starts_with(ENGLISH));
     }
 
     proptest! {

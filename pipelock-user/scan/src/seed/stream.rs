@@ -7,6 +7,16 @@ use super::chinese::Unspaced;
 use super::{Detector, Phrase, skip};
 use crate::stream::Window;
 
+/// Bytes that the detector is given at once: it often sleeps again after a few, and what is not read must cost nothing.
+const PIECE: usize = 128;
+
+/// Where the piece from `at` ends: between characters, as far as there are any.
+fn piece(bytes: &[u8], at: usize) -> usize {
+    let end = bytes.len().min(at + PIECE);
+    let inside = |end: &usize| bytes.get(*end).is_some_and(|byte| (0x80..0xc0).contains(byte));
+    (end.saturating_sub(3)..=end).rev().find(|end| !inside(end)).unwrap_or(end).max(at + 1)
+}
+
 /// The seed phrases of one text.
 #[derive(Debug, Default)]
 pub(crate) struct Seeker {
@@ -49,7 +59,8 @@ impl Seeker {
                 self.detector.get_or_insert_default().restart(base + at as u64);
                 self.awake = true;
             }
-            at += self.read(&bytes[at..], last, found);
+            let end = piece(bytes, at);
+            at += self.read(&bytes[at..end], last || end < bytes.len(), found);
             if !self.cut.is_empty() {
                 return;
             }
