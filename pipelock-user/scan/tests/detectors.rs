@@ -182,7 +182,7 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 1..30),
         1 => "[%&\\\\=.\u{200b}\u{e9}0-9a-f]{1,12}".prop_map(String::into_bytes),
         1 => (0usize..40).prop_map(|times| FLOOD.repeat(times).into_bytes()),
-        1 => (0usize..10).prop_map(|times| KNOWN[..2 * times].as_bytes().to_vec()),
+        1 => (0usize..10).prop_map(|times| KNOWN.as_bytes()[..2 * times].to_vec()),
         1 => "0x5aae[7-9]{30,40}eaed ".prop_map(String::into_bytes),
         6 => (secret, 0..WAYS).prop_map(|(text, way)| written(text, way)),
         1 => Just(b" ".to_vec()),
