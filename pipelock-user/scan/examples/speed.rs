@@ -1,5 +1,5 @@
-//! Times the scorer on a clean text, on a text with anchors and on hostile ones: `cargo run --release --example speed`.
-//! For whoever changes the lexicon or the scorer.
+//! Times the scorer on a clean text, on a text with anchors and on hostile ones, and what the detectors that are no patterns
+//! add to a scan: `cargo run --release --example speed`. For whoever changes the lexicon, the scorer or a detector.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a tool for developers")]
 
@@ -7,6 +7,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use pipelock_scan::injection::Detector;
+use pipelock_scan::known::{self, Source};
+use pipelock_scan::wallet::{AllowList, Likeness, Watch};
+use pipelock_scan::{RuleSet, Scanner};
 
 const PROSE: &str = "The harbour lay quiet under a thin layer of mist while the first boats returned with their catch. Along the \
     quay, men in heavy coats sorted crates of herring and mackerel, and the smell of tar mixed with coffee from the small \
@@ -50,5 +53,48 @@ fn main() {
             best = best.min(started.elapsed().as_secs_f64());
         }
         println!("{name}: {:.1} µs, {:.0} MB/s, {findings} findings", best * 1e6, text.len() as f64 / best / 1e6);
+    }
+    detectors(&sample(PROSE, 1 << 20), "prose");
+    detectors(&sample(TECHNICAL, 1 << 20), "technical");
+    detectors(
+        &sample("Гавань лежала тихо под тонким слоем тумана, и первые лодки возвращались с уловом. ", 1 << 19),
+        "russian",
+    );
+}
+
+/// Seven rules alone, and with one detector after the other.
+fn detectors(text: &str, name: &str) {
+    let rules = || RuleSet::read(&[("tests/rules.yaml", include_str!("../tests/rules.yaml"))]).unwrap();
+    // Core detectors cannot be switched off: their costs are in all but the first line.
+    let only = |ids: &'static [&str]| {
+        rules().with_builtins().without(|rule| rule.pattern.source().is_empty() && !ids.contains(&&*rule.id))
+    };
+    let allowed = ["0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"];
+    let watch = Watch { allowed: AllowList::new(allowed, Likeness::default()).unwrap(), ..Watch::default() };
+    let mut values = known::Builder::new();
+    for value in 0u64..20 {
+        let text = format!(
+            "{:x}-{:x}",
+            value.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            value.wrapping_mul(0xc2b2_ae3d_27d4_eb4f) + 77
+        );
+        values.add(&format!("v{value}"), text.as_bytes(), Source::Secret).ok();
+    }
+    let cases = [
+        ("rules alone", Scanner::builder(rules(), &[0; 32])),
+        ("seed phrases", Scanner::builder(only(&["seed-phrase"]), &[0; 32])),
+        ("floods", Scanner::builder(only(&["token-flood"]), &[0; 32])),
+        ("20 known values", Scanner::builder(only(&["known-value"]), &[0; 32]).known(values)),
+        ("wallet list", Scanner::builder(only(&["wallet-address-poisoned"]), &[0; 32]).wallet(watch)),
+    ];
+    for (what, builder) in cases {
+        let scanner = builder.build().unwrap();
+        let mut best = f64::MAX;
+        for _ in 0..20 {
+            let started = Instant::now();
+            black_box(scanner.scan(black_box(text.as_bytes())).unwrap());
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        println!("{name} 1 MB, {what}: {:.0} µs", best * 1e6);
     }
 }

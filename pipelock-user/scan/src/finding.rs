@@ -59,6 +59,12 @@ pub enum Step {
     Utf7,
     /// Letters moved by 13.
     Rot13,
+    /// In upper or lower case.
+    Case,
+    /// Backwards.
+    Reversed,
+    /// Sixteen bytes of it.
+    Part,
 }
 
 impl Step {
@@ -88,6 +94,9 @@ impl Step {
             Self::Brotli => "brotli",
             Self::Utf7 => "utf7",
             Self::Rot13 => "rot13",
+            Self::Case => "case",
+            Self::Reversed => "reversed",
+            Self::Part => "part",
         }
     }
 }
@@ -133,10 +142,15 @@ pub struct Finding {
     pub severity: Severity,
     /// How sure it is.
     pub confidence: Confidence,
+    /// MITRE ids of the rule, ATT&CK before ATLAS; at least one.
+    pub mitre: Arc<[String]>,
     /// True when the rule cannot be switched off.
     pub core: bool,
     /// Bytes of the input that hold it.
     pub span: Range<u64>,
+    /// Bytes of the input that have to go with it: of everything that overlaps it and was found to be the same.
+    #[serde(skip)]
+    pub cover: Range<u64>,
     /// How it was decoded, outermost first; empty for what stands in the input itself.
     pub path: Vec<Step>,
     /// The secret's fingerprint.

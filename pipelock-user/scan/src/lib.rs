@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod decode;
+mod detect;
 mod engine;
 pub mod entropy;
 mod finding;
@@ -24,6 +25,7 @@ mod scanner;
 pub mod seed;
 pub mod session;
 mod stream;
+mod url;
 pub mod validate;
 pub mod wallet;
 
@@ -32,5 +34,6 @@ pub use engine::EngineError;
 pub use finding::{Finding, Fingerprint, Step};
 pub use redact::redact;
 pub use rule::{Confidence, Kind, RuleError, RuleSet, Severity};
-pub use scanner::{Limits, Scanner};
+pub use scanner::{Builder, Limits, Scanner};
 pub use stream::{Progress, Stream};
+pub use url::UrlOptions;

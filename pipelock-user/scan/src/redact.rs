@@ -12,7 +12,7 @@ pub fn redact(text: &[u8], findings: &[Finding]) -> Vec<u8> {
     for finding in findings {
         let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
         let packed = finding.path.iter().any(|step| matches!(step, Step::Gzip | Step::Zlib | Step::Zstd));
-        let end = if packed { text.len() } else { place(finding.span.end) };
+        let end = if packed { text.len() } else { place(finding.cover.end) };
         let known =
             |(class, secret): &(std::sync::Arc<str>, _)| *class == finding.class && *secret == finding.fingerprint;
         let at = seen.iter().position(known).unwrap_or_else(|| {
@@ -20,7 +20,7 @@ pub fn redact(text: &[u8], findings: &[Finding]) -> Vec<u8> {
             seen.len() - 1
         });
         let number = seen[..=at].iter().filter(|(class, _)| *class == finding.class).count();
-        spans.push((place(finding.span.start), end, format!("<pipelock:{}:{number}>", finding.class)));
+        spans.push((place(finding.cover.start), end, format!("<pipelock:{}:{number}>", finding.class)));
     }
     spans.sort();
     let mut out = Vec::with_capacity(text.len());
@@ -54,7 +54,9 @@ mod tests {
             class: "credential".into(),
             severity: Severity::High,
             confidence: Confidence::High,
+            mitre: std::sync::Arc::default(),
             core: false,
+            cover: span.clone(),
             span,
             path: Vec::new(),
             fingerprint: Fingerprint([secret; 32]),

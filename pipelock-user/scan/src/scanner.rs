@@ -1,13 +1,19 @@
-//! [`Scanner`]: rules and engine, ready to scan. Made once per process and shared; called by whoever has bytes to check.
+//! [`Scanner`]: rules, detectors and engine, ready to scan, and the [`Builder`] that makes it. Made once per process and
+//! shared; called by whoever has bytes to check.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
 
 use crate::decode::inflate::Coding;
+use crate::detect::Shared;
 use crate::engine::{Engine, EngineError, cache, oracle::Oracle, vector::Vector};
 use crate::finding::{Finding, Key};
+use crate::injection::OwnText;
+use crate::known::{self, KnownValues};
 use crate::rule::RuleSet;
 use crate::stream::Stream;
+use crate::url::UrlOptions;
+use crate::wallet;
 
 /// Most findings that one text is reported with.
 pub(crate) const FINDINGS: usize = 1000;
@@ -36,57 +42,144 @@ impl Default for Limits {
 pub(crate) struct Core {
     pub(crate) rules: RuleSet,
     pub(crate) engine: Box<dyn Engine>,
+    pub(crate) shared: Shared,
     pub(crate) key: Key,
     pub(crate) limits: Limits,
+    pub(crate) urls: UrlOptions,
     pub(crate) idle: Mutex<Vec<crate::stream::Idle>>,
 }
 
 /// Rules and engine. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
+    own: Option<Arc<RwLock<OwnText>>>,
 }
 
-impl Scanner {
-    /// Compiles `rules`, which takes seconds. `key` keys the fingerprints: random, unless findings of several processes are
-    /// to be compared.
-    ///
-    /// # Errors
-    /// When vectorscan refuses a pattern, or cannot run on this processor.
-    pub fn new(rules: RuleSet, key: &[u8; 32]) -> Result<Self, EngineError> {
-        let engine = Vector::compile(rules.rules())?;
-        Ok(Self::with(rules, Box::new(engine), key))
+/// What a scanner is to look for, before it is made.
+#[derive(Debug)]
+pub struct Builder {
+    rules: RuleSet,
+    key: [u8; 32],
+    known: known::Builder,
+    wallet: wallet::Watch,
+    limits: Limits,
+    urls: UrlOptions,
+    cache: Option<PathBuf>,
+}
+
+impl Builder {
+    /// Values to look for in every encoding. They stay in memory and go into no file.
+    #[must_use]
+    pub fn known(self, known: known::Builder) -> Self {
+        Self { known, ..self }
     }
 
-    /// As [`new`](Self::new), but takes the compiled rules from `folder` when an earlier call left them there, and leaves them
-    /// there otherwise. The folder must be writable for this user alone; if it is not, it is not used.
+    /// Wallet addresses that are allowed, so that others, and what imitates them, are found.
+    #[must_use]
+    pub fn wallet(self, wallet: wallet::Watch) -> Self {
+        Self { wallet, ..self }
+    }
+
+    /// How much is done for one text.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What of URLs is judged, and how strictly: see [`Scanner::scan_url`].
+    #[must_use]
+    pub fn urls(self, urls: UrlOptions) -> Self {
+        Self { urls, ..self }
+    }
+
+    /// Takes the compiled rules from `folder` when an earlier call left them there, and leaves them there otherwise. The
+    /// folder must be writable for this user alone; if it is not, it is not used.
+    #[must_use]
+    pub fn cache(self, folder: &Path) -> Self {
+        Self { cache: Some(folder.to_owned()), ..self }
+    }
+
+    /// Compiles the rules, which takes seconds, or takes them from the cache.
     ///
     /// # Errors
-    /// As [`new`](Self::new); a folder that cannot be used is none.
-    pub fn cached(rules: RuleSet, key: &[u8; 32], folder: &Path) -> Result<Self, EngineError> {
-        let engine = cache::load_or_compile(&rules, folder)?;
-        Ok(Self::with(rules, Box::new(engine), key))
+    /// When vectorscan refuses a pattern, or cannot run on this processor. A cache that cannot be used is none.
+    pub fn build(self) -> Result<Scanner, EngineError> {
+        let engine = match &self.cache {
+            Some(folder) => cache::load_or_compile(&self.rules, folder)?,
+            None => Vector::compile(self.rules.rules())?,
+        };
+        self.with(Box::new(engine), true)
     }
 
     /// The plain engine, which searches rule by rule: slow, and the measure of the other.
-    pub fn oracle(rules: RuleSet, key: &[u8; 32]) -> Self {
-        Self::with(rules, Box::new(Oracle), key)
-    }
-
-    fn with(rules: RuleSet, engine: Box<dyn Engine>, key: &[u8; 32]) -> Self {
-        let core = Core { rules, engine, key: Key::new(key), limits: Limits::default(), idle: Mutex::default() };
-        Self { core: Arc::new(core) }
-    }
-
-    /// The same with other limits.
     ///
     /// # Errors
-    /// Gives the scanner back when it is shared already.
-    pub fn limited(self, limits: Limits) -> Result<Self, Self> {
-        match Arc::try_unwrap(self.core) {
-            Ok(core) => Ok(Self { core: Arc::new(Core { limits, ..core }) }),
-            Err(core) => Err(Self { core }),
+    /// When there are too many known values.
+    pub fn build_oracle(self) -> Result<Scanner, EngineError> {
+        self.with(Box::new(Oracle), false)
+    }
+
+    fn with(self, engine: Box<dyn Engine>, fast: bool) -> Result<Scanner, EngineError> {
+        let Self { mut rules, key, known, wallet, limits, urls, .. } = self;
+        let key = Key::new(&key);
+        let known = KnownValues::new(known, fast)?;
+        let shared = Shared::new(&mut rules, &key, Some(known), wallet);
+        let core = Core { rules, engine, shared, key, limits, urls, idle: Mutex::default() };
+        Ok(Scanner { core: Arc::new(core), own: None })
+    }
+}
+
+impl Scanner {
+    /// A scanner to be. `key` keys the fingerprints: random, unless findings of several processes are to be compared. What
+    /// `rules` do not have, built-in detectors included, is not looked for.
+    pub fn builder(rules: RuleSet, key: &[u8; 32]) -> Builder {
+        Builder {
+            rules,
+            key: *key,
+            known: known::Builder::new(),
+            wallet: wallet::Watch::default(),
+            limits: Limits::default(),
+            urls: UrlOptions::default(),
+            cache: None,
         }
+    }
+
+    /// Rules and built-in detectors without any options; compiles the rules, which takes seconds.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new(rules: RuleSet, key: &[u8; 32]) -> Result<Self, EngineError> {
+        Self::builder(rules, key).build()
+    }
+
+    /// As [`new`](Self::new), with a folder for the compiled rules: [`Builder::cache`].
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn cached(rules: RuleSet, key: &[u8; 32], folder: &Path) -> Result<Self, EngineError> {
+        Self::builder(rules, key).cache(folder).build()
+    }
+
+    /// The plain engine without any options: [`Builder::build_oracle`].
+    pub fn oracle(rules: RuleSet, key: &[u8; 32]) -> Self {
+        let core = Core {
+            shared: Shared::new(&mut rules.clone(), &Key::new(key), None, wallet::Watch::default()),
+            rules,
+            engine: Box::new(Oracle),
+            key: Key::new(key),
+            limits: Limits::default(),
+            urls: UrlOptions::default(),
+            idle: Mutex::default(),
+        };
+        Self { core: Arc::new(core), own: None }
+    }
+
+    /// The same scanner for what comes in to an agent: its own words, which `own` remembers, are no injection when they
+    /// come back. They are remembered with [`OwnText::remember`], by whoever sees them leave.
+    #[must_use]
+    pub fn foreign(&self, own: Arc<RwLock<OwnText>>) -> Self {
+        Self { core: Arc::clone(&self.core), own: Some(own) }
     }
 
     /// What is in `text`.
@@ -115,7 +208,7 @@ impl Scanner {
     /// # Errors
     /// When memory runs out.
     pub fn stream(&self) -> Result<Stream, EngineError> {
-        Stream::open(&self.core, None)
+        Stream::open(&self.core, self.own.as_ref(), None)
     }
 
     /// As [`stream`](Self::stream), of a text whose sender says that it is compressed. Brotli and raw deflate are seen only
@@ -124,7 +217,7 @@ impl Scanner {
     /// # Errors
     /// When memory runs out.
     pub fn stream_as(&self, coding: Coding) -> Result<Stream, EngineError> {
-        Stream::open(&self.core, Some(coding))
+        Stream::open(&self.core, self.own.as_ref(), Some(coding))
     }
 
     /// The rules.

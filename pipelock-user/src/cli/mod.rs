@@ -35,7 +35,7 @@ const SECURITY: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(name = "pipelock", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 ok · 1 failure, `check` says BLOCKED, or `scan` found something · 2 usage or policy error · 3 verification failed · `run` passes on the \
+    after_help = "Exit codes: 0 ok · 1 failure, `check` says BLOCKED, or `scan` found something · 2 usage or policy error, or `scan` could not read something · 3 verification failed · `run` passes on the \
                         command's own (125: pipelock could not start it, 126: not executable, 127: not found, 128+n: signal n)\n\n\
                         First steps:\n  sudo pipelock run --policy policy.yaml -- curl https://example.com/\n  \
                         pipelock check --policy policy.yaml --url https://example.com/\n  \

@@ -160,6 +160,19 @@ fn repetitive(text: &[u8]) -> bool {
     text.len() >= 8 && text.chunk_by(|a, b| a == b).all(|run| run.len() >= 4)
 }
 
+/// Is the name the zone or below it? Both in lower case.
+fn below(name: &str, zone: &str) -> bool {
+    name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Is the name in or below one of these zones (`example.com`, `*.example.com`)?
+pub(crate) fn excluded(name: &str, zones: &[String]) -> bool {
+    !zones.is_empty() && {
+        let name = name.to_ascii_lowercase();
+        zones.iter().any(|zone| below(&name, &zone.trim_start_matches("*.").to_ascii_lowercase()))
+    }
+}
+
 /// What a host name shows, if anything. `exclusions` are zones of the user's; a name in or below one is not judged.
 pub fn host(name: &str, exclusions: &[String]) -> Option<HostFinding> {
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -167,11 +180,10 @@ pub fn host(name: &str, exclusions: &[String]) -> Option<HostFinding> {
     if name.contains(':') || name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return None;
     }
-    let below = |zone: &str| name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    if exclusions.iter().any(|zone| below(zone.trim_start_matches("*."))) {
+    if excluded(&name, exclusions) {
         return None;
     }
-    let strict = MACHINE_ZONES.iter().any(|zone| below(zone));
+    let strict = MACHINE_ZONES.iter().any(|zone| below(&name, zone));
     let labels = free_labels(&name);
     let bits = |labels: &[&str]| labels.iter().map(|label| super::bits(label.as_bytes())).sum::<f64>() as u32;
     for label in &labels {

@@ -6,6 +6,7 @@
 mod host;
 mod words;
 
+pub(crate) use host::excluded;
 pub use host::{HostFinding, HostSign, host};
 
 /// Shannon entropy in bits per byte, 0 to 8; 0 for an empty text.
@@ -71,6 +72,14 @@ pub fn url_part(part: &[u8], limits: Limits) -> bool {
     let most = (part.len() as f64).log2();
     let limit = if mixed { limits.entropy.min(most * MIXED_SHARE) } else { limits.entropy };
     shannon(part) > limit && !words::readable(part)
+}
+
+/// Whether a value may carry data of the sender's choice: no word, no short number, no name made of words, no UUID.
+pub(crate) fn free(value: &[u8]) -> bool {
+    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
+    let word = |word: &[u8]| word.len() < 6 || word.iter().all(u8::is_ascii_alphabetic) && words::readable(word);
+    let separator = |byte: &u8| b"-_+. ,/~:".contains(byte);
+    value.len() >= 6 && digits + 2 < value.len().max(14) && !uuid(value) && !value.split(separator).all(word)
 }
 
 /// Pieces of equal length, four or more of at least four bytes: data cut up rather than words. Their last may be shorter.

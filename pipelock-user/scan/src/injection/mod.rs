@@ -27,6 +27,7 @@ use std::ops::Range;
 pub use class::{Class, Confidence, Severity};
 pub use lexicon::LexiconError;
 pub use own::OwnText;
+pub(crate) use repeat::Floods;
 pub use rule::{ConceptRule, THRESHOLD};
 pub use sentence::MAX_SENTENCE;
 pub(crate) use stream::Held;
@@ -107,7 +108,9 @@ impl Detector {
 
     /// Where a token is repeated over and over in `text` (class [`Class::TokenFlooding`]), in bytes.
     pub fn floods(text: &str) -> Vec<Range<usize>> {
-        repeat::floods(text)
+        let floods = repeat::floods(text.as_bytes()).into_iter();
+        let bound = |at: u64| sentence::floor(text, at as usize);
+        floods.map(|flood| bound(flood.start)..bound(flood.end)).collect()
     }
 
     /// The findings in the sentences that begin in `region` of `piece`. The sentences before and behind are context.

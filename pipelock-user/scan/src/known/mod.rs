@@ -1,24 +1,29 @@
 //! Values somebody named as secret: the agent's environment, files of secrets, canaries. Found raw and in every encoding.
 //!
 //! The engine builds a [`KnownValues`] when a policy is loaded and asks it about every text; each value becomes literal
-//! needles (`encode`), all searched in one pass. Promises: needles are bounded in number and length; a finding tells the
+//! needles (`encode`), all searched in one pass (`needle`). Promises: needles are bounded in number and length; a finding tells the
 //! name, the encoding and the place, never the value; `Debug` does not show values either. Values that are too short or too
 //! plain to be searched for are refused with the reason, so that a policy can say so.
 
 mod encode;
 mod environment;
+mod needle;
 
 pub use encode::Encoding;
 pub use environment::{from_environment, from_file};
 
-use crate::entropy::shannon;
-use aho_corasick::{AhoCorasick, MatchKind};
 use std::ops::Range;
+
+use needle::Needles;
+
+use crate::engine::EngineError;
+use crate::entropy::shannon;
+use crate::stream::Window;
 
 /// Most values that are searched for.
 pub const MOST_VALUES: usize = 512;
 /// Longest value, in bytes; of a longer one the beginning is searched for.
-pub const LONGEST_VALUE: usize = 4096;
+pub const LONGEST_VALUE: usize = 1024;
 /// Shortest value of a canary or of a variable whose name says that it is a secret, in bytes.
 const SHORTEST_NAMED: usize = 8;
 /// Shortest value of anything else.
@@ -105,8 +110,8 @@ impl Builder {
         Ok(())
     }
 
-    /// The needles of all values, with the position of their value: for an engine that has its own matcher.
-    pub fn needles(&self) -> Vec<(Vec<u8>, usize, Encoding)> {
+    /// The needles of all values, with the position of their value.
+    fn needles(&self) -> Vec<(Vec<u8>, usize, Encoding)> {
         let mut needles = Vec::new();
         for (at, value) in self.values.iter().enumerate() {
             needles.extend(encode::needles(value).into_iter().map(|(needle, encoding)| (needle, at, encoding)));
@@ -114,20 +119,12 @@ impl Builder {
         needles
     }
 
-    /// Ready to search; `None` when the needles do not fit the matcher (more than 2^31 states).
-    pub fn build(self) -> Option<KnownValues> {
-        let (mut patterns, mut meanings) = (Vec::new(), Vec::new());
-        for (needle, value, encoding) in self.needles() {
-            patterns.push(needle);
-            meanings.push((value, encoding));
-        }
-        let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&patterns).ok()?;
-        Some(KnownValues {
-            longest: patterns.iter().map(Vec::len).max().unwrap_or(0),
-            names: self.names,
-            meanings,
-            matcher,
-        })
+    /// Ready to search.
+    ///
+    /// # Errors
+    /// When the matcher refuses the needles, of which there are too many then.
+    pub fn build(self) -> Result<KnownValues, EngineError> {
+        KnownValues::new(self, true)
     }
 }
 
@@ -175,39 +172,81 @@ pub struct Hit {
 /// Values ready to be searched for.
 pub struct KnownValues {
     names: Vec<String>,
-    meanings: Vec<(usize, Encoding)>,
-    matcher: AhoCorasick,
-    longest: usize,
+    values: Vec<Vec<u8>>,
+    needles: Needles,
 }
 
 impl std::fmt::Debug for KnownValues {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("KnownValues")
-            .field("values", &self.names.len())
-            .field("needles", &self.meanings.len())
-            .finish()
+        formatter.debug_struct("KnownValues").field("values", &self.names.len()).finish_non_exhaustive()
     }
 }
 
 impl KnownValues {
+    /// `fast` chooses vectorscan; its measure is Aho-Corasick.
+    pub(crate) fn new(builder: Builder, fast: bool) -> Result<Self, EngineError> {
+        let needles = Needles::new(builder.needles(), fast)?;
+        Ok(Self { names: builder.names, values: builder.values, needles })
+    }
+
     /// The name a value was added under; empty for a number no hit carries.
     pub fn name(&self, value: usize) -> &str {
         self.names.get(value).map_or("", String::as_str)
     }
 
-    /// Every known value in a text, in order, without overlaps.
-    pub fn find(&self, text: &[u8]) -> Vec<Hit> {
-        let hit = |found: aho_corasick::Match| {
-            let (value, encoding) = *self.meanings.get(found.pattern().as_usize())?;
-            Some(Hit { value, encoding, span: found.range() })
-        };
-        self.matcher.find_iter(text).filter_map(hit).collect()
+    /// Names and values, in order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.names.iter().map(String::as_str).zip(self.values.iter().map(Vec::as_slice))
     }
 
-    /// The longest needle, in bytes: what a stream has to hold back.
+    /// Every needle in a text, in the order of their ends: one place may show several.
+    ///
+    /// # Errors
+    /// When the matcher cannot run.
+    pub fn find(&self, text: &[u8]) -> Result<Vec<Hit>, EngineError> {
+        let mut hits = Vec::new();
+        let window = Window { first: 0, old: &[], new: text };
+        self.push(&window, |value, encoding, span| {
+            hits.push(Hit { value, encoding, span: span.start as usize..span.end as usize });
+        })?;
+        Ok(hits)
+    }
+
+    /// Every needle that ends in the new piece of `window`, which reaches [`longest`](Self::longest) bytes back.
+    pub(crate) fn push(
+        &self,
+        window: &Window<'_>,
+        mut found: impl FnMut(usize, Encoding, Range<u64>),
+    ) -> Result<(), EngineError> {
+        let fresh = window.fresh();
+        let around = self.longest() as u64 - u64::from(self.longest() > 0);
+        if !window.old.is_empty() && !window.new.is_empty() {
+            // What lies in both slices; the new one alone needs no copy then.
+            let border = fresh.saturating_sub(around).max(window.start())..(fresh + around).min(window.end());
+            let start = border.start;
+            window.with(border, |text| {
+                self.needles.each(text, |value, encoding, span| {
+                    let span = start + span.start as u64..start + span.end as u64;
+                    if span.start < fresh && span.end > fresh {
+                        found(value, encoding, span);
+                    }
+                })
+            })?;
+        }
+        self.needles.each(window.new, |value, encoding, span| {
+            found(value, encoding, fresh + span.start as u64..fresh + span.end as u64);
+        })
+    }
+
+    /// Where the first needle may start that is not over yet.
+    pub(crate) fn hold(&self, window: &Window<'_>) -> u64 {
+        let from = window.end().saturating_sub(self.longest() as u64).max(window.start());
+        window.with(from..window.end(), |text| window.end() - self.needles.begun(text) as u64)
+    }
+
+    /// The longest needle, in bytes: what a stream has to look back.
     pub fn longest(&self) -> usize {
-        self.longest
+        self.needles.longest()
     }
 }
 

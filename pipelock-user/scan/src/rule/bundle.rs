@@ -4,7 +4,8 @@
 //! Promises: nothing of a bundle is read before the signature over its exact bytes holds; an expired one, or one older
 //! than what was seen, is refused; it adds rules and can neither replace nor switch off any, nor make its own core.
 
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::Signature;
+pub use ed25519_dalek::VerifyingKey;
 use serde::Deserialize;
 
 use super::raw::{self, RawRule};

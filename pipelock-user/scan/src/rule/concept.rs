@@ -6,11 +6,13 @@ use crate::injection::{self, ConceptRule};
 
 /// The same rule without a pattern: the scorer finds, the set names and switches.
 pub(super) fn rule(concept: &ConceptRule) -> Rule {
+    let class = concept.class.as_str();
+    let (attack, atlas) = super::mitre::or_of_class(concept.attack.clone(), concept.atlas.clone(), class);
     Rule {
         id: concept.id.as_str().into(),
         name: concept.name.as_str().into(),
         kind: Kind::Injection,
-        class: concept.class.to_string().into(),
+        class: class.into(),
         severity: match concept.severity {
             injection::Severity::Low => Severity::Low,
             injection::Severity::Medium => Severity::Medium,
@@ -28,8 +30,8 @@ pub(super) fn rule(concept: &ConceptRule) -> Rule {
         keywords: Vec::new(),
         validator: None,
         entropy: None,
-        attack: concept.attack.clone(),
-        atlas: concept.atlas.clone(),
+        attack,
+        atlas,
         examples: concept.examples.clone(),
         counter_examples: concept.counter_examples.clone(),
     }

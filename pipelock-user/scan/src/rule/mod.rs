@@ -1,9 +1,12 @@
 //! Rules: what the engine looks for. `raw` is the file's form, [`pattern`] the checked pattern, [`set`] all rules of
-//! a scanner, [`bundle`] signed additions, `concept` the way in for the rules of the concept scorer. Called by [`crate::Scanner`]; the words here are those of findings too.
+//! a scanner, [`bundle`] signed additions, `concept` and `builtin` the way in for detectors without patterns,
+//! `mitre` the ids of classes. Called by [`crate::Scanner`]; the words here are those of findings too.
 
+pub(crate) mod builtin;
 pub mod bundle;
 mod concept;
 mod language;
+mod mitre;
 pub mod pattern;
 mod raw;
 pub mod set;
@@ -88,6 +91,13 @@ pub struct Rule {
     pub examples: Vec<String>,
     /// Texts in which it must not.
     pub counter_examples: Vec<String>,
+}
+
+impl Rule {
+    /// MITRE ids, ATT&CK before ATLAS.
+    pub fn mitre(&self) -> Arc<[String]> {
+        self.attack.iter().chain(&self.atlas).cloned().collect()
+    }
 }
 
 /// What is wrong with a rule file or a bundle.

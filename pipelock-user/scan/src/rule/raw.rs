@@ -109,6 +109,7 @@ fn with(raw: RawRule, pattern: Pattern) -> Result<Rule, String> {
     if raw.entropy.is_some_and(|bits| !(0.0..=8.0).contains(&bits)) {
         return Err("entropy: bits per byte lie between 0 and 8".into());
     }
+    let (attack, atlas) = super::mitre::or_of_class(raw.attack, raw.atlas, &raw.class);
     Ok(Rule {
         id: raw.id.into(),
         name: raw.name.into(),
@@ -122,8 +123,8 @@ fn with(raw: RawRule, pattern: Pattern) -> Result<Rule, String> {
         keywords: raw.keywords.iter().map(|word| word.to_ascii_lowercase()).collect(),
         validator,
         entropy: raw.entropy,
-        attack: raw.attack,
-        atlas: raw.atlas,
+        attack,
+        atlas,
         examples: raw.examples,
         counter_examples: raw.counter_examples,
     })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::builtin::{self, Builtin};
 use super::{Kind, Rule, RuleError, raw};
 use crate::injection::Detector;
 
@@ -22,6 +23,8 @@ pub struct RuleSet {
     rules: Vec<Rule>,
     /// Rules of the concept scorer. They have no pattern; hits name them by the numbers after those of `rules`.
     concepts: Vec<Rule>,
+    /// Detectors that are no patterns, numbered after the concepts.
+    builtins: Vec<Rule>,
     detector: Option<Arc<Detector>>,
     digest: [u8; 32],
     longest: usize,
@@ -40,7 +43,15 @@ impl RuleSet {
         set.concepts = detector.rules().iter().map(super::concept::rule).collect();
         set.detector = Some(Arc::new(detector));
         set.settle();
-        Ok(set)
+        Ok(set.with_builtins())
+    }
+
+    /// The same with the detectors that are no patterns: seed phrases, wallet addresses, floods, URLs, sessions. The
+    /// shipped rules have them.
+    #[must_use]
+    pub fn with_builtins(mut self) -> Self {
+        self.builtins = builtin::ALL.into_iter().map(Builtin::rule).collect();
+        self
     }
 
     /// Reads rule files, given as name and text.
@@ -56,14 +67,14 @@ impl RuleSet {
     }
 
     fn of(rules: Vec<Rule>, concepts: Vec<Rule>, detector: Option<Arc<Detector>>) -> Self {
-        let mut set = Self { rules, concepts, detector, digest: [0; 32], longest: 0 };
+        let mut set = Self { rules, concepts, builtins: Vec::new(), detector, digest: [0; 32], longest: 0 };
         set.settle();
         set
     }
 
     /// Adds rules; an id that is there is an error, so nothing can replace a rule.
     pub(crate) fn extend(&mut self, file: &str, rules: Vec<Rule>) -> Result<(), RuleError> {
-        let mut known: HashSet<_> = self.all().map(|rule| rule.id.clone()).collect();
+        let mut known: HashSet<_> = self.all().chain(&self.builtins).map(|rule| rule.id.clone()).collect();
         for rule in rules {
             if !known.insert(rule.id.clone()) {
                 return Err(RuleError::Rule {
@@ -78,10 +89,10 @@ impl RuleSet {
         Ok(())
     }
 
-    /// Only the rules of one kind.
+    /// Only the rules of one kind, and the budgets, which stand for what was not looked at.
     #[must_use]
     pub fn only(&self, kind: Kind) -> Self {
-        self.filtered(|rule| rule.kind == kind)
+        self.filtered(|rule| rule.kind == kind || &*rule.class == "budget")
     }
 
     /// Without the rules that `off` names; core rules stay whatever it says.
@@ -92,9 +103,11 @@ impl RuleSet {
 
     fn filtered(&self, stays: impl Fn(&Rule) -> bool) -> Self {
         let of = |rules: &[Rule]| rules.iter().filter(|rule| stays(rule)).cloned().collect();
-        Self::of(of(&self.rules), of(&self.concepts), self.detector.clone())
+        let set = Self::of(of(&self.rules), of(&self.concepts), self.detector.clone());
+        Self { builtins: of(&self.builtins), ..set }
     }
 
+    /// Those that compiled patterns depend on, in order.
     fn all(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter().chain(&self.concepts)
     }
@@ -109,16 +122,35 @@ impl RuleSet {
         &self.concepts
     }
 
+    /// The detectors that are no patterns: seed phrases, wallet addresses, floods, URLs, sessions, budgets.
+    pub fn builtins(&self) -> &[Rule] {
+        &self.builtins
+    }
+
     /// The rule that a hit names.
     pub(crate) fn rule(&self, number: usize) -> Option<&Rule> {
         let concept = || self.concepts.get(number.checked_sub(self.rules.len())?);
-        self.rules.get(number).or_else(concept)
+        let builtin = || self.builtins.get(number.checked_sub(self.rules.len() + self.concepts.len())?);
+        self.rules.get(number).or_else(concept).or_else(builtin)
     }
 
     /// The number by which hits name a rule of the concept scorer; `None` when it is switched off.
     pub(crate) fn concept(&self, id: &str) -> Option<usize> {
         let place = self.concepts.iter().position(|rule| &*rule.id == id)?;
         Some(self.rules.len() + place)
+    }
+
+    /// The number by which hits name a built-in detector; `None` when it is switched off.
+    pub(crate) fn builtin(&self, id: &str) -> Option<usize> {
+        let place = self.builtins.iter().position(|rule| &*rule.id == id)?;
+        Some(self.rules.len() + self.concepts.len() + place)
+    }
+
+    /// Adds the rule of a built-in detector under another name; gives its number.
+    pub(crate) fn add_builtin(&mut self, builtin: &Builtin, name: &str) -> usize {
+        let name = format!("{}: {name}", builtin.name).into();
+        self.builtins.push(Rule { name, ..builtin.rule() });
+        self.rules.len() + self.concepts.len() + self.builtins.len() - 1
     }
 
     /// The concept scorer, when any of its rules is on.

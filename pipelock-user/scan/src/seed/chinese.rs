@@ -1,49 +1,112 @@
 //! Chinese phrases written without spaces, after a word that announces one.
 //!
-//! Called by [`super::scan`]. See there why the announcement is asked for. Promises: linear in the text.
+//! Called by [`super::stream`]. [`super`] says why the announcement is asked for. Promises: linear in the text.
+
+use std::ops::Range;
 
 use super::lists::{LANGUAGES, wide};
 use super::run::{LENGTHS, checksum};
 use super::{Language, Phrase};
+use crate::stream::Window;
 
 /// Words that announce a phrase.
 const ANNOUNCEMENTS: [&str; 12] =
     ["助记词", "助記詞", "助记詞", "种子", "種子", "恢复", "恢復", "钱包", "錢包", "mnemonic", "seed", "phrase"];
 /// How far behind the announcement a phrase may start, in bytes.
-const REACH: usize = 160;
+pub(super) const REACH: usize = 160;
+/// Bytes of the longest announcement.
+const ANNOUNCEMENT: usize = 9;
 
-/// Adds unspaced Chinese phrases to `found`.
-pub(super) fn scan(text: &str, found: &mut Vec<Phrase>) {
-    // No ideograph, no work: their first bytes are 0xe3 to 0xe9.
-    if text.is_ascii() || !text.bytes().any(|byte| (0xe3..=0xe9).contains(&byte)) {
-        return;
-    }
-    let lower = text.to_ascii_lowercase();
-    let mut announced = 0..0;
-    let mut piece: Vec<(usize, char)> = Vec::new();
-    for (at, letter) in text.char_indices().chain([(text.len(), '\n')]) {
-        if ANNOUNCEMENTS.iter().any(|word| lower[at..].starts_with(word)) {
-            announced = at..at + REACH;
+/// Looks for unspaced phrases in a text that comes in pieces.
+#[derive(Debug, Default)]
+pub(super) struct Unspaced {
+    /// Everything before is dealt with.
+    at: u64,
+    /// The ideographs before `at` are more than a phrase has.
+    long: bool,
+}
+
+impl Unspaced {
+    /// Takes the new piece of `window`, which reaches [`REACH`] bytes and a phrase further back.
+    pub(super) fn push(&mut self, window: &Window<'_>, last: bool, found: &mut Vec<Phrase>) {
+        // No ideograph, no work: their first bytes are 0xe3 to 0xe9.
+        if self.at >= window.fresh() && !self.long && !window.new.iter().any(|byte| (0xe3..=0xe9).contains(byte)) {
+            self.at = window.end();
+            return;
         }
-        if ('\u{3400}'..='\u{9fff}').contains(&letter) {
-            piece.push((at, letter));
-            continue;
-        }
-        if let Some(&(start, _)) = piece.first() {
-            // The announcement may be glued to the phrase with nothing but its own characters before it.
-            if announced.contains(&start) && LENGTHS.contains(&piece.len()) {
-                found.extend(phrase(&piece, start, at));
+        let from = self.at.max(window.start());
+        let mut pieces = Vec::new();
+        window.with(from..window.end(), |bytes| self.pieces(bytes, from, last, &mut pieces));
+        for piece in pieces {
+            let before = piece.start.saturating_sub(REACH as u64)..piece.start + ANNOUNCEMENT as u64;
+            if window
+                .with(before.clone(), |text| announced(text, (piece.start - before.start.max(window.start())) as usize))
+            {
+                found.extend(window.with(piece.clone(), |text| phrase(text, piece.start)));
             }
-            piece.clear();
         }
+    }
+
+    /// Runs of as many ideographs as a phrase has, with their places in the text.
+    fn pieces(&mut self, bytes: &[u8], from: u64, last: bool, pieces: &mut Vec<Range<u64>>) {
+        let mut at = 0;
+        loop {
+            if !self.long {
+                at += bytes[at..].iter().position(|byte| (0xe3..=0xe9).contains(byte)).unwrap_or(bytes.len() - at);
+            }
+            let start = at;
+            while bytes.get(at..at + 3).is_some_and(ideograph) {
+                at += 3;
+            }
+            let count = (at - start) / 3;
+            let rest = bytes.get(at..).unwrap_or_default();
+            if !last && rest.len() < 3 && rest.first().is_none_or(|byte| (0xe3..=0xe9).contains(byte)) {
+                self.long = self.long || count > LENGTHS[0];
+                self.at = from + if self.long { at } else { start } as u64;
+                return;
+            }
+            if !self.long && LENGTHS.contains(&count) {
+                pieces.push(from + start as u64..from + at as u64);
+            }
+            self.long = false;
+            if rest.is_empty() {
+                self.at = from + bytes.len() as u64;
+                return;
+            }
+            at += 1;
+        }
+    }
+
+    /// Where the first piece starts that is not over yet.
+    pub(super) fn hold(&self) -> u64 {
+        self.at
     }
 }
 
-fn phrase(piece: &[(usize, char)], start: usize, end: usize) -> Option<Phrase> {
-    [Language::ChineseSimplified, Language::ChineseTraditional].into_iter().find_map(|language| {
-        let numbers: Option<Vec<u16>> = piece
+/// U+3400 to U+9FFF.
+fn ideograph(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    text.chars().next().is_some_and(|letter| ('\u{3400}'..='\u{9fff}').contains(&letter))
+}
+
+/// Does an announcement start at or before `start`?
+fn announced(text: &[u8], start: usize) -> bool {
+    let places = text.iter().enumerate().take(start + 1);
+    // The announcement may be glued to the phrase with nothing but its own characters before it.
+    places.into_iter().any(|(at, _)| {
+        let rest = &text[at..];
+        ANNOUNCEMENTS
             .iter()
-            .map(|(_, letter)| {
+            .any(|word| rest.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes())))
+    })
+}
+
+fn phrase(text: &[u8], start: u64) -> Option<Phrase> {
+    let text = std::str::from_utf8(text).ok()?;
+    [Language::ChineseSimplified, Language::ChineseTraditional].into_iter().find_map(|language| {
+        let numbers: Option<Vec<u16>> = text
+            .chars()
+            .map(|letter| {
                 let entries = wide(letter.encode_utf8(&mut [0; 4]));
                 entries
                     .iter()
@@ -54,8 +117,8 @@ fn phrase(piece: &[(usize, char)], start: usize, end: usize) -> Option<Phrase> {
         numbers.filter(|numbers| checksum(numbers)).map(|numbers| Phrase {
             language,
             words: numbers.len(),
-            start: start as u64,
-            end: end as u64,
+            start,
+            end: start + text.len() as u64,
         })
     })
 }

@@ -1,21 +1,24 @@
 //! Seed phrases: 12 to 24 words of a BIP-39 list with a right checksum, in any of ten languages.
 //!
-//! The engine calls [`scan`] on a text or feeds a [`Detector`] chunk by chunk. Whatever is no letter separates words:
+//! The engine keeps a [`Seeker`] per text and pushes what comes; [`scan`] does the same to a whole text. Whatever is no letter separates words:
 //! spaces, commas, quotes, line ends, the numbers of a list; labels such as `word1` are passed over. Case, accents and the
-//! Unicode normal form do not matter. Promises: constant work per word, under 16 KiB per detector, the same findings
+//! Unicode normal form do not matter. Promises: constant work per word, under 16 KiB per text, the same findings
 //! wherever the text is cut, no panic.
 //!
 //! Chinese is written without spaces, and its list holds the commonest characters, so that ordinary sentences would pass
-//! for phrases: unspaced characters count only in [`scan`], when the piece between two marks has exactly the length of a
+//! for phrases: unspaced characters count only when the piece between two marks has exactly the length of a
 //! phrase and a word such as "mnemonic" or 助记词 stands shortly before.
 
 mod chinese;
 mod lists;
 mod run;
 mod skip;
+mod stream;
 
 pub use lists::Language;
+pub(crate) use stream::Seeker;
 
+use crate::stream::Window;
 use lists::{Entry, LANGUAGES};
 use run::Run;
 use unicode_normalization::char::is_combining_mark;
@@ -39,14 +42,8 @@ pub struct Phrase {
 /// All phrases of a text, overlapping ones joined into the one with the most words.
 pub fn scan(text: &str) -> Vec<Phrase> {
     let mut found = Vec::new();
-    for range in skip::candidates(text) {
-        let mut detector = Detector { offset: range.start as u64, ..Detector::new() };
-        if let Some(part) = text.get(range) {
-            detector.feed(part, &mut found);
-            detector.finish(&mut found);
-        }
-    }
-    chinese::scan(text, &mut found);
+    let window = Window { first: 0, old: &[], new: text.as_bytes() };
+    Seeker::default().push(&window, true, &mut found);
     join(found)
 }
 
@@ -99,6 +96,11 @@ impl Reading {
         self.active = present;
     }
 
+    fn begun(&self) -> Option<u64> {
+        let runs = self.runs.iter().enumerate().filter(|(language, _)| self.active >> language & 1 == 1);
+        runs.filter_map(|(_, run)| run.begun()).min()
+    }
+
     fn clear(&mut self, mut languages: u16) {
         while languages != 0 {
             self.runs[languages.trailing_zeros() as usize].clear();
@@ -149,6 +151,33 @@ impl Detector {
 
     /// Reads the next piece; adds what ends in it to `found`. A word cut by the end of the piece goes on in the next.
     pub fn feed(&mut self, text: &str, found: &mut Vec<Phrase>) {
+        self.read(text, false, found);
+    }
+
+    /// Begins anew behind a word that is in no list, at `offset` of the text.
+    fn restart(&mut self, offset: u64) {
+        for reading in &mut self.readings {
+            reading.clear(reading.active);
+            reading.active = 0;
+        }
+        (self.offset, self.letters, self.after_digit, self.ideograph_end) = (offset, 0, false, u64::MAX);
+        self.wide.clear();
+    }
+
+    /// Where the first word starts that a phrase may begin with that is not over yet; `None` without any.
+    fn begun(&self) -> Option<u64> {
+        // More letters than any word of a list has are no word's beginning.
+        let short = if self.wide.is_empty() { self.letters <= lists::LONGEST } else { self.wide.len() < WORD_BYTES };
+        let word = (self.letters > 0 && short).then_some(self.start);
+        let runs = self.readings.iter().filter(|reading| reading.active != 0).filter_map(Reading::begun).min();
+        match (word, runs) {
+            (Some(word), Some(run)) => Some(word.min(run)),
+            (word, run) => word.or(run),
+        }
+    }
+
+    /// As [`feed`](Self::feed); with `stop` only up to the mark behind a word that is in no list. Gives the bytes read.
+    fn read(&mut self, text: &str, stop: bool, found: &mut Vec<Phrase>) -> usize {
         let bytes = text.as_bytes();
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -164,10 +193,15 @@ impl Detector {
                         self.after_digit = true;
                     }
                     _ => {
-                        if self.letters > 0 {
+                        let word = self.letters > 0;
+                        if word {
                             self.end_word(self.offset + at as u64, found);
                         }
                         self.after_digit = false;
+                        if stop && word && self.readings.iter().all(|reading| reading.active == 0) {
+                            self.offset += at as u64;
+                            return at;
+                        }
                     }
                 }
                 at += 1;
@@ -178,6 +212,7 @@ impl Detector {
             at += letter.len_utf8();
         }
         self.offset += bytes.len() as u64;
+        bytes.len()
     }
 
     /// The text is over: its last word counts too.

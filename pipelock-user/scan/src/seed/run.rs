@@ -26,6 +26,12 @@ impl Run {
         self.length = 0;
     }
 
+    /// Where the first word starts that a phrase to come may begin with.
+    pub(super) fn begun(&self) -> Option<u64> {
+        let words = self.length.min(MOST as u64 - 1);
+        (words > 0).then(|| self.starts[((self.length - words) % MOST as u64) as usize])
+    }
+
     /// Adds a word; returns how many of the last words are a phrase and where the first of them starts.
     pub(super) fn push(&mut self, number: u16, start: u64) -> Option<(usize, u64)> {
         let at = (self.length % MOST as u64) as usize;

@@ -17,6 +17,7 @@ use super::{Context, Window};
 use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::Format;
 use crate::decode::{AHEAD, BACK, ViewKind};
+use crate::detect::Detectors;
 use crate::engine::{EngineError, Match, Matcher};
 use crate::finding::{Fingerprint, Step, excerpt};
 use crate::rule::Kind;
@@ -41,6 +42,7 @@ const _: () = assert!(AGAIN > gate::REACH);
 pub(crate) struct Layer {
     matcher: Box<dyn Matcher>,
     orders: Orders,
+    detectors: Detectors,
     /// The end of what was pushed, and the offset of its first byte.
     tail: Vec<u8>,
     first: u64,
@@ -65,6 +67,7 @@ impl Layer {
             None => Self {
                 matcher: context.engine.open()?,
                 orders: Orders::default(),
+                detectors: Detectors::default(),
                 tail: Vec::new(),
                 first: 0,
                 views: Vec::new(),
@@ -105,6 +108,7 @@ impl Layer {
     pub(crate) fn close(mut self, context: &mut Context<'_>) {
         self.matcher.reset();
         self.orders.clear();
+        self.detectors.clear();
         self.tail.clear();
         self.first = 0;
         self.views.clear();
@@ -146,12 +150,22 @@ impl Layer {
             if self.injections_only && rule.kind != Kind::Injection {
                 continue;
             }
+            let dropped = match rule.kind {
+                Kind::Injection => window.with(found.span.clone(), |text| context.own(text)),
+                Kind::Dlp => window.with(found.secret.clone(), |secret| context.shared.allows(&rule.class, secret)),
+            };
+            if dropped {
+                continue;
+            }
             let (fingerprint, excerpt) = window
                 .with(found.secret.clone(), |secret| (context.key.fingerprint(secret), excerpt(rule.kind, secret)));
             let span = if rule.kind == Kind::Dlp { found.secret } else { found.span };
             hits.push(Hit { rule: found.rule, span, path: Vec::new(), fingerprint, excerpt });
         }
         self.orders.push(context, window.new, last, hits);
+        if !self.injections_only {
+            self.detectors.push(context.shared, window, last, hits)?;
+        }
         if context.over() {
             return Ok(());
         }
@@ -185,6 +199,9 @@ impl Layer {
         let window = Window { first: self.first, old: &self.tail, new: &[] };
         let mut hold = self.matcher.hold(context.rules, &window);
         hold = hold.min(window.end().saturating_sub(self.orders.undecided()));
+        if !self.injections_only {
+            hold = hold.min(self.detectors.hold(context.shared, &window));
+        }
         for view in &self.views {
             hold = hold.min(view.hold(context, &window));
         }
@@ -218,6 +235,7 @@ impl Layer {
             + self.tail.capacity()
             + self.gate.memory()
             + self.orders.memory()
+            + self.detectors.memory()
             + matcher
             + views
             + runs
@@ -242,7 +260,8 @@ impl Layer {
     }
 }
 
-/// Bytes of a text that must be kept for all who look back.
-pub(crate) fn keep(longest: usize) -> usize {
-    2 * longest + AHEAD + BACK + 2 * AGAIN + super::runs::LOOK_BACK + crate::decode::pairs::DECIDES
+/// Bytes of a text that must be kept for all who look back: for rules and for known values.
+pub(crate) fn keep(longest: usize, known: usize) -> usize {
+    let decoders = super::runs::LOOK_BACK + crate::decode::pairs::DECIDES;
+    known.max(2 * longest) + AHEAD + BACK + 2 * AGAIN + decoders
 }

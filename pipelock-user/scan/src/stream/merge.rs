@@ -2,10 +2,12 @@
 //! one. Called by [`super::Stream`].
 
 use std::cmp::Reverse;
+use std::ops::Range;
 
 use super::{Budget, Hit};
 use crate::finding::{Finding, Fingerprint};
-use crate::rule::{Confidence, Kind, Rule, Severity};
+use crate::rule::builtin::{self, Builtin};
+use crate::rule::{Confidence, Rule, Severity};
 use crate::scanner::{Core, FINDINGS};
 
 /// The findings that remain, in order of their place.
@@ -24,7 +26,7 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
             .then_with(|| names(one).cmp(names(other)))
             .then(one.fingerprint.0.cmp(&other.fingerprint.0))
     });
-    let mut kept: Vec<(&Hit, Vec<usize>)> = Vec::new();
+    let mut kept: Vec<Kept<'_>> = Vec::new();
     for hit in ranked {
         let covered = |better: &Hit| {
             let same_kind = rule(better).map(|rule| rule.kind) == rule(hit).map(|rule| rule.kind);
@@ -33,27 +35,32 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
             let same_layer = better.path.is_empty() || hit.path.is_empty() || better.fingerprint == hit.fingerprint;
             same_kind && overlap && (same_layer || better.rule == hit.rule && better.excerpt == hit.excerpt)
         };
-        match kept.iter_mut().find(|(better, _)| covered(better)) {
-            None => kept.push((hit, Vec::new())),
-            Some((better, also)) if better.rule != hit.rule && !also.contains(&hit.rule) => also.push(hit.rule),
-            Some(_) => {}
+        match kept.iter_mut().find(|kept| covered(kept.hit)) {
+            None => kept.push(Kept { hit, also: Vec::new(), cover: hit.span.clone() }),
+            Some(better) => {
+                better.cover = better.cover.start.min(hit.span.start)..better.cover.end.max(hit.span.end);
+                if better.hit.rule != hit.rule && !better.also.contains(&hit.rule) {
+                    better.also.push(hit.rule);
+                }
+            }
         }
     }
-    kept.sort_by_key(|(hit, _)| (hit.span.start, hit.span.end, hit.rule));
+    kept.sort_by_key(|Kept { hit, .. }| (hit.span.start, hit.span.end, hit.rule));
     let id = |index: usize| core.rules.rule(index).map(|rule| rule.id.clone());
-    let made = |(hit, also): (&Hit, Vec<usize>)| {
+    let made = |Kept { hit, also, cover }: Kept<'_>| {
         let also = also.into_iter().filter_map(id).collect();
-        Some(Finding { also, ..finding(rule(hit)?, hit) })
+        Some(Finding { also, cover, ..finding(rule(hit)?, hit) })
     };
     let mut findings: Vec<Finding> = kept.into_iter().filter_map(made).collect();
+    findings.dedup_by(|next, before| joined(before, next));
     let many = findings.len() > FINDINGS;
     findings.truncate(FINDINGS);
     if many {
-        findings.push(budget("budget-findings", "More findings than are reported", end));
+        findings.push(whole(&builtin::BUDGET_FINDINGS, end));
     }
     match over {
-        Some(Budget::Depth) => findings.push(budget("budget-depth", "Encoded more often than is decoded", end)),
-        Some(Budget::Expansion) => findings.push(budget("budget-expansion", "Decodes to more than is scanned", end)),
+        Some(Budget::Depth) => findings.push(whole(&builtin::BUDGET_DEPTH, end)),
+        Some(Budget::Expansion) => findings.push(whole(&builtin::BUDGET_EXPANSION, end)),
         None => {}
     }
     findings
@@ -62,8 +69,29 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
 /// How much a rule says: what nothing else looks like before what many things look like. A rule that names one vendor has
 /// few keywords; one that takes any `password =` has many, or none.
 fn specificity(rule: &Rule) -> (Confidence, Reverse<usize>, bool, Severity) {
-    let words = if rule.keywords.is_empty() { usize::MAX } else { rule.keywords.len() };
+    // A value that somebody named says more than its form.
+    let known = *rule.id == *builtin::KNOWN.id;
+    let words = if rule.keywords.is_empty() && !known { usize::MAX } else { rule.keywords.len() };
     (rule.confidence, Reverse(words), rule.validator.is_some(), rule.severity)
+}
+
+/// A hit that became a finding.
+struct Kept<'a> {
+    hit: &'a Hit,
+    also: Vec<usize>,
+    /// The bytes of all hits that went into it.
+    cover: Range<u64>,
+}
+
+/// Makes two parts of one flood one.
+fn joined(before: &mut Finding, next: &Finding) -> bool {
+    let same = *before.rule == *builtin::FLOOD.id && before.rule == next.rule && before.path == next.path;
+    if same && before.span.end == next.span.start {
+        before.span.end = next.span.end;
+        before.cover.end = before.cover.end.max(next.cover.end);
+        return true;
+    }
+    false
 }
 
 fn finding(rule: &Rule, hit: &Hit) -> Finding {
@@ -75,30 +103,21 @@ fn finding(rule: &Rule, hit: &Hit) -> Finding {
         class: rule.class.clone(),
         severity: rule.severity,
         confidence: rule.confidence,
+        mitre: rule.mitre(),
         core: rule.core,
         span: hit.span.clone(),
+        cover: hit.span.clone(),
         path: hit.path.clone(),
         fingerprint: hit.fingerprint,
         excerpt: hit.excerpt.clone(),
     }
 }
 
-/// The finding that a budget was not enough: it stands for the whole text.
-fn budget(rule: &'static str, name: &'static str, end: u64) -> Finding {
-    Finding {
-        rule: rule.into(),
-        also: Vec::new(),
-        name: name.into(),
-        kind: Kind::Dlp,
-        class: "budget".into(),
-        severity: Severity::High,
-        confidence: Confidence::High,
-        core: true,
-        span: 0..end,
-        path: Vec::new(),
-        fingerprint: Fingerprint([0; 32]),
-        excerpt: String::new(),
-    }
+/// A finding of a detector that is no pattern, about the whole text.
+pub(crate) fn whole(builtin: &Builtin, end: u64) -> Finding {
+    let hit =
+        Hit { rule: 0, span: 0..end, path: Vec::new(), fingerprint: Fingerprint([0; 32]), excerpt: String::new() };
+    finding(&builtin.rule(), &hit)
 }
 
 fn names(hit: &Hit) -> impl Iterator<Item = &'static str> {

@@ -18,16 +18,19 @@ mod view;
 mod wide;
 mod window;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 pub(crate) use layer::Hit;
 use layer::Layer;
 pub(crate) use layer::Layer as Idle;
+pub(crate) use merge::whole;
 pub(crate) use window::Window;
 
 use crate::decode::inflate::Coding;
+use crate::detect::Shared;
 use crate::engine::{Engine, EngineError};
 use crate::finding::{Finding, Key};
+use crate::injection::OwnText;
 use crate::rule::RuleSet;
 use crate::scanner::{Core, Limits};
 
@@ -37,6 +40,8 @@ pub(crate) struct Context<'a> {
     core: &'a Core,
     pub(crate) rules: &'a RuleSet,
     pub(crate) engine: &'a dyn Engine,
+    pub(crate) shared: &'a Shared,
+    own: Option<&'a RwLock<OwnText>>,
     pub(crate) key: &'a Key,
     work: &'a mut Work,
 }
@@ -69,6 +74,12 @@ pub(crate) enum Budget {
 }
 
 impl Context<'_> {
+    /// Did the agent itself send these words before?
+    pub(crate) fn own(&self, text: &[u8]) -> bool {
+        let Some(own) = self.own.and_then(|own| own.read().ok()) else { return false };
+        std::str::from_utf8(text).is_ok_and(|text| own.covers(text, &(0..text.len())))
+    }
+
     /// May something at this depth be decoded once more? If not, that is noted.
     pub(crate) fn deeper(&mut self, depth: usize) -> bool {
         let deeper = depth < self.limits().depth;
@@ -104,13 +115,13 @@ impl Context<'_> {
 
     /// Bytes of a text that are kept for all who look back.
     pub(crate) fn keep(&self) -> usize {
-        layer::keep(self.rules.longest())
+        layer::keep(self.rules.longest(), self.shared.longest())
     }
 
     /// Bytes around a change that are looked at with it. Matches that are longer and hold a change only far inside are
     /// left to the text itself: few rules have such, and every view would cost several times as much.
     pub(crate) fn reach(&self) -> u64 {
-        self.rules.longest().min(MOST_REACH) as u64 + 2
+        self.rules.longest().max(self.shared.reach()).min(MOST_REACH) as u64 + 2
     }
 
     pub(crate) fn pooled(&self) -> Option<Layer> {
@@ -140,6 +151,7 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Stream {
     core: Arc<Core>,
+    own: Option<Arc<RwLock<OwnText>>>,
     root: Option<Layer>,
     work: Work,
     hits: Vec<Hit>,
@@ -147,14 +159,18 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn open(core: &Arc<Core>, coding: Option<Coding>) -> Result<Self, EngineError> {
+    pub(crate) fn open(
+        core: &Arc<Core>,
+        own: Option<&Arc<RwLock<OwnText>>>,
+        coding: Option<Coding>,
+    ) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let mut context = context(core, &mut work);
+        let mut context = context(core, None, &mut work);
         let root = match coding {
             None => Layer::open(&mut context, 0, None)?,
             Some(coding) => Layer::named(&mut context, 0, coding.format())?,
         };
-        Ok(Self { core: Arc::clone(core), root: Some(root), work, hits: Vec::new(), end: 0 })
+        Ok(Self { core: Arc::clone(core), own: own.cloned(), root: Some(root), work, hits: Vec::new(), end: 0 })
     }
 
     /// Takes the next piece.
@@ -164,7 +180,7 @@ impl Stream {
     pub fn push(&mut self, piece: &[u8]) -> Result<Progress, EngineError> {
         self.take(piece, false)?;
         let core = Arc::clone(&self.core);
-        let context = context(&core, &mut self.work);
+        let context = context(&core, None, &mut self.work);
         let hold = self.root.as_ref().map_or(0, |root| root.hold(&context));
         Ok(Progress { released: hold.min(self.end), findings: self.hits.len() })
     }
@@ -178,7 +194,21 @@ impl Stream {
         Ok(self.findings())
     }
 
-    /// Takes the last piece, which may be the whole text.
+    /// Takes the last piece, which may be the whole text: that is faster than the same in pieces. What comes after it is
+    /// not looked at.
+    ///
+    /// # Errors
+    /// [`EngineError`]: nothing of the text may pass then.
+    pub fn last(&mut self, piece: &[u8]) -> Result<(), EngineError> {
+        self.take(piece, true)
+    }
+
+    /// Where what was found begins, from the `from`th thing on, as far as [`Progress::findings`] counts: in the order in
+    /// which it was found, and before what is the same became one finding. Every finding begins at one of these.
+    pub fn starts(&self, from: usize) -> impl Iterator<Item = u64> {
+        self.hits.iter().skip(from).map(|hit| hit.span.start)
+    }
+
     pub(crate) fn finish_with(mut self, piece: &[u8]) -> Result<Vec<Finding>, EngineError> {
         self.take(piece, true)?;
         Ok(if self.hits.is_empty() && self.work.missed().is_none() { Vec::new() } else { self.findings() })
@@ -201,7 +231,7 @@ impl Stream {
         self.end += piece.len() as u64;
         self.work.input = self.end;
         let core = Arc::clone(&self.core);
-        let mut context = context(&core, &mut self.work);
+        let mut context = context(&core, self.own.as_deref(), &mut self.work);
         let Some(root) = &mut self.root else { return Ok(()) };
         root.push(&mut context, piece, last, &mut self.hits)?;
         if self.hits.len() > 2 * crate::scanner::FINDINGS {
@@ -214,6 +244,6 @@ impl Stream {
     }
 }
 
-fn context<'a>(core: &'a Core, work: &'a mut Work) -> Context<'a> {
-    Context { core, rules: &core.rules, engine: &*core.engine, key: &core.key, work }
+fn context<'a>(core: &'a Core, own: Option<&'a RwLock<OwnText>>, work: &'a mut Work) -> Context<'a> {
+    Context { core, rules: &core.rules, engine: &*core.engine, shared: &core.shared, own, key: &core.key, work }
 }

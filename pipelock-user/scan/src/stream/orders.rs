@@ -42,6 +42,9 @@ impl Orders {
         }
         self.held.advance(detector, last, |finding, text| {
             let Some(rule) = context.rules.concept(&finding.rule.id) else { return };
+            if context.own(text.as_bytes()) {
+                return;
+            }
             hits.push(Hit {
                 rule,
                 span: finding.span.start as u64..finding.span.end as u64,

@@ -1,13 +1,16 @@
 //! Wallet addresses in text, and whether they are the ones the user pays to.
 //!
-//! The engine calls [`find`] on what goes out and comes in, and asks an [`AllowList`] about each address. Address poisoning
+//! The engine looks for addresses in what goes out and comes in, and asks the [`AllowList`] of its [`Watch`] about each. Address poisoning
 //! puts an address with the same beginning and end where a person, or an agent, copies from; it is told by likeness to an
 //! allowed address. Promises: linear in the text, at most [`MOST`] addresses per text, no panic.
 //! Formats: see [`crate::validate::address`].
 
 mod allow;
+mod stream;
 
 pub use allow::{AllowList, BadAddress, Likeness, Standing};
+pub(crate) use stream::Seeker;
+pub use stream::Watch;
 
 use crate::validate::address::{self, Eip55};
 use std::ops::Range;

@@ -1,8 +1,8 @@
 //! Rules as the engine will see them, matched one by one with the plain `regex` crate.
 //!
-//! Used by the table test. It is a reference, not an engine: no decoding, no streaming.
+//! Used by the tables' tests. It is a reference, not an engine: no decoding, no streaming.
 
-#![allow(dead_code, reason = "the test and the example each use their part")]
+#![allow(dead_code, reason = "the tests and the examples each use their part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rule file that cannot be read fails the test")]
 
 use aho_corasick::AhoCorasick;
@@ -30,6 +30,8 @@ pub(crate) struct Rule {
     pub(crate) entropy: Option<f64>,
     #[serde(default)]
     pub(crate) attack: Vec<String>,
+    #[serde(default)]
+    pub(crate) atlas: Vec<String>,
     pub(crate) confidence: Option<String>,
     pub(crate) examples: Vec<String>,
     pub(crate) counter_examples: Vec<String>,
@@ -48,17 +50,22 @@ pub(crate) struct Compiled {
     validator: Option<validate::Validator>,
 }
 
-/// Folders of rule files this branch owns.
-pub(crate) fn folders() -> [PathBuf; 2] {
-    let rules = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("rules");
-    [rules.join("credentials"), rules.join("personal")]
+/// The rules about what must not leave, compiled; panics with the rule's id when one cannot be.
+pub(crate) fn load() -> Vec<Compiled> {
+    read(&["credentials", "personal"])
 }
 
-/// All rules, compiled; panics with the rule's id when one cannot be.
-pub(crate) fn load() -> Vec<Compiled> {
+/// The patterns about what must not come in.
+pub(crate) fn injection() -> Vec<Compiled> {
+    read(&["injection"])
+}
+
+fn read(folders: &[&str]) -> Vec<Compiled> {
+    let rules = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("rules");
     let mut all = Vec::new();
-    for folder in folders() {
-        let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for folder in folders {
+        let entries = std::fs::read_dir(rules.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
         files.sort();
         for file in files {
             let text = std::fs::read_to_string(&file).unwrap();
@@ -72,9 +79,10 @@ pub(crate) fn load() -> Vec<Compiled> {
 }
 
 fn compile(rule: Rule) -> Compiled {
-    // Bytes and ASCII case, as vectorscan reads them: with Unicode, `(?i)k` would match the Kelvin sign too.
+    // Bytes and ASCII case, as vectorscan reads them: with Unicode, `(?i)k` would match the Kelvin sign too. Injections are
+    // text, in any script.
     let regex = regex::bytes::RegexBuilder::new(&rule.pattern)
-        .unicode(false)
+        .unicode(rule.kind == "injection")
         .size_limit(64 << 20)
         .dfa_size_limit(64 << 20)
         .build()

@@ -1,92 +1,367 @@
 //! The added lines of a unified diff. Called by `pipelock scan --diff`.
+//!
+//! Formats: `diff -u`, `git diff`, and git's combined diff of merges (git-diff, "Generating patch text with -p" and "Combined
+//! diff format"). Names in quotes are as C writes them. What a binary patch holds is not text and not looked at.
+//! Promises: memory does not grow with the diff but with the number of stretches of added lines in one hunk.
 
-use pipelock_scan::Scanner;
+use std::io::Read;
 
+use pipelock_scan::{EngineError, Scanner};
+
+use super::place::Place;
+use super::read::{Text, Unread, fill};
 use super::report::Located;
-use super::{Failure, Lines, ignored};
 
-/// Added lines that stand together, and where they will be.
-#[derive(Debug, Default, PartialEq)]
-struct Added {
-    path: String,
-    text: Vec<u8>,
-    /// The number of each line in the new file.
-    numbers: Vec<usize>,
-}
+/// Longest line that is read as a header; longer ones are none.
+const HEADER: usize = 16 << 10;
+/// Added text that is collected before it is scanned.
+const PIECE: usize = 1 << 20;
 
-pub(super) fn scan(scanner: &Scanner, diff: &[u8]) -> Result<Vec<Located>, Failure> {
-    let mut found = Vec::new();
-    for added in added(diff) {
-        let lines = Lines::new(&added.text);
-        for finding in scanner.scan(&added.text)? {
-            let (line, column) = lines.place(finding.span.start);
-            if !ignored(lines.text(line), &finding.rule) {
-                let line = added.numbers.get(line - 1).copied().unwrap_or(0);
-                found.push(Located { path: added.path.clone(), line, column, finding });
-            }
+/// What is in the added lines of everything that `source` gives; `read` hears how many bytes came.
+pub(super) fn scan(
+    scanner: &Scanner,
+    mut source: impl Read,
+    buffer: &mut Vec<u8>,
+    mut read: impl FnMut(u64),
+) -> Result<Vec<Located>, Unread> {
+    let mut hunks = Hunks { scanner, text: None, found: Vec::new() };
+    let mut diff = Diff::default();
+    loop {
+        let ended = fill(&mut source, buffer)?;
+        read(buffer.len() as u64);
+        diff.push(buffer, ended, &mut hunks)?;
+        if ended {
+            hunks.end()?;
+            return Ok(hunks.found);
         }
     }
-    Ok(found)
 }
 
-/// The added lines of each hunk: of one text, so that what spans lines is found.
-fn added(diff: &[u8]) -> Vec<Added> {
-    let mut hunks: Vec<Added> = Vec::new();
-    let mut path = String::new();
-    // Lines that the hunk still has, old and new, and the number of the next new one: a removed line `-- x` looks like a header.
-    let (mut old, mut new, mut number) = (0, 0, 0);
-    for line in diff.split_inclusive(|byte| *byte == b'\n') {
-        if old == 0 && new == 0 {
-            if let Some(name) = line.strip_prefix(b"+++ ") {
-                let name = String::from_utf8_lossy(name);
-                let name = name.split('\t').next().unwrap_or_default().trim_end();
-                path = name.strip_prefix("b/").unwrap_or(name).to_owned();
-            } else if let Some((lines_old, first, lines_new)) = hunk(line) {
-                (old, number, new) = (lines_old, first, lines_new);
-                hunks.push(Added { path: path.clone(), ..Added::default() });
+/// What a reader of a diff does with what is added.
+trait Added {
+    /// A hunk of this file begins.
+    fn begin(&mut self, path: &str) -> Result<(), EngineError>;
+    /// A piece of an added line; `number` counts lines of the new file from 1.
+    fn add(&mut self, number: usize, piece: &[u8]) -> Result<(), EngineError>;
+}
+
+/// Scans each hunk's added lines as one text, so that what spans lines is found.
+struct Hunks<'a> {
+    scanner: &'a Scanner,
+    text: Option<Hunk>,
+    found: Vec<Located>,
+}
+
+struct Hunk {
+    path: String,
+    text: Text,
+    waiting: Vec<u8>,
+    /// Lines of the text so far.
+    lines: usize,
+    /// Stretches of neighbours: line in the text, line in the new file.
+    numbers: Vec<(usize, usize)>,
+    ended: bool,
+}
+
+impl Hunks<'_> {
+    fn end(&mut self) -> Result<(), EngineError> {
+        let Some(Hunk { path, text, waiting, numbers, .. }) = self.text.take() else { return Ok(()) };
+        for (place, finding) in text.last(&waiting)? {
+            let after = numbers.partition_point(|(line, _)| *line <= place.line);
+            let line = match numbers.get(after.saturating_sub(1)) {
+                Some((first, number)) => number + place.line.saturating_sub(*first),
+                None => place.line,
+            };
+            self.found.push(Located { path: path.clone(), place: Place { line, ..place }, finding });
+        }
+        Ok(())
+    }
+}
+
+impl Added for Hunks<'_> {
+    fn begin(&mut self, path: &str) -> Result<(), EngineError> {
+        self.end()?;
+        let text = Text::new(self.scanner)?;
+        let path = path.to_owned();
+        self.text = Some(Hunk { path, text, waiting: Vec::new(), lines: 0, numbers: Vec::new(), ended: true });
+        Ok(())
+    }
+
+    fn add(&mut self, number: usize, piece: &[u8]) -> Result<(), EngineError> {
+        let Some(hunk) = &mut self.text else { return Ok(()) };
+        if hunk.ended {
+            hunk.lines += 1;
+            let next = hunk.numbers.last().map(|(line, number)| number + hunk.lines - line);
+            if next != Some(number) {
+                hunk.numbers.push((hunk.lines, number));
             }
+        }
+        hunk.ended = piece.ends_with(b"\n");
+        hunk.waiting.extend_from_slice(piece);
+        if hunk.waiting.len() >= PIECE {
+            hunk.text.push(&hunk.waiting)?;
+            hunk.waiting.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Reads a diff that comes in pieces.
+#[derive(Debug, Default)]
+struct Diff {
+    path: String,
+    /// The file before, to tell whether names have git's `a/` and `b/`.
+    old: String,
+    /// The beginning of a line whose rest is to come.
+    held: Vec<u8>,
+    /// Lines the hunk still has: one count for each old file, and one for the new.
+    left_old: Vec<usize>,
+    left_new: usize,
+    number: usize,
+    /// What the line is that goes on.
+    line: Line,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Line {
+    #[default]
+    Start,
+    Added,
+    Other,
+}
+
+impl Diff {
+    fn push(&mut self, piece: &[u8], last: bool, to: &mut impl Added) -> Result<(), EngineError> {
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            let ends = part.ends_with(b"\n");
+            match self.line {
+                Line::Start => {
+                    self.held.extend_from_slice(part);
+                    if ends || self.held.len() > HEADER {
+                        let line = std::mem::take(&mut self.held);
+                        self.begin(&line, ends, to)?;
+                    }
+                }
+                Line::Added => self.go_on(part, ends, to)?,
+                Line::Other if ends => self.line = Line::Start,
+                Line::Other => {}
+            }
+        }
+        if last && !self.held.is_empty() {
+            let line = std::mem::take(&mut self.held);
+            self.begin(&line, true, to)?;
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, part: &[u8], ends: bool, to: &mut impl Added) -> Result<(), EngineError> {
+        to.add(self.number, part)?;
+        if ends {
+            self.number += 1;
+            self.line = Line::Start;
+        }
+        Ok(())
+    }
+
+    /// A line, or the beginning of a long one.
+    fn begin(&mut self, line: &[u8], ends: bool, to: &mut impl Added) -> Result<(), EngineError> {
+        self.line = if ends { Line::Start } else { Line::Other };
+        let parents = self.left_old.len();
+        if self.left_new == 0 && self.left_old.iter().all(|left| *left == 0) {
+            return self.header(line, to);
+        }
+        if line.starts_with(b"\\") {
+            // "\ No newline at end of file"
+            return Ok(());
+        }
+        // One column for each old file. An empty line stands for an unchanged one, from which a mailer took the space.
+        let columns = line.get(..parents).filter(|columns| !columns.iter().any(|byte| b"\r\n".contains(byte)));
+        let columns = columns.unwrap_or_default();
+        let removed = columns.contains(&b'-');
+        for (at, left) in self.left_old.iter_mut().enumerate() {
+            let there = if removed { columns.get(at) == Some(&b'-') } else { columns.get(at) != Some(&b'+') };
+            *left = left.saturating_sub(usize::from(there));
+        }
+        if removed {
+            return Ok(());
+        }
+        self.left_new = self.left_new.saturating_sub(1);
+        if columns.contains(&b'+') {
+            self.line = Line::Added;
+            return self.go_on(&line[columns.len()..], ends, to);
+        }
+        self.number += 1;
+        Ok(())
+    }
+
+    fn header(&mut self, line: &[u8], to: &mut impl Added) -> Result<(), EngineError> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if let Some(name) = line.strip_prefix(b"--- ") {
+            self.old = named(name);
+        } else if let Some(name) = line.strip_prefix(b"+++ ") {
+            let name = named(name);
+            // git's own prefixes; `diff -u` and --no-prefix have none.
+            let prefixed = |name: &str| name.get(1..2) == Some("/") && name.as_bytes()[0].is_ascii_lowercase();
+            let both = prefixed(&name) && (self.old == "/dev/null" || prefixed(&self.old));
+            self.path = if both { name[2..].to_owned() } else { name };
+        } else if let Some((old, first, new)) = hunk(line) {
+            (self.left_old, self.number, self.left_new) = (old, first, new);
+            to.begin(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+/// The name in a header: in quotes with escapes, or up to a tab.
+fn named(text: &[u8]) -> String {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        let name = text.split(|byte| *byte == b'\t').next().unwrap_or_default();
+        return String::from_utf8_lossy(name).into_owned();
+    };
+    let mut name = Vec::new();
+    let mut bytes = quoted.iter().copied().peekable();
+    while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+        if byte != b'\\' {
+            name.push(byte);
             continue;
         }
-        match line.split_first() {
-            Some((b'+', text)) => {
-                if let Some(hunk) = hunks.last_mut() {
-                    hunk.text.extend_from_slice(text);
-                    hunk.numbers.push(number);
+        name.push(match bytes.next() {
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b'r') => b'\r',
+            Some(b'a') => 7,
+            Some(b'b') => 8,
+            Some(b'v') => 11,
+            Some(b'f') => 12,
+            Some(digit @ b'0'..=b'7') => {
+                let mut value = u32::from(digit - b'0');
+                for _ in 0..2 {
+                    if let Some(digit) = bytes.next_if(|byte| (b'0'..=b'7').contains(byte)) {
+                        value = value * 8 + u32::from(digit - b'0');
+                    }
                 }
-                (number, new) = (number + 1, new.saturating_sub(1));
+                value as u8
             }
-            Some((b'-', _)) => old = old.saturating_sub(1),
-            // "\ No newline at end of file"
-            Some((b'\\', _)) => {}
-            _ => (number, old, new) = (number + 1, old.saturating_sub(1), new.saturating_sub(1)),
-        }
+            Some(other) => other,
+            None => break,
+        });
     }
-    hunks.retain(|hunk| !hunk.text.is_empty());
-    hunks
+    String::from_utf8_lossy(&name).into_owned()
 }
 
-/// `@@ -1,2 +3,4 @@`: lines of the old file, first line and lines of the new one.
-fn hunk(line: &[u8]) -> Option<(usize, usize, usize)> {
-    let line = std::str::from_utf8(line.strip_prefix(b"@@ -")?).ok()?;
-    let (old, rest) = line.split_once(" +")?;
-    let new = rest.split_once(" @@")?.0;
+/// `@@ -1,2 +3,4 @@`, or `@@@ -1 -2 +3,4 @@@` of a merge: lines of each old file, first line and lines of the new one.
+fn hunk(line: &[u8]) -> Option<(Vec<usize>, usize, usize)> {
+    let marks = line.iter().take_while(|byte| **byte == b'@').count();
+    let text = std::str::from_utf8(line.get(marks..line.len().min(512))?.split(|byte| *byte == b'@').next()?).ok()?;
+    let mut ranges = text.strip_prefix(' ')?.split_ascii_whitespace();
+    let mut old = Vec::new();
     let count = |range: &str| range.split_once(',').map_or(Ok(1), |(_, count)| count.parse()).ok();
-    Some((count(old)?, new.split(',').next()?.parse().ok()?, count(new)?))
+    for _ in 1..marks {
+        old.push(count(ranges.next()?.strip_prefix('-')?)?);
+    }
+    let new = ranges.next()?.strip_prefix('+')?;
+    (marks >= 2).then_some((old, new.split(',').next()?.parse().ok()?, count(new)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[derive(Default, Debug, PartialEq)]
+    struct Seen(Vec<(String, Vec<(usize, String)>)>);
+
+    impl Added for Seen {
+        fn begin(&mut self, path: &str) -> Result<(), EngineError> {
+            self.0.push((path.to_owned(), Vec::new()));
+            Ok(())
+        }
+
+        fn add(&mut self, number: usize, piece: &[u8]) -> Result<(), EngineError> {
+            let lines = &mut self.0.last_mut().unwrap().1;
+            let piece = String::from_utf8_lossy(piece);
+            match lines.last_mut().filter(|(last, _)| *last == number) {
+                Some((_, line)) => line.push_str(&piece),
+                None => lines.push((number, piece.into_owned())),
+            }
+            Ok(())
+        }
+    }
+
+    /// What is added, the same for every size of pieces: path, and number and text of each line.
+    fn added(diff: &str) -> Vec<(String, Vec<(usize, String)>)> {
+        let mut whole = Seen::default();
+        Diff::default().push(diff.as_bytes(), true, &mut whole).unwrap();
+        for size in [1, 3, 64] {
+            let mut seen = Seen::default();
+            let mut reader = Diff::default();
+            diff.as_bytes().chunks(size).for_each(|piece| reader.push(piece, false, &mut seen).unwrap());
+            reader.push(b"", true, &mut seen).unwrap();
+            assert_eq!(seen, whole, "{size}");
+        }
+        whole.0
+    }
+
+    fn lines(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
+        lines.iter().map(|(number, line)| (*number, (*line).to_owned())).collect()
+    }
+
     #[test]
     fn only_added_lines_with_their_numbers() {
-        let diff =
-            b"diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,3 +1,4 @@\n same\n--- removed\n+++ added\n+two\n last\n\
-                     @@ -9 +10 @@\n-a\n+b\n\\ No newline at end of file\n";
-        let hunks = added(diff);
-        assert_eq!(hunks.len(), 2);
-        assert_eq!((hunks[0].path.as_str(), hunks[0].text.as_slice()), ("x", &b"++ added\ntwo\n"[..]));
-        assert_eq!(hunks[0].numbers, [2, 3]);
-        assert_eq!(hunks[1].numbers, [10]);
+        let diff = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,3 +1,4 @@ fn @@ x\n same\n--- removed\n+++ added\n+two\n last\n\
+                    @@ -9 +10 @@\n-a\n+b\n\\ No newline at end of file\n";
+        let found = added(diff);
+        assert_eq!(found[0], ("x".to_owned(), lines(&[(2, "++ added\n"), (3, "two\n")])));
+        assert_eq!(found[1], ("x".to_owned(), lines(&[(10, "b\n")])));
+        assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn names_are_read_as_git_writes_them() {
+        for (old, new, path) in [
+            ("a/x", "b/x", "x"),
+            ("a/with space\t", "b/with space\t", "with space"),
+            ("\"a/na\\303\\257ve\\\"q\\\".txt\"", "\"b/na\\303\\257ve\\\"q\\\".txt\"", "naïve\"q\".txt"),
+            ("/dev/null", "b/new", "new"),
+            ("i/x", "w/x", "x"),
+            ("src/x", "src/x", "src/x"),
+            ("old.c\t2026-01-01 00:00:00 +0000", "new.c\t2026-01-01 00:00:00 +0000", "new.c"),
+        ] {
+            let diff = format!("--- {old}\n+++ {new}\n@@ -0,0 +1 @@\n+line\n");
+            assert_eq!(added(&diff)[0].0, path);
+            assert_eq!(added(&diff.replace('\n', "\r\n"))[0], (path.to_owned(), lines(&[(1, "line\r\n")])));
+        }
+    }
+
+    #[test]
+    fn merges_have_a_column_for_each_parent() {
+        let diff = "diff --cc f\nindex 1,2..3\n--- a/f\n+++ b/f\n@@@ -1,3 -1,3 +1,4 @@@\n  same\n- one\n -two\n++both\n +mine\n\
+                    + theirs\n@@@ -9,0 -9,0 +10,1 @@@\n++end\n";
+        let found = added(diff);
+        assert_eq!(found[0].1, lines(&[(2, "both\n"), (3, "mine\n"), (4, "theirs\n")]));
+        assert_eq!(found[1].1, lines(&[(10, "end\n")]));
+    }
+
+    #[test]
+    fn renames_and_binaries_add_nothing() {
+        let diff = "diff --git a/o b/n\nsimilarity index 100%\nrename from o\nrename to n\n\
+                    diff --git a/p b/p\nBinary files a/p and b/p differ\n\
+                    diff --git a/q b/q\nGIT binary patch\nliteral 5\nMcmZ?wbhEHbWMp7u0096L0RR91\n\nliteral 0\nHcmV?d00001\n\n\
+                    diff --git a/r b/r\n--- a/r\n+++ b/r\n@@ -1 +1 @@\n-a\n+last";
+        assert_eq!(added(diff), [("r".to_owned(), lines(&[(1, "last")]))]);
+    }
+
+    #[test]
+    fn whatever_comes_is_read_to_its_end() {
+        for text in [
+            "@@",
+            "@@ -1 +1",
+            "@@@@@@@@ -1 @@",
+            "+++ \"\\",
+            "@@ -99999999999999999999 +1 @@",
+            "@@ -1,5 +1,5 @@\n\n+x\n",
+        ] {
+            added(text);
+        }
     }
 }

@@ -1,20 +1,22 @@
 //! How `pipelock scan` says what it found: text, JSON lines, or SARIF 2.1.0 (OASIS). Called by the verb.
 
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
+use pipelock_scan::rule::Rule;
 use pipelock_scan::{Finding, RuleSet, Severity};
 use serde_json::{Value, json};
 
-use super::output;
+use super::super::{USAGE, output};
+use super::place::Place;
 
 /// A finding and its place in a file.
 #[derive(Debug)]
 pub(super) struct Located {
     pub(super) path: String,
-    /// From 1.
-    pub(super) line: usize,
-    /// From 1, in bytes.
-    pub(super) column: usize,
+    pub(super) place: Place,
     pub(super) finding: Finding,
 }
 
@@ -30,13 +32,15 @@ pub(super) enum Form {
 pub(super) struct Report {
     form: Form,
     results: Vec<Value>,
+    /// Rules that results name and the list of rules may not have: of known values, by id.
+    named: BTreeMap<Arc<str>, Value>,
     findings: usize,
-    unread: usize,
+    unread: Vec<Value>,
 }
 
 impl Report {
     pub(super) fn new(form: Form) -> Self {
-        Self { form, results: Vec::new(), findings: 0, unread: 0 }
+        Self { form, results: Vec::new(), named: BTreeMap::new(), findings: 0, unread: Vec::new() }
     }
 
     pub(super) fn add(&mut self, located: Located) {
@@ -48,25 +52,78 @@ impl Report {
         }
     }
 
-    pub(super) fn unread(&mut self, file: &Path, error: &std::io::Error) {
-        self.unread += 1;
-        output::error(&format!("{}: {error}", file.display()));
+    pub(super) fn unread(&mut self, file: &Path, error: &impl Display) {
+        let message = format!("{}: {error}: not looked at", plain(&file.display().to_string()));
+        output::error(&message);
+        self.unread.push(json!({"level": "error", "message": {"text": message}}));
     }
 
-    /// The exit code: 1 when something was found, or could not be looked at.
-    pub(super) fn finish(self, rules: &RuleSet) -> u8 {
+    /// The exit code: 1 when something was found, else 2 when something could not be looked at.
+    pub(super) fn finish(mut self, rules: &RuleSet) -> u8 {
         if self.form == Form::Sarif {
-            let rules: Vec<Value> = rules
-                .rules()
-                .iter()
-                .map(|rule| json!({"id": &*rule.id, "name": &*rule.name, "shortDescription": {"text": &*rule.name}}))
-                .collect();
-            let driver = json!({"name": "pipelock", "version": env!("CARGO_PKG_VERSION"), "rules": rules});
-            let run = json!({"tool": {"driver": driver}, "results": self.results});
-            let schema = "https://json.schemastore.org/sarif-2.1.0.json";
-            output::line(&json!({"$schema": schema, "version": "2.1.0", "runs": [run]}).to_string());
+            output::line(&self.sarif(rules).to_string());
         }
-        u8::from(self.findings > 0 || self.unread > 0)
+        match (self.findings, self.unread.len()) {
+            (0, 0) => 0,
+            (0, _) => USAGE,
+            _ => 1,
+        }
+    }
+
+    fn sarif(&mut self, rules: &RuleSet) -> Value {
+        for rule in all(rules) {
+            self.named.entry(rule.id.clone()).or_insert_with(|| sarif_rule(rule));
+        }
+        let rules: Vec<&Value> = self.named.values().collect();
+        let driver = json!({
+            "name": "pipelock",
+            "version": env!("CARGO_PKG_VERSION"),
+            "semanticVersion": env!("CARGO_PKG_VERSION"),
+            "rules": rules,
+        });
+        let invocation = json!({
+            "executionSuccessful": self.unread.is_empty(),
+            "toolExecutionNotifications": self.unread,
+        });
+        let run = json!({"tool": {"driver": driver}, "invocations": [invocation], "results": self.results});
+        let schema = "https://json.schemastore.org/sarif-2.1.0.json";
+        json!({"$schema": schema, "version": "2.1.0", "runs": [run]})
+    }
+}
+
+fn all(rules: &RuleSet) -> impl Iterator<Item = &Rule> {
+    rules.rules().iter().chain(rules.concepts()).chain(rules.builtins())
+}
+
+/// Prints the rules.
+pub(super) fn list(rules: &RuleSet, as_json: bool) {
+    for rule in all(rules) {
+        if as_json {
+            let line = json!({
+                "rule": &*rule.id,
+                "name": &*rule.name,
+                "kind": rule.kind,
+                "class": &*rule.class,
+                "severity": rule.severity,
+                "confidence": rule.confidence,
+                "core": rule.core,
+                "mitre": &*rule.mitre(),
+            });
+            output::line(&line.to_string());
+        } else {
+            let core = if rule.core { ", core" } else { "" };
+            let (severity, mitre) = (word(rule.severity), rule.mitre().join(" "));
+            output::line(&format!("{} ({}, {severity}{core}, {mitre}): {}", rule.id, rule.class, rule.name));
+        }
+    }
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "critical",
+        Severity::High => "high",
+        Severity::Medium => "medium",
+        Severity::Low => "low",
     }
 }
 
@@ -74,20 +131,27 @@ fn steps(finding: &Finding) -> Vec<&'static str> {
     finding.path.iter().map(|step| step.name()).collect()
 }
 
+/// Without what could move the cursor: names of files are chosen by others.
+fn plain(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+}
+
 fn text(located: &Located) -> String {
-    let Located { path, line, column, finding } = located;
+    let Located { path, place: Place { line, column }, finding } = located;
     let steps = steps(finding);
     let through = if steps.is_empty() { String::new() } else { format!(" in {}", steps.join(" in ")) };
     // Injections are shown as they are; what could move the cursor was taken out when the excerpt was made.
-    format!("{path}:{line}:{column}: {} ({}){through}: {}", finding.name, finding.rule, finding.excerpt)
+    let (path, name) = (plain(path), plain(&finding.name));
+    let shown = if finding.excerpt.is_empty() { String::new() } else { format!(": {}", plain(&finding.excerpt)) };
+    format!("{path}:{line}:{column}: {name} ({}, {}){through}{shown}", finding.rule, word(finding.severity))
 }
 
 fn json_of(located: &Located) -> Value {
     let finding = &located.finding;
     json!({
         "path": located.path,
-        "line": located.line,
-        "column": located.column,
+        "line": located.place.line,
+        "column": located.place.column,
         "rule": &*finding.rule,
         "also": finding.also.iter().map(|rule| &**rule).collect::<Vec<_>>(),
         "name": &*finding.name,
@@ -95,6 +159,7 @@ fn json_of(located: &Located) -> Value {
         "class": &*finding.class,
         "severity": finding.severity,
         "confidence": finding.confidence,
+        "mitre": &*finding.mitre,
         "span": [finding.span.start, finding.span.end],
         "decode_path": steps(finding),
         "fingerprint": finding.fingerprint,
@@ -102,20 +167,46 @@ fn json_of(located: &Located) -> Value {
     })
 }
 
-fn sarif_of(located: &Located) -> Value {
-    let finding = &located.finding;
-    let level = match finding.severity {
+fn level(severity: Severity) -> &'static str {
+    match severity {
         Severity::Critical | Severity::High => "error",
         Severity::Medium => "warning",
         Severity::Low => "note",
-    };
+    }
+}
+
+fn sarif_rule(rule: &Rule) -> Value {
+    json!({
+        "id": &*rule.id,
+        "name": &*rule.name,
+        "shortDescription": {"text": &*rule.name},
+        "defaultConfiguration": {"level": level(rule.severity)},
+        "properties": {"tags": [rule.kind, &*rule.class], "mitre": &*rule.mitre()},
+    })
+}
+
+fn sarif_of(located: &Located) -> Value {
+    let finding = &located.finding;
     // Without a column: SARIF counts characters, we count bytes.
-    let region = json!({"startLine": located.line});
+    let region = json!({"startLine": located.place.line});
     json!({
         "ruleId": &*finding.rule,
-        "level": level,
+        "level": level(finding.severity),
         "message": {"text": format!("{}: {}", finding.name, finding.excerpt)},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": located.path}, "region": region}}],
-        "properties": {"decode_path": steps(finding)},
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(&located.path)}, "region": region}}],
+        "properties": {"decode_path": steps(finding), "mitre": &*finding.mitre, "confidence": finding.confidence},
     })
+}
+
+/// The path as a URI reference (RFC 3986).
+fn uri(path: &str) -> String {
+    let mut uri = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri
 }

@@ -1,0 +1,84 @@
+//! One text through the scanner, in pieces: memory does not grow with it. Called by the verb for files, and by `diff`.
+
+use std::io::Read;
+
+use pipelock_scan::{EngineError, Finding, Scanner, Stream};
+
+use super::place::{Place, Places};
+
+/// Bytes that are read at once; what is not longer is scanned whole, which is faster.
+const PIECE: usize = 1 << 20;
+
+/// Why a text was not looked at to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unread {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Engine(#[from] EngineError),
+}
+
+/// A text on its way through the scanner.
+#[derive(Debug)]
+pub(super) struct Text {
+    stream: Stream,
+    places: Places,
+    noted: usize,
+}
+
+impl Text {
+    pub(super) fn new(scanner: &Scanner) -> Result<Self, EngineError> {
+        Ok(Self { stream: scanner.stream()?, places: Places::new(), noted: 0 })
+    }
+
+    pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), EngineError> {
+        let progress = self.stream.push(piece)?;
+        self.places.push(piece);
+        self.note();
+        self.places.release(progress.released);
+        Ok(())
+    }
+
+    /// Takes the last piece; gives the findings that no comment says to ignore, with their places.
+    pub(super) fn last(mut self, piece: &[u8]) -> Result<Vec<(Place, Finding)>, EngineError> {
+        self.stream.last(piece)?;
+        self.places.push(piece);
+        self.note();
+        self.places.end();
+        let findings = self.stream.findings().into_iter();
+        let placed = findings.map(|finding| (self.places.of(finding.span.start), finding));
+        Ok(placed.filter(|(place, finding)| !self.places.ignored(place.line, &finding.rule)).collect())
+    }
+
+    fn note(&mut self) {
+        for at in self.stream.starts(self.noted) {
+            self.places.note(at);
+            self.noted += 1;
+        }
+    }
+}
+
+/// What is in everything that `source` gives; `read` hears how many bytes came.
+pub(super) fn scan(
+    scanner: &Scanner,
+    mut source: impl Read,
+    buffer: &mut Vec<u8>,
+    mut read: impl FnMut(u64),
+) -> Result<Vec<(Place, Finding)>, Unread> {
+    let mut text = Text::new(scanner)?;
+    loop {
+        let ended = fill(&mut source, buffer)?;
+        read(buffer.len() as u64);
+        if ended {
+            return Ok(text.last(buffer)?);
+        }
+        text.push(buffer)?;
+    }
+}
+
+/// Reads the next [`PIECE`] bytes; true when the source ends with them.
+pub(super) fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
+    buffer.clear();
+    source.take(PIECE as u64).read_to_end(buffer)?;
+    Ok(buffer.len() < PIECE)
+}
