@@ -43,11 +43,14 @@ impl Gate {
         self.segments.clear();
         self.start = start;
         let mut all = border;
+        let mut before = 0;
         for at in (0..new.len()).step_by(SEGMENT) {
             let end = (at + SEGMENT + REACH).min(new.len());
             let found = flags(&new[at..end]) | if at == 0 { border } else { 0 };
             all |= found;
-            self.segments.push(found);
+            // A row of single characters may end in the next segment, with too few of them there to be told.
+            self.segments.push(found | (before & SPACED));
+            before = found;
         }
         self.all = all;
     }
