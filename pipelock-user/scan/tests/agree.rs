@@ -163,12 +163,13 @@ fn encoded(text: &str, way: usize) -> Vec<u8> {
         41 => wrapped(&base64(long.as_bytes(), STANDARD, true), 76, "\\r\\n"),
         42 => format!("{}~", base85(&encoded(text, 16), Z85)),
         43 => base85(&encoded(&hex(text, ""), 24), RFC1924),
+        44 => base85(&[&[1, 2, 0xff][..], text.as_bytes()].concat(), RFC1924),
         _ => unreachable!(),
     }
     .into_bytes()
 }
 
-const WAYS: usize = 44;
+const WAYS: usize = 45;
 
 #[test]
 fn every_encoding_is_seen_through() {

@@ -106,7 +106,8 @@ impl Alphabet {
             let before = (0..at).rev().take_while(|at| readable(*at)).count();
             let after = (at + 1..count).take(GROUPS).take_while(|at| readable(*at)).count();
             if before + 1 + after >= GROUPS {
-                return Some((at - before) * 5);
+                // The text may begin within the group before.
+                return Some((at - before).saturating_sub(1) * 5);
             }
             at += GROUPS;
         }

@@ -277,7 +277,7 @@ impl Part<'_> {
             let mut at = 0;
             for stretch in self.run.split(|byte| !alphabet.has(*byte)) {
                 if stretch.len() >= 20
-                    && let Some(skip) = alphabet.text_in(stretch).or_else(|| packed(alphabet, stretch))
+                    && let Some(skip) = packed(alphabet, stretch).or_else(|| alphabet.text_in(stretch))
                     && first.is_none_or(|(known, ..)| at + skip < known)
                 {
                     first = Some((at + skip, alphabet, false));
