@@ -394,3 +394,13 @@ for family, addr in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, sys.argv[1])
     assert_eq!(peers, [outside.there4.to_string(), outside.there6.to_string()], "{run}");
     assert!(flows.iter().all(|flow| flow.comm == "python3" && flow.tx_bytes >= 7), "{flows:#?}");
 }
+
+#[test]
+fn minus_one_as_sudos_caller_is_nobody() {
+    for (uid, gid) in [("4294967295", "4294967295"), ("-1", "-1")] {
+        let sandbox = Sandbox::new(NOTHING);
+        let out = sandbox.command(&["id", "-u"]).env("SUDO_UID", uid).env("SUDO_GID", gid).output().expect("pipelock");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "65534\n", "{uid}: {}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(Evidence::read(&sandbox.evidence()).capsule()["confinement"]["uid"], 65534);
+    }
+}

@@ -89,7 +89,7 @@ impl AgentUser {
         if !uid.is_root() {
             return Self::ourselves(uid);
         }
-        let number = |key| env(key).as_deref().and_then(OsStr::to_str).and_then(|text| text.parse::<u32>().ok());
+        let number = |key| env(key).as_deref().and_then(OsStr::to_str).and_then(id);
         match (number("SUDO_UID"), number("SUDO_GID")) {
             (Some(uid @ 1..), Some(gid)) => Self::numeric(uid, Some(gid)),
             _ => Self::numeric(NOBODY, None),
@@ -184,9 +184,13 @@ fn is_door(group: &str) -> bool {
     DOORS.contains(&group)
 }
 
-/// `uid` or `uid:gid`; -1 is no id but the kernel's word for "leave it".
+/// An id; -1 is none but the kernel's word for "leave it", so that asking for it would keep ours.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
+/// `uid` or `uid:gid`.
 fn numbers(text: &str) -> Option<(u32, Option<u32>)> {
-    let id = |text: &str| text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
     match text.split_once(':') {
         Some((uid, gid)) => Some((id(uid)?, Some(id(gid)?))),
         None => Some((id(text)?, None)),
@@ -214,6 +218,8 @@ mod tests {
         assert_eq!(AgentUser::by_default(|_| None).expect("nobody").uid, NOBODY);
         assert_eq!(AgentUser::by_default(env("0")).expect("nobody").uid, NOBODY);
         assert_eq!(AgentUser::by_default(env("-1")).expect("nobody").uid, NOBODY);
+        // setresuid(2) would read it as "leave it", and the agent stay root.
+        assert_eq!(AgentUser::by_default(env("4294967295")).expect("nobody").uid, NOBODY);
         let caller = AgentUser::by_default(env("54321")).expect("no entry is needed");
         assert_eq!((caller.uid, caller.gid, caller.home.to_str(), caller.change), (54321, 54321, Some("/"), true));
         assert_eq!(AgentUser::named("root").expect("asked for").uid, 0);
