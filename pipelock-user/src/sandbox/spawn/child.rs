@@ -127,7 +127,9 @@ impl Child {
     fn steps(&mut self) -> Result<std::convert::Infallible, (Step, io::Error)> {
         let at = |step| move |error| (step, error);
         reset_signals(&self.mask).map_err(at(Step::Signals))?;
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // Not 0: that does not keep the kernel from starting the program that core_pattern pipes to, outside our cgroup and
+        // as root; 1 does (core(5)), and is less than any file takes. PR_SET_DUMPABLE would not outlive exec.
+        let none = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
         // SAFETY: `none` outlives the call.
         check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }).map_err(at(Step::Limits))?;
         if let Some(mounts) = &self.mounts {
