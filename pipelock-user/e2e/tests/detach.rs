@@ -128,3 +128,21 @@ fn the_command_of_a_killed_run_is_ended_by_the_id() {
     assert!(!Path::new(status["cgroup"].as_str().expect("a path")).exists(), "its cgroup and what lived in it");
     assert_nothing_left(&id_of(status));
 }
+
+#[test]
+fn a_reload_without_a_policy_file_takes_none_from_the_working_folder() {
+    let cage = Cage::new("egress: []");
+    // The server's working folder is often the agent's own.
+    cage.files.file("deny-all", "version: \"1.0\"\negress: [{destination: evil.test, ports: [80], scan: false}]\n");
+    let mut attach = cage.pipelock("attach");
+    attach.arg("--evidence").arg(cage.files.evidence()).arg("--detach").current_dir(cage.files.work());
+    let out = attach.output().expect("pipelock attach");
+    assert!(out.status.success(), "{}", said(&out));
+    let before = cage.status().0.expect("listed");
+    let out = cage.pipelock("reload").current_dir(cage.files.work()).output().expect("pipelock reload");
+    assert!(out.status.success(), "{}", said(&out));
+    let after = cage.status().0.expect("listed");
+    assert_eq!((&before["policy"], &after["policy"]), (&"deny-all".into(), &"deny-all".into()));
+    assert_eq!(before["policy_hash"], after["policy_hash"]);
+    cage.detached();
+}

@@ -258,7 +258,8 @@ impl Recorded {
             lock,
             ..
         } = session;
-        let policy_source = policy.source().to_owned();
+        let policy_file = policy.file().map(std::path::Path::to_owned);
+        let policy_name = policy_file.as_deref().map_or_else(|| policy.source().to_owned(), |path| path.display().to_string());
         let policy_hash = policy.id().to_string();
         let public_key = chain.public_key().hex();
         let (recorder, recorder_thread) = chain.start()?;
@@ -330,7 +331,8 @@ impl Recorded {
             pid_start: start_time(pid).unwrap_or(0),
             cgroup: cgroup_path,
             evidence: std::path::absolute(&evidence).unwrap_or_else(|_| evidence.clone()),
-            policy: absolute(&policy_source),
+            policy: policy_name,
+            policy_file,
             policy_hash,
             level: attachment.level.to_string(),
             public_key,
@@ -364,12 +366,6 @@ impl Recorded {
             pins_removed: false,
         })
     }
-}
-
-/// The policy's file as others can find it, whatever their working folder; what is no file stays as it is named.
-fn absolute(source: &str) -> String {
-    let path = std::path::absolute(source).ok().filter(|path| path.exists());
-    path.map_or_else(|| source.to_owned(), |path| path.display().to_string())
 }
 
 pub(super) fn rules_of(policy: Policy) -> Rules {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -98,7 +98,7 @@ fn serve(
     force: bool,
     readiness: Option<&Readiness>,
 ) -> Result<Ended, Failure> {
-    let source = policy.source().to_owned();
+    let file = policy.file().map(Path::to_owned);
     let recorded = prepare(cgroup, policy, key, evidence, require, force)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -117,8 +117,8 @@ fn serve(
             tokio::select! {
                 _ = terminate.recv() => break "detached",
                 _ = interrupt.recv() => break "detached",
-                _ = hangup.recv() => reload_policy(&mut serving, &source),
-                _ = told.recv() => reload_policy(&mut serving, &source),
+                _ = hangup.recv() => reload_policy(&mut serving, file.as_deref()),
+                _ = told.recv() => reload_policy(&mut serving, file.as_deref()),
                 () = serving.evidence_lost(), if is_recording => is_recording = false,
                 _ = watch.tick() => {
                     if !cgroup.path().exists() {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use pipelock_receipt::SigningKey;
@@ -64,7 +65,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let evidence = args.session.evidence("run")?;
     let cgroup = Cgroup::create_child(&format!("pipelock-{id}"))?;
     let guard = Remove(&cgroup);
-    let source = policy.source().to_owned();
+    let file = policy.file().map(Path::to_owned);
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
     let uid = user.uid;
@@ -98,7 +99,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         return Err(error.into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (code, ended) = runtime.block_on(supervise(recorded, agent, &cgroup, &source))?;
+    let (code, ended) = runtime.block_on(supervise(recorded, agent, &cgroup, file.as_deref()))?;
     drop(runtime);
     drop(guard);
     if !args.quiet {
@@ -135,7 +136,7 @@ async fn supervise(
     recorded: Recorded,
     mut agent: AgentProcess,
     cgroup: &Cgroup,
-    source: &str,
+    file: Option<&Path>,
 ) -> Result<(u8, Ended), Failure> {
     // Before the state file tells others how to ask: the signal's default action would end us.
     let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
@@ -154,7 +155,7 @@ async fn supervise(
     let exit = loop {
         tokio::select! {
             exit = agent.wait() => break exit,
-            _ = reload.recv() => reload_policy(&mut serving, source),
+            _ = reload.recv() => reload_policy(&mut serving, file),
         }
     };
     if cgroup.is_populated().unwrap_or(true)
