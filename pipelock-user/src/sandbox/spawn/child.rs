@@ -60,7 +60,7 @@ impl Step {
         match self {
             Self::Signals => "reset the signals",
             Self::Limits => "forbid core dumps",
-            Self::Mounts => "make the kernel's control files read-only",
+            Self::Mounts => "make the kernel's control files read-only and hide the sockets of D-Bus and systemd",
             Self::Descriptors => "close the inherited descriptors",
             Self::Capabilities => "drop the capabilities",
             Self::User => "change to the agent's user",
