@@ -146,3 +146,28 @@ fn a_reload_without_a_policy_file_takes_none_from_the_working_folder() {
     assert_eq!(before["policy_hash"], after["policy_hash"]);
     cage.detached();
 }
+
+#[test]
+fn a_removed_cgroup_is_detached_while_a_socket_made_in_it_lives() {
+    let cage = Cage::new("egress: []\nlisten: any");
+    cage.attached(&cage.files.evidence());
+    // A socket is handed out of the cgroup and outlives it: the kernel keeps the programs attached.
+    let script = "import os, socket, sys\n\
+                  s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                  socket.send_fds(socket.socket(fileno=0), [b'x'], [s.fileno()])\n";
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("pair");
+    let mut inside = cage.inside(&["python3", "-c", script]);
+    let status = inside.stdin(std::os::fd::OwnedFd::from(theirs)).status().expect("python3");
+    assert!(status.success());
+    cage.kill_server();
+    let id = id_of(&cage.status().0.expect("listed"));
+    until("the cgroup's removal", || fs::remove_dir(&cage.cgroup).is_ok());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    // The socket waits in the queue of ours.
+    assert_eq!(cage.status().0.expect("listed")["health"], "closed", "the links live");
+    let out = detach(&id);
+    assert!(out.status.success(), "{}", said(&out));
+    assert!(said(&out).contains("not to be found"), "{}", said(&out));
+    assert_nothing_left(&id);
+    drop(ours);
+}
