@@ -171,3 +171,19 @@ fn a_removed_cgroup_is_detached_while_a_socket_made_in_it_lives() {
     assert_nothing_left(&id);
     drop(ours);
 }
+
+#[test]
+fn a_signal_while_attaching_leaves_nothing_behind() {
+    let cage = Cage::new("egress: []");
+    let id = format!("cg-{}", std::os::unix::fs::MetadataExt::ino(&fs::metadata(&cage.cgroup).expect("the cgroup")));
+    for round in 0..25_u64 {
+        let mut attach = cage.pipelock("attach");
+        attach.arg("--evidence").arg(cage.files.work().join(format!("evidence-{round}")));
+        let mut server = attached::Guard(attach.spawn().expect("pipelock attach"));
+        std::thread::sleep(std::time::Duration::from_millis(round * 4));
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(server.0.id()).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("kill");
+        server.0.wait().expect("wait");
+        assert!(!Path::new("/sys/fs/bpf/pipelock").join(&id).exists(), "round {round}: pins are left");
+    }
+}

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::{Readiness, daemonize};
@@ -99,6 +100,9 @@ fn serve(
     readiness: Option<&Readiness>,
 ) -> Result<Ended, Failure> {
     let file = policy.file().map(Path::to_owned);
+    // Until there are handlers, a signal waits: its default action would end us between attaching and serving.
+    let awaited: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    awaited.thread_block()?;
     let recorded = prepare(cgroup, policy, key, evidence, require, force)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -106,6 +110,7 @@ fn serve(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut told = signal(SignalKind::from_raw(reload_signal()))?;
+        awaited.thread_unblock()?;
         let mut serving = recorded.serve()?;
         tell_start(&serving, cgroup);
         if let Some(readiness) = readiness {
@@ -169,10 +174,7 @@ pub(super) fn prepare(
                 tries += 1;
                 std::thread::sleep(SETTLE_PAUSE);
             }
-            Err(error) => {
-                session.abandon();
-                return Err(error.into());
-            }
+            Err(error) => return Err(error.into()),
         }
     };
     for socket in &held {

@@ -81,7 +81,9 @@ fn outcome(answer: &State, wanted: &str) -> Result<(), String> {
     match &answer.reload_error {
         Some(why) => Err(why.clone()),
         None if answer.policy_hash == wanted => Ok(()),
-        None => Err(format!("{} is in force, and the file is {wanted}; it changes while it is read", answer.policy_hash)),
+        None => {
+            Err(format!("{} is in force, and the file is {wanted}; it changes while it is read", answer.policy_hash))
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig, serve_alone
 use crate::policy::Policy;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::Cgroup;
-use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser};
+use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals};
 
 /// How long processes that the command left behind may take to die.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +63,8 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     }
     let id = format!("run-{}", keys::run_id()?);
     let evidence = args.session.evidence("run")?;
+    // A Ctrl-C would otherwise leave the cgroup and the programs behind.
+    keep_signals()?;
     let cgroup = Cgroup::create_child(&format!("pipelock-{id}"))?;
     let guard = Remove(&cgroup);
     let file = policy.file().map(Path::to_owned);
@@ -88,14 +90,15 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let agent = match command.spawn(&cgroup) {
         Ok(agent) => agent,
         Err(error) => {
-            recorded.abandon();
+            if let Err(error) = close_unstarted(recorded) {
+                output::note(&format!("the evidence is not complete: {}", error.text));
+            }
             return Err(Failure { text: error.to_string(), code: error.exit_code() });
         }
     };
     // The programs are loaded and the agent runs: what is left of our privileges goes before a byte of it is read.
     if let Err(error) = drop_after_load(&[Cap::Kill, Cap::DacOverride]) {
         let _ = cgroup.kill_all();
-        recorded.abandon();
         return Err(error.into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -166,6 +169,13 @@ async fn supervise(
     }
     let ended = serving.end("agent ended").await?;
     Ok((exit?.code(), ended))
+}
+
+/// Completes the evidence of a command that never ran, so that it is not taken for a run that was broken off.
+fn close_unstarted(recorded: Recorded) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Ok::<_, Failure>(recorded.serve()?.end("agent not started").await?) })?;
+    Ok(())
 }
 
 fn confinement(command: &AgentCommand, uid: u32) -> Result<serde_json::Value, Failure> {

@@ -123,6 +123,15 @@ impl SpawnError {
     }
 }
 
+/// Keeps from now on the signals that [`AgentCommand::spawn`] lists for an agent still to be started, which gets them then:
+/// for whoever has something to clean up before that.
+///
+/// # Errors
+/// What the kernel said.
+pub fn keep_signals() -> io::Result<()> {
+    signals::install().map(|_| ())
+}
+
 /// What closes the agent in, as it was really done; goes into the evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confinement {
