@@ -54,7 +54,7 @@ pub(super) fn file(path: &Path) -> Result<Policy, PolicyErrors> {
     };
     std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unread)?;
     match String::from_utf8(bytes) {
-        Ok(text) => policy(&text, &source)?.from_file(path).map_err(unread),
+        Ok(text) => policy(&text, &source)?.with_file(path).map_err(unread),
         // Cut in the middle of a character by the limit, or not text.
         Err(error) if error.as_bytes().len() > MAX_BYTES => {
             Err(PolicyErrors::one(&source, format!("the policy is larger than {MAX_BYTES} bytes"), ""))

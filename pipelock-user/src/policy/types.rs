@@ -67,7 +67,7 @@ impl Policy {
     }
 
     /// The same, from this file; the path is made absolute by the working folder of now.
-    pub(super) fn from_file(self, path: &Path) -> std::io::Result<Self> {
+    pub(super) fn with_file(self, path: &Path) -> std::io::Result<Self> {
         Ok(Self { file: Some(std::path::absolute(path)?), ..self })
     }
 
