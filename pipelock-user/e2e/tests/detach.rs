@@ -152,3 +152,62 @@ fn the_command_of_a_killed_run_is_ended_by_the_id() {
         assert_nothing_left(&id);
     }
 }
+
+#[test]
+fn a_reload_without_a_policy_file_takes_none_from_the_working_folder() {
+    let cage = Cage::new("egress: []");
+    // The server's working folder is often the agent's own.
+    cage.files.file("deny-all", "version: \"1.0\"\negress: [{destination: evil.test, ports: [80], scan: false}]\n");
+    let mut attach = cage.pipelock("attach");
+    attach.arg("--evidence").arg(cage.files.evidence()).arg("--detach").current_dir(cage.files.work());
+    let out = attach.output().expect("pipelock attach");
+    assert!(out.status.success(), "{}", said(&out));
+    let before = cage.status().0.expect("listed");
+    let out = cage.pipelock("reload").current_dir(cage.files.work()).output().expect("pipelock reload");
+    assert!(out.status.success(), "{}", said(&out));
+    let after = cage.status().0.expect("listed");
+    assert_eq!((&before["policy"], &after["policy"]), (&"deny-all".into(), &"deny-all".into()));
+    assert_eq!(before["policy_hash"], after["policy_hash"]);
+    cage.detached();
+}
+
+#[test]
+fn a_removed_cgroup_is_detached_while_a_socket_made_in_it_lives() {
+    let cage = Cage::new("egress: []\nlisten: any");
+    cage.attached(&cage.files.evidence());
+    // A socket is handed out of the cgroup and outlives it: the kernel keeps the programs attached.
+    let script = "import os, socket, sys\n\
+                  s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                  socket.send_fds(socket.socket(fileno=0), [b'x'], [s.fileno()])\n";
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("pair");
+    let mut inside = cage.inside(&["python3", "-c", script]);
+    let status = inside.stdin(std::os::fd::OwnedFd::from(theirs)).status().expect("python3");
+    assert!(status.success());
+    cage.kill_server();
+    let id = id_of(&cage.status().0.expect("listed"));
+    until("the cgroup's removal", || fs::remove_dir(&cage.cgroup).is_ok());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    // The socket waits in the queue of ours.
+    assert_eq!(cage.status().0.expect("listed")["health"], "closed", "the links live");
+    let out = detach(&id);
+    assert!(out.status.success(), "{}", said(&out));
+    assert!(said(&out).contains("not to be found"), "{}", said(&out));
+    assert_nothing_left(&id);
+    drop(ours);
+}
+
+#[test]
+fn a_signal_while_attaching_leaves_nothing_behind() {
+    let cage = Cage::new("egress: []");
+    let id = format!("cg-{}", std::os::unix::fs::MetadataExt::ino(&fs::metadata(&cage.cgroup).expect("the cgroup")));
+    for round in 0..25_u64 {
+        let mut attach = cage.pipelock("attach");
+        attach.arg("--evidence").arg(cage.files.work().join(format!("evidence-{round}")));
+        let mut server = attached::Guard(attach.spawn().expect("pipelock attach"));
+        std::thread::sleep(std::time::Duration::from_millis(round * 4));
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(server.0.id()).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("kill");
+        server.0.wait().expect("wait");
+        assert!(!Path::new("/sys/fs/bpf/pipelock").join(&id).exists(), "round {round}: pins are left");
+    }
+}

@@ -394,3 +394,64 @@ for family, addr in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, sys.argv[1])
     assert_eq!(peers, [outside.there4.to_string(), outside.there6.to_string()], "{run}");
     assert!(flows.iter().all(|flow| flow.comm == "python3" && flow.tx_bytes >= 7), "{flows:#?}");
 }
+
+#[test]
+fn minus_one_as_sudos_caller_is_nobody() {
+    for (uid, gid) in [("4294967295", "4294967295"), ("-1", "-1")] {
+        let sandbox = Sandbox::new(NOTHING);
+        let out = sandbox.command(&["id", "-u"]).env("SUDO_UID", uid).env("SUDO_GID", gid).output().expect("pipelock");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "65534\n", "{uid}: {}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(Evidence::read(&sandbox.evidence()).capsule()["confinement"]["uid"], 65534);
+    }
+}
+
+#[test]
+fn sockets_of_the_users_own_services_are_hidden() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    need!("python3");
+    let uid = 2_000_000 + std::process::id();
+    let folder = Path::new("/run/user").join(uid.to_string());
+    std::fs::create_dir_all(&folder).expect("mkdir");
+    chown(&folder, Some(uid), Some(uid)).expect("chown");
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).expect("chmod");
+    std::fs::create_dir_all("/run/dbus").expect("mkdir");
+    let bus = folder.join("bus");
+    let system = Path::new("/run/dbus").join(format!("pl-e2e-{uid}"));
+    let listeners = [&bus, &system].map(|path| {
+        let listener = std::os::unix::net::UnixListener::bind(path).expect("bind");
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).expect("chmod");
+        listener
+    });
+    let script = r#"
+import os, socket, sys
+for path in sys.argv[1:]:
+    try: socket.socket(socket.AF_UNIX).connect(path); print("reached", path)
+    except OSError as error: print(error.errno)
+open(os.path.dirname(sys.argv[1]) + "/own", "w").write("x")
+print(oct(os.stat(os.path.dirname(sys.argv[1])).st_mode))
+"#;
+    let paths = [&bus, &system].map(|path| path.to_str().expect("text"));
+    let sandbox = Sandbox::new(NOTHING).user(&format!("{uid}:{uid}"));
+    let out = sandbox.command(&["python3", "-c", script, paths[0], paths[1]]).output().expect("pipelock");
+    let within = Sandbox::new(NOTHING).command(&["true"]).current_dir(&folder).output().expect("pipelock");
+    let is_left = folder.join("own").exists();
+    drop(listeners);
+    std::fs::remove_file(&system).expect("remove");
+    std::fs::remove_dir_all(&folder).expect("remove");
+    let (said, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert_eq!(said, "2\n2\n0o40700\n", "{errors}");
+    assert!(!is_left, "the agent has a folder of its own");
+    let errors = String::from_utf8_lossy(&within.stderr);
+    assert_eq!((within.status.code(), errors.contains("/run/user")), (Some(125), true), "{errors}");
+}
+
+#[test]
+fn a_command_that_never_ran_leaves_complete_evidence() {
+    let sandbox = Sandbox::new(NOTHING).plain();
+    let out = sandbox.command(&["no-such-program"]).output().expect("pipelock");
+    assert_eq!(out.status.code(), Some(127), "{}", String::from_utf8_lossy(&out.stderr));
+    let (code, report) = pipelock_e2e::verify_json(&sandbox.evidence());
+    assert_eq!(code, 0, "{report:#}");
+    let receipts = std::fs::read_to_string(sandbox.evidence().join("receipts.json")).expect("the folder is written");
+    assert!(receipts.contains("agent not started"), "{receipts}");
+}

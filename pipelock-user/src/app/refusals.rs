@@ -4,7 +4,8 @@
 //! Started by [`super::serving`] on a thread of its own. It promises that the first such call of a process is on record
 //! before its caller sees the answer, that every later one is counted in a receipt at most [`HOLD`] later, and that the
 //! number of calls is known at the end, or that it is known that it is not. An agent that asks in a loop, whatever it
-//! asks for, costs [`MAX_KINDS`] receipts a second at most: beyond that, calls are counted by family and type alone.
+//! asks for, costs twice [`MAX_KINDS`] and [`MAX_FOLDED`] receipts a second and one more at most: beyond the first, calls
+//! are counted by family and type alone, and beyond the second together.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -24,6 +25,8 @@ use crate::sandbox::refusals::{RefusalListener, RefusedSocket};
 const HOLD: Duration = Duration::from_secs(1);
 /// Different callers and sockets that are told apart within that time.
 const MAX_KINDS: usize = 64;
+/// Families and types that are told apart beyond that.
+const MAX_FOLDED: usize = 16;
 
 /// What became of the sockets that the system call filter refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +132,11 @@ impl<W: FnMut(&RefusedSocket, u64)> Counted<W> {
     fn add(&mut self, mut refused: RefusedSocket) {
         self.total += 1;
         if self.held.len() >= MAX_KINDS && !self.held.contains_key(&refused) {
-            // There are 46 families and 16 types, so this is bounded too.
             refused = refused.of_its_kind();
+            // All families by all types are a thousand.
+            if self.held.len() >= MAX_KINDS + MAX_FOLDED && !self.held.contains_key(&refused) {
+                refused = refused.of_any_kind();
+            }
         }
         match self.held.entry(refused) {
             Entry::Occupied(mut repeats) => *repeats.get_mut() += 1,
@@ -189,5 +195,22 @@ mod tests {
         }
         counted.flush();
         assert_eq!((sum, receipts), (10_000, MAX_KINDS + 1));
+    }
+
+    #[test]
+    fn valid_families_by_all_types_are_few_receipts_too() {
+        let (mut sum, mut receipts) = (0, 0);
+        let mut counted = Counted::new(|_: &RefusedSocket, count| {
+            sum += count;
+            receipts += 1;
+        });
+        for tid in 1..=3 {
+            for (family, kind) in (0..46).flat_map(|family| (0..16).map(move |kind| (family, kind))) {
+                counted.add(RefusedSocket { family, kind, ..refused(tid) });
+            }
+        }
+        counted.flush();
+        assert_eq!(sum, 3 * 46 * 16);
+        assert!(receipts <= 2 * MAX_KINDS + MAX_FOLDED + 1, "{receipts}");
     }
 }

@@ -83,7 +83,26 @@ pub struct SessionConfig {
     pub namespaces: Vec<Namespace>,
 }
 
-/// Programs attached, listeners bound, kernel filled; nothing recorded and nothing served yet.
+/// Detaches what was attached anew when it is dropped: whatever the error on the way to serving it, no cgroup stays closed
+/// with nobody to serve it. What was taken over from a former proxy stays closed.
+struct Undo(Option<String>);
+
+impl Undo {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(id) = &self.0 {
+            let _ = Attachment::detach(id);
+        }
+    }
+}
+
+/// Programs attached, listeners bound, kernel filled; nothing recorded and nothing served yet. Dropped, it is detached
+/// again, unless the state of a former proxy was taken over.
 pub struct Session {
     attachment: Attachment,
     maps: Arc<Maps>,
@@ -97,6 +116,8 @@ pub struct Session {
     generation: u32,
     /// Hash of the policy of a former proxy.
     former_policy: Option<String>,
+    /// Before the lock, so that it is done under it.
+    undo: Undo,
     /// Held while the attachment is served, so that two never serve it at once.
     lock: Lock,
 }
@@ -110,8 +131,8 @@ impl Session {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         let lock = Lock::take(&plan.id()).map_err(SessionError::Lock)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
-        let is_new = !attachment.taken_over;
         let id = attachment.id.clone();
+        let undo = Undo((!attachment.taken_over).then(|| id.clone()));
         let session = Self {
             attachment,
             maps: Arc::new(maps),
@@ -124,17 +145,10 @@ impl Session {
             base: Base::default(),
             generation: 1,
             former_policy: State::read(&id).map(|state| state.policy_hash),
+            undo,
             lock,
         };
-        match session.fill() {
-            Ok(session) => Ok(session),
-            Err(error) => {
-                if is_new {
-                    let _ = Attachment::detach(&id);
-                }
-                Err(error)
-            }
-        }
+        session.fill()
     }
 
     fn fill(mut self) -> Result<Self, SessionError> {
@@ -178,13 +192,6 @@ impl Session {
         self.maps.adopt(&kept.socket, state).map_err(std::io::Error::other)
     }
 
-    /// Detaches again, unless the state of a former proxy was taken over: that stays closed.
-    pub fn abandon(self) {
-        if !self.attachment.taken_over {
-            let _ = Attachment::detach(&self.attachment.id);
-        }
-    }
-
     /// Opens the chain: the first receipt is on disk when this returns. Then the agent may start.
     ///
     /// # Errors
@@ -212,30 +219,17 @@ impl Session {
             capsule: Some(Capsule(value)),
             contained_uid,
         });
-        match chain {
-            Ok(chain) => Ok(Recorded { session: self, chain }),
-            Err(error) => {
-                if !self.attachment.taken_over {
-                    let _ = Attachment::detach(&self.attachment.id);
-                }
-                Err(error.into())
-            }
-        }
+        Ok(Recorded { session: self, chain: chain? })
     }
 }
 
-/// A session whose chain is open.
+/// A session whose chain is open. Dropped, it is detached again as a [`Session`] is, and its chain stays open.
 pub struct Recorded {
     session: Session,
     chain: OpenChain,
 }
 
 impl Recorded {
-    /// Detaches again: for when the agent cannot be started.
-    pub fn abandon(self) {
-        self.session.abandon();
-    }
-
     /// Serves: must be called on a tokio runtime.
     ///
     /// # Errors
@@ -255,10 +249,13 @@ impl Recorded {
             cgroup_path,
             generation,
             former_policy,
+            undo,
             lock,
             ..
         } = session;
-        let policy_source = policy.source().to_owned();
+        let policy_file = policy.file().map(std::path::Path::to_owned);
+        let policy_name =
+            policy_file.as_deref().map_or_else(|| policy.source().to_owned(), |path| path.display().to_string());
         let policy_hash = policy.id().to_string();
         let public_key = chain.public_key().hex();
         let (recorder, recorder_thread) = chain.start()?;
@@ -330,7 +327,8 @@ impl Recorded {
             pid_start: start_time(pid).unwrap_or(0),
             cgroup: cgroup_path,
             evidence: std::path::absolute(&evidence).unwrap_or_else(|_| evidence.clone()),
-            policy: absolute(&policy_source),
+            policy: policy_name,
+            policy_file,
             policy_hash,
             level: attachment.level.to_string(),
             public_key,
@@ -341,6 +339,7 @@ impl Recorded {
         if let Err(error) = state.write() {
             tracing::warn!(%error, "status and detach will not find this attachment");
         }
+        undo.keep();
         Ok(Serving {
             attachment,
             maps,
@@ -364,12 +363,6 @@ impl Recorded {
             pins_removed: false,
         })
     }
-}
-
-/// The policy's file as others can find it, whatever their working folder; what is no file stays as it is named.
-fn absolute(source: &str) -> String {
-    let path = std::path::absolute(source).ok().filter(|path| path.exists());
-    path.map_or_else(|| source.to_owned(), |path| path.display().to_string())
 }
 
 pub(super) fn rules_of(policy: Policy) -> Rules {

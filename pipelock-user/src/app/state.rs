@@ -30,9 +30,12 @@ pub struct State {
     pub cgroup: PathBuf,
     /// The evidence folder.
     pub evidence: PathBuf,
-    /// The policy file.
+    /// How the policy is named: its file, as a rule.
     pub policy: String,
-    /// Hash of the policy at the start.
+    /// The policy file, absolute; none when the policy is no file's, and a reload leaves it as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_file: Option<PathBuf>,
+    /// Hash of the policy in force.
     pub policy_hash: String,
     /// What the kernel gives.
     pub level: String,
@@ -57,7 +60,7 @@ impl State {
     pub fn write(&self) -> io::Result<()> {
         use std::io::Write as _;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
-        let temporary = path(&format!(".{}.new", self.id));
+        let temporary = temporary(&self.id);
         let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         fs::rename(temporary, path(&self.id))
@@ -72,6 +75,7 @@ impl State {
     /// Removes the file, and the default pid file beside it.
     pub fn remove(id: &str) {
         let _ = fs::remove_file(path(id));
+        let _ = fs::remove_file(temporary(id));
         let _ = fs::remove_file(pid_file(id));
     }
 
@@ -92,6 +96,17 @@ fn path(id: &str) -> PathBuf {
     Path::new(FOLDER).join(format!("{id}.json"))
 }
 
+/// Where a state is written before it takes the place of the former one. Not under the ending of [`path`]: `status` would
+/// take it for an attachment.
+fn temporary(id: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!(".{id}.json.new"))
+}
+
+/// The attachment whose state is in a file of this name.
+fn id_of_file(name: &str) -> Option<&str> {
+    name.strip_suffix(".json").filter(|id| !id.starts_with('.'))
+}
+
 /// The names of all attachments: those pinned, and those with a file.
 #[must_use]
 pub fn all() -> Vec<String> {
@@ -104,9 +119,24 @@ pub fn all() -> Vec<String> {
         fs::read_dir(FOLDER)
             .into_iter()
             .flatten()
-            .filter_map(|entry| Some(entry.ok()?.file_name().into_string().ok()?.strip_suffix(".json")?.to_owned())),
+            .filter_map(|entry| Some(id_of_file(&entry.ok()?.file_name().into_string().ok()?)?.to_owned())),
     );
     ids.sort_unstable();
     ids.dedup();
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_that_is_being_written_is_no_attachment() {
+        let name = |path: PathBuf| path.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
+        assert_eq!(id_of_file(&name(path("cg-5"))), Some("cg-5"));
+        assert_eq!(id_of_file(&name(temporary("cg-5"))), None);
+        // The name that earlier versions gave it.
+        assert_eq!(id_of_file(".cg-5.new.json"), None);
+        assert_eq!(id_of_file(&name(pid_file("cg-5"))), None);
+    }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::{Readiness, daemonize};
@@ -98,7 +99,10 @@ fn serve(
     force: bool,
     readiness: Option<&Readiness>,
 ) -> Result<Ended, Failure> {
-    let source = policy.source().to_owned();
+    let file = policy.file().map(Path::to_owned);
+    // Until there are handlers, a signal waits: its default action would end us between attaching and serving.
+    let awaited: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    awaited.thread_block()?;
     let recorded = prepare(cgroup, policy, key, evidence, require, force)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -106,6 +110,7 @@ fn serve(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut told = signal(SignalKind::from_raw(reload_signal()))?;
+        awaited.thread_unblock()?;
         let mut serving = recorded.serve()?;
         tell_start(&serving, cgroup);
         if let Some(readiness) = readiness {
@@ -117,8 +122,8 @@ fn serve(
             tokio::select! {
                 _ = terminate.recv() => break "detached",
                 _ = interrupt.recv() => break "detached",
-                _ = hangup.recv() => reload_policy(&mut serving, &source),
-                _ = told.recv() => reload_policy(&mut serving, &source),
+                _ = hangup.recv() => reload_policy(&mut serving, file.as_deref()),
+                _ = told.recv() => reload_policy(&mut serving, file.as_deref()),
                 () = serving.evidence_lost(), if is_recording => is_recording = false,
                 _ = watch.tick() => {
                     if !cgroup.path().exists() {
@@ -169,10 +174,7 @@ pub(super) fn prepare(
                 tries += 1;
                 std::thread::sleep(SETTLE_PAUSE);
             }
-            Err(error) => {
-                session.abandon();
-                return Err(error.into());
-            }
+            Err(error) => return Err(error.into()),
         }
     };
     for socket in &held {

@@ -71,9 +71,15 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
         Pinned::Absent if state.is_none() => Err(format!("nothing is attached under {id}").into()),
         Pinned::Live(live) if live == number => {
             let cgroup = match opened {
-                Some(cgroup) => cgroup,
-                None => Cgroup::by_id(number)?
-                    .ok_or_else(|| format!("the cgroup of {id} is not visible here; detach it where it is mounted"))?,
+                Some(cgroup) => Some(cgroup),
+                None => Cgroup::by_id(number)?,
+            };
+            // A removed cgroup lives in the kernel as long as a socket that was made in it, anywhere.
+            let Some(cgroup) = cgroup else {
+                output::note(&format!(
+                    "the cgroup of {id} is not to be found here; if it was not removed, its processes are free from now on"
+                ));
+                return remove_left(&id);
             };
             let is_run = state.map_or_else(|| super::run::is_ours(&cgroup), |state| state.mode == "run");
             end_unserved(&args, &cgroup, is_run)

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use pipelock_receipt::SigningKey;
@@ -15,7 +16,7 @@ use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig, serve_alone
 use crate::policy::Policy;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::Cgroup;
-use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser};
+use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals};
 
 /// How the names of our cgroups begin.
 const CGROUP: &str = "pipelock-";
@@ -64,9 +65,11 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     }
     let id = format!("run-{}", keys::run_id()?);
     let evidence = args.session.evidence("run")?;
+    // A Ctrl-C would otherwise leave the cgroup and the programs behind.
+    keep_signals()?;
     let cgroup = Cgroup::create_child(&format!("{CGROUP}{id}"))?;
     let guard = Remove(&cgroup);
-    let source = policy.source().to_owned();
+    let file = policy.file().map(Path::to_owned);
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
     let uid = user.uid;
@@ -89,18 +92,19 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let agent = match command.spawn(&cgroup) {
         Ok(agent) => agent,
         Err(error) => {
-            recorded.abandon();
+            if let Err(error) = close_unstarted(recorded) {
+                output::note(&format!("the evidence is not complete: {}", error.text));
+            }
             return Err(Failure { text: error.to_string(), code: error.exit_code() });
         }
     };
     // The programs are loaded and the agent runs: what is left of our privileges goes before a byte of it is read.
     if let Err(error) = drop_after_load(&[Cap::Kill, Cap::DacOverride]) {
         let _ = cgroup.kill_all();
-        recorded.abandon();
         return Err(error.into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (code, ended) = runtime.block_on(supervise(recorded, agent, &cgroup, &source))?;
+    let (code, ended) = runtime.block_on(supervise(recorded, agent, &cgroup, file.as_deref()))?;
     drop(runtime);
     drop(guard);
     if !args.quiet {
@@ -143,7 +147,7 @@ async fn supervise(
     recorded: Recorded,
     mut agent: AgentProcess,
     cgroup: &Cgroup,
-    source: &str,
+    file: Option<&Path>,
 ) -> Result<(u8, Ended), Failure> {
     // Before the state file tells others how to ask: the signal's default action would end us.
     let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
@@ -162,7 +166,7 @@ async fn supervise(
     let exit = loop {
         tokio::select! {
             exit = agent.wait() => break exit,
-            _ = reload.recv() => reload_policy(&mut serving, source),
+            _ = reload.recv() => reload_policy(&mut serving, file),
         }
     };
     if cgroup.is_populated().unwrap_or(true)
@@ -173,6 +177,13 @@ async fn supervise(
     }
     let ended = serving.end("agent ended").await?;
     Ok((exit?.code(), ended))
+}
+
+/// Completes the evidence of a command that never ran, so that it is not taken for a run that was broken off.
+fn close_unstarted(recorded: Recorded) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Ok::<_, Failure>(recorded.serve()?.end("agent not started").await?) })?;
+    Ok(())
 }
 
 fn confinement(command: &AgentCommand, uid: u32) -> Result<serde_json::Value, Failure> {

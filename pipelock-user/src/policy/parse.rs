@@ -49,11 +49,12 @@ pub(super) fn file(path: &Path) -> Result<Policy, PolicyErrors> {
     let source = path.display().to_string();
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(|error| {
+    let unread = |error: std::io::Error| {
         PolicyErrors::one(&source, format!("the policy cannot be read: {error}"), "check the path and its permissions")
-    })?;
+    };
+    std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unread)?;
     match String::from_utf8(bytes) {
-        Ok(text) => policy(&text, &source),
+        Ok(text) => policy(&text, &source)?.with_file(path).map_err(unread),
         // Cut in the middle of a character by the limit, or not text.
         Err(error) if error.as_bytes().len() > MAX_BYTES => {
             Err(PolicyErrors::one(&source, format!("the policy is larger than {MAX_BYTES} bytes"), ""))

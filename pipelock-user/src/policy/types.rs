@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -22,6 +22,7 @@ use crate::flow::PolicyId;
 pub struct Policy {
     id: PolicyId,
     source: String,
+    file: Option<PathBuf>,
     canonical: String,
     ports: Vec<PortRange>,
     pub(super) index: Index,
@@ -65,11 +66,17 @@ impl Policy {
         Self::assemble("deny-all", parse::defaults())
     }
 
+    /// The same, from this file; the path is made absolute by the working folder of now.
+    pub(super) fn with_file(self, path: &Path) -> std::io::Result<Self> {
+        Ok(Self { file: Some(std::path::absolute(path)?), ..self })
+    }
+
     pub(super) fn assemble(source: &str, parts: Parts) -> Self {
         let canonical = id::canonical_json(&parts);
         Self {
             id: id::policy_id(&canonical),
             source: source.to_owned(),
+            file: None,
             canonical,
             ports: merge_ports(parts.rules.iter().flat_map(|rule| rule.ports.iter().copied())),
             index: Index::new(&parts.rules),
@@ -83,7 +90,13 @@ impl Policy {
         &self.id
     }
 
-    /// Where it was read from.
+    /// The file it was read from, as an absolute path; none when it is no file's: [`Policy::deny_all`], or a text.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// How messages name where it was read from; no path to be opened.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source

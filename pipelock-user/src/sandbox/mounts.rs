@@ -4,10 +4,13 @@
 //! with uid 0 could move itself out of its cgroup (`cgroup.procs`), where sockets it makes meet no program, have the
 //! kernel start programs outside (`core_pattern`, `uevent_helper`) or unpin ours (bpffs); and so could, for its cgroup,
 //! a user whose desktop session was delegated one. The agent cannot undo it: it has no capability and no mount calls.
+//!
+//! In the same view the sockets of D-Bus and systemd are hidden: the agent's user may well be a person whose systemd
+//! would start programs outside the cgroup when told so (`systemd-run --user`).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::ptr;
 
@@ -29,6 +32,19 @@ const CONTROL: [(&[u8], FsType); 7] = [
 /// The parts of every proc that do; the rest are the agent's own processes.
 const PROC_PARTS: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
 
+/// Folders in whose place the agent sees an empty one: what is made in them later, outside, stays unseen too.
+const HIDDEN: [&CStr; 2] = [c"/run/user", c"/run/dbus"];
+/// A socket in a folder that the agent needs, in whose place it sees no socket.
+const SYSTEMD: &CStr = c"/run/systemd/private";
+
+/// The folder of the user's own in the place of /run/user, which programs expect to be able to write to.
+#[derive(Debug)]
+struct Runtime {
+    path: CString,
+    uid: u32,
+    gid: u32,
+}
+
 /// One place to make read-only.
 #[derive(Debug)]
 struct Place {
@@ -40,11 +56,14 @@ struct Place {
 
 /// The places to make read-only, prepared for use after a fork.
 #[derive(Debug)]
-pub(super) struct ReadOnlyKernel(Vec<Place>);
+pub(super) struct ReadOnlyKernel {
+    places: Vec<Place>,
+    runtime: Option<Runtime>,
+}
 
 impl ReadOnlyKernel {
-    /// Reads where they are.
-    pub(super) fn prepare() -> Result<Self, CgroupError> {
+    /// Reads where they are. `uid` and `gid` are the agent's.
+    pub(super) fn prepare(uid: u32, gid: u32) -> Result<Self, CgroupError> {
         let mountinfo = std::fs::read("/proc/self/mountinfo").map_err(|source| CgroupError::Io {
             what: "read",
             path: "/proc/self/mountinfo".into(),
@@ -61,7 +80,14 @@ impl ReadOnlyKernel {
             let parts = parts.filter(|part| is_on(part, statfs::PROC_SUPER_MAGIC));
             places.extend(parts.filter_map(|part| Place::new(part, true)));
         }
-        Ok(Self(places))
+        let folder = format!("/run/user/{uid}");
+        let runtime = std::path::Path::new(&folder).is_dir().then(|| CString::new(folder).ok()).flatten();
+        Ok(Self { places, runtime: runtime.map(|path| Runtime { path, uid, gid }) })
+    }
+
+    /// True when a folder is one that the agent does not see. As its working folder it would lead there all the same.
+    pub(super) fn hides(folder: &std::path::Path) -> bool {
+        HIDDEN.iter().any(|hidden| folder.starts_with(std::ffi::OsStr::from_bytes(hidden.to_bytes())))
     }
 
     /// Moves the calling process into a mount namespace of its own and makes the places read-only there.
@@ -73,7 +99,7 @@ impl ReadOnlyKernel {
         // Slave: what is mounted outside later still shows up inside, and never the other way round.
         // SAFETY: the strings are literals or owned by self; null is allowed for the rest. So for all calls below.
         check(unsafe { libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_SLAVE, ptr::null()) })?;
-        for Place { path, bind, flags } in &self.0 {
+        for Place { path, bind, flags } in &self.places {
             let path = path.as_ptr();
             if *bind {
                 // SAFETY: see above.
@@ -83,7 +109,37 @@ impl ReadOnlyKernel {
             // SAFETY: see above.
             check(unsafe { libc::mount(null, path, null, flags, ptr::null()) })?;
         }
+        self.hide()
+    }
+
+    fn hide(&self) -> io::Result<()> {
+        let (tmpfs, mode) = (c"tmpfs".as_ptr(), c"mode=0755,size=64m".as_ptr());
+        let flags = libc::MS_NOSUID | libc::MS_NODEV;
+        for folder in HIDDEN {
+            // SAFETY: see above.
+            absent_or(unsafe { libc::mount(tmpfs, folder.as_ptr(), tmpfs, flags, mode.cast()) })?;
+        }
+        // SAFETY: see above.
+        absent_or(unsafe {
+            libc::mount(c"/dev/null".as_ptr(), SYSTEMD.as_ptr(), ptr::null(), libc::MS_BIND, ptr::null())
+        })?;
+        if let Some(Runtime { path, uid, gid }) = &self.runtime {
+            // SAFETY: see above.
+            check(unsafe { libc::mkdir(path.as_ptr(), 0o700) })?;
+            // SAFETY: see above.
+            check(unsafe { libc::chmod(path.as_ptr(), 0o700) })?;
+            // SAFETY: see above.
+            check(unsafe { libc::chown(path.as_ptr(), *uid, *gid) })?;
+        }
         Ok(())
+    }
+}
+
+/// What is not there needs no hiding.
+fn absent_or(rc: libc::c_int) -> io::Result<()> {
+    match check(rc) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(()),
+        done => done,
     }
 }
 
@@ -120,14 +176,22 @@ mod tests {
 
     #[test]
     fn every_cgroup2_mount_and_the_sysctls_are_among_the_places() {
-        let Ok(places) = ReadOnlyKernel::prepare() else { return };
+        let Ok(places) = ReadOnlyKernel::prepare(1, 1) else { return };
         let has = |path: &std::path::Path| {
-            places.0.iter().any(|place| place.path.as_bytes() == path.as_os_str().as_encoded_bytes())
+            places.places.iter().any(|place| place.path.as_bytes() == path.as_os_str().as_encoded_bytes())
         };
         assert!(has("/proc/sys".as_ref()));
         for point in super::super::cgroup::mount_points().unwrap_or_default() {
             assert!(has(&point), "{}", point.display());
         }
         assert!(!has("/proc".as_ref()) && !has("/".as_ref()));
+    }
+
+    #[test]
+    fn what_lies_in_a_hidden_folder_is_no_place_to_work() {
+        for (folder, is_hidden) in [("/run/user/1000", true), ("/run/dbus", true), ("/run/users", false), ("/", false)]
+        {
+            assert_eq!(ReadOnlyKernel::hides(folder.as_ref()), is_hidden, "{folder}");
+        }
     }
 }

@@ -87,7 +87,13 @@ impl RefusedSocket {
         Self { tid: 0, tgid: 0, uid: u32::MAX, comm: String::new(), family, kind: self.kind, protocol: -1 }
     }
 
-    /// True for what [`Self::of_its_kind`] made.
+    /// The same without anything that tells it from another.
+    #[must_use]
+    pub fn of_any_kind(self) -> Self {
+        Self { family: -1, kind: -1, ..self.of_its_kind() }
+    }
+
+    /// True for what [`Self::of_its_kind`] or [`Self::of_any_kind`] made.
     #[must_use]
     pub fn is_kind(&self) -> bool {
         self.tid == 0

@@ -60,7 +60,7 @@ impl Step {
         match self {
             Self::Signals => "reset the signals",
             Self::Limits => "forbid core dumps",
-            Self::Mounts => "make the kernel's control files read-only",
+            Self::Mounts => "make the kernel's control files read-only and hide the sockets of D-Bus and systemd",
             Self::Descriptors => "close the inherited descriptors",
             Self::Capabilities => "drop the capabilities",
             Self::User => "change to the agent's user",
@@ -127,7 +127,9 @@ impl Child {
     fn steps(&mut self) -> Result<std::convert::Infallible, (Step, io::Error)> {
         let at = |step| move |error| (step, error);
         reset_signals(&self.mask).map_err(at(Step::Signals))?;
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // Not 0: that does not keep the kernel from starting the program that core_pattern pipes to, outside our cgroup and
+        // as root; 1 does (core(5)), and is less than any file takes. PR_SET_DUMPABLE would not outlive exec.
+        let none = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
         // SAFETY: `none` outlives the call.
         check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }).map_err(at(Step::Limits))?;
         if let Some(mounts) = &self.mounts {
@@ -215,14 +217,20 @@ fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     sys(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
-/// Raw system calls: libc's wrappers would look for the other threads, which the child does not have.
+/// Raw system calls: libc's wrappers would look for the other threads, which the child does not have. The kernel is asked
+/// what came of it, because it takes -1 for "leave it" and says that all went well.
 fn change_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    // SAFETY: the list outlives the call; the other two take numbers only.
+    let (mut uids, mut gids) = ([!uid; 3], [!gid; 3]);
+    let ([real, effective, saved], [group, effective_group, saved_group]) = (&mut uids, &mut gids);
+    // SAFETY: the list and the six numbers outlive the calls; the others take numbers only.
     unsafe {
         sys(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
         sys(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
-        sys(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
+        sys(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+        sys(libc::syscall(libc::SYS_getresgid, &raw mut *group, &raw mut *effective_group, &raw mut *saved_group))?;
+        sys(libc::syscall(libc::SYS_getresuid, &raw mut *real, &raw mut *effective, &raw mut *saved))?;
     }
+    if uids == [uid; 3] && gids == [gid; 3] { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
 }
 
 fn sys(rc: libc::c_long) -> io::Result<()> {
@@ -244,6 +252,22 @@ mod tests {
         }
         assert_eq!(Step::from_number(0), None);
         assert_eq!(Step::from_number(12), None);
+    }
+
+    #[test]
+    fn a_user_that_the_kernel_takes_for_none_is_an_error() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIP: needs root");
+            return;
+        }
+        // Raw calls change the calling thread alone.
+        let change = |uid, gid| {
+            let thread = std::thread::spawn(move || change_user(uid, gid, &[]).map_err(|error| error.raw_os_error()));
+            thread.join().expect("thread")
+        };
+        assert_eq!(change(54321, 54321), Ok(()));
+        assert_eq!(change(u32::MAX, 54321), Err(Some(libc::EPERM)));
+        assert_eq!(change(54321, u32::MAX), Err(Some(libc::EPERM)));
     }
 
     #[test]

@@ -123,6 +123,15 @@ impl SpawnError {
     }
 }
 
+/// Keeps from now on the signals that [`AgentCommand::spawn`] lists for an agent still to be started, which gets them then:
+/// for whoever has something to clean up before that.
+///
+/// # Errors
+/// What the kernel said.
+pub fn keep_signals() -> io::Result<()> {
+    signals::install().map(|_| ())
+}
+
 /// What closes the agent in, as it was really done; goes into the evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confinement {
@@ -251,7 +260,15 @@ impl AgentCommand {
         }
         let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
         let filters = if self.seccomp { Some(Filters::build(landlock.is_none())?) } else { None };
-        let mounts = if self.may_protect_kernel()? { Some(ReadOnlyKernel::prepare()?) } else { None };
+        let mounts = if self.may_protect_kernel()? {
+            Some(ReadOnlyKernel::prepare(self.user.uid, self.user.gid)?)
+        } else {
+            None
+        };
+        if mounts.is_some() && std::env::current_dir().is_ok_and(|folder| ReadOnlyKernel::hides(&folder)) {
+            let refused = io::Error::from_raw_os_error(libc::EACCES);
+            return Err(step("work in a folder below /run/user or /run/dbus, which is hidden,")(refused));
+        }
         let confinement = self.confinement_with(landlock.as_ref(), mounts.is_some());
         let program = c_string(self.program.clone(), "the program")?;
         let args = std::iter::once(Ok(program))

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, getgroups};
 
 /// Groups whose members can have a daemon, or a raw disk, do what root can: a container started by dockerd runs in
-/// another cgroup, out of reach of our programs.
+/// another cgroup, out of reach of our programs. So is group 0, whatever its name: it owns the sockets of containerd and
+/// podman.
 const DOORS: [&str; 13] = [
     "docker",
     "podman",
@@ -25,8 +26,9 @@ const DOORS: [&str; 13] = [
     "kmem",
     "cri",
 ];
-/// The overflow user, which owns nothing.
+/// The overflow user and group, which own nothing.
 const NOBODY: u32 = 65534;
+const ROOT: Gid = Gid::from_raw(0);
 
 /// The user that the agent runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +91,7 @@ impl AgentUser {
         if !uid.is_root() {
             return Self::ourselves(uid);
         }
-        let number = |key| env(key).as_deref().and_then(OsStr::to_str).and_then(|text| text.parse::<u32>().ok());
+        let number = |key| env(key).as_deref().and_then(OsStr::to_str).and_then(id);
         match (number("SUDO_UID"), number("SUDO_GID")) {
             (Some(uid @ 1..), Some(gid)) => Self::numeric(uid, Some(gid)),
             _ => Self::numeric(NOBODY, None),
@@ -138,7 +140,14 @@ impl AgentUser {
             Some(entry) => Self::from_entry(entry, gid),
             None => Ok(Self {
                 uid,
-                gid: gid.unwrap_or(uid),
+                // Without an entry nothing says which group is the user's; the one of its number may be anybody's.
+                gid: match gid.map(Gid::from_raw) {
+                    None => NOBODY,
+                    Some(gid) => match door(gid)? {
+                        Some(group) => return Err(UserError::Door { user: uid.to_string(), group }),
+                        None => gid.as_raw(),
+                    },
+                },
                 groups: Vec::new(),
                 left_out: Vec::new(),
                 name: uid.to_string(),
@@ -159,12 +168,12 @@ impl AgentUser {
         let mut kept = Vec::new();
         let mut left_out = Vec::new();
         for group in groups {
-            match lookup(&group.to_string(), Group::from_gid(group))?.map(|group| group.name) {
-                Some(name) if is_door(&name) && group == gid => {
-                    return Err(UserError::Door { user: entry.name, group: name });
-                }
-                Some(name) if is_door(&name) => left_out.push(name),
-                _ => kept.push(group.as_raw()),
+            match door(group)? {
+                // Who asks for root gets root's own group, through which there is no more to reach.
+                Some(_) if entry.uid.is_root() && group == ROOT => kept.push(group.as_raw()),
+                Some(name) if group == gid => return Err(UserError::Door { user: entry.name, group: name }),
+                Some(name) => left_out.push(name),
+                None => kept.push(group.as_raw()),
             }
         }
         Ok(Self {
@@ -180,13 +189,26 @@ impl AgentUser {
     }
 }
 
+/// The group's name if it is one of the doors.
+fn door(group: Gid) -> Result<Option<String>, UserError> {
+    let name = lookup(&group.to_string(), Group::from_gid(group))?.map(|group| group.name);
+    Ok(match name {
+        Some(name) => (group == ROOT || is_door(&name)).then_some(name),
+        None => (group == ROOT).then(|| group.to_string()),
+    })
+}
+
 fn is_door(group: &str) -> bool {
     DOORS.contains(&group)
 }
 
-/// `uid` or `uid:gid`; -1 is no id but the kernel's word for "leave it".
+/// An id; -1 is none but the kernel's word for "leave it", so that asking for it would keep ours.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
+/// `uid` or `uid:gid`.
 fn numbers(text: &str) -> Option<(u32, Option<u32>)> {
-    let id = |text: &str| text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
     match text.split_once(':') {
         Some((uid, gid)) => Some((id(uid)?, Some(id(gid)?))),
         None => Some((id(text)?, None)),
@@ -214,6 +236,8 @@ mod tests {
         assert_eq!(AgentUser::by_default(|_| None).expect("nobody").uid, NOBODY);
         assert_eq!(AgentUser::by_default(env("0")).expect("nobody").uid, NOBODY);
         assert_eq!(AgentUser::by_default(env("-1")).expect("nobody").uid, NOBODY);
+        // setresuid(2) would read it as "leave it", and the agent stay root.
+        assert_eq!(AgentUser::by_default(env("4294967295")).expect("nobody").uid, NOBODY);
         let caller = AgentUser::by_default(env("54321")).expect("no entry is needed");
         assert_eq!((caller.uid, caller.gid, caller.home.to_str(), caller.change), (54321, 54321, Some("/"), true));
         assert_eq!(AgentUser::named("root").expect("asked for").uid, 0);
@@ -232,5 +256,26 @@ mod tests {
     #[test]
     fn the_docker_group_is_a_door() {
         assert!(is_door("docker") && !is_door("dockers") && !is_door("users"));
+    }
+
+    #[test]
+    fn doors_are_closed_to_users_with_and_without_an_entry() {
+        let is_refused = |text: &str| matches!(AgentUser::named(text), Err(UserError::Door { .. }));
+        if !Uid::effective().is_root() {
+            eprintln!("SKIP: needs root");
+            return;
+        }
+        // Group 0 owns containerd.sock and podman.sock; disk has an entry on every system.
+        for text in ["1234567:0", "65534:0"] {
+            assert!(is_refused(text), "{text}");
+        }
+        if let Ok(Some(disk)) = Group::from_name("disk") {
+            assert!(is_refused(&format!("1234567:{}", disk.gid)) && is_refused(&format!("65534:{}", disk.gid)));
+        }
+        // The group of a user's number may be docker's.
+        let user = AgentUser::named("1234567").expect("no entry is needed");
+        assert_eq!((user.gid, user.groups, user.left_out), (NOBODY, vec![], vec![]));
+        let root = AgentUser::named("root").expect("asked for");
+        assert_eq!((root.gid, root.groups.contains(&0)), (0, true));
     }
 }
