@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipelock_common::{Config, KernelReason, SockState, sock_flag};
+use pipelock_common::{Config, KernelReason, LAYOUT, SockState, sock_flag};
 use pipelock_receipt::SigningKey;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -382,7 +382,7 @@ pub(super) fn rules_of(policy: Policy) -> Rules {
 /// one than that of the ports it was decided by.
 pub(super) fn apply(maps: &Maps, policy: &Policy, generation: u32) -> Result<(), SessionError> {
     let listen_any = u32::from(policy.listen() == Listen::Any);
-    maps.set_config(Config { listen_any, generation })?;
+    maps.set_config(Config { listen_any, generation, layout: LAYOUT })?;
     maps.set_ports(
         policy.ports().iter().map(|range| (range.first(), range.last())),
         policy.loopback_ports().iter().copied(),
