@@ -8,6 +8,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
+use ::pipelock::kernel::Attachment;
 use attached::{Aims, Cage, allow, capsule, said};
 use pipelock_e2e::{Evidence, HttpServer, Outside, echo, pipelock, verify_json};
 use serde_json::Value;
@@ -188,4 +189,35 @@ fn who_takes_the_port_of_a_killed_resolver_gets_nothing() {
     let out = cage.pipelock("detach").arg("--evidence").arg(&evidence).output().expect("pipelock detach");
     assert!(out.status.success(), "{}", self::said(&out));
     assert!(with_reason(&evidence, "proxy_down") > 0, "the denial is recorded");
+}
+
+#[test]
+fn what_another_version_left_is_not_taken_over() {
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let mut shell = cage.shell();
+    cage.attached(&cage.files.evidence());
+    let (_, status, _) = health(&cage);
+    cage.kill_server();
+    let id = status["id"].as_str().expect("text");
+    let maps = Attachment::open_maps(id).expect("of this version");
+    let mut config = maps.config().expect("settings");
+    config.layout += 1;
+    maps.set_config(config).expect("settings");
+    let programs = status["hooks"].clone();
+    let out = cage.attach(&cage.files.work().join("evidence-2")).output().expect("pipelock attach");
+    let text = said(&out);
+    assert!(
+        !out.status.success() && text.contains("another version") && text.contains("pipelock detach --id"),
+        "{text}"
+    );
+    let (now, status, _) = health(&cage);
+    assert_eq!((now.as_str(), &status["hooks"]), ("closed", &programs), "nothing was touched");
+    let url = format!("http://web.test:{}/", server.port());
+    assert!(!shell.gets(&url));
+    let said = cage.detached();
+    assert!(said.contains("has no receipts"), "{said}");
+    cage.attached(&cage.files.work().join("evidence-3"));
+    assert!(shell.gets(&url));
+    cage.detached();
 }
