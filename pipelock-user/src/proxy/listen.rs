@@ -243,7 +243,7 @@ async fn pass(
             verdict
         }
         Some(End::OverBudget) => {
-            let verdict = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
+            let verdict = Verdict::let_out(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
             guard.end(verdict.clone());
             verdict
         }
