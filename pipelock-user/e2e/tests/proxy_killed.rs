@@ -192,6 +192,30 @@ fn who_takes_the_port_of_a_killed_resolver_gets_nothing() {
 }
 
 #[test]
+fn an_address_that_a_killed_proxy_gave_out_leads_nowhere() {
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let mut shell = cage.shell();
+    cage.attached(&cage.files.evidence());
+    let (code, text) = shell.run("getent ahostsv4 web.test");
+    assert_eq!(code, 0, "{text}");
+    let address = text.split_whitespace().next().expect("an address").to_owned();
+    assert!(address.starts_with("198."), "{address}");
+    let (url, port) = (format!("http://web.test:{}/", server.port()), server.port());
+    let cached = format!("curl -sSf -o /dev/null -m 20 --resolve web.test:{port}:{address} {url}");
+    assert_eq!(shell.run(&cached).0, 0);
+    cage.kill_server();
+    let second = cage.files.work().join("evidence-2");
+    cage.attached(&second);
+    // Whoever asked for it may have meant another name than the one that has it next.
+    let (code, text) = shell.run(&cached);
+    assert!(code != 0, "{text}");
+    assert!(shell.gets(&url), "asked anew it is another address");
+    cage.detached();
+    assert_eq!(Evidence::read(&second).with_reason("name_missing").len(), 1);
+}
+
+#[test]
 fn what_another_version_left_is_not_taken_over() {
     let server = HttpServer::start("127.0.0.1:0");
     let cage = Cage::new(&allow(&["web.test"], &server));

@@ -29,8 +29,6 @@ use crate::proxy::{Proxy, Rules, serve};
 use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
 use crate::sandbox::held::KeptSocket;
 
-/// Policy generations of a former proxy that are remembered.
-const MAX_FORMER: usize = 10_000;
 /// How often the host's own addresses are read again.
 const ADDRESSES: Duration = Duration::from_secs(5);
 
@@ -95,8 +93,8 @@ pub struct Session {
     cgroup_id: u64,
     base: Base,
     generation: u32,
-    /// Hash of the policy of a former proxy.
-    former_policy: Option<String>,
+    /// The last generation of a former proxy that its state file names, and the hash of that policy.
+    former_policy: Option<(u32, String)>,
     /// Held while the attachment is served, so that two never serve it at once.
     lock: Lock,
 }
@@ -123,7 +121,7 @@ impl Session {
             cgroup_id: config.cgroup_id,
             base: Base::default(),
             generation: 1,
-            former_policy: State::read(&id).map(|state| state.policy_hash),
+            former_policy: State::read(&id).map(|state| (state.generation, state.policy_hash)),
             lock,
         };
         match session.fill() {
@@ -263,9 +261,9 @@ impl Recorded {
         let public_key = chain.public_key().hex();
         let (recorder, recorder_thread) = chain.start()?;
         let generations = Arc::new(Generations::default());
-        // What a former proxy left was decided under its policy, the latest of which its state file names.
-        for former in (1..generation).rev().take(MAX_FORMER) {
-            generations.file(former, PolicyId(former_policy.clone().unwrap_or_default()));
+        // Of the policies of a former proxy only the last is known; what was decided under others must not name it.
+        if let Some((former, policy)) = former_policy.filter(|(former, _)| (1..generation).contains(former)) {
+            generations.file(former, PolicyId(policy));
         }
         generations.file(generation, policy.id().clone());
         let pool = Arc::new(Pool::new(policy.dns_max_names())?);
@@ -332,6 +330,7 @@ impl Recorded {
             evidence: std::path::absolute(&evidence).unwrap_or_else(|_| evidence.clone()),
             policy: absolute(&policy_source),
             policy_hash,
+            generation,
             level: attachment.level.to_string(),
             public_key,
             reloads: 0,

@@ -34,6 +34,9 @@ pub struct State {
     pub policy: String,
     /// Hash of the policy at the start.
     pub policy_hash: String,
+    /// The number under which flows name that policy; 0 in the file of a version that did not say.
+    #[serde(default)]
+    pub generation: u32,
     /// What the kernel gives.
     pub level: String,
     /// Public key of the signer, hex.
