@@ -28,7 +28,7 @@ assert_layout!(OwnKey, 24, 8, { netns: u64, addr: [u32; 4] });
 assert_layout!(Listeners, 20, 2, { tcp4: u16, tcp6: u16, dns4: [u16; 4], dns6: [u16; 4] });
 assert_layout!(UdpPeer, 32, 8, { flow_id: u64, dst: [u32; 4], port: u16, via: u16, pad: u32 });
 assert_layout!(UdpPeers, 136, 8, { peers: [UdpPeer; 4], next: u32, pad: u32 });
-assert_layout!(Config, 8, 4, { listen_any: u32, generation: u32 });
+assert_layout!(Config, 12, 4, { listen_any: u32, generation: u32, layout: u32 });
 assert_layout!(PortSet, 8192, 8, { words: [u64; 1024] });
 assert_layout!(DenialKey, 28, 4, {
     dst: [u32; 4], generation: u32, port: u16, protocol: u16, reason: u8, hook: u8, family: u8, pad: u8,

@@ -18,6 +18,10 @@ pub use record::{
     SockState, TupleKey, UDP_PEERS, UdpPeer, UdpPeers, counter, hook, sock_flag, tuple_slot,
 };
 
+/// Number of the layout of the maps: raised with every change of what a map holds or means, so that nobody takes over maps
+/// that another version of pipelock left pinned.
+pub const LAYOUT: u32 = 1;
+
 /// Capacity of the table of flows that wait for their receipt; a flow that finds it full is denied.
 pub const MAX_FLOWS: usize = 65_536;
 /// Places in that table that are not given out, for programs that looked at the same moment.

@@ -89,6 +89,8 @@ pub struct Config {
     pub listen_any: u32,
     /// Counts policy loads; stored in every flow, so that a receipt can name the policy that was in force.
     pub generation: u32,
+    /// [`crate::LAYOUT`] of the one who made the maps.
+    pub layout: u32,
 }
 
 /// A set of ports as a bit map.
@@ -283,7 +285,8 @@ pub struct SockState {
     pub cgroup_id: u64,
     /// Where that flow was going before it was redirected.
     pub dst: Addr,
-    /// The destination of the last packet the backstop dropped, so that retries are counted and not recorded anew.
+    /// The destination that was denied last on this socket, by whichever program, so that retries are counted and not
+    /// recorded anew.
     pub dropped: Addr,
     /// Name of that process.
     pub comm: [u8; 16],

@@ -146,7 +146,7 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         count(counter::PROBES);
         return PASS;
     }
-    #[cfg(feature = "debug-log")]
+    #[cfg(feature = "debug-ebpf")]
     aya_log_ebpf::debug!(ctx, "hook {} port {} reason {}", hook, port, reason);
     let is_denial = kind == DENY;
     if is_denial && is_repeat(state, &attempt, reason) {

@@ -310,11 +310,22 @@ extern "C" fn pl_finish(flow_id: u64) -> u32 {
     // SAFETY: no arguments.
     record.closed_ns = unsafe { bpf_ktime_get_boot_ns() };
     record.state = FlowState::Closed as u8;
-    if record.src_port != 0 {
-        let _ = TUPLES.remove(tuple_of(record));
-    }
+    forget_tuple(record);
     wake(flow_id);
     0
+}
+
+/// Takes a flow's local end out of the table, unless another flow has it by now.
+#[inline(always)]
+pub fn forget_tuple(record: &FlowRecord) {
+    if record.src_port == 0 {
+        return;
+    }
+    let key = tuple_of(record);
+    // SAFETY: read at once.
+    if unsafe { TUPLES.get(key) }.is_some_and(|flow_id| *flow_id == record.flow_id) {
+        let _ = TUPLES.remove(key);
+    }
 }
 
 /// The key under which a flow's local end is filed.

@@ -9,7 +9,7 @@
 //! | skb | egress, ingress |
 //! | sockops | sock_ops |
 //!
-//! Loaded and attached by `pipelock::kernel::loader`. Every program promises: what it cannot record, it denies.
+//! Loaded and attached by `pipelock::kernel::attach`. Every program promises: what it cannot record, it denies.
 #![no_std]
 #![no_main]
 // The BPF target offers no stable read-modify-write atomics, though the machine (v3) has them.

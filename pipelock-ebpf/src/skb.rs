@@ -1,7 +1,7 @@
 //! The backstop: a packet of the agent passes only if it stays on this host and a flow accounts for it, or belongs to a
 //! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
 
-use crate::emit::{Attempt, UDP, deny, peer_to, peer_via, state_of, tuple_of};
+use crate::emit::{Attempt, UDP, deny, forget_tuple, peer_to, peer_via, state_of, tuple_of};
 use crate::facts::CURRENT_NETNS;
 use crate::maps::{CONFIG, FLOWS, PORTS_OF_LOOPBACK, TUPLES, has_port, sock_state};
 use aya_ebpf::EbpfContext as _;
@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{
     __sk_buff, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_lookup_udp, bpf_sk_release};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use pipelock_common::{Addr, KernelReason, SockKey, SockState, hook, sock_flag};
@@ -22,6 +22,9 @@ const DROP: i32 = 0;
 const TCP: u32 = 6;
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
+/// The flags of a TCP header (RFC 9293 §3.1).
+const TCP_SYN: u8 = 2;
+const TCP_ACK: u8 = 16;
 /// IPPROTO_HOPOPTS
 const HOP_BY_HOP: u8 = 0;
 /// IPV6_TLV_JUMBO
@@ -35,10 +38,12 @@ struct Packet {
     sport: u16,
     dport: u16,
     protocol: u32,
+    /// 1 for the first packet of a TCP connection.
+    syn: u32,
 }
 
 impl Packet {
-    const EMPTY: Self = Self { src: Addr::NONE, dst: Addr::NONE, sport: 0, dport: 0, protocol: 0 };
+    const EMPTY: Self = Self { src: Addr::NONE, dst: Addr::NONE, sport: 0, dport: 0, protocol: 0, syn: 0 };
 }
 
 #[cgroup_skb]
@@ -56,7 +61,20 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
     };
     if is_on_loopback(&ctx) {
         if packet.protocol == TCP && state.flags & (sock_flag::LOCAL | sock_flag::LISTENING) != 0 {
-            return PASS;
+            // A SYN is sent again and again, so it too may find another listener than the connect did. Later packets
+            // belong to the connection that was made.
+            let is_redirected = state.flags & sock_flag::REDIRECTED != 0;
+            if packet.syn == 0 || is_still_there(ctx.skb.skb, &packet, is_redirected) {
+                return PASS;
+            }
+            let mut reason = KernelReason::LoopbackDenied;
+            if is_redirected {
+                reason = KernelReason::ProxyDown;
+                packet.dst = state.dst;
+                packet.dport = state.dst_port;
+            }
+            drop_packet(&ctx, &packet, state, reason, hook::EGRESS);
+            return DROP;
         }
         // What a UDP socket was allowed holds for one destination each: a connected one sends without being asked about,
         // whatever else it asked for since.
@@ -64,16 +82,23 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
         if packet.protocol == UDP
             && let Some(peer) = unsafe { peer_to((*ctx.skb.skb).__bindgen_anon_2.sk, packet.dst, packet.dport) }
         {
-            if peer.via != 0 {
-                note_udp(peer.flow_id, &packet, ctx.len());
-                return PASS;
-            }
             // Whose socket it was when the send or connect was decided need not be whose it is now, and the source that a
             // datagram names for itself can choose among sockets that share a port.
-            if has_port(PORTS_OF_LOOPBACK, packet.dport) || pl_owner(ctx.skb.skb, &packet) & sock_flag::AGENT != 0 {
+            let owner = pl_owner(ctx.skb.skb, &packet);
+            let mut reason = KernelReason::LoopbackDenied;
+            if peer.via != 0 {
+                if owner & sock_flag::PROXY != 0 {
+                    note_udp(peer.flow_id, &packet, ctx.len());
+                    return PASS;
+                }
+                // The resolver that it was redirected to is gone; the record names where the agent wanted to go.
+                reason = KernelReason::ProxyDown;
+                packet.dst = peer.dst;
+                packet.dport = peer.port;
+            } else if owner & sock_flag::AGENT != 0 || has_port(PORTS_OF_LOOPBACK, packet.dport) {
                 return PASS;
             }
-            drop_packet(&ctx, &packet, state, KernelReason::LoopbackDenied, hook::EGRESS);
+            drop_packet(&ctx, &packet, state, reason, hook::EGRESS);
             return DROP;
         }
     }
@@ -134,7 +159,17 @@ fn listens_to_any() -> bool {
     CONFIG.get(0).is_some_and(|config| config.listen_any == 1)
 }
 
-/// The flags of the UDP socket that will receive this packet; none when it is none of ours. Apart for the reason that
+/// Whether the listener that a connect was decided about is still the one that its first packet will reach.
+#[inline(always)]
+fn is_still_there(skb: *mut __sk_buff, packet: &Packet, is_redirected: bool) -> bool {
+    let owner = pl_owner(skb, packet);
+    if is_redirected {
+        return owner & sock_flag::PROXY != 0;
+    }
+    owner & sock_flag::AGENT != 0 || has_port(PORTS_OF_LOOPBACK, packet.dport)
+}
+
+/// The flags of the socket that will receive this packet; none when it is none of ours. Apart for the reason that
 /// [`pl_parse`] is.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -157,7 +192,14 @@ extern "C" fn pl_owner(skb: *mut __sk_buff, packet: *const Packet) -> u32 {
         size = 12;
     }
     // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
-    let sk: *mut bpf_sock = unsafe { bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, size, CURRENT_NETNS, 0) };
+    let tuple = &raw mut tuple;
+    let sk: *mut bpf_sock = unsafe {
+        if packet.protocol == TCP {
+            bpf_sk_lookup_tcp(skb.cast(), tuple, size, CURRENT_NETNS, 0)
+        } else {
+            bpf_sk_lookup_udp(skb.cast(), tuple, size, CURRENT_NETNS, 0)
+        }
+    };
     if sk.is_null() {
         return 0;
     }
@@ -180,9 +222,7 @@ fn note_udp(flow_id: u64, packet: &Packet, len: u32) {
     let record = unsafe { &mut *record };
     record.tx_bytes += u64::from(len);
     if record.src_port != packet.sport || record.src != packet.src {
-        if record.src_port != 0 {
-            let _ = TUPLES.remove(tuple_of(record));
-        }
+        forget_tuple(record);
         record.src = packet.src;
         record.src_port = packet.sport;
     }
@@ -266,5 +306,10 @@ fn parse(ctx: &SkBuffContext) -> Option<Packet> {
     } else {
         (0, 0)
     };
-    Some(Packet { src, dst, sport, dport, protocol })
+    let mut syn = 0;
+    if protocol == TCP {
+        let flags: u8 = ctx.load(header + 13).ok()?;
+        syn = u32::from(flags & (TCP_SYN | TCP_ACK) == TCP_SYN);
+    }
+    Some(Packet { src, dst, sport, dport, protocol, syn })
 }

@@ -65,7 +65,7 @@ enum Toolchain {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let toolchain = Toolchain::find(args.toolchain)?;
     if args.debug {
-        let built = build(&toolchain, Some("debug-log"))?;
+        let built = build(&toolchain, Some("debug-ebpf"))?;
         std::fs::write(run::root().join(DEBUG_OBJECT), &built).context(DEBUG_OBJECT)?;
         run::line(&format!(
             "{DEBUG_OBJECT}: {} bytes; embed it with: cargo build --package pipelock-user --features debug-ebpf",

@@ -48,7 +48,8 @@ pipelock run --policy /etc/policy.yaml --evidence /tmp/evidence -- sh -c '
   exit 7'
 echo "vm: exit code $?"
 pipelock verify /tmp/evidence --public-key /tmp/evidence/public-key.pem && echo "vm: valid"
-grep -q '"hook":"cgroup_skb/egress"' /tmp/evidence/evidence.jsonl && echo "vm: every hook"
+grep -q '"level":"full"' /tmp/evidence/evidence.jsonl && grep -q '"missing_hooks":\[\]' /tmp/evidence/evidence.jsonl \
+  && echo "vm: every hook"
 # That something failed says little; why it failed is in the evidence.
 for reason in policy_allow path_denied loopback_denied port_denied socket_denied; do
   grep -q "\"pattern\":\"$reason\"" /tmp/evidence/evidence.jsonl || echo "vm: no receipt says $reason"
@@ -131,7 +132,11 @@ fn kernel(series: &str, folder: &Path) -> Result<PathBuf> {
             name.starts_with(&format!("{package}_")) && name.ends_with(".deb")
         });
         let fetched = fetched.with_context(|| format!("apt-get left no file of {package}"))?;
-        run::check(Command::new("dpkg-deb").arg("--extract").arg(&fetched).arg(&unpacked))?;
+        // Under its name only once it is whole: what was cut short is not to be taken for done.
+        let part = folder.join(format!("{package}.part"));
+        let _ = fs::remove_dir_all(&part);
+        run::check(Command::new("dpkg-deb").arg("--extract").arg(&fetched).arg(&part))?;
+        fs::rename(&part, &unpacked)?;
         fs::remove_file(fetched)?;
     }
     let images = run::files(&unpacked.join("boot"))?;

@@ -4,9 +4,11 @@
 mod attached;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
+use std::time::Duration;
 
+use ::pipelock::kernel::Attachment;
 use attached::{Aims, Cage, allow, capsule, said};
 use pipelock_e2e::{Evidence, HttpServer, Outside, echo, pipelock, verify_json};
 use serde_json::Value;
@@ -118,4 +120,128 @@ fn detaching_from_a_dead_proxy_leaves_evidence() {
     assert!(shell.gets(&web) && !shell.gets(&direct));
     cage.detached();
     assert_eq!(Evidence::read(&again).with_reason("policy_allow").len(), 1);
+}
+
+/// A UDP socket that is connected to a name server: the first question goes to the resolver, later ones wherever that was.
+const ASKER: &str = r#"
+import os, socket, struct, sys, time
+work = sys.argv[1]
+there = lambda name: os.path.exists(os.path.join(work, name))
+tell = lambda name, text: open(os.path.join(work, name), "w").write(text)
+question = struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + b"\x03web\x04test\0\0\1\0\1"
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect(("192.0.2.53", 53))
+s.send(question)
+s.recv(512)
+tell("asked", str(s.getsockname()[1]))
+while not there("dead"): time.sleep(0.01)
+said = []
+for _ in range(5):
+    try:
+        s.send(b"SECRET")
+        said.append("sent")
+    except OSError as error:
+        said.append(str(error))
+    time.sleep(0.02)
+tell("done.part", repr(said))
+os.rename(os.path.join(work, "done.part"), os.path.join(work, "done"))
+"#;
+
+/// The ports of UDP sockets on 127.0.0.1 that a process holds.
+fn udp_ports(pid: i32) -> Vec<u16> {
+    let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process");
+    let links = folder.filter_map(Result::ok).filter_map(|entry| fs::read_link(entry.path()).ok());
+    let inodes: Vec<_> =
+        links.filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/udp")).expect("the table");
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| inodes.iter().any(|inode| inode == row[9]))
+        .filter_map(|row| u16::from_str_radix(row[1].strip_prefix("0100007F:")?, 16).ok())
+        .collect()
+}
+
+#[test]
+fn who_takes_the_port_of_a_killed_resolver_gets_nothing() {
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    cage.attached(&cage.files.evidence());
+    let work = cage.files.work();
+    let mut asker =
+        attached::Guard(cage.inside(&["python3", "-c", ASKER, work.to_str().expect("text")]).spawn().expect("python3"));
+    attached::until("the first answer", || work.join("asked").exists());
+    let ports = udp_ports(cage.server());
+    assert!(!ports.is_empty());
+    cage.kill_server();
+    let takers: Vec<_> =
+        ports.iter().map(|port| UdpSocket::bind(("127.0.0.1", *port)).expect("the port is free")).collect();
+    fs::write(work.join("dead"), "").expect("write");
+    attached::until("the end of the asking", || work.join("done").exists());
+    assert!(asker.0.wait().expect("wait").success());
+    let said = fs::read_to_string(work.join("done")).expect("what it said");
+    for taker in &takers {
+        taker.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        let mut got = [0; 64];
+        assert!(taker.recv(&mut got).is_err(), "{} reached another process: {said}", String::from_utf8_lossy(&got));
+    }
+    assert!(!said.contains("sent"), "{said}");
+    let evidence = work.join("evidence-detach");
+    let out = cage.pipelock("detach").arg("--evidence").arg(&evidence).output().expect("pipelock detach");
+    assert!(out.status.success(), "{}", self::said(&out));
+    assert!(with_reason(&evidence, "proxy_down") > 0, "the denial is recorded");
+}
+
+#[test]
+fn an_address_that_a_killed_proxy_gave_out_leads_nowhere() {
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let mut shell = cage.shell();
+    cage.attached(&cage.files.evidence());
+    let (code, text) = shell.run("getent ahostsv4 web.test");
+    assert_eq!(code, 0, "{text}");
+    let address = text.split_whitespace().next().expect("an address").to_owned();
+    assert!(address.starts_with("198."), "{address}");
+    let (url, port) = (format!("http://web.test:{}/", server.port()), server.port());
+    let cached = format!("curl -sSf -o /dev/null -m 20 --resolve web.test:{port}:{address} {url}");
+    assert_eq!(shell.run(&cached).0, 0);
+    cage.kill_server();
+    let second = cage.files.work().join("evidence-2");
+    cage.attached(&second);
+    // Whoever asked for it may have meant another name than the one that has it next.
+    let (code, text) = shell.run(&cached);
+    assert!(code != 0, "{text}");
+    assert!(shell.gets(&url), "asked anew it is another address");
+    cage.detached();
+    assert_eq!(Evidence::read(&second).with_reason("name_missing").len(), 1);
+}
+
+#[test]
+fn what_another_version_left_is_not_taken_over() {
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    let mut shell = cage.shell();
+    cage.attached(&cage.files.evidence());
+    let (_, status, _) = health(&cage);
+    cage.kill_server();
+    let id = status["id"].as_str().expect("text");
+    let maps = Attachment::open_maps(id).expect("of this version");
+    let mut config = maps.config().expect("settings");
+    config.layout += 1;
+    maps.set_config(config).expect("settings");
+    let programs = status["hooks"].clone();
+    let out = cage.attach(&cage.files.work().join("evidence-2")).output().expect("pipelock attach");
+    let text = said(&out);
+    assert!(
+        !out.status.success() && text.contains("another version") && text.contains("pipelock detach --id"),
+        "{text}"
+    );
+    let (now, status, _) = health(&cage);
+    assert_eq!((now.as_str(), &status["hooks"]), ("closed", &programs), "nothing was touched");
+    let url = format!("http://web.test:{}/", server.port());
+    assert!(!shell.gets(&url));
+    let said = cage.detached();
+    assert!(said.contains("has no receipts"), "{said}");
+    cage.attached(&cage.files.work().join("evidence-3"));
+    assert!(shell.gets(&url));
+    cage.detached();
 }

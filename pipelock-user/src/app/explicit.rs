@@ -26,6 +26,10 @@ impl Origins for NoKernel {
     fn names_of(&self, _: IpAddr) -> Vec<Host> {
         Vec::new()
     }
+
+    fn is_stale(&self, _: IpAddr) -> bool {
+        false
+    }
 }
 
 impl Account for NoKernel {

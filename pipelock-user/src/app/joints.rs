@@ -25,9 +25,10 @@ impl Generations {
         locked(&self.0).insert(generation, policy);
     }
 
-    /// The policy of a generation; an unknown one is the empty text, which the verifier reports.
+    /// The policy of a generation; `unknown` for one that nobody filed. Not the empty text: a receipt without a policy is
+    /// given that of its chain.
     pub(super) fn find(&self, generation: u32) -> PolicyId {
-        locked(&self.0).get(&generation).cloned().unwrap_or_else(|| PolicyId(String::new()))
+        locked(&self.0).get(&generation).cloned().unwrap_or_else(|| PolicyId("unknown".to_owned()))
     }
 }
 
@@ -53,6 +54,10 @@ impl Origins for KernelOrigins {
 
     fn names_of(&self, addr: IpAddr) -> Vec<Host> {
         self.seen.names(addr).iter().filter_map(|name| Host::parse(name).ok()).collect()
+    }
+
+    fn is_stale(&self, addr: IpAddr) -> bool {
+        self.pool.owns(addr) && self.pool.lookup(addr).is_none() && self.seen.names(addr).is_empty()
     }
 }
 
@@ -88,7 +93,6 @@ pub(super) struct DnsReceipts {
     pub generations: Arc<Generations>,
     /// Which policy is in force.
     rules: watch::Receiver<Arc<Rules>>,
-    connections: Mutex<HashMap<SocketAddr, Arc<Flow>>>,
 }
 
 impl DnsReceipts {
@@ -103,7 +107,7 @@ impl DnsReceipts {
         generations: Arc<Generations>,
         rules: watch::Receiver<Arc<Rules>>,
     ) -> Self {
-        Self { netns, ports, maps, ledger, recorder, generations, rules, connections: Mutex::default() }
+        Self { netns, ports, maps, ledger, recorder, generations, rules }
     }
 
     /// Which of the resolver's UDP sockets this is.
@@ -114,7 +118,7 @@ impl DnsReceipts {
 
     fn flow_of(&self, asker: &Asker) -> Option<Arc<Flow>> {
         if asker.transport == Transport::Tcp {
-            return locked(&self.connections).get(&asker.peer).cloned();
+            return asker.flow.clone();
         }
         let record = self.maps.udp_origin(self.netns, asker.peer, self.slot_of(asker.local)?)?;
         let flow = to_flow(&record, None, self.generations.find(record.generation));
@@ -179,7 +183,7 @@ impl QueryLog for DnsReceipts {
         self.file(self.receipt(asker, outcome, 0).as_ref())
     }
 
-    fn opened(&self, asker: &Asker) -> bool {
+    fn opened(&self, asker: &mut Asker) -> bool {
         let Some(record) = self.maps.take_origin(self.netns, asker.peer, KernelReason::RedirectDns) else {
             return false;
         };
@@ -187,17 +191,29 @@ impl QueryLog for DnsReceipts {
         if !self.ledger.accept(flow.id) {
             return false;
         }
-        locked(&self.connections).insert(asker.peer, Arc::new(flow));
+        asker.flow = Some(Arc::new(flow));
         true
     }
 
     fn closed(&self, asker: &Asker, queries: u64) {
-        if let Some(flow) = locked(&self.connections).remove(&asker.peer)
+        if let Some(flow) = &asker.flow
             && queries == 0
         {
             // With queries, each has reported already.
             let outcome = Outcome { carrier: "dns", ..Outcome::unseen(Reason::ClientAborted) };
             self.ledger.report(FlowId(flow.id.0), outcome);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_that_nobody_filed_has_no_policy_of_another() {
+        let generations = Generations::default();
+        generations.file(2, PolicyId("two".into()));
+        assert_eq!((generations.find(2).0.as_str(), generations.find(1).0.as_str()), ("two", "unknown"));
     }
 }

@@ -133,6 +133,7 @@ impl Serving {
     pub fn answer_reload(&self, error: Option<String>) {
         if let Some(mut state) = State::read(&self.attachment.id) {
             state.policy_hash = self.rules.borrow().policy.id().to_string();
+            state.generation = self.generation;
             state.reloads += 1;
             state.reload_error = error;
             if let Err(error) = state.write() {
@@ -182,6 +183,7 @@ impl Serving {
         let mut tally = self.writing.await.unwrap_or_default();
         drop(self.stop_counting.take());
         tally.lost += self.counting.await.unwrap_or_default();
+        tally.lost += self.recorder.lost_requests();
         let sockets = match self.refusals.take() {
             Some(refusals) => refusals.end().await,
             None if self.refusals_lost => Sockets::Lost,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipelock_common::{Config, KernelReason, SockState, sock_flag};
+use pipelock_common::{Config, KernelReason, LAYOUT, SockState, sock_flag};
 use pipelock_receipt::SigningKey;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -29,8 +29,6 @@ use crate::proxy::{Proxy, Rules, serve};
 use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
 use crate::sandbox::held::KeptSocket;
 
-/// Policy generations of a former proxy that are remembered.
-const MAX_FORMER: usize = 10_000;
 /// How often the host's own addresses are read again.
 const ADDRESSES: Duration = Duration::from_secs(5);
 
@@ -114,8 +112,8 @@ pub struct Session {
     cgroup_id: u64,
     base: Base,
     generation: u32,
-    /// Hash of the policy of a former proxy.
-    former_policy: Option<String>,
+    /// The last generation of a former proxy that its state file names, and the hash of that policy.
+    former_policy: Option<(u32, String)>,
     /// Before the lock, so that it is done under it.
     undo: Undo,
     /// Held while the attachment is served, so that two never serve it at once.
@@ -144,7 +142,7 @@ impl Session {
             cgroup_id: config.cgroup_id,
             base: Base::default(),
             generation: 1,
-            former_policy: State::read(&id).map(|state| state.policy_hash),
+            former_policy: State::read(&id).map(|state| (state.generation, state.policy_hash)),
             undo,
             lock,
         };
@@ -260,9 +258,9 @@ impl Recorded {
         let public_key = chain.public_key().hex();
         let (recorder, recorder_thread) = chain.start()?;
         let generations = Arc::new(Generations::default());
-        // What a former proxy left was decided under its policy, the latest of which its state file names.
-        for former in (1..generation).rev().take(MAX_FORMER) {
-            generations.file(former, PolicyId(former_policy.clone().unwrap_or_default()));
+        // Of the policies of a former proxy only the last is known; what was decided under others must not name it.
+        if let Some((former, policy)) = former_policy.filter(|(former, _)| (1..generation).contains(former)) {
+            generations.file(former, PolicyId(policy));
         }
         generations.file(generation, policy.id().clone());
         let pool = Arc::new(Pool::new(policy.dns_max_names())?);
@@ -330,6 +328,7 @@ impl Recorded {
             policy: policy_name,
             policy_file,
             policy_hash,
+            generation,
             level: attachment.level.to_string(),
             public_key,
             reloads: 0,
@@ -375,7 +374,7 @@ pub(super) fn rules_of(policy: Policy) -> Rules {
 /// one than that of the ports it was decided by.
 pub(super) fn apply(maps: &Maps, policy: &Policy, generation: u32) -> Result<(), SessionError> {
     let listen_any = u32::from(policy.listen() == Listen::Any);
-    maps.set_config(Config { listen_any, generation })?;
+    maps.set_config(Config { listen_any, generation, layout: LAYOUT })?;
     maps.set_ports(
         policy.ports().iter().map(|range| (range.first(), range.last())),
         policy.loopback_ports().iter().copied(),

@@ -37,6 +37,9 @@ pub struct State {
     pub policy_file: Option<PathBuf>,
     /// Hash of the policy in force.
     pub policy_hash: String,
+    /// The number under which flows name that policy; 0 in the file of a version that did not say.
+    #[serde(default)]
+    pub generation: u32,
     /// What the kernel gives.
     pub level: String,
     /// Public key of the signer, hex.

@@ -147,7 +147,7 @@ pub(super) fn prepare(
     force: bool,
 ) -> Result<Recorded, Failure> {
     // The count of what a dead proxy left starts at one moment, which never comes while the agent goes on connecting.
-    let stopped = match Attachment::pinned(&attachment_id(cgroup.id())) {
+    let stopped = match Attachment::pinned(&attachment_id(cgroup.id()))? {
         Pinned::Live(_) => Some(cgroup.freeze(FREEZE)?),
         Pinned::Absent | Pinned::Dead => None,
     };

@@ -8,7 +8,7 @@ use super::{Failure, keys, output, session};
 use crate::app::lock::Lock;
 use crate::app::server::Server;
 use crate::app::state::State;
-use crate::kernel::{Attachment, Level, Maps, Pinned, attachment_id, pin_root};
+use crate::kernel::{Attachment, KernelError, Level, Maps, Pinned, attachment_id, pin_root};
 use crate::policy::Policy;
 use crate::sandbox::cgroup::Cgroup;
 
@@ -67,7 +67,7 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
     if let Some((state, server)) = state.as_ref().and_then(|state| Some((state, state.server()?))) {
         return end_served(state, &server);
     }
-    match Attachment::pinned(&id) {
+    match Attachment::pinned(&id)? {
         Pinned::Absent if state.is_none() => Err(format!("nothing is attached under {id}").into()),
         Pinned::Live(live) if live == number => {
             let cgroup = match opened {
@@ -84,7 +84,9 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
             let is_run = state.map_or_else(|| super::run::is_ours(&cgroup), |state| state.mode == "run");
             end_unserved(&args, &cgroup, is_run)
         }
-        Pinned::Absent | Pinned::Dead | Pinned::Live(_) => remove_left(&id),
+        Pinned::Absent | Pinned::Dead | Pinned::Live(_) => {
+            remove_left(&id, "removed what was left of an attachment that holds nothing")
+        }
     }
 }
 
@@ -111,13 +113,26 @@ fn end_served(state: &State, server: &Server) -> Result<u8, Failure> {
 
 /// Takes the place of a server that is dead, and ends the session.
 fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool) -> Result<u8, Failure> {
+    let id = attachment_id(cgroup.id());
+    match Attachment::open_maps(&id) {
+        // What another version recorded cannot be read, so it is not evidence; that must not keep it attached for ever.
+        Err(error @ KernelError::Layout { .. }) => {
+            if is_run {
+                end_command(cgroup)?;
+            }
+            output::note(&error.to_string());
+            let code = remove_left(&id, "detached; what the kernel recorded after the proxy was lost has no receipts")?;
+            if is_run {
+                cgroup.remove()?;
+            }
+            return Ok(code);
+        }
+        opened => drop(opened?),
+    }
     let key = keys::signing_key(args.key.as_deref())?;
-    let evidence = session::evidence_folder(args.evidence.as_deref(), &attachment_id(cgroup.id()))?;
-    // The command of a `run` was never meant to be free; its cgroup is ours.
+    let evidence = session::evidence_folder(args.evidence.as_deref(), &id)?;
     if is_run {
-        cgroup.kill_all()?;
-        cgroup.wait_empty(TIMEOUT)?;
-        output::note("ended what the command of `pipelock run` left running");
+        end_command(cgroup)?;
     }
     let recorded = prepare(cgroup, Policy::deny_all(), key, evidence, Level::Redirect, true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -131,13 +146,21 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool) -> Result<u8, Failur
     Ok(0)
 }
 
-/// Removes what is left of an attachment whose programs hold nothing any more.
-fn remove_left(id: &str) -> Result<u8, Failure> {
+/// Ends what the command of a `run` left: it was never meant to be free, and its cgroup is ours.
+fn end_command(cgroup: &Cgroup) -> Result<(), Failure> {
+    cgroup.kill_all()?;
+    cgroup.wait_empty(TIMEOUT)?;
+    output::note("ended what the command of `pipelock run` left running");
+    Ok(())
+}
+
+/// Removes what is left of an attachment whose programs hold nothing any more, or whose records cannot be read.
+fn remove_left(id: &str, said: &str) -> Result<u8, Failure> {
     let _lock = Lock::take(id).map_err(|error| format!("another pipelock is at work on {id}: {error}"))?;
     let waiting = Maps::open(&pin_root().join(id)).map_or(0, |maps| maps.pending().len());
     Attachment::detach(id)?;
     State::remove(id);
-    output::note("removed what was left of a cgroup that is gone");
+    output::note(said);
     if waiting > 0 {
         // Nobody can sign for them any more; the evidence of the killed server is seen to be truncated.
         output::note(&format!("{waiting} flows were waiting for a receipt and have none"));

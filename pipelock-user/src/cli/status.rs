@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use super::{Failure, output};
 use crate::app::kernel_code;
 use crate::app::state::{self, State};
-use crate::kernel::{Attachment, HOOKS, Maps, Pinned, pin_root, probe};
+use crate::kernel::{Attachment, HOOKS, Pinned, probe};
 
 /// Show what this kernel gives, what is attached, its counters and its health.
 ///
 /// Health is `ok`, `closed` (the proxy is gone, or evidence can no longer be written: nothing leaves until it is attached
-/// again or detached), `degraded` (a hook is missing, or the pins were removed) or `stale` (leftovers
+/// again or detached), `degraded` (a hook is missing, or the pins were removed or cannot be read) or `stale` (leftovers
 /// of a cgroup that is gone, which hold nothing). For what has lost its server, the command that ends it is shown. Exit code
 /// 1 when any is closed or degraded. Needs root.
 #[derive(Debug, clap::Args)]
@@ -58,13 +58,15 @@ fn describe(id: &str) -> Value {
     let is_lost = state.as_ref().is_some_and(|state| state.evidence_lost);
     let health = match Attachment::pinned(id) {
         _ if is_alive && is_lost => "closed",
-        Pinned::Absent | Pinned::Dead if is_alive => "degraded",
-        Pinned::Absent | Pinned::Dead => "stale",
-        Pinned::Live(_) if !is_alive => "closed",
-        Pinned::Live(_) if hooks.len() < HOOKS.len() => "degraded",
-        Pinned::Live(_) => "ok",
+        // Nobody knows what they hold.
+        Err(_) => "degraded",
+        Ok(Pinned::Absent | Pinned::Dead) if is_alive => "degraded",
+        Ok(Pinned::Absent | Pinned::Dead) => "stale",
+        Ok(Pinned::Live(_)) if !is_alive => "closed",
+        Ok(Pinned::Live(_)) if hooks.len() < HOOKS.len() => "degraded",
+        Ok(Pinned::Live(_)) => "ok",
     };
-    let counters = Maps::open(&pin_root().join(id)).ok().and_then(|maps| {
+    let counters = Attachment::open_maps(id).ok().and_then(|maps| {
         let pending = maps.pending().len();
         maps.counters().ok().map(|counters| (counters, pending))
     });

@@ -7,6 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use aya::maps::MapError;
+use pipelock_common::{Config, LAYOUT};
+
 use super::hooks::{HOOKS, Hook, Level, load_all};
 use super::load::Loadable;
 use super::maps::Maps;
@@ -58,6 +61,17 @@ pub enum KernelError {
         hook: &'static str,
         /// The kernel's words.
         why: String,
+    },
+    /// Another version of pipelock made what is attached.
+    #[error(
+        "{id} was attached by another version of pipelock (map layout {found}, this one has {LAYOUT}) and stays closed. End \
+         it with: pipelock detach --id {id}; then attach anew"
+    )]
+    Layout {
+        /// The attachment's name.
+        id: String,
+        /// Its layout: a number, or why none could be read.
+        found: String,
     },
     /// A file of the attachment could not be made, read or removed.
     #[error("{}: {source}", path.display())]
@@ -144,7 +158,7 @@ impl Attachment {
     pub fn attach(cgroup: &impl AsFd, plan: &Plan) -> Result<(Self, Maps), KernelError> {
         sys::ensure_bpffs(Path::new(BPFFS)).map_err(KernelError::Bpffs)?;
         let dir = pin_root().join(plan.id());
-        let taken_over = match Self::state_of(&dir) {
+        let taken_over = match Self::state_of(&dir)? {
             Pinned::Live(cgroup_id) if cgroup_id == plan.cgroup_id => true,
             Pinned::Absent => false,
             // The cgroup these links were on is gone, and its number is in use again: they hold nothing any more.
@@ -167,28 +181,60 @@ impl Attachment {
     }
 
     /// What is pinned under this name.
-    #[must_use]
-    pub fn pinned(id: &str) -> Pinned {
+    ///
+    /// # Errors
+    /// [`KernelError::File`] when a pin is there and cannot be read: then nobody knows whether it holds anything.
+    pub fn pinned(id: &str) -> Result<Pinned, KernelError> {
         Self::state_of(&pin_root().join(id))
     }
 
-    fn state_of(dir: &Path) -> Pinned {
+    fn state_of(dir: &Path) -> Result<Pinned, KernelError> {
         let mut found = Pinned::Absent;
         for hook in HOOKS {
             let path = dir.join(link_name(hook));
-            if !path.exists() {
-                continue;
-            }
             match sys::open_pin(&path).and_then(|link| sys::link_facts(&link)) {
-                Ok(facts) if facts.cgroup_id != 0 => return Pinned::Live(facts.cgroup_id),
-                _ => found = Pinned::Dead,
+                Ok(facts) if facts.cgroup_id != 0 => return Ok(Pinned::Live(facts.cgroup_id)),
+                Ok(_) => found = Pinned::Dead,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_there(&path)? => {}
+                Err(source) => return Err(KernelError::File { path, source }),
             }
         }
-        if found == Pinned::Absent && dir.exists() { Pinned::Dead } else { found }
+        Ok(if found == Pinned::Absent && is_there(dir)? { Pinned::Dead } else { found })
+    }
+
+    /// Opens the maps of an attachment, if this version knows how to read them.
+    ///
+    /// # Errors
+    /// [`KernelError::Layout`] when it does not; [`KernelError::Map`] when they cannot be opened or read.
+    pub fn open_maps(id: &str) -> Result<Maps, KernelError> {
+        let unknown = |found: String| KernelError::Layout { id: id.to_owned(), found };
+        let dir = pin_root().join(id);
+        let maps = Maps::open(&dir).map_err(|error| match &error {
+            KernelError::Map { name, source }
+                if is_other_shape(source) || matches!(is_there(&dir.join(name)), Ok(false)) =>
+            {
+                unknown(format!("without number: {error}"))
+            }
+            _ => error,
+        })?;
+        let config = maps.config().map_err(|error| KernelError::Map { name: "CONFIG", source: Box::new(error) })?;
+        if config.layout == LAYOUT { Ok(maps) } else { Err(unknown(config.layout.to_string())) }
     }
 
     fn attach_in(cgroup: &impl AsFd, plan: &Plan, dir: &Path, taken_over: bool) -> Result<(Self, Maps), KernelError> {
+        // Before anything is changed: programs that take a map for another would enforce something else.
+        let found = if taken_over { Some(Self::open_maps(&plan.id())?) } else { None };
         let object = Loadable::new(Some(dir)).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let maps = match found {
+            Some(maps) => maps,
+            None => {
+                let maps = Maps::open(dir)?;
+                // Before any program is attached, so that whoever finds links finds a layout too.
+                maps.set_config(Config { layout: LAYOUT, ..Config::default() })
+                    .map_err(|error| KernelError::Map { name: "CONFIG", source: Box::new(error) })?;
+                maps
+            }
+        };
         let mut attachment = Self {
             id: plan.id(),
             dir: dir.to_owned(),
@@ -226,7 +272,6 @@ impl Attachment {
         }
         #[cfg(feature = "debug-ebpf")]
         super::object::keep_log(attachment.hooks.first().map_or(0, |hook| hook.prog_id));
-        let maps = Maps::open(dir)?;
         Ok((attachment, maps))
     }
 
@@ -266,6 +311,16 @@ impl Attachment {
     }
 }
 
+/// Whether a file is there; not to be able to say is an error.
+fn is_there(path: &Path) -> Result<bool, KernelError> {
+    path.try_exists().map_err(|source| KernelError::File { path: path.to_owned(), source })
+}
+
+fn is_other_shape(error: &MapError) -> bool {
+    use MapError::{InvalidKeySize, InvalidMapType, InvalidValueSize};
+    matches!(error, InvalidKeySize { .. } | InvalidMapType { .. } | InvalidValueSize { .. })
+}
+
 fn link_name(hook: &Hook) -> String {
     format!("link_{}", hook.program)
 }
@@ -293,4 +348,23 @@ fn remove(dir: &Path) -> Result<(), KernelError> {
         first.get_or_insert(KernelError::File { path: dir.to_owned(), source });
     }
     first.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_that_cannot_be_read_is_not_taken_for_a_dead_one() {
+        let dir = std::env::temp_dir().join(format!("pipelock-pins-{}", std::process::id()));
+        assert_eq!(Attachment::state_of(&dir).expect("nothing there"), Pinned::Absent);
+        fs::create_dir(&dir).expect("a folder");
+        let dead = Attachment::state_of(&dir);
+        let path = dir.join(link_name(&HOOKS[3]));
+        fs::write(&path, "no pin").expect("a file");
+        let unread = Attachment::state_of(&dir);
+        fs::remove_dir_all(&dir).expect("clean up");
+        assert_eq!(dead.expect("no links"), Pinned::Dead);
+        assert!(matches!(&unread, Err(KernelError::File { path: found, .. }) if *found == path), "{unread:?}");
+    }
 }

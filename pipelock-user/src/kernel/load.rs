@@ -19,6 +19,9 @@ use super::maps::MAPS;
 use super::object::OBJECT;
 use super::sys;
 
+/// How often a program is given to a verifier that was interrupted.
+const TRIES: usize = 5;
+
 /// What every kernel from 6.1 on knows of the types that an object describes itself with.
 const BTF_FEATURES: BtfFeatures = BtfFeatures::new(true, true, true, true, true, true, true, true);
 
@@ -100,7 +103,17 @@ impl Loadable {
             functions: (&functions, function.func_info_rec_size),
             lines: (&lines, function.line_info_rec_size),
         };
-        let first = match sys::load_program(&program, &mut []) {
+        let mut result = sys::load_program(&program, &mut []);
+        // The verifier gives up when a signal comes (libbpf asks as often).
+        for _ in 1..TRIES {
+            match &result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    result = sys::load_program(&program, &mut []);
+                }
+                _ => break,
+            }
+        }
+        let first = match result {
             Ok(fd) => return Ok(fd),
             Err(error) => error,
         };

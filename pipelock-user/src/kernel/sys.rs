@@ -209,7 +209,12 @@ pub(super) struct LinkFacts {
 /// Reads the facts of an open link.
 pub(super) fn link_facts(link: &impl AsFd) -> io::Result<LinkFacts> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_fd().as_raw_fd()))?;
-    Ok(parse_link_facts(&text))
+    let facts = parse_link_facts(&text);
+    // Without these it was no description of a link, and says nothing about the cgroup.
+    if facts.link_id == 0 || !text.contains("\ncgroup_id:") {
+        return Err(io::Error::other("/proc/self/fdinfo does not describe the link"));
+    }
+    Ok(facts)
 }
 
 fn parse_link_facts(text: &str) -> LinkFacts {

@@ -29,8 +29,8 @@ pub(super) enum DetectError {
 }
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The longest method registered with IANA, UPDATEREDIRECTREF, has 17 letters.
-const MAX_METHOD: usize = 24;
+/// Longest method, also for `http::framing`; the longest registered with IANA, UPDATEREDIRECTREF, has 17 letters.
+pub(super) const MAX_METHOD: usize = 32;
 
 /// Reads until the protocol is known, or its time is over; the bytes read stay in `buffer` for whoever speaks it.
 pub(super) async fn detect(
@@ -71,8 +71,9 @@ fn classify(start: &[u8]) -> Option<Protocol> {
     }
 }
 
+/// A byte of a method (tchar of RFC 9110 §5.6.2, which `framing` takes too).
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'-'
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Reads more of the stream into the buffer, up to a limit: for what needs a whole record.
@@ -104,11 +105,12 @@ mod tests {
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0", Some(Protocol::Http2)),
             (b"PRIVATE / HTTP/1.1", Some(Protocol::Http1)),
             (b"VERSION-CONTROL / HTTP/1.1", Some(Protocol::Http1)),
+            (b"M_2! / HTTP/1.1", Some(Protocol::Http1)),
             (b"SSH-2.0-OpenSSH_9.2\r\n", Some(Protocol::Unknown)),
             (b" GET / HTTP/1.1", Some(Protocol::Unknown)),
             (b"\r\nGET /", Some(Protocol::Unknown)),
             (b"\0\0\0\0", Some(Protocol::Unknown)),
-            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ /", Some(Protocol::Unknown)),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456 /", Some(Protocol::Unknown)),
         ] {
             assert_eq!(classify(start), protocol, "{:?}", String::from_utf8_lossy(start));
         }

@@ -79,6 +79,11 @@ async fn converse(
     if let Some(name) = &flow.target.name {
         guard.names(name.clone());
     }
+    if flow.target.name.is_none() && proxy.origins.is_stale(flow.target.original.ip()) {
+        // Whatever name the bytes say, it was for another run's name that the agent took this address.
+        let detail = format!("{} was not given out for any name; ask DNS again", flow.target.original.ip());
+        return Some(refuse(stream, guard, Verdict::block(Reason::NameMissing, detail)));
+    }
     // What is known without reading a byte; a literal address without a rule may still be named by SNI or Host.
     let known = flow.target.name.clone().unwrap_or_else(|| Host::from(flow.target.original.ip()));
     let rule = rules.policy.find(&known, port);
@@ -243,7 +248,7 @@ async fn pass(
             verdict
         }
         Some(End::OverBudget) => {
-            let verdict = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
+            let verdict = Verdict::let_out(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
             guard.end(verdict.clone());
             verdict
         }

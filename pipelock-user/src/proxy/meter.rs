@@ -6,13 +6,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::flow::locked;
 
 /// What one connection may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +30,9 @@ pub(super) struct Budget {
 /// What has been used of a budget.
 #[derive(Debug)]
 pub(super) struct Meter {
-    /// Bytes that may still leave.
-    out: AtomicU64,
+    /// Bytes that may still leave. Locked for the length of one write, which never waits: another connection that looked
+    /// meanwhile would see what is not used yet as used up.
+    out: Mutex<u64>,
     /// Bytes that may still come.
     inn: AtomicU64,
     deadline: Option<Instant>,
@@ -40,7 +43,7 @@ impl Meter {
     /// Nothing is used yet; time runs from now on.
     pub(super) fn new(budget: Budget) -> Arc<Self> {
         Arc::new(Self {
-            out: AtomicU64::new(budget.out.unwrap_or(u64::MAX)),
+            out: Mutex::new(budget.out.unwrap_or(u64::MAX)),
             inn: AtomicU64::new(budget.inn.unwrap_or(u64::MAX)),
             deadline: budget.time.and_then(|time| Instant::now().checked_add(time)),
             over: AtomicBool::new(false),
@@ -70,17 +73,11 @@ impl Meter {
         io::Error::other("the budget of the rule is used up")
     }
 
-    /// Takes as much of `wanted` as is left.
-    fn take(left: &AtomicU64, wanted: usize) -> usize {
-        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
-        let rest = |left: u64| Some(left.saturating_sub(wanted));
-        let before = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, rest).unwrap_or(0);
-        usize::try_from(before.min(wanted)).unwrap_or(usize::MAX)
-    }
-
-    /// Gives back what was taken and not used.
-    fn give_back(left: &AtomicU64, unused: usize) {
-        left.fetch_add(u64::try_from(unused).unwrap_or(0), Ordering::AcqRel);
+    /// Takes what a write has used.
+    fn note(left: &mut u64, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(used)) = written {
+            *left = left.saturating_sub(u64::try_from(*used).unwrap_or(u64::MAX));
+        }
     }
 
     /// Takes all of `used`, or nothing when so much is not left.
@@ -130,14 +127,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.in_time(cx)?;
-        // Taken first and given back, since an older connection may still be writing what it holds.
-        let taken = Meter::take(&self.meter.out, buf.len());
-        let Some(allowed) = buf.get(..taken).filter(|allowed| !allowed.is_empty() || buf.is_empty()) else {
-            return Poll::Ready(Err(self.meter.refuse()));
+        let Self { stream, meter, .. } = &mut *self;
+        let mut left = locked(&meter.out);
+        let room = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len());
+        let Some(allowed) = buf.get(..room).filter(|allowed| !allowed.is_empty() || buf.is_empty()) else {
+            return Poll::Ready(Err(meter.refuse()));
         };
-        let written = Pin::new(&mut self.stream).poll_write(cx, allowed);
-        let used = if let Poll::Ready(Ok(used)) = &written { *used } else { 0 };
-        Meter::give_back(&self.meter.out, taken.saturating_sub(used));
+        let written = Pin::new(stream).poll_write(cx, allowed);
+        Meter::note(&mut left, &written);
         written
     }
 
@@ -147,19 +144,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
-        let taken = Meter::take(&self.meter.out, wanted);
-        if taken < wanted {
-            Meter::give_back(&self.meter.out, taken);
+        let Self { stream, meter, .. } = &mut *self;
+        let mut left = locked(&meter.out);
+        if usize::try_from(*left).is_ok_and(|left| left < wanted) {
+            drop(left);
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return self.poll_write(cx, first);
         }
-        let written = match self.in_time(cx) {
-            Ok(()) => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
-            Err(error) => Poll::Ready(Err(error)),
-        };
-        let used = if let Poll::Ready(Ok(used)) = &written { *used } else { 0 };
-        Meter::give_back(&self.meter.out, taken.saturating_sub(used));
+        let written = Pin::new(stream).poll_write_vectored(cx, bufs);
+        Meter::note(&mut left, &written);
         written
     }
 
@@ -218,6 +213,41 @@ mod tests {
         let mut got = Vec::new();
         far.read_to_end(&mut got).await.expect("read");
         assert_eq!(got.len(), 7);
+    }
+
+    /// Takes one byte at a time.
+    struct Slow;
+
+    impl AsyncWrite for Slow {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            std::thread::yield_now();
+            Poll::Ready(Ok(buf.len().min(1)))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn writes_side_by_side_do_not_take_each_other_for_the_end() {
+        let meter = Meter::new(Budget { out: Some(40_000), ..Budget::default() });
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..2 {
+            let mut side = Metered::new(Slow, &meter);
+            tasks.spawn(async move {
+                for _ in 0..20_000 {
+                    assert_eq!(side.write(&[0; 50_000]).await.expect("there is room"), 1);
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.expect("no write was refused");
+        }
+        assert!(!meter.is_over());
+        assert!(Metered::new(Slow, &meter).write(b"x").await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,6 +23,8 @@ pub trait Origins: Send + Sync {
     fn take(&self, netns: u64, peer: SocketAddr) -> Option<Flow>;
     /// The names that the agent may have meant by an address it got from our resolver in `real` mode.
     fn names_of(&self, addr: IpAddr) -> Vec<Host>;
+    /// True for an address that only our resolver gives out and that stands for no name: it is a former run's, or a guess.
+    fn is_stale(&self, addr: IpAddr) -> bool;
 }
 
 /// What decides, replaced as a whole when the policy is loaded anew.

@@ -1,6 +1,6 @@
 //! Writing through a wrapper whose business is reading. Used by `prefixed`, `idle` and `http::guarded`.
 
-/// Implements `AsyncWrite` for a wrapper around `self.stream`, one call for one call; after each write that was not put off
+/// Implements `AsyncWrite` for a wrapper around `self.stream`, one call for one call; after each write that moved a byte
 /// calls `$then` with the wrapper, if given.
 macro_rules! write_through {
     ($wrapper:ident $(, $then:expr)?) => {
@@ -11,7 +11,7 @@ macro_rules! write_through {
                 buf: &[u8],
             ) -> std::task::Poll<std::io::Result<usize>> {
                 let written = std::task::ready!(std::pin::Pin::new(&mut self.stream).poll_write(cx, buf));
-                $($then(&*self);)?
+                $(if matches!(written, Ok(1..)) { $then(&*self); })?
                 std::task::Poll::Ready(written)
             }
 
@@ -21,7 +21,7 @@ macro_rules! write_through {
                 bufs: &[std::io::IoSlice<'_>],
             ) -> std::task::Poll<std::io::Result<usize>> {
                 let written = std::task::ready!(std::pin::Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-                $($then(&*self);)?
+                $(if matches!(written, Ok(1..)) { $then(&*self); })?
                 std::task::Poll::Ready(written)
             }
 

@@ -4,6 +4,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -148,7 +150,7 @@ impl OpenChain {
                 }
             }
         });
-        Ok((Recorder { queue }, thread))
+        Ok((Recorder { queue, lost_requests: Arc::default() }, thread))
     }
 }
 
@@ -156,6 +158,19 @@ impl OpenChain {
 #[derive(Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Item>,
+    /// Requests whose receipt was given up before there was room for it in the queue.
+    lost_requests: Arc<AtomicU64>,
+}
+
+/// Counts a receipt as lost when it is dropped before it was queued.
+struct Unqueued(Option<Arc<AtomicU64>>);
+
+impl Drop for Unqueued {
+    fn drop(&mut self) {
+        if let Some(lost) = &self.0 {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Recorder {
@@ -171,6 +186,12 @@ impl Recorder {
         self.queue.closed().await;
     }
 
+    /// How many requests and queries have no receipt because whoever filed them did not wait until there was room.
+    #[must_use]
+    pub fn lost_requests(&self) -> u64 {
+        self.lost_requests.load(Ordering::Relaxed)
+    }
+
     /// Records a request or query; returns when its receipt is written.
     ///
     /// # Errors
@@ -181,7 +202,8 @@ impl Recorder {
     }
 
     /// Queues a request or query, at once if there is room. The future waits for room if there was none, and then until
-    /// the receipt is written; its error is [`RecorderError::Gone`]: then nothing may be answered.
+    /// the receipt is written; its error is [`RecorderError::Gone`]: then nothing may be answered. Dropped before there was
+    /// room, it counts as lost (see [`Self::lost_requests`]).
     pub fn queue_request(
         &self,
         record: &RequestRecord,
@@ -190,12 +212,15 @@ impl Recorder {
         let (done, written) = oneshot::channel();
         let left = match self.queue.try_send(Item::Draft(Box::new(draft), ext, done)) {
             Ok(()) => None,
-            Err(mpsc::error::TrySendError::Full(item) | mpsc::error::TrySendError::Closed(item)) => Some(item),
+            Err(mpsc::error::TrySendError::Full(item) | mpsc::error::TrySendError::Closed(item)) => {
+                Some((item, Unqueued(Some(self.lost_requests.clone()))))
+            }
         };
         let queue = self.queue.clone();
         async move {
-            if let Some(item) = left {
+            if let Some((item, mut unqueued)) = left {
                 queue.send(item).await.map_err(|_| RecorderError::Gone)?;
+                unqueued.0 = None;
             }
             written.await.map_err(|_| RecorderError::Gone)
         }
@@ -339,4 +364,40 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
 
 fn report(error: &ChainError) {
     tracing::error!(%error, "evidence can no longer be written: from here on nothing is let through");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{Flow, FlowId, Origin, PolicyId, Reason, Target, Verdict};
+
+    #[tokio::test]
+    async fn a_receipt_given_up_before_there_was_room_is_counted_as_lost() {
+        let (queue, mut items) = mpsc::channel(1);
+        let recorder = Recorder { queue, lost_requests: Arc::default() };
+        let origin =
+            Origin { cgroup_id: 1, netns_cookie: 1, socket_cookie: 1, pid: 1, tgid: 1, uid: 1, comm: "t".into() };
+        let target = Target { name: None, original: "192.0.2.53:53".parse().expect("an address") };
+        let record = RequestRecord {
+            flow: Arc::new(Flow { id: FlowId(1), origin, target, policy: PolicyId("p".into()) }),
+            policy: PolicyId("p".into()),
+            transport: "dns",
+            method: "A".into(),
+            target: "dns://a.example".into(),
+            verdict: Verdict::allow(Reason::PolicyAllow, None),
+            status: None,
+            dialled: None,
+        };
+        let queued = recorder.queue_request(&record);
+        let given_up = tokio::time::timeout(Duration::from_millis(10), recorder.queue_request(&record)).await;
+        assert!(given_up.is_err());
+        assert_eq!(recorder.lost_requests(), 1);
+        let waits = tokio::spawn(recorder.queue_request(&record));
+        for _ in 0..2 {
+            let Some(Item::Draft(_, _, done)) = items.recv().await else { panic!("a receipt") };
+            done.send(()).expect("somebody waits");
+        }
+        assert!(queued.await.is_ok() && waits.await.expect("not cancelled").is_ok());
+        assert_eq!(recorder.lost_requests(), 1, "what was written in the end is not lost");
+    }
 }

@@ -56,14 +56,18 @@ pub struct Pool {
 
 impl Pool {
     /// An empty pool for at most `max_names` names (1 to 65535; outside of that the nearest), with a random unique
-    /// local /64 (RFC 4193) so that an address of one run means nothing in another.
+    /// local /64 (RFC 4193) and a random beginning among the IPv4 addresses: an address that was given out before, and that
+    /// an agent still remembers, hardly ever means another name in a later run.
     ///
     /// # Errors
     /// [`PoolError`] when the kernel gives no random bytes.
     pub fn new(max_names: usize) -> Result<Self, PoolError> {
-        let mut random = [0u8; 8];
-        getrandom::fill(&mut random)?;
-        Ok(Self::with_prefix(u64::from_be_bytes(random), max_names))
+        let (mut prefix, mut start) = ([0u8; 8], [0u8; 4]);
+        getrandom::fill(&mut prefix)?;
+        getrandom::fill(&mut start)?;
+        let pool = Self::with_prefix(u64::from_be_bytes(prefix), max_names);
+        locked(&pool.inner).next = u32::from_be_bytes(start) % CAPACITY;
+        Ok(pool)
     }
 
     /// As [`Pool::new`] with a prefix of the caller's: the upper 64 bits of the IPv6 addresses, put under fd00::/8.
@@ -269,6 +273,9 @@ mod tests {
         let (one, two) = (Pool::new(1).expect("random"), Pool::new(1).expect("random"));
         assert_eq!(one.prefix >> 56, 0xfd);
         assert_ne!(one.prefix, two.prefix);
+        let starts: std::collections::HashSet<_> =
+            (0..8).map(|_| Pool::new(1).expect("random").assign("a").expect("room").v4).collect();
+        assert!(starts.len() > 1, "{starts:?}");
     }
 
     proptest! {

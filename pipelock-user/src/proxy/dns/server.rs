@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::flow::Reason;
+use crate::flow::{Flow, Reason};
 use crate::proxy::dns::answer::{Answered, NameRules, Outcome, Pending, answer, servfail};
 use crate::proxy::dns::lookup::{Lookup, SeenNames};
 use crate::proxy::dns::message::MAX_QUERY;
@@ -54,7 +54,7 @@ pub enum Transport {
 }
 
 /// Who asks, and where: enough to find the flow that the kernel recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Asker {
     /// The client's socket.
     pub peer: SocketAddr,
@@ -62,6 +62,9 @@ pub struct Asker {
     pub local: SocketAddr,
     /// How the query came.
     pub transport: Transport,
+    /// The flow of a TCP connection, once [`QueryLog::opened`] has found it. Kept here and not looked up by `peer`: a client
+    /// that resets may use its port again before we have seen the end of the connection before.
+    pub flow: Option<Arc<Flow>>,
 }
 
 /// Resolves once a receipt is written, to true, or cannot be.
@@ -76,8 +79,8 @@ pub trait QueryLog: Send + Sync {
     /// A look-up whose receipt is written came to nothing: the same for the receipt that says so.
     fn failed(&self, asker: &Asker, outcome: &Answered) -> Filed;
 
-    /// A TCP connection was accepted. False: it is closed at once.
-    fn opened(&self, _asker: &Asker) -> bool {
+    /// A TCP connection was accepted; notes its flow. False: it is closed at once.
+    fn opened(&self, _asker: &mut Asker) -> bool {
         true
     }
 
@@ -174,7 +177,7 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, state: Arc<DnsState>) {
             }
         };
         let query = buffer.get(..length).unwrap_or_default();
-        let asker = Asker { peer, local, transport: Transport::Udp };
+        let asker = Asker { peer, local, transport: Transport::Udp, flow: None };
         // Beside the loop: neither a slow name nor a receipt on its way holds up the others.
         let (socket, query) = (Arc::clone(&socket), query.to_vec());
         match state.decide(&query) {
@@ -214,7 +217,7 @@ pub async fn serve_tcp(listener: TcpListener, state: Arc<DnsState>) {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let asker = Asker { peer, local, transport: Transport::Tcp };
+                let asker = Asker { peer, local, transport: Transport::Tcp, flow: None };
                 let mut conversation = Conversation { asker, state: Arc::clone(&state), queries: 0 };
                 connections.spawn(async move {
                     // The client sees an end of stream for whatever went wrong.
@@ -246,7 +249,7 @@ impl Drop for Conversation {
 
 impl Conversation {
     async fn run(&mut self, mut stream: TcpStream) -> io::Result<()> {
-        if !self.state.log.opened(&self.asker) {
+        if !self.state.log.opened(&mut self.asker) {
             return Ok(());
         }
         stream.set_nodelay(true)?;

@@ -73,7 +73,7 @@ impl QueryLog for Log {
         self.query(asker, outcome)
     }
 
-    fn opened(&self, _: &Asker) -> bool {
+    fn opened(&self, _: &mut Asker) -> bool {
         self.open.fetch_add(1, Ordering::SeqCst);
         !self.shut.load(Ordering::SeqCst)
     }

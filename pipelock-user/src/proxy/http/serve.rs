@@ -204,7 +204,7 @@ impl Session {
         let meters = locked(&self.meters);
         let over = meters.iter().find(|(_, meter)| meter.was_refused());
         if let (Some(((_, rule), _)), Some(guard)) = (over, &self.guard) {
-            let cut = Verdict::block(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.clone()));
+            let cut = Verdict::let_out(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.clone()));
             locked(guard).end(cut);
         }
     }

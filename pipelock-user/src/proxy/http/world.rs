@@ -33,6 +33,10 @@ impl Origins for Nobody {
     fn names_of(&self, _: IpAddr) -> Vec<Host> {
         Vec::new()
     }
+
+    fn is_stale(&self, _: IpAddr) -> bool {
+        false
+    }
 }
 
 #[derive(Default)]
