@@ -39,8 +39,8 @@ pub struct Query {
 /// What the decision may ask about the machine. Each answer costs a lookup, so it is asked only when it matters, and in
 /// one place: the verifier walks every path through every copy.
 pub trait Facts {
-    /// The address belongs to this host, in the socket's network namespace.
-    fn is_own_address(&self, addr: Addr) -> bool;
+    /// Whether the address belongs to this host, in the socket's network namespace.
+    fn locality(&self, addr: Addr) -> Locality;
     /// Whose socket would receive there.
     fn receiver(&self, addr: Addr, port: u16, protocol: u32) -> Receiver;
     /// The policy opens this loopback port.
@@ -50,6 +50,19 @@ pub trait Facts {
     /// Where a redirect leads, port 0 when the proxy does not listen for it; `None` when it has no listeners in the socket's
     /// network namespace.
     fn redirect_to(&self, dns: bool) -> Option<(Addr, u16)>;
+}
+
+/// What an address is to this host; the numbers are the values in the table of its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Locality {
+    /// Not of this host, or of none of its interfaces: it is not in the table.
+    Elsewhere = 0,
+    /// An address of an interface.
+    Own = 1,
+    /// A broadcast address of an interface's network. The kernel hands a copy of such a datagram to every socket of this
+    /// host on the port, and that copy has no socket by which the backstop could know it: nothing may be sent there.
+    Broadcast = 2,
 }
 
 /// Whose socket would receive a connection or datagram.
@@ -95,11 +108,11 @@ pub fn decide(query: &Query, facts: &impl Facts) -> Route {
     let dst = query.dst.normalized();
     let mut is_local = false;
     if !is_dns {
-        let class = dst.class();
-        if matches!(class, Class::Special) {
+        let (class, locality) = (dst.class(), facts.locality(dst));
+        if matches!(class, Class::Special) || matches!(locality, Locality::Broadcast) {
             return Route::Deny(KernelReason::AddressDenied);
         }
-        is_local = matches!(class, Class::Loopback) || facts.is_own_address(dst);
+        is_local = matches!(class, Class::Loopback) || matches!(locality, Locality::Own);
         if !is_local {
             if is_udp {
                 return if query.is_connect { Route::Probe } else { Route::Deny(KernelReason::UdpDenied) };
@@ -148,7 +161,7 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     struct Table {
-        own_address: bool,
+        locality: Locality,
         receiver: Receiver,
         loopback_open: bool,
         port_used: bool,
@@ -157,8 +170,8 @@ mod tests {
     }
 
     impl Facts for Table {
-        fn is_own_address(&self, _: Addr) -> bool {
-            self.own_address
+        fn locality(&self, _: Addr) -> Locality {
+            self.locality
         }
         fn receiver(&self, _: Addr, _: u16, _: u32) -> Receiver {
             self.receiver
@@ -177,9 +190,10 @@ mod tests {
 
     fn tables() -> impl Strategy<Value = Table> {
         let receivers = prop_oneof![Just(Receiver::Other), Just(Receiver::Agent), Just(Receiver::Proxy)];
-        (any::<[bool; 5]>(), receivers).prop_map(
-            |([own_address, loopback_open, port_used, netns, listens], receiver)| Table {
-                own_address,
+        let localities = prop_oneof![Just(Locality::Elsewhere), Just(Locality::Own), Just(Locality::Broadcast)];
+        (localities, any::<[bool; 4]>(), receivers).prop_map(
+            |(locality, [loopback_open, port_used, netns, listens], receiver)| Table {
+                locality,
                 receiver,
                 loopback_open,
                 port_used,
@@ -217,7 +231,7 @@ mod tests {
         fn nothing_goes_out_directly(query in queries(), table in tables()) {
             // The only routes that keep the agent's destination stay on this host and are the agent's own or opened.
             if let Route::Local(reason) = decide(&query, &table) {
-                prop_assert!(query.dst.class() == Class::Loopback || table.own_address);
+                prop_assert!(query.dst.class() == Class::Loopback || table.locality == Locality::Own);
                 let accounted = if reason == KernelReason::LoopbackOwn {
                     table.receiver == Receiver::Agent
                 } else {
@@ -225,6 +239,16 @@ mod tests {
                 };
                 prop_assert!(accounted);
                 prop_assert_ne!(query.port, DNS_PORT);
+            }
+        }
+
+        #[test]
+        fn a_broadcast_goes_to_the_resolver_or_nowhere(query in queries(), table in tables()) {
+            let route = decide(&query, &Table { locality: Locality::Broadcast, ..table });
+            prop_assert!(matches!(route, Route::Dns(_) | Route::Deny(_)), "{:?}", route);
+            let known = [(TCP, STREAM), (UDP, DGRAM)].contains(&(query.protocol, query.sock_type));
+            if known && query.device <= LOOPBACK_DEVICE && query.port != DNS_PORT {
+                prop_assert_eq!(route, Route::Deny(KernelReason::AddressDenied));
             }
         }
 

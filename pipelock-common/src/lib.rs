@@ -11,7 +11,7 @@ mod reason;
 mod record;
 
 pub use addr::{Addr, Class};
-pub use decide::{Facts, Query, Receiver, Route, decide};
+pub use decide::{Facts, Locality, Query, Receiver, Route, decide};
 pub use reason::KernelReason;
 pub use record::{
     Config, DenialCount, DenialKey, Event, FlowRecord, FlowState, Listeners, OwnKey, PortSet, Settled, SockKey,
@@ -35,7 +35,8 @@ pub const MAX_DENIALS: usize = 8_192;
 pub const MAX_TUPLES: usize = 65_536;
 /// Capacity of the table of network namespaces the proxy listens in.
 pub const MAX_NETNS: usize = 256;
-/// Capacity of the table of the host's own addresses, over all served namespaces.
-pub const MAX_OWN_ADDRS: usize = 4_096;
+/// Capacity of the table of the host's own addresses, over all served namespaces. An IPv4 network takes two more places,
+/// for its broadcasts.
+pub const MAX_OWN_ADDRS: usize = 16_384;
 /// Size of the event ring in bytes; a power of two and a multiple of the page size.
 pub const EVENT_RING_BYTES: usize = 1 << 19;

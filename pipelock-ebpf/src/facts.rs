@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
-use pipelock_common::{Addr, Facts, Listeners, OwnKey, Receiver, UDP_PEERS, sock_flag};
+use pipelock_common::{Addr, Facts, Listeners, Locality, OwnKey, Receiver, UDP_PEERS, sock_flag};
 
 /// BPF_F_CURRENT_NETNS: look in the namespace of the context's socket.
 pub const CURRENT_NETNS: u64 = u64::MAX;
@@ -143,9 +143,13 @@ extern "C" fn pl_listener(netns: u64, which: u32) -> u32 {
 
 impl Facts for KernelFacts {
     #[inline(always)]
-    fn is_own_address(&self, addr: Addr) -> bool {
-        // SAFETY: only presence is asked for.
-        unsafe { OWN_ADDRS.get(OwnKey { netns: self.netns, addr }) }.is_some()
+    fn locality(&self, addr: Addr) -> Locality {
+        // SAFETY: read at once.
+        match unsafe { OWN_ADDRS.get(OwnKey { netns: self.netns, addr }) } {
+            None => Locality::Elsewhere,
+            Some(found) if *found == Locality::Own as u32 => Locality::Own,
+            Some(_) => Locality::Broadcast,
+        }
     }
 
     #[inline(always)]

@@ -1,7 +1,8 @@
 """Tries to have a datagram or connection decided as one to a socket of its own and delivered to one of the host's.
 
 usage: shared.py PARAMETERS-AS-JSON NAME... ; as escapes.py, whose output it shares. The host holds, with SO_REUSEADDR, UDP
-port `udp` on 0.0.0.0 and `udp6` on ::, and listens on TCP port `tcp` of 127.0.0.5 and `tcp4` of 127.0.0.1 alone.
+port `udp` on 0.0.0.0 and `udp6` on ::, and listens on TCP port `tcp` of 127.0.0.5 and `tcp4` of 127.0.0.1 alone. It has an
+interface with a network of which `broadcast`, `network` and `there` are the last address, the first, and another host's.
 """
 import json, os, socket, struct, sys
 
@@ -102,6 +103,51 @@ def broadcast():
     s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     s.sendto(SECRET, ("127.255.255.255", P["udp"]))
     return got(own)
+
+
+def caster(family=socket.AF_INET):
+    s = udp(family=family)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    return s
+
+
+def directed_connected(to="broadcast"):
+    """The backstop drops the datagram, but not the copy that the kernel has made for this host by then."""
+    s = caster()
+    s.connect((P[to], P["udp"]))
+    s.send(SECRET)
+
+
+def directed_connected_with_a_socket_there():
+    """As if it were a service of its own."""
+    own = udp("0.0.0.0", P["udp"])
+    directed_connected()
+    return got(own)
+
+
+def directed_mapped():
+    s = caster(socket.AF_INET6)
+    s.connect(("::ffff:" + P["broadcast"], P["udp"]))
+    s.send(SECRET)
+
+
+def network_connected(): directed_connected("network")
+def directed_sendto(): caster().sendto(SECRET, (P["broadcast"], P["udp"]))
+
+
+def directed_by_source_route():
+    """Connected to one host, by way of the broadcast (LSRR, RFC 791 section 3.1)."""
+    s = caster()
+    route = struct.pack("BBB4sB", 131, 7, 4, socket.inet_aton(P["broadcast"]), 0)
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, route)
+    s.connect((P["there"], P["udp"]))
+    s.send(SECRET)
+
+
+def directed_tcp():
+    s = socket.socket()
+    s.settimeout(0.5)
+    s.connect((P["broadcast"], P["tcp"]))
 
 
 def tcp_any_from_other_source():

@@ -5,10 +5,10 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-use pipelock_e2e::{Flow, Run, Sandbox, need};
+use pipelock_e2e::{Flow, Outside, Run, Sandbox, need};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
@@ -44,9 +44,22 @@ impl Host {
     }
 
     fn run(&self, names: &[&str]) -> (Run, BTreeMap<String, Value>) {
+        self.run_beside(None, names)
+    }
+
+    /// With a wire to this host outside.
+    fn run_beside(&self, outside: Option<&Outside>, names: &[&str]) -> (Run, BTreeMap<String, Value>) {
         let [udp, udp6] = self.udp.each_ref().map(|socket| socket.local_addr().expect("bound").port());
         let [tcp, tcp4] = self.tcp.each_ref().map(|socket| socket.local_addr().expect("bound").port());
-        let parameters = json!({"udp": udp, "udp6": udp6, "tcp": tcp, "tcp4": tcp4}).to_string();
+        let mut parameters = json!({"udp": udp, "udp6": udp6, "tcp": tcp, "tcp4": tcp4});
+        if let Some(outside) = outside {
+            // The wire is a network of four addresses.
+            let first = outside.here4.to_bits() & !3;
+            parameters["network"] = json!(Ipv4Addr::from_bits(first));
+            parameters["broadcast"] = json!(Ipv4Addr::from_bits(first | 3));
+            parameters["there"] = json!(outside.there4);
+        }
+        let parameters = parameters.to_string();
         let sandbox = Sandbox::new("egress: []");
         let script = sandbox.file("shared.py", AGENT).display().to_string();
         let run = sandbox.run_ok(&[&["python3", &script, &parameters], names].concat());
@@ -121,6 +134,33 @@ fn what_is_decided_as_the_agents_own_goes_there_or_nowhere() {
     assert_eq!(lines["broadcast"]["errno"], EPERM, "{run}");
     let flows = denied(&run, &lines["broadcast"]);
     assert!(flows.iter().any(|flow| flow.reason == "address_denied"), "{flows:?}");
+}
+
+#[test]
+fn broadcasts_of_an_interface_reach_no_socket() {
+    need!("python3");
+    let (host, outside) = (Host::new(), Outside::new());
+    let refused = [
+        ("directed_connected", "cgroup/connect4"),
+        ("directed_connected_with_a_socket_there", "cgroup/connect4"),
+        ("directed_mapped", "cgroup/connect6"),
+        ("network_connected", "cgroup/connect4"),
+        ("directed_sendto", "cgroup/sendmsg4"),
+        ("directed_tcp", "cgroup/connect4"),
+    ];
+    let names: Vec<_> = refused.iter().map(|(name, _)| *name).chain(["directed_by_source_route"]).collect();
+    let count = outside.count();
+    let (run, lines) = host.run_beside(Some(&outside), &names);
+    host.assert_untouched();
+    count.assert_none();
+    for (name, hook) in refused {
+        assert_eq!(lines[name]["errno"], EPERM, "{name}: {run}");
+        let flows = denied(&run, &lines[name]);
+        let [flow] = flows.as_slice() else { panic!("{name}: {flows:?}\n{run}") };
+        assert_eq!((flow.hook.as_str(), flow.reason.as_str()), (hook, "address_denied"), "{name}: {flow:?}");
+    }
+    // The host takes no source routes (`accept_source_route`); the datagram itself is dropped as any to elsewhere.
+    assert_eq!(lines["directed_by_source_route"]["errno"], EPERM, "{run}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use pipelock_common::{Listeners, UDP_PEERS};
+use pipelock_common::{Listeners, Locality, UDP_PEERS};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::kernel::AddressList;
@@ -43,8 +43,8 @@ pub struct Namespace {
     pub dns: Vec<DnsSockets>,
     /// The ports, as the programs want them.
     pub ports: Listeners,
-    /// The namespace's own addresses.
-    pub own: Vec<IpAddr>,
+    /// The namespace's own addresses, and its broadcasts.
+    pub own: Vec<(IpAddr, Locality)>,
     /// Where to ask for them again.
     pub addresses: AddressList,
 }
@@ -147,7 +147,7 @@ mod tests {
                 "the programs know one port for both"
             );
         }
-        assert!(namespace.own.contains(&Ipv4Addr::LOCALHOST.into()));
+        assert!(namespace.own.contains(&(Ipv4Addr::LOCALHOST.into(), Locality::Own)));
         assert_eq!(namespace.sockets().len(), namespace.tcp.len() + (UDP_PEERS + 1) * namespace.dns.len());
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use pipelock_common::{
-    Addr, Config, DenialCount, DenialKey, FlowRecord, FlowState, KernelReason, Listeners, OwnKey, PortSet, Settled,
-    SockState, TupleKey, counter, tuple_slot,
+    Addr, Config, DenialCount, DenialKey, FlowRecord, FlowState, KernelReason, Listeners, Locality, OwnKey, PortSet,
+    Settled, SockState, TupleKey, counter, tuple_slot,
 };
 
 use super::attach::KernelError;
@@ -176,17 +176,18 @@ impl Maps {
         }
     }
 
-    /// Replaces the host's own addresses in a namespace.
+    /// Replaces the host's addresses in a namespace, and its broadcasts.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn set_own(&self, netns: u64, addresses: &[IpAddr]) -> Result<(), MapError> {
+    pub fn set_own(&self, netns: u64, addresses: &[(IpAddr, Locality)]) -> Result<(), MapError> {
         let mut own = locked(&self.own);
-        let wanted: Vec<_> = addresses.iter().map(|addr| OwnKey { netns, addr: to_addr(*addr) }).collect();
+        let wanted: std::collections::HashMap<_, _> =
+            addresses.iter().map(|(addr, what)| (OwnKey { netns, addr: to_addr(*addr) }, *what as u32)).collect();
         let stale: Vec<_> =
-            own.keys().filter_map(Result::ok).filter(|key| key.netns == netns && !wanted.contains(key)).collect();
-        for key in wanted {
-            own.insert(key, 1, 0)?;
+            own.keys().filter_map(Result::ok).filter(|key| key.netns == netns && !wanted.contains_key(key)).collect();
+        for (key, what) in wanted {
+            own.insert(key, what, 0)?;
         }
         for key in stale {
             let _ = own.remove(&key);

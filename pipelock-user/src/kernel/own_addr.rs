@@ -1,9 +1,11 @@
-//! The addresses of this host in one network namespace, asked for over a socket that was made there (rtnetlink(7)).
+//! The addresses of this host in one network namespace and the broadcasts of their networks, asked for over a socket that
+//! was made there (rtnetlink(7)).
 //!
 //! Opened by `app` in each namespace it serves, and asked again from time to time: the socket stays in its namespace, so
 //! that it can be asked from anywhere and without rights. Messages are taken apart with checked slices: one that is cut
 //! short is an error, and what was known stays in force.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,6 +14,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
+use pipelock_common::Locality;
 
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
@@ -19,9 +22,10 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// NLM_F_REQUEST | NLM_F_DUMP
 const DUMP: u16 = 0x301;
-/// `IFA_ADDRESS` and `IFA_LOCAL`: on a link between two, the first is the other's.
+/// `IFA_ADDRESS` and `IFA_LOCAL`: on a link between two, the first is the other's. It is the one that has the network.
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
 /// Length of `struct nlmsghdr`, of `struct ifaddrmsg` and of `struct rtattr`.
 const HEADER: usize = 16;
 const IFADDRMSG: usize = 8;
@@ -45,11 +49,12 @@ impl AddressList {
         Ok(Self { netlink })
     }
 
-    /// Every address of every interface, loopback included, ascending. One at a time.
+    /// Every address of every interface, loopback included, and every broadcast address of their IPv4 networks; ascending,
+    /// each once. One at a time.
     ///
     /// # Errors
     /// When the kernel does not list them.
-    pub fn read(&mut self) -> io::Result<Vec<IpAddr>> {
+    pub fn read(&mut self) -> io::Result<Vec<(IpAddr, Locality)>> {
         let mut request = Vec::with_capacity(HEADER + IFADDRMSG);
         request.extend(24_u32.to_ne_bytes());
         request.extend(RTM_GETADDR.to_ne_bytes());
@@ -57,20 +62,39 @@ impl AddressList {
         request.extend([0; 8 + IFADDRMSG]);
         send(self.netlink.as_raw_fd(), &request, MsgFlags::empty())?;
         let mut buffer = vec![0; 32 * 1024];
-        let mut found = Vec::new();
+        let mut found = Found::default();
         loop {
             let len = recv(self.netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
             if take(buffer.get(..len).unwrap_or_default(), &mut found)? {
-                found.sort_unstable();
-                found.dedup();
-                return Ok(found);
+                return Ok(found.settled());
             }
         }
     }
 }
 
+/// What messages say, before it is known what all of them say.
+#[derive(Default)]
+struct Found {
+    own: Vec<IpAddr>,
+    broadcasts: Vec<Ipv4Addr>,
+    /// The first address of each network, which kernels before 5.14 take for a broadcast.
+    networks: Vec<Ipv4Addr>,
+}
+
+impl Found {
+    /// What each address is. A broadcast that another interface has as its address goes to whichever was there first, so it
+    /// counts as a broadcast. The first address of a network is given to interfaces (overlay networks do), and is theirs then.
+    fn settled(self) -> Vec<(IpAddr, Locality)> {
+        let mut all: BTreeMap<IpAddr, Locality> = BTreeMap::new();
+        all.extend(self.networks.into_iter().map(|addr| (addr.into(), Locality::Broadcast)));
+        all.extend(self.own.into_iter().map(|addr| (addr, Locality::Own)));
+        all.extend(self.broadcasts.into_iter().map(|addr| (addr.into(), Locality::Broadcast)));
+        all.into_iter().collect()
+    }
+}
+
 /// Takes the addresses out of one datagram; true when it was the last.
-fn take(mut rest: &[u8], found: &mut Vec<IpAddr>) -> io::Result<bool> {
+fn take(mut rest: &[u8], found: &mut Found) -> io::Result<bool> {
     let short = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's list of addresses is cut short");
     while !rest.is_empty() {
         let len = usize::try_from(u32_at(rest, 0).ok_or_else(short)?).unwrap_or(usize::MAX);
@@ -81,7 +105,7 @@ fn take(mut rest: &[u8], found: &mut Vec<IpAddr>) -> io::Result<bool> {
                 let code = u32_at(body, 0).ok_or_else(short)? as i32;
                 return Err(io::Error::from_raw_os_error(code.saturating_neg()));
             }
-            RTM_NEWADDR => found.extend(address(body).ok_or_else(short)?),
+            RTM_NEWADDR => note(body, found).ok_or_else(short)?,
             _ => {}
         }
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
@@ -89,25 +113,51 @@ fn take(mut rest: &[u8], found: &mut Vec<IpAddr>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The address in `struct ifaddrmsg` and its attributes; the inner none for families other than IPv4 and IPv6.
-fn address(body: &[u8]) -> Option<Option<IpAddr>> {
-    let family = i32::from(*body.first()?);
+/// Notes the address in `struct ifaddrmsg` and its attributes, if it is of IPv4 or IPv6; none when they are cut short.
+fn note(body: &[u8], found: &mut Found) -> Option<()> {
+    let (family, prefix_len) = (i32::from(*body.first()?), *body.get(1)?);
     let mut rest = body.get(IFADDRMSG..)?;
-    let mut best = None;
+    let (mut address, mut local, mut broadcast) = (None, None, None);
     while !rest.is_empty() {
         let len = usize::from(u16_at(rest, 0)?);
         let value = rest.get(RTATTR..len)?;
-        let kind = u16_at(rest, 2)?;
-        if kind == IFA_LOCAL || (kind == IFA_ADDRESS && best.is_none()) {
-            best = match family {
-                libc::AF_INET => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?))),
-                libc::AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?))),
-                _ => None,
-            };
+        match u16_at(rest, 2)? {
+            IFA_ADDRESS => address = Some(value),
+            IFA_LOCAL => local = Some(value),
+            IFA_BROADCAST => broadcast = Some(value),
+            _ => {}
         }
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
-    Some(best)
+    match (family, local.or(address)) {
+        (libc::AF_INET, Some(own)) => {
+            let own = v4(own)?;
+            found.own.push(own.into());
+            note_network(own, v4(address.unwrap_or(&own.octets()))?, prefix_len, found);
+            if let Some(broadcast) = broadcast {
+                found.broadcasts.extend(Some(v4(broadcast)?).filter(|addr| *addr != own));
+            }
+        }
+        (libc::AF_INET6, Some(own)) => found.own.push(Ipv6Addr::from(<[u8; 16]>::try_from(own).ok()?).into()),
+        _ => {}
+    }
+    Some(())
+}
+
+/// Notes the broadcasts that the kernel makes up for a network (`fib_add_ifaddr`): none for one of one or two addresses.
+fn note_network(own: Ipv4Addr, member: Ipv4Addr, prefix_len: u8, found: &mut Found) {
+    if prefix_len >= 31 {
+        return;
+    }
+    let host_bits = u32::MAX >> prefix_len;
+    let [first, last] = [member.to_bits() & !host_bits, member.to_bits() | host_bits].map(Ipv4Addr::from_bits);
+    found.networks.push(first);
+    // An interface that has it itself has it first.
+    found.broadcasts.extend(Some(last).filter(|addr| *addr != own));
+}
+
+fn v4(octets: &[u8]) -> Option<Ipv4Addr> {
+    Some(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -139,16 +189,21 @@ mod tests {
         out
     }
 
-    fn taken(bytes: &[u8]) -> io::Result<(bool, Vec<IpAddr>)> {
-        let mut found = Vec::new();
-        take(bytes, &mut found).map(|last| (last, found))
+    fn taken(bytes: &[u8]) -> io::Result<(bool, Vec<(IpAddr, Locality)>)> {
+        let mut found = Found::default();
+        take(bytes, &mut found).map(|last| (last, found.settled()))
+    }
+
+    /// The addresses that are this, as text.
+    fn all(found: &[(IpAddr, Locality)], what: Locality) -> Vec<String> {
+        found.iter().filter(|(_, it)| *it == what).map(|(addr, _)| addr.to_string()).collect()
     }
 
     #[test]
     fn this_namespace_is_listed_twice_alike() {
         let mut list = AddressList::open().expect("a socket");
         let first = list.read().expect("addresses");
-        assert!(first.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{first:?}");
+        assert!(first.contains(&(IpAddr::V4(Ipv4Addr::LOCALHOST), Locality::Own)), "{first:?}");
         assert_eq!(list.read().expect("again"), first);
     }
 
@@ -160,7 +215,48 @@ mod tests {
         let other = message(libc::AF_PACKET, &[(IFA_ADDRESS, &[1, 2, 3])]);
         let (last, found) = taken(&[own, reversed, six, other].concat()).expect("whole");
         assert!(!last);
-        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "10.0.0.3", "::1"]);
+        assert_eq!(all(&found, Locality::Own), ["10.0.0.1", "10.0.0.3", "::1"]);
+    }
+
+    /// An IPv4 address of an interface, with a prefix of this length.
+    fn with_prefix(prefix_len: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut out = message(libc::AF_INET, attributes);
+        out[HEADER + 1] = prefix_len;
+        out
+    }
+
+    #[test]
+    fn a_network_has_the_broadcasts_that_the_kernel_makes_up_and_the_one_it_is_given() {
+        let plain = with_prefix(22, &[(IFA_ADDRESS, &[10, 0, 1, 9]), (IFA_LOCAL, &[10, 0, 1, 9])]);
+        // With a broadcast elsewhere; the network is that of the other end.
+        let given = with_prefix(
+            24,
+            &[(IFA_ADDRESS, &[10, 2, 0, 9]), (IFA_LOCAL, &[10, 9, 0, 9]), (IFA_BROADCAST, &[10, 3, 0, 7])],
+        );
+        let two = with_prefix(31, &[(IFA_ADDRESS, &[10, 4, 0, 0]), (IFA_LOCAL, &[10, 4, 0, 0])]);
+        // As clouds do.
+        let itself = with_prefix(
+            32,
+            &[(IFA_ADDRESS, &[10, 5, 0, 2]), (IFA_LOCAL, &[10, 5, 0, 2]), (IFA_BROADCAST, &[10, 5, 0, 2])],
+        );
+        let (_, found) = taken(&[plain, given, two, itself].concat()).expect("whole");
+        assert_eq!(all(&found, Locality::Own), ["10.0.1.9", "10.4.0.0", "10.5.0.2", "10.9.0.9"]);
+        let broadcasts = ["10.0.0.0", "10.0.3.255", "10.2.0.0", "10.2.0.255", "10.3.0.7"];
+        assert_eq!(all(&found, Locality::Broadcast), broadcasts);
+        let (_, found) = taken(&with_prefix(0, &[(IFA_LOCAL, &[10, 0, 0, 1])])).expect("whole");
+        assert_eq!(all(&found, Locality::Broadcast), ["0.0.0.0", "255.255.255.255"]);
+    }
+
+    #[test]
+    fn an_address_of_one_interface_and_broadcast_of_another_is_a_broadcast() {
+        let first = with_prefix(24, &[(IFA_ADDRESS, &[10, 0, 0, 1]), (IFA_LOCAL, &[10, 0, 0, 1])]);
+        let last = with_prefix(16, &[(IFA_ADDRESS, &[10, 0, 0, 255]), (IFA_LOCAL, &[10, 0, 0, 255])]);
+        let network = with_prefix(32, &[(IFA_ADDRESS, &[10, 0, 0, 0]), (IFA_LOCAL, &[10, 0, 0, 0])]);
+        for order in [[&first, &last, &network], [&network, &last, &first]] {
+            let (_, found) = taken(&order.map(Vec::clone).concat()).expect("whole");
+            assert_eq!(all(&found, Locality::Own), ["10.0.0.0", "10.0.0.1"]);
+            assert_eq!(all(&found, Locality::Broadcast), ["10.0.0.255", "10.0.255.255"]);
+        }
     }
 
     #[test]
@@ -188,7 +284,7 @@ mod tests {
                 *found = byte;
             }
             if let Ok((_, found)) = taken(&bytes[..end.min(len)]) {
-                prop_assert!(found.len() <= 2);
+                prop_assert!(found.len() <= 4);
             }
         }
     }
