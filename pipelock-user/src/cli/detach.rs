@@ -79,7 +79,7 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
                 output::note(&format!(
                     "the cgroup of {id} is not to be found here; if it was not removed, its processes are free from now on"
                 ));
-                return remove_left(&id);
+                return remove_left(&id, "detached");
             };
             let is_run = state.map_or_else(|| super::run::is_ours(&cgroup), |state| state.mode == "run");
             end_unserved(&args, &cgroup, is_run)
