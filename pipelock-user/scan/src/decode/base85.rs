@@ -1,5 +1,5 @@
 //! Five characters for four bytes: Ascii85 (btoa, Adobe's PostScript Language Reference §3.13.3), base85 (RFC 1924's alphabet, as git
-//! and Python write it) and Z85 (ZeroMQ RFC 32). Called by [`crate::stream::graphic`].
+//! and Python write it) and Z85 (ZeroMQ RFC 32). Called by `stream::graphic`.
 //!
 //! The alphabets hold most of ASCII, so source code is full of what could be base85. Text shows by its groups: four in a row
 //! that all decode to printable characters are no chance.

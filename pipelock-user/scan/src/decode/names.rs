@@ -1,5 +1,5 @@
 //! Host names that carry something: labels in punycode (RFC 3492, `xn--…`), and data cut up over labels
-//! (`AKIAIOSF.ODNN7EXA.MPLE.evil.example`). Called by [`crate::stream::graphic`] with what could be a name.
+//! (`AKIAIOSF.ODNN7EXA.MPLE.evil.example`). Called by `stream::graphic` with what could be a name.
 
 /// Longest name and label (RFC 1035 §2.3.4).
 const LONGEST: usize = 253;

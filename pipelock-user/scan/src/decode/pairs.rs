@@ -1,4 +1,4 @@
-//! Hexadecimal bytes with something between them: `41:42`, `41 42`, `0x41, 0x42`. Called by [`crate::stream::pairs`].
+//! Hexadecimal bytes with something between them: `41:42`, `41 42`, `0x41, 0x42`. Called by `stream::pairs`.
 //!
 //! Between two pairs stands always the same: a separator, a space, `0x`, or several of them in this order. Where a line ends,
 //! a break and an indent may follow the separator, as `xxd -i` and editors write it.

@@ -1,4 +1,4 @@
-//! UTF-16 in a text of bytes: where it begins, and what its units stand for. Called by [`crate::stream::wide`].
+//! UTF-16 in a text of bytes: where it begins, and what its units stand for. Called by `stream::wide`.
 
 /// The order of the two bytes of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

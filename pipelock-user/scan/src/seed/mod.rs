@@ -1,6 +1,6 @@
 //! Seed phrases: 12 to 24 words of a BIP-39 list with a right checksum, in any of ten languages.
 //!
-//! The engine keeps a [`Seeker`] per text and pushes what comes; [`scan`] does the same to a whole text. Whatever is no letter separates words:
+//! The engine keeps a `Seeker` per text and pushes what comes; [`scan`] does the same to a whole text. Whatever is no letter separates words:
 //! spaces, commas, quotes, line ends, the numbers of a list; labels such as `word1` are passed over. Case, accents and the
 //! Unicode normal form do not matter. Promises: constant work per word, under 16 KiB per text, the same findings
 //! wherever the text is cut, no panic.
