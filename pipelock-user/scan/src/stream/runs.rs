@@ -1,7 +1,7 @@
 //! Runs of base64, base32 and hex characters, and what they decode to. Called by [`super::layer`].
 //!
 //! A run is as long as it can be; a line break after at least 40 characters does not end it, whatever blanks are around it, nor
-//! does a single blank when enough characters follow. Runs below [`SHORT`] characters are
+//! does a single blank when enough characters follow; but hex or base32 after a line of base64 is a run of its own. Runs below [`SHORT`] characters are
 //! decoded when they are over, in every alignment that base64 can have; only what is [`interesting`] is looked at. Longer
 //! ones are decoded as they come, however long they get. What a run is depends on its own characters, not on cuts.
 
@@ -39,8 +39,31 @@ pub(crate) struct Runs {
 #[derive(Debug)]
 struct Long {
     children: Vec<Child>,
-    /// Characters since the last line break.
-    line: usize,
+    /// What came since the last line break.
+    line: Line,
+}
+
+/// The characters of a line: how many, and whether all of them are hex or capital base32.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    count: usize,
+    hex: bool,
+    base32: bool,
+}
+
+impl Line {
+    const EMPTY: Self = Self { count: 0, hex: true, base32: true };
+
+    fn add(&mut self, chars: &[u8]) {
+        self.count += chars.len();
+        self.hex &= chars.iter().all(|byte| is_hex(*byte));
+        self.base32 &= chars.iter().all(|byte| is_base32(*byte));
+    }
+}
+
+/// A character of base32 as it is written: capitals.
+fn is_base32(byte: u8) -> bool {
+    byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte)
 }
 
 enum Break {
@@ -122,7 +145,7 @@ impl Runs {
         if head.len() < SHORT || !context.deeper(depth) {
             if head.len() >= SHORT {
                 // Too deep: the finding about that is made; the run is left alone.
-                self.long = Some(Box::new(Long { children: Vec::new(), line: 0 }));
+                self.long = Some(Box::new(Long { children: Vec::new(), line: Line::EMPTY }));
                 return Ok(true);
             }
             return Ok(false);
@@ -146,7 +169,7 @@ impl Runs {
                 children.push(Child::new(Layer::open(context, depth + 1, None)?, radix, 0, start));
             }
         }
-        self.long = Some(Box::new(Long { children, line: 0 }));
+        self.long = Some(Box::new(Long { children, line: Line::EMPTY }));
         Ok(true)
     }
 
@@ -167,14 +190,14 @@ impl Runs {
             for child in &mut long.children {
                 child.feed(context, &part[..count], self.at, hits)?;
             }
-            long.line += count;
+            long.line.add(&part[..count]);
             self.at += count as u64;
             return Ok(true);
         }
         match wrap(&|at| window.byte(self.at + at as u64), long.line, last) {
             Break::Wrap(length) => {
                 self.at += length as u64;
-                long.line = 0;
+                long.line = Line::EMPTY;
                 Ok(true)
             }
             Break::More => Ok(false),
@@ -224,15 +247,15 @@ fn next_run(text: &[u8]) -> Option<usize> {
 
 /// Bytes of the run at the start of `text`, when it ends within it.
 fn extent(text: &[u8], last: bool) -> Option<usize> {
-    let (mut at, mut line) = (0, 0);
+    let (mut at, mut line) = (0, Line::EMPTY);
     loop {
         let count = text[at..].iter().take_while(|byte| in_run(**byte)).count();
+        line.add(&text[at..at + count]);
         at += count;
-        line += count;
         match wrap(&|ahead| text.get(at + ahead).copied(), line, last) {
             Break::Wrap(length) => {
                 at += length;
-                line = 0;
+                line = Line::EMPTY;
             }
             Break::End => return Some(at),
             Break::More => return None,
@@ -242,10 +265,10 @@ fn extent(text: &[u8], last: bool) -> Option<usize> {
 
 /// What follows the characters of a line: a break, with blanks before it and an indent or the `>` of a quoted mail after it; or
 /// one blank, when what follows is long enough to be no word.
-fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: usize, last: bool) -> Break {
+fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: Line, last: bool) -> Break {
     let missing = if last { Break::End } else { Break::More };
     let mut length = 0;
-    if byte(0).is_some_and(|byte| line < LINE || !matches!(byte, b'\n' | b'\r' | b' ' | b'\t')) {
+    if byte(0).is_some_and(|byte| line.count < LINE || !matches!(byte, b'\n' | b'\r' | b' ' | b'\t')) {
         return Break::End;
     }
     let mut broken = false;
@@ -263,16 +286,24 @@ fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: usize, last: bool) -> Break {
     if !in_run(next) || (!broken && length > 1) {
         return Break::End;
     }
-    if !broken {
-        for ahead in 1..LEAST {
-            match byte(length + ahead) {
-                None => return missing,
-                Some(byte) if in_run(byte) => {}
-                Some(_) => return Break::End,
+    // Whether what follows could be of another alphabet than this line, so that it must be read by itself.
+    let (mut hex, mut base32) = (!line.hex, !line.base32);
+    for ahead in 0..LEAST {
+        if broken && !hex && !base32 {
+            break;
+        }
+        match byte(length + ahead) {
+            None if broken && last => return Break::Wrap(length),
+            None => return missing,
+            Some(byte) if in_run(byte) => {
+                hex &= is_hex(byte);
+                base32 &= is_base32(byte);
             }
+            Some(_) if broken => return Break::Wrap(length),
+            Some(_) => return Break::End,
         }
     }
-    Break::Wrap(length)
+    if hex || base32 { Break::End } else { Break::Wrap(length) }
 }
 
 /// Decodes a run that is over in every way it can be meant.
@@ -403,5 +434,13 @@ mod tests {
         assert_eq!(extent(format!("{line} words").as_bytes(), true), Some(64));
         assert_eq!(extent(format!("{line}\n\nwords").as_bytes(), false), Some(64));
         assert_eq!(extent(format!("{line}\n . x").as_bytes(), false), Some(64));
+        // Hex and base32 behind base64 are no part of it.
+        let mixed = "aB9+".repeat(16);
+        for (next, joined) in [("0123456789abcdef", false), ("ABCDEFGH234567AB", false), ("0123456789abcdeg", true)] {
+            for between in [" ", "\n"] {
+                let length = if joined { 64 + 1 + 16 } else { 64 };
+                assert_eq!(extent(format!("{mixed}{between}{next}.").as_bytes(), false), Some(length), "{next}");
+            }
+        }
     }
 }
