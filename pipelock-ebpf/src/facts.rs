@@ -1,5 +1,7 @@
 //! Answers the questions of [`pipelock_common::decide`] with helper calls.
 
+use core::ffi::c_void;
+
 use crate::emit::UDP;
 use crate::maps::{LISTENERS, OWN_ADDRS, PORTS_OF_LOOPBACK, PORTS_OF_RULES, has_port, sock_state};
 use aya_ebpf::bindings::{
@@ -10,7 +12,7 @@ use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_
 use pipelock_common::{Addr, Facts, Listeners, Locality, OwnKey, Receiver, UDP_PEERS, sock_flag};
 
 /// BPF_F_CURRENT_NETNS: look in the namespace of the context's socket.
-pub const CURRENT_NETNS: u64 = u64::MAX;
+const CURRENT_NETNS: u64 = u64::MAX;
 
 /// The facts as seen by a sock_addr program.
 pub struct KernelFacts {
@@ -45,35 +47,52 @@ extern "C" fn pl_receiver(ctx: *mut bpf_sock_addr, addr: *const Addr, port: u32,
     if own.is_null() {
         return 0;
     }
-    let port = (port as u16).to_be();
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: [0; 4], daddr: addr.0, sport: 0, dport: port },
-        },
-    };
-    let mut size = 36;
-    if addr.is_v4() {
-        tuple.__bindgen_anon_1.ipv4 =
-            bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: 0, daddr: addr.0[3], sport: 0, dport: port };
-        size = 12;
-    }
+    let mut tuple = lookup_tuple(&Addr::NONE, 0, &addr, port as u16);
     if protocol == UDP {
         // A UDP socket that is connected takes datagrams from its peer only: without where this one comes from, the
         // lookup would miss it, and an agent's server could not answer its own clients.
         // SAFETY: the socket of the context, not null.
         unsafe { note_source(&mut tuple, own, addr) };
     }
-    let tuple = &raw mut tuple;
-    // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
+    // SAFETY: the program's context.
+    unsafe { receiver_of(ctx.cast(), &mut tuple, addr.is_v4(), protocol) }.0
+}
+
+/// What a lookup takes for a packet between these ends, whose ports are in host order.
+#[inline(always)]
+pub fn lookup_tuple(src: &Addr, sport: u16, dst: &Addr, dport: u16) -> bpf_sock_tuple {
+    let (sport, dport) = (sport.to_be(), dport.to_be());
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: src.0, daddr: dst.0, sport, dport },
+        },
+    };
+    if dst.is_v4() {
+        tuple.__bindgen_anon_1.ipv4 =
+            bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: src.0[3], daddr: dst.0[3], sport, dport };
+    }
+    tuple
+}
+
+/// The flags of the socket that receives what is sent along `tuple`, none when it is none of ours, and its state
+/// (`BPF_TCP_*`; 0 when there is no socket, or only what is left of one in TIME-WAIT).
+///
+/// # Safety
+/// `ctx` is the context of the running program, and its socket has a network namespace.
+#[inline(always)]
+pub unsafe fn receiver_of(ctx: *mut c_void, tuple: &mut bpf_sock_tuple, is_v4: bool, protocol: u32) -> (u32, u32) {
+    let size = if is_v4 { 12 } else { 36 };
+    let tuple = core::ptr::from_mut(tuple);
+    // SAFETY: all of the tuple is initialised; the returned socket is released below.
     let sk: *mut bpf_sock = unsafe {
         if protocol == UDP {
-            bpf_sk_lookup_udp(ctx.cast(), tuple, size, CURRENT_NETNS, 0)
+            bpf_sk_lookup_udp(ctx, tuple, size, CURRENT_NETNS, 0)
         } else {
-            bpf_sk_lookup_tcp(ctx.cast(), tuple, size, CURRENT_NETNS, 0)
+            bpf_sk_lookup_tcp(ctx, tuple, size, CURRENT_NETNS, 0)
         }
     };
     if sk.is_null() {
-        return 0;
+        return (0, 0);
     }
     // SAFETY: not null, and a full socket, as the lookup promises.
     let flags = match unsafe { sock_state(sk) } {
@@ -81,9 +100,12 @@ extern "C" fn pl_receiver(ctx: *mut bpf_sock_addr, addr: *const Addr, port: u32,
         Some(state) => unsafe { (*state).flags },
         None => 0,
     };
-    // SAFETY: acquired above, released once.
-    unsafe { bpf_sk_release(sk.cast()) };
-    flags
+    // SAFETY: held until the next line, which releases it once.
+    unsafe {
+        let state = (*sk).state;
+        bpf_sk_release(sk.cast());
+        (flags, state)
+    }
 }
 
 /// Fills in where a datagram to `dst` would come from: a socket bound to no address sends from the

@@ -2,14 +2,11 @@
 //! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
 
 use crate::emit::{Attempt, UDP, deny, forget_tuple, peer_to, peer_via, state_of, tuple_of};
-use crate::facts::CURRENT_NETNS;
-use crate::maps::{CONFIG, FLOWS, PORTS_OF_LOOPBACK, TUPLES, has_port, sock_state};
+use crate::facts::{lookup_tuple, receiver_of};
+use crate::maps::{CONFIG, FLOWS, PORTS_OF_LOOPBACK, TUPLES, has_port};
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{
-    __sk_buff, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-};
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use pipelock_common::{Addr, KernelReason, SockKey, SockState, hook, sock_flag};
@@ -25,6 +22,8 @@ const ETH_P_IPV6: u32 = 0x86dd;
 /// The flags of a TCP header (RFC 9293 §3.1).
 const TCP_SYN: u8 = 2;
 const TCP_ACK: u8 = 16;
+/// `state` of a `bpf_sock` that listens.
+const BPF_TCP_LISTEN: u32 = 10;
 /// IPPROTO_HOPOPTS
 const HOP_BY_HOP: u8 = 0;
 /// IPV6_TLV_JUMBO
@@ -179,39 +178,17 @@ extern "C" fn pl_owner(skb: *mut __sk_buff, packet: *const Packet) -> u32 {
     }
     // SAFETY: not null, and the verifier sees to it that it is whole.
     let packet = unsafe { &*packet };
-    let (sport, dport) = (packet.sport.to_be(), packet.dport.to_be());
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: packet.src.0, daddr: packet.dst.0, sport, dport },
-        },
-    };
-    let mut size = 36;
-    if packet.dst.is_v4() {
-        tuple.__bindgen_anon_1.ipv4 =
-            bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: packet.src.0[3], daddr: packet.dst.0[3], sport, dport };
-        size = 12;
+    let mut tuple = lookup_tuple(&packet.src, packet.sport, &packet.dst, packet.dport);
+    // SAFETY: the program's context.
+    let (flags, state) = unsafe { receiver_of(skb.cast(), &mut tuple, packet.dst.is_v4(), packet.protocol) };
+    if packet.protocol == UDP || state == BPF_TCP_LISTEN {
+        return flags;
     }
-    // SAFETY: the tuple is initialised over its first `size` bytes; the returned socket is released below.
-    let tuple = &raw mut tuple;
-    let sk: *mut bpf_sock = unsafe {
-        if packet.protocol == TCP {
-            bpf_sk_lookup_tcp(skb.cast(), tuple, size, CURRENT_NETNS, 0)
-        } else {
-            bpf_sk_lookup_udp(skb.cast(), tuple, size, CURRENT_NETNS, 0)
-        }
-    };
-    if sk.is_null() {
-        return 0;
-    }
-    // SAFETY: not null, and a full socket, as the lookup promises.
-    let flags = match unsafe { sock_state(sk) } {
-        // SAFETY: storage of a socket that we hold.
-        Some(state) => unsafe { (*state).flags },
-        None => 0,
-    };
-    // SAFETY: acquired above, released once.
-    unsafe { bpf_sk_release(sk.cast()) };
-    flags
+    // What the SYN meets is an earlier connection from the same port, most often in TIME-WAIT at the other end. Nothing is
+    // given to that: the kernel answers, or makes way for the listener (RFC 6191), which has no foreign port to be found by.
+    let mut tuple = lookup_tuple(&packet.src, 0, &packet.dst, packet.dport);
+    // SAFETY: as above.
+    unsafe { receiver_of(skb.cast(), &mut tuple, packet.dst.is_v4(), packet.protocol) }.0
 }
 
 /// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes.

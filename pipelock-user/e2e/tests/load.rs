@@ -11,6 +11,7 @@ use pipelock_e2e::{Evidence, HttpServer, Outside, Sandbox, need, pipelock, remov
 use serde_json::Value;
 
 const STORM: &str = include_str!("../agents/storm.py");
+const AGAIN: &str = include_str!("../agents/again.py");
 
 fn server(outside: &Outside) -> HttpServer {
     let listener = outside.enter(|| TcpListener::bind("[::]:80").expect("bind outside"));
@@ -74,6 +75,32 @@ fn two_thousand_flows_of_fifty_processes_are_all_attributed() {
         let number = request.target.rsplit('/').next().expect("a number");
         assert_eq!(comm_of[&request.flow], format!("crowd-{number}"));
     }
+}
+
+/// The proxy ends a connection first, so its end of it is in TIME-WAIT when the next comes from the same port: rare with ports
+/// that the kernel chooses, until there are thousands.
+#[test]
+fn a_source_port_can_be_used_again_at_once() {
+    need!("python3");
+    let outside = Outside::new();
+    let server = server(&outside);
+    let policy = format!(
+        "egress:\n- {{destination: \"{0}\", ports: [80], scan: false}}\n- {{destination: \"{1}\", ports: [80], scan: false}}\nssrf: {{allow: [\"{0}/32\", \"{1}/128\"]}}",
+        outside.there4, outside.there6
+    );
+    let sandbox = Sandbox::new(&policy);
+    let script = sandbox.file("again.py", AGAIN).display().to_string();
+    let there = [outside.there4.to_string(), outside.there6.to_string()];
+    let run = sandbox.run_ok(&["python3", &script, &there[0], &there[1], "own"]);
+    let lines = run.json_lines();
+    assert_eq!(lines.len(), 3);
+    for line in lines {
+        assert_eq!(line["got"], serde_json::json!(["200", "200", "200", "200", "200"]), "{line}");
+    }
+    assert_eq!(server.seen().len(), 10);
+    let flows = run.evidence.flows();
+    assert_eq!(flows.iter().filter(|flow| flow.verdict == "allow" && flow.orig_dst.port() == 80).count(), 10);
+    assert!(flows.iter().all(|flow| flow.verdict == "allow"), "{flows:?}");
 }
 
 /// As many refused connects as three processes can make: more than receipts can be signed for.
