@@ -17,8 +17,8 @@ use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol, detect};
 use crate::proxy::meter::Budget;
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::pump::{End, pump};
 use crate::proxy::state::{Proxy, Rules};
+use crate::proxy::tunnel::Tunnel;
 use crate::proxy::{http, tls};
 
 /// How long an agent that still sends may keep us from closing after the last answer.
@@ -224,38 +224,33 @@ async fn pass(
         return refuse(stream, guard, Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
     }
     let allowed = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
-    let permit = match permit_flow(&allowed, host, port) {
+    let permit = match permit_flow(&allowed, host.clone(), port) {
         Ok(permit) => permit,
         Err(verdict) => return refuse(stream, guard, verdict),
     };
-    let upstream = match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await {
-        Ok((upstream, _)) => upstream,
-        Err(error) => {
-            let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
-            return refuse(stream, guard, verdict);
-        }
-    };
+    let (upstream, dialled) =
+        match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
+                return refuse(stream, guard, verdict);
+            }
+        };
     guard.end(allowed.clone());
-    let pumped = tokio::select! {
-        end = pump(Prefixed::new(buffer, stream), upstream, budget_of(rule), rules.policy.limits().idle()) => Some(end),
-        () = proxy.recorder.lost() => None,
+    let tunnel = Tunnel {
+        host,
+        port,
+        dialled,
+        is_unseen: buffer.is_empty(),
+        rule: rule.label(),
+        budget: budget_of(rule),
+        idle: rules.policy.limits().idle(),
     };
-    match pumped {
-        Some(End::Done) => allowed,
-        None => {
-            let verdict = Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written");
-            guard.end(verdict.clone());
-            verdict
-        }
-        Some(End::OverBudget) => {
-            let verdict = Verdict::let_out(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
-            guard.end(verdict.clone());
-            verdict
-        }
-        Some(End::Idle) => {
-            let verdict = Verdict::let_out(Reason::IdleTimeout, "the connection was ended").by(Some(rule.label()));
-            guard.end(verdict.clone());
-            verdict
+    match tunnel.carry(proxy, Prefixed::new(buffer, stream), upstream).await {
+        None => allowed,
+        Some(cut) => {
+            guard.end(cut.clone());
+            cut
         }
     }
 }

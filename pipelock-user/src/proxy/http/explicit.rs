@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
@@ -20,21 +19,13 @@ use crate::net::connect;
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
 use crate::proxy::listen::{budget_of, dial_limit};
-use crate::proxy::meter::Budget;
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::pump::pump;
 use crate::proxy::rescue;
 use crate::proxy::state::Proxy;
-
-/// A tunnel that was granted.
-struct Tunnel {
-    upstream: TcpStream,
-    budget: Budget,
-    idle: Duration,
-}
+use crate::proxy::tunnel::Tunnel;
 
 /// Where the answer to CONNECT leaves the tunnel for the connection.
-type Granted = Arc<Mutex<Option<Tunnel>>>;
+type Granted = Arc<Mutex<Option<(Tunnel, TcpStream)>>>;
 
 /// Accepts explicit clients until the proxy ends.
 pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
@@ -59,11 +50,16 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     };
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
     let tunnel = locked(&granted).take();
-    if let (Some((stream, unread)), Some(Tunnel { upstream, budget, idle })) = (ended, tunnel) {
-        tokio::select! {
-            _ = pump(Prefixed::new(unread, stream), upstream, budget, idle) => {}
-            () = proxy.recorder.lost() => {}
-        }
+    if let (Some((stream, unread)), Some((tunnel, upstream))) = (ended, tunnel)
+        && let Some(cut) = tunnel.carry(proxy, Prefixed::new(unread, stream), upstream).await
+    {
+        // There is no flow of the kernel's to say it in.
+        let policy = proxy.rules().policy.id().clone();
+        let target = format!("{}:{}", tunnel.host, tunnel.port);
+        let mut record = session.record(&policy, "CONNECT".into(), target, &cut, None, Some(tunnel.dialled));
+        record.transport = "connect";
+        session.note(&policy, &cut);
+        let _ = proxy.recorder.request(&record).await;
     }
 }
 
@@ -95,7 +91,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         }
         Ok(rule) => (Verdict::allow(Reason::PolicyAllow, Some(rule.label())), Some(budget_of(rule))),
     };
-    let opened = match permit_flow(&verdict, host, port) {
+    let opened = match permit_flow(&verdict, host.clone(), port) {
         Err(verdict) => Err(verdict),
         Ok(permit) => connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(&rules))
             .await
@@ -116,10 +112,17 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     }
     match opened {
         Err(denied) => rescue::problem(&denied, session.flow.id).map(Either::Right),
-        Ok((upstream, _)) => {
-            let idle = rules.policy.limits().idle();
-            let tunnel = Tunnel { upstream, budget: budget.unwrap_or_default(), idle };
-            *locked(granted) = Some(tunnel);
+        Ok((upstream, dialled)) => {
+            let tunnel = Tunnel {
+                host,
+                port,
+                dialled,
+                is_unseen: false,
+                rule: verdict.rule.unwrap_or_default(),
+                budget: budget.unwrap_or_default(),
+                idle: rules.policy.limits().idle(),
+            };
+            *locked(granted) = Some((tunnel, upstream));
             Response::new(Either::Right(Full::default()))
         }
     }

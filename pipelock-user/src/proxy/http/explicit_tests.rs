@@ -1,13 +1,14 @@
 //! Clients that ask for the proxy: whole URLs, and tunnels.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::serve_explicit;
-use crate::proxy::http::world::{World, read_all, read_hello};
+use crate::proxy::http::world::{World, read_all, read_hello, rules};
 
 async fn start(more: &str) -> (World, SocketAddr) {
     let world = World::new(more).await;
@@ -82,6 +83,25 @@ async fn a_silent_tunnel_and_a_silent_client_are_ended() {
     assert!(text.starts_with("HTTP/1.1 200") && started.elapsed() < Duration::from_secs(5), "{text}");
     let text = read_all(&mut send(proxy, "").await).await;
     assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+}
+
+#[tokio::test]
+async fn a_tunnel_lives_through_a_policy_that_allows_it_and_ends_with_one_that_does_not() {
+    let (world, proxy) = start("").await;
+    let port = world.addr.port();
+    let mut client = send(proxy, &format!("CONNECT web.test:{port} HTTP/1.1\r\n\r\n")).await;
+    let mut head = [0; 12];
+    client.read_exact(&mut head).await.expect("an answer");
+    world.rules.send_replace(Arc::new(rules(port, ", budgets: {max_seconds: 77}")));
+    client.write_all(b"GET /inner HTTP/1.1\r\nHost: anything\r\n\r\n").await.expect("write");
+    read_hello(&mut client).await;
+    world.rules.send_replace(Arc::new(rules(port, ", methods: [GET]")));
+    assert_eq!(read_all(&mut client).await, "");
+    let started = Instant::now();
+    while world.tunnels().len() < 2 && started.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.tunnels(), [pair("allow", "policy_allow"), pair("allow", "policy_changed")]);
 }
 
 #[tokio::test]
