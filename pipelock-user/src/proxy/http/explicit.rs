@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::authority::{Authority, of_target};
@@ -18,7 +19,7 @@ use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
-use crate::proxy::listen::{budget_of, dial_limit};
+use crate::proxy::listen::{budget_of, dial_limit, linger};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
 use crate::proxy::state::Proxy;
@@ -29,11 +30,14 @@ type Granted = Arc<Mutex<Option<(Tunnel, TcpStream)>>>;
 
 /// Accepts explicit clients until the proxy ends.
 pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
-    accept(listener, proxy, |proxy, stream, peer| async move { connection(&proxy, stream, peer).await }).await;
+    let serve = |proxy: Arc<Proxy>, stream, peer| async move { connection(&proxy, stream, peer).await };
+    let refuse =
+        |proxy: Arc<Proxy>, stream, peer, may_wait| async move { turn_away(&proxy, stream, peer, may_wait).await };
+    accept(listener, proxy, serve, refuse).await;
 }
 
-async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
-    let _ = stream.set_nodelay(true);
+/// What its requests share; none of them has a flow of the kernel's.
+fn session_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
     let origin =
         Origin { cgroup_id: 0, netns_cookie: 0, socket_cookie: 0, pid: 0, tgid: 0, uid: 0, comm: String::new() };
     let flow = Arc::new(Flow {
@@ -42,7 +46,28 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
         target: Target { name: None, original: peer },
         policy: proxy.rules().policy.id().clone(),
     });
-    let session = Session::new(proxy, flow, None);
+    Session::new(proxy, flow, None)
+}
+
+/// Refuses a connection because there are too many.
+async fn turn_away(proxy: &Arc<Proxy>, mut stream: TcpStream, peer: SocketAddr, may_wait: bool) {
+    let (session, verdict) = (session_of(proxy, peer), proxy.no_place());
+    let policy = proxy.rules().policy.id().clone();
+    let status = rescue::status(verdict.reason);
+    let target = session.flow.target.authority();
+    let record = session.record(&policy, "-".into(), target, &verdict, Some(status.as_u16()), None);
+    session.note(&policy, &verdict);
+    let _ = proxy.recorder.request(&record).await;
+    if may_wait {
+        let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
+        let _ = stream.shutdown().await;
+        linger(&mut stream).await;
+    }
+}
+
+async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let session = session_of(proxy, peer);
     let granted = Granted::default();
     let answer = {
         let granted = granted.clone();

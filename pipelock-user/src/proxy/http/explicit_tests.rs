@@ -105,6 +105,24 @@ async fn a_tunnel_lives_through_a_policy_that_allows_it_and_ends_with_one_that_d
 }
 
 #[tokio::test]
+async fn a_client_too_many_is_told_so_at_once_and_the_next_is_served_when_one_has_gone() {
+    let (world, proxy) = start("limits: {max_connections: 1}").await;
+    let port = world.addr.port();
+    let whole = format!("GET http://web.test:{port}/x HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
+    let mut first = send(proxy, &whole).await;
+    read_hello(&mut first).await;
+    let text = read_all(&mut send(proxy, &whole).await).await;
+    assert!(text.starts_with("HTTP/1.1 429") && text.contains("x-pipelock-reason: limit_exceeded"), "{text}");
+    assert_eq!(world.receipts(), [pair("allow", "policy_allow"), pair("block", "limit_exceeded")]);
+    drop(first);
+    let started = Instant::now();
+    while world.proxy.is_full() && started.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    read_hello(&mut send(proxy, &whole).await).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_answered_and_recorded() {
     let (world, proxy) = start("").await;
     let text = read_all(&mut send(proxy, "GET http://web.test/ HTTP/1.1\nHost: web.test\n\n").await).await;
