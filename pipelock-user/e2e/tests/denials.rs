@@ -291,6 +291,70 @@ print(got.decode())
     assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), ("allow", "idle_timeout"), "{run}");
 }
 
+/// The connection beyond the limit is refused at once, in what it speaks, and has a receipt.
+#[test]
+fn a_connection_too_many_is_refused_and_not_kept_waiting() {
+    need!("python3");
+    let script = r#"
+import json, socket, sys, time
+port = int(sys.argv[1])
+get = f"GET / HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n".encode()
+hello = bytes.fromhex("16030100050100000100")
+def talk(say):
+    started = time.monotonic()
+    got = b""
+    try:
+        s = socket.create_connection(("web.test", port), timeout=20)
+        s.sendall(say)
+        while more := s.recv(4096): got += more
+        end = "closed"
+    except OSError as e: end = type(e).__name__
+    return [end, got.decode("latin-1"), time.monotonic() - started]
+held = []
+for _ in range(2):
+    s = socket.create_connection(("web.test", port), timeout=20)
+    s.sendall(get)
+    assert s.recv(4096).startswith(b"HTTP/1.1 200")
+    held.append(s)
+for say in (get, hello, b""): print(json.dumps(talk(say)))
+held.pop().close()
+time.sleep(0.5)
+s = socket.create_connection(("web.test", port), timeout=20)
+s.sendall(get)
+print(json.dumps(["served", s.recv(12).decode(), 0]))
+"#;
+    let server = HttpServer::start("127.0.0.1:0");
+    let policy = policy(server.port(), "") + "\nlimits: {max_connections: 2}";
+    let run = Sandbox::new(&policy).run_ok(&["python3", "-c", script, &server.port().to_string()]);
+    let said = run.json_lines();
+    assert!(said.iter().all(|said| said[2].as_f64().is_some_and(|seconds| seconds < 5.0)), "{run}");
+    assert!(said[0][1].as_str().is_some_and(|text| text.starts_with("HTTP/1.1 429 ")), "{run}");
+    assert!(said[0][1].as_str().is_some_and(|text| text.contains("\"reason\": \"limit_exceeded\"")), "{run}");
+    // A fatal alert, access_denied.
+    assert_eq!(said[1][1], "\u{15}\u{3}\u{3}\0\u{2}\u{2}1", "{run}");
+    assert_eq!((&said[2][0], &said[2][1]), (&"ConnectionResetError".into(), &"".into()), "{run}");
+    assert_eq!(said[3][1], "HTTP/1.1 200", "{run}");
+    let refused = run.evidence.with_reason("limit_exceeded");
+    assert_eq!(refused.len(), 3, "{run}");
+    assert!(refused.iter().all(|flow| flow.verdict == "block" && flow.name.as_deref() == Some("web.test")), "{run}");
+    assert_eq!(server.connections(), 3);
+}
+
+/// Without Host an HTTP/1.1 request is none (RFC 9112 §3.2), whatever DNS was asked for; in HTTP/1.0 it may be missing.
+#[test]
+fn a_request_without_host_is_refused_in_http_1_1() {
+    need!("python3");
+    let server = HttpServer::start("127.0.0.1:0");
+    let run = raw(server.port(), &policy(server.port(), ""), b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 999);
+    assert!(run.text().starts_with("HTTP/1.1 400 "), "{run}");
+    assert!(run.text().contains("x-pipelock-reason: request_malformed"), "{run}");
+    assert_eq!(run.evidence.http()[0].reason, "request_malformed", "{run}");
+    assert_eq!(server.connections(), 0);
+    let run = raw(server.port(), &policy(server.port(), ""), b"GET / HTTP/1.0\r\n\r\n", 999);
+    assert!(run.text().contains(" 200 "), "{run}");
+    assert_eq!(server.seen()[0].host(), format!("web.test:{}", server.port()), "{run}");
+}
+
 /// Nothing at all, half a request line, a hello that stops half way, and one that dribbles: all have the same limit.
 #[test]
 fn a_client_that_does_not_say_what_it_speaks_is_ended() {

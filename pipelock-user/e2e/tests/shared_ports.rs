@@ -170,3 +170,36 @@ fn a_server_of_the_agents_with_many_clients_works() {
     assert_eq!(lines["server_with_many_clients"]["got"], 18, "{run}");
     assert!(run.evidence.flows().iter().all(|flow| flow.verdict == "allow"), "{run}");
 }
+
+/// The broadcast of a network that the host joins while the agent runs is closed at once, not when addresses are next read.
+#[test]
+fn the_broadcast_of_a_new_network_is_refused_at_once() {
+    need!("python3");
+    let outside = Outside::new();
+    let third = std::process::id() % 256;
+    let script = r#"
+import os, socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+open("ready", "w").close()
+while not os.path.exists("joined"): time.sleep(0.005)
+time.sleep(0.2)
+try: print(s.sendto(b"x", (sys.argv[1], 999)))
+except OSError as e: print(e.errno)
+"#;
+    // Some time after the addresses were read at the start, and long before they are read the next time.
+    let broadcast = format!("10.112.{third}.255");
+    let mut running = Sandbox::new("egress: []").spawn(&["python3", "-c", script, &broadcast]);
+    running.wait_for("ready");
+    std::thread::sleep(Duration::from_secs(1));
+    let joined = std::process::Command::new("ip")
+        .args(["addr", "add", &format!("10.112.{third}.1/24"), "dev", outside.veth()])
+        .status();
+    assert!(joined.expect("ip").success());
+    running.sandbox.file("joined", "");
+    let run = running.wait();
+    assert_eq!(run.text(), "1\n", "{run}");
+    let refused: Vec<_> = run.evidence.flows().into_iter().filter(|flow| flow.orig_dst.port() == 999).collect();
+    assert_eq!(refused.len(), 1, "{run}");
+    assert_eq!((refused[0].verdict.as_str(), refused[0].reason.as_str()), ("block", "address_denied"), "{run}");
+}

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use pipelock_common::{Listeners, Locality, UDP_PEERS};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::kernel::AddressList;
+use crate::kernel::{AddressChanges, AddressList};
 use crate::sandbox::netns::netns_cookie;
 
 /// Connections that wait to be accepted. The kernel caps it at net.core.somaxconn.
@@ -47,6 +47,8 @@ pub struct Namespace {
     pub own: Vec<(IpAddr, Locality)>,
     /// Where to ask for them again.
     pub addresses: AddressList,
+    /// Tells when to.
+    pub changes: AddressChanges,
 }
 
 impl Namespace {
@@ -66,6 +68,8 @@ impl Namespace {
             dns4: dns4.ports()?,
             dns6: dns6.as_ref().map_or(Ok([0; UDP_PEERS]), DnsSockets::ports)?,
         };
+        // Before they are read, so that no change falls between.
+        let changes = AddressChanges::open()?;
         let mut addresses = AddressList::open()?;
         Ok(Self {
             cookie: netns_cookie(&tcp4)?,
@@ -74,6 +78,7 @@ impl Namespace {
             ports,
             own: addresses.read()?,
             addresses,
+            changes,
         })
     }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 use pipelock_common::{Config, KernelReason, LAYOUT, SockState, sock_flag};
 use pipelock_receipt::SigningKey;
 use serde_json::Value;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::capsule::{Facts, capsule};
@@ -21,7 +23,7 @@ use super::server::start_time;
 use super::serving::Serving;
 use super::state::State;
 use crate::flow::PolicyId;
-use crate::kernel::{AddressList, Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
+use crate::kernel::{AddressChanges, AddressList, Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
 use crate::net::Resolver;
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
@@ -29,8 +31,10 @@ use crate::proxy::{Proxy, Rules, serve};
 use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
 use crate::sandbox::held::KeptSocket;
 
-/// How often the host's own addresses are read again.
+/// How often the host's own addresses are read again when no change is told of.
 const ADDRESSES: Duration = Duration::from_secs(5);
+/// Rest after reading them, so that a host whose addresses never rest does not keep us busy.
+const ADDRESSES_REST: Duration = Duration::from_millis(20);
 
 /// Why a session could not be set up or ended.
 #[derive(Debug, thiserror::Error)]
@@ -277,9 +281,9 @@ impl Recorded {
         });
         let proxy = Proxy::new(watched.clone(), origins, ledger.clone(), recorder.clone());
         let mut tasks = Vec::new();
-        let mut addresses = Vec::new();
         for namespace in namespaces {
-            addresses.push((namespace.cookie, namespace.addresses));
+            let Namespace { cookie, addresses, changes, .. } = namespace;
+            tasks.push(tokio::spawn(follow_addresses(maps.clone(), cookie, addresses, changes)));
             for listener in namespace.tcp {
                 let listener = tokio::net::TcpListener::from_std(listener).map_err(SessionError::Listen)?;
                 tasks.push(tokio::spawn(serve(listener, namespace.cookie, proxy.clone())));
@@ -316,7 +320,6 @@ impl Recorded {
             let _ = counted.await;
         }));
         let writing = tokio::spawn(write_flows(finished_rx, recorder.clone(), ledger.clone(), generations.clone()));
-        tasks.push(tokio::spawn(follow_addresses(maps.clone(), addresses)));
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let state = State {
             id: attachment.id.clone(),
@@ -392,19 +395,39 @@ impl crate::proxy::dns::Lookup for RulesLookup {
     }
 }
 
-async fn follow_addresses(maps: Arc<Maps>, mut namespaces: Vec<(u64, AddressList)>) {
+/// Keeps the kernel's table of one namespace's addresses as they are: read again at once when one changes, and from time to
+/// time.
+async fn follow_addresses(maps: Arc<Maps>, cookie: u64, mut list: AddressList, changes: AddressChanges) {
+    // SAFETY: it owns the descriptor it names, and closes it when it is dropped.
+    let changes = unsafe { AsyncFd::register_with_interest(changes, Interest::READABLE) }
+        .inspect_err(|error| tracing::warn!(%error, namespace = cookie, "changes of addresses are seen late"))
+        .ok();
     let mut tick = tokio::time::interval(ADDRESSES);
     loop {
-        tick.tick().await;
-        for (cookie, list) in &mut namespaces {
-            // What was read last stays in force.
-            let put = list
-                .read()
-                .map_err(|error| error.to_string())
-                .and_then(|addresses| maps.set_own(*cookie, &addresses).map_err(|error| error.to_string()));
-            if let Err(error) = put {
-                tracing::warn!(error, namespace = *cookie, "the host's addresses could not be read again");
-            }
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = changed(changes.as_ref()) => {}
+        }
+        // What was read last stays in force.
+        let put = list
+            .read()
+            .map_err(|error| error.to_string())
+            .and_then(|addresses| maps.set_own(cookie, &addresses).map_err(|error| error.to_string()));
+        if let Err(error) = put {
+            tracing::warn!(error, namespace = cookie, "the host's addresses could not be read again");
+        }
+        tokio::time::sleep(ADDRESSES_REST).await;
+    }
+}
+
+/// Waits for a change; for ever when nobody tells of any.
+async fn changed(changes: Option<&AsyncFd<AddressChanges>>) {
+    let Some(changes) = changes else { return std::future::pending().await };
+    while let Ok(mut guard) = changes.readable().await {
+        // An error is as good a reason to look as a change.
+        if guard.try_io(|changes| changes.get_ref().take()).is_ok() {
+            return;
         }
     }
+    std::future::pending().await
 }

@@ -79,6 +79,7 @@ reasons! {
     LimitExceeded = "limit_exceeded", "Too many connections, or headers over the limits.";
     RequestTimeout = "request_timeout", "The request head did not arrive within limits.request_timeout_seconds.";
     IdleTimeout = "idle_timeout", "No byte moved either way for limits.idle_timeout_seconds.";
+    PolicyChanged = "policy_changed", "The connection was open when a new policy came that does not allow it.";
     RecorderUnavailable = "recorder_unavailable", "Evidence could not be written, so nothing may leave.";
     ClientAborted = "client_aborted", "The client hung up before a decision was due.";
     ProxyLost = "proxy_lost", "The proxy that handled this flow ended before it could report.";

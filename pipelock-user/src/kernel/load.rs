@@ -103,17 +103,7 @@ impl Loadable {
             functions: (&functions, function.func_info_rec_size),
             lines: (&lines, function.line_info_rec_size),
         };
-        let mut result = sys::load_program(&program, &mut []);
-        // The verifier gives up when a signal comes (libbpf asks as often).
-        for _ in 1..TRIES {
-            match &result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    result = sys::load_program(&program, &mut []);
-                }
-                _ => break,
-            }
-        }
-        let first = match result {
+        let first = match patiently(|| sys::load_program(&program, &mut [])) {
             Ok(fd) => return Ok(fd),
             Err(error) => error,
         };
@@ -126,6 +116,18 @@ impl Loadable {
     }
 }
 
+/// Tries as long as the verifier was interrupted, which a signal does (EAGAIN), and no more than [`TRIES`] times; libbpf asks
+/// as often.
+fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+    }
+    attempt()
+}
+
 fn explain(error: &io::Error, log: &[u8]) -> String {
     let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
     let text = format!("{error}\n{}", String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim_end());
@@ -133,4 +135,30 @@ fn explain(error: &io::Error, log: &[u8]) -> String {
     let tail: Vec<_> = text.lines().rev().take(12).collect();
     let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
     if text.lines().count() > 12 { format!("{error}: {tail}") } else { tail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of attempts that are answered like this, and how many there were.
+    fn answered(answers: &[Result<u8, i32>]) -> (Result<u8, Option<i32>>, usize) {
+        let mut count = 0;
+        let result = patiently(|| {
+            let answer = answers.get(count).copied().expect("no more attempts than that");
+            count += 1;
+            answer.map_err(io::Error::from_raw_os_error)
+        });
+        (result.map_err(|error| error.raw_os_error()), count)
+    }
+
+    #[test]
+    fn an_interrupted_verifier_is_asked_again_and_no_other_answer_is() {
+        let interrupted = Err(libc::EAGAIN);
+        assert_eq!(answered(&[Ok(1)]), (Ok(1), 1));
+        assert_eq!(answered(&[interrupted, interrupted, Ok(3)]), (Ok(3), 3));
+        assert_eq!(answered(&[interrupted, Err(libc::EACCES)]), (Err(Some(libc::EACCES)), 2));
+        assert_eq!(answered(&[interrupted; TRIES]), (Err(Some(libc::EAGAIN)), TRIES));
+        assert_eq!(answered(&[interrupted, interrupted, interrupted, interrupted, Ok(5)]), (Ok(5), 5));
+    }
 }

@@ -63,14 +63,23 @@ pub trait NameService: Send + Sync {
     fn lookup(&self, name: String) -> LookupFuture;
 }
 
-/// getaddrinfo: hosts file, search list and name servers as this machine is configured.
+/// Where a machine lists addresses of its own choice (hosts(5)).
+const HOSTS: &str = "/etc/hosts";
+
+/// The hosts file, then getaddrinfo with the name servers that this machine is configured with. Never with its search list:
+/// what policy has allowed is the name as it is, and not that name in a domain of this network's.
 struct System;
 
 impl NameService for System {
     fn lookup(&self, name: String) -> LookupFuture {
         Box::pin(async move {
+            // Here and not by getaddrinfo, which does not find there what ends with a dot.
+            let listed = tokio::fs::read(HOSTS).await.map(|file| listed(&String::from_utf8_lossy(&file), &name));
+            if let Some(listed) = listed.ok().filter(|listed| !listed.is_empty()) {
+                return Ok(listed);
+            }
             #[allow(clippy::disallowed_methods, reason = "this is net::resolve, the one place that resolves")]
-            let found = tokio::net::lookup_host((name, 0)).await?;
+            let found = tokio::net::lookup_host((format!("{name}."), 0)).await?;
             Ok(found.map(|addr| addr.ip()).collect())
         })
     }
@@ -181,6 +190,16 @@ impl Resolver {
     }
 }
 
+/// The addresses that a hosts file lists for a name.
+fn listed(file: &str, name: &str) -> Vec<IpAddr> {
+    let line = |line: &str| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let addr: IpAddr = words.next()?.parse().ok()?;
+        words.any(|word| word.eq_ignore_ascii_case(name)).then_some(addr)
+    };
+    file.lines().filter_map(line).collect()
+}
+
 /// Unmapped, first occurrence kept, at most [`MAX_ADDRS`].
 fn distinct(addrs: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut kept: Vec<IpAddr> = Vec::new();
@@ -247,6 +266,16 @@ mod tests {
         let found = resolver.resolve(&host("Pinned.Example"), 80).await.expect("pinned");
         assert_eq!(found, ["192.0.2.9:80".parse().expect("v4")]);
         assert_eq!(calls.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_hosts_file_lists_names_and_aliases() {
+        let file =
+            "# 192.0.2.1 a.test\n192.0.2.2\tb.test A.test # c.test\n::1 a.test\nnot-an-address a.test\n192.0.2.3\n";
+        let found = |name| listed(file, name).iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        assert_eq!(found("a.test"), ["192.0.2.2", "::1"]);
+        assert_eq!(found("b.test"), ["192.0.2.2"]);
+        assert!(found("c.test").is_empty() && found("test").is_empty());
     }
 
     #[tokio::test]

@@ -1,40 +1,36 @@
 //! The loop that every listener of the proxy runs.
 //!
-//! Called by `listen` and `http::explicit`. It promises that a connection holds a place until its task ends, that no more
-//! are accepted than there are places, and that closing the proxy ends every connection.
+//! Called by `listen` and `http::explicit`. It promises that a connection holds a place until its task ends, that one that
+//! finds no place is refused at once, and that closing the proxy ends every connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::state::Proxy;
+use super::state::{Place, Proxy};
 
 /// Rest after an accept that failed, so that a lack of descriptors does not turn into a busy loop.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
-/// Accepts until the proxy ends, and runs `serve` on each connection in a task of its own.
-pub(super) async fn accept<F, C>(listener: TcpListener, proxy: Arc<Proxy>, serve: F)
+/// Accepts until the proxy ends, and runs `serve` on each connection in a task of its own, or `refuse`: with a task, it may
+/// take a moment to say why, and without (`false`) it must not wait for the client.
+pub(super) async fn accept<F, C, R, D>(listener: TcpListener, proxy: Arc<Proxy>, serve: F, refuse: R)
 where
     F: Fn(Arc<Proxy>, TcpStream, SocketAddr) -> C,
     C: Future<Output = ()> + Send + 'static,
+    R: Fn(Arc<Proxy>, TcpStream, SocketAddr, bool) -> D,
+    D: Future<Output = ()> + Send + 'static,
 {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                // While no place is free the rest waits in the listen queue: pressure, not loss.
-                let Some(place) = proxy.slot().await else { return };
-                let conversation = serve(proxy.clone(), stream, peer);
-                let proxy = proxy.clone();
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = conversation => {}
-                        () = proxy.closed() => {}
-                    }
-                    drop(place);
-                });
-            }
+            Ok((stream, peer)) => match proxy.place() {
+                Place::Free(place) => hold(&proxy, place, serve(proxy.clone(), stream, peer)),
+                Place::LastWords(place) => hold(&proxy, place, refuse(proxy.clone(), stream, peer, true)),
+                Place::None => refuse(proxy.clone(), stream, peer, false).await,
+            },
             Err(error) => {
                 // Out of descriptors, or the connection died in the queue: neither ends the service.
                 tracing::warn!(%error, "accept failed");
@@ -42,4 +38,16 @@ where
             }
         }
     }
+}
+
+/// Runs a conversation that holds a place, until it ends or the proxy closes.
+fn hold(proxy: &Arc<Proxy>, place: OwnedSemaphorePermit, conversation: impl Future<Output = ()> + Send + 'static) {
+    let proxy = proxy.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = conversation => {}
+            () = proxy.closed() => {}
+        }
+        drop(place);
+    });
 }

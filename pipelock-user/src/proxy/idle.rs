@@ -107,4 +107,29 @@ mod tests {
         }
         assert_eq!(start.elapsed().as_secs(), 11, "five seconds after the last byte");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_moves_nothing_is_no_sign_of_life() {
+        let (near, far) = tokio::io::duplex(1);
+        let activity = Activity::new();
+        let mut near = Watched::new(near, &activity);
+        let start = Instant::now();
+        near.write_all(b"x").await.expect("the only place");
+        let talk = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            // The pipe is full, then broken, and what is empty moves nothing.
+            let full = near.write_all(b"y");
+            assert!(tokio::time::timeout(Duration::from_secs(1), full).await.is_err());
+            drop(far);
+            assert!(near.write_all(b"y").await.is_err());
+            assert!(near.write_vectored(&[io::IoSlice::new(b"y")]).await.is_err());
+            assert!(matches!(near.write(b"").await, Ok(0) | Err(_)));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = talk => {}
+            () = activity.idle(Duration::from_secs(5)) => {}
+        }
+        assert_eq!(start.elapsed().as_secs(), 5, "five seconds after the only byte");
+    }
 }

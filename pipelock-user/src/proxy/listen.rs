@@ -17,39 +17,72 @@ use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol, detect};
 use crate::proxy::meter::Budget;
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::pump::{End, pump};
 use crate::proxy::state::{Proxy, Rules};
-use crate::proxy::{http, tls};
+use crate::proxy::tunnel::Tunnel;
+use crate::proxy::{http, rescue, tls};
 
 /// How long an agent that still sends may keep us from closing after the last answer.
 const LINGER: Duration = Duration::from_millis(500);
+/// How long one that finds no place may take to show what it speaks: clients that speak first do at once.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long finding and dialling a destination may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Accepts what the kernel redirects. `netns` is the cookie of the namespace the listener is in.
 pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
-    accept(listener, proxy, |proxy, stream, peer| async move { connection(&proxy, stream, peer, netns).await }).await;
+    let serve = |proxy: Arc<Proxy>, stream, peer| async move { connection(&proxy, stream, peer, netns).await };
+    let refuse = |proxy: Arc<Proxy>, stream, peer, may_wait| async move {
+        turn_away(&proxy, stream, peer, netns, may_wait).await
+    };
+    accept(listener, proxy, serve, refuse).await;
 }
 
 async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr, netns: u64) {
-    if !proxy.recorder.is_writing() {
-        reset(&stream);
-        return;
-    }
-    let Some(flow) = proxy.origins.take(netns, peer) else {
-        tracing::warn!(%peer, reason = %Reason::NoOrigin, "a connection that no flow accounts for was dropped");
-        reset(&stream);
-        return;
-    };
-    let Some(guard) = FlowGuard::open(proxy.account.clone(), flow.id) else {
-        reset(&stream);
-        return;
-    };
-    let _ = stream.set_nodelay(true);
-    let flow = Arc::new(flow);
+    let Some((flow, guard)) = identify(proxy, &stream, peer, netns) else { return };
     if let Some(verdict) = Box::pin(converse(proxy, stream, &flow, guard)).await {
         log(&flow, &verdict);
     }
+}
+
+/// The flow of a connection, taken; none when it is none that could be accounted for, and then the connection is cut.
+fn identify(proxy: &Proxy, stream: &TcpStream, peer: SocketAddr, netns: u64) -> Option<(Arc<Flow>, FlowGuard)> {
+    if !proxy.recorder.is_writing() {
+        reset(stream);
+        return None;
+    }
+    let Some(flow) = proxy.origins.take(netns, peer) else {
+        tracing::warn!(%peer, reason = %Reason::NoOrigin, "a connection that no flow accounts for was dropped");
+        reset(stream);
+        return None;
+    };
+    let Some(guard) = FlowGuard::open(proxy.account.clone(), flow.id) else {
+        reset(stream);
+        return None;
+    };
+    let _ = stream.set_nodelay(true);
+    Some((Arc::new(flow), guard))
+}
+
+/// Refuses a connection because there are too many, in what it speaks if that shows soon.
+async fn turn_away(proxy: &Proxy, mut stream: TcpStream, peer: SocketAddr, netns: u64, may_wait: bool) {
+    let Some((flow, mut guard)) = identify(proxy, &stream, peer, netns) else { return };
+    let verdict = proxy.no_place();
+    log(&flow, &verdict);
+    if let Some(name) = &flow.target.name {
+        guard.names(name.clone());
+    }
+    guard.end(verdict.clone());
+    let mut buffer = BytesMut::new();
+    let due = Instant::now() + LAST_WORDS;
+    let protocol = if may_wait { detect(&mut stream, &mut buffer, due).await.ok() } else { None };
+    let words = match protocol {
+        Some(Protocol::Http1) => rescue::last_words(&verdict, rescue::status(verdict.reason), flow.id),
+        Some(Protocol::Tls) => tls::alert_access_denied().to_vec(),
+        _ => return reset(&stream),
+    };
+    let _ = stream.write_all(&words).await;
+    let _ = stream.shutdown().await;
+    linger(&mut stream).await;
 }
 
 pub(super) fn log(flow: &Flow, verdict: &Verdict) {
@@ -224,38 +257,33 @@ async fn pass(
         return refuse(stream, guard, Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
     }
     let allowed = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
-    let permit = match permit_flow(&allowed, host, port) {
+    let permit = match permit_flow(&allowed, host.clone(), port) {
         Ok(permit) => permit,
         Err(verdict) => return refuse(stream, guard, verdict),
     };
-    let upstream = match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await {
-        Ok((upstream, _)) => upstream,
-        Err(error) => {
-            let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
-            return refuse(stream, guard, verdict);
-        }
-    };
+    let (upstream, dialled) =
+        match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
+                return refuse(stream, guard, verdict);
+            }
+        };
     guard.end(allowed.clone());
-    let pumped = tokio::select! {
-        end = pump(Prefixed::new(buffer, stream), upstream, budget_of(rule), rules.policy.limits().idle()) => Some(end),
-        () = proxy.recorder.lost() => None,
+    let tunnel = Tunnel {
+        host,
+        port,
+        dialled,
+        is_unseen: buffer.is_empty(),
+        rule: rule.label(),
+        budget: budget_of(rule),
+        idle: rules.policy.limits().idle(),
     };
-    match pumped {
-        Some(End::Done) => allowed,
-        None => {
-            let verdict = Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written");
-            guard.end(verdict.clone());
-            verdict
-        }
-        Some(End::OverBudget) => {
-            let verdict = Verdict::let_out(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.label()));
-            guard.end(verdict.clone());
-            verdict
-        }
-        Some(End::Idle) => {
-            let verdict = Verdict::let_out(Reason::IdleTimeout, "the connection was ended").by(Some(rule.label()));
-            guard.end(verdict.clone());
-            verdict
+    match tunnel.carry(proxy, Prefixed::new(buffer, stream), upstream).await {
+        None => allowed,
+        Some(cut) => {
+            guard.end(cut.clone());
+            cut
         }
     }
 }

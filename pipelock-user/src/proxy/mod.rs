@@ -16,6 +16,7 @@ mod rescue;
 mod state;
 mod through;
 mod tls;
+mod tunnel;
 
 pub use http::serve_explicit;
 pub use listen::serve;

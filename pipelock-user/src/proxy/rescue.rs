@@ -51,6 +51,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         | Reason::DnsDenied
         | Reason::DnsMalformed
         | Reason::DnsExhausted
+        | Reason::PolicyChanged
         | Reason::ClientAborted
         | Reason::ProxyLost => StatusCode::FORBIDDEN,
     }

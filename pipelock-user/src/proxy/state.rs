@@ -9,13 +9,26 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::flow::{Account, Flow, Host};
+use crate::flow::{Account, Flow, Host, Reason, Verdict};
 use crate::net::Resolver;
 use crate::policy::Policy;
 use crate::recorder::Recorder;
 
 /// Connections at a time, over all listeners, when the policy does not say.
 const MAX_CONNECTIONS: u32 = 8192;
+/// Connections beyond those that are told why at the same time; the rest is cut without a word.
+const TURNED_AWAY: u32 = 64;
+
+/// What becomes of a new connection.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// It is served, and holds this until it ends.
+    Free(OwnedSemaphorePermit),
+    /// There are too many: it is told so in what it speaks, which takes a moment.
+    LastWords(OwnedSemaphorePermit),
+    /// There are too many even of these: it is cut.
+    None,
+}
 
 /// Finds and consumes the flow of an accepted connection; filled by `app` from the kernel's tables.
 pub trait Origins: Send + Sync {
@@ -47,6 +60,7 @@ pub struct Proxy {
     pub recorder: Recorder,
     slots: Arc<Semaphore>,
     places: u32,
+    turned_away: Arc<Semaphore>,
     closing: watch::Sender<bool>,
 }
 
@@ -62,13 +76,19 @@ impl Proxy {
         let configured = rules.borrow().policy.limits().max_connections;
         let places = u32::try_from(configured).ok().filter(|places| *places > 0).unwrap_or(MAX_CONNECTIONS);
         let slots = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX)));
-        Arc::new(Self { rules, origins, account, recorder, slots, places, closing: watch::Sender::new(false) })
+        let turned_away = Arc::new(Semaphore::new(usize::try_from(TURNED_AWAY).unwrap_or(usize::MAX)));
+        let closing = watch::Sender::new(false);
+        Arc::new(Self { rules, origins, account, recorder, slots, places, turned_away, closing })
     }
 
     /// Ends every connection and waits until each has reported its flow, or `patience` is over.
     pub async fn close(&self, patience: Duration) {
         self.closing.send_replace(true);
-        let _ = tokio::time::timeout(patience, self.slots.acquire_many(self.places)).await;
+        let all = async {
+            let _ = self.slots.acquire_many(self.places).await;
+            let _ = self.turned_away.acquire_many(TURNED_AWAY).await;
+        };
+        let _ = tokio::time::timeout(patience, all).await;
     }
 
     /// Waits until the proxy closes.
@@ -77,9 +97,24 @@ impl Proxy {
         let _ = closing.wait_for(|closing| *closing).await;
     }
 
-    /// A place for one more connection; none when the proxy ends.
-    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        self.slots.clone().acquire_owned().await.ok()
+    /// A place for one more connection.
+    pub(super) fn place(&self) -> Place {
+        let free = |places: &Arc<Semaphore>| places.clone().try_acquire_owned().ok();
+        if let Some(place) = free(&self.slots) {
+            return Place::Free(place);
+        }
+        free(&self.turned_away).map_or(Place::None, Place::LastWords)
+    }
+
+    /// The verdict on a connection that found no place.
+    pub(super) fn no_place(&self) -> Verdict {
+        let detail = format!("limits.max_connections: {} connections are open", self.places);
+        Verdict::block(Reason::LimitExceeded, detail)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.available_permits() == 0
     }
 
     pub(super) fn rules(&self) -> Arc<Rules> {

@@ -1,7 +1,7 @@
 //! One authority out of the request target, the Host header, the name DNS was asked for and the original address.
 //! Promises that two different answers are never reconciled: they are refused.
 
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, Method, Request, Uri, Version, header};
 
 use crate::flow::{Flow, Host, Reason, Verdict};
 
@@ -13,13 +13,8 @@ pub(super) struct Authority {
 }
 
 /// The authority of a request; `given` are the names our resolver gave the address out for, in `real` mode.
-pub(super) fn agree(
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    flow: &Flow,
-    given: &[Host],
-) -> Result<Authority, Verdict> {
+pub(super) fn agree<B>(request: &Request<B>, flow: &Flow, given: &[Host]) -> Result<Authority, Verdict> {
+    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
     let original = flow.target.original;
     if *method == Method::CONNECT {
@@ -29,6 +24,10 @@ pub(super) fn agree(
     let header = hosts.next();
     if hosts.next().is_some() {
         return Err(malformed("more than one Host header"));
+    }
+    // RFC 9112 §3.2: also where the request line or DNS has said the name. A client that leaves it out speaks something else.
+    if header.is_none() && request.version() >= Version::HTTP_11 {
+        return Err(malformed("an HTTP/1.1 request without a Host header"));
     }
     let header = header
         .map(|value| {
@@ -153,12 +152,20 @@ mod tests {
         }
     }
 
-    fn ask(flow: &Flow, uri: &str, hosts: &[&str]) -> Result<String, Reason> {
-        let mut headers = HeaderMap::new();
+    fn request(uri: &str, hosts: &[&str], version: Version) -> Request<()> {
+        let mut request = Request::get(uri).version(version).body(()).expect("a URI");
         for host in hosts {
-            headers.append(header::HOST, HeaderValue::from_str(host).expect("a header value"));
+            request.headers_mut().append(header::HOST, HeaderValue::from_str(host).expect("a header value"));
         }
-        agree(&Method::GET, &uri.parse().expect("a URI"), &headers, flow, &[])
+        request
+    }
+
+    fn ask(flow: &Flow, uri: &str, hosts: &[&str]) -> Result<String, Reason> {
+        ask_in(Version::HTTP_11, flow, uri, hosts)
+    }
+
+    fn ask_in(version: Version, flow: &Flow, uri: &str, hosts: &[&str]) -> Result<String, Reason> {
+        agree(&request(uri, hosts, version), flow, &[])
             .map(|found| format!("{}:{}", found.host, found.port))
             .map_err(|verdict| verdict.reason)
     }
@@ -166,18 +173,24 @@ mod tests {
     #[test]
     fn one_name_however_it_is_said() {
         let named = flow(Some("a.example"), "198.18.0.1:80");
-        for (uri, hosts) in [
-            ("/x", vec!["a.example"]),
-            ("/x", vec!["A.Example.:80"]),
-            ("http://a.example/x", vec!["a.example"]),
-            ("http://a.example/x", vec![]),
-            ("/x", vec![]),
-        ] {
+        for (uri, hosts) in
+            [("/x", vec!["a.example"]), ("/x", vec!["A.Example.:80"]), ("http://a.example/x", vec!["a.example"])]
+        {
             assert_eq!(ask(&named, uri, &hosts), Ok("a.example:80".into()), "{uri} {hosts:?}");
         }
         assert_eq!(ask(&flow(None, "192.0.2.1:8080"), "/x", &["a.example:8080"]), Ok("a.example:8080".into()));
         assert_eq!(ask(&flow(None, "192.0.2.1:8080"), "/x", &["192.0.2.1:8080"]), Ok("192.0.2.1:8080".into()));
         assert_eq!(ask(&flow(None, "[2001:db8::1]:80"), "/x", &["[2001:db8::1]"]), Ok("[2001:db8::1]:80".into()));
+    }
+
+    #[test]
+    fn only_http_1_0_may_leave_the_host_to_dns_and_the_request_line() {
+        let named = flow(Some("a.example"), "198.18.0.1:80");
+        for uri in ["/x", "http://a.example/x"] {
+            assert_eq!(ask_in(Version::HTTP_10, &named, uri, &[]), Ok("a.example:80".into()), "{uri}");
+            assert_eq!(ask(&named, uri, &[]), Err(Reason::RequestMalformed), "{uri}");
+        }
+        assert_eq!(ask_in(Version::HTTP_10, &flow(None, "192.0.2.1:80"), "/x", &[]), Err(Reason::NameMissing));
     }
 
     #[test]
@@ -198,16 +211,13 @@ mod tests {
             assert_eq!(ask(&named, uri, &hosts), Err(reason), "{uri} {hosts:?}");
         }
         assert_eq!(ask(&flow(None, "192.0.2.1:80"), "/x", &["192.0.2.2"]), Err(Reason::NameMismatch));
-        assert_eq!(ask(&flow(None, "192.0.2.1:80"), "/x", &[]), Err(Reason::NameMissing));
     }
 
     #[test]
     fn an_address_given_out_for_one_name_does_not_serve_another() {
         let flow = flow(None, "192.0.2.1:80");
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, HeaderValue::from_static("b.example"));
         let given = [Host::parse("a.example").expect("a name")];
-        let verdict = agree(&Method::GET, &Uri::from_static("/"), &headers, &flow, &given).expect_err("mismatch");
+        let verdict = agree(&request("/", &["b.example"], Version::HTTP_11), &flow, &given).expect_err("mismatch");
         assert_eq!(verdict.reason, Reason::NameMismatch);
     }
 

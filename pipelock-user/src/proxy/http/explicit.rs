@@ -3,12 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::authority::{Authority, of_target};
@@ -19,30 +19,25 @@ use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
-use crate::proxy::listen::{budget_of, dial_limit};
-use crate::proxy::meter::Budget;
+use crate::proxy::listen::{budget_of, dial_limit, linger};
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::pump::pump;
 use crate::proxy::rescue;
 use crate::proxy::state::Proxy;
-
-/// A tunnel that was granted.
-struct Tunnel {
-    upstream: TcpStream,
-    budget: Budget,
-    idle: Duration,
-}
+use crate::proxy::tunnel::Tunnel;
 
 /// Where the answer to CONNECT leaves the tunnel for the connection.
-type Granted = Arc<Mutex<Option<Tunnel>>>;
+type Granted = Arc<Mutex<Option<(Tunnel, TcpStream)>>>;
 
 /// Accepts explicit clients until the proxy ends.
 pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
-    accept(listener, proxy, |proxy, stream, peer| async move { connection(&proxy, stream, peer).await }).await;
+    let serve = |proxy: Arc<Proxy>, stream, peer| async move { connection(&proxy, stream, peer).await };
+    let refuse =
+        |proxy: Arc<Proxy>, stream, peer, may_wait| async move { turn_away(&proxy, stream, peer, may_wait).await };
+    accept(listener, proxy, serve, refuse).await;
 }
 
-async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
-    let _ = stream.set_nodelay(true);
+/// What its requests share; none of them has a flow of the kernel's.
+fn session_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
     let origin =
         Origin { cgroup_id: 0, netns_cookie: 0, socket_cookie: 0, pid: 0, tgid: 0, uid: 0, comm: String::new() };
     let flow = Arc::new(Flow {
@@ -51,7 +46,28 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
         target: Target { name: None, original: peer },
         policy: proxy.rules().policy.id().clone(),
     });
-    let session = Session::new(proxy, flow, None);
+    Session::new(proxy, flow, None)
+}
+
+/// Refuses a connection because there are too many.
+async fn turn_away(proxy: &Arc<Proxy>, mut stream: TcpStream, peer: SocketAddr, may_wait: bool) {
+    let (session, verdict) = (session_of(proxy, peer), proxy.no_place());
+    let policy = proxy.rules().policy.id().clone();
+    let status = rescue::status(verdict.reason);
+    let target = session.flow.target.authority();
+    let record = session.record(&policy, "-".into(), target, &verdict, Some(status.as_u16()), None);
+    session.note(&policy, &verdict);
+    let _ = proxy.recorder.request(&record).await;
+    if may_wait {
+        let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
+        let _ = stream.shutdown().await;
+        linger(&mut stream).await;
+    }
+}
+
+async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let session = session_of(proxy, peer);
     let granted = Granted::default();
     let answer = {
         let granted = granted.clone();
@@ -59,11 +75,16 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     };
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
     let tunnel = locked(&granted).take();
-    if let (Some((stream, unread)), Some(Tunnel { upstream, budget, idle })) = (ended, tunnel) {
-        tokio::select! {
-            _ = pump(Prefixed::new(unread, stream), upstream, budget, idle) => {}
-            () = proxy.recorder.lost() => {}
-        }
+    if let (Some((stream, unread)), Some((tunnel, upstream))) = (ended, tunnel)
+        && let Some(cut) = tunnel.carry(proxy, Prefixed::new(unread, stream), upstream).await
+    {
+        // There is no flow of the kernel's to say it in.
+        let policy = proxy.rules().policy.id().clone();
+        let target = format!("{}:{}", tunnel.host, tunnel.port);
+        let mut record = session.record(&policy, "CONNECT".into(), target, &cut, None, Some(tunnel.dialled));
+        record.transport = "connect";
+        session.note(&policy, &cut);
+        let _ = proxy.recorder.request(&record).await;
     }
 }
 
@@ -95,7 +116,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         }
         Ok(rule) => (Verdict::allow(Reason::PolicyAllow, Some(rule.label())), Some(budget_of(rule))),
     };
-    let opened = match permit_flow(&verdict, host, port) {
+    let opened = match permit_flow(&verdict, host.clone(), port) {
         Err(verdict) => Err(verdict),
         Ok(permit) => connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(&rules))
             .await
@@ -116,10 +137,17 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     }
     match opened {
         Err(denied) => rescue::problem(&denied, session.flow.id).map(Either::Right),
-        Ok((upstream, _)) => {
-            let idle = rules.policy.limits().idle();
-            let tunnel = Tunnel { upstream, budget: budget.unwrap_or_default(), idle };
-            *locked(granted) = Some(tunnel);
+        Ok((upstream, dialled)) => {
+            let tunnel = Tunnel {
+                host,
+                port,
+                dialled,
+                is_unseen: false,
+                rule: verdict.rule.unwrap_or_default(),
+                budget: budget.unwrap_or_default(),
+                idle: rules.policy.limits().idle(),
+            };
+            *locked(granted) = Some((tunnel, upstream));
             Response::new(Either::Right(Full::default()))
         }
     }

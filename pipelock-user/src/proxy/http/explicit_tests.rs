@@ -1,13 +1,14 @@
 //! Clients that ask for the proxy: whole URLs, and tunnels.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::serve_explicit;
-use crate::proxy::http::world::{World, read_all, read_hello};
+use crate::proxy::http::world::{World, read_all, read_hello, rules};
 
 async fn start(more: &str) -> (World, SocketAddr) {
     let world = World::new(more).await;
@@ -82,6 +83,43 @@ async fn a_silent_tunnel_and_a_silent_client_are_ended() {
     assert!(text.starts_with("HTTP/1.1 200") && started.elapsed() < Duration::from_secs(5), "{text}");
     let text = read_all(&mut send(proxy, "").await).await;
     assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+}
+
+#[tokio::test]
+async fn a_tunnel_lives_through_a_policy_that_allows_it_and_ends_with_one_that_does_not() {
+    let (world, proxy) = start("").await;
+    let port = world.addr.port();
+    let mut client = send(proxy, &format!("CONNECT web.test:{port} HTTP/1.1\r\n\r\n")).await;
+    let mut head = [0; 12];
+    client.read_exact(&mut head).await.expect("an answer");
+    world.rules.send_replace(Arc::new(rules(port, ", budgets: {max_seconds: 77}")));
+    client.write_all(b"GET /inner HTTP/1.1\r\nHost: anything\r\n\r\n").await.expect("write");
+    read_hello(&mut client).await;
+    world.rules.send_replace(Arc::new(rules(port, ", methods: [GET]")));
+    assert_eq!(read_all(&mut client).await, "");
+    let started = Instant::now();
+    while world.tunnels().len() < 2 && started.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.tunnels(), [pair("allow", "policy_allow"), pair("allow", "policy_changed")]);
+}
+
+#[tokio::test]
+async fn a_client_too_many_is_told_so_at_once_and_the_next_is_served_when_one_has_gone() {
+    let (world, proxy) = start("limits: {max_connections: 1}").await;
+    let port = world.addr.port();
+    let whole = format!("GET http://web.test:{port}/x HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
+    let mut first = send(proxy, &whole).await;
+    read_hello(&mut first).await;
+    let text = read_all(&mut send(proxy, &whole).await).await;
+    assert!(text.starts_with("HTTP/1.1 429") && text.contains("x-pipelock-reason: limit_exceeded"), "{text}");
+    assert_eq!(world.receipts(), [pair("allow", "policy_allow"), pair("block", "limit_exceeded")]);
+    drop(first);
+    let started = Instant::now();
+    while world.proxy.is_full() && started.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    read_hello(&mut send(proxy, &whole).await).await;
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ impl Session {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let given = self.proxy.origins.names_of(self.flow.target.original.ip());
-        let authority = agree(request.method(), request.uri(), request.headers(), &self.flow, &given);
+        let authority = agree(&request, &self.flow, &given);
         self.answer_to(authority, request).await
     }
 

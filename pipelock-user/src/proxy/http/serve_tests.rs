@@ -7,6 +7,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::proxy::http::world::{World, assert_problem, read_all, read_hello, rules};
 
+/// The head of a request, with a Host header if it has none: the corpus is about framing, and leaves it out here and there.
+fn with_host(raw: Vec<u8>) -> Vec<u8> {
+    let lower = String::from_utf8_lossy(&raw).to_ascii_lowercase();
+    match raw.windows(2).position(|pair| pair == b"\r\n") {
+        Some(at) if !lower.contains("\r\nhost:") => {
+            [raw.get(..at).unwrap_or_default(), b"\r\nHost: web.test", raw.get(at..).unwrap_or_default()].concat()
+        }
+        _ => raw,
+    }
+}
+
 #[tokio::test]
 async fn the_corpus_is_refused_or_forwarded() {
     let world = World::new("").await;
@@ -27,7 +38,7 @@ async fn the_corpus_is_refused_or_forwarded() {
                 });
                 let has_chunks = lower.contains("\r\ntransfer-encoding:");
                 let body = if has_chunks { b"3\r\nabc\r\n0\r\n\r\n".to_vec() } else { vec![b'x'; length.unwrap_or(0)] };
-                let text = world.exchange(&[raw, body].concat()).await;
+                let text = world.exchange(&[with_host(raw), body].concat()).await;
                 assert!(text.contains(" 200 OK\r\n"), "{id}: {text}");
                 assert_eq!(world.last_receipt(), ("allow".into(), "policy_allow".into()), "{id}");
                 let seen = world.seen().pop().expect("arrived");
@@ -45,7 +56,7 @@ async fn the_corpus_is_refused_or_forwarded() {
 async fn a_request_that_cannot_be_read_does_not_take_the_one_before_with_it() {
     let world = World::new("").await;
     let text = world
-        .exchange(b"GET /1 HTTP/1.1\r\n\r\nPOST /2 HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .exchange(b"GET /1 HTTP/1.1\r\nHost: web.test\r\n\r\nPOST /2 HTTP/1.1\r\nHost: web.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await;
     let at = text.rfind("HTTP/1.1 ").expect("two answers");
     assert!(text.starts_with("HTTP/1.1 200") && text[..at].ends_with("hello"), "{text}");
@@ -61,7 +72,7 @@ async fn a_request_that_cannot_be_read_does_not_take_the_one_before_with_it() {
 async fn a_body_that_cannot_be_read_on_is_cut_and_said() {
     let world = World::new("").await;
     let text = world
-        .exchange(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\nabcd\r\n0\r\n\r\n")
+        .exchange(b"POST / HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\nabcd\r\n0\r\n\r\n")
         .await;
     assert_problem(&text, "400", "request_malformed");
     assert_eq!(world.last_receipt(), ("allow".into(), "request_malformed".into()), "the head had left");
@@ -72,8 +83,9 @@ async fn a_body_that_cannot_be_read_on_is_cut_and_said() {
 #[tokio::test]
 async fn a_body_arrives_whatever_the_method_and_with_its_codings() {
     let world = World::new("").await;
-    let text =
-        world.exchange(b"GET /q HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+    let text = world
+        .exchange(b"GET /q HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        .await;
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     let seen = world.seen().pop().expect("arrived");
     assert_eq!((seen.method.as_str(), seen.path.as_str(), seen.body.as_deref()), ("GET", "/q", Some(&b"abc"[..])));
@@ -83,7 +95,7 @@ async fn a_body_arrives_whatever_the_method_and_with_its_codings() {
 #[tokio::test]
 async fn heads_that_are_too_long_or_too_slow_are_told() {
     let world = World::new("limits: {header_bytes: 2KiB, request_timeout_seconds: 1}").await;
-    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(3000));
+    let long = format!("GET / HTTP/1.1\r\nHost: web.test\r\nX: {}\r\n\r\n", "a".repeat(3000));
     assert_problem(&world.exchange(long.as_bytes()).await, "431", "limit_exceeded");
     assert_eq!(world.last_receipt(), ("block".into(), "limit_exceeded".into()));
     let started = Instant::now();
@@ -98,10 +110,10 @@ async fn heads_that_are_too_long_or_too_slow_are_told() {
     assert_eq!(world.last_receipt(), ("block".into(), "request_timeout".into()));
     // Between requests only the idle limit counts.
     let mut agent = world.agent().await;
-    agent.write_all(b"GET /1 HTTP/1.1\r\n\r\n").await.expect("write");
+    agent.write_all(b"GET /1 HTTP/1.1\r\nHost: web.test\r\n\r\n").await.expect("write");
     read_hello(&mut agent).await;
     tokio::time::sleep(Duration::from_millis(1300)).await;
-    agent.write_all(b"GET /2 HTTP/1.1\r\n\r\n").await.expect("write");
+    agent.write_all(b"GET /2 HTTP/1.1\r\nHost: web.test\r\n\r\n").await.expect("write");
     read_hello(&mut agent).await;
 }
 
@@ -111,7 +123,7 @@ async fn silence_ends_a_kept_connection_and_a_request() {
     // Later than two limits means that one of them was waited for after the other.
     let limit = Duration::from_secs(2);
     let mut agent = world.agent().await;
-    agent.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+    agent.write_all(b"GET / HTTP/1.1\r\nHost: web.test\r\n\r\n").await.expect("write");
     read_hello(&mut agent).await;
     let started = Instant::now();
     assert_eq!(read_all(&mut agent).await, "");
@@ -119,7 +131,10 @@ async fn silence_ends_a_kept_connection_and_a_request() {
     assert!(took > limit / 2 && took < limit * 2, "{took:?}");
 
     // A destination that does not answer, and an agent that does not go on: the answer is the connection's last.
-    for request in ["GET /never HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"] {
+    for request in [
+        "GET /never HTTP/1.1\r\nHost: web.test\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 9\r\n\r\nhalf",
+    ] {
         let mut agent = world.agent().await;
         agent.write_all(request.as_bytes()).await.expect("write");
         let started = Instant::now();
@@ -137,7 +152,7 @@ async fn a_kept_connection_does_not_outlive_the_policy_that_allowed_it() {
     let world = World::new("").await;
     let mut agent = world.agent().await;
     let mut get = async |path: &str| {
-        agent.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await.expect("write");
+        agent.write_all(format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n\r\n").as_bytes()).await.expect("write");
         let mut text = String::new();
         // Denials end with a brace.
         while !(text.ends_with("hello") || text.ends_with("}\n")) {
@@ -166,7 +181,9 @@ async fn a_kept_connection_does_not_outlive_the_policy_that_allowed_it() {
 #[tokio::test]
 async fn a_connection_over_its_budget_sends_nothing_more() {
     let world = World::new(", budgets: {max_bytes_out: 300}").await;
-    let post = |body: usize| format!("POST /p HTTP/1.1\r\nContent-Length: {body}\r\n\r\n{}", "x".repeat(body));
+    let post = |body: usize| {
+        format!("POST /p HTTP/1.1\r\nHost: web.test\r\nContent-Length: {body}\r\n\r\n{}", "x".repeat(body))
+    };
     let mut agent = world.agent().await;
     agent.write_all(post(100).as_bytes()).await.expect("write");
     read_hello(&mut agent).await;
@@ -197,7 +214,7 @@ async fn a_connection_over_its_budget_sends_nothing_more() {
 #[tokio::test]
 async fn an_answer_over_the_budget_is_cut() {
     let world = World::new(", budgets: {max_bytes_in: 20}").await;
-    let text = world.exchange(b"GET / HTTP/1.1\r\n\r\n").await;
+    let text = world.exchange(b"GET / HTTP/1.1\r\nHost: web.test\r\n\r\n").await;
     assert_problem(&text, "429", "budget_exceeded");
     assert!(!text.contains("hello"));
 }

@@ -125,11 +125,20 @@ impl World {
 
     /// Verdict and reason of every request's receipt.
     pub(super) fn receipts(&self) -> Vec<(String, String)> {
+        self.receipts_of("forward")
+    }
+
+    /// The same of the tunnels that were asked for.
+    pub(super) fn tunnels(&self) -> Vec<(String, String)> {
+        self.receipts_of("connect")
+    }
+
+    fn receipts_of(&self, transport: &str) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(self.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
         let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let action = |entry: Value| {
             let action = find(&entry, "action_record")?.clone();
-            (action["transport"] == "forward").then(|| {
+            (action["transport"] == transport).then(|| {
                 (action["verdict"].as_str().unwrap_or("").into(), action["pattern"].as_str().unwrap_or("").into())
             })
         };

@@ -1,0 +1,120 @@
+//! A connection that is passed unread, from the moment it is let through to its end.
+//!
+//! Called by `listen` and `http::explicit`. It promises that such a connection ends with its budget, with silence, with
+//! the evidence, and with the first policy that would not let it through; and that what ended it has a verdict.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::meter::Budget;
+use super::pump::{End, pump};
+use super::state::{Proxy, Rules};
+use crate::flow::{Host, PolicyId, Reason, Verdict};
+use crate::net::check;
+use crate::policy::Protocol;
+
+/// What was let through, in the words of the decision: a new policy is asked the same.
+#[derive(Clone, Debug)]
+pub(super) struct Tunnel {
+    /// The name that decided.
+    pub host: Host,
+    /// The destination's port.
+    pub port: u16,
+    /// The address that was checked and dialled.
+    pub dialled: SocketAddr,
+    /// True when nobody looked what the bytes are: only a rule for `tcp` allows it. Else they are TLS, or a client's that
+    /// asked for a tunnel.
+    pub is_unseen: bool,
+    /// The rule that allowed it.
+    pub rule: String,
+    /// What it may use.
+    pub budget: Budget,
+    /// How long it may be silent.
+    pub idle: Duration,
+}
+
+impl Tunnel {
+    /// Whether these rules would let it through too.
+    fn is_allowed_by(&self, rules: &Rules) -> bool {
+        let is_fit = rules.policy.find(&self.host, self.port).is_ok_and(|rule| {
+            let protocol = rule.protocol();
+            if self.is_unseen { protocol == Protocol::Tcp } else { protocol != Protocol::Http && !rule.wants_reading() }
+        });
+        is_fit && check(self.dialled, rules.policy.ssrf_allow()).is_ok()
+    }
+
+    /// Waits for a policy that does not allow it.
+    async fn disallowed(&self, proxy: &Proxy) -> PolicyId {
+        let mut rules = proxy.rules.clone();
+        let found = rules.wait_for(|rules| !self.is_allowed_by(rules)).await.map(|rules| rules.policy.id().clone());
+        match found {
+            Ok(policy) => policy,
+            // No other policy will come.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Moves bytes until the connection ends; why it was cut, if it was.
+    pub(super) async fn carry<A, B>(&self, proxy: &Proxy, agent: A, upstream: B) -> Option<Verdict>
+    where
+        A: AsyncRead + AsyncWrite + Unpin,
+        B: AsyncRead + AsyncWrite + Unpin,
+    {
+        let cut = tokio::select! {
+            end = pump(agent, upstream, self.budget, self.idle) => match end {
+                End::Done => return None,
+                End::OverBudget => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
+                End::Idle => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
+            },
+            policy = self.disallowed(proxy) => {
+                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
+            }
+            () = proxy.recorder.lost() => {
+                return Some(Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written"));
+            }
+        };
+        Some(cut.by(Some(self.rule.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Resolver;
+    use crate::policy::Policy;
+
+    fn allows(is_unseen: bool, rule: &str) -> bool {
+        let text = format!("version: \"1.0\"\negress: [{rule}]\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n");
+        let policy = Policy::parse(&text, "test").expect(rule);
+        let tunnel = Tunnel {
+            host: Host::parse("a.test").expect("a name"),
+            port: 443,
+            dialled: SocketAddr::from(([127, 0, 0, 1], 443)),
+            is_unseen,
+            rule: String::new(),
+            budget: Budget::default(),
+            idle: Duration::from_secs(1),
+        };
+        let rules = Rules { policy, resolver: Resolver::new(Box::new(|_| None)) };
+        let closed = Tunnel { dialled: SocketAddr::from(([10, 0, 0, 1], 443)), ..tunnel.clone() };
+        assert!(!closed.is_allowed_by(&rules), "an address that ssrf.allow does not open");
+        tunnel.is_allowed_by(&rules)
+    }
+
+    #[test]
+    fn a_tunnel_is_allowed_by_the_rules_that_would_let_it_through() {
+        for (rule, as_tls, as_tcp) in [
+            ("{destination: a.test, scan: false}", true, false),
+            ("{destination: \"*.test\", scan: false, protocol: tls}", true, false),
+            ("{destination: a.test, scan: false, protocol: tcp}", true, true),
+            ("{destination: a.test, scan: false, protocol: http}", false, false),
+            ("{destination: a.test}", false, false),
+            ("{destination: a.test, scan: false, ports: [8443]}", false, false),
+            ("{destination: b.test, scan: false}", false, false),
+        ] {
+            assert_eq!((allows(false, rule), allows(true, rule)), (as_tls, as_tcp), "{rule}");
+        }
+    }
+}
