@@ -253,6 +253,19 @@ proptest! {
     }
 }
 
+/// The plain engine reports at the end, when nothing else needs the beginning any more.
+#[test]
+fn both_engines_find_the_beginning_of_a_long_decoding() {
+    let long = format!("{SECRET} {}", "and then some more words. ".repeat(1000));
+    for text in
+        [base85(long.as_bytes(), RFC1924), base64(long.as_bytes(), STANDARD, true), hex(&long, ""), hex(&long, ":")]
+    {
+        let found = scanner().scan(text.as_bytes()).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(oracle().scan(text.as_bytes()).unwrap(), found);
+    }
+}
+
 #[test]
 fn prose_is_released_at_once() {
     let prose =

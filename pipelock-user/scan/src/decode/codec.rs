@@ -1,6 +1,7 @@
 //! Codecs that write bytes as text: base64 (RFC 4648, standard and URL alphabet mixed), hex, base32, base58 (Bitcoin's). Called by
 //! `stream::runs` with runs of their characters, without delimiters and padding.
 
+use super::sense::Sense;
 use crate::finding::Step;
 
 /// Value of each byte in base64, or [`NONE`].
@@ -78,10 +79,47 @@ impl Radix {
             Self::Hex => &HEX,
         }
     }
+}
 
-    /// Is the byte one of its characters?
+/// Alphabets that may stand inside a run of base64, where nothing tells how far the first character is from a byte's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alphabet {
+    Hex,
+    Base32Upper,
+    Base32Lower,
+    /// As one reads it who does not care for case; most letters of base64 are of it too.
+    Base32Mixed,
+}
+
+impl Alphabet {
+    pub(crate) const ALL: [Self; 4] = [Self::Hex, Self::Base32Upper, Self::Base32Lower, Self::Base32Mixed];
+
+    pub(crate) fn radix(self) -> Radix {
+        if self == Self::Hex { Radix::Hex } else { Radix::Base32 }
+    }
+
     pub(crate) fn has(self, byte: u8) -> bool {
-        self.values()[usize::from(byte)] != NONE
+        let digit = (b'2'..=b'7').contains(&byte);
+        match self {
+            Self::Hex => is_hex(byte),
+            Self::Base32Upper => digit || byte.is_ascii_uppercase(),
+            Self::Base32Lower => digit || byte.is_ascii_lowercase(),
+            Self::Base32Mixed => digit || byte.is_ascii_alphabetic(),
+        }
+    }
+
+    /// Characters in a row that are no chance inside base64.
+    pub(crate) fn least(self) -> usize {
+        if self == Self::Base32Mixed { 32 } else { 16 }
+    }
+
+    /// How many characters may be tried as the first: until a byte starts with one again.
+    pub(crate) fn phases(self) -> usize {
+        match self {
+            Self::Hex => 2,
+            Self::Base32Upper | Self::Base32Lower => 8,
+            Self::Base32Mixed => 1,
+        }
     }
 }
 
@@ -98,8 +136,11 @@ impl Bits {
     pub(crate) fn decode(&mut self, radix: Radix, text: &[u8], out: &mut Vec<u8>) {
         let (values, bits) = (radix.values(), radix.bits());
         let mut rest = text;
-        if radix == Radix::Base64 && self.count == 0 {
-            let quads = text.chunks_exact(4);
+        if radix == Radix::Base64 {
+            // Two bits are left over for each character that the last group of four lacks.
+            let (lead, aligned) = text.split_at((self.count / 2).min(text.len() as u32) as usize);
+            self.with(values, bits, lead, out);
+            let quads = aligned.chunks_exact(4);
             rest = quads.remainder();
             for quad in quads {
                 let value = |at: usize| u32::from(values[usize::from(quad[at])]);
@@ -206,25 +247,10 @@ pub(crate) fn base58(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// May the decoded bytes hold something to find? Random bytes nearly never do, words and their like do always: eight printable
-/// characters in a row, UTF-16, other text in UTF-8, or compressed data.
+/// May the decoded bytes hold something to find ([`Sense`])? Of a whole, its beginning and whether all of it is UTF-8 tell more.
 pub(crate) fn interesting(bytes: &[u8]) -> bool {
-    if bytes.len() < 8 {
-        return false;
-    }
-    let (mut printable, mut pairs, mut previous) = (0, 0, 1);
-    for &byte in bytes {
-        printable =
-            if (0x20..0x7f).contains(&byte) || matches!(byte, b'\n' | b'\r' | b'\t') { printable + 1 } else { 0 };
-        // A NUL beside a character, six times in a row.
-        pairs = if (byte == 0) != (previous == 0) { pairs + 1 } else { 0 };
-        previous = byte;
-        if printable >= 8 || pairs >= 12 {
-            return true;
-        }
-    }
     let utf16 = || super::utf16::mark(bytes).or_else(|| super::utf16::unmarked(bytes)).is_some();
-    super::inflate::Format::of(bytes).is_some() || std::str::from_utf8(bytes).is_ok() || utf16()
+    bytes.len() >= 8 && (Sense::default().look(bytes) || std::str::from_utf8(bytes).is_ok() || utf16())
 }
 
 #[cfg(test)]

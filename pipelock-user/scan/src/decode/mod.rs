@@ -15,6 +15,7 @@ pub(crate) mod leet;
 pub(crate) mod names;
 pub(crate) mod pairs;
 pub(crate) mod quoted;
+pub(crate) mod sense;
 pub(crate) mod spaced;
 pub(crate) mod unescape;
 pub(crate) mod utf16;

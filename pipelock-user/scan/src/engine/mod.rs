@@ -57,6 +57,11 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug {
 
     /// Bytes one open matcher takes, apart from what it has pending.
     fn matcher_size(&self) -> usize;
+
+    /// Does it report only at the text's end, so that all of the text must be kept until then?
+    fn reports_last(&self) -> bool {
+        false
+    }
 }
 
 /// The engine could not run: whoever scans must take the text for dirty.

@@ -24,6 +24,10 @@ impl Engine for Oracle {
     fn matcher_size(&self) -> usize {
         0
     }
+
+    fn reports_last(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Debug, Default)]

@@ -223,6 +223,11 @@ impl Layer {
         hold
     }
 
+    /// Has something begun that shows no sign of itself while it goes on: compressed data, or UTF-16?
+    pub(crate) fn is_inside(&self) -> bool {
+        self.packed.as_ref().is_some_and(Packed::is_open) || self.wide.as_ref().is_some_and(Wide::is_open)
+    }
+
     /// Bytes this text and the texts below it keep in memory.
     pub(crate) fn memory(&self, matcher: usize) -> usize {
         let views: usize = self.views.iter().map(|view| view.memory(matcher)).sum();

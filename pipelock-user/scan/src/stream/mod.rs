@@ -5,13 +5,15 @@
 //! come can hold; memory is bounded, and so is work: what is over budget is a finding itself.
 
 mod changes;
-mod child;
 mod graphic;
+mod lane;
 mod layer;
+mod long;
 mod merge;
 mod orders;
 mod packed;
 mod pairs;
+mod places;
 mod runs;
 mod sink;
 mod view;
@@ -115,7 +117,9 @@ impl Context<'_> {
 
     /// Bytes of a text that are kept for all who look back.
     pub(crate) fn keep(&self) -> usize {
-        layer::keep(self.rules.longest(), self.shared.longest())
+        // More than any text is, and still far from what its multiples overflow at.
+        const ALL: usize = usize::MAX >> 8;
+        if self.engine.reports_last() { ALL } else { layer::keep(self.rules.longest(), self.shared.longest()) }
     }
 
     /// Bytes around a change that are looked at with it. Matches that are longer and hold a change only far inside are

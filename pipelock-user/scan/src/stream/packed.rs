@@ -1,7 +1,8 @@
 //! Compressed data inside a text, and the text in it. Called by [`super::layer`] for the input and for what codecs gave.
 //!
 //! A member is recognised by its first bytes, or named by who opened the text, and fed to the decompressor in segments that count
-//! from its start, so that where a damaged one is given up does not depend on how the text was cut.
+//! from its start, so that where a damaged one is given up does not depend on how the text was cut. Two bytes are enough to
+//! look like zlib: what breaks in its first segment was no member, and a real one may begin in that segment.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,6 +18,9 @@ use crate::engine::EngineError;
 const SEGMENT: usize = 256;
 /// Bytes that tell a format.
 const MAGIC: u64 = 4;
+/// Bytes of a text for each time that a segment is searched once more, and how often that may be at its start.
+const AGAIN: u64 = 128;
+const AT_FIRST: u64 = 16;
 
 /// The compressed members of a text, of which one is open at a time.
 #[derive(Debug, Default)]
@@ -26,6 +30,10 @@ pub(crate) struct Packed {
     member: Option<Box<Member>>,
     /// What the text is as a whole.
     named: Option<Format>,
+    /// Where the open member begins, if nobody named it and no segment of it went by.
+    doubted: Option<u64>,
+    /// How many segments were searched once more.
+    again: u64,
 }
 
 #[derive(Debug)]
@@ -80,13 +88,14 @@ impl Packed {
                         }
                         format => format.map(|format| (self.at, format)),
                     };
-                    self.named = None;
+                    let named_so = self.named.take().is_some();
                     let Some((at, format)) = named.or_else(|| self.next(window, last)) else { break };
                     self.at = at;
                     if !context.deeper(depth) {
                         self.at += 1;
                         continue;
                     }
+                    self.doubted = (!named_so).then_some(at);
                     self.member = Some(Box::new(Member::open(context, format, at, depth + 1)?));
                 }
                 Some(member) => {
@@ -105,8 +114,14 @@ impl Packed {
                     if progress == Progress::TooBig {
                         context.exceed();
                     }
-                    if progress != Progress::Going {
+                    let failed = progress == Progress::Broken || (progress == Progress::Going && ends);
+                    let again = self.doubted.take().filter(|at| failed && self.again < AT_FIRST + at / AGAIN);
+                    if progress != Progress::Going || again.is_some() {
                         self.close(context, hits)?;
+                    }
+                    if let Some(start) = again {
+                        self.again += 1;
+                        self.at = start + 1;
                     }
                 }
             }
@@ -146,6 +161,11 @@ impl Packed {
     pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
         let member = self.member.as_ref().map_or(u64::MAX, |member| member.output.hold(context));
         member.min(self.at).min(window.end())
+    }
+
+    /// Does a member go on?
+    pub(crate) fn is_open(&self) -> bool {
+        self.member.is_some() || self.named.is_some()
     }
 
     pub(crate) fn memory(&self, matcher: usize) -> usize {

@@ -1,17 +1,17 @@
 //! Runs of base64, base32 and hex characters, and what they decode to. Called by [`super::layer`].
 //!
-//! A run is as long as it can be; a line break after at least 40 characters does not end it, whatever blanks are around it, nor
-//! does a single blank when enough characters follow; but hex or base32 after a line of base64 is a run of its own. Runs below [`SHORT`] characters are
-//! decoded when they are over, in every alignment that base64 can have; only what is [`interesting`] is looked at. Longer
-//! ones are decoded as they come, however long they get. What a run is depends on its own characters, not on cuts.
+//! A run is as long as it can be; a line break after at least 40 characters does not end it, whatever blanks are around
+//! it, nor does a single blank when enough characters follow. Runs below [`SHORT`] characters are decoded when they are
+//! over, in every alignment that base64 can have; only what is [`interesting`] is looked at. Longer ones are decoded as
+//! they come ([`super::long`]). What a run is depends on its own characters, not on cuts.
 
 use std::ops::Range;
 
-use super::child::Child;
 use super::layer::Hit;
+use super::long::{ANY_PHASE, APART, Long};
 use super::{Context, Layer, Window};
 use crate::decode::brotli::looks_like;
-use crate::decode::codec::{BASE58_LONGEST, Bits, Radix, base58, in_run, interesting, is_hex};
+use crate::decode::codec::{Alphabet, BASE58_LONGEST, Bits, Radix, base58, in_run, interesting, is_hex};
 use crate::decode::inflate::Format;
 use crate::engine::EngineError;
 use crate::finding::Step;
@@ -33,37 +33,8 @@ pub(crate) struct Runs {
     /// Everything before is dealt with; a run may start here.
     at: u64,
     long: Option<Box<Long>>,
-}
-
-/// A long run that is being decoded.
-#[derive(Debug)]
-struct Long {
-    children: Vec<Child>,
-    /// What came since the last line break.
-    line: Line,
-}
-
-/// The characters of a line: how many, and whether all of them are hex or capital base32.
-#[derive(Clone, Copy, Debug)]
-struct Line {
-    count: usize,
-    hex: bool,
-    base32: bool,
-}
-
-impl Line {
-    const EMPTY: Self = Self { count: 0, hex: true, base32: true };
-
-    fn add(&mut self, chars: &[u8]) {
-        self.count += chars.len();
-        self.hex &= chars.iter().all(|byte| is_hex(*byte));
-        self.base32 &= chars.iter().all(|byte| is_base32(*byte));
-    }
-}
-
-/// A character of base32 as it is written: capitals.
-fn is_base32(byte: u8) -> bool {
-    byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte)
+    /// Characters of the long run since its last break.
+    line: usize,
 }
 
 enum Break {
@@ -107,14 +78,16 @@ impl Runs {
             });
             self.at += skip as u64;
             if let Some(run) = run {
-                let span = self.at..self.at + run.len() as u64;
-                let chars: Vec<u8> = run.into_iter().filter(|byte| in_run(*byte)).collect();
-                self.at = span.end;
+                let chars: Vec<u8> = run.iter().copied().filter(|byte| in_run(*byte)).collect();
                 if chars.len() < SHORT {
-                    short(context, &chars, span, depth, hits)?;
+                    let start = self.at;
+                    self.at += run.len() as u64;
+                    short(context, &chars, start..self.at, ANY_PHASE, depth, hits)?;
+                    if chars.len() < run.len() && depth <= APART {
+                        lines(context, &run, start, depth, hits)?;
+                    }
                     continue;
                 }
-                self.at = span.start;
             }
             if self.at < end && self.open(context, window, last, depth)? {
                 continue;
@@ -126,7 +99,7 @@ impl Runs {
         if last || context.over() {
             self.close(context, hits)?;
         }
-        Ok(())
+        self.long.as_mut().map_or(Ok(()), |long| long.pause(context, hits))
     }
 
     /// Starts decoding the run at `self.at` when enough of it is there.
@@ -142,35 +115,10 @@ impl Runs {
             let length = extent(text, last).unwrap_or(text.len());
             text[..length].iter().copied().filter(|byte| in_run(*byte)).take(SHORT).collect::<Vec<u8>>()
         });
-        if head.len() < SHORT || !context.deeper(depth) {
-            if head.len() >= SHORT {
-                // Too deep: the finding about that is made; the run is left alone.
-                self.long = Some(Box::new(Long { children: Vec::new(), line: Line::EMPTY }));
-                return Ok(true);
-            }
-            return Ok(false);
+        if head.len() >= SHORT {
+            self.long = Some(Box::new(Long::open(context, &head, start, depth)?));
         }
-        let mut children = Vec::new();
-        for skip in 0..4 {
-            let mut out = Vec::new();
-            Bits::default().decode(Radix::Base64, &head[skip..], &mut out);
-            if skip == 0 || interesting(&out) {
-                let brotli = skip == 0 && !interesting(&out) && looks_like(&out, false);
-                let layer = if brotli {
-                    Layer::named(context, depth + 1, Format::Brotli)?
-                } else {
-                    Layer::open(context, depth + 1, None)?
-                };
-                children.push(Child::new(layer, Radix::Base64, skip, start));
-            }
-        }
-        for radix in [Radix::Hex, Radix::Base32] {
-            if head.iter().all(|byte| radix.has(*byte)) {
-                children.push(Child::new(Layer::open(context, depth + 1, None)?, radix, 0, start));
-            }
-        }
-        self.long = Some(Box::new(Long { children, line: Line::EMPTY }));
-        Ok(true)
+        Ok(self.long.is_some())
     }
 
     /// Decodes more of the long run; false when later bytes are needed.
@@ -187,17 +135,16 @@ impl Runs {
         let part = if old.is_empty() { new } else { old };
         let count = part.iter().take_while(|byte| in_run(**byte)).count();
         if count > 0 {
-            for child in &mut long.children {
-                child.feed(context, &part[..count], self.at, hits)?;
-            }
-            long.line.add(&part[..count]);
+            long.feed(context, &part[..count], self.at, hits)?;
+            self.line += count;
             self.at += count as u64;
             return Ok(true);
         }
-        match wrap(&|at| window.byte(self.at + at as u64), long.line, last) {
+        match wrap(&|at| window.byte(self.at + at as u64), self.line, last) {
             Break::Wrap(length) => {
                 self.at += length as u64;
-                long.line = Line::EMPTY;
+                self.line = 0;
+                long.wrap(context, hits)?;
                 Ok(true)
             }
             Break::More => Ok(false),
@@ -209,26 +156,20 @@ impl Runs {
     }
 
     fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
-        if let Some(long) = self.long.take() {
-            for child in long.children {
-                child.close(context, hits)?;
-            }
-        }
-        Ok(())
+        self.line = 0;
+        self.long.take().map_or(Ok(()), |long| long.close(context, hits))
     }
 
     /// As [`Layer::hold`].
     pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
         match &self.long {
             None => self.at.min(window.end()),
-            Some(long) => {
-                long.children.iter().map(|child| child.hold(context)).min().unwrap_or(self.at).min(window.end())
-            }
+            Some(long) => long.hold(context).min(window.end()),
         }
     }
 
     pub(crate) fn memory(&self, matcher: usize) -> usize {
-        self.long.as_ref().map_or(0, |long| long.children.iter().map(|child| child.memory(matcher)).sum())
+        self.long.as_ref().map_or(0, |long| long.memory(matcher))
     }
 }
 
@@ -247,15 +188,15 @@ fn next_run(text: &[u8]) -> Option<usize> {
 
 /// Bytes of the run at the start of `text`, when it ends within it.
 fn extent(text: &[u8], last: bool) -> Option<usize> {
-    let (mut at, mut line) = (0, Line::EMPTY);
+    let (mut at, mut line) = (0, 0);
     loop {
         let count = text[at..].iter().take_while(|byte| in_run(**byte)).count();
-        line.add(&text[at..at + count]);
+        line += count;
         at += count;
         match wrap(&|ahead| text.get(at + ahead).copied(), line, last) {
             Break::Wrap(length) => {
                 at += length;
-                line = Line::EMPTY;
+                line = 0;
             }
             Break::End => return Some(at),
             Break::More => return None,
@@ -265,10 +206,10 @@ fn extent(text: &[u8], last: bool) -> Option<usize> {
 
 /// What follows the characters of a line: a break, with blanks before it and an indent or the `>` of a quoted mail after it; or
 /// one blank, when what follows is long enough to be no word.
-fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: Line, last: bool) -> Break {
+fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: usize, last: bool) -> Break {
     let missing = if last { Break::End } else { Break::More };
     let mut length = 0;
-    if byte(0).is_some_and(|byte| line.count < LINE || !matches!(byte, b'\n' | b'\r' | b' ' | b'\t')) {
+    if byte(0).is_some_and(|byte| line < LINE || !matches!(byte, b'\n' | b'\r' | b' ' | b'\t')) {
         return Break::End;
     }
     let mut broken = false;
@@ -286,36 +227,49 @@ fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: Line, last: bool) -> Break {
     if !in_run(next) || (!broken && length > 1) {
         return Break::End;
     }
-    // Whether what follows could be of another alphabet than this line, so that it must be read by itself.
-    let (mut hex, mut base32) = (!line.hex, !line.base32);
+    if broken {
+        return Break::Wrap(length);
+    }
     for ahead in 0..LEAST {
-        if broken && !hex && !base32 {
-            break;
-        }
         match byte(length + ahead) {
-            None if broken && last => return Break::Wrap(length),
             None => return missing,
-            Some(byte) if in_run(byte) => {
-                hex &= is_hex(byte);
-                base32 &= is_base32(byte);
-            }
-            Some(_) if broken => return Break::Wrap(length),
+            Some(byte) if in_run(byte) => {}
             Some(_) => return Break::End,
         }
     }
-    if hex || base32 { Break::End } else { Break::Wrap(length) }
+    Break::Wrap(length)
 }
 
-/// Decodes a run that is over in every way it can be meant.
+/// What stands between the breaks of a run at `start`, each by itself: in a list, a word begins and ends with its line.
+fn lines(
+    context: &mut Context<'_>,
+    run: &[u8],
+    start: u64,
+    depth: usize,
+    hits: &mut Vec<Hit>,
+) -> Result<(), EngineError> {
+    let mut at = start;
+    for line in run.split(|byte| !in_run(*byte)) {
+        let span = at..at + line.len() as u64;
+        at = span.end + 1;
+        if line.len() >= LEAST {
+            short(context, line, span, 1, depth, hits)?;
+        }
+    }
+    Ok(())
+}
+
+/// Decodes a run that is over in every way it can be meant, with at most so many characters tried as the first.
 fn short(
     context: &mut Context<'_>,
     run: &[u8],
     span: Range<u64>,
+    phases: usize,
     depth: usize,
     hits: &mut Vec<Hit>,
 ) -> Result<(), EngineError> {
     let mut out = Vec::with_capacity(SHORT);
-    for skip in 0..4 {
+    for skip in 0..4.min(phases) {
         out.clear();
         Bits::default().decode(Radix::Base64, &run[skip..], &mut out);
         if skip == 0 && brotli_fits(run, &out) {
@@ -323,12 +277,12 @@ fn short(
         }
         decoded(context, &out, Step::Base64, &span, depth, hits)?;
     }
-    for radix in [Radix::Hex, Radix::Base32] {
-        for part in run.split(|byte| !radix.has(*byte)).filter(|part| part.len() >= LEAST) {
-            for skip in 0..if radix == Radix::Hex { 2 } else { 1 } {
+    for alphabet in Alphabet::ALL {
+        for part in run.split(|byte| !alphabet.has(*byte)).filter(|part| part.len() >= LEAST) {
+            for skip in 0..alphabet.phases().min(phases) {
                 out.clear();
-                Bits::default().decode(radix, &part[skip..], &mut out);
-                decoded(context, &out, radix.step(), &span, depth, hits)?;
+                Bits::default().decode(alphabet.radix(), &part[skip..], &mut out);
+                decoded(context, &out, alphabet.radix().step(), &span, depth, hits)?;
             }
         }
     }
@@ -434,13 +388,5 @@ mod tests {
         assert_eq!(extent(format!("{line} words").as_bytes(), true), Some(64));
         assert_eq!(extent(format!("{line}\n\nwords").as_bytes(), false), Some(64));
         assert_eq!(extent(format!("{line}\n . x").as_bytes(), false), Some(64));
-        // Hex and base32 behind base64 are no part of it.
-        let mixed = "aB9+".repeat(16);
-        for (next, joined) in [("0123456789abcdef", false), ("ABCDEFGH234567AB", false), ("0123456789abcdeg", true)] {
-            for between in [" ", "\n"] {
-                let length = if joined { 64 + 1 + 16 } else { 64 };
-                assert_eq!(extent(format!("{mixed}{between}{next}.").as_bytes(), false), Some(length), "{next}");
-            }
-        }
     }
 }

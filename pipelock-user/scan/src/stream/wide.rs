@@ -184,6 +184,11 @@ impl Wide {
         open.min(self.at).min(window.end())
     }
 
+    /// Does a text go on?
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     pub(crate) fn memory(&self, matcher: usize) -> usize {
         self.open.as_ref().map_or(0, |open| open.1.memory(matcher))
     }
