@@ -11,7 +11,6 @@ pub(crate) fn connect(addr: SocketAddr, count: usize) -> Result<()> {
     let mut took = Vec::with_capacity(count);
     for _ in 0..count {
         let start = Instant::now();
-        #[allow(clippy::disallowed_methods, reason = "this is the load, not the product")]
         let stream = TcpStream::connect(addr).context("connect")?;
         took.push(start.elapsed());
         drop(stream);
@@ -40,7 +39,6 @@ pub(crate) fn http(host: &str, port: u16, count: usize, connections: usize) -> R
 }
 
 fn client(host: &str, addr: SocketAddr, count: usize) -> Result<()> {
-    #[allow(clippy::disallowed_methods, reason = "this is the load, not the product")]
     let mut stream = TcpStream::connect(addr)?;
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);

@@ -3,8 +3,6 @@
 //! Promises: what it writes is sorted, so that the same files always make the same binary; it names no folder of this
 //! checkout, since two checkouts may share a build cache; a file that the library would refuse fails the build.
 
-#![allow(dead_code, unreachable_pub, reason = "the modules of the library are used in part")]
-
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -13,12 +11,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 #[path = "src/injection"]
+#[allow(dead_code, reason = "modules of the library, of which this uses a part")]
 mod injection {
     pub(crate) mod fold;
     pub(crate) mod plan;
 }
 
 #[path = "src/rule/language.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a module of the library, of which this uses a part")]
 mod language;
 
 const LEXICON: &str = "rules/injection/lexicon";

@@ -9,6 +9,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "a harness: what cannot be set up ends the test, with the reason"
 )]
 

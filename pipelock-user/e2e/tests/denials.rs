@@ -1,5 +1,5 @@
 //! Denials that an agent can read and act on, and requests that two parsers could read differently.
-#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -5,7 +5,7 @@ mod attached;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use attached::{Cage, said, until};
 use pipelock_e2e::{Sandbox, pipelock, remove_cgroup, verify_json};
@@ -210,4 +210,119 @@ fn a_signal_while_attaching_leaves_nothing_behind() {
         server.0.wait().expect("wait");
         assert!(!Path::new("/sys/fs/bpf/pipelock").join(&id).exists(), "round {round}: pins are left");
     }
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Starts all at once and waits for them.
+fn at_once(commands: Vec<Command>) -> Vec<Output> {
+    let start = |mut command: Command| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pipelock");
+    let started: Vec<_> = commands.into_iter().map(start).collect();
+    started.into_iter().map(|child| child.wait_with_output().expect("the end")).collect()
+}
+
+#[test]
+fn of_two_who_detach_at_once_one_does() {
+    for _ in 0..5 {
+        let cage = Cage::new("egress: []");
+        cage.attached(&cage.files.evidence());
+        cage.kill_server();
+        let id = id_of(&cage.status().0.expect("listed"));
+        let folders = [0, 1].map(|number| cage.files.work().join(format!("evidence-{number}")));
+        let commands = folders.iter().map(|folder| {
+            let mut command = Command::new(pipelock());
+            command.args(["detach", "--id", &id, "--evidence"]).arg(folder);
+            command
+        });
+        let outs = at_once(commands.collect());
+        let all: String = outs.iter().map(said).collect();
+        assert_eq!(outs.iter().filter(|out| out.status.success()).count(), 1, "{all}");
+        for (out, folder) in outs.iter().zip(&folders) {
+            assert_eq!(out.status.success(), folder.exists(), "{all}");
+        }
+        assert_nothing_left(&id);
+    }
+}
+
+#[test]
+fn of_two_who_attach_at_once_the_second_leaves_no_folder() {
+    for _ in 0..5 {
+        let cage = Cage::new("egress: []");
+        let folders = [0, 1].map(|number| cage.files.work().join(format!("evidence-{number}")));
+        let outs = at_once(folders.iter().map(|folder| cage.attach(folder)).collect());
+        let all: String = outs.iter().map(said).collect();
+        assert_eq!(outs.iter().filter(|out| out.status.success()).count(), 1, "{all}");
+        for (out, folder) in outs.iter().zip(&folders) {
+            assert_eq!(out.status.success(), folder.exists(), "{:?} {all}", names(folder));
+        }
+        cage.detached();
+    }
+}
+
+/// From another cgroup namespace the cgroup is not to be seen; its processes must not be free for that.
+#[test]
+fn a_cgroup_that_is_only_not_seen_from_here_stays_closed() {
+    let cage = Cage::new("egress: []");
+    cage.attached(&cage.files.evidence());
+    cage.kill_server();
+    let id = id_of(&cage.status().0.expect("listed"));
+    let elsewhere = Cage::new("egress: []");
+    let point = cage.cgroup.parent().expect("a mount point").to_owned();
+    let from_elsewhere = |options: &str| {
+        let script = format!(
+            "umount -l {0} && mount -t cgroup2 none {0} && exec {1} detach --id {id} {options}",
+            point.display(),
+            pipelock().display()
+        );
+        elsewhere.inside(&["unshare", "--mount", "--cgroup", "sh", "-c", &script]).output().expect("unshare")
+    };
+    let out = from_elsewhere("");
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    assert!(said(&out).contains("not to be seen from here") && said(&out).contains("--force"), "{}", said(&out));
+    assert_eq!(cage.status().0.expect("listed")["health"], "closed", "still attached");
+    let out = from_elsewhere("--force");
+    assert!(out.status.success(), "{}", said(&out));
+    assert_nothing_left(&id);
+}
+
+/// What a crash leaves when it has made the cgroup and attached nothing yet, or nothing any more.
+#[test]
+fn a_cgroup_that_a_run_left_is_listed_and_removed() {
+    let cage = Cage::new("egress: []");
+    let left = cage.cgroup.with_file_name(format!("pipelock-run-e2e-{}", std::process::id()));
+    fs::create_dir(&left).expect("a cgroup");
+    let rest = Rest(left.clone());
+    let listed = || {
+        let out = Command::new(pipelock()).args(["status", "--json"]).output().expect("pipelock status");
+        let all: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        let all = all["attachments"].as_array().expect("a list").clone();
+        (all.into_iter().find(|one| one["cgroup"] == left.to_str().expect("text")), out.status.code())
+    };
+    let (status, _) = listed();
+    let status = status.expect("listed");
+    assert_eq!((&status["health"], &status["populated"]), (&"leftover".into(), &false.into()), "{status:#}");
+    // Nobody ends processes unasked.
+    let join = format!("echo $$ > {}/cgroup.procs && exec sleep 1000", left.display());
+    let mut inside = attached::Guard(Command::new("sh").args(["-c", &join]).spawn().expect("sh"));
+    until("a process in it", || listed().0.expect("listed")["populated"] == true);
+    assert_eq!(listed().1, Some(1), "nothing encloses it");
+    let id = id_of(&status);
+    let out = detach(&id);
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    assert!(said(&out).contains("--force") && left.exists(), "{}", said(&out));
+    assert!(inside.0.try_wait().expect("wait").is_none(), "it lives");
+    let out = as_told(&listed().0.expect("listed"), &cage.files.evidence());
+    assert!(out.status.success() && !left.exists(), "{}", said(&out));
+    // Empty, by its path.
+    fs::create_dir(&left).expect("a cgroup");
+    let out = Command::new(pipelock()).args(["detach", "--cgroup"]).arg(&left).output().expect("pipelock detach");
+    assert!(out.status.success() && !left.exists(), "{}", said(&out));
+    // That of another name is nobody's leftover.
+    let out = cage.pipelock("detach").output().expect("pipelock detach");
+    assert!(said(&out).contains("nothing is attached") && cage.cgroup.exists(), "{}", said(&out));
+    drop(rest);
 }

@@ -108,6 +108,24 @@ fn denied(run: &Run) -> u64 {
 }
 
 #[test]
+fn changed_line_ends_are_named_as_the_cause() {
+    let run = run();
+    let copy = Copy::of(&run);
+    for name in ["evidence.jsonl", "receipts.json", "policy-hash.txt", "public-key.pem", "public-key.hex"] {
+        let text = fs::read_to_string(copy.path(name)).expect("text");
+        fs::write(copy.path(name), text.replace('\n', "\r\n")).expect("write");
+    }
+    let text = copy.refused(&run);
+    assert!(text.contains("the line ends were changed from LF to CR LF"), "{text}");
+    assert!(!text.contains("receipt 0") && !text.contains("policy that the run opened with"), "{text}");
+    let copy = Copy::of(&run);
+    let document = fs::read_to_string(copy.path("receipts.json")).expect("text").replace('\n', "\r\n");
+    fs::write(copy.path("receipts.json"), document).expect("write");
+    let text = copy.refused(&run);
+    assert!(text.contains("the line ends of receipts.json were changed"), "{text}");
+}
+
+#[test]
 fn whole_evidence_is_accepted_and_reported() {
     let run = run();
     let folder = &run.evidence.folder;

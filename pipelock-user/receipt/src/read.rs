@@ -79,6 +79,8 @@ pub struct Lines<R> {
     buffer: Vec<u8>,
     number: u64,
     end: End,
+    /// A line ended in CR LF.
+    crlf: bool,
 }
 
 /// How the line in the buffer ended.
@@ -92,12 +94,17 @@ enum End {
 impl<R: BufRead> Lines<R> {
     /// Reads lines from `inner`.
     pub fn new(inner: R) -> Self {
-        Self { inner, buffer: Vec::new(), number: 0, end: End::Newline }
+        Self { inner, buffer: Vec::new(), number: 0, end: End::Newline, crlf: false }
     }
 
     /// The number of the line that was read last, from 1.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether the ends of lines were changed to CR LF, in what was read up to here. The lines are given without them.
+    pub fn has_crlf(&self) -> bool {
+        self.crlf
     }
 
     /// The next line, or `None` at the end of the file.
@@ -112,6 +119,8 @@ impl<R: BufRead> Lines<R> {
         }
         self.number += 1;
         self.end = if self.buffer.pop_if(|last| *last == b'\n').is_some() {
+            // What is written ends its lines in LF, and JSON has no bare CR: it was put there.
+            self.crlf |= self.buffer.pop_if(|last| *last == b'\r').is_some();
             End::Newline
         } else if self.buffer.len() <= MAX_LINE {
             End::Torn
@@ -176,6 +185,11 @@ impl<R: BufRead> Evidence<R> {
     /// The head of the one-document form, once the first item was read and the head was sound.
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
+    }
+
+    /// See [`Lines::has_crlf`].
+    pub fn has_crlf(&self) -> bool {
+        self.lines.has_crlf()
     }
 
     /// The next item with the number of its line, or `None` at the end.

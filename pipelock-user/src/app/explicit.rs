@@ -80,9 +80,8 @@ pub async fn serve_alone(
     let _ = serving.await;
     proxy.close(Duration::from_secs(1)).await;
     let summary = recorder.close("stopped").await?;
-    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-    tokio::task::spawn_blocking(move || pipelock_receipt::write_folder(&evidence))
-        .await
-        .map_err(|error| SessionError::Listen(std::io::Error::other(error)))??;
+    // On this thread: nothing else is left to run, and another one need not be there to be had.
+    let _ = thread.join();
+    pipelock_receipt::write_folder(&evidence)?;
     Ok(summary)
 }

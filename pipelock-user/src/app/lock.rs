@@ -1,6 +1,6 @@
 //! One server at a time for a cgroup: a locked file under /run/pipelock beside the state.
 //!
-//! Called by `session` and by `detach`. It promises that the lock ends with its holder, whatever ends that, and that files
+//! Taken by the verbs before they look at an attachment, and held by `session` while it is served. It promises that the lock ends with its holder, whatever ends that, and that files
 //! which a killed holder left are removed by the next who takes any lock.
 
 use std::fs;
@@ -16,6 +16,17 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(5);
 const ENDING: &str = "lock";
 
+/// Why a lock could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process holds it.
+    #[error("another pipelock is at work on {0}; `pipelock status` shows whether it serves it")]
+    Held(String),
+    /// The folder of the locks.
+    #[error("{FOLDER} cannot be made or written: {0}")]
+    Folder(#[source] io::Error),
+}
+
 /// The lock of a cgroup's attachment; held until it is dropped, also by a death.
 #[derive(Debug)]
 pub struct Lock {
@@ -27,13 +38,14 @@ impl Lock {
     /// Takes the lock of an attachment.
     ///
     /// # Errors
-    /// `WouldBlock` when another process holds it; others when /run/pipelock cannot be made or written.
-    pub fn take(id: &str) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
+    /// [`LockError`].
+    pub fn take(id: &str) -> Result<Self, LockError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER).map_err(LockError::Folder)?;
         let path = Path::new(FOLDER).join(format!("{id}.{ENDING}"));
         let deadline = Instant::now() + PATIENCE;
         let lock = loop {
-            let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+            let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+            let file = file.map_err(LockError::Folder)?;
             match file.try_lock().map_err(io::Error::from) {
                 Ok(()) => {
                     let lock = Self { file, path: path.clone() };
@@ -41,10 +53,13 @@ impl Lock {
                         break lock;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() >= deadline {
+                        return Err(LockError::Held(id.to_owned()));
+                    }
                     std::thread::sleep(PAUSE);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(LockError::Folder(error)),
             }
         };
         remove_left();
@@ -83,12 +98,13 @@ mod tests {
 
     #[test]
     fn a_lock_is_held_once_and_leaves_nothing() {
-        if !nix::unistd::geteuid().is_root() {
-            return; // /run is root's
+        // /run is root's.
+        if !crate::sandbox::as_root() {
+            return;
         }
         let id = format!("cg-{}", u64::MAX - u64::from(std::process::id()));
         let held = Lock::take(&id).expect("free");
-        assert_eq!(Lock::take(&id).map(|_| ()).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+        assert!(matches!(Lock::take(&id), Err(LockError::Held(of)) if of == id));
         let path = held.path.clone();
         // What a killed holder leaves: the file, and no lock on it.
         let left = path.with_file_name(format!("cg-{}.lock", u64::MAX / 2 - u64::from(std::process::id())));

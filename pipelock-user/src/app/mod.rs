@@ -12,6 +12,7 @@ mod joints;
 mod listeners;
 pub mod lock;
 mod refusals;
+pub mod runtime;
 pub mod server;
 mod serving;
 mod session;

@@ -73,11 +73,11 @@ impl Refusals {
         Ok(Self { thread, stop })
     }
 
-    /// Ends the thread and says what became of the refused sockets.
-    pub(super) async fn end(self) -> Sockets {
+    /// Ends the thread, waits for it, and says what became of the refused sockets. The thread needs the recorder's, and
+    /// nothing of the runtime.
+    pub(super) fn end(self) -> Sockets {
         self.stop.store(true, Ordering::Release);
-        let counted = tokio::task::spawn_blocking(move || self.thread.join().ok().flatten()).await.ok().flatten();
-        counted.map_or(Sockets::Lost, Sockets::Counted)
+        self.thread.join().ok().flatten().map_or(Sockets::Lost, Sockets::Counted)
     }
 }
 

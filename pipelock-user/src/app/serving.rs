@@ -11,7 +11,7 @@ use super::flows::{Base, FlowTally, totals};
 use super::joints::Generations;
 use super::lock::Lock;
 use super::refusals::{Refusals, Sockets};
-use super::session::{SessionError, apply, rules_of};
+use super::session::{SessionError, Undo, apply, rules_of};
 use super::state::State;
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
@@ -24,6 +24,8 @@ const DRAIN: Duration = Duration::from_millis(300);
 
 /// A session in service.
 pub struct Serving {
+    /// Ends a command of ours, and detaches, if we are dropped before [`Serving::end`]: by a panic.
+    pub(super) undo: Option<Undo>,
     pub(super) attachment: Attachment,
     pub(super) maps: Arc<Maps>,
     pub(super) rules: watch::Sender<Arc<Rules>>,
@@ -177,6 +179,9 @@ impl Serving {
         self.attachment.let_go();
         let detached = Attachment::detach(&self.attachment.id);
         State::remove(&self.attachment.id);
+        if let Some(undo) = self.undo.take() {
+            undo.keep();
+        }
         self.come_to_rest().await;
         drop(self.stop.take());
         let _ = self.watching.await;
@@ -185,7 +190,7 @@ impl Serving {
         tally.lost += self.counting.await.unwrap_or_default();
         tally.lost += self.recorder.lost_requests();
         let sockets = match self.refusals.take() {
-            Some(refusals) => refusals.end().await,
+            Some(refusals) => refusals.end(),
             None if self.refusals_lost => Sockets::Lost,
             None => Sockets::NotAsked,
         };
@@ -193,13 +198,11 @@ impl Serving {
         let totals = totals(&counters, &self.base, tally, sockets, self.pins_removed);
         self.recorder.totals(&totals).await?;
         let summary = self.recorder.close(reason).await?;
+        // On this thread: nothing else is left to run, and another one need not be there to be had.
         if let Some(thread) = self.recorder_thread.take() {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let _ = thread.join();
         }
-        let folder = self.evidence.clone();
-        tokio::task::spawn_blocking(move || pipelock_receipt::write_folder(&folder))
-            .await
-            .map_err(|error| SessionError::Listen(std::io::Error::other(error)))??;
+        pipelock_receipt::write_folder(&self.evidence)?;
         detached?;
         drop(self.lock);
         Ok(Ended { summary, counters, flows: tally.flows, allowed: tally.allowed })

@@ -29,6 +29,7 @@ use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
 use crate::proxy::{Proxy, Rules, serve};
 use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
+use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::KeptSocket;
 
 /// How often the host's own addresses are read again when no change is told of.
@@ -54,9 +55,6 @@ pub enum SessionError {
     /// The evidence.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
-    /// Somebody else serves the cgroup.
-    #[error("another pipelock serves this cgroup, or /run/pipelock cannot be written: {0}")]
-    Lock(#[source] std::io::Error),
     /// The pool of addresses.
     #[error("no random numbers for the address pool: {0}")]
     Pool(#[from] crate::proxy::dns::PoolError),
@@ -83,23 +81,42 @@ pub struct SessionConfig {
     pub evidence: PathBuf,
     /// What the namespaces of the agent are, besides our own: listeners already bound in them.
     pub namespaces: Vec<Namespace>,
+    /// The lock of the attachment, taken before anything was looked at.
+    pub lock: Lock,
+    /// The cgroup, if all that lives in it is ours to end (`run`).
+    pub ours: Option<Cgroup>,
 }
+
+/// How long the processes of a cgroup of ours may take to die.
+const KILL: Duration = Duration::from_secs(10);
 
 /// Detaches what was attached anew when it is dropped: whatever the error on the way to serving it, no cgroup stays closed
 /// with nobody to serve it. What was taken over from a former proxy stays closed.
-struct Undo(Option<String>);
+///
+/// The agent of a `run` is ended before: it is never free, not for the moment until somebody else ends it. If it cannot be
+/// ended, it stays closed in.
+pub(super) struct Undo {
+    id: Option<String>,
+    ours: Option<Cgroup>,
+}
 
 impl Undo {
-    fn keep(mut self) {
-        self.0 = None;
+    pub(super) fn keep(mut self) {
+        self.id = None;
     }
 }
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        if let Some(id) = &self.0 {
-            let _ = Attachment::detach(id);
+        let Some(id) = &self.id else { return };
+        if let Some(cgroup) = &self.ours
+            && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.wait_empty(KILL))
+        {
+            tracing::error!(%error, id, "the command cannot be ended, so the programs stay attached");
+            return;
         }
+        let _ = Attachment::detach(id);
+        State::remove(id);
     }
 }
 
@@ -131,10 +148,9 @@ impl Session {
     /// [`SessionError`]; then nothing is left attached that was not attached before.
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
-        let lock = Lock::take(&plan.id()).map_err(SessionError::Lock)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();
-        let undo = Undo((!attachment.taken_over).then(|| id.clone()));
+        let undo = Undo { id: (!attachment.taken_over).then(|| id.clone()), ours: config.ours };
         let session = Self {
             attachment,
             maps: Arc::new(maps),
@@ -148,7 +164,7 @@ impl Session {
             generation: 1,
             former_policy: State::read(&id).map(|state| (state.generation, state.policy_hash)),
             undo,
-            lock,
+            lock: config.lock,
         };
         session.fill()
     }
@@ -251,8 +267,9 @@ impl Recorded {
             cgroup_path,
             generation,
             former_policy,
-            undo,
             lock,
+            // Dropped before the lock is, whatever the error.
+            undo,
             ..
         } = session;
         let policy_file = policy.file().map(std::path::Path::to_owned);
@@ -341,8 +358,15 @@ impl Recorded {
         if let Err(error) = state.write() {
             tracing::warn!(%error, "status and detach will not find this attachment");
         }
-        undo.keep();
+        // A cgroup that existed before us stays closed when we are gone; a command that nobody serves is ended.
+        let undo = if undo.ours.is_some() {
+            Some(undo)
+        } else {
+            undo.keep();
+            None
+        };
         Ok(Serving {
+            undo,
             attachment,
             maps,
             rules,

@@ -13,13 +13,15 @@ use super::daemon::{Readiness, daemonize};
 use super::reload::{reload_policy, reload_signal};
 use super::session::SessionArgs;
 use super::{Failure, output};
+use crate::app::lock::Lock;
 use crate::app::state::{self, State};
-use crate::app::{Ended, Namespace, Recorded, Serving, Session, SessionConfig};
+use crate::app::{Ended, Namespace, Recorded, Serving, Session, SessionConfig, runtime};
 use crate::kernel::{Attachment, Level, Pinned, attachment_id};
 use crate::policy::{Listen, Policy};
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::{HeldError, HeldOptions, settle};
+use crate::sandbox::limits;
 use crate::sandbox::netns::{in_netns, netns_of};
 
 /// How often the cgroup is looked for.
@@ -60,6 +62,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn attach(args: Args) -> Result<u8, Failure> {
+    limits::prepare()?;
     let policy = args.session.policy(false)?;
     let key = args.session.key()?;
     let cgroup = Cgroup::open(&args.cgroup)?;
@@ -73,10 +76,13 @@ pub(super) fn attach(args: Args) -> Result<u8, Failure> {
     if let Some(state) = State::read(&id).filter(|state| state.server().is_some()) {
         return Err(format!("{} is attached already, by process {}", args.cgroup.display(), state.pid).into());
     }
+    // Before the evidence folder is made: who comes second leaves none.
+    let lock = Lock::take(&id)?;
     let evidence = args.session.evidence(&id)?;
     let pid_file = args.pid_file.unwrap_or_else(|| state::pid_file(&id));
     let readiness = if args.detach { Some(daemonize(&evidence, &pid_file)?) } else { None };
-    match serve(&cgroup, policy, key, evidence, args.session.level(), args.force, readiness.as_ref()) {
+    let plan = Plan { policy, key, evidence, require: args.session.level(), force: args.force, lock };
+    match serve(&cgroup, plan, readiness.as_ref()) {
         Ok(ended) => {
             output::ended(&ended);
             Ok(0)
@@ -90,22 +96,25 @@ pub(super) fn attach(args: Args) -> Result<u8, Failure> {
     }
 }
 
-fn serve(
-    cgroup: &Cgroup,
-    policy: Policy,
-    key: pipelock_receipt::SigningKey,
-    evidence: PathBuf,
-    require: Level,
-    force: bool,
-    readiness: Option<&Readiness>,
-) -> Result<Ended, Failure> {
-    let file = policy.file().map(Path::to_owned);
+/// How to attach.
+pub(super) struct Plan {
+    pub(super) policy: Policy,
+    pub(super) key: pipelock_receipt::SigningKey,
+    pub(super) evidence: PathBuf,
+    /// Refuse below this level.
+    pub(super) require: Level,
+    /// Also when sockets are held that cannot be enforced.
+    pub(super) force: bool,
+    pub(super) lock: Lock,
+}
+
+fn serve(cgroup: &Cgroup, plan: Plan, readiness: Option<&Readiness>) -> Result<Ended, Failure> {
+    let file = plan.policy.file().map(Path::to_owned);
     // Until there are handlers, a signal waits: its default action would end us between attaching and serving.
     let awaited: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     awaited.thread_block()?;
-    let recorded = prepare(cgroup, policy, key, evidence, require, force)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let recorded = prepare(cgroup, plan)?;
+    runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -134,18 +143,12 @@ fn serve(
             }
         };
         Ok(serving.end(reason).await?)
-    })
+    })?
 }
 
 /// Attaches, settles what the processes hold, and opens the chain; also for `detach` when the proxy is dead.
-pub(super) fn prepare(
-    cgroup: &Cgroup,
-    policy: Policy,
-    key: pipelock_receipt::SigningKey,
-    evidence: PathBuf,
-    require: Level,
-    force: bool,
-) -> Result<Recorded, Failure> {
+pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> {
+    let Plan { policy, key, evidence, require, force, lock } = plan;
     // The count of what a dead proxy left starts at one moment, which never comes while the agent goes on connecting.
     let stopped = match Attachment::pinned(&attachment_id(cgroup.id()))? {
         Pinned::Live(_) => Some(cgroup.freeze(FREEZE)?),
@@ -154,6 +157,8 @@ pub(super) fn prepare(
     let namespaces = namespaces(cgroup)?;
     let keep_listeners = policy.listen() == Listen::Any;
     let session = Session::prepare(SessionConfig {
+        lock,
+        ours: None,
         mode: "attach",
         cgroup: File::from(cgroup.fd().try_clone_to_owned()?),
         cgroup_path: cgroup.path().to_owned(),

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::attach::prepare;
-use super::{Failure, keys, output, session};
+use super::attach::{Plan, prepare};
+use super::{Failure, keys, output, run, session};
 use crate::app::lock::Lock;
+use crate::app::runtime;
 use crate::app::server::Server;
 use crate::app::state::State;
 use crate::kernel::{Attachment, KernelError, Level, Maps, Pinned, attachment_id, pin_root};
 use crate::policy::Policy;
 use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::limits;
 
 /// How long a server may take to write its last receipts.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,7 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// End an attachment: detach the programs and complete the evidence.
 ///
 /// If its proxy is dead, this takes its place for a moment and writes what the kernel recorded meanwhile into evidence of
-/// its own, so that detaching is never silent. If its cgroup is gone as well, what is left of it is removed. Needs root.
+/// its own, so that detaching is never silent. If its cgroup is gone as well, what is left of it is removed. The cgroup of a
+/// `run` that was killed is removed too, also when nothing is attached to it any more. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -29,6 +32,10 @@ pub(super) struct Args {
     /// The key that signs it.
     #[arg(long, short, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// End the processes in a cgroup that a killed `run` left with nothing attached to it; detach from a cgroup that lives
+    /// but is not to be seen from here, whose processes are free then.
+    #[arg(long)]
+    force: bool,
 }
 
 /// What is to be detached.
@@ -63,31 +70,71 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
         (None, None) => return Err(Failure::usage("name a cgroup or an attachment")),
     };
     let id = attachment_id(number);
-    let state = State::read(&id);
-    if let Some((state, server)) = state.as_ref().and_then(|state| Some((state, state.server()?))) {
+    let served = State::read(&id);
+    if let Some((state, server)) = served.as_ref().and_then(|state| Some((state, state.server()?))) {
         return end_served(state, &server);
     }
-    match Attachment::pinned(&id)? {
-        Pinned::Absent if state.is_none() => Err(format!("nothing is attached under {id}").into()),
-        Pinned::Live(live) if live == number => {
-            let cgroup = match opened {
-                Some(cgroup) => Some(cgroup),
-                None => Cgroup::by_id(number)?,
-            };
+    // Before anything is looked at, so that of two who detach at once the second sees what the first has done.
+    let lock = Lock::take(&id)?;
+    let state = State::read(&id);
+    let pinned = Attachment::pinned(&id)?;
+    let cgroup = match opened {
+        Some(cgroup) => Some(cgroup),
+        None => Cgroup::by_id(number)?,
+    };
+    let is_run = match (&state, &cgroup) {
+        (Some(state), _) => state.mode == "run",
+        (None, Some(cgroup)) => run::is_ours(cgroup),
+        (None, None) => false,
+    };
+    let is_left = is_run && cgroup.as_ref().is_some_and(|cgroup| !cgroup.is_held());
+    match (pinned, cgroup) {
+        (Pinned::Live(live), Some(cgroup)) if live == number => end_unserved(&args, &cgroup, is_run, lock),
+        (Pinned::Live(live), None) if live == number => {
             // A removed cgroup lives in the kernel as long as a socket that was made in it, anywhere.
-            let Some(cgroup) = cgroup else {
-                output::note(&format!(
-                    "the cgroup of {id} is not to be found here; if it was not removed, its processes are free from now on"
-                ));
-                return remove_left(&id, "detached");
-            };
-            let is_run = state.map_or_else(|| super::run::is_ours(&cgroup), |state| state.mode == "run");
-            end_unserved(&args, &cgroup, is_run)
+            if !args.force && Cgroup::lives(number)? {
+                return Err(format!(
+                    "the cgroup of {id} lives, but is not to be seen from here: it is in another cgroup namespace or below \
+                     another mount. Detach it where it is seen; with --force it is detached all the same, without evidence, \
+                     and its processes are free"
+                )
+                .into());
+            }
+            output::note(&format!(
+                "the cgroup of {id} is not to be found here; if it was not removed, its processes are free from now on"
+            ));
+            remove_left(&id, "detached", lock)
         }
-        Pinned::Absent | Pinned::Dead | Pinned::Live(_) => {
-            remove_left(&id, "removed what was left of an attachment that holds nothing")
+        (Pinned::Absent, Some(cgroup)) if state.is_none() && is_left => {
+            remove_cgroup(&cgroup, args.force)?;
+            Ok(0)
+        }
+        (Pinned::Absent, _) if state.is_none() => Err(format!("nothing is attached under {id}").into()),
+        (_, cgroup) => {
+            if let Some(cgroup) = cgroup.filter(|_| is_left) {
+                remove_cgroup(&cgroup, args.force)?;
+            }
+            remove_left(&id, "removed what was left of an attachment that holds nothing", lock)
         }
     }
+}
+
+/// Removes the cgroup of a `run` that is gone, to which nothing is attached.
+fn remove_cgroup(cgroup: &Cgroup, force: bool) -> Result<(), Failure> {
+    let path = cgroup.path().display();
+    if cgroup.is_populated()? {
+        if !force {
+            return Err(format!(
+                "{path} was left by a `pipelock run` that was killed, nothing is attached to it, and processes live in it; \
+                 --force ends them"
+            )
+            .into());
+        }
+        end_command(cgroup)?;
+    }
+    cgroup.remove()?;
+    output::note(&format!("removed {path}, which a `pipelock run` that was killed had left"));
+    Ok(())
 }
 
 /// Asks the server to end, and waits until it has.
@@ -112,7 +159,8 @@ fn end_served(state: &State, server: &Server) -> Result<u8, Failure> {
 }
 
 /// Takes the place of a server that is dead, and ends the session.
-fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool) -> Result<u8, Failure> {
+fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Result<u8, Failure> {
+    limits::prepare()?;
     let id = attachment_id(cgroup.id());
     match Attachment::open_maps(&id) {
         // What another version recorded cannot be read, so it is not evidence; that must not keep it attached for ever.
@@ -121,7 +169,8 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool) -> Result<u8, Failur
                 end_command(cgroup)?;
             }
             output::note(&error.to_string());
-            let code = remove_left(&id, "detached; what the kernel recorded after the proxy was lost has no receipts")?;
+            let code =
+                remove_left(&id, "detached; what the kernel recorded after the proxy was lost has no receipts", lock)?;
             if is_run {
                 cgroup.remove()?;
             }
@@ -134,10 +183,11 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool) -> Result<u8, Failur
     if is_run {
         end_command(cgroup)?;
     }
-    let recorded = prepare(cgroup, Policy::deny_all(), key, evidence, Level::Redirect, true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime
-        .block_on(async { Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost").await?) })?;
+    let plan = Plan { policy: Policy::deny_all(), key, evidence, require: Level::Redirect, force: true, lock };
+    let recorded = prepare(cgroup, plan)?;
+    let ended = runtime::run_here(async {
+        Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost").await?)
+    })??;
     output::note("the proxy was dead; what the kernel recorded meanwhile is in evidence of its own");
     output::ended(&ended);
     if is_run {
@@ -155,11 +205,11 @@ fn end_command(cgroup: &Cgroup) -> Result<(), Failure> {
 }
 
 /// Removes what is left of an attachment whose programs hold nothing any more, or whose records cannot be read.
-fn remove_left(id: &str, said: &str) -> Result<u8, Failure> {
-    let _lock = Lock::take(id).map_err(|error| format!("another pipelock is at work on {id}: {error}"))?;
+fn remove_left(id: &str, said: &str, lock: Lock) -> Result<u8, Failure> {
     let waiting = Maps::open(&pin_root().join(id)).map_or(0, |maps| maps.pending().len());
     Attachment::detach(id)?;
     State::remove(id);
+    drop(lock);
     output::note(said);
     if waiting > 0 {
         // Nobody can sign for them any more; the evidence of the killed server is seen to be truncated.

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::sandbox::limits::survive_file_limit;
 use crate::telemetry::LogFormat;
 
 /// The policy or the command line is wrong.
@@ -77,6 +78,7 @@ enum Verb {
 /// Parses the command line, does what it says, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    survive_file_limit();
     let cli = Cli::parse();
     let format = match cli.log_format {
         Format::Text => LogFormat::Text,

@@ -12,14 +12,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::reload::{reload_policy, reload_signal};
 use super::session::SessionArgs;
 use super::{Failure, keys, output};
-use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig, serve_alone};
+use crate::app::lock::Lock;
+use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig, runtime, serve_alone};
+use crate::kernel::attachment_id;
 use crate::policy::Policy;
 use crate::sandbox::caps::{Cap, drop_after_load};
-use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::cgroup::{Cgroup, CgroupError};
+use crate::sandbox::limits;
 use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals};
 
-/// How the names of our cgroups begin.
-const CGROUP: &str = "pipelock-";
+/// How the names of the cgroups of `run` begin.
+const CGROUP: &str = "pipelock-run-";
 /// How long processes that the command left behind may take to die.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<u8, Failure> {
+    limits::prepare()?;
     let policy = args.session.policy(args.quiet)?;
     let key = args.session.key()?;
     if args.command.is_empty() {
@@ -63,11 +67,10 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
             "warning: as root the command owns root's files, the evidence and the key among them; use another user",
         );
     }
-    let id = format!("run-{}", keys::run_id()?);
     let evidence = args.session.evidence("run")?;
     // A Ctrl-C would otherwise leave the cgroup and the programs behind.
     keep_signals()?;
-    let cgroup = Cgroup::create_child(&format!("{CGROUP}{id}"))?;
+    let cgroup = Cgroup::create_child(&format!("{CGROUP}{}", keys::run_id()?))?;
     let guard = Remove(&cgroup);
     let file = policy.file().map(Path::to_owned);
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
@@ -75,7 +78,10 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let uid = user.uid;
     let command = AgentCommand::new(program, rest.to_vec(), user);
     let confinement = confinement(&command, uid)?;
+    let lock = Lock::take(&attachment_id(cgroup.id()))?;
     let session = Session::prepare(SessionConfig {
+        lock,
+        ours: Some(Cgroup::open(cgroup.path())?),
         mode: "run",
         cgroup: File::from(cgroup.fd().try_clone_to_owned()?),
         cgroup_path: cgroup.path().to_owned(),
@@ -98,14 +104,10 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
             return Err(Failure { text: error.to_string(), code: error.exit_code() });
         }
     };
-    // The programs are loaded and the agent runs: what is left of our privileges goes before a byte of it is read.
-    if let Err(error) = drop_after_load(&[Cap::Kill, Cap::DacOverride]) {
-        let _ = cgroup.kill_all();
-        return Err(error.into());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (code, ended) = runtime.block_on(supervise(recorded, agent, &cgroup, file.as_deref()))?;
-    drop(runtime);
+    // The programs are loaded and the agent runs: what is left of our privileges goes before a byte of it is read. From
+    // here on, whatever fails, `recorded` ends the agent before it detaches.
+    drop_after_load(&[Cap::Kill, Cap::DacOverride])?;
+    let (code, ended) = runtime::run(supervise(recorded, agent, &cgroup, file.as_deref()))??;
     drop(guard);
     if !args.quiet {
         output::ended(&ended);
@@ -122,8 +124,7 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
         )));
     }
     let evidence = args.session.evidence("proxy")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let summary = runtime.block_on(async {
+    let summary = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stop = async {
@@ -131,7 +132,7 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
         };
         let ready = |address| output::note(&format!("proxy on http://{address}; set HTTPS_PROXY and HTTP_PROXY to it"));
         Ok::<_, Failure>(serve_alone(policy, evidence, key, args.listen, ready, stop).await?)
-    })?;
+    })??;
     output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
     Ok(0)
 }
@@ -139,7 +140,14 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
 /// Whether a cgroup is one that `run` made, by its name: for one that was killed before it could say so.
 pub(super) fn is_ours(cgroup: &Cgroup) -> bool {
     let name = cgroup.path().file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with(&format!("{CGROUP}run-")))
+    name.is_some_and(|name| name.starts_with(CGROUP))
+}
+
+/// The cgroups of runs that are gone, whether anything is attached to them or not.
+pub(super) fn left() -> Result<Vec<Cgroup>, CgroupError> {
+    let mut all = Cgroup::named(CGROUP)?;
+    all.retain(|cgroup| !cgroup.is_held());
+    Ok(all)
 }
 
 /// Serves until the agent ends, then ends what it left behind and the session.
@@ -151,13 +159,7 @@ async fn supervise(
 ) -> Result<(u8, Ended), Failure> {
     // Before the state file tells others how to ask: the signal's default action would end us.
     let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
-    let mut serving = match recorded.serve() {
-        Ok(serving) => serving,
-        Err(error) => {
-            let _ = cgroup.kill_all();
-            return Err(error.into());
-        }
-    };
+    let mut serving = recorded.serve()?;
     if let Some(listener) = agent.take_refusals()
         && let Err(error) = serving.serve_refusals(listener)
     {
@@ -181,8 +183,7 @@ async fn supervise(
 
 /// Completes the evidence of a command that never ran, so that it is not taken for a run that was broken off.
 fn close_unstarted(recorded: Recorded) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Ok::<_, Failure>(recorded.serve()?.end("agent not started").await?) })?;
+    runtime::run_here(async { Ok::<_, Failure>(recorded.serve()?.end("agent not started").await?) })??;
     Ok(())
 }
 

@@ -2,17 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::{Failure, output};
+use super::{Failure, output, run};
 use crate::app::kernel_code;
 use crate::app::state::{self, State};
-use crate::kernel::{Attachment, HOOKS, Pinned, probe};
+use crate::kernel::{Attachment, HOOKS, Pinned, attachment_id, probe};
+use crate::sandbox::cgroup::Cgroup;
 
 /// Show what this kernel gives, what is attached, its counters and its health.
 ///
 /// Health is `ok`, `closed` (the proxy is gone, or evidence can no longer be written: nothing leaves until it is attached
-/// again or detached), `degraded` (a hook is missing, or the pins were removed or cannot be read) or `stale` (leftovers
-/// of a cgroup that is gone, which hold nothing). For what has lost its server, the command that ends it is shown. Exit code
-/// 1 when any is closed or degraded. Needs root.
+/// again or detached), `degraded` (a hook is missing, or the pins were removed or cannot be read), `stale` (leftovers
+/// of a cgroup that is gone, which hold nothing) or `leftover` (the cgroup of a `run` that was killed, with nothing attached
+/// to it). For what has lost its server, the command that ends it is shown. Exit code 1 when any is closed or degraded, or
+/// when processes live in a leftover: nothing encloses them. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON.
@@ -24,7 +26,11 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Err("status reads what only root may read; use sudo".into());
     }
-    let all: Vec<Value> = state::all().iter().map(|id| describe(id)).collect();
+    let ids = state::all();
+    let mut all: Vec<Value> = ids.iter().map(|id| describe(id)).collect();
+    // A host without cgroup2 has none.
+    let left = run::left().unwrap_or_default();
+    all.extend(left.iter().filter(|cgroup| !ids.contains(&attachment_id(cgroup.id()))).map(describe_left));
     let (level, missing) = match probe() {
         Ok(probe) => {
             let missing: Vec<Value> = probe.missing().map(|(hook, why)| json!({ "hook": hook, "why": why })).collect();
@@ -32,7 +38,11 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
         }
         Err(error) => ("none", vec![json!({ "hook": "all", "why": error.to_string() })]),
     };
-    let is_ok = all.iter().all(|one| one["health"] == "ok" || one["health"] == "stale");
+    let is_ok = all.iter().all(|one| match one["health"].as_str() {
+        Some("ok" | "stale") => true,
+        Some("leftover") => one["populated"] == false,
+        _ => false,
+    });
     if args.json {
         let kernel = json!({ "level": level, "missing_hooks": missing });
         output::line(&serde_json::to_string_pretty(&json!({ "kernel": kernel, "attachments": all }))?);
@@ -106,9 +116,30 @@ fn describe(id: &str) -> Value {
     })
 }
 
+/// The cgroup of a run that is gone. If the process that made it lives, it is about to attach or has just detached.
+fn describe_left(cgroup: &Cgroup) -> Value {
+    let id = attachment_id(cgroup.id());
+    // When nobody can say, somebody should look.
+    let populated = cgroup.is_populated().unwrap_or(true);
+    let force = if populated { " --force" } else { "" };
+    json!({
+        "id": id,
+        "health": "leftover",
+        "mode": "run",
+        "cgroup": cgroup.path(),
+        "populated": populated,
+        "detach": format!("pipelock detach --id {id}{force}"),
+    })
+}
+
 fn print(one: &Value) {
     let text = |key: &str| one[key].as_str().unwrap_or("-").to_owned();
     output::line(&format!("{}  {}  {}", text("id"), text("health"), text("cgroup")));
+    if one["health"] == "leftover" {
+        let what = if one["populated"] == true { "processes that nothing encloses" } else { "no processes" };
+        output::line(&format!("  left by a run that was killed, with {what}; to remove it: sudo {}", text("detach")));
+        return;
+    }
     if let Some(pid) = one["pid"].as_i64() {
         output::line(&format!("  served by process {pid} ({}), level {}", text("mode"), text("level")));
     }

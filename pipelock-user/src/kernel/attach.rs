@@ -172,10 +172,11 @@ impl Attachment {
             .mode(0o700)
             .create(&dir)
             .map_err(|source| KernelError::File { path: dir.clone(), source })?;
+        // Nothing half attached is left behind; the caller learns the first error, which is the one to mend.
+        let half = Half((!taken_over).then_some(&dir));
         let result = Self::attach_in(cgroup, plan, &dir, taken_over);
-        if result.is_err() && !taken_over {
-            // Nothing half attached is left behind; the caller learns the first error, which is the one to mend.
-            let _ = remove(&dir);
+        if result.is_ok() {
+            half.keep();
         }
         result
     }
@@ -308,6 +309,23 @@ impl Attachment {
             }
         }
         Ok(found)
+    }
+}
+
+/// The folder of an attachment that is not whole yet: removed when this is dropped, by a panic too.
+struct Half<'a>(Option<&'a PathBuf>);
+
+impl Half<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Half<'_> {
+    fn drop(&mut self) {
+        if let Some(dir) = self.0 {
+            let _ = remove(dir);
+        }
     }
 }
 

@@ -136,7 +136,7 @@ pub fn probe() -> Result<Probe, aya::EbpfError> {
 /// Loads the program of every hook; the kernel's last words for one that was refused.
 ///
 /// The verifier takes milliseconds over the larger ones, one after the other, so they are given to it by several threads at
-/// once; these are gone when this returns.
+/// once; these are gone when this returns. Where none can be started, the calling one does it all.
 pub(super) fn load_all(object: &Loadable) -> Vec<(&'static str, Result<OwnedFd, String>)> {
     // The largest last: work is taken from the end.
     let mut work: Vec<_> = HOOKS.iter().enumerate().collect();
@@ -144,19 +144,24 @@ pub(super) fn load_all(object: &Loadable) -> Vec<(&'static str, Result<OwnedFd, 
     let work = Mutex::new(work);
     let results = Mutex::new(HOOKS.iter().map(|_| Err(String::new())).collect::<Vec<_>>());
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let next = work.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                    let Some((index, hook)) = next else { break };
-                    let result = object.load(hook);
-                    if let Some(slot) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
-                        *slot = result;
-                    }
-                }
-            });
+    let load = || {
+        loop {
+            let next = work.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some((index, hook)) = next else { break };
+            let result = object.load(hook);
+            if let Some(slot) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+                *slot = result;
+            }
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            let started = std::thread::Builder::new().name("load".into()).spawn_scoped(scope, load);
+            if started.is_err() {
+                break;
+            }
+        }
+        load();
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     HOOKS.iter().map(|hook| hook.name).zip(results).collect()

@@ -32,11 +32,14 @@ pub(super) fn keep_log(program: u32) {
 pub fn follow_log() {
     let flush = LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let Some(mut flush) = flush {
-        std::thread::spawn(move || {
+        let started = std::thread::Builder::new().name("log".into()).spawn(move || {
             loop {
                 flush();
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
         });
+        if let Err(error) = started {
+            tracing::warn!(%error, "the programs' log is not read");
+        }
     }
 }

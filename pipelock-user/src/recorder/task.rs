@@ -99,7 +99,22 @@ impl OpenChain {
     /// # Errors
     /// [`RecorderError::Folder`], [`RecorderError::Exists`], [`RecorderError::Chain`].
     pub fn create(config: RecorderConfig) -> Result<Self, RecorderError> {
+        let is_new = !config.folder.exists();
         let file = create(&config.folder)?;
+        let folder = config.folder.clone();
+        Self::open(config, file).inspect_err(|_| {
+            // No chain was opened and no agent was started: half a receipt would only be taken for evidence.
+            for name in ["evidence.jsonl", "public-key.pem", "public-key.hex", "policy-hash.txt"] {
+                let _ = std::fs::remove_file(folder.join(name));
+            }
+            if is_new {
+                // Not if something else was put there meanwhile.
+                let _ = std::fs::remove_dir(&folder);
+            }
+        })
+    }
+
+    fn open(config: RecorderConfig, file: File) -> Result<Self, RecorderError> {
         let mut opening = Opening::new(config.policy_hash, "local");
         opening.heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
         opening.contained_uid = config.contained_uid;

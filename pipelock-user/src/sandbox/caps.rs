@@ -161,6 +161,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test")]
     fn a_thread_can_give_up_all_it_has() {
         std::thread::spawn(|| {
             set(0).expect("capset");

@@ -115,6 +115,7 @@ mod tests {
     use super::*;
 
     /// In a thread of its own, because a domain stays.
+    #[allow(clippy::disallowed_methods, reason = "a test")]
     fn inside<T: Send>(domain: &Domain, check: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             scope

@@ -73,6 +73,7 @@ fn helper() {
         Ok(mut agent) => {
             // An agent that asks for a socket which the filter refuses waits for our answer.
             if let Some(refusals) = agent.take_refusals() {
+                #[allow(clippy::disallowed_methods, reason = "a test")]
                 std::thread::spawn(move || refusals.serve(&AtomicBool::new(false), |_| {}));
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");

@@ -11,6 +11,7 @@ use std::fs::{DirBuilder, File, OpenOptions, rename};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::Builder;
 
 use self::summary::Summary;
 use crate::bind::sha256_hex;
@@ -188,10 +189,13 @@ fn draft_file(
 /// Brings the drafts onto the disk, side by side: a file system writes its journal once for all who wait at one moment.
 fn sync_all(folder: &Path, drafts: &[Draft]) -> Result<(), FolderError> {
     std::thread::scope(|scope| {
-        let waiting: Vec<_> = drafts.iter().map(|draft| (draft.name, scope.spawn(|| draft.file.sync_all()))).collect();
-        for (name, thread) in waiting {
+        let start = |draft| Builder::new().spawn_scoped(scope, move || File::sync_all(draft));
+        let waiting: Vec<_> = drafts.iter().map(|draft| (draft, start(&draft.file))).collect();
+        for (draft, thread) in waiting {
             let died = |_| Err(io::Error::other("the thread that wrote it to the disk died"));
-            thread.join().unwrap_or_else(died).map_err(into_folder(folder, name))?;
+            // Where no thread can be had, one after the other.
+            let synced = thread.map_or_else(|_| draft.file.sync_all(), |thread| thread.join().unwrap_or_else(died));
+            synced.map_err(into_folder(folder, draft.name))?;
         }
         Ok(())
     })

@@ -27,6 +27,10 @@ pub(super) fn verify(folder: &Path, options: &Options) -> io::Result<Report> {
             let mut copy = Evidence::new(open(&document)?);
             match first_difference(&mut Evidence::new(open(&evidence)?), &mut copy)? {
                 None => {
+                    if copy.has_crlf() {
+                        let text = format!("the line ends of {DOCUMENT} were changed from LF to CR LF");
+                        report.problem(ProblemKind::Altered, text);
+                    }
                     if let Some(head) = copy.head() {
                         hold_against(head, &mut report);
                     }
@@ -121,7 +125,10 @@ fn beside(folder: &Path, report: &mut Report) {
         // At most a hash is expected; a longer file is wrong whatever it holds.
         let short = fs::metadata(&path).is_ok_and(|file| file.len() <= 4096);
         let text = if short { fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
-        if text.strip_suffix('\n') != Some(report.policy_hash.as_str()) {
+        if text.strip_suffix("\r\n") == Some(report.policy_hash.as_str()) {
+            let text = format!("the line end of {POLICY} was changed from LF to CR LF");
+            report.problem(ProblemKind::Altered, text);
+        } else if text.strip_suffix('\n') != Some(report.policy_hash.as_str()) {
             report.problem(
                 ProblemKind::PolicyMismatch,
                 format!("{POLICY} does not hold the policy that the run opened with"),

@@ -100,6 +100,11 @@ fn check_reader<R: BufRead>(reader: R, options: &Options) -> io::Result<Report> 
         unreadable(&mut chain, None, why);
     }
     let announced = recorder.as_ref().and_then(|recorder| recorder.announced);
+    if evidence.has_crlf() {
+        let text = "the line ends were changed from LF to CR LF, as copying a file as text does; the lines are read without \
+                    them. Copy the evidence again, as it is (git: mark it as -text)";
+        chain.report.problem(ProblemKind::Altered, text);
+    }
     if torn {
         chain.report.problem(ProblemKind::Truncated, "the file ends in the middle of a line");
     }

@@ -302,6 +302,17 @@ fn our_own_run_is_accepted_in_both_forms() {
 }
 
 #[test]
+fn changed_line_ends_are_refused_and_named_as_the_one_cause() {
+    for file in [run(), bare(&run())] {
+        let changed = String::from_utf8(file).unwrap().replace('\n', "\r\n");
+        let report = verify(changed.as_bytes(), &pinned());
+        assert!(!report.ok);
+        assert_eq!(kinds(&report), [(ProblemKind::Altered, None)], "{report:?}");
+        assert!(report.problems[0].text.contains("line ends were changed"), "{report:?}");
+    }
+}
+
+#[test]
 fn another_key_or_policy_is_named_once() {
     let report = verify(&run(), &options());
     assert_eq!(kinds(&report), [(ProblemKind::KeyMismatch, None)], "{}", report.render());
@@ -338,6 +349,7 @@ fn any_changed_byte_of_a_receipt_is_one_altered_receipt() {
         let bytes = &bytes;
         std::thread::scope(|scope| {
             for (worker, mask) in masks.into_iter().enumerate() {
+                #[allow(clippy::disallowed_methods, reason = "a test")]
                 scope.spawn(move || {
                     for at in (worker..bytes.len()).step_by(masks.len()) {
                         change_byte(bytes, at, mask);

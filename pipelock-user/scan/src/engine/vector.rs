@@ -43,10 +43,15 @@ impl Vector {
         let patterns: Vec<String> = dense.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
         // Side by side: each takes a second or more.
         let (block, stream) = std::thread::scope(|scope| {
-            let stream = scope.spawn(|| compile(&dense, patterns.clone(), Mode::Stream));
+            let stream = || compile(&dense, patterns.clone(), Mode::Stream);
+            let other = std::thread::Builder::new().name("compile".into()).spawn_scoped(scope, stream);
             let block = compile(&dense, patterns.clone(), Mode::Block)?;
-            // A panic of the other thread goes on in this one.
-            let stream = stream.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let stream = match other {
+                // A panic of the other thread goes on in this one.
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+                // Where no thread can be had, one after the other.
+                Err(_) => stream()?,
+            };
             Ok::<_, EngineError>((block, stream))
         })?;
         Ok(Self::of(rules.len(), sparse, block, stream))

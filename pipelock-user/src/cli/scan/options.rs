@@ -57,7 +57,8 @@ fn patiently<T>(run: impl FnOnce() -> T) -> T {
     let (done, wait) = channel::<()>();
     std::thread::scope(|scope| {
         if std::io::stderr().is_terminal() {
-            scope.spawn(move || {
+            // Without a thread there is no such line.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || {
                 if wait.recv_timeout(Duration::from_millis(300)) == Err(RecvTimeoutError::Timeout) {
                     output::note("compiling the rules: some seconds, once on this machine");
                 }

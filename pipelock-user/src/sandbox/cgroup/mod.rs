@@ -6,6 +6,7 @@
 //! open folder, so that a renamed path cannot lead elsewhere.
 
 pub(super) mod find;
+mod handle;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -94,7 +95,8 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the cgroup `name` below our own one, so that every limit that holds for us holds for it.
+    /// Makes the cgroup `name` below our own one, so that every limit that holds for us holds for it. It is held (see
+    /// [`Cgroup::is_held`]) until this is dropped.
     ///
     /// # Errors
     /// [`CgroupError`]; an existing folder of that name is an error too (`what` = "create").
@@ -107,9 +109,58 @@ impl Cgroup {
             }
             _ => CgroupError::Io { what: "create", path: path.clone(), source },
         })?;
-        Self::open(&path).inspect_err(|_| {
+        let made = Self::open(&path).and_then(|made| match made.dir.try_lock() {
+            Ok(()) => Ok(made),
+            Err(error) => Err(made.io("hold", error.into())),
+        });
+        made.inspect_err(|_| {
             // Nothing was put into it: leave no trace of a failed start.
             let _ = fs::remove_dir(&path);
+        })
+    }
+
+    /// True while the process that made it with [`Cgroup::create_child`] lives and has not dropped it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        // A descriptor of its own: the lock of the one that holds it is not taken for granted.
+        let Ok(dir) = File::open(&self.path) else { return false };
+        matches!(dir.try_lock(), Err(fs::TryLockError::WouldBlock))
+    }
+
+    /// The cgroups whose names begin with `prefix`, wherever below a mount of cgroup2 they are.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when the tree cannot be read.
+    pub fn named(prefix: &str) -> Result<Vec<Self>, CgroupError> {
+        let mut found: Vec<Self> = Vec::new();
+        for point in mount_points()? {
+            each_below(&point, |folder| {
+                let name = folder.file_name().unwrap_or_default().to_string_lossy();
+                // One that vanishes meanwhile is none.
+                if name.starts_with(prefix)
+                    && let Ok(cgroup) = Self::open(folder)
+                    && found.iter().all(|other| other.id != cgroup.id)
+                {
+                    found.push(cgroup);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Whether a cgroup with this id lives, also where no path leads to it from here (another cgroup namespace, another
+    /// mount). One that was removed does not, though a socket made in it keeps it in the kernel. Takes
+    /// `CAP_DAC_READ_SEARCH`.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when nobody can say.
+    pub fn lives(id: u64) -> Result<bool, CgroupError> {
+        let point = mount_points()?.into_iter().next().ok_or(CgroupError::NotMounted)?;
+        handle::lives(&point, id).map_err(|source| CgroupError::Io {
+            what: "look for a cgroup below",
+            path: point,
+            source,
         })
     }
 
@@ -340,6 +391,11 @@ impl Cgroup {
             }
         }
         Ok(false)
+    }
+
+    /// Its file that moves a process here, when the process itself writes "0" into it.
+    pub(super) fn entrance(&self) -> io::Result<File> {
+        self.at("cgroup.procs", libc::O_WRONLY)
     }
 
     fn at(&self, name: &str, flags: libc::c_int) -> io::Result<File> {

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
+use super::descriptors;
 use crate::sandbox::caps;
 use crate::sandbox::landlock::Domain;
 use crate::sandbox::mounts::ReadOnlyKernel;
@@ -23,7 +24,8 @@ const INHERITED: [libc::c_int; 6] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Step {
-    Signals = 1,
+    Cgroup = 1,
+    Signals,
     Limits,
     Mounts,
     Descriptors,
@@ -37,7 +39,8 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
+        Self::Cgroup,
         Self::Signals,
         Self::Limits,
         Self::Mounts,
@@ -58,10 +61,11 @@ impl Step {
     /// What was being done, to stand after "cannot".
     pub(super) fn what(self) -> &'static str {
         match self {
+            Self::Cgroup => "enter the cgroup (by cgroup.procs)",
             Self::Signals => "reset the signals",
-            Self::Limits => "forbid core dumps",
+            Self::Limits => "forbid core dumps or give the limit of descriptors back",
             Self::Mounts => "make the kernel's control files read-only and hide the sockets of D-Bus and systemd",
-            Self::Descriptors => "close the inherited descriptors",
+            Self::Descriptors => "close the inherited descriptors (close_range or /proc/self/fd)",
             Self::Capabilities => "drop the capabilities",
             Self::User => "change to the agent's user",
             Self::Folder => "enter the working folder",
@@ -96,6 +100,10 @@ pub(super) struct Child {
     pub(super) report: OwnedFd,
     /// uid, gid, groups to change to.
     pub(super) user: Option<(u32, u32, Vec<u32>)>,
+    /// The file that takes the child into the cgroup, if it was not born there.
+    pub(super) entrance: Option<OwnedFd>,
+    /// The limit of descriptors to go back to.
+    pub(super) descriptors: Option<libc::rlimit>,
     pub(super) mounts: Option<ReadOnlyKernel>,
     pub(super) landlock: Option<Domain>,
     pub(super) filters: Option<Filters>,
@@ -126,6 +134,12 @@ impl Child {
 
     fn steps(&mut self) -> Result<std::convert::Infallible, (Step, io::Error)> {
         let at = |step| move |error| (step, error);
+        if let Some(entrance) = &self.entrance {
+            // "0" is whoever writes it. When this returns we are in; until here nothing was done.
+            // SAFETY: one readable byte.
+            let written = unsafe { libc::write(entrance.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+            sys((written - 1) as libc::c_long).map_err(at(Step::Cgroup))?;
+        }
         reset_signals(&self.mask).map_err(at(Step::Signals))?;
         // Not 0: that does not keep the kernel from starting the program that core_pattern pipes to, outside our cgroup and
         // as root; 1 does (core(5)), and is less than any file takes. PR_SET_DUMPABLE would not outlive exec.
@@ -135,7 +149,7 @@ impl Child {
         if let Some(mounts) = &self.mounts {
             mounts.apply().map_err(at(Step::Mounts))?;
         }
-        close_on_exec_from(3).map_err(at(Step::Descriptors))?;
+        descriptors::close_on_exec_from(3).map_err(at(Step::Descriptors))?;
         // The bounding set first: it takes CAP_SETPCAP, which the change of user takes away.
         caps::drop_bounding(0).map_err(at(Step::Capabilities))?;
         if let Some((uid, gid, groups)) = &self.user {
@@ -151,6 +165,11 @@ impl Child {
         if let Some(filters) = &self.filters {
             let listener = filters.install().map_err(at(Step::Seccomp))?;
             refusals::hand_over(&self.handover, &listener).map_err(at(Step::Seccomp))?;
+        }
+        // Last: what was inherited is closed by exec only, and new descriptors have higher numbers.
+        if let Some(limit) = &self.descriptors {
+            // SAFETY: `limit` outlives the call.
+            check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, limit) }).map_err(at(Step::Limits))?;
         }
         Err((Step::Exec, self.exec()))
     }
@@ -211,12 +230,6 @@ fn reset_signals(mask: &libc::sigset_t) -> io::Result<()> {
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, ptr::null_mut()) })
 }
 
-/// Marks every descriptor from `first` on close-on-exec; the report pipe has to live until exec succeeds.
-fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
-    // SAFETY: close_range takes numbers only.
-    sys(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
-}
-
 /// Raw system calls: libc's wrappers would look for the other threads, which the child does not have. The kernel is asked
 /// what came of it, because it takes -1 for "leave it" and says that all went well.
 fn change_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
@@ -251,17 +264,17 @@ mod tests {
             assert_eq!(Step::from_number(step as u8), Some(step));
         }
         assert_eq!(Step::from_number(0), None);
-        assert_eq!(Step::from_number(12), None);
+        assert_eq!(Step::from_number(13), None);
     }
 
     #[test]
     fn a_user_that_the_kernel_takes_for_none_is_an_error() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIP: needs root");
+        if !crate::sandbox::as_root() {
             return;
         }
         // Raw calls change the calling thread alone.
         let change = |uid, gid| {
+            #[allow(clippy::disallowed_methods, reason = "a test")]
             let thread = std::thread::spawn(move || change_user(uid, gid, &[]).map_err(|error| error.raw_os_error()));
             thread.join().expect("thread")
         };

@@ -11,6 +11,8 @@
 //! behaves as if there were no wrapper.
 
 mod child;
+mod descriptors;
+mod fork;
 mod signals;
 mod user;
 
@@ -33,6 +35,7 @@ pub use self::user::{AgentUser, UserError};
 use super::caps;
 use super::cgroup::{Cgroup, CgroupError};
 use super::landlock::Domain;
+use super::limits;
 use super::mounts::ReadOnlyKernel;
 use super::refusals::RefusalListener;
 use super::seccomp::{Filters, SeccompError};
@@ -282,6 +285,8 @@ impl AgentCommand {
         let mut child = Child {
             report,
             user: self.user.change.then(|| (self.user.uid, self.user.gid, self.user.groups.clone())),
+            entrance: None,
+            descriptors: limits::descriptors_of_agent(),
             mounts,
             landlock,
             filters,
@@ -295,13 +300,9 @@ impl AgentCommand {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask))
             .map_err(|errno| step("block signals")(errno.into()))?;
         child.mask = *mask.as_ref();
-        // SAFETY: the child does nothing that is not async-signal-safe (see child.rs) and never returns.
-        let forked = match unsafe { fork_into(cgroup.fd()) } {
-            0 => child.run(),
-            pid => Errno::result(pid),
-        };
+        let forked = start(&mut child, cgroup);
         let restored = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);
-        let pid = forked.map_err(|errno| step("start a process in the cgroup")(errno.into()))?;
+        let pid = forked?;
         let pid = Pid::from_raw(libc::pid_t::try_from(pid).unwrap_or(libc::pid_t::MAX));
         // Our copy of the writing end has to go, or the pipe never ends.
         drop(child);
@@ -370,21 +371,21 @@ impl AgentCommand {
     }
 }
 
-/// Forks; the child is born in the cgroup, so there is no moment at which it is elsewhere. Moving it there afterwards would
-/// also wait for all processors, ten milliseconds and more.
-///
-/// # Safety
-/// As fork(2); libc does not know of the child, so this one must keep to system calls.
-unsafe fn fork_into(cgroup: BorrowedFd<'_>) -> libc::c_long {
-    /// linux/sched.h; libc has it too narrow.
-    const CLONE_INTO_CGROUP: u64 = 1 << 33;
-    // SAFETY: integers only, for all of which zero is the default.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = CLONE_INTO_CGROUP;
-    args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.as_raw_fd() as u64;
-    // SAFETY: the struct outlives the call and has the size that is passed; without CLONE_VM the child has its own memory.
-    unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) }
+/// Forks; the child runs and never returns here. The parent gets its number.
+fn start(child: &mut Child, cgroup: &Cgroup) -> Result<libc::c_long, SpawnError> {
+    // SAFETY: the child does nothing that is not async-signal-safe (see child.rs) and never returns.
+    match unsafe { fork::into_cgroup(cgroup.fd()) } {
+        0 => child.run(),
+        -1 if Errno::last() == Errno::ENOSYS => {}
+        pid => return Errno::result(pid).map_err(|errno| step("start a process in the cgroup (clone3)")(errno.into())),
+    }
+    tracing::info!("there is no clone3: the command is started beside its cgroup and enters it before anything else");
+    child.entrance = Some(cgroup.entrance().map_err(step("open cgroup.procs"))?.into());
+    // SAFETY: as above.
+    match unsafe { fork::beside_cgroup() } {
+        0 => child.run(),
+        pid => Errno::result(pid).map_err(|errno| step("start a process (clone)")(errno.into())),
+    }
 }
 
 fn first_file(candidates: Vec<CString>) -> Option<String> {

@@ -229,8 +229,7 @@ mod tests {
 
     #[test]
     fn root_never_becomes_root_by_default() {
-        if !Uid::effective().is_root() {
-            eprintln!("SKIP: needs root");
+        if !crate::sandbox::as_root() {
             return;
         }
         assert_eq!(AgentUser::by_default(|_| None).expect("nobody").uid, NOBODY);
@@ -261,8 +260,7 @@ mod tests {
     #[test]
     fn doors_are_closed_to_users_with_and_without_an_entry() {
         let is_refused = |text: &str| matches!(AgentUser::named(text), Err(UserError::Door { .. }));
-        if !Uid::effective().is_root() {
-            eprintln!("SKIP: needs root");
+        if !crate::sandbox::as_root() {
             return;
         }
         // Group 0 owns containerd.sock and podman.sock; disk has an entry on every system.

@@ -1,0 +1,227 @@
+//! What pipelock does where a resource is short or a system call is refused: a clear error before anything is made, or the
+//! work done another way; and never anything left.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pipelock_e2e::{HttpServer, Outside, OwnCgroup, Sandbox, echo, need, remove_cgroup, verify_json};
+
+const NOTHING: &str = "egress: []";
+
+/// Sets a limit in the process that becomes pipelock.
+fn limited(mut command: Command, resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> Command {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: setrlimit is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(resource, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+    command
+}
+
+/// Has the kernel answer some system calls with an error, as the filter of a container does.
+fn refusing(command: Command, calls: &[libc::c_long], errno: i32) -> Command {
+    let line =
+        |code: u32, jt: u8, k: u32| libc::sock_filter { code: u16::try_from(code).expect("16 bits"), jt, jf: 0, k };
+    let mut filter = vec![line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
+    for (index, call) in calls.iter().enumerate() {
+        let jump = u8::try_from(calls.len() - index).expect("few");
+        filter.push(line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jump, u32::try_from(*call).expect("a number")));
+    }
+    filter.push(line(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW));
+    filter.push(line(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()));
+    filtered(command, filter)
+}
+
+/// Puts a system call filter around the process that becomes pipelock.
+fn filtered(mut command: Command, filter: Vec<libc::sock_filter>) -> Command {
+    // SAFETY: prctl is async-signal-safe, and the filter lives in the closure.
+    unsafe {
+        command.pre_exec(move || {
+            let program =
+                libc::sock_fprog { len: u16::try_from(filter.len()).unwrap_or(0), filter: filter.as_ptr().cast_mut() };
+            match libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        })
+    };
+    command
+}
+
+/// Starts pipelock in a cgroup of the test's own, so that what it leaves in the tree is seen there.
+fn within(around: &OwnCgroup, mut command: Command) -> Command {
+    let procs = around.path.join("cgroup.procs").into_os_string().into_encoded_bytes();
+    let procs = std::ffi::CString::new(procs).expect("no NUL");
+    // SAFETY: open, write and close are async-signal-safe, and nothing is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            let fd = libc::open(procs.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            let written = libc::write(fd, c"0".as_ptr().cast(), 1);
+            libc::close(fd);
+            if written == 1 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        })
+    };
+    command
+}
+
+/// Runs to the end, which has to come: code and all that was said.
+fn end(mut command: Command) -> (Option<i32>, String) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("pipelock");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().expect("wait").is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("pipelock hangs");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let out = child.wait_with_output().expect("the end");
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    (out.status.code(), text)
+}
+
+/// What is pinned. The tests of this file take turns, so that it is nobody else's.
+fn pins() -> BTreeSet<OsString> {
+    fs::read_dir("/sys/fs/bpf/pipelock").into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+}
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs `true` under pipelock, started by `start`, and looks at what is left.
+fn run(sandbox: &Sandbox, start: impl FnOnce(Command) -> Command) -> (Option<i32>, String) {
+    let around = OwnCgroup::new();
+    let before = pins();
+    let ended = end(start(within(&around, sandbox.command(&["true"]))));
+    let below = fs::read_dir(&around.path).expect("the cgroup").flatten().filter(|entry| entry.path().is_dir());
+    let below: Vec<_> = below.map(|entry| entry.path()).collect();
+    below.iter().for_each(|left| remove_cgroup(left));
+    assert!(below.is_empty(), "cgroups are left: {below:?}: {}", ended.1);
+    assert_eq!(pins(), before, "pins are left: {}", ended.1);
+    ended
+}
+
+#[test]
+fn what_is_short_is_named_before_anything_is_made() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_refused = |what: &str, says: &str, start: &dyn Fn(Command) -> Command| {
+        let sandbox = Sandbox::new(NOTHING);
+        let (code, said) = run(&sandbox, start);
+        assert!(code == Some(1) && said.contains(says) && !said.contains("panicked"), "{what}: {code:?} {said}");
+        assert!(!sandbox.evidence().exists(), "{what}: {said}");
+    };
+    for limit in [20, 60, 255] {
+        let says = format!("only {limit} descriptors open, and pipelock wants 256");
+        is_refused("descriptors", &says, &|command| limited(command, libc::RLIMIT_NOFILE, limit, limit));
+    }
+    is_refused("threads", "threads that pipelock wants", &|command| {
+        limited(command, libc::RLIMIT_DATA, 10_000_000, 10_000_000)
+    });
+    is_refused("memory", "MiB of memory", &|command| limited(command, libc::RLIMIT_DATA, 25_000_000, 25_000_000));
+    for errno in [libc::EPERM, libc::EINVAL, libc::EAGAIN] {
+        let says = "where clone3 is refused";
+        is_refused("clone3", says, &|command| refusing(command, &[libc::SYS_clone3], errno));
+    }
+}
+
+#[test]
+fn calls_that_are_not_there_are_done_without() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for calls in [&[libc::SYS_clone3][..], &[libc::SYS_close_range], &[libc::SYS_clone3, libc::SYS_close_range]] {
+        let sandbox = Sandbox::new(NOTHING).env("PIPELOCK_LOG", "info");
+        let (code, said) = run(&sandbox, |command| refusing(command, calls, libc::ENOSYS));
+        assert_eq!(code, Some(0), "{calls:?}: {said}");
+        assert_eq!(said.contains("there is no clone3"), calls.contains(&libc::SYS_clone3), "{said}");
+        assert_eq!(verify_json(&sandbox.evidence()).0, 0);
+    }
+    // It is where it should be, and has what it should have.
+    let sandbox = Sandbox::new(NOTHING);
+    let script = "cat /proc/self/cgroup; ls -l /proc/self/fd";
+    let mut command = sandbox.command(&["sh", "-c", script]);
+    let file = fs::File::open("/dev/zero").expect("open");
+    let inherited = std::os::fd::AsRawFd::as_raw_fd(&file);
+    // SAFETY: fcntl is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || match libc::fcntl(inherited, libc::F_SETFD, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+    let (code, said) = end(refusing(command, &[libc::SYS_clone3, libc::SYS_close_range], libc::ENOSYS));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("/pipelock-run-") && !said.contains("/dev/zero"), "{said}");
+}
+
+#[test]
+fn evidence_that_may_not_grow_is_as_a_full_disk() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // From the first receipt, which does not fit, to the last.
+    for limit in (0..14_000).step_by(1000) {
+        let sandbox = Sandbox::new(NOTHING);
+        let (code, said) = run(&sandbox, |command| limited(command, libc::RLIMIT_FSIZE, limit, limit));
+        assert!(code == Some(0) || code == Some(1) && said.contains("File too large"), "{limit}: {code:?} {said}");
+        if limit == 0 {
+            assert!(!sandbox.evidence().exists(), "no receipt fits, and no command was started: {said}");
+        }
+    }
+    // What the agent does is its own affair.
+    let sandbox = Sandbox::new(NOTHING);
+    let command = sandbox.command(&["sh", "-c", "head -c 2000000 /dev/zero > big"]);
+    let (_, said) = end(limited(command, libc::RLIMIT_FSIZE, 1_000_000, 1_000_000));
+    assert_eq!(fs::metadata(sandbox.work().join("big")).expect("a file").len(), 1_000_000, "{said}");
+    let (_, ignored) = end(Sandbox::new(NOTHING).command(&["grep", "SigIgn", "/proc/self/status"]));
+    assert!(ignored.contains("0000000000000000"), "{ignored}");
+}
+
+#[test]
+fn the_agent_has_the_limit_of_descriptors_that_was_given() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let sandbox = Sandbox::new(NOTHING);
+    let command = sandbox.command(&["sh", "-c", "ulimit -Sn; ulimit -Hn"]);
+    let (code, said) = end(limited(command, libc::RLIMIT_NOFILE, 300, 2000));
+    let mut lines = said.lines().filter_map(|line| line.parse::<u64>().ok());
+    assert_eq!((lines.next(), lines.next()), (Some(300), Some(2000)), "{code:?} {said}");
+}
+
+/// What fails once the command runs: it is ended before the programs go, so that it is never free.
+#[test]
+fn a_command_that_cannot_be_served_is_never_free() {
+    need!("bash");
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let outside = Outside::new();
+    let listener = outside.enter(|| TcpListener::bind((outside.there4, 80)).expect("bind"));
+    let server = HttpServer::with(listener, echo);
+    let script = format!("while :; do (exec 3<>/dev/tcp/{}/80) 2>/dev/null; done", outside.there4);
+    // Giving up what is left of our privileges is the first step behind the start.
+    let line =
+        |code: u32, jf: u8, k: u32| libc::sock_filter { code: u16::try_from(code).expect("16 bits"), jt: 0, jf, k };
+    let number = |number: libc::c_long| u32::try_from(number).expect("a number");
+    let filter = [
+        line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 3, number(libc::SYS_prctl)),
+        // The low half of the first argument.
+        line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, if cfg!(target_endian = "little") { 16 } else { 20 }),
+        line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, number(libc::PR_SET_DUMPABLE.into())),
+        line(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned()),
+        line(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let before = pins();
+    for round in 0..20 {
+        let sandbox = Sandbox::new(NOTHING).plain();
+        let command = sandbox.command(&["/usr/bin/env", "bash", "-c", &script]);
+        let (code, said) = end(filtered(command, filter.to_vec()));
+        assert!(code == Some(1) && said.contains("cannot become undumpable"), "{round}: {code:?} {said}");
+        assert_eq!(pins(), before, "{round}: {said}");
+        assert_eq!(server.connections(), 0, "{round}: {said}");
+    }
+}
