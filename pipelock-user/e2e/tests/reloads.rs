@@ -1,5 +1,5 @@
 //! What a new policy does to connections that are open: those that it would let through live on, the others end.
-#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
