@@ -94,6 +94,19 @@ pub struct Cgroup {
     id: u64,
 }
 
+/// Locks a new cgroup's folder. Whoever asks [`Cgroup::is_held`] has it for a moment, so it is tried for a while.
+fn hold(dir: &File) -> Result<(), fs::TryLockError> {
+    const TRIES: u32 = 40;
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+    for _ in 1..TRIES {
+        if dir.try_lock().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    dir.try_lock()
+}
+
 impl Cgroup {
     /// Makes the cgroup `name` below our own one, so that every limit that holds for us holds for it. It is held (see
     /// [`Cgroup::is_held`]) until this is dropped.
@@ -109,7 +122,7 @@ impl Cgroup {
             }
             _ => CgroupError::Io { what: "create", path: path.clone(), source },
         })?;
-        let made = Self::open(&path).and_then(|made| match made.dir.try_lock() {
+        let made = Self::open(&path).and_then(|made| match hold(&made.dir) {
             Ok(()) => Ok(made),
             Err(error) => Err(made.io("hold", error.into())),
         });
@@ -124,7 +137,8 @@ impl Cgroup {
     pub fn is_held(&self) -> bool {
         // A descriptor of its own: the lock of the one that holds it is not taken for granted.
         let Ok(dir) = File::open(&self.path) else { return false };
-        matches!(dir.try_lock(), Err(fs::TryLockError::WouldBlock))
+        // Shared: two that ask at once must not take each other for the holder.
+        matches!(dir.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
     }
 
     /// The cgroups whose names begin with `prefix`, wherever below a mount of cgroup2 they are.
