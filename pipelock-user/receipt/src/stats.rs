@@ -139,6 +139,14 @@ pub struct Ledger {
     pub pins_removed: bool,
     /// Denials that were counted without a flow of their own, by the kernel's reason.
     pub counted: BTreeMap<String, u64>,
+    /// Receipts of flows, requests and questions that the proxy knows it could not write.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub receipts_lost: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Most flows that can be taken over: the capacity of the kernel's table, with room for a larger one.
@@ -187,6 +195,8 @@ impl Ledger {
             Some(value) => value.as_bool().ok_or_else(|| format!("kernel_v1.{name} is not a boolean")),
         };
         let (sockets_lost, pins_removed) = (flag("sockets_lost")?, flag("pins_removed")?);
+        // Evidence of other writers need not know of it.
+        let receipts_lost = if kernel.get("receipts_lost").is_some() { number("receipts_lost")? } else { 0 };
         let refused = "sockets_refused";
         let sockets_refused = if kernel.get(refused).is_some() { Some(number(refused)?) } else { None };
         Ok(Self {
@@ -199,6 +209,7 @@ impl Ledger {
             counted,
             sockets_lost,
             pins_removed,
+            receipts_lost,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! One server at a time for a cgroup: a locked file under /run/pipelock beside the state.
 //!
-//! Taken by the verbs before they look at an attachment, and held by `session` while it is served. It promises that the lock ends with its holder, whatever ends that, and that files
-//! which a killed holder left are removed by the next who takes any lock.
+//! Taken by the verbs before they look at an attachment, and held by `session` while it is served. It promises that the
+//! lock ends with its holder, whatever ends that, and that files which a killed holder left are removed by the next who
+//! takes any lock.
 
 use std::fs;
 use std::io;

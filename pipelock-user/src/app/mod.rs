@@ -21,5 +21,5 @@ pub mod state;
 pub use explicit::serve_alone;
 pub use flows::kernel_code;
 pub use listeners::Namespace;
-pub use serving::{Ended, Serving};
+pub use serving::{Ended, Leave, Serving};
 pub use session::{Recorded, Session, SessionConfig, SessionError};

@@ -65,6 +65,15 @@ pub struct Ended {
     pub allowed: u64,
 }
 
+/// What becomes of the cgroup when a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// The programs are detached: nobody is left in it, or who is left is meant to be free.
+    Detached,
+    /// The programs stay attached, with no proxy behind them: who is left in it reaches nothing.
+    ClosedIn,
+}
+
 impl Serving {
     /// The attachment.
     #[must_use]
@@ -159,8 +168,16 @@ impl Serving {
     /// The agent should be gone; what it still holds loses the way out when the listeners close, before the programs go.
     ///
     /// # Errors
-    /// [`SessionError`]; the programs are detached in any case, and the chain ends where it broke.
-    pub async fn end(mut self, reason: &str) -> Result<Ended, SessionError> {
+    /// [`SessionError`]; the programs are detached all the same, and the chain ends where it broke.
+    pub async fn end(self, reason: &str) -> Result<Ended, SessionError> {
+        self.end_as(reason, Leave::Detached).await
+    }
+
+    /// The same, leaving the cgroup as `leave` says.
+    ///
+    /// # Errors
+    /// [`SessionError`], as [`Self::end`].
+    pub async fn end_as(mut self, reason: &str, leave: Leave) -> Result<Ended, SessionError> {
         // Connections of the dead end by themselves; what the kernel closes late is given a moment.
         let deadline = tokio::time::Instant::now() + DRAIN;
         while tokio::time::Instant::now() < deadline && !self.maps.pending().is_empty() {
@@ -177,8 +194,14 @@ impl Serving {
         // Detaching stops the count: what the ledger finds now is all there will be.
         self.check_pins();
         self.attachment.let_go();
-        let detached = Attachment::detach(&self.attachment.id);
-        State::remove(&self.attachment.id);
+        let detached = match leave {
+            Leave::Detached => {
+                let detached = Attachment::detach(&self.attachment.id);
+                State::remove(&self.attachment.id);
+                detached
+            }
+            Leave::ClosedIn => Ok(()),
+        };
         if let Some(undo) = self.undo.take() {
             undo.keep();
         }

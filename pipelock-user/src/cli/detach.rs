@@ -72,7 +72,11 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
     let id = attachment_id(number);
     let served = State::read(&id);
     if let Some((state, server)) = served.as_ref().and_then(|state| Some((state, state.server()?))) {
-        return end_served(state, &server);
+        end_served(state, &server)?;
+        if Attachment::pinned(&id)? == Pinned::Absent {
+            return said(state);
+        }
+        output::note("the server ended without detaching");
     }
     // Before anything is looked at, so that of two who detach at once the second sees what the first has done.
     let lock = Lock::take(&id)?;
@@ -138,7 +142,7 @@ fn remove_cgroup(cgroup: &Cgroup, force: bool) -> Result<(), Failure> {
 }
 
 /// Asks the server to end, and waits until it has.
-fn end_served(state: &State, server: &Server) -> Result<u8, Failure> {
+fn end_served(state: &State, server: &Server) -> Result<(), Failure> {
     if state.mode == "run" {
         return Err(format!("{} belongs to `pipelock run` (process {}); end its command", state.id, state.pid).into());
     }
@@ -150,6 +154,11 @@ fn end_served(state: &State, server: &Server) -> Result<u8, Failure> {
     if !server.wait_end(TIMEOUT) {
         return Err(format!("process {} has not ended in {TIMEOUT:?}", state.pid).into());
     }
+    Ok(())
+}
+
+/// Tells what a server left that ended and detached.
+fn said(state: &State) -> Result<u8, Failure> {
     if !state.evidence.join("receipts.json").exists() {
         let evidence = state.evidence.display();
         return Err(format!("detached, but the evidence in {evidence} is not complete; see its pipelock.log").into());

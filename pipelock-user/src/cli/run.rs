@@ -13,7 +13,7 @@ use super::reload::{reload_policy, reload_signal};
 use super::session::SessionArgs;
 use super::{Failure, keys, output};
 use crate::app::lock::Lock;
-use crate::app::{Ended, Namespace, Recorded, Session, SessionConfig, runtime, serve_alone};
+use crate::app::{Ended, Leave, Namespace, Recorded, Session, SessionConfig, runtime, serve_alone};
 use crate::kernel::attachment_id;
 use crate::policy::Policy;
 use crate::sandbox::caps::{Cap, drop_after_load};
@@ -165,19 +165,26 @@ async fn supervise(
     {
         output::note(&format!("refused sockets will leave no receipt: {error}"));
     }
+    let mut is_recording = true;
     let exit = loop {
         tokio::select! {
             exit = agent.wait() => break exit,
             _ = reload.recv() => reload_policy(&mut serving, file),
+            () = serving.evidence_lost(), if is_recording => is_recording = false,
         }
     };
+    let mut leave = Leave::Detached;
     if cgroup.is_populated().unwrap_or(true)
         && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.wait_empty(KILL_TIMEOUT))
     {
-        // The evidence is completed all the same; detaching is refused to nobody, and the person is told.
-        output::note(&format!("processes that the command left behind could not be ended: {error}"));
+        // The evidence is completed all the same, and who cannot be ended is not set free.
+        output::note(&format!(
+            "processes that the command left behind could not be ended: {error}. They stay closed in; when they are gone, \
+             `pipelock status` says how to detach what is left"
+        ));
+        leave = Leave::ClosedIn;
     }
-    let ended = serving.end("agent ended").await?;
+    let ended = serving.end_as("agent ended", leave).await?;
     Ok((exit?.code(), ended))
 }
 

@@ -18,6 +18,8 @@ use crate::recorder::Recorder;
 const MAX_CONNECTIONS: u32 = 8192;
 /// Connections beyond those that are told why at the same time; the rest is cut without a word.
 const TURNED_AWAY: u32 = 64;
+/// Requests under way at a time: more than there can be, since this is only to know when there are none.
+const ANSWERS: u32 = u32::MAX;
 
 /// What becomes of a new connection.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ pub struct Proxy {
     slots: Arc<Semaphore>,
     places: u32,
     turned_away: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
     closing: watch::Sender<bool>,
 }
 
@@ -77,16 +80,19 @@ impl Proxy {
         let places = u32::try_from(configured).ok().filter(|places| *places > 0).unwrap_or(MAX_CONNECTIONS);
         let slots = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX)));
         let turned_away = Arc::new(Semaphore::new(usize::try_from(TURNED_AWAY).unwrap_or(usize::MAX)));
+        let answers = Arc::new(Semaphore::new(usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS)));
         let closing = watch::Sender::new(false);
-        Arc::new(Self { rules, origins, account, recorder, slots, places, turned_away, closing })
+        Arc::new(Self { rules, origins, account, recorder, slots, places, turned_away, answers, closing })
     }
 
-    /// Ends every connection and waits until each has reported its flow, or `patience` is over.
+    /// Ends every connection and waits until each has reported its flow and the receipts of its requests are written, or
+    /// `patience` is over.
     pub async fn close(&self, patience: Duration) {
         self.closing.send_replace(true);
         let all = async {
             let _ = self.slots.acquire_many(self.places).await;
             let _ = self.turned_away.acquire_many(TURNED_AWAY).await;
+            let _ = self.answers.acquire_many(ANSWERS).await;
         };
         let _ = tokio::time::timeout(patience, all).await;
     }
@@ -104,6 +110,11 @@ impl Proxy {
             return Place::Free(place);
         }
         free(&self.turned_away).map_or(Place::None, Place::LastWords)
+    }
+
+    /// Held by a request that outlives its connection until its receipt is written; none once the proxy has closed.
+    pub(super) fn answering(&self) -> Option<OwnedSemaphorePermit> {
+        self.answers.clone().try_acquire_owned().ok()
     }
 
     /// The verdict on a connection that found no place.

@@ -174,6 +174,12 @@ impl Flows {
                 format!("the kernel denied {} flows that it could not record", ledger.unrecorded),
             );
         }
+        if ledger.receipts_lost > 0 {
+            report.problem(
+                ProblemKind::Missing,
+                format!("the proxy says of {} receipts that it could not write them", ledger.receipts_lost),
+            );
+        }
         let absent = self.absent(&ledger);
         self.missing_receipts(losses, Some(&absent), report);
         self.beyond(&ledger, report);

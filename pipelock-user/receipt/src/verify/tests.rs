@@ -490,8 +490,11 @@ fn the_kernel_count_is_reconciled() {
     assert_eq!(flows(&with(fewer)), [(Extra, Some(3)), (CounterMismatch, None)]);
     let lost = json!({"flows": "8", "unrecorded": "5", "by_reason": {"redirect": "2", "port_denied": "1"}});
     assert_eq!(flows(&with(lost)), [(Missing, None), (Missing, Some(4))]);
+    let unwritten = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"},
+        "receipts_lost": "2"});
+    assert_eq!(flows(&with(unwritten)), [(Missing, None)]);
     let taken = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"},
-        "first": "3", "taken_over": ["1", "2"]});
+        "receipts_lost": "0", "first": "3", "taken_over": ["1", "2"]});
     assert!(with(taken).ok);
     let sockets = json!({"flows": "3", "unrecorded": "0", "by_reason": {"redirect": "2", "port_denied": "1"},
         "sockets_refused": "1"});

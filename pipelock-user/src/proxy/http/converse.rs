@@ -2,7 +2,7 @@
 //!
 //! Called by `serve` and `explicit`. It promises that every request is answered in a task of its own, so that its receipt
 //! is written even when the agent hangs up; that what could not be read as a request has a receipt and an answer that
-//! says why; and that silence ends the connection.
+//! says why; and that silence, or evidence that can no longer be written, ends the connection.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -29,7 +29,7 @@ use crate::proxy::rescue;
 
 /// What hyper needs beyond the largest head.
 const SLACK: usize = 8 * 1024;
-/// How much longer silence ends the connection than the request on it, whose answer says so.
+/// How much longer the connection lasts than the request on it that silence or lost evidence ended: its answer says so.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves requests with `answer` until either side is done. With `tunnels`, an answered CONNECT ends it: then the stream
@@ -54,9 +54,19 @@ where
         move |request: Request<Incoming>| -> Pin<Box<dyn Future<Output = Result<_, Infallible>> + Send>> {
             let is_connect = request.method() == Method::CONNECT;
             // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
-            let answer = tokio::spawn(answer(session.clone(), request));
+            let answer = session.proxy.answering().map(|place| {
+                let answer = answer(session.clone(), request);
+                tokio::spawn(async move {
+                    let response = answer.await;
+                    drop(place);
+                    response
+                })
+            });
             Box::pin(async move {
-                let mut response = answer.await.unwrap_or_else(|_| internal());
+                let mut response = match answer {
+                    Some(answer) => answer.await.unwrap_or_else(|_| internal()),
+                    None => internal(),
+                };
                 if is_connect && !response.status().is_success() {
                     // Nobody knows what the agent thinks that the bytes behind it are.
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -70,9 +80,15 @@ where
         .max_buf_size(limits.header_bytes + SLACK)
         .half_close(true)
         .serve_connection(TokioIo::new(guarded), service);
+    // What is under way when evidence is lost is told so, and then nothing moves any more.
+    let lost = async {
+        session.proxy.recorder.lost().await;
+        tokio::time::sleep(GRACE).await;
+    };
     let served = tokio::select! {
         served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,
         () = session.activity.idle(limits.idle() + GRACE) => return None,
+        () = lost => return None,
     };
     let parts = connection.into_parts();
     let (watched, rest) = parts.io.into_inner().into_parts();

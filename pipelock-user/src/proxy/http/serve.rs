@@ -163,14 +163,17 @@ impl Session {
             sent = send(&mut upstream, &permit, &authority, rules, request, &self.activity, &meter) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
             () = self.proxy.closed() => Err((Verdict::let_out(Reason::ClientAborted, "the session ended first"), None)),
+            () = self.proxy.recorder.lost() => {
+                Err((Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written"), None))
+            }
         };
         match sent {
             Ok((mut response, addr)) => {
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     *upstream = None;
-                    let denied =
-                        Verdict::block(Reason::UpgradeDenied, "the destination switched protocols").by(verdict.rule);
-                    return (denied, None, Some(addr));
+                    // The request has left, so it was not blocked; the answer is what the agent does not get.
+                    let cut = Verdict::let_out(Reason::UpgradeDenied, "the destination switched protocols");
+                    return (cut.by(verdict.rule), None, Some(addr));
                 }
                 strip_hop(response.headers_mut());
                 (verdict, Some(response), Some(addr))

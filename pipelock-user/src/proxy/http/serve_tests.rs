@@ -218,3 +218,42 @@ async fn an_answer_over_the_budget_is_cut() {
     assert_problem(&text, "429", "budget_exceeded");
     assert!(!text.contains("hello"));
 }
+
+#[tokio::test]
+async fn an_answer_that_switches_protocols_does_not_make_the_request_blocked() {
+    let world = World::new("").await;
+    let text = world.exchange(b"POST /switch HTTP/1.1\r\nHost: web.test\r\nContent-Length: 3\r\n\r\nabc").await;
+    assert_problem(&text, "403", "upgrade_denied");
+    assert_eq!(world.seen().len(), 1, "it had left");
+    assert_eq!(world.last_receipt(), ("allow".into(), "upgrade_denied".into()));
+}
+
+#[tokio::test]
+async fn the_end_waits_for_the_receipt_of_a_request_whose_agent_is_gone() {
+    let world = World::new("").await;
+    let mut agent = world.agent().await;
+    agent.write_all(b"GET /never HTTP/1.1\r\nHost: web.test\r\n\r\n").await.expect("write");
+    while world.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(agent);
+    world.proxy.close(Duration::from_secs(20)).await;
+    assert_eq!(world.receipts(), [("allow".to_owned(), "client_aborted".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_is_under_way_ends_when_evidence_is_lost() {
+    let world = World::new("").await;
+    let mut agent = world.agent().await;
+    let head = b"POST / HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    agent.write_all(head).await.expect("write");
+    while world.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.proxy.recorder.close("lost").await.expect("closed");
+    assert_problem(&read_all(&mut agent).await, "503", "recorder_unavailable");
+    while world.waiting() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(world.seen().iter().all(|seen| seen.body.is_none()), "{:?}", world.seen());
+}

@@ -2,6 +2,7 @@
 //! flow of a connection is made up.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as Locked};
 use std::time::Duration;
 
@@ -66,6 +67,7 @@ pub(super) struct Seen {
 pub(super) struct World {
     pub(super) addr: SocketAddr,
     pub(super) seen: Arc<Locked<Vec<Seen>>>,
+    waiting: Arc<AtomicUsize>,
     pub(super) rules: watch::Sender<Arc<Rules>>,
     pub(super) proxy: Arc<Proxy>,
     pub(super) table: Arc<Table>,
@@ -77,7 +79,8 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let addr = listener.local_addr().expect("bound");
         let seen = Arc::new(Locked::new(Vec::new()));
-        tokio::spawn(destination(listener, seen.clone()));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(destination(listener, seen.clone(), waiting.clone()));
         let rules = watch::Sender::new(Arc::new(rules(addr.port(), more)));
         let evidence = tempfile::tempdir().expect("a folder");
         let chain = OpenChain::create(RecorderConfig {
@@ -90,7 +93,7 @@ impl World {
         let (recorder, _) = chain.expect("a chain").start().expect("a recorder");
         let table = Arc::new(Table::default());
         let proxy = Proxy::new(rules.subscribe(), Arc::new(Nobody), table.clone(), recorder);
-        Self { addr, seen, rules, proxy, table, evidence }
+        Self { addr, seen, waiting, rules, proxy, table, evidence }
     }
 
     /// A connection of the agent's to web.test.
@@ -117,6 +120,11 @@ impl World {
         agent.write_all(bytes).await.expect("write");
         agent.shutdown().await.expect("shutdown");
         read_all(&mut agent).await
+    }
+
+    /// Requests whose head the destination has and whose answer it owes.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
@@ -170,14 +178,31 @@ pub(super) fn rules(port: u16, more: &str) -> Rules {
     Rules { policy, resolver: Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec))) }
 }
 
-async fn destination(listener: TcpListener, seen: Arc<Locked<Vec<Seen>>>) {
+/// Counts itself among the requests that the destination has begun with.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn destination(listener: TcpListener, seen: Arc<Locked<Vec<Seen>>>, waiting: Arc<AtomicUsize>) {
     let mut connection = 0;
     while let Ok((stream, _)) = listener.accept().await {
         connection += 1;
-        let seen = seen.clone();
+        let (seen, waiting) = (seen.clone(), waiting.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let seen = seen.clone();
+            let (seen, waiting) = (seen.clone(), Waiting::new(waiting.clone()));
             async move {
+                let _waiting = waiting;
                 let (head, body) = request.into_parts();
                 if head.uri.path() == "/never" {
                     std::future::pending::<()>().await;
@@ -190,7 +215,11 @@ async fn destination(listener: TcpListener, seen: Arc<Locked<Vec<Seen>>>) {
                     headers: head.headers,
                     body,
                 });
-                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+                let mut response = Response::new(Full::new(Bytes::from_static(b"hello")));
+                if head.uri.path() == "/switch" {
+                    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+                }
+                Ok::<_, std::convert::Infallible>(response)
             }
         });
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
