@@ -102,8 +102,8 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
         }
     }
     if packet.protocol == TCP {
-        let is_listener = state.flags & sock_flag::LISTENING != 0 && listens_to_any();
-        if is_listener || state.flags & sock_flag::INBOUND != 0 {
+        // What was accepted under a policy that let the outside in does not outlive it.
+        if state.flags & (sock_flag::LISTENING | sock_flag::INBOUND) != 0 && listens_to_any() {
             return PASS;
         }
     }

@@ -6,10 +6,12 @@ mod attached;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use attached::{Aims, Cage, LOOP, Shell, allow, capsule, said, until};
-use pipelock_e2e::{Evidence, HttpServer, Outside, echo, need};
+use pipelock_e2e::{Evidence, HttpServer, Outside, echo, need, pipelock};
 
 #[test]
 fn processes_that_were_there_are_enforced() {
@@ -59,6 +61,61 @@ fn processes_that_were_there_are_enforced() {
     assert!(!evidence.with_reason("host_denied").is_empty());
     assert!(cage.status().0.is_none());
     assert!(shell.gets(&direct), "open again");
+}
+
+/// The programs of both would run for every socket, and what one redirects is foreign to the other.
+#[test]
+fn a_cgroup_inside_or_around_one_that_is_attached_is_refused() {
+    let cage = Cage::new("egress: []");
+    let inner = cage.cgroup.join("inner");
+    fs::create_dir(&inner).expect("mkdir");
+    let evidence = cage.files.evidence();
+    let attach = |cgroup: &Path, evidence: &Path| {
+        let mut command = Command::new(pipelock());
+        command.args(["attach", "--detach", "--cgroup"]).arg(cgroup).arg("--evidence").arg(evidence);
+        command.output().expect("pipelock attach")
+    };
+    cage.attached(&evidence);
+    let none = cage.files.work().join("none");
+    let out = attach(&inner, &none);
+    assert_eq!(out.status.code(), Some(2), "{}", said(&out));
+    assert!(said(&out).contains("is inside") && said(&out).contains("attached already"), "{}", said(&out));
+    assert!(!none.exists(), "a refused attach leaves no evidence");
+    // Nor does a run make its cgroup inside.
+    let mut run = cage.inside(&[]);
+    run.arg(pipelock()).args(["run", "--evidence"]).arg(&none).args(["--", "true"]);
+    let out = run.output().expect("pipelock run");
+    assert_eq!(out.status.code(), Some(2), "{}", said(&out));
+    assert!(said(&out).contains("is inside") && !none.exists(), "{}", said(&out));
+    cage.detached();
+
+    let held = cage.files.work().join("held");
+    assert!(attach(&inner, &held).status.success());
+    let out = attach(&cage.cgroup, &none);
+    assert_eq!(out.status.code(), Some(2), "{}", said(&out));
+    assert!(said(&out).contains("a cgroup inside") && !none.exists(), "{}", said(&out));
+    let out = Command::new(pipelock()).args(["detach", "--cgroup"]).arg(&inner).output().expect("pipelock detach");
+    assert!(out.status.success(), "{}", said(&out));
+    fs::remove_dir(&inner).expect("empty");
+}
+
+/// Packet sockets are seen by no hook of a cgroup, so who can make them is named.
+#[test]
+fn processes_that_can_go_round_are_named() {
+    let cage = Cage::new("egress: []");
+    let _shell = cage.shell();
+    let evidence = cage.files.evidence();
+    let told = cage.attached(&evidence);
+    cage.detached();
+    let able = capsule(&evidence)["confinement"]["able_to_go_round"].clone();
+    let is_named = able
+        .as_array()
+        .is_some_and(|able| able.iter().any(|one| one.as_str().is_some_and(|one| one.contains("CAP_NET_RAW"))));
+    // Root here may be without it.
+    let may = fs::read_to_string("/proc/self/status").expect("status");
+    let held = may.lines().find_map(|line| line.strip_prefix("CapPrm:")).expect("capabilities");
+    let held = u64::from_str_radix(held.trim(), 16).expect("a mask");
+    assert_eq!(is_named, held >> 13 & 1 == 1, "{able} {told}");
 }
 
 /// What listened before the programs came is the agent's own all the same: for the host, for outside, and for the agent.

@@ -135,6 +135,32 @@ fn what_is_short_is_named_before_anything_is_made() {
 }
 
 #[test]
+fn a_limit_of_core_dumps_that_cannot_be_one_is_enough_where_no_program_is_started() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("core_pattern");
+    let is_program = pattern.starts_with(['|', '@']);
+    let sandbox = Sandbox::new(NOTHING);
+    // CAP_SYS_RESOURCE, with which the limit can be raised, may or may not be there.
+    let (code, said) = run(&sandbox, |command| limited(command, libc::RLIMIT_CORE, 0, 0));
+    assert!(code == Some(0) || (is_program && said.contains("core_pattern")), "{pattern}: {code:?} {said}");
+}
+
+#[test]
+fn nothing_is_started_where_the_loopback_device_is_down() {
+    need!("unshare");
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let sandbox = Sandbox::new(NOTHING);
+    let (code, said) = run(&sandbox, |inner| {
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command
+    });
+    assert!(code == Some(1) && said.contains("ip link set lo up"), "{code:?} {said}");
+    assert!(!sandbox.evidence().exists(), "{said}");
+}
+
+#[test]
 fn calls_that_are_not_there_are_done_without() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for calls in [&[libc::SYS_clone3][..], &[libc::SYS_close_range], &[libc::SYS_clone3, libc::SYS_close_range]] {

@@ -2,9 +2,9 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
-use pipelock_e2e::{Sandbox, TlsServer, need};
+use pipelock_e2e::{Outside, Sandbox, TlsServer, need};
 
 /// A server that gives back what it gets; its port.
 fn echo() -> u16 {
@@ -107,4 +107,39 @@ print(json.dumps(ends))
     cut.sort_by(|one, other| one.name.cmp(&other.name));
     let cut: Vec<_> = cut.iter().map(|flow| (flow.name.as_deref().unwrap_or(""), flow.verdict.as_str())).collect();
     assert_eq!(cut, [("gone-tcp.test", "allow"), ("gone-tls.test", "allow"), ("read-tls.test", "allow")], "{run}");
+}
+
+#[test]
+fn a_connection_from_outside_ends_with_the_policy_that_let_it_in() {
+    need!("python3");
+    let script = r#"
+import os, socket, time
+s = socket.socket(); s.bind(("0.0.0.0", 0)); s.listen()
+open("tmp", "w").write(str(s.getsockname()[1])); os.rename("tmp", "port")
+c, peer = s.accept(); c.sendall(b"before")
+while not os.path.exists("reloaded"): time.sleep(0.01)
+c.sendall(b"after")
+open("sent", "w").close()
+while not os.path.exists("end"): time.sleep(0.01)
+"#;
+    let outside = Outside::new();
+    let mut running = Sandbox::new("egress: []\nlisten: any").spawn(&["python3", "-c", script]);
+    running.wait_for("port");
+    let port = std::fs::read_to_string(running.sandbox.work().join("port")).expect("a port");
+    let addr = (outside.here4, port.parse::<u16>().expect("a port"));
+    let mut stream = outside.enter(|| TcpStream::connect(addr).expect("get in"));
+    let mut said = [0; 6];
+    stream.read_exact(&mut said).expect("read");
+    running.sandbox.set_policy("egress: []");
+    running.reload();
+    // The signal says nothing of its end.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    running.sandbox.file("reloaded", "");
+    running.wait_for("sent");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(2))).expect("a limit");
+    assert!(stream.read(&mut said).is_err(), "what was sent after the reload got out");
+    running.sandbox.file("end", "");
+    let run = running.wait();
+    assert_eq!(run.evidence.with_reason("inbound_allowed").len(), 1, "{run}");
+    assert!(!run.evidence.with_reason("packet_denied").is_empty(), "{run}");
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 use pipelock_common::{Listeners, Locality, UDP_PEERS};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -96,6 +98,13 @@ impl Namespace {
         }
         sockets
     }
+}
+
+/// Whether the loopback device of the calling thread's network namespace is up; also when nobody can say.
+#[must_use]
+pub fn loopback_is_up() -> bool {
+    let is_up = InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_UP;
+    getifaddrs().map_or(true, |mut all| all.any(|one| one.flags.contains(is_up)))
 }
 
 fn listener(addr: IpAddr, port: u16) -> io::Result<TcpListener> {

@@ -67,6 +67,14 @@ impl Lock {
         Ok(lock)
     }
 
+    /// Whether somebody holds the lock of an attachment now.
+    #[must_use]
+    pub fn is_held(id: &str) -> bool {
+        let file = fs::File::open(Path::new(FOLDER).join(format!("{id}.{ENDING}")));
+        // Shared: two that ask at once must not take each other for the holder.
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    }
+
     /// False when the one before removed the file between our opening and our locking it.
     fn is_there(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|there| self.file.metadata().is_ok_and(|ours| ours.ino() == there.ino()))

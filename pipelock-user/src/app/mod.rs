@@ -20,6 +20,6 @@ pub mod state;
 
 pub use explicit::serve_alone;
 pub use flows::kernel_code;
-pub use listeners::Namespace;
+pub use listeners::{Namespace, loopback_is_up};
 pub use serving::{Ended, Leave, Serving};
 pub use session::{Recorded, Session, SessionConfig, SessionError};

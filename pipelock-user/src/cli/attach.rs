@@ -11,14 +11,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::{Readiness, daemonize};
 use super::reload::{reload_policy, reload_signal};
-use super::session::SessionArgs;
+use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, output};
 use crate::app::lock::Lock;
 use crate::app::state::{self, State};
 use crate::app::{Ended, Namespace, Recorded, Serving, Session, SessionConfig, runtime};
 use crate::kernel::{Attachment, Level, Pinned, attachment_id};
 use crate::policy::{Listen, Policy};
-use crate::sandbox::caps::{Cap, drop_after_load};
+use crate::sandbox::caps::{Cap, drop_after_load, held_by};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::{HeldError, HeldOptions, settle};
 use crate::sandbox::limits;
@@ -78,6 +78,7 @@ pub(super) fn attach(args: Args) -> Result<u8, Failure> {
     }
     // Before the evidence folder is made: who comes second leaves none.
     let lock = Lock::take(&id)?;
+    refuse_nested(&cgroup)?;
     let evidence = args.session.evidence(&id)?;
     let pid_file = args.pid_file.unwrap_or_else(|| state::pid_file(&id));
     let readiness = if args.detach { Some(daemonize(&evidence, &pid_file)?) } else { None };
@@ -186,9 +187,19 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
         output::note(&socket.to_string());
     }
     let held: Vec<String> = held.iter().map(ToString::to_string).collect();
+    let able = able_to_go_round(cgroup)?;
+    if let Some(process) = able.first() {
+        output::note(&format!(
+            "warning: {process} (and {} more) can send packets that no hook of a cgroup sees, or leave the cgroup; take these \
+             capabilities from what runs there (--cap-drop NET_RAW of a container, CapabilityBoundingSet= of a unit), or use \
+             `pipelock run`",
+            able.len() - 1
+        ));
+    }
     let confinement = serde_json::json!({
         "held_sockets": held,
         "forced": force,
+        "able_to_go_round": able,
         // What the hooks of a cgroup cannot see; `run` closes it by other means.
         "not_confined": "processes with CAP_NET_RAW, CAP_SYS_ADMIN or the right to write the cgroup tree can send packets of \
                          their own or leave the cgroup",
@@ -196,6 +207,19 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
     let recorded = session.record(key, confinement, None)?;
     drop_after_load(&[Cap::DacOverride])?;
     Ok(recorded)
+}
+
+/// The processes whose capabilities lead round the hooks of a cgroup, as `pid (capabilities)`.
+fn able_to_go_round(cgroup: &Cgroup) -> Result<Vec<String>, Failure> {
+    let mut able = Vec::new();
+    for pid in cgroup.procs()? {
+        let held = held_by(pid, &[Cap::NetRaw, Cap::SysAdmin])?;
+        if !held.is_empty() {
+            let name = |cap: &Cap| if *cap == Cap::NetRaw { "CAP_NET_RAW" } else { "CAP_SYS_ADMIN" };
+            able.push(format!("process {pid} ({})", held.iter().map(name).collect::<Vec<_>>().join(", ")));
+        }
+    }
+    Ok(able)
 }
 
 /// Listeners in our own network namespace and in each other one that the cgroup's processes are in.

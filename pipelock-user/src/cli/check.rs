@@ -77,6 +77,9 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
 
 /// What the proxy would say, in its order: name and port, then whether it can be read, then method and path.
 fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> {
+    if http::Method::from_bytes(method.as_bytes()).is_err() {
+        return Err(Failure::usage(format!("{method:?} cannot be the method of a request")));
+    }
     let uri: Uri = url.parse().map_err(|error| Failure::usage(format!("{url}: {error}")))?;
     let scheme = uri.scheme_str().unwrap_or_default();
     let is_tls = match scheme {
@@ -97,7 +100,7 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> 
     if normalise_path(uri.path()).is_err() {
         return Ok(Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"));
     }
-    let verdict = policy.check_request(&host, port, &method.to_ascii_uppercase(), uri.path());
+    let verdict = policy.check_request(&host, port, method, uri.path());
     if verdict.is_block() || !is_tls {
         return Ok(verdict);
     }

@@ -102,6 +102,10 @@ pub fn main() -> ExitCode {
         }
     };
     match result {
+        Ok(0) if output::lost() => {
+            output::error("what was to be written to stdout could not be; see whether its disk is full");
+            ExitCode::FAILURE
+        }
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             output::error(&failure.text);

@@ -1,12 +1,29 @@
-//! Writing to the terminal: the only place that does. A closed pipe is no error: `pipelock … | head` ends quietly.
+//! Writing to the terminal: the only place that does. A closed pipe is no error: `pipelock … | head` ends quietly. Output
+//! that is lost for another reason is one, which [`lost`] tells at the end.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::app::Ended;
 
+/// What was to be written to stdout is not there.
+static LOST: AtomicBool = AtomicBool::new(false);
+
 /// A line on stdout.
 pub(super) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    note_loss(writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// Whether something that was to be written to stdout could not be, to a reader who still waits for it.
+pub(super) fn lost() -> bool {
+    note_loss(std::io::stdout().flush());
+    LOST.load(Ordering::Relaxed)
+}
+
+fn note_loss(written: std::io::Result<()>) {
+    if written.is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A note on stderr, for people.

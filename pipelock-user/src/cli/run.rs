@@ -10,10 +10,10 @@ use pipelock_receipt::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::reload::{reload_policy, reload_signal};
-use super::session::SessionArgs;
+use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, keys, output};
 use crate::app::lock::Lock;
-use crate::app::{Ended, Leave, Namespace, Recorded, Session, SessionConfig, runtime, serve_alone};
+use crate::app::{Ended, Leave, Namespace, Recorded, Session, SessionConfig, loopback_is_up, runtime, serve_alone};
 use crate::kernel::attachment_id;
 use crate::policy::Policy;
 use crate::sandbox::caps::{Cap, drop_after_load};
@@ -44,7 +44,7 @@ pub(super) struct Args {
     #[arg(long, short)]
     quiet: bool,
     /// Without CMD: where the proxy for explicit clients (HTTPS_PROXY) listens; loopback only.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888", conflicts_with = "command")]
     listen: SocketAddr,
     /// The command and its arguments; without one the proxy runs alone, for explicit clients, until SIGINT or SIGTERM.
     #[arg(trailing_var_arg = true, value_name = "CMD")]
@@ -67,12 +67,20 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
             "warning: as root the command owns root's files, the evidence and the key among them; use another user",
         );
     }
-    let evidence = args.session.evidence("run")?;
     // A Ctrl-C would otherwise leave the cgroup and the programs behind.
     keep_signals()?;
     let cgroup = Cgroup::create_child(&format!("{CGROUP}{}", keys::run_id()?))?;
     let guard = Remove(&cgroup);
+    refuse_nested(&cgroup)?;
     let file = policy.file().map(Path::to_owned);
+    if !loopback_is_up() {
+        return Err(
+            "the loopback device of this network namespace is down, and the proxy listens there; bring it up: \
+                    ip link set lo up"
+                .into(),
+        );
+    }
+    let evidence = args.session.evidence("run")?;
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
     let uid = user.uid;

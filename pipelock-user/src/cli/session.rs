@@ -6,8 +6,32 @@ use std::time::{Duration, Instant};
 use pipelock_receipt::SigningKey;
 
 use super::{Failure, keys};
-use crate::kernel::Level;
+use crate::kernel::{Attachment, Level, Pinned, attachment_id};
 use crate::policy::Policy;
+use crate::sandbox::cgroup::Cgroup;
+
+/// Refuses a cgroup inside one that is attached, or with one inside it: the programs of both would run for every socket, and
+/// what one redirects is foreign to the other.
+pub(super) fn refuse_nested(cgroup: &Cgroup) -> Result<(), Failure> {
+    let path = cgroup.path().display();
+    let is_attached = |id: u64| matches!(Attachment::pinned(&attachment_id(id)), Ok(Pinned::Live(live)) if live == id);
+    if let Some((above, id)) = cgroup.ids_above().into_iter().find(|(_, id)| is_attached(*id)) {
+        return Err(Failure::usage(format!(
+            "{path} is inside {}, to which pipelock is attached already ({}): what applies there applies here. Change its \
+             policy (pipelock reload), or detach it first",
+            above.display(),
+            attachment_id(id)
+        )));
+    }
+    let below = cgroup.ids()?;
+    match below.into_iter().find(|id| *id != cgroup.id() && is_attached(*id)) {
+        Some(id) => Err(Failure::usage(format!(
+            "pipelock is attached already ({}) to a cgroup inside {path}; detach that first",
+            attachment_id(id)
+        ))),
+        None => Ok(()),
+    }
+}
 
 /// The options of `run` and `attach`.
 #[derive(Debug, clap::Args)]

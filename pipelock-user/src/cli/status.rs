@@ -4,15 +4,16 @@ use serde_json::{Value, json};
 
 use super::{Failure, output, run};
 use crate::app::kernel_code;
+use crate::app::lock::Lock;
 use crate::app::state::{self, State};
 use crate::kernel::{Attachment, HOOKS, Pinned, attachment_id, probe};
-use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::cgroup::{Cgroup, CgroupError};
 
 /// Show what this kernel gives, what is attached, its counters and its health.
 ///
 /// Health is `ok`, `closed` (the proxy is gone, or evidence can no longer be written: nothing leaves until it is attached
 /// again or detached), `degraded` (a hook is missing, or the pins were removed or cannot be read), `stale` (leftovers
-/// of a cgroup that is gone, which hold nothing) or `leftover` (the cgroup of a `run` that was killed, with nothing attached
+/// of a cgroup that is gone, which hold nothing), `changing` (somebody is just beginning or ending it) or `leftover` (the cgroup of a `run` that was killed, with nothing attached
 /// to it). For what has lost its server, the command that ends it is shown. Exit code 1 when any is closed or degraded, or
 /// when processes live in a leftover: nothing encloses them. Needs root.
 #[derive(Debug, clap::Args)]
@@ -28,8 +29,11 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
     }
     let ids = state::all();
     let mut all: Vec<Value> = ids.iter().map(|id| describe(id)).collect();
-    // A host without cgroup2 has none.
-    let left = run::left().unwrap_or_default();
+    let left = match run::left() {
+        // A host without cgroup2 has none.
+        Err(CgroupError::NotMounted) => Vec::new(),
+        left => left?,
+    };
     all.extend(left.iter().filter(|cgroup| !ids.contains(&attachment_id(cgroup.id()))).map(describe_left));
     let (level, missing) = match probe() {
         Ok(probe) => {
@@ -39,7 +43,7 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
         Err(error) => ("none", vec![json!({ "hook": "all", "why": error.to_string() })]),
     };
     let is_ok = all.iter().all(|one| match one["health"].as_str() {
-        Some("ok" | "stale") => true,
+        Some("ok" | "stale" | "changing") => true,
         Some("leftover") => one["populated"] == false,
         _ => false,
     });
@@ -65,9 +69,11 @@ fn describe(id: &str) -> Value {
     let state = State::read(id);
     let is_alive = state.as_ref().is_some_and(|state| state.server().is_some());
     let hooks = Attachment::inspect(id).unwrap_or_default();
+    let is_at_work = !is_alive && Lock::is_held(id);
     let is_lost = state.as_ref().is_some_and(|state| state.evidence_lost);
     let health = match Attachment::pinned(id) {
         _ if is_alive && is_lost => "closed",
+        _ if is_at_work => "changing",
         // Nobody knows what they hold.
         Err(_) => "degraded",
         Ok(Pinned::Absent | Pinned::Dead) if is_alive => "degraded",
@@ -108,7 +114,7 @@ fn describe(id: &str) -> Value {
         "policy_hash": state.as_ref().map(|state| &state.policy_hash),
         "evidence": state.as_ref().map(|state| &state.evidence),
         "public_key": state.as_ref().map(|state| &state.public_key),
-        "detach": (!is_alive).then(|| format!("pipelock detach --id {id}")),
+        "detach": (!is_alive && !is_at_work).then(|| format!("pipelock detach --id {id}")),
         "hooks": hooks.iter().map(|hook| json!({
             "hook": hook.hook, "link_id": hook.link_id, "prog_id": hook.prog_id, "prog_tag": hook.prog_tag,
         })).collect::<Vec<_>>(),
@@ -139,6 +145,9 @@ fn print(one: &Value) {
         let what = if one["populated"] == true { "processes that nothing encloses" } else { "no processes" };
         output::line(&format!("  left by a run that was killed, with {what}; to remove it: sudo {}", text("detach")));
         return;
+    }
+    if one["health"] == "changing" {
+        output::line("  a pipelock is just beginning or ending it");
     }
     if let Some(pid) = one["pid"].as_i64() {
         output::line(&format!("  served by process {pid} ({}), level {}", text("mode"), text("level")));

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 use crate::flow::{Host, Reason};
 use crate::inspect::Permit;
+use crate::net::own;
+use crate::net::ranges::Class;
 use crate::net::resolve::{ResolveError, Resolver};
 use crate::net::ssrf::{CheckedAddr, SsrfDenied, check_all};
 
@@ -89,7 +91,22 @@ pub async fn connect(
         .await
         .unwrap_or_else(|_| Err(ResolveError::Timeout { host: permit.host().to_string(), after: timeout }))?;
     let checked = check_all(&found, ssrf_allow)?;
+    refuse_own(&checked, ssrf_allow)?;
     Ok(dial(permit, &checked, timeout.saturating_sub(start.elapsed())).await?)
+}
+
+/// Refuses addresses of this host that look like any other, unless an entry of `ssrf.allow` covers them.
+fn refuse_own(checked: &[CheckedAddr], ssrf_allow: &[IpNet]) -> Result<(), ConnectError> {
+    let is_open = |addr: &CheckedAddr| ssrf_allow.iter().any(|net| net.contains(&addr.get().ip()));
+    let closed: Vec<CheckedAddr> = checked.iter().copied().filter(|addr| !is_open(addr)).collect();
+    match own::find(&closed) {
+        Ok(None) => Ok(()),
+        Ok(Some(addr)) => Err(SsrfDenied { addr, class: Class::Own }.into()),
+        Err(source) => {
+            let addr = closed.first().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |addr| addr.get());
+            Err(DialError::Failed { addr, source }.into())
+        }
+    }
 }
 
 /// Connects to the first of `checked` that answers, and returns the stream (no delay set) with its address.

@@ -5,6 +5,7 @@
 //! that was checked.
 
 mod dial;
+mod own;
 mod ranges;
 mod resolve;
 mod ssrf;

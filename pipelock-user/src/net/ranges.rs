@@ -35,6 +35,8 @@ pub enum Class {
     Transition,
     /// Groups, not hosts.
     Multicast,
+    /// An address of this host, whatever its range.
+    Own,
     /// 255.255.255.255.
     Broadcast,
     /// 240.0.0.0/4 and every IPv6 block that is not global unicast.
@@ -58,6 +60,7 @@ impl Class {
             Self::Benchmarking => "benchmarking",
             Self::Transition => "transition mechanism",
             Self::Multicast => "multicast",
+            Self::Own => "own (this host's)",
             Self::Broadcast => "broadcast",
             Self::Reserved => "reserved",
         }

@@ -66,8 +66,8 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
     for (name, value) in headers(verdict) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    if verdict.reason == Reason::IdleTimeout {
-        // The silence that ended the request is silence on the agent's connection too.
+    if matches!(verdict.reason, Reason::IdleTimeout | Reason::BudgetExceeded | Reason::RecorderUnavailable) {
+        // Nothing more can come of the connection: it was silent, has used up what it may, or would leave no evidence.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -17,6 +17,8 @@ pub enum Cap {
     NetBindService = 10,
     /// Change the network: `SOCK_DESTROY`.
     NetAdmin = 12,
+    /// Make packet sockets, which no hook of a cgroup sees.
+    NetRaw = 13,
     /// Look into processes of any user.
     SysPtrace = 19,
     /// Enter namespaces, use cgroup and bpf files of others.
@@ -74,6 +76,20 @@ pub fn drop_after_load(keep: &[Cap]) -> Result<(), CapsError> {
     set(keep & held).map_err(io("drop capabilities"))?;
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(io("set no_new_privs"))?;
     prctl(libc::PR_SET_DUMPABLE, 0).map_err(io("become undumpable"))
+}
+
+/// Which of these a process holds, by /proc; none of one that is gone.
+///
+/// # Errors
+/// When its status cannot be read.
+pub fn held_by(pid: i32, asked: &[Cap]) -> io::Result<Vec<Cap>> {
+    let status = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(Vec::new()),
+        status => status?,
+    };
+    let held = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapPrm:")?.trim(), 16).ok());
+    let held = held.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(asked.iter().copied().filter(|cap| held >> *cap as u8 & 1 == 1).collect())
 }
 
 /// Takes every capability not in the mask `keep` out of the bounding set, and all out of the ambient set.

@@ -30,7 +30,7 @@ pub enum LimitsError {
         limit: u64,
     },
     /// The limits of the process cannot be read or changed.
-    #[error("the limit of open descriptors cannot be read or raised: {0}")]
+    #[error("the limits of open descriptors and core dumps cannot be read or raised: {0}")]
     Unknown(#[source] io::Error),
     /// Threads.
     #[error(
@@ -45,6 +45,16 @@ pub enum LimitsError {
         wanted: usize,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The kernel would start the program of `core_pattern` for the agent.
+    #[error(
+        "the hard limit of core dumps is 0 and cannot be raised without CAP_SYS_RESOURCE, and with it the kernel starts what \
+         {pattern:?} in /proc/sys/kernel/core_pattern names, as root and outside the cgroup, when the command crashes; raise the \
+         limit (ulimit -Hc 1, LimitCORE= of a systemd unit), or have core_pattern name a file"
+    )]
+    Core {
+        /// The content of the file.
+        pattern: String,
     },
     /// Memory.
     #[error(
@@ -89,6 +99,29 @@ pub(super) fn descriptors_of_agent() -> Option<libc::rlimit> {
     let soft = *GIVEN.get()?;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     Some(libc::rlimit { rlim_cur: soft, rlim_max: hard })
+}
+
+/// The limit of core dumps that the agent gets, in bytes. With 1 the kernel starts no program for a dump (core(5)), and a
+/// file takes more; 0 forbids files only.
+///
+/// # Errors
+/// [`LimitsError::Core`] where it could only be 0 and a program would be started.
+pub(super) fn core_of_agent() -> Result<u64, LimitsError> {
+    let hard = getrlimit(Resource::RLIMIT_CORE).map_err(|errno| LimitsError::Unknown(errno.into()))?.1;
+    if hard >= 1 || setrlimit(Resource::RLIMIT_CORE, 0, 1).is_ok() {
+        return Ok(1);
+    }
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").map_err(LimitsError::Unknown)?;
+    core_without_limit(pattern.trim_end())
+}
+
+/// The same where the limit cannot be more than 0: what `core_pattern` holds says whether that is enough.
+fn core_without_limit(pattern: &str) -> Result<u64, LimitsError> {
+    // A program, or (6.16 and later) the socket of one.
+    if pattern.starts_with(['|', '@']) {
+        return Err(LimitsError::Core { pattern: pattern.to_owned() });
+    }
+    Ok(0)
 }
 
 /// So many threads, and so much memory, all at one time; then they are gone.
@@ -136,6 +169,11 @@ mod tests {
     fn what_is_there_is_enough_and_what_cannot_be_there_is_named() {
         try_out(3, 1 << 20).expect("threads and a mebibyte");
         assert!(matches!(try_out(1, usize::MAX / 2), Err(LimitsError::Memory { .. })));
+        assert_eq!(core_without_limit("core.%p").ok(), Some(0));
+        assert_eq!(core_without_limit("").ok(), Some(0));
+        for pattern in ["|/usr/lib/systemd/systemd-coredump %P", "@/run/coredump.socket"] {
+            assert!(matches!(core_without_limit(pattern), Err(LimitsError::Core { .. })), "{pattern}");
+        }
         let text = LimitsError::Descriptors { limit: 20 }.to_string();
         assert!(text.contains("only 20") && text.contains("256"), "{text}");
         let text = try_out(1, usize::MAX / 2).expect_err("too much").to_string();

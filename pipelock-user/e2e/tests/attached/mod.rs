@@ -109,7 +109,7 @@ impl Cage {
         let out = Command::new(pipelock()).args(["status", "--json"]).output().expect("pipelock status");
         let all: Value = serde_json::from_slice(&out.stdout).expect("JSON");
         let all = all["attachments"].as_array().expect("a list").clone();
-        let is_ok = all.iter().all(|one| one["health"] == "ok" || one["health"] == "stale");
+        let is_ok = all.iter().all(|one| ["ok", "stale", "changing"].contains(&one["health"].as_str().unwrap_or("")));
         assert_eq!(out.status.code(), Some(i32::from(!is_ok)), "{all:#?}");
         let path = self.cgroup.to_str().expect("text");
         (all.into_iter().find(|one| one["cgroup"] == path), i32::from(!is_ok))

@@ -188,6 +188,16 @@ impl Cgroup {
         self.dir.as_fd()
     }
 
+    /// The cgroups above it, with their ids, from its parent to the mount; those that are not to be seen are left out.
+    #[must_use]
+    pub fn ids_above(&self) -> Vec<(PathBuf, u64)> {
+        let is_ours = |meta: &fs::Metadata| same_device(meta, &self.dir);
+        let above = self.path.ancestors().skip(1);
+        let known =
+            above.map_while(|folder| fs::metadata(folder).ok().filter(is_ours).map(|meta| (folder, meta.ino())));
+        known.map(|(folder, id)| (folder.to_owned(), id)).collect()
+    }
+
     /// The ids of this cgroup and of every one below it. Those that vanish meanwhile are left out.
     ///
     /// # Errors

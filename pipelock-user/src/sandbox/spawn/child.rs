@@ -104,6 +104,8 @@ pub(super) struct Child {
     pub(super) entrance: Option<OwnedFd>,
     /// The limit of descriptors to go back to.
     pub(super) descriptors: Option<libc::rlimit>,
+    /// The limit of core dumps, in bytes.
+    pub(super) core: libc::rlim_t,
     pub(super) mounts: Option<ReadOnlyKernel>,
     pub(super) landlock: Option<Domain>,
     pub(super) filters: Option<Filters>,
@@ -141,9 +143,9 @@ impl Child {
             sys((written - 1) as libc::c_long).map_err(at(Step::Cgroup))?;
         }
         reset_signals(&self.mask).map_err(at(Step::Signals))?;
-        // Not 0: that does not keep the kernel from starting the program that core_pattern pipes to, outside our cgroup and
+        // Not 0 if it can be helped: that does not keep the kernel from starting the program that core_pattern pipes to, outside our cgroup and
         // as root; 1 does (core(5)), and is less than any file takes. PR_SET_DUMPABLE would not outlive exec.
-        let none = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+        let none = libc::rlimit { rlim_cur: self.core, rlim_max: self.core };
         // SAFETY: `none` outlives the call.
         check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }).map_err(at(Step::Limits))?;
         if let Some(mounts) = &self.mounts {

@@ -35,7 +35,7 @@ pub use self::user::{AgentUser, UserError};
 use super::caps;
 use super::cgroup::{Cgroup, CgroupError};
 use super::landlock::Domain;
-use super::limits;
+use super::limits::{self, LimitsError};
 use super::mounts::ReadOnlyKernel;
 use super::refusals::RefusalListener;
 use super::seccomp::{Filters, SeccompError};
@@ -66,6 +66,9 @@ pub enum SpawnError {
     /// The cgroup cannot be used.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// What we were given is too little.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// The cgroup is frozen: the agent would never start.
     #[error("the cgroup {0} is frozen; write 0 to its cgroup.freeze")]
     Frozen(String),
@@ -287,6 +290,7 @@ impl AgentCommand {
             user: self.user.change.then(|| (self.user.uid, self.user.gid, self.user.groups.clone())),
             entrance: None,
             descriptors: limits::descriptors_of_agent(),
+            core: limits::core_of_agent()?,
             mounts,
             landlock,
             filters,
