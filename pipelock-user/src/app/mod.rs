@@ -17,6 +17,7 @@ pub mod server;
 mod serving;
 mod session;
 pub mod state;
+pub mod tls;
 
 pub use explicit::serve_alone;
 pub use flows::kernel_code;

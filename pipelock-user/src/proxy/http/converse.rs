@@ -16,8 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::framing::{Framing, Refusal};
 use super::guarded::Guarded;
@@ -34,14 +33,15 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves requests with `answer` until either side is done. With `tunnels`, an answered CONNECT ends it: then the stream
 /// comes back, with what the agent has sent behind the request.
-pub(super) async fn converse<F, A>(
+pub(super) async fn converse<S, F, A>(
     session: &Arc<Session>,
-    stream: TcpStream,
+    stream: S,
     prefix: BytesMut,
     tunnels: bool,
     answer: F,
-) -> Option<(TcpStream, BytesMut)>
+) -> Option<(S, BytesMut)>
 where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Arc<Session>, Request<Incoming>) -> A + Send + Sync + Unpin + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
