@@ -23,11 +23,12 @@ use super::server::start_time;
 use super::serving::Serving;
 use super::state::State;
 use super::tls::rules_of;
+use super::trust::TrustFolder;
 use crate::flow::PolicyId;
 use crate::kernel::{AddressChanges, AddressList, Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
-use crate::proxy::{CaError, Proxy, Rules, serve};
+use crate::proxy::{CaError, Proxy, Rules, Trust, serve};
 use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::KeptSocket;
@@ -58,6 +59,9 @@ pub enum SessionError {
     /// What TLS is opened with.
     #[error("TLS cannot be opened: {0}")]
     Tls(#[from] CaError),
+    /// The files that the agent's programs read.
+    #[error("the files by which the agent's programs trust pipelock cannot be written below /run: {0}")]
+    Trust(#[source] std::io::Error),
     /// The pool of addresses.
     #[error("no random numbers for the address pool: {0}")]
     Pool(#[from] crate::proxy::dns::PoolError),
@@ -196,6 +200,16 @@ impl Session {
         &self.attachment
     }
 
+    /// Files by which the agent's programs trust the authority; none when TLS is not opened under this policy.
+    ///
+    /// # Errors
+    /// [`SessionError::Tls`], [`SessionError::Trust`].
+    pub fn trust(&self) -> Result<Option<TrustFolder>, SessionError> {
+        let Some(tls) = &self.rules.tls else { return Ok(None) };
+        let trust = Trust::gather(&self.rules.policy, tls.authority())?;
+        TrustFolder::write(&self.attachment.id, &trust).map(Some).map_err(SessionError::Trust)
+    }
+
     /// Makes a socket that the agent held before known to the programs as its own: what it listens for may come.
     ///
     /// # Errors
@@ -232,6 +246,7 @@ impl Session {
             policy: &self.rules.policy,
             limits: self.rules.policy.warnings(),
             confinement,
+            authority: self.rules.tls.as_ref().map(|tls| tls.authority().fingerprint()),
             taken_over: self.attachment.taken_over.then(|| self.base.pending.iter().map(|(id, _)| *id).collect()),
         };
         let Capsule(value) = capsule(&self.attachment, &facts);

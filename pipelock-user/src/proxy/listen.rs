@@ -23,7 +23,7 @@ use crate::proxy::tunnel::Tunnel;
 use crate::proxy::{http, rescue, tls};
 
 /// How long an agent that still sends may keep us from closing after the last answer.
-const LINGER: Duration = Duration::from_millis(500);
+pub(super) const LINGER: Duration = Duration::from_millis(500);
 /// How long one that finds no place may take to show what it speaks: clients that speak first do at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long finding and dialling a destination may take.

@@ -22,4 +22,4 @@ mod tunnel;
 pub use http::serve_explicit;
 pub use listen::serve;
 pub use state::{Origins, Proxy, Rules};
-pub use tls::{CaError, CertificateAuthority, Interception};
+pub use tls::{CaError, CertificateAuthority, Interception, SYSTEM_BUNDLES, Trust};

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::authority::{Authority, agree};
 use super::converse::converse;
@@ -20,7 +20,7 @@ use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
 use crate::inspect::permit_flow;
 use crate::policy::Protocol;
 use crate::proxy::idle::Activity;
-use crate::proxy::listen::{budget_of, log};
+use crate::proxy::listen::{LINGER, budget_of, log};
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
@@ -63,8 +63,12 @@ pub(in crate::proxy) async fn serve<S>(
 {
     let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls, is_http2: false });
     let answer = |session: Arc<Session>, request| async move { session.answer(request).await };
-    Box::pin(converse(&session, stream, prefix, false, answer)).await;
+    let ended = Box::pin(converse(&session, stream, prefix, false, answer)).await;
     session.note_budgets();
+    if let Some((mut stream, _)) = ended {
+        // TLS says goodbye, or the client takes the answer for one that was cut off.
+        let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+    }
 }
 
 /// The same for HTTP/2.

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test may fail when no thread can be had")]
 fn one_is_made_on_first_use_and_kept_from_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("a/state");

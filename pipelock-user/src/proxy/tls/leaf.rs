@@ -95,6 +95,11 @@ impl Leaves {
         Ok(Self { minter: Minter::new(ca)?, tickets, kept: Mutex::default(), max: MAX_KEPT })
     }
 
+    /// The authority that signs.
+    pub(super) fn authority(&self) -> &CertificateAuthority {
+        &self.minter.ca
+    }
+
     /// True when this authority signs.
     pub(super) fn is_by(&self, ca: &CertificateAuthority) -> bool {
         self.minter.ca.certificate() == ca.certificate()

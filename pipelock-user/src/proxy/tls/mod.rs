@@ -5,11 +5,13 @@ mod ca;
 mod der;
 mod extensions;
 mod inward;
+mod keystore;
 mod leaf;
 mod outward;
 mod pem;
 mod roots;
 mod sniff;
+mod trust;
 mod x509;
 
 use std::sync::{Arc, OnceLock};
@@ -23,7 +25,9 @@ use crate::policy::{Destination, Policy};
 pub use ca::{CaError, CertificateAuthority};
 pub(super) use inward::{Agreed, greet};
 pub(super) use outward::{Offer, Outward, refused};
+pub use roots::SYSTEM_BUNDLES;
 pub(super) use sniff::{SniffError, alert_access_denied, sniff};
+pub use trust::Trust;
 
 /// What TLS is opened with under one policy.
 pub struct Interception {
@@ -42,6 +46,12 @@ impl Interception {
             None => Arc::new(Leaves::new(ca.clone())?),
         };
         Ok(Self { leaves, outward: Outward::new(policy)? })
+    }
+
+    /// The authority.
+    #[must_use]
+    pub fn authority(&self) -> &CertificateAuthority {
+        self.leaves.authority()
     }
 
     /// Makes the certificates that the policy will need: those of hosts it names in full. Takes some ten microseconds for

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use super::pem::{self, PemError};
 
 /// Where distributions keep the bundle of all roots.
-pub(super) const SYSTEM_BUNDLES: [&str; 7] = [
+pub const SYSTEM_BUNDLES: [&str; 7] = [
     // Debian, Ubuntu, Arch, Gentoo
     "/etc/ssl/certs/ca-certificates.crt",
     // Fedora, RHEL
