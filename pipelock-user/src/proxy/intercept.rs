@@ -62,7 +62,7 @@ where
         }
         Protocol::Http2 => {
             guard.carries("tls-http2");
-            http::serve_http2(proxy, stream, buffer, flow, guard, true).await;
+            http::serve_http2(proxy, stream, buffer, flow, guard).await;
             None
         }
         Protocol::Tls | Protocol::Unknown => Some(refuse(stream, guard, Reason::ProtocolUnknown, rule).await),

@@ -161,9 +161,8 @@ async fn converse(
             Some(refuse_tls(stream, guard, verdict).await)
         }
         Protocol::Http2 => {
-            guard.carries("http2");
-            http::serve_http2(proxy, stream, buffer, flow.clone(), guard, false).await;
-            None
+            let verdict = Verdict::block(Reason::ProtocolUnknown, "HTTP/2 in the clear is not spoken here");
+            Some(refuse(stream, guard, verdict))
         }
         Protocol::Unknown => {
             let verdict = Verdict::block(Reason::ProtocolUnknown, "the first bytes are neither HTTP nor TLS");

@@ -71,18 +71,17 @@ pub(in crate::proxy) async fn serve<S>(
     }
 }
 
-/// The same for HTTP/2.
+/// The same for HTTP/2 inside TLS.
 pub(in crate::proxy) async fn serve_http2<S>(
     proxy: &Arc<Proxy>,
     stream: S,
     prefix: BytesMut,
     flow: Arc<Flow>,
     guard: FlowGuard,
-    is_tls: bool,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls, is_http2: true });
+    let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls: true, is_http2: true });
     Box::pin(http2::converse(&session, stream, prefix)).await;
     session.note_budgets();
 }
