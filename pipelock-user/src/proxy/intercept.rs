@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::detect::{DetectError, Protocol, detect};
 use super::http;
+use super::listen::LINGER;
 use super::state::Proxy;
 use super::tls::{Agreed, Interception, greet};
 use crate::flow::{Flow, FlowGuard, Host, Reason, Target, Verdict};
@@ -30,7 +31,7 @@ where
 {
     // The handshake and the first bytes inside have the time that the hello had.
     let due = Instant::now() + proxy.rules().policy.limits().detect();
-    let (mut stream, agreed) = match Box::pin(greet(tls, stream, &host, due)).await {
+    let (mut stream, agreed) = match Box::pin(greet(tls, stream, (&host, flow.target.original.port()), due)).await {
         Ok(greeted) => greeted,
         Err(verdict) => {
             let verdict = verdict.by(Some(rule));
@@ -77,7 +78,8 @@ async fn refuse(mut stream: impl AsyncWrite + Unpin, mut guard: FlowGuard, reaso
     };
     let verdict = Verdict::block(reason, detail).by(Some(rule));
     guard.end(verdict.clone());
-    let _ = stream.shutdown().await;
+    // A client that does not read must not keep us.
+    let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
     verdict
 }
 

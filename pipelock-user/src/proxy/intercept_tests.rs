@@ -1,6 +1,7 @@
 //! A connection that is opened: both protocols inside, and whom it lets through.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ::http::{Request, StatusCode, Version};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::proxy::tls::{CertificateAuthority, provider, server_of};
 struct Opened {
     world: World,
     ca: Arc<CertificateAuthority>,
+    outside: Arc<CertificateAuthority>,
     tls: Arc<Interception>,
 }
 
@@ -32,20 +34,31 @@ fn host(name: &str) -> Host {
 
 /// A world whose destination has a certificate for `name` by an authority that is trusted, or not.
 async fn opened(name: &str, is_trusted: bool) -> Opened {
+    opened_with(name, is_trusted, |text| text).await
+}
+
+/// The same, with another policy.
+async fn opened_with(name: &str, is_trusted: bool, edit: impl FnOnce(String) -> String) -> Opened {
     let ca = Arc::new(CertificateAuthority::for_now().expect("an authority"));
     let outside = Arc::new(CertificateAuthority::for_now().expect("an authority"));
     let trusted = if is_trusted { &outside } else { &ca };
     let mut tls = None;
     let world = World::with(|port, folder| {
-        let rules = rules(port, folder, trusted, &ca);
+        let rules = rules(port, folder, trusted, &ca, edit);
         tls.clone_from(&rules.tls);
         (rules, Some(server_of(&outside, &host(name))))
     })
     .await;
-    Opened { world, ca, tls: tls.expect("there is a rule that wants reading") }
+    Opened { world, ca, outside, tls: tls.expect("there is a rule that wants reading") }
 }
 
-fn rules(port: u16, folder: &Path, trusted: &CertificateAuthority, ca: &Arc<CertificateAuthority>) -> Rules {
+fn rules(
+    port: u16,
+    folder: &Path,
+    trusted: &CertificateAuthority,
+    ca: &Arc<CertificateAuthority>,
+    edit: impl FnOnce(String) -> String,
+) -> Rules {
     std::fs::write(folder.join("roots.pem"), trusted.pem()).expect("write");
     let text = format!(
         "version: \"1.0\"\negress: [{{destination: web.test, ports: [{port}], methods: [GET, POST], paths: [\"/ok/*\"]}}]\n\
@@ -53,7 +66,7 @@ fn rules(port: u16, folder: &Path, trusted: &CertificateAuthority, ca: &Arc<Cert
          tls: {{extra_roots: [{}]}}\n",
         folder.join("roots.pem").display()
     );
-    let policy = Policy::parse(&text, "test").expect("a policy");
+    let policy = Policy::parse(&edit(text), "test").expect("a policy");
     let tls = Interception::new(&policy, ca, None).expect("interception");
     tls.prepare(&policy);
     let hosts = policy.clone();
@@ -257,4 +270,136 @@ async fn sessions_are_resumed_in_both_versions() {
         }
         assert_eq!(kinds[1], Some(rustls::HandshakeKind::Resumed), "{version:?}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_pins_is_told_the_ports_that_its_rule_needs() {
+    let opened = opened("web.test", true).await;
+    let stranger = CertificateAuthority::for_now().expect("an authority");
+    let (agent, served) = opened.agent().await;
+    assert!(greet_as(client(&stranger, &["h2"]), agent).await.is_err());
+    let verdict = served.await.expect("no panic").expect("a verdict");
+    let (_, rule) = verdict.detail.split_once("add: ").expect("a rule");
+    let policy = Policy::parse(&format!("version: 1\negress:\n{rule}\n"), "test").expect("a rule that can be added");
+    assert!(policy.find(&host("web.test"), opened.world.addr.port()).is_ok_and(|rule| !rule.wants_reading()), "{rule}");
+}
+
+/// Waits until there are this many receipts of requests.
+async fn receipts(opened: &Opened, count: usize) -> Vec<(String, String)> {
+    for _ in 0..500 {
+        if opened.world.receipts().len() >= count {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    opened.world.receipts()
+}
+
+#[tokio::test]
+async fn streams_reset_in_a_row_do_not_pile_up_work_and_what_was_asked_is_recorded() {
+    let opened = opened("web.test", true).await;
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(opened.connect(&["h2"]).await)).await.expect("connected");
+    let connection = tokio::spawn(connection);
+    let url = format!("https://web.test:{}/ok/never", opened.world.addr.port());
+    for _ in 0..300 {
+        let mut sender = sender.clone();
+        let sent = sender.send_request(request("GET", &url, ""));
+        // Long enough to be taken, so that it is not the number of streams waiting to be taken that ends it.
+        let _ = tokio::time::timeout(Duration::from_millis(3), sent).await;
+    }
+    assert!(opened.world.receipts().is_empty(), "none has an answer");
+    connection.abort();
+    drop(sender);
+    receipts(&opened, 100).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let receipts = opened.world.receipts();
+    assert_eq!(receipts.len(), 100, "as many as may be under way at a time");
+    assert!(receipts.iter().all(|receipt| *receipt == ("allow".into(), "client_aborted".into())), "{receipts:?}");
+}
+
+#[tokio::test]
+async fn a_policy_that_does_not_allow_it_ends_the_connection_and_what_is_under_way() {
+    for protocols in [&["h2"][..], &["http/1.1"]] {
+        let opened = opened("web.test", true).await;
+        let (agent, served) = opened.agent().await;
+        let stream = greet_as(opened.client(protocols), agent).await.expect("a handshake");
+        let url = format!("https://web.test:{}/ok/never", opened.world.addr.port());
+        let is_http2 = protocols == ["h2"];
+        let asked = tokio::spawn(async move {
+            if is_http2 {
+                let (mut sender, connection) =
+                    http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("connected");
+                tokio::spawn(connection);
+                sender.send_request(request("GET", &url, "")).await.map(|_| ())
+            } else {
+                let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("connected");
+                tokio::spawn(connection);
+                sender.send_request(request("GET", "/ok/never", "")).await.map(|_| ())
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let load = |edit: fn(String) -> String| {
+            let (port, folder) = (opened.world.addr.port(), opened.world.evidence.path());
+            opened.world.rules.send_replace(Arc::new(rules(port, folder, &opened.outside, &opened.ca, edit)));
+        };
+        load(|text| text + "limits: {max_connections: 9}\n");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!served.is_finished(), "another policy that allows it");
+        load(|text| text.replace("destination: web.test", "destination: other.test"));
+        let served = tokio::time::timeout(Duration::from_secs(5), served).await.expect("ended").expect("no panic");
+        assert!(served.is_none());
+        assert!(asked.await.expect("no panic").is_err(), "cut");
+        assert_eq!(receipts(&opened, 1).await, [("allow".into(), "policy_changed".into())]);
+        // The flow is reported once its last request is.
+        for _ in 0..100 {
+            if !opened.world.table.0.lock().expect("not poisoned").is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let reports = opened.world.table.0.lock().expect("not poisoned");
+        assert_eq!(reports.last().map(|report| report.verdict.reason), Some(Reason::PolicyChanged));
+    }
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_a_connection_do_not_wait_for_each_others_attempts() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.2:0").await.expect("bind");
+    let port = silent.local_addr().expect("bound").port();
+    let opened = opened_with("web.test", true, |text| {
+        // A silent destination, for the second name.
+        text + "limits: {idle_timeout_seconds: 1}\n"
+    })
+    .await;
+    let (own, folder) = (opened.world.addr.port(), opened.world.evidence.path());
+    let to_silent = |text: String| {
+        text.replace("127.0.0.1\"", "127.0.0.2\"").replace(&own.to_string(), &port.to_string())
+            + "limits: {idle_timeout_seconds: 1}\n"
+    };
+    opened.world.rules.send_replace(Arc::new(rules(own, folder, &opened.outside, &opened.ca, to_silent)));
+    let (agent, stream, flow, guard) = opened.world.flow().await;
+    let target = Target { original: std::net::SocketAddr::new(flow.target.original.ip(), port), ..flow.target.clone() };
+    let flow = Arc::new(Flow { target, ..(*flow).clone() });
+    let (proxy, tls) = (opened.world.proxy.clone(), opened.tls.clone());
+    tokio::spawn(async move {
+        intercept(&proxy, &tls, "egress[0] web.test".into(), host("web.test"), stream, &flow, guard).await
+    });
+    let stream = greet_as(opened.client(&["h2"]), agent).await.expect("a handshake");
+    let start = Instant::now();
+    let requests = (0..5).map(|at| request("GET", &format!("https://web.test:{port}/ok/{at}"), "")).collect();
+    let answers = over_http2(stream, requests).await;
+    assert!(answers.iter().all(|(status, reason, _)| *status == 502 && reason == "dial_failed"), "{answers:?}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_budget_that_the_handshake_uses_up_is_said() {
+    let opened = opened_with("web.test", true, |text| {
+        text.replace("paths: [\"/ok/*\"]", "paths: [\"/ok/*\"], budgets: {max_bytes_out: 100}")
+    })
+    .await;
+    let answers = over_http1(opened.connect(&["http/1.1"]).await, vec![request("GET", "/ok/x", "")]).await;
+    assert_eq!((answers[0].0.as_u16(), answers[0].1.as_str()), (429, "budget_exceeded"));
+    assert!(opened.world.seen().is_empty());
 }

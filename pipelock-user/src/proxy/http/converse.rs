@@ -23,7 +23,7 @@ use super::guarded::Guarded;
 use super::serve::{Body, Session, internal};
 use crate::flow::{Reason, Verdict};
 use crate::proxy::idle::Watched;
-use crate::proxy::listen::linger;
+use crate::proxy::listen::{LINGER, linger};
 use crate::proxy::rescue;
 
 /// What hyper needs beyond the largest head.
@@ -109,8 +109,10 @@ where
         }
         Some(refusal) => {
             let (verdict, status) = record(session, &refusal).await;
-            let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
-            let _ = stream.shutdown().await;
+            let words = rescue::last_words(&verdict, status, session.flow.id);
+            // An agent that does not read must not keep us.
+            let told = async { (stream.write_all(&words).await, stream.shutdown().await) };
+            let _ = tokio::time::timeout(LINGER, told).await;
             linger(&mut stream).await;
             None
         }

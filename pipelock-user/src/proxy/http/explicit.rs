@@ -75,6 +75,7 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
         move |session, request| answer(session, request, granted.clone())
     };
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
+    session.end(None);
     let tunnel = locked(&granted).take();
     if let (Some((stream, unread)), Some((tunnel, upstream))) = (ended, tunnel)
         && let Some(cut) = tunnel.carry(proxy, Prefixed::new(unread, stream), upstream).await

@@ -9,6 +9,7 @@ use http::{Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
 
 use super::authority::{Authority, agree};
 use super::converse::converse;
@@ -47,6 +48,8 @@ pub(super) struct Session {
     pub(super) activity: Arc<Activity>,
     /// What ended the reading of requests.
     pub(super) refused: Refused,
+    /// What ended the connection, once nobody waits for answers any more.
+    over: watch::Sender<Option<Verdict>>,
 }
 
 /// Serves requests of HTTP/1.1 until the agent or the destination is done; `prefix` was read before. Inside TLS the
@@ -63,8 +66,11 @@ pub(in crate::proxy) async fn serve<S>(
 {
     let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls, is_http2: false });
     let answer = |session: Arc<Session>, request| async move { session.answer(request).await };
-    let ended = Box::pin(converse(&session, stream, prefix, false, answer)).await;
-    session.note_budgets();
+    let (ended, cut) = tokio::select! {
+        ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
+        cut = session.disallowed() => (None, Some(cut)),
+    };
+    session.end(cut);
     if let Some((mut stream, _)) = ended {
         // TLS says goodbye, or the client takes the answer for one that was cut off.
         let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
@@ -82,8 +88,11 @@ pub(in crate::proxy) async fn serve_http2<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls: true, is_http2: true });
-    Box::pin(http2::converse(&session, stream, prefix)).await;
-    session.note_budgets();
+    let cut = tokio::select! {
+        () = Box::pin(http2::converse(&session, stream, prefix)) => None,
+        cut = session.disallowed() => Some(cut),
+    };
+    session.end(cut);
 }
 
 impl Session {
@@ -98,7 +107,47 @@ impl Session {
             unlimited: Meter::new(Budget::default()),
             activity: Activity::new(),
             refused: Refused::default(),
+            over: watch::Sender::new(None),
         })
+    }
+
+    /// Ends the requests that are still under way: the connection was cut for this, or else the agent has gone.
+    pub(super) fn end(&self, cut: Option<Verdict>) {
+        if let (Some(cut), Some(guard)) = (&cut, &self.guard) {
+            locked(guard).end(cut.clone());
+        }
+        let gone = || Verdict::let_out(Reason::ClientAborted, "the connection ended first");
+        self.over.send_replace(Some(cut.unwrap_or_else(gone)));
+        self.note_budgets();
+    }
+
+    /// Waits for that, or for the end of the proxy.
+    async fn ended(&self) -> Verdict {
+        let mut over = self.over.subscribe();
+        let ended = tokio::select! {
+            ended = over.wait_for(Option::is_some) => ended.ok().and_then(|ended| ended.clone()),
+            () = self.proxy.closed() => None,
+        };
+        ended.unwrap_or_else(|| Verdict::let_out(Reason::ClientAborted, "the session ended first"))
+    }
+
+    /// Waits for a policy that does not allow what TLS was opened for. In the clear every request is asked anew.
+    async fn disallowed(&self) -> Verdict {
+        let (Some(host), true) = (&self.flow.target.name, self.carrier.is_tls) else {
+            return std::future::pending().await;
+        };
+        let port = self.flow.target.original.port();
+        let is_allowed =
+            |rules: &Rules| rules.policy.find(host, port).is_ok_and(|rule| rule.protocol() != Protocol::Http);
+        let mut rules = self.proxy.rules.clone();
+        let found = rules.wait_for(|rules| !is_allowed(rules)).await.map(|rules| rules.policy.id().clone());
+        match found {
+            Ok(policy) => {
+                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
+            }
+            // No other policy will come.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
@@ -198,7 +247,7 @@ impl Session {
         let sent = tokio::select! {
             sent = Box::pin(self.upstreams.send(&errand, request)) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
-            () = self.proxy.closed() => Err((Verdict::let_out(Reason::ClientAborted, "the session ended first"), None)),
+            ended = self.ended() => Err((ended, None)),
             () = self.proxy.recorder.lost() => {
                 Err((Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written"), None))
             }

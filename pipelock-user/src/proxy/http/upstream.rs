@@ -161,16 +161,20 @@ impl Upstreams {
 
     fn take_fit(&self, errand: &Errand<'_>) -> Option<Upstream> {
         let mut kept = locked(&self.kept);
-        kept.retain(|upstream| match &upstream.sender {
-            Sender::Http1(sender) => !sender.is_closed(),
-            Sender::Http2(sender) => !sender.is_closed(),
+        // Without its handle here a connection of a former policy ends with the last answer on it.
+        kept.retain(|upstream| {
+            upstream.policy == *errand.rules.policy.id()
+                && match &upstream.sender {
+                    Sender::Http1(sender) => !sender.is_closed(),
+                    Sender::Http2(sender) => !sender.is_closed(),
+                }
         });
         let at = kept.iter().position(|upstream| {
             let is_free = match &upstream.sender {
                 Sender::Http1(sender) => !errand.carrier.is_http2 || sender.is_ready(),
                 Sender::Http2(_) => true,
             };
-            is_free && upstream.authority == *errand.authority && upstream.policy == *errand.rules.policy.id()
+            is_free && upstream.authority == *errand.authority
         })?;
         match kept.get(at)? {
             Upstream { authority, policy, sender: Sender::Http2(sender), addr } => Some(Upstream {
@@ -185,7 +189,7 @@ impl Upstreams {
 
     fn keep(&self, upstream: Upstream) {
         let mut kept = locked(&self.kept);
-        // Those of HTTP/2 are kept from the moment they are opened; what has been replaced by a reload goes first.
+        // Those of HTTP/2 are kept from the moment they are opened.
         if matches!(upstream.sender, Sender::Http1(_)) {
             if kept.len() >= MAX_KEPT {
                 kept.remove(0);
@@ -196,15 +200,23 @@ impl Upstreams {
 
     /// Opens a connection; false when somebody else has, meanwhile.
     async fn open(&self, errand: &Errand<'_>) -> Result<(Upstream, bool), Failed> {
+        let start = Instant::now();
+        let limit = dial_limit(errand.rules);
+        let slow = || {
+            let detail = format!("connecting to {} took longer than {limit:?}", errand.authority.host);
+            (Verdict::block(Reason::DialFailed, detail), None)
+        };
         let may_share = errand.carrier.is_http2 && !self.has_http1.load(Ordering::Relaxed);
-        let _alone = if may_share { Some(self.opening.lock().await) } else { None };
+        // Who waits for another's attempt does not begin one of full length after it.
+        let alone =
+            tokio::time::timeout(limit, async { if may_share { Some(self.opening.lock().await) } else { None } });
+        let _alone = alone.await.map_err(|_| slow())?;
         if may_share && let Some(upstream) = self.take(errand).await {
             return Ok((upstream, false));
         }
         let Errand { permit, authority, rules, carrier, activity, meter } = errand;
-        let start = Instant::now();
-        let limit = dial_limit(rules);
-        let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), limit)
+        let left = || limit.saturating_sub(start.elapsed());
+        let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), left())
             .await
             .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
         let stream = Metered::new(Watched::new(stream, activity), meter);
@@ -213,15 +225,16 @@ impl Upstreams {
             let outward = &rules.tls.as_ref().ok_or_else(|| (unavailable(), None))?.outward;
             let offer = if carrier.is_http2 { Offer::Http2 } else { Offer::Http1 };
             let greeting = outward.connect(stream, &authority.host, permit.rule(), offer);
-            let greeted = tokio::time::timeout(limit.saturating_sub(start.elapsed()), Box::pin(greeting)).await;
+            let greeted = tokio::time::timeout(left(), Box::pin(greeting)).await;
             let (stream, speaks_http2) = match greeted {
                 Ok(Ok(greeted)) => greeted,
                 // Nothing of the request has left.
-                Ok(Err(error)) => return Err((tls::refused(&authority.host, &error), None)),
-                Err(_) => {
-                    let slow = format!("TLS to {} took longer than {limit:?}", authority.host);
-                    return Err((Verdict::block(Reason::DialFailed, slow), None));
+                Ok(Err(_)) if meter.was_refused() => {
+                    let over = "what one connection may use was used up by the TLS handshake";
+                    return Err((Verdict::block(Reason::BudgetExceeded, over), None));
                 }
+                Ok(Err(error)) => return Err((tls::refused(&authority.host, &error), None)),
+                Err(_) => return Err(slow()),
             };
             self.has_http1.fetch_or(!speaks_http2, Ordering::Relaxed);
             greet(stream, speaks_http2, rules).await

@@ -224,7 +224,7 @@ async fn destination(
             async move {
                 let _waiting = waiting;
                 let (head, body) = request.into_parts();
-                if head.uri.path() == "/never" {
+                if head.uri.path().ends_with("/never") {
                     std::future::pending::<()>().await;
                 }
                 let body = body.collect().await.ok().map(http_body_util::Collected::to_bytes);

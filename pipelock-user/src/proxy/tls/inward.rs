@@ -23,14 +23,14 @@ pub(in crate::proxy) enum Agreed {
     Nothing,
 }
 
-/// Greets the client as this host; the handshake has to be done when it is due.
+/// Greets the client as this host, which it asked for on this port; the handshake has to be done when it is due.
 ///
 /// # Errors
 /// The verdict: [`Reason::ClientPinned`] when it refuses the certificate, [`Reason::TlsFailed`] for all else.
 pub(in crate::proxy) async fn greet<S>(
     tls: &Interception,
     stream: S,
-    host: &Host,
+    (host, port): (&Host, u16),
     due: Instant,
 ) -> Result<(TlsStream<S>, Agreed), Verdict>
 where
@@ -43,7 +43,7 @@ where
     let accepted = tokio::time::timeout_at(due, TlsAcceptor::from(config).accept(stream)).await;
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(refused(host, &error)),
+        Ok(Err(error)) => return Err(refused(host, port, &error)),
         Err(_) => return Err(Verdict::block(Reason::DetectTimeout, "the TLS handshake did not end in time")),
     };
     let agreed = match stream.get_ref().1.alpn_protocol() {
@@ -54,12 +54,14 @@ where
     Ok((stream, agreed))
 }
 
-fn refused(host: &Host, error: &io::Error) -> Verdict {
+fn refused(host: &Host, port: u16, error: &io::Error) -> Verdict {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::AlertReceived(alert)) if is_distrust(*alert) => {
+            // Rules are for these two when they name none.
+            let ports = if matches!(port, 80 | 443) { String::new() } else { format!("ports: [{port}], ") };
             let detail = format!(
                 "the client refused pipelock's certificate for {host} ({}): it pins the server's, or does not read the trust \
-                 that it was given. To pass it unread, add: - {{destination: \"{host}\", protocol: tls, scan: false}}",
+                 that it was given. To pass it unread, add: - {{destination: \"{host}\", {ports}protocol: tls, scan: false}}",
                 alert.as_str().unwrap_or("an alert")
             );
             Verdict::block(Reason::ClientPinned, detail)
