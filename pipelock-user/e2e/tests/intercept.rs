@@ -208,7 +208,8 @@ fn a_client_that_pins_is_told_apart_with_the_rule_to_add() {
     let run = sandbox(&server, "").run(&["curl", "-sS", "--cacert", only, "--capath", "/nonexistent", &url]);
     assert_eq!(run.code(), 60, "{run}");
     assert_eq!(run.evidence.connection().reason, "client_pinned", "{run}");
-    assert!(run.stderr.contains("{destination: \"web.test\", protocol: tls, scan: false}"), "{run}");
+    let rule = format!("{{destination: \"web.test\", ports: [{}], protocol: tls, scan: false}}", server.port());
+    assert!(run.stderr.contains(&rule), "{run}");
 }
 
 #[test]
@@ -224,4 +225,20 @@ fn a_destination_that_nobody_vouches_for_gets_nothing() {
     let run = Sandbox::new(&policy).run_ok(&["curl", "-sS", &url]);
     assert!(run.text().contains("\"reason\": \"certificate_invalid\""), "{run}");
     assert_eq!(run.evidence.http()[0].status, Some(502), "{run}");
+}
+
+#[test]
+fn an_agent_that_is_root_does_not_get_the_key() {
+    need!("openssl", "node");
+    let server = TlsServer::http2(&["web.test"]);
+    let sandbox = sandbox(&server, "");
+    let key = sandbox.policy().with_file_name("state/ca.pem");
+    let run = sandbox.user("root").run_ok(&[
+        "sh",
+        "-c",
+        "cat \"$1\" && exit 1; ls -l \"$1\"",
+        "sh",
+        key.to_str().expect("text"),
+    ]);
+    assert!(!run.text().contains("BEGIN") && !run.stderr.contains("BEGIN"), "{run}");
 }

@@ -207,7 +207,8 @@ impl Session {
     pub fn trust(&self) -> Result<Option<TrustFolder>, SessionError> {
         let Some(tls) = &self.rules.tls else { return Ok(None) };
         let trust = Trust::gather(&self.rules.policy, tls.authority())?;
-        TrustFolder::write(&self.attachment.id, &trust).map(Some).map_err(SessionError::Trust)
+        let keys = super::tls::keys(&self.rules.policy);
+        TrustFolder::write(&self.attachment.id, &trust, &keys).map(Some).map_err(SessionError::Trust)
     }
 
     /// Makes a socket that the agent held before known to the programs as its own: what it listens for may come.

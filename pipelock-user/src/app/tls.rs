@@ -37,15 +37,27 @@ pub fn authority(policy: &Policy) -> Result<CertificateAuthority, CaError> {
     }
 }
 
+/// The files with the keys that a policy signs with.
+pub(super) fn keys(policy: &Policy) -> Vec<PathBuf> {
+    let own = match &policy.tls().authority {
+        Some(given) => policy.locate(&given.key),
+        None => CertificateAuthority::file(&state_folder()),
+    };
+    let clients = policy.rules().iter().filter_map(|rule| rule.client_certificate());
+    std::iter::once(own).chain(clients.map(|pair| policy.locate(&pair.key))).collect()
+}
+
 /// What decides under a policy. `former` is what did before.
 ///
 /// # Errors
 /// [`CaError`].
 pub(super) fn rules_of(policy: Policy, former: Option<&Rules>) -> Result<Rules, CaError> {
     let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);
-    let tls = if policy.rules().iter().any(|rule| rule.wants_reading() && opens(rule.protocol())) {
+    let former = former.and_then(|former| former.tls.as_deref());
+    // Connections that are open stay readable under a policy which would not open them.
+    let is_wanted = policy.rules().iter().any(|rule| rule.wants_reading() && opens(rule.protocol()));
+    let tls = if is_wanted || former.is_some() {
         let ca = Arc::new(authority(&policy)?);
-        let former = former.and_then(|former| former.tls.as_deref());
         let tls = Interception::new(&policy, &ca, former)?;
         tls.prepare(&policy);
         Some(Arc::new(tls))

@@ -5,6 +5,7 @@
 //! belong to its certificate is refused at the start and not at the first connection.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,9 @@ pub enum CaError {
     /// Others can read the key that we keep.
     #[error("{} can be read by others, and whoever has it can pose as any server to the agent; remove it, and a new one is made", .0.display())]
     Exposed(PathBuf),
+    /// Somebody else has put the key there.
+    #[error("{} belongs to another user, who could pose as any server to the agent; remove it, and a new one is made", .0.display())]
+    Foreign(PathBuf),
     /// The cryptography failed: no random numbers, as a rule.
     #[error("no key could be made: {0}")]
     Crypto(&'static str),
@@ -71,22 +75,37 @@ pub struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
+    /// The file of the one that is kept in this folder, with its key.
+    #[must_use]
+    pub fn file(folder: &Path) -> PathBuf {
+        folder.join(FILE)
+    }
+
     /// The one that is kept in this folder; made when there is none.
     ///
     /// # Errors
     /// [`CaError`].
     pub fn kept(folder: &Path) -> Result<Self, CaError> {
-        let path = folder.join(FILE);
+        let path = Self::file(folder);
         let stored = |source| CaError::Store { path: folder.to_owned(), source };
-        if !path.exists() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(stored)?;
-            make(folder, &path)?;
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(stored)?;
+                make(folder, &path)?;
+                File::open(&path)
+            }
+            opened => opened,
+        };
+        let file = file.map_err(stored)?;
+        // Of the open file: what the name stands for may change.
+        let about = file.metadata().map_err(stored)?;
+        if about.uid() != 0 && about.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(CaError::Foreign(path));
         }
-        let mode = std::fs::metadata(&path).map_err(stored)?.mode();
-        if mode & 0o077 != 0 {
+        if about.mode() & 0o077 != 0 {
             return Err(CaError::Exposed(path));
         }
-        let text = pem::read(&path)?;
+        let text = pem::read_open(&path, file)?;
         Self::read((&path, &text), (&path, &text))
     }
 

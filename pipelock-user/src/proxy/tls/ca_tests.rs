@@ -27,6 +27,17 @@ fn one_is_made_on_first_use_and_kept_from_others() {
     assert!(matches!(CertificateAuthority::kept(&state), Err(CaError::Exposed(_))));
 }
 
+#[test]
+fn one_that_somebody_else_has_put_there_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    CertificateAuthority::kept(folder.path()).expect("made");
+    std::os::unix::fs::chown(folder.path().join(FILE), Some(65534), None).expect("chown");
+    assert!(matches!(CertificateAuthority::kept(folder.path()), Err(CaError::Foreign(_))));
+}
+
 /// Runs openssl, if there is one.
 fn openssl(folder: &Path, args: &str) -> bool {
     Command::new("openssl").args(args.split(' ')).current_dir(folder).output().is_ok_and(|out| out.status.success())

@@ -175,6 +175,9 @@ impl ServerCertVerifier for Verifier {
                 if now.as_secs() > parts.not_after {
                     return Err(CertificateError::Expired.into());
                 }
+                if now.as_secs() < parts.not_before {
+                    return Err(CertificateError::NotValidYet.into());
+                }
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }

@@ -42,10 +42,16 @@ impl PemError {
 
 /// The bytes of a file, at most 16 MiB.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, PemError> {
+    let file = std::fs::File::open(path).map_err(|source| PemError::Io { path: path.to_owned(), source })?;
+    read_open(path, file)
+}
+
+/// The same of a file that is open.
+pub(super) fn read_open(path: &Path, file: std::fs::File) -> Result<Vec<u8>, PemError> {
     use std::io::Read as _;
     let failed = |source| PemError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(PemError::content(path, "the file is larger than 16 MiB"));
     }

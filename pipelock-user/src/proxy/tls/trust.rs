@@ -2,7 +2,7 @@
 //!
 //! Called by `app`, which writes them where the agent finds them. It promises that what the system trusts stays trusted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
 
@@ -12,8 +12,9 @@ use super::{keystore, pem};
 use crate::policy::Policy;
 
 /// Variables by which somebody may have named roots of their own; what they name is kept.
-const NAMED: [&str; 5] =
-    ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE"];
+const NAMED: [&str; 4] = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE"];
+/// The same, for roots besides others.
+const NAMED_BESIDES: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
 /// The content of the files.
 #[derive(Clone, Debug)]
@@ -39,19 +40,26 @@ impl Trust {
             let path = policy.locate(path);
             added.extend(pem::certificates(&path, &pem::read(&path)?)?);
         }
+        let named = |variables: &[&str]| variables.iter().filter_map(std::env::var_os).map(PathBuf::from).collect();
+        let besides: Vec<PathBuf> = named(&NAMED_BESIDES);
+        added.extend(besides.iter().flat_map(|path| found(path)));
         all.extend(added.iter().cloned());
-        let named = NAMED.iter().filter_map(std::env::var_os).map(PathBuf::from);
-        for path in system_bundle().into_iter().chain(named) {
-            // What could not be read did not count before either.
-            let found = pem::read(&path).and_then(|text| pem::certificates(&path, &text));
-            all.extend(found.inspect_err(|error| tracing::warn!(%error, "roots are left out")).unwrap_or_default());
+        let instead: Vec<PathBuf> = named(&NAMED);
+        all.extend(system_bundle().iter().chain(&instead).flat_map(|path| found(path)));
+        for list in [&mut all, &mut added] {
+            let mut seen = std::collections::HashSet::new();
+            list.retain(|certificate| seen.insert(certificate.clone()));
         }
-        let mut seen = std::collections::HashSet::new();
-        all.retain(|certificate| seen.insert(certificate.clone()));
         let text = |list: &[CertificateDer<'_>]| list.iter().map(|one| pem::write("CERTIFICATE", one)).collect();
         let keystore = keystore::write(all.iter().map(AsRef::as_ref));
         Ok(Self { bundle: text(&all), added: text(&added), keystore })
     }
+}
+
+/// What could not be read did not count before either.
+fn found(path: &Path) -> Vec<CertificateDer<'static>> {
+    let found = pem::read(path).and_then(|text| pem::certificates(path, &text));
+    found.inspect_err(|error| tracing::warn!(%error, "roots are left out")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -130,6 +130,7 @@ pub(super) struct CertificateParts {
     /// Identifier of its key: as it says, or else as computed.
     pub(super) key_id: Vec<u8>,
     /// Seconds since 1970.
+    pub(super) not_before: u64,
     pub(super) not_after: u64,
     pub(super) is_ca: bool,
 }
@@ -145,15 +146,15 @@ pub(super) fn read(certificate: &[u8]) -> Option<CertificateParts> {
     fields.expect(tag::SEQUENCE)?;
     let (_, _, issuer) = fields.next()?;
     let mut validity = Reader(fields.expect(tag::SEQUENCE)?);
-    validity.next()?;
-    let (kind, text, _) = validity.next()?;
-    let not_after = moment(kind, text)?;
+    let mut next_moment = || validity.next().and_then(|(kind, text, _)| moment(kind, text));
+    let (not_before, not_after) = (next_moment()?, next_moment()?);
     let (_, _, subject) = fields.next()?;
     let (_, _, spki) = fields.next()?;
     let mut parts = CertificateParts {
         issuer: issuer.to_vec(),
         subject: subject.to_vec(),
         key_id: key_id(spki),
+        not_before,
         not_after,
         is_ca: false,
     };
