@@ -403,3 +403,31 @@ async fn a_budget_that_the_handshake_uses_up_is_said() {
     assert_eq!((answers[0].0.as_u16(), answers[0].1.as_str()), (429, "budget_exceeded"));
     assert!(opened.world.seen().is_empty());
 }
+
+#[tokio::test]
+async fn what_is_under_way_ends_when_evidence_is_lost() {
+    for protocols in [&["h2"][..], &["http/1.1"]] {
+        let opened = opened("web.test", true).await;
+        let stream = opened.connect(protocols).await;
+        let recorder = opened.world.proxy.recorder.clone();
+        let lose = async {
+            while opened.world.waiting() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            recorder.close("lost").await.expect("closed");
+        };
+        let url = format!("https://web.test:{}/ok/never", opened.world.addr.port());
+        let ask = async {
+            if protocols == ["h2"] {
+                over_http2(stream, vec![request("GET", &url, "")]).await
+            } else {
+                over_http1(stream, vec![request("GET", "/ok/never", "")]).await
+            }
+        };
+        let (answers, ()) = tokio::join!(ask, lose);
+        assert_eq!((answers[0].0.as_u16(), answers[0].1.as_str()), (503, "recorder_unavailable"));
+        while opened.world.waiting() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
