@@ -150,6 +150,8 @@ impl Sandbox {
             run.arg("/usr/bin/env").arg(format!("HOME={}", self.work().display()));
         }
         run.args(command).env_clear().env("PATH", PATH).env("LANG", "C.UTF-8").current_dir(self.work());
+        // The authority that a run makes is the test's own.
+        run.env("STATE_DIRECTORY", self.dir.path().join("state"));
         run.envs(self.env.iter().map(|(key, value)| (key, value)));
         run
     }

@@ -1,4 +1,5 @@
-//! A TLS server with a self-signed certificate: `openssl s_server`, which answers any GET with 200.
+//! TLS servers with a self-signed certificate: `openssl s_server`, which answers any GET with 200, and Node.js, which
+//! speaks HTTP/2 and HTTP/1.1 and answers with what it saw.
 //!
 //! Used as the destination of TLS clients. The certificate names what the test asks for, and its file is readable for
 //! the agent, so that clients can be told to trust it.
@@ -58,6 +59,59 @@ impl TlsServer {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.addr.port()
+    }
+}
+
+/// Answers with what it saw, as JSON.
+const ECHO: &str = r#"
+const http2 = require("http2"), fs = require("fs"), folder = process.argv[1];
+const server = http2.createSecureServer({
+    allowHTTP1: true, key: fs.readFileSync(folder + "/key.pem"), cert: fs.readFileSync(folder + "/cert.pem"),
+}, (request, response) => {
+    let bytes = 0;
+    request.on("data", data => { bytes += data.length; });
+    request.on("end", () => {
+        response.setHeader("alt-svc", 'h3=":443"');
+        response.end(JSON.stringify({
+            version: request.httpVersion, method: request.method, path: request.url, bytes,
+            host: request.headers[":authority"] || request.headers.host,
+        }) + "\n");
+    });
+});
+server.listen(0, "127.0.0.1", () => {
+    fs.writeFileSync(folder + "/port.new", String(server.address().port));
+    fs.renameSync(folder + "/port.new", folder + "/port");
+});
+"#;
+
+impl TlsServer {
+    /// A server on loopback for these names that speaks HTTP/2 and HTTP/1.1: Node.js.
+    ///
+    /// # Panics
+    /// When node or openssl fails.
+    #[must_use]
+    pub fn http2(names: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        open_up(dir.path(), 0o755);
+        let certificate = dir.path().join("cert.pem");
+        make_certificate(dir.path(), names);
+        open_up(&certificate, 0o644);
+        let child = Command::new("node")
+            .args(["-e", ECHO])
+            .arg(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("node");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let port = loop {
+            if let Ok(port) = std::fs::read_to_string(dir.path().join("port")) {
+                break port.parse().expect("a port");
+            }
+            assert!(Instant::now() < deadline, "node does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), certificate, _dir: dir }
     }
 }
 

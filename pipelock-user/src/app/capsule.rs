@@ -20,6 +20,8 @@ pub(super) struct Facts<'a> {
     pub limits: Vec<String>,
     /// How the agent's process is closed in; null for `attach`.
     pub confinement: Value,
+    /// SHA-256 of the certificate of the authority that TLS is opened with; none when it is not.
+    pub authority: Option<String>,
     /// Flows that a former proxy left without a receipt, when its pinned state was taken over.
     pub taken_over: Option<Vec<u64>>,
 }
@@ -56,6 +58,7 @@ pub(super) fn capsule(attachment: &Attachment, facts: &Facts<'_>) -> Capsule {
         "missing_hooks": missing,
         "policy_source": facts.policy.source(),
         "not_enforced": facts.limits,
+        "tls_authority_sha256": facts.authority,
         "confinement": facts.confinement,
         "taken_over": facts.taken_over.as_ref().map(|flows| {
             flows.iter().map(u64::to_string).collect::<Vec<_>>()

@@ -9,7 +9,8 @@ use pipelock_receipt::SigningKey;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::session::{SessionError, rules_of};
+use super::session::SessionError;
+use super::tls::rules_of;
 use crate::flow::{Account, Flow, FlowId, Host, Outcome};
 use crate::policy::Policy;
 use crate::proxy::{Origins, Proxy, serve_explicit};
@@ -54,6 +55,8 @@ pub async fn serve_alone(
 ) -> Result<Summary, SessionError> {
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
     let address = listener.local_addr().map_err(SessionError::Listen)?;
+    let rules = rules_of(policy, None)?;
+    let policy = &rules.policy;
     let mut limits = policy.warnings();
     limits.push("no kernel enforcement: only clients that use the proxy are seen".into());
     let chain = OpenChain::create(RecorderConfig {
@@ -71,7 +74,7 @@ pub async fn serve_alone(
         contained_uid: None,
     })?;
     let (recorder, thread) = chain.start()?;
-    let (_rules, watched) = watch::channel(Arc::new(rules_of(policy)));
+    let (_rules, watched) = watch::channel(Arc::new(rules));
     let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
     let serving = tokio::spawn(serve_explicit(listener, proxy.clone()));
     ready(address);

@@ -17,9 +17,12 @@ pub mod server;
 mod serving;
 mod session;
 pub mod state;
+pub mod tls;
+mod trust;
 
 pub use explicit::serve_alone;
 pub use flows::kernel_code;
 pub use listeners::{Namespace, loopback_is_up};
 pub use serving::{Ended, Leave, Serving};
 pub use session::{Recorded, Session, SessionConfig, SessionError};
+pub use trust::TrustFolder;

@@ -11,8 +11,9 @@ use super::flows::{Base, FlowTally, totals};
 use super::joints::Generations;
 use super::lock::Lock;
 use super::refusals::{Refusals, Sockets};
-use super::session::{SessionError, Undo, apply, rules_of};
+use super::session::{SessionError, Undo, apply};
 use super::state::State;
+use super::tls::rules_of;
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Rules};
@@ -84,17 +85,18 @@ impl Serving {
     /// Puts another policy in force: the kernel first, then the proxy. Links are not touched.
     ///
     /// # Errors
-    /// [`SessionError::Maps`]: the old policy stays in force in the proxy, and is put back into the kernel.
+    /// [`SessionError::Tls`], [`SessionError::Maps`]: the old policy stays in force in the proxy, and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
-        if let Err(error) = self.put(&policy) {
-            let former = self.rules.borrow().clone();
+        let former = self.rules.borrow().clone();
+        let rules = rules_of(policy, Some(&former))?;
+        if let Err(error) = self.put(&rules.policy) {
             if let Err(error) = self.put(&former.policy) {
                 tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");
             }
             return Err(error);
         }
-        tracing::info!(policy = %policy.id(), generation = self.generation, "policy in force");
-        self.rules.send_replace(Arc::new(rules_of(policy)));
+        tracing::info!(policy = %rules.policy.id(), generation = self.generation, "policy in force");
+        self.rules.send_replace(Arc::new(rules));
         Ok(())
     }
 

@@ -22,12 +22,13 @@ use super::lock::Lock;
 use super::server::start_time;
 use super::serving::Serving;
 use super::state::State;
+use super::tls::rules_of;
+use super::trust::TrustFolder;
 use crate::flow::PolicyId;
 use crate::kernel::{AddressChanges, AddressList, Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
-use crate::net::Resolver;
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
-use crate::proxy::{Proxy, Rules, serve};
+use crate::proxy::{CaError, Proxy, Rules, Trust, serve};
 use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::KeptSocket;
@@ -55,6 +56,12 @@ pub enum SessionError {
     /// The evidence.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
+    /// What TLS is opened with.
+    #[error("TLS cannot be opened: {0}")]
+    Tls(#[from] CaError),
+    /// The files that the agent's programs read.
+    #[error("the files by which the agent's programs trust pipelock cannot be written below /run: {0}")]
+    Trust(#[source] std::io::Error),
     /// The pool of addresses.
     #[error("no random numbers for the address pool: {0}")]
     Pool(#[from] crate::proxy::dns::PoolError),
@@ -126,7 +133,7 @@ pub struct Session {
     attachment: Attachment,
     maps: Arc<Maps>,
     namespaces: Vec<Namespace>,
-    policy: Policy,
+    rules: Rules,
     evidence: PathBuf,
     mode: &'static str,
     cgroup_path: PathBuf,
@@ -148,6 +155,8 @@ impl Session {
     /// [`SessionError`]; then nothing is left attached that was not attached before.
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
+        // First: nothing is attached when a file is missing.
+        let rules = rules_of(config.policy, None)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();
         let undo = Undo { id: (!attachment.taken_over).then(|| id.clone()), ours: config.ours };
@@ -155,7 +164,7 @@ impl Session {
             attachment,
             maps: Arc::new(maps),
             namespaces: config.namespaces,
-            policy: config.policy,
+            rules,
             evidence: config.evidence,
             mode: config.mode,
             cgroup_path: config.cgroup_path,
@@ -177,7 +186,7 @@ impl Session {
         self.maps.keep_rest()?;
         // Flows that a former proxy left carry its generations; ours come after.
         self.generation = self.maps.config()?.generation.saturating_add(1);
-        apply(&self.maps, &self.policy, self.generation)?;
+        apply(&self.maps, &self.rules.policy, self.generation)?;
         for namespace in &self.namespaces {
             self.maps.set_own(namespace.cookie, &namespace.own)?;
             self.maps.serve(namespace.cookie, namespace.ports, &namespace.sockets())?;
@@ -189,6 +198,17 @@ impl Session {
     #[must_use]
     pub fn attachment(&self) -> &Attachment {
         &self.attachment
+    }
+
+    /// Files by which the agent's programs trust the authority; none when TLS is not opened under this policy.
+    ///
+    /// # Errors
+    /// [`SessionError::Tls`], [`SessionError::Trust`].
+    pub fn trust(&self) -> Result<Option<TrustFolder>, SessionError> {
+        let Some(tls) = &self.rules.tls else { return Ok(None) };
+        let trust = Trust::gather(&self.rules.policy, tls.authority())?;
+        let keys = super::tls::keys(&self.rules.policy);
+        TrustFolder::write(&self.attachment.id, &trust, &keys).map(Some).map_err(SessionError::Trust)
     }
 
     /// Makes a socket that the agent held before known to the programs as its own: what it listens for may come.
@@ -224,16 +244,17 @@ impl Session {
             mode: self.mode,
             cgroup: self.cgroup_path.display().to_string(),
             cgroup_id: self.cgroup_id,
-            policy: &self.policy,
-            limits: self.policy.warnings(),
+            policy: &self.rules.policy,
+            limits: self.rules.policy.warnings(),
             confinement,
+            authority: self.rules.tls.as_ref().map(|tls| tls.authority().fingerprint()),
             taken_over: self.attachment.taken_over.then(|| self.base.pending.iter().map(|(id, _)| *id).collect()),
         };
         let Capsule(value) = capsule(&self.attachment, &facts);
         let chain = OpenChain::create(RecorderConfig {
             folder: self.evidence.clone(),
             key,
-            policy_hash: self.policy.id().to_string(),
+            policy_hash: self.rules.policy.id().to_string(),
             capsule: Some(Capsule(value)),
             contained_uid,
         });
@@ -260,7 +281,7 @@ impl Recorded {
             attachment,
             maps,
             namespaces,
-            policy,
+            rules,
             base,
             evidence,
             mode,
@@ -272,6 +293,7 @@ impl Recorded {
             undo,
             ..
         } = session;
+        let policy = rules.policy.clone();
         let policy_file = policy.file().map(std::path::Path::to_owned);
         let policy_name =
             policy_file.as_deref().map_or_else(|| policy.source().to_owned(), |path| path.display().to_string());
@@ -286,7 +308,7 @@ impl Recorded {
         generations.file(generation, policy.id().clone());
         let pool = Arc::new(Pool::new(policy.dns_max_names())?);
         let seen = Arc::new(SeenNames::default());
-        let (rules, watched) = watch::channel(Arc::new(rules_of(policy)));
+        let (rules, watched) = watch::channel(Arc::new(rules));
         let redirected = [KernelReason::Redirect as u8, KernelReason::RedirectDns as u8];
         let orphans = base.pending.iter().filter(|(_, reason)| redirected.contains(reason)).map(|(flow, _)| *flow);
         let ledger = Ledger::new(maps.clone(), base.settled, orphans);
@@ -389,12 +411,6 @@ impl Recorded {
             pins_removed: false,
         })
     }
-}
-
-pub(super) fn rules_of(policy: Policy) -> Rules {
-    let hosts = policy.clone();
-    let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    Rules { policy, resolver }
 }
 
 /// Puts a policy into the kernel. The generation first: the programs read it after the ports, so no flow carries an older

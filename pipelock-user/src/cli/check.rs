@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::{Failure, keys, output};
 use crate::flow::{Host, Reason, Verdict};
-use crate::policy::{Policy, normalise_path};
+use crate::policy::{Policy, Protocol, normalise_path};
 
 /// Check a policy, and what it says about a URL.
 ///
@@ -75,7 +75,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
     Ok(u8::from(verdict.is_block()))
 }
 
-/// What the proxy would say, in its order: name and port, then whether it can be read, then method and path.
+/// What the proxy would say of the request, once it has it.
 fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> {
     if http::Method::from_bytes(method.as_bytes()).is_err() {
         return Err(Failure::usage(format!("{method:?} cannot be the method of a request")));
@@ -101,13 +101,12 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> 
         return Ok(Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"));
     }
     let verdict = policy.check_request(&host, port, method, uri.path());
-    if verdict.is_block() || !is_tls {
-        return Ok(verdict);
-    }
-    match policy.find(&host, port) {
-        Ok(rule) if rule.wants_reading() => {
-            let detail = "the rule wants this TLS traffic read, and interception is not available";
-            Ok(Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label())))
+    match policy.find(&host, port).map(|rule| rule.protocol()) {
+        Ok(Protocol::Http) if is_tls && !verdict.is_block() => {
+            Ok(Verdict::block(Reason::ProtocolUnknown, "the rule allows HTTP in the clear only").by(verdict.rule))
+        }
+        Ok(Protocol::Tls) if !is_tls && !verdict.is_block() => {
+            Ok(Verdict::block(Reason::ProtocolUnknown, "the rule allows TLS only").by(verdict.rule))
         }
         _ => Ok(verdict),
     }
@@ -117,7 +116,7 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> 
 mod tests {
     use super::*;
 
-    const POLICY: &str = "version: \"1.0\"\negress:\n  - destination: a.example\n    methods: [GET]\n    scan: false\n  - destination: b.example\n    scan: false\n";
+    const POLICY: &str = "version: \"1.0\"\negress:\n  - destination: a.example\n    methods: [GET]\n    scan: false\n  - destination: b.example\n    scan: false\n  - {destination: d.example, protocol: http}\n";
 
     fn verdict(url: &str, method: &str) -> (bool, Reason) {
         let policy = Policy::parse(POLICY, "test").expect("valid");
@@ -129,7 +128,9 @@ mod tests {
     fn check_says_what_the_proxy_does() {
         assert_eq!(verdict("http://a.example/", "GET"), (false, Reason::PolicyAllow));
         assert_eq!(verdict("http://a.example/", "delete"), (true, Reason::MethodDenied));
-        assert_eq!(verdict("https://a.example/", "GET"), (true, Reason::InspectionUnavailable));
+        assert_eq!(verdict("https://a.example/", "GET"), (false, Reason::PolicyAllow));
+        assert_eq!(verdict("https://a.example/", "PUT"), (true, Reason::MethodDenied));
+        assert_eq!(verdict("https://d.example/", "GET"), (true, Reason::ProtocolUnknown));
         assert_eq!(verdict("https://b.example/", "GET"), (false, Reason::PolicyAllow));
         assert_eq!(verdict("http://c.example/", "GET"), (true, Reason::HostDenied));
         assert_eq!(verdict("http://a.example:81/", "GET"), (true, Reason::PortDenied));

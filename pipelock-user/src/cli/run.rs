@@ -13,7 +13,9 @@ use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, keys, output};
 use crate::app::lock::Lock;
-use crate::app::{Ended, Leave, Namespace, Recorded, Session, SessionConfig, loopback_is_up, runtime, serve_alone};
+use crate::app::{
+    Ended, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, loopback_is_up, runtime, serve_alone,
+};
 use crate::kernel::attachment_id;
 use crate::policy::Policy;
 use crate::sandbox::caps::{Cap, drop_after_load};
@@ -84,7 +86,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
     let uid = user.uid;
-    let command = AgentCommand::new(program, rest.to_vec(), user);
+    let mut command = AgentCommand::new(program, rest.to_vec(), user);
     let confinement = confinement(&command, uid)?;
     let lock = Lock::take(&attachment_id(cgroup.id()))?;
     let session = Session::prepare(SessionConfig {
@@ -102,6 +104,13 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     for (hook, why) in &session.attachment().missing {
         output::note(&format!("warning: this kernel refuses {hook}, so it is not enforced: {why}"));
     }
+    let trust = session.trust()?;
+    for (variable, value) in trust.iter().flat_map(TrustFolder::variables) {
+        command = command.env(variable, value);
+    }
+    for (file, place) in trust.iter().flat_map(TrustFolder::covers) {
+        command = command.cover(file, place);
+    }
     let recorded = session.record(key, confinement, Some(uid))?;
     let agent = match command.spawn(&cgroup) {
         Ok(agent) => agent,
@@ -116,6 +125,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     // here on, whatever fails, `recorded` ends the agent before it detaches.
     drop_after_load(&[Cap::Kill, Cap::DacOverride])?;
     let (code, ended) = runtime::run(supervise(recorded, agent, &cgroup, file.as_deref()))??;
+    drop(trust);
     drop(guard);
     if !args.quiet {
         output::ended(&ended);

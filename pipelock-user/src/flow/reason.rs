@@ -63,6 +63,10 @@ reasons! {
     NameMismatch = "name_mismatch", "The names in the request, the connection and DNS disagree.";
     NameMissing = "name_missing", "The connection carries no name that a rule could be found by.";
     InspectionUnavailable = "inspection_unavailable", "The rule wants this TLS traffic read (scan, methods or paths), and interception is not available; it is not let through unread.";
+    Misdirected = "misdirected", "The request names another host than the TLS connection was opened for. Open a connection of its own for it.";
+    ClientPinned = "client_pinned", "The client does not accept pipelock's certificate: it pins the server's, or does not read the trust it was given. Run pipelock doctor; to pass the destination unread, set protocol: tls and scan: false on its rule.";
+    TlsFailed = "tls_failed", "The TLS handshake with the client failed.";
+    CertificateInvalid = "certificate_invalid", "The destination's certificate could not be verified, so nothing was sent. Name its root under tls.extra_roots if it is meant to be trusted.";
     ProtocolUnknown = "protocol_unknown", "The bytes are neither HTTP nor TLS. Set protocol: tcp on the rule to pass them unread.";
     DetectTimeout = "detect_timeout", "The client did not say what it speaks within limits.detect_timeout_seconds.";
     RequestMalformed = "request_malformed", "The request cannot be read unambiguously.";

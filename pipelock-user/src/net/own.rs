@@ -14,20 +14,17 @@ use crate::net::ssrf::CheckedAddr;
 /// # Errors
 /// No socket can be had, so nobody knows.
 pub(super) fn find(addrs: &[CheckedAddr]) -> io::Result<Option<SocketAddr>> {
-    let (mut v4, mut v6) = (None, None);
     for addr in addrs.iter().map(|addr| addr.get()) {
-        let (socket, any) = match addr.ip() {
-            IpAddr::V4(_) => (&mut v4, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
-            IpAddr::V6(_) => (&mut v6, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
+        let any = match addr.ip() {
+            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
-        let socket = match socket {
-            Some(socket) => socket,
-            None => match UdpSocket::bind((any, 0)) {
-                Ok(made) => socket.insert(made),
-                // A host without IPv6 has no IPv6 addresses, and dialling one will say so.
-                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
-                Err(error) => return Err(error),
-            },
+        // One for each: a socket that was connected before keeps the source of then.
+        let socket = match UdpSocket::bind((any, 0)) {
+            Ok(socket) => socket,
+            // A host without IPv6 has no IPv6 addresses, and dialling one will say so.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
+            Err(error) => return Err(error),
         };
         // Connecting a datagram socket asks for the route and sends nothing. The kernel reaches its own addresses from
         // themselves, and networks that are routed to this host as a whole from its loopback address.

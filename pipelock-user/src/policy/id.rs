@@ -24,7 +24,7 @@ pub(super) fn policy_id(canonical: &str) -> PolicyId {
 /// The policy as JSON without spaces, keys sorted by bytes, numbers as integers, defaults filled in.
 pub(super) fn canonical_json(parts: &Parts) -> String {
     let hosts: Map<String, Value> = parts.dns_hosts.iter().map(|(name, addrs)| (name.clone(), json!(addrs))).collect();
-    let value = json!({
+    let mut value = json!({
         "version": "1.0",
         "default_deny": true,
         "egress": parts.rules.iter().map(rule).collect::<Vec<_>>(),
@@ -49,6 +49,9 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
             "idle_timeout_seconds": parts.limits.idle_timeout_seconds,
         },
     });
+    if let (Some(tls), Value::Object(map)) = (parts.tls.canonical(), &mut value) {
+        map.insert("tls".to_owned(), tls);
+    }
     sorted(value).to_string()
 }
 
@@ -81,6 +84,10 @@ fn rule(rule: &Rule) -> Value {
     }
     if let Some(paths) = &rule.paths {
         put("paths", paths.iter().map(|path| path.as_str().to_owned()).collect::<Vec<_>>().into());
+    }
+    if let Some(pair) = &rule.client {
+        put("client_cert", json!(pair.certificate));
+        put("client_key", json!(pair.key));
     }
     let limits = [
         ("max_bytes_out", rule.budgets.max_bytes_out),

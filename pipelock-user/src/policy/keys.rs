@@ -60,6 +60,8 @@ pub(super) enum Shape {
     Method,
     Path,
     Cidr,
+    /// The path of a PEM file; relative to the folder of the policy.
+    File,
     /// A path with a query that ends in `=`.
     ProxyPath,
     /// Host names, each with one address or a list of them.
@@ -120,6 +122,7 @@ pub(super) static ROOT: Section = Section {
             Default::Text("loopback"),
             "Where the agent may accept connections: on loopback only, or on any address.",
         ),
+        key("tls", Shape::Section(&TLS), NONE, "Interception of TLS, and verification of destinations."),
         tried_as(key("limits", Shape::Section(&LIMITS), NONE, "Limits of the proxy."), &["limit"]),
     ],
 };
@@ -180,6 +183,16 @@ pub(super) static RULE: Section = Section {
             ),
             &["proto", "scheme"],
         ),
+        tried_as(
+            key(
+                "client_cert",
+                Shape::File,
+                NONE,
+                "PEM file with the certificate to show to destinations of this rule that ask for one (mutual TLS), then those above it. Needs the traffic to be read. Relative to the folder of the policy.",
+            ),
+            &["cert", "certificate"],
+        ),
+        key("client_key", Shape::File, NONE, "PEM file with the private key of client_cert."),
         tried_as(key("budgets", Shape::Section(&BUDGETS), NONE, "What one connection may use up."), &["budget"]),
     ],
 };
@@ -251,6 +264,32 @@ pub(super) static LOOPBACK: Section = Section {
     )],
 };
 
+/// `tls`.
+pub(super) static TLS: Section = Section {
+    name: "tls",
+    keys: &[
+        tried_as(
+            key(
+                "ca_cert",
+                Shape::File,
+                NONE,
+                "PEM file with the certificate of the authority to intercept with, then those above it; left out: pipelock makes one and keeps it. Relative to the folder of the policy.",
+            ),
+            &["ca", "cert"],
+        ),
+        tried_as(key("ca_key", Shape::File, NONE, "PEM file with the private key of ca_cert."), &["key"]),
+        tried_as(
+            key(
+                "extra_roots",
+                Shape::List(&Shape::File),
+                NONE,
+                "PEM files with certificates that destinations may be verified by, besides the system's roots. The agent is told to trust them too.",
+            ),
+            &["roots", "extra_ca", "trusted_roots"],
+        ),
+    ],
+};
+
 /// `limits`.
 pub(super) static LIMITS: Section = Section {
     name: "limits",
@@ -285,7 +324,7 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section, for hints about misplaced keys and for tests.
-pub(super) static ALL: [&Section; 8] = [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &LIMITS];
+pub(super) static ALL: [&Section; 9] = [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &TLS, &LIMITS];
 
 impl Section {
     /// The key with this name.

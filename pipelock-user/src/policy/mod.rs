@@ -20,6 +20,7 @@ mod raw;
 mod read;
 mod rule;
 mod schema;
+mod tls;
 mod types;
 mod warn;
 
@@ -30,4 +31,5 @@ pub use destination::Destination;
 pub use error::{PolicyError, PolicyErrors};
 pub use path::{PathError, PathPattern, normalise_path};
 pub use schema::json_schema;
+pub use tls::{KeyPair, Tls};
 pub use types::{Budgets, DnsMode, Limits, Listen, Policy, PortRange, Protocol, Rule, WebSocket};

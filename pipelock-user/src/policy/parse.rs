@@ -16,6 +16,7 @@ use super::keys::ROOT;
 use super::raw::{self, MAX_BYTES, Value};
 use super::read::{Field, Reader, join};
 use super::rule;
+use super::tls::Tls;
 use super::types::{DnsMode, Limits, Listen, Parts, Policy, WebSocket};
 use crate::flow::Host;
 
@@ -85,6 +86,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     let dns = root.section(report, "dns");
     let ssrf = root.section(report, "ssrf");
     let loopback = root.section(report, "loopback");
+    let tls = root.section(report, "tls");
     let limits = root.section(report, "limits");
     Parts {
         rules: rule::rules(report, root),
@@ -99,6 +101,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
         ssrf_allow: ssrf_allow(report, &ssrf),
         loopback_ports: loopback_ports(report, &loopback),
         listen: if root.word(report, "listen") == "any" { Listen::Any } else { Listen::Loopback },
+        tls: Tls::read(report, &tls),
         limits: Limits {
             max_connections: count(report, &limits, "max_connections"),
             header_bytes: count(report, &limits, "header_bytes"),

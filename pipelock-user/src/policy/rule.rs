@@ -11,6 +11,7 @@ use super::keys::{DEFAULT_PORTS, RULE};
 use super::path::PathPattern;
 use super::raw::Value;
 use super::read::{Field, Reader};
+use super::tls::pair;
 use super::types::{Budgets, PortRange, Protocol, Rule, merge_ports, port_list, shared_ports};
 
 /// Longest method that is accepted; the longest in use have 17 letters.
@@ -52,6 +53,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         max_bytes_in: limits.number(report, "max_bytes_in"),
         max_seconds: limits.number(report, "max_seconds"),
     };
+    let client = pair(report, &reader, "client_cert", "client_key");
     let destination = destination?;
     if let Some(field) = reader.get("include_apex")
         && !matches!(destination, Destination::Below(_))
@@ -59,7 +61,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         let help = "remove it, or write the destination as a wildcard: *.example.com";
         field.wrong(report, format!("include_apex says nothing about {destination}, which is no wildcard"), help);
     }
-    let rule = Rule { index, destination, include_apex, ports, methods, paths, scan, protocol, budgets };
+    let rule = Rule { index, destination, include_apex, ports, methods, paths, scan, protocol, client, budgets };
     contradictions(report, field, &reader, &rule);
     repeats(report, field, &rule, seen);
     Some(rule)
@@ -79,6 +81,10 @@ fn destination(report: &mut Report, field: &Field<'_>) -> Option<Destination> {
 /// Opaque bytes cannot be read, so whatever wants them read contradicts it. `scan` has to be written: that nothing is
 /// inspected should be seen in the policy.
 fn contradictions(report: &mut Report, field: &Field<'_>, reader: &Reader<'_>, rule: &Rule) {
+    if let Some(at) = reader.get("client_cert").filter(|_| !rule.wants_reading() || rule.protocol == Protocol::Http) {
+        let message = "nothing shows client_cert: TLS of this rule is not intercepted";
+        at.wrong(report, message, "write scan: true and protocol: tls, or remove client_cert");
+    }
     if rule.protocol != Protocol::Tcp {
         return;
     }

@@ -14,6 +14,7 @@ use super::decide::Index;
 use super::destination::Destination;
 use super::error::PolicyErrors;
 use super::path::PathPattern;
+use super::tls::{KeyPair, Tls};
 use super::{id, parse};
 use crate::flow::PolicyId;
 
@@ -40,6 +41,7 @@ pub(super) struct Parts {
     pub(super) ssrf_allow: Vec<IpNet>,
     pub(super) loopback_ports: Vec<u16>,
     pub(super) listen: Listen,
+    pub(super) tls: Tls,
     pub(super) limits: Limits,
 }
 
@@ -156,6 +158,12 @@ impl Policy {
         self.parts.listen
     }
 
+    /// What TLS is intercepted and verified with.
+    #[must_use]
+    pub fn tls(&self) -> &Tls {
+        &self.parts.tls
+    }
+
     /// Limits of the proxy.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -180,6 +188,7 @@ pub struct Rule {
     pub(super) paths: Option<Vec<PathPattern>>,
     pub(super) scan: bool,
     pub(super) protocol: Protocol,
+    pub(super) client: Option<KeyPair>,
     pub(super) budgets: Budgets,
 }
 
@@ -243,6 +252,12 @@ impl Rule {
     #[must_use]
     pub fn budgets(&self) -> Budgets {
         self.budgets
+    }
+
+    /// The certificate to show to destinations that ask for one.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&KeyPair> {
+        self.client.as_ref()
     }
 
     /// True when the traffic has to be read to keep the rule: it is scanned, or methods or paths are listed.

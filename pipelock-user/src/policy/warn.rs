@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::destination::Destination;
-use super::types::{Policy, Protocol, Rule};
+use super::types::{Policy, Rule};
 
 /// Rules a warning names before it only counts them.
 const MAX_NAMED: usize = 8;
@@ -29,13 +29,9 @@ impl Policy {
             self.rules().iter().filter(|rule| wanted(rule)).map(Rule::label).collect()
         };
         say(
-            labels(&|rule| rule.wants_reading() && matches!(rule.protocol, Protocol::Auto | Protocol::Tls)),
-            "the rule wants its traffic read (scan, methods or paths); this build cannot open TLS, so TLS to it is denied \
-             (inspection_unavailable). Plain HTTP works. To pass TLS unread, set scan: false and remove methods and paths",
-        );
-        say(
-            labels(&|rule| rule.scan && matches!(rule.protocol, Protocol::Auto | Protocol::Http)),
-            "over plain HTTP the destination, methods and paths are enforced; the content is not scanned yet",
+            labels(&|rule| rule.scan),
+            "the destination, methods and paths are enforced, also inside TLS, which is intercepted; the content is not \
+             scanned yet",
         );
         say(
             labels(

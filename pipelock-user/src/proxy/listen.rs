@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::net::connect;
 use crate::policy::{Protocol as RuleProtocol, Rule};
 use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol, detect};
+use crate::proxy::intercept::intercept;
 use crate::proxy::meter::Budget;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::state::{Proxy, Rules};
@@ -22,7 +23,7 @@ use crate::proxy::tunnel::Tunnel;
 use crate::proxy::{http, rescue, tls};
 
 /// How long an agent that still sends may keep us from closing after the last answer.
-const LINGER: Duration = Duration::from_millis(500);
+pub(super) const LINGER: Duration = Duration::from_millis(500);
 /// How long one that finds no place may take to show what it speaks: clients that speak first do at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long finding and dialling a destination may take.
@@ -147,12 +148,12 @@ async fn converse(
         // Also on a rule for TLS alone: there the answer is a denial that the client can read.
         Protocol::Http1 => {
             guard.carries("http1");
-            http::serve(proxy, stream, buffer, flow.clone(), guard).await;
+            http::serve(proxy, stream, buffer, flow.clone(), guard, false).await;
             None
         }
         Protocol::Tls if wanted != RuleProtocol::Http => {
             guard.carries("tls");
-            Some(pass_tls(proxy, stream, (buffer, due), flow, guard).await)
+            pass_tls(proxy, stream, (buffer, due), flow, guard).await
         }
         Protocol::Tls => {
             guard.carries("tls");
@@ -170,14 +171,14 @@ async fn converse(
     }
 }
 
-/// TLS that no rule wants read goes through; TLS that should be read and cannot be is refused.
+/// TLS that no rule wants read goes through; other is opened. The verdict, unless `http` has logged request by request.
 async fn pass_tls(
     proxy: &Arc<Proxy>,
     mut stream: TcpStream,
     (mut buffer, due): (BytesMut, Instant),
     flow: &Arc<Flow>,
     mut guard: FlowGuard,
-) -> Verdict {
+) -> Option<Verdict> {
     let verdict = match tls::sniff(&mut stream, &mut buffer, due).await {
         Err(tls::SniffError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive")),
         Err(error) => Err(Verdict::block(Reason::RequestMalformed, error.to_string())),
@@ -185,7 +186,7 @@ async fn pass_tls(
     };
     let (host, may_hide_name) = match verdict {
         Ok(known) => known,
-        Err(verdict) => return refuse_tls(stream, guard, verdict).await,
+        Err(verdict) => return Some(refuse_tls(stream, guard, verdict).await),
     };
     guard.names(host.clone());
     let port = flow.target.original.port();
@@ -195,25 +196,30 @@ async fn pass_tls(
         Ok(rule) => rule,
         Err(reason) => {
             let verdict = Verdict::block(reason, format!("{host}:{port} is not allowed"));
-            return refuse_tls(stream, guard, verdict).await;
+            return Some(refuse_tls(stream, guard, verdict).await);
         }
     };
     if rule.protocol() == RuleProtocol::Http {
         let verdict = Verdict::block(Reason::ProtocolUnknown, "the rule allows HTTP only").by(Some(rule.label()));
-        return refuse_tls(stream, guard, verdict).await;
+        return Some(refuse_tls(stream, guard, verdict).await);
     }
     if rule.wants_reading() {
-        let detail = format!("{} wants TLS to {host}:{port} read", rule.label());
-        let verdict = Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label()));
-        return refuse_tls(stream, guard, verdict).await;
+        // A hello that hides another one is met as the name it shows: whoever wanted another hangs up.
+        let Some(tls) = &rules.tls else {
+            let detail = format!("{} wants TLS to {host}:{port} read", rule.label());
+            let verdict = Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label()));
+            return Some(refuse_tls(stream, guard, verdict).await);
+        };
+        let label = rule.label();
+        return Box::pin(intercept(proxy, tls, label, host, Prefixed::new(buffer, stream), flow, guard)).await;
     }
     // Last, so that a client which sends the extension at random (GREASE) is told of it only where nothing else is wrong.
     if may_hide_name {
         let detail = "the hello carries encrypted_client_hello, which may be random (GREASE) or hide another name";
         let verdict = Verdict::block(Reason::EchDenied, detail).by(Some(rule.label()));
-        return refuse_tls(stream, guard, verdict).await;
+        return Some(refuse_tls(stream, guard, verdict).await);
     }
-    pass(proxy, &rules, rule, host, stream, (buffer, port), guard).await
+    Some(pass(proxy, &rules, rule, host, stream, (buffer, port), guard).await)
 }
 
 /// The one name of a TLS connection out of DNS, SNI and the address; they must not disagree.
@@ -300,7 +306,7 @@ pub(super) fn budget_of(rule: &Rule) -> Budget {
 }
 
 /// Takes in what the agent still sends for a moment: a reset would overtake the last words it was told.
-pub(super) async fn linger(stream: &mut TcpStream) {
+pub(super) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut sink = [0; 1024];
     let drain = async { while tokio::io::AsyncReadExt::read(stream, &mut sink).await.is_ok_and(|count| count > 0) {} };
     let _ = tokio::time::timeout(LINGER, drain).await;

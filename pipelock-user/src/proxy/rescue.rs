@@ -14,7 +14,10 @@ use crate::flow::{FlowId, Reason, Verdict};
 pub(super) fn status(reason: Reason) -> StatusCode {
     match reason {
         Reason::RequestMalformed => StatusCode::BAD_REQUEST,
-        Reason::ResolveFailed | Reason::DialFailed | Reason::UpstreamFailed => StatusCode::BAD_GATEWAY,
+        Reason::ResolveFailed | Reason::DialFailed | Reason::UpstreamFailed | Reason::CertificateInvalid => {
+            StatusCode::BAD_GATEWAY
+        }
+        Reason::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         Reason::BudgetExceeded | Reason::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         Reason::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Reason::IdleTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -43,6 +46,8 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         | Reason::NameMismatch
         | Reason::NameMissing
         | Reason::InspectionUnavailable
+        | Reason::ClientPinned
+        | Reason::TlsFailed
         | Reason::ProtocolUnknown
         | Reason::DetectTimeout
         | Reason::UpgradeDenied

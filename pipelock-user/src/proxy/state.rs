@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::flow::{Account, Flow, Host, Reason, Verdict};
 use crate::net::Resolver;
 use crate::policy::Policy;
+use crate::proxy::tls::Interception;
 use crate::recorder::Recorder;
 
 /// Connections at a time, over all listeners, when the policy does not say.
@@ -48,6 +49,8 @@ pub struct Rules {
     pub policy: Policy,
     /// Resolves names for dialling, with the policy's static hosts.
     pub resolver: Resolver,
+    /// Opens TLS; none when no rule wants that.
+    pub tls: Option<Arc<Interception>>,
 }
 
 /// The transparent proxy of one attachment.

@@ -59,6 +59,8 @@ struct Place {
 pub(super) struct ReadOnlyKernel {
     places: Vec<Place>,
     runtime: Option<Runtime>,
+    /// Files that stand in the place of others.
+    covers: Vec<(CString, CString)>,
 }
 
 impl ReadOnlyKernel {
@@ -82,7 +84,14 @@ impl ReadOnlyKernel {
         }
         let folder = format!("/run/user/{uid}");
         let runtime = std::path::Path::new(&folder).is_dir().then(|| CString::new(folder).ok()).flatten();
-        Ok(Self { places, runtime: runtime.map(|path| Runtime { path, uid, gid }) })
+        Ok(Self { places, runtime: runtime.map(|path| Runtime { path, uid, gid }), covers: Vec::new() })
+    }
+
+    /// Also shows files in the place of others.
+    pub(super) fn covering(mut self, covers: &[(PathBuf, PathBuf)]) -> Self {
+        let text = |path: &PathBuf| CString::new(path.as_os_str().as_bytes()).ok();
+        self.covers.extend(covers.iter().filter_map(|(file, place)| Some((text(file)?, text(place)?))));
+        self
     }
 
     /// True when a folder is one that the agent does not see. As its working folder it would lead there all the same.
@@ -108,6 +117,13 @@ impl ReadOnlyKernel {
             let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | flags;
             // SAFETY: see above.
             check(unsafe { libc::mount(null, path, null, flags, ptr::null()) })?;
+        }
+        for (file, place) in &self.covers {
+            // SAFETY: see above.
+            check(unsafe { libc::mount(file.as_ptr(), place.as_ptr(), null, libc::MS_BIND, ptr::null()) })?;
+            let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
+            // SAFETY: see above.
+            check(unsafe { libc::mount(null, place.as_ptr(), null, flags, ptr::null()) })?;
         }
         self.hide()
     }

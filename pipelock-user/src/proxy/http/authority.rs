@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, Method, Request, Uri, Version, header};
 
+use super::upstream::Carrier;
 use crate::flow::{Flow, Host, Reason, Verdict};
 
 /// Where a request goes.
@@ -13,7 +14,12 @@ pub(super) struct Authority {
 }
 
 /// The authority of a request; `given` are the names our resolver gave the address out for, in `real` mode.
-pub(super) fn agree<B>(request: &Request<B>, flow: &Flow, given: &[Host]) -> Result<Authority, Verdict> {
+pub(super) fn agree<B>(
+    request: &Request<B>,
+    flow: &Flow,
+    given: &[Host],
+    carrier: Carrier,
+) -> Result<Authority, Verdict> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
     let original = flow.target.original;
@@ -26,7 +32,7 @@ pub(super) fn agree<B>(request: &Request<B>, flow: &Flow, given: &[Host]) -> Res
         return Err(malformed("more than one Host header"));
     }
     // RFC 9112 §3.2: also where the request line or DNS has said the name. A client that leaves it out speaks something else.
-    if header.is_none() && request.version() >= Version::HTTP_11 {
+    if header.is_none() && request.version() == Version::HTTP_11 {
         return Err(malformed("an HTTP/1.1 request without a Host header"));
     }
     let header = header
@@ -38,8 +44,12 @@ pub(super) fn agree<B>(request: &Request<B>, flow: &Flow, given: &[Host]) -> Res
         })
         .transpose()?;
     let target = match uri.authority() {
-        Some(authority) if uri.scheme_str() == Some("http") => Some(split(authority.as_str(), 80)?),
-        Some(_) => return Err(malformed("the request target has a scheme other than http")),
+        // The `:authority` of HTTP/2 is what Host is for HTTP/1.1, and clients leave the port out of it as readily.
+        Some(authority) if uri.scheme_str() == Some(carrier.scheme()) => {
+            let port = if carrier.is_http2 { original.port() } else { carrier.default_port() };
+            Some(split(authority.as_str(), port)?)
+        }
+        Some(_) => return Err(malformed("the request target has another scheme than the connection")),
         None => None,
     };
     let mismatch = |left: &str, right: &str| Verdict::block(Reason::NameMismatch, format!("{left}, but {right}"));
@@ -68,6 +78,15 @@ pub(super) fn agree<B>(request: &Request<B>, flow: &Flow, given: &[Host]) -> Res
         ));
     }
     match (&flow.target.name, &named.host) {
+        // Over HTTP/2 that is how browsers use one connection for all names of a certificate (RFC 9113 §9.1.1). Ours has
+        // one name; who asks again on another connection is answered.
+        (Some(asked), host) if asked != host && carrier.is_tls && carrier.is_http2 => Err(Verdict::block(
+            Reason::Misdirected,
+            format!("TLS was opened for {asked}, but the request names {host}"),
+        )),
+        (Some(asked), host) if asked != host && carrier.is_tls => {
+            Err(mismatch(&format!("TLS was opened for {asked}"), &format!("the request names {host}")))
+        }
         (Some(asked), host) if asked != host => {
             Err(mismatch(&format!("DNS was asked for {asked}"), &format!("the request names {host}")))
         }
@@ -132,6 +151,8 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
+    const CLEAR: Carrier = Carrier { is_tls: false, is_http2: false };
+
     fn flow(name: Option<&str>, original: &str) -> Flow {
         Flow {
             id: FlowId(1),
@@ -165,7 +186,7 @@ mod tests {
     }
 
     fn ask_in(version: Version, flow: &Flow, uri: &str, hosts: &[&str]) -> Result<String, Reason> {
-        agree(&request(uri, hosts, version), flow, &[])
+        agree(&request(uri, hosts, version), flow, &[], CLEAR)
             .map(|found| format!("{}:{}", found.host, found.port))
             .map_err(|verdict| verdict.reason)
     }
@@ -214,10 +235,31 @@ mod tests {
     }
 
     #[test]
+    fn inside_tls_its_name_binds() {
+        let flow = flow(Some("a.example"), "198.18.0.1:8443");
+        let ask = |uri: &str, host: Option<&str>, is_http2| {
+            let version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+            let hosts: Vec<&str> = host.into_iter().collect();
+            agree(&request(uri, &hosts, version), &flow, &[], Carrier { is_tls: true, is_http2 })
+                .map(|found| format!("{}:{}", found.host, found.port))
+                .map_err(|verdict| verdict.reason)
+        };
+        let found = || Ok("a.example:8443".to_owned());
+        assert_eq!(ask("https://a.example:8443/", None, true), found());
+        assert_eq!(ask("https://a.example/", None, true), found());
+        assert_eq!(ask("/", Some("a.example"), false), found());
+        assert_eq!(ask("https://b.example:8443/", None, true), Err(Reason::Misdirected));
+        assert_eq!(ask("https://a.example/", Some("b.example"), true), Err(Reason::NameMismatch));
+        assert_eq!(ask("/", Some("b.example"), false), Err(Reason::NameMismatch));
+        assert_eq!(ask("http://a.example:8443/", None, true), Err(Reason::RequestMalformed));
+    }
+
+    #[test]
     fn an_address_given_out_for_one_name_does_not_serve_another() {
         let flow = flow(None, "192.0.2.1:80");
         let given = [Host::parse("a.example").expect("a name")];
-        let verdict = agree(&request("/", &["b.example"], Version::HTTP_11), &flow, &given).expect_err("mismatch");
+        let verdict =
+            agree(&request("/", &["b.example"], Version::HTTP_11), &flow, &given, CLEAR).expect_err("mismatch");
         assert_eq!(verdict.reason, Reason::NameMismatch);
     }
 

@@ -16,15 +16,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::framing::{Framing, Refusal};
 use super::guarded::Guarded;
 use super::serve::{Body, Session, internal};
 use crate::flow::{Reason, Verdict};
 use crate::proxy::idle::Watched;
-use crate::proxy::listen::linger;
+use crate::proxy::listen::{LINGER, linger};
 use crate::proxy::rescue;
 
 /// What hyper needs beyond the largest head.
@@ -34,14 +33,15 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves requests with `answer` until either side is done. With `tunnels`, an answered CONNECT ends it: then the stream
 /// comes back, with what the agent has sent behind the request.
-pub(super) async fn converse<F, A>(
+pub(super) async fn converse<S, F, A>(
     session: &Arc<Session>,
-    stream: TcpStream,
+    stream: S,
     prefix: BytesMut,
     tunnels: bool,
     answer: F,
-) -> Option<(TcpStream, BytesMut)>
+) -> Option<(S, BytesMut)>
 where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Arc<Session>, Request<Incoming>) -> A + Send + Sync + Unpin + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -109,8 +109,10 @@ where
         }
         Some(refusal) => {
             let (verdict, status) = record(session, &refusal).await;
-            let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
-            let _ = stream.shutdown().await;
+            let words = rescue::last_words(&verdict, status, session.flow.id);
+            // An agent that does not read must not keep us.
+            let told = async { (stream.write_all(&words).await, stream.shutdown().await) };
+            let _ = tokio::time::timeout(LINGER, told).await;
             linger(&mut stream).await;
             None
         }

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::authority::{Authority, of_target};
 use super::converse::converse;
 use super::serve::{Body, Session};
+use super::upstream::Carrier;
 use crate::flow::{Flow, FlowId, Origin, Reason, Target, Verdict, locked};
 use crate::inspect::permit_flow;
 use crate::net::connect;
@@ -46,7 +47,7 @@ fn session_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
         target: Target { name: None, original: peer },
         policy: proxy.rules().policy.id().clone(),
     });
-    Session::new(proxy, flow, None)
+    Session::new(proxy, flow, None, Carrier { is_tls: false, is_http2: false })
 }
 
 /// Refuses a connection because there are too many.
@@ -74,6 +75,7 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
         move |session, request| answer(session, request, granted.clone())
     };
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
+    session.end(None);
     let tunnel = locked(&granted).take();
     if let (Some((stream, unread)), Some((tunnel, upstream))) = (ended, tunnel)
         && let Some(cut) = tunnel.carry(proxy, Prefixed::new(unread, stream), upstream).await

@@ -1,4 +1,5 @@
-//! HTTP/1.1 in the clear: strict framing, one authority, method and path by policy, a receipt for each request.
+//! HTTP/1.1 and HTTP/2, in the clear and inside TLS that was opened: strict framing, one authority, method and path by
+//! policy, a receipt for each request.
 
 mod authority;
 mod converse;
@@ -6,10 +7,12 @@ mod explicit;
 mod framing;
 mod guarded;
 mod headers;
+mod http2;
+mod outgoing;
 mod serve;
 mod upstream;
 #[cfg(test)]
-mod world;
+pub(in crate::proxy) mod world;
 
 pub use explicit::serve_explicit;
-pub(super) use serve::serve;
+pub(super) use serve::{serve, serve_http2};

@@ -5,22 +5,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, Version, header};
+use http::{Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
 
 use super::authority::{Authority, agree};
 use super::converse::converse;
 use super::guarded::Refused;
 use super::headers::strip_hop;
-use super::upstream::{Upstream, send};
+use super::http2;
+use super::upstream::{Carrier, Errand, Upstreams};
 use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
 use crate::inspect::permit_flow;
 use crate::policy::Protocol;
 use crate::proxy::idle::Activity;
-use crate::proxy::listen::{budget_of, log};
+use crate::proxy::listen::{LINGER, budget_of, log};
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
@@ -36,7 +37,9 @@ pub(super) struct Session {
     pub(super) flow: Arc<Flow>,
     /// Reports the flow; explicit clients have none to report.
     guard: Option<StdMutex<FlowGuard>>,
-    upstream: Mutex<Option<Upstream>>,
+    /// What the agent speaks.
+    carrier: Carrier,
+    upstreams: Upstreams,
     /// What this connection has used of the budgets of rules, by policy and rule.
     meters: StdMutex<HashMap<(PolicyId, String), Arc<Meter>>>,
     /// For rules without a budget.
@@ -45,39 +48,111 @@ pub(super) struct Session {
     pub(super) activity: Arc<Activity>,
     /// What ended the reading of requests.
     pub(super) refused: Refused,
+    /// What ended the connection, once nobody waits for answers any more.
+    over: watch::Sender<Option<Verdict>>,
 }
 
-/// Serves requests until the agent or the destination is done; `prefix` was read before.
-pub(in crate::proxy) async fn serve(
+/// Serves requests of HTTP/1.1 until the agent or the destination is done; `prefix` was read before. Inside TLS the
+/// target of the flow has the name that TLS was opened for.
+pub(in crate::proxy) async fn serve<S>(
     proxy: &Arc<Proxy>,
-    stream: TcpStream,
+    stream: S,
     prefix: BytesMut,
     flow: Arc<Flow>,
     guard: FlowGuard,
-) {
-    let session = Session::new(proxy, flow, Some(guard));
+    is_tls: bool,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls, is_http2: false });
     let answer = |session: Arc<Session>, request| async move { session.answer(request).await };
-    converse(&session, stream, prefix, false, answer).await;
-    session.note_budgets();
+    let (ended, cut) = tokio::select! {
+        ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
+        cut = session.disallowed() => (None, Some(cut)),
+    };
+    session.end(cut);
+    if let Some((mut stream, _)) = ended {
+        // TLS says goodbye, or the client takes the answer for one that was cut off.
+        let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+    }
+}
+
+/// The same for HTTP/2 inside TLS.
+pub(in crate::proxy) async fn serve_http2<S>(
+    proxy: &Arc<Proxy>,
+    stream: S,
+    prefix: BytesMut,
+    flow: Arc<Flow>,
+    guard: FlowGuard,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls: true, is_http2: true });
+    let cut = tokio::select! {
+        () = Box::pin(http2::converse(&session, stream, prefix)) => None,
+        cut = session.disallowed() => Some(cut),
+    };
+    session.end(cut);
 }
 
 impl Session {
-    pub(super) fn new(proxy: &Arc<Proxy>, flow: Arc<Flow>, guard: Option<FlowGuard>) -> Arc<Self> {
+    pub(super) fn new(proxy: &Arc<Proxy>, flow: Arc<Flow>, guard: Option<FlowGuard>, carrier: Carrier) -> Arc<Self> {
         Arc::new(Self {
             proxy: proxy.clone(),
             flow,
             guard: guard.map(StdMutex::new),
-            upstream: Mutex::new(None),
+            carrier,
+            upstreams: Upstreams::default(),
             meters: StdMutex::default(),
             unlimited: Meter::new(Budget::default()),
             activity: Activity::new(),
             refused: Refused::default(),
+            over: watch::Sender::new(None),
         })
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Ends the requests that are still under way: the connection was cut for this, or else the agent has gone.
+    pub(super) fn end(&self, cut: Option<Verdict>) {
+        if let (Some(cut), Some(guard)) = (&cut, &self.guard) {
+            locked(guard).end(cut.clone());
+        }
+        let gone = || Verdict::let_out(Reason::ClientAborted, "the connection ended first");
+        self.over.send_replace(Some(cut.unwrap_or_else(gone)));
+        self.note_budgets();
+    }
+
+    /// Waits for that, or for the end of the proxy.
+    async fn ended(&self) -> Verdict {
+        let mut over = self.over.subscribe();
+        let ended = tokio::select! {
+            ended = over.wait_for(Option::is_some) => ended.ok().and_then(|ended| ended.clone()),
+            () = self.proxy.closed() => None,
+        };
+        ended.unwrap_or_else(|| Verdict::let_out(Reason::ClientAborted, "the session ended first"))
+    }
+
+    /// Waits for a policy that does not allow what TLS was opened for. In the clear every request is asked anew.
+    async fn disallowed(&self) -> Verdict {
+        let (Some(host), true) = (&self.flow.target.name, self.carrier.is_tls) else {
+            return std::future::pending().await;
+        };
+        let port = self.flow.target.original.port();
+        let is_allowed =
+            |rules: &Rules| rules.policy.find(host, port).is_ok_and(|rule| rule.protocol() != Protocol::Http);
+        let mut rules = self.proxy.rules.clone();
+        let found = rules.wait_for(|rules| !is_allowed(rules)).await.map(|rules| rules.policy.id().clone());
+        match found {
+            Ok(policy) => {
+                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
+            }
+            // No other policy will come.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let given = self.proxy.origins.names_of(self.flow.target.original.ip());
-        let authority = agree(&request, &self.flow, &given);
+        let authority = agree(&request, &self.flow, &given, self.carrier);
         self.answer_to(authority, request).await
     }
 
@@ -90,11 +165,14 @@ impl Session {
         let method = request.method().to_string();
         // One policy from the decision to its receipt, whatever is loaded meanwhile.
         let rules = self.proxy.rules();
+        let scheme = self.carrier.scheme();
         // The query may hold what should not be kept; host and path say where it went.
         let target = match &authority {
-            Ok(Authority { host, port: 80 }) => format!("http://{host}{}", request.uri().path()),
-            Ok(Authority { host, port }) => format!("http://{host}:{port}{}", request.uri().path()),
-            Err(_) => format!("http://{}{}", self.flow.target.authority(), request.uri().path()),
+            Ok(Authority { host, port }) if *port == self.carrier.default_port() => {
+                format!("{scheme}://{host}{}", request.uri().path())
+            }
+            Ok(Authority { host, port }) => format!("{scheme}://{host}:{port}{}", request.uri().path()),
+            Err(_) => format!("{scheme}://{}{}", self.flow.target.authority(), request.uri().path()),
         };
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
         let (verdict, response, dialled) = match authority {
@@ -123,7 +201,7 @@ impl Session {
         &self,
         rules: &Rules,
         authority: Authority,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
     ) -> (Verdict, Option<Response<Incoming>>, Option<std::net::SocketAddr>) {
         let verdict = rules.policy.check_request(
             &authority.host,
@@ -131,11 +209,14 @@ impl Session {
             request.method().as_str(),
             request.uri().path(),
         );
-        let is_tls_only =
-            rules.policy.find(&authority.host, authority.port).is_ok_and(|rule| rule.protocol() == Protocol::Tls);
-        if is_tls_only && !verdict.is_block() {
-            let denied = Verdict::block(Reason::ProtocolUnknown, "the rule allows TLS only").by(verdict.rule);
-            return (denied, None, None);
+        let protocol = rules.policy.find(&authority.host, authority.port).map(|rule| rule.protocol());
+        let unfit = match protocol {
+            Ok(Protocol::Tls) if !self.carrier.is_tls => Some("the rule allows TLS only"),
+            Ok(Protocol::Http) if self.carrier.is_tls => Some("the rule allows HTTP in the clear only"),
+            _ => None,
+        };
+        if let Some(unfit) = unfit.filter(|_| !verdict.is_block()) {
+            return (Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule), None, None);
         }
         // An offer of HTTP/2 may be ignored (RFC 9110 §7.8), and Java's client makes one with every first request.
         let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
@@ -150,19 +231,23 @@ impl Session {
         if !self.proxy.recorder.is_writing() {
             return (Verdict::block(Reason::RecorderUnavailable, "evidence is not written"), None, None);
         }
-        if let Err(denied) = to_origin_form(&mut request, &authority) {
-            return (denied, None, None);
-        }
         let meter = self.meter(rules, &authority, &verdict);
         if meter.is_over() {
             let denied = Verdict::block(Reason::BudgetExceeded, "what one connection may use is used up");
             return (denied.by(verdict.rule), None, None);
         }
-        let mut upstream = self.upstream.lock().await;
+        let errand = Errand {
+            permit: &permit,
+            authority: &authority,
+            rules,
+            carrier: self.carrier,
+            activity: &self.activity,
+            meter: &meter,
+        };
         let sent = tokio::select! {
-            sent = send(&mut upstream, &permit, &authority, rules, request, &self.activity, &meter) => sent,
+            sent = Box::pin(self.upstreams.send(&errand, request)) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
-            () = self.proxy.closed() => Err((Verdict::let_out(Reason::ClientAborted, "the session ended first"), None)),
+            ended = self.ended() => Err((ended, None)),
             () = self.proxy.recorder.lost() => {
                 Err((Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written"), None))
             }
@@ -170,7 +255,6 @@ impl Session {
         match sent {
             Ok((mut response, addr)) => {
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-                    *upstream = None;
                     // The request has left, so it was not blocked; the answer is what the agent does not get.
                     let cut = Verdict::let_out(Reason::UpgradeDenied, "the destination switched protocols");
                     return (cut.by(verdict.rule), None, Some(addr));
@@ -242,30 +326,6 @@ impl Session {
         }
         log(&self.flow, verdict);
     }
-}
-
-/// The form that goes to the destination: path and query only, one Host, no headers of this hop.
-fn to_origin_form(request: &mut Request<Incoming>, authority: &Authority) -> Result<(), Verdict> {
-    let malformed = |_| Verdict::block(Reason::RequestMalformed, "the request target cannot be read");
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let path = if path.is_empty() { "/".to_owned() } else { path };
-    *request.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| malformed(error.to_string()))?;
-    let host = if authority.port == 80 {
-        authority.host.to_string()
-    } else {
-        format!("{}:{}", authority.host, authority.port)
-    };
-    let host = host.parse().map_err(|error: header::InvalidHeaderValue| malformed(error.to_string()))?;
-    // Codings other than chunked are not undone here, so whoever reads the body has to be told of them. `framing` has
-    // left one line at most.
-    let codings = request.headers_mut().remove(header::TRANSFER_ENCODING);
-    strip_hop(request.headers_mut());
-    if let Some(codings) = codings {
-        request.headers_mut().insert(header::TRANSFER_ENCODING, codings);
-    }
-    request.headers_mut().insert(header::HOST, host);
-    *request.version_mut() = Version::HTTP_11;
-    Ok(())
 }
 
 pub(super) fn internal() -> Response<Body> {

@@ -1,92 +1,285 @@
-//! The connection to the destination: one per agent connection and authority, kept while the agent keeps its own.
-//! Promises that none is used under another policy than the one that it was opened under.
+//! Connections to destinations, kept while the agent keeps its own. Promises that none is used under another policy than
+//! the one that it was opened under, nor for another name.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::authority::Authority;
-use crate::flow::{PolicyId, Reason, Verdict};
+use super::outgoing::{Form, outgoing};
+use crate::flow::{PolicyId, Reason, Verdict, locked};
 use crate::inspect::Permit;
 use crate::net::connect;
 use crate::proxy::idle::{Activity, Watched};
 use crate::proxy::listen::dial_limit;
 use crate::proxy::meter::{Meter, Metered};
 use crate::proxy::state::Rules;
+use crate::proxy::tls::{self, Offer};
 
 /// The smallest buffer that hyper takes for a head.
 const MIN_BUFFER: usize = 8192;
+/// Connections that are kept for one connection of the agent.
+const MAX_KEPT: usize = 32;
 
-/// A kept connection.
-pub(super) struct Upstream {
+/// What the agent speaks on its connection, which decides how the destinations are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Carrier {
+    /// TLS, which we have opened.
+    pub(super) is_tls: bool,
+    /// HTTP/2: many requests at a time.
+    pub(super) is_http2: bool,
+}
+
+impl Carrier {
+    /// The scheme of its URLs.
+    pub(super) fn scheme(self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+
+    /// The port that its URLs leave out.
+    pub(super) fn default_port(self) -> u16 {
+        if self.is_tls { 443 } else { 80 }
+    }
+}
+
+/// How requests are put on a connection.
+enum Sender {
+    Http1(http1::SendRequest<Incoming>),
+    Http2(http2::SendRequest<Incoming>),
+}
+
+impl Sender {
+    fn form(&self) -> Form {
+        match self {
+            Self::Http1(_) => Form::Http1,
+            Self::Http2(_) => Form::Http2,
+        }
+    }
+
+    async fn try_send(
+        &mut self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Incoming>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+}
+
+/// A connection.
+struct Upstream {
     authority: Authority,
     /// The policy that allowed it, and checked the address.
     policy: PolicyId,
-    sender: http1::SendRequest<Incoming>,
+    sender: Sender,
     /// The address that was checked and dialled.
-    pub(super) addr: SocketAddr,
+    addr: SocketAddr,
 }
 
-/// Sends a request, on the kept connection if it fits and still stands. The error of a request whose bytes may have left
-/// names the address, and its verdict says that they were let out.
-pub(super) async fn send(
-    kept: &mut Option<Upstream>,
-    permit: &Permit,
-    authority: &Authority,
-    rules: &Rules,
-    request: Request<Incoming>,
-    activity: &Arc<Activity>,
-    meter: &Arc<Meter>,
-) -> Result<(Response<Incoming>, SocketAddr), (Verdict, Option<SocketAddr>)> {
-    let mut request = request;
-    let limits = rules.policy.limits();
-    let is_fit = |upstream: &Upstream| upstream.authority == *authority && upstream.policy == *rules.policy.id();
-    if let Some(mut upstream) = kept.take().filter(is_fit)
-        && upstream.sender.ready().await.is_ok()
-    {
-        let sent = tokio::select! {
-            sent = upstream.sender.try_send_request(request) => sent,
-            () = activity.idle(limits.idle()) => return Err(late(upstream.addr)),
-        };
-        match sent {
-            Ok(response) => {
-                let addr = upstream.addr;
-                *kept = Some(upstream);
-                return Ok((response, addr));
+/// What is open for one connection of the agent.
+#[derive(Default)]
+pub(super) struct Upstreams {
+    kept: StdMutex<Vec<Upstream>>,
+    /// Held while a connection that may turn out to carry many requests is opened, so that they wait for it.
+    opening: Mutex<()>,
+    /// A destination has chosen HTTP/1.1: waiting for one another would gain nothing.
+    has_http1: AtomicBool,
+}
+
+/// A failure, and the address when bytes of the request may have left; then the verdict says that they were let out.
+type Failed = (Verdict, Option<SocketAddr>);
+
+/// One request on its way.
+pub(super) struct Errand<'a> {
+    pub(super) permit: &'a Permit,
+    pub(super) authority: &'a Authority,
+    pub(super) rules: &'a Rules,
+    pub(super) carrier: Carrier,
+    pub(super) activity: &'a Arc<Activity>,
+    pub(super) meter: &'a Arc<Meter>,
+}
+
+impl Upstreams {
+    /// Sends a request: on a kept connection that fits and still stands, else on a new one.
+    pub(super) async fn send(
+        &self,
+        errand: &Errand<'_>,
+        request: Request<Incoming>,
+    ) -> Result<(Response<Incoming>, SocketAddr), Failed> {
+        let limits = errand.rules.policy.limits();
+        let mut request = request;
+        loop {
+            let (mut upstream, is_new) = match self.take(errand).await {
+                Some(kept) => (kept, false),
+                None => self.open(errand).await?,
+            };
+            let addr = upstream.addr;
+            let formed = outgoing(request, errand.authority, errand.carrier, upstream.sender.form());
+            let formed = formed.map_err(|denied| (denied, None))?;
+            let sent = tokio::select! {
+                sent = upstream.sender.try_send(formed) => sent,
+                () = errand.activity.idle(limits.idle()) => return Err(late(addr)),
+            };
+            match sent {
+                Ok(response) => {
+                    self.keep(upstream);
+                    return Ok((response, addr));
+                }
+                Err(mut error) => match error.take_message() {
+                    // The connection had closed while it was idle: nothing of the request has left.
+                    Some(unsent) if !is_new => request = unsent,
+                    _ => return Err(broken(&error.into_error(), addr)),
+                },
             }
-            Err(mut error) => match error.take_message() {
-                // The connection had closed while it was idle: nothing of the request has left.
-                Some(unsent) => request = unsent,
-                None => return Err(broken(&error.into_error(), upstream.addr)),
-            },
         }
     }
-    let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules))
-        .await
-        .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(limits.header_bytes.max(MIN_BUFFER))
-        .handshake(TokioIo::new(Metered::new(Watched::new(stream, activity), meter)))
-        .await
-        .map_err(|error| broken(&error, addr))?;
-    tokio::spawn(connection);
-    let response = tokio::select! {
-        response = sender.send_request(request) => response.map_err(|error| broken(&error, addr))?,
-        () = activity.idle(limits.idle()) => return Err(late(addr)),
-    };
-    let policy = rules.policy.id().clone();
-    *kept = Some(Upstream { authority: authority.clone(), policy, sender, addr });
-    Ok((response, addr))
+
+    /// A kept connection that is ready; those of HTTP/2 stay where they are.
+    async fn take(&self, errand: &Errand<'_>) -> Option<Upstream> {
+        loop {
+            let mut upstream = self.take_fit(errand)?;
+            let is_ready = match &mut upstream.sender {
+                // The agent has read the former answer to its end, or it would not have sent this request.
+                Sender::Http1(sender) if !errand.carrier.is_http2 => sender.ready().await.is_ok(),
+                Sender::Http1(sender) => sender.is_ready(),
+                Sender::Http2(sender) => sender.ready().await.is_ok(),
+            };
+            if is_ready {
+                return Some(upstream);
+            }
+        }
+    }
+
+    fn take_fit(&self, errand: &Errand<'_>) -> Option<Upstream> {
+        let mut kept = locked(&self.kept);
+        // Without its handle here a connection of a former policy ends with the last answer on it.
+        kept.retain(|upstream| {
+            upstream.policy == *errand.rules.policy.id()
+                && match &upstream.sender {
+                    Sender::Http1(sender) => !sender.is_closed(),
+                    Sender::Http2(sender) => !sender.is_closed(),
+                }
+        });
+        let at = kept.iter().position(|upstream| {
+            let is_free = match &upstream.sender {
+                Sender::Http1(sender) => !errand.carrier.is_http2 || sender.is_ready(),
+                Sender::Http2(_) => true,
+            };
+            is_free && upstream.authority == *errand.authority
+        })?;
+        match kept.get(at)? {
+            Upstream { authority, policy, sender: Sender::Http2(sender), addr } => Some(Upstream {
+                authority: authority.clone(),
+                policy: policy.clone(),
+                sender: Sender::Http2(sender.clone()),
+                addr: *addr,
+            }),
+            _ => Some(kept.swap_remove(at)),
+        }
+    }
+
+    fn keep(&self, upstream: Upstream) {
+        let mut kept = locked(&self.kept);
+        // Those of HTTP/2 are kept from the moment they are opened.
+        if matches!(upstream.sender, Sender::Http1(_)) {
+            if kept.len() >= MAX_KEPT {
+                kept.remove(0);
+            }
+            kept.push(upstream);
+        }
+    }
+
+    /// Opens a connection; false when somebody else has, meanwhile.
+    async fn open(&self, errand: &Errand<'_>) -> Result<(Upstream, bool), Failed> {
+        let start = Instant::now();
+        let limit = dial_limit(errand.rules);
+        let slow = || {
+            let detail = format!("connecting to {} took longer than {limit:?}", errand.authority.host);
+            (Verdict::block(Reason::DialFailed, detail), None)
+        };
+        let may_share = errand.carrier.is_http2 && !self.has_http1.load(Ordering::Relaxed);
+        // Who waits for another's attempt does not begin one of full length after it.
+        let alone =
+            tokio::time::timeout(limit, async { if may_share { Some(self.opening.lock().await) } else { None } });
+        let _alone = alone.await.map_err(|_| slow())?;
+        if may_share && let Some(upstream) = self.take(errand).await {
+            return Ok((upstream, false));
+        }
+        let Errand { permit, authority, rules, carrier, activity, meter } = errand;
+        let left = || limit.saturating_sub(start.elapsed());
+        let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), left())
+            .await
+            .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
+        let stream = Metered::new(Watched::new(stream, activity), meter);
+        let sender = if carrier.is_tls {
+            let unavailable = || Verdict::block(Reason::InspectionUnavailable, "TLS is not opened under this policy");
+            let outward = &rules.tls.as_ref().ok_or_else(|| (unavailable(), None))?.outward;
+            let offer = if carrier.is_http2 { Offer::Http2 } else { Offer::Http1 };
+            let greeting = outward.connect(stream, &authority.host, permit.rule(), offer);
+            let greeted = tokio::time::timeout(left(), Box::pin(greeting)).await;
+            let (stream, speaks_http2) = match greeted {
+                Ok(Ok(greeted)) => greeted,
+                // Nothing of the request has left.
+                Ok(Err(_)) if meter.was_refused() => {
+                    let over = "what one connection may use was used up by the TLS handshake";
+                    return Err((Verdict::block(Reason::BudgetExceeded, over), None));
+                }
+                Ok(Err(error)) => return Err((tls::refused(&authority.host, &error), None)),
+                Err(_) => return Err(slow()),
+            };
+            self.has_http1.fetch_or(!speaks_http2, Ordering::Relaxed);
+            greet(stream, speaks_http2, rules).await
+        } else {
+            greet(stream, carrier.is_http2, rules).await
+        };
+        let sender = sender.map_err(|error| broken(&error, addr))?;
+        let upstream = Upstream { authority: (*authority).clone(), policy: rules.policy.id().clone(), sender, addr };
+        if let Sender::Http2(sender) = &upstream.sender {
+            let copy = Upstream {
+                authority: upstream.authority.clone(),
+                policy: upstream.policy.clone(),
+                sender: Sender::Http2(sender.clone()),
+                addr,
+            };
+            locked(&self.kept).push(copy);
+        }
+        Ok((upstream, true))
+    }
 }
 
-fn broken(error: &hyper::Error, addr: SocketAddr) -> (Verdict, Option<SocketAddr>) {
+async fn greet<S>(stream: S, is_http2: bool, rules: &Rules) -> Result<Sender, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let header_bytes = rules.policy.limits().header_bytes;
+    if is_http2 {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::spawn(connection);
+        return Ok(Sender::Http2(sender));
+    }
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(header_bytes.max(MIN_BUFFER)).handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(Sender::Http1(sender))
+}
+
+fn broken(error: &hyper::Error, addr: SocketAddr) -> Failed {
     (Verdict::let_out(Reason::UpstreamFailed, error.to_string()), Some(addr))
 }
 
-fn late(addr: SocketAddr) -> (Verdict, Option<SocketAddr>) {
+fn late(addr: SocketAddr) -> Failed {
     (Verdict::let_out(Reason::IdleTimeout, "neither the request nor its answer went on"), Some(addr))
 }

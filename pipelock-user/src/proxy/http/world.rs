@@ -41,7 +41,7 @@ impl Origins for Nobody {
 }
 
 #[derive(Default)]
-pub(super) struct Table(pub(super) Locked<Vec<Outcome>>);
+pub(in crate::proxy) struct Table(pub(in crate::proxy) Locked<Vec<Outcome>>);
 
 impl Account for Table {
     fn accept(&self, _: FlowId) -> bool {
@@ -54,35 +54,44 @@ impl Account for Table {
 
 /// A request as the destination got it.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) connection: usize,
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) headers: http::HeaderMap,
+pub(in crate::proxy) struct Seen {
+    pub(in crate::proxy) connection: usize,
+    pub(in crate::proxy) method: String,
+    pub(in crate::proxy) path: String,
+    pub(in crate::proxy) headers: http::HeaderMap,
     /// None for one that was broken off.
-    pub(super) body: Option<Bytes>,
+    pub(in crate::proxy) body: Option<Bytes>,
 }
 
 /// The destination, the proxy before it, and the evidence behind it.
-pub(super) struct World {
-    pub(super) addr: SocketAddr,
-    pub(super) seen: Arc<Locked<Vec<Seen>>>,
+pub(in crate::proxy) struct World {
+    pub(in crate::proxy) addr: SocketAddr,
+    pub(in crate::proxy) seen: Arc<Locked<Vec<Seen>>>,
     waiting: Arc<AtomicUsize>,
-    pub(super) rules: watch::Sender<Arc<Rules>>,
-    pub(super) proxy: Arc<Proxy>,
-    pub(super) table: Arc<Table>,
-    evidence: tempfile::TempDir,
+    pub(in crate::proxy) rules: watch::Sender<Arc<Rules>>,
+    pub(in crate::proxy) proxy: Arc<Proxy>,
+    pub(in crate::proxy) table: Arc<Table>,
+    pub(in crate::proxy) evidence: tempfile::TempDir,
 }
 
 impl World {
-    pub(super) async fn new(more: &str) -> Self {
+    pub(in crate::proxy) async fn new(more: &str) -> Self {
+        Self::with(|port, _| (rules(port, more), None)).await
+    }
+
+    /// With rules for the port of the destination, which speaks TLS when it is given a configuration; both may put files
+    /// into a folder.
+    pub(in crate::proxy) async fn with(
+        made: impl FnOnce(u16, &std::path::Path) -> (Rules, Option<Arc<rustls::ServerConfig>>),
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let addr = listener.local_addr().expect("bound");
         let seen = Arc::new(Locked::new(Vec::new()));
         let waiting = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(destination(listener, seen.clone(), waiting.clone()));
-        let rules = watch::Sender::new(Arc::new(rules(addr.port(), more)));
         let evidence = tempfile::tempdir().expect("a folder");
+        let (rules, tls) = made(addr.port(), evidence.path());
+        tokio::spawn(destination(listener, (seen.clone(), waiting.clone()), tls));
+        let rules = watch::Sender::new(Arc::new(rules));
         let chain = OpenChain::create(RecorderConfig {
             folder: evidence.path().join("evidence"),
             key: pipelock_receipt::SigningKey::from_seed(&[7; 32]),
@@ -97,7 +106,15 @@ impl World {
     }
 
     /// A connection of the agent's to web.test.
-    pub(super) async fn agent(&self) -> TcpStream {
+    pub(in crate::proxy) async fn agent(&self) -> TcpStream {
+        let (agent, stream, flow, guard) = self.flow().await;
+        let proxy = self.proxy.clone();
+        tokio::spawn(async move { serve(&proxy, stream, BytesMut::new(), flow, guard, false).await });
+        agent
+    }
+
+    /// Both ends of such a connection, which nobody serves yet.
+    pub(in crate::proxy) async fn flow(&self) -> (TcpStream, TcpStream, Arc<Flow>, FlowGuard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         #[allow(clippy::disallowed_methods, reason = "the test plays the agent")]
         let agent = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connect");
@@ -109,13 +126,11 @@ impl World {
         let policy = self.rules.borrow().policy.id().clone();
         let flow = Arc::new(Flow { id: FlowId(7), origin, target, policy });
         let guard = FlowGuard::open(self.table.clone(), FlowId(7)).expect("accepted");
-        let proxy = self.proxy.clone();
-        tokio::spawn(async move { serve(&proxy, stream, BytesMut::new(), flow, guard).await });
-        agent
+        (agent, stream, flow, guard)
     }
 
     /// Sends bytes, closes its side and reads all there is.
-    pub(super) async fn exchange(&self, bytes: &[u8]) -> String {
+    pub(in crate::proxy) async fn exchange(&self, bytes: &[u8]) -> String {
         let mut agent = self.agent().await;
         agent.write_all(bytes).await.expect("write");
         agent.shutdown().await.expect("shutdown");
@@ -123,21 +138,21 @@ impl World {
     }
 
     /// Requests whose head the destination has and whose answer it owes.
-    pub(super) fn waiting(&self) -> usize {
+    pub(in crate::proxy) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(in crate::proxy) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("not poisoned").clone()
     }
 
     /// Verdict and reason of every request's receipt.
-    pub(super) fn receipts(&self) -> Vec<(String, String)> {
+    pub(in crate::proxy) fn receipts(&self) -> Vec<(String, String)> {
         self.receipts_of("forward")
     }
 
     /// The same of the tunnels that were asked for.
-    pub(super) fn tunnels(&self) -> Vec<(String, String)> {
+    pub(in crate::proxy) fn tunnels(&self) -> Vec<(String, String)> {
         self.receipts_of("connect")
     }
 
@@ -153,7 +168,7 @@ impl World {
         entries.filter_map(action).collect()
     }
 
-    pub(super) fn last_receipt(&self) -> (String, String) {
+    pub(in crate::proxy) fn last_receipt(&self) -> (String, String) {
         self.receipts().pop().expect("a receipt")
     }
 }
@@ -166,7 +181,7 @@ fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
 }
 
 /// A rule for web.test; with `more` beginning with a comma, more members of that rule, else more of the policy.
-pub(super) fn rules(port: u16, more: &str) -> Rules {
+pub(in crate::proxy) fn rules(port: u16, more: &str) -> Rules {
     let (members, more) = if more.starts_with(',') { (more, "") } else { ("", more) };
     let text = format!(
         "version: \"1.0\"\negress: [{{destination: web.test, ports: [{port}], scan: false{members}}}]\n\
@@ -175,7 +190,8 @@ pub(super) fn rules(port: u16, more: &str) -> Rules {
     let text = if text.contains("ssrf") { text } else { text + "ssrf: {allow: [\"127.0.0.0/8\"]}\n" };
     let policy = Policy::parse(&text, "test").expect("a policy");
     let hosts = policy.clone();
-    Rules { policy, resolver: Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec))) }
+    let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
+    Rules { policy, resolver, tls: None }
 }
 
 /// Counts itself among the requests that the destination has begun with.
@@ -194,7 +210,11 @@ impl Drop for Waiting {
     }
 }
 
-async fn destination(listener: TcpListener, seen: Arc<Locked<Vec<Seen>>>, waiting: Arc<AtomicUsize>) {
+async fn destination(
+    listener: TcpListener,
+    (seen, waiting): (Arc<Locked<Vec<Seen>>>, Arc<AtomicUsize>),
+    tls: Option<Arc<rustls::ServerConfig>>,
+) {
     let mut connection = 0;
     while let Ok((stream, _)) = listener.accept().await {
         connection += 1;
@@ -204,7 +224,7 @@ async fn destination(listener: TcpListener, seen: Arc<Locked<Vec<Seen>>>, waitin
             async move {
                 let _waiting = waiting;
                 let (head, body) = request.into_parts();
-                if head.uri.path() == "/never" {
+                if head.uri.path().ends_with("/never") {
                     std::future::pending::<()>().await;
                 }
                 let body = body.collect().await.ok().map(http_body_util::Collected::to_bytes);
@@ -222,18 +242,31 @@ async fn destination(listener: TcpListener, seen: Arc<Locked<Vec<Seen>>>, waitin
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        let Some(tls) = tls.clone() else {
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            continue;
+        };
+        tokio::spawn(async move {
+            let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await else { return };
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            if is_http2 {
+                let builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            } else {
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            }
+        });
     }
 }
 
-pub(super) async fn read_all(agent: &mut TcpStream) -> String {
+pub(in crate::proxy) async fn read_all(agent: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(20), agent.read_to_end(&mut text)).await.expect("an end");
     String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Reads one answer of the destination, and leaves the connection open.
-pub(super) async fn read_hello(agent: &mut TcpStream) -> String {
+pub(in crate::proxy) async fn read_hello(agent: &mut TcpStream) -> String {
     let mut text = String::new();
     while !text.ends_with("hello") {
         let mut bytes = [0; 1024];
@@ -245,7 +278,7 @@ pub(super) async fn read_hello(agent: &mut TcpStream) -> String {
     text
 }
 
-pub(super) fn assert_problem(text: &str, status: &str, reason: &str) {
+pub(in crate::proxy) fn assert_problem(text: &str, status: &str, reason: &str) {
     let (head, body) = text.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
     assert!(head.contains("content-type: application/problem+json"), "{text}");

@@ -165,6 +165,7 @@ pub struct AgentCommand {
     user: AgentUser,
     seccomp: bool,
     protect_kernel: bool,
+    covers: Vec<(PathBuf, PathBuf)>,
 }
 
 impl AgentCommand {
@@ -178,6 +179,7 @@ impl AgentCommand {
             user,
             seccomp: true,
             protect_kernel: true,
+            covers: Vec::new(),
         };
         if command.user.change {
             let AgentUser { name, home, shell, .. } = command.user.clone();
@@ -200,6 +202,13 @@ impl AgentCommand {
         let key = key.into();
         self.env.retain(|(old, _)| *old != key);
         self.env.push((key, value.into()));
+        self
+    }
+
+    /// Shows the agent this file in the place of another, read-only; where mounts cannot be made it sees the other.
+    #[must_use]
+    pub fn cover(mut self, file: PathBuf, place: PathBuf) -> Self {
+        self.covers.push((file, place));
         self
     }
 
@@ -267,7 +276,7 @@ impl AgentCommand {
         let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
         let filters = if self.seccomp { Some(Filters::build(landlock.is_none())?) } else { None };
         let mounts = if self.may_protect_kernel()? {
-            Some(ReadOnlyKernel::prepare(self.user.uid, self.user.gid)?)
+            Some(ReadOnlyKernel::prepare(self.user.uid, self.user.gid)?.covering(&self.covers))
         } else {
             None
         };

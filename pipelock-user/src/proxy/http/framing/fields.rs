@@ -48,10 +48,7 @@ pub(super) fn field(line: &[u8]) -> Result<Field<'_>, Refusal> {
         }
         return Ok(Field::LeftOut);
     };
-    // `Content_Length`: servers that hand headers to programs as variables (RFC 3875 §4.1.18) make them one.
-    if letters == b"transferencoding" && parsed != header::TRANSFER_ENCODING
-        || letters == b"contentlength" && parsed != header::CONTENT_LENGTH
-    {
+    if is_decoy(&parsed) {
         return Err(Refusal::malformed("a header name is written almost like one that decides framing"));
     }
     let value = trim(value);
@@ -62,6 +59,13 @@ pub(super) fn field(line: &[u8]) -> Result<Field<'_>, Refusal> {
         return Ok(Field::LeftOut);
     }
     Ok(Field::Sound(parsed, value))
+}
+
+/// `Content_Length`: servers that hand headers to programs as variables (RFC 3875 §4.1.18) make them one.
+pub(super) fn is_decoy(name: &HeaderName) -> bool {
+    let letters = || name.as_str().bytes().filter(u8::is_ascii_alphabetic);
+    letters().eq(*b"transferencoding") && *name != header::TRANSFER_ENCODING
+        || letters().eq(*b"contentlength") && *name != header::CONTENT_LENGTH
 }
 
 /// Without the optional white space of RFC 9110 §5.6.3.

@@ -10,7 +10,7 @@ use super::fields::{Field, field, trim};
 use crate::proxy::detect::MAX_METHOD;
 
 /// Header lines of one head: hyper's own limit.
-const MAX_FIELDS: usize = 100;
+pub(super) const MAX_FIELDS: usize = 100;
 /// Longest request target: what `http::Uri` holds.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 /// Transfer codings of the registry (RFC 9112 §7); bodies with them are passed as they are, only chunked anew.

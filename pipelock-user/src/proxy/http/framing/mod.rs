@@ -8,6 +8,7 @@
 mod chunked;
 mod fields;
 mod head;
+mod http2;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -17,6 +18,7 @@ use http::StatusCode;
 
 use self::chunked::Chunked;
 use self::head::{Body, canonical, end_of_head};
+pub(super) use self::http2::sound;
 use crate::flow::{Reason, Verdict};
 
 /// Why a request is not read any further.

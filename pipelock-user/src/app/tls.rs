@@ -1,0 +1,70 @@
+//! What a policy needs to open TLS: its authority and its roots, found before anything is attached.
+//!
+//! Called by `session`, `serving` and `explicit`. It promises that a policy which wants nothing read needs neither, and
+//! that a reload which names the same authority keeps its certificates.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::net::Resolver;
+use crate::policy::{KeyPair, Policy, Protocol};
+use crate::proxy::{CaError, CertificateAuthority, Interception, Rules};
+
+/// The folder of what outlives a run: the one that systemd gives a service, root's, or the user's own.
+#[must_use]
+pub fn state_folder() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(given) = variable("STATE_DIRECTORY") {
+        return given;
+    }
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/pipelock");
+    }
+    let home = || variable("HOME").unwrap_or_else(|| PathBuf::from("/")).join(".local/state");
+    variable("XDG_STATE_HOME").unwrap_or_else(home).join("pipelock")
+}
+
+/// The authority of a policy: the one it names, else ours, made on first use.
+///
+/// # Errors
+/// [`CaError`].
+pub fn authority(policy: &Policy) -> Result<CertificateAuthority, CaError> {
+    match &policy.tls().authority {
+        Some(KeyPair { certificate, key }) => {
+            CertificateAuthority::given(&policy.locate(certificate), &policy.locate(key))
+        }
+        None => CertificateAuthority::kept(&state_folder()),
+    }
+}
+
+/// The files with the keys that a policy signs with.
+pub(super) fn keys(policy: &Policy) -> Vec<PathBuf> {
+    let own = match &policy.tls().authority {
+        Some(given) => policy.locate(&given.key),
+        None => CertificateAuthority::file(&state_folder()),
+    };
+    let clients = policy.rules().iter().filter_map(|rule| rule.client_certificate());
+    std::iter::once(own).chain(clients.map(|pair| policy.locate(&pair.key))).collect()
+}
+
+/// What decides under a policy. `former` is what did before.
+///
+/// # Errors
+/// [`CaError`].
+pub(super) fn rules_of(policy: Policy, former: Option<&Rules>) -> Result<Rules, CaError> {
+    let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);
+    let former = former.and_then(|former| former.tls.as_deref());
+    // Connections that are open stay readable under a policy which would not open them.
+    let is_wanted = policy.rules().iter().any(|rule| rule.wants_reading() && opens(rule.protocol()));
+    let tls = if is_wanted || former.is_some() {
+        let ca = Arc::new(authority(&policy)?);
+        let tls = Interception::new(&policy, &ca, former)?;
+        tls.prepare(&policy);
+        Some(Arc::new(tls))
+    } else {
+        None
+    };
+    let hosts = policy.clone();
+    let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
+    Ok(Rules { policy, resolver, tls })
+}

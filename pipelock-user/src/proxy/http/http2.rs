@@ -1,0 +1,93 @@
+//! Runs HTTP/2 on one connection of the agent's: hyper, which frames and checks it (RFC 9113), within our limits.
+//!
+//! Called by `serve`. It promises that every request is answered in a task of its own, so that its receipt is written even
+//! when the agent resets the stream; that streams which are opened and reset in a row (CVE-2023-44487) do not pile up such
+//! tasks; and that silence, or evidence that can no longer be written, ends the connection.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+
+use super::framing::sound;
+use super::serve::{Session, internal};
+use crate::proxy::idle::Watched;
+use crate::proxy::listen::LINGER;
+use crate::proxy::prefixed::Prefixed;
+
+/// Requests under way at a time; what RFC 9113 §6.5.2 calls reasonable.
+const MAX_STREAMS: u32 = 100;
+/// Streams that were reset before hyper has taken them, and streams that broke the protocol, until the connection ends.
+const MAX_RESET: usize = 20;
+const MAX_BROKEN: usize = 128;
+/// Bytes of one stream's answer that wait for the agent.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How much longer the connection lasts than the request on it that silence or lost evidence ended: its answer says so.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Serves requests until either side is done.
+pub(super) async fn converse<S>(session: &Arc<Session>, stream: S, prefix: BytesMut)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = session.proxy.rules().policy.limits().clone();
+    let watched = Watched::new(Prefixed::new(prefix, stream), &session.activity);
+    // A stream that was reset is none of hyper's any more, but its request may still be under way.
+    let places = Arc::new(Semaphore::new(usize::try_from(MAX_STREAMS).unwrap_or(1)));
+    let service = service_fn({
+        let session = session.clone();
+        move |request: Request<Incoming>| {
+            let (session, places) = (session.clone(), places.clone());
+            async move {
+                // hyper drops this future with the stream: what is reset while it waits was never looked at.
+                let Ok(place) = places.acquire_owned().await else { return Ok(internal()) };
+                let Some(answering) = session.proxy.answering() else { return Ok(internal()) };
+                // A task of its own from here on, because the receipt must not go with the stream.
+                let answer = tokio::spawn(async move {
+                    let _held = (place, answering);
+                    match sound(&request) {
+                        Ok(()) => session.answer(request).await,
+                        Err(refusal) => session.answer_to(Err(refusal.verdict()), request).await,
+                    }
+                });
+                Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
+            }
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESET)
+        .max_local_error_reset_streams(MAX_BROKEN)
+        // Also bounds how many CONTINUATION frames one head may have.
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(SEND_BUFFER)
+        .serve_connection(TokioIo::new(watched), service);
+    tokio::pin!(connection);
+    // What is under way when evidence is lost is told so, and then nothing moves any more.
+    let lost = async {
+        session.proxy.recorder.lost().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = session.activity.idle(limits.idle() + GRACE) => {
+            connection.as_mut().graceful_shutdown();
+            // GOAWAY, and the goodbye of TLS.
+            let _ = tokio::time::timeout(LINGER, connection).await;
+            return;
+        }
+        () = lost => return,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(flow = session.flow.id.0, %error, "the HTTP/2 connection was broken off");
+    }
+}

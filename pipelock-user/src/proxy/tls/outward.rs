@@ -1,0 +1,209 @@
+//! TLS to the destination: verified, with the certificate of ours that the rule names, and sessions resumed.
+//!
+//! Called by `http::upstream`. It promises that no destination is believed that the roots do not vouch for by the very
+//! name that the policy decided about.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::pem::{self, PemError};
+use super::roots::Roots;
+use super::x509;
+use crate::flow::{Host, Reason, Verdict};
+use crate::policy::{KeyPair, Policy};
+
+/// Sessions that are kept to be resumed.
+const SESSIONS: usize = 1024;
+
+/// What the destination may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Offer {
+    /// HTTP/1.1 alone: what the agent speaks.
+    Http1,
+    /// HTTP/2, else HTTP/1.1.
+    Http2,
+}
+
+/// The same but for what is offered.
+struct Configs {
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+}
+
+/// Connects to destinations.
+pub(in crate::proxy) struct Outward {
+    plain: Configs,
+    /// For rules that name a certificate, by label.
+    with_certificate: HashMap<String, Configs>,
+}
+
+impl Outward {
+    /// By the policy: its roots, its certificates.
+    pub(super) fn new(policy: &Policy) -> Result<Self, PemError> {
+        let extra: Vec<_> = policy.tls().extra_roots.iter().map(|path| policy.locate(path)).collect();
+        let Roots { store, extra } = Roots::load(&extra)?;
+        let no_roots = |error| PemError::content("tls.extra_roots".as_ref(), format!("{error}"));
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), super::provider())
+            .build()
+            .map_err(no_roots)?;
+        let verifier = Arc::new(Verifier { inner, extra });
+        let mut with_certificate = HashMap::new();
+        for rule in policy.rules() {
+            if let Some(pair) = rule.client_certificate() {
+                let pair = KeyPair { certificate: policy.locate(&pair.certificate), key: policy.locate(&pair.key) };
+                with_certificate.insert(rule.label(), configs(&verifier, Some(&pair))?);
+            }
+        }
+        Ok(Self { plain: configs(&verifier, None)?, with_certificate })
+    }
+
+    /// Greets the destination; true beside the stream when it speaks HTTP/2.
+    ///
+    /// # Errors
+    /// [`tokio_rustls::rustls::Error`] inside, for which [`refused`] finds the verdict.
+    pub(in crate::proxy) async fn connect<S>(
+        &self,
+        stream: S,
+        host: &Host,
+        rule: Option<&str>,
+        offer: Offer,
+    ) -> io::Result<(TlsStream<S>, bool)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let configs = rule.and_then(|rule| self.with_certificate.get(rule)).unwrap_or(&self.plain);
+        let config = match offer {
+            Offer::Http1 => &configs.http1,
+            Offer::Http2 => &configs.http2,
+        };
+        let stream = TlsConnector::from(config.clone()).connect(server_name(host)?, stream).await?;
+        let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((stream, speaks_http2))
+    }
+}
+
+/// The name to verify by.
+fn server_name(host: &Host) -> io::Result<ServerName<'static>> {
+    match host {
+        Host::Name(name) => ServerName::try_from(name.clone()).map_err(io::Error::other),
+        Host::Addr(addr) => Ok(ServerName::from(*addr)),
+    }
+}
+
+/// What a handshake that failed is called.
+pub(in crate::proxy) fn refused(host: &Host, error: &io::Error) -> Verdict {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            Verdict::block(Reason::CertificateInvalid, format!("the certificate of {host}: {}", explain(why)))
+        }
+        Some(rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired)) => {
+            Verdict::block(Reason::UpstreamFailed, format!("{host} wants a client certificate; name one (client_cert)"))
+        }
+        _ => Verdict::block(Reason::UpstreamFailed, format!("TLS to {host} failed: {error}")),
+    }
+}
+
+/// In words for people, without bytes of the peer's choosing beyond names.
+fn explain(error: &CertificateError) -> String {
+    match error {
+        CertificateError::UnknownIssuer => "no root that is trusted here vouches for it".into(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".into(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet".into(),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for another name".into()
+        }
+        other => other.to_string().chars().filter(|c| !c.is_control()).take(200).collect(),
+    }
+}
+
+fn configs(verifier: &Arc<Verifier>, pair: Option<&KeyPair>) -> Result<Configs, PemError> {
+    let builder = || {
+        ClientConfig::builder_with_provider(super::provider())
+            .with_safe_default_protocol_versions()
+            .map(|builder| builder.dangerous().with_custom_certificate_verifier(verifier.clone()))
+    };
+    let no_version = |error| PemError::content("TLS".as_ref(), format!("{error}"));
+    let mut config = match pair {
+        None => builder().map_err(no_version)?.with_no_client_auth(),
+        Some(KeyPair { certificate, key }) => {
+            let chain = pem::certificates(certificate, &pem::read(certificate)?)?;
+            let private = pem::key(key, &pem::read(key)?)?;
+            let unfit = |error| PemError::content(key, format!("not the key of {}: {error}", certificate.display()));
+            builder().map_err(no_version)?.with_client_auth_cert(chain, private).map_err(unfit)?
+        }
+    };
+    let with = |config: &mut ClientConfig, protocols: &[&[u8]]| {
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    };
+    let mut http1 = config.clone();
+    with(&mut http1, &[b"http/1.1"]);
+    with(&mut config, &[b"h2", b"http/1.1"]);
+    Ok(Configs { http1: Arc::new(http1), http2: Arc::new(config) })
+}
+
+/// The usual verification; and a server that shows a certificate which the policy itself lists is believed by it, as far
+/// as name and time go: that is what a self-signed certificate under `tls.extra_roots` means.
+#[derive(Debug)]
+struct Verifier {
+    inner: Arc<WebPkiServerVerifier>,
+    extra: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(error) if self.extra.iter().any(|listed| listed == end_entity) => {
+                let parts = x509::read(end_entity).ok_or(error)?;
+                if now.as_secs() > parts.not_after {
+                    return Err(CertificateError::Expired.into());
+                }
+                if now.as_secs() < parts.not_before {
+                    return Err(CertificateError::NotValidYet.into());
+                }
+                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
