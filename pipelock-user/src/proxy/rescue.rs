@@ -71,8 +71,8 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
     for (name, value) in headers(verdict) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    if matches!(verdict.reason, Reason::IdleTimeout | Reason::BudgetExceeded | Reason::RecorderUnavailable) {
-        // Nothing more can come of the connection: it was silent, has used up what it may, or would leave no evidence.
+    if matches!(verdict.reason, Reason::IdleTimeout | Reason::RecorderUnavailable) {
+        // Nothing more can come of the connection: it was silent, or would leave no evidence.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

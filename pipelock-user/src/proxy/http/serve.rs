@@ -291,7 +291,8 @@ impl Session {
         let meters = locked(&self.meters);
         let over = meters.iter().find(|(_, meter)| meter.was_refused());
         if let (Some(((_, rule), _)), Some(guard)) = (over, &self.guard) {
-            let cut = Verdict::let_out(Reason::BudgetExceeded, "the connection was cut").by(Some(rule.clone()));
+            let cut = Verdict::let_out(Reason::BudgetExceeded, "what was over the budget was cut or refused")
+                .by(Some(rule.clone()));
             locked(guard).end(cut);
         }
     }
