@@ -114,8 +114,14 @@ pub fn decide(query: &Query, facts: &impl Facts) -> Route {
         }
         is_local = matches!(class, Class::Loopback) || matches!(locality, Locality::Own);
         if !is_local {
+            if is_udp && !query.is_connect {
+                return Route::Deny(KernelReason::UdpDenied);
+            }
             if is_udp {
-                return if query.is_connect { Route::Probe } else { Route::Deny(KernelReason::UdpDenied) };
+                // Where the proxy does not listen, nobody has read the addresses: this may be a broadcast of the namespace,
+                // whose copy for its own services the backstop does not see.
+                let is_served = facts.redirect_to(false).is_some();
+                return if is_served { Route::Probe } else { Route::Deny(KernelReason::NetnsUnknown) };
             }
             if query.port == 0 {
                 return Route::Deny(KernelReason::AddressDenied);
@@ -267,6 +273,15 @@ mod tests {
             }
             if query.protocol == UDP && query.sock_type == DGRAM && !query.is_connect {
                 prop_assert_ne!(decide(&query, &table), Route::Probe);
+            }
+        }
+
+        #[test]
+        fn udp_connects_only_where_the_addresses_are_known(query in queries(), table in tables()) {
+            let query = Query { protocol: UDP, sock_type: DGRAM, is_connect: true, ..query };
+            let unserved = Table { netns: false, ..table };
+            if decide(&query, &unserved) == Route::Probe {
+                prop_assert!(query.dst.class() == Class::Loopback || table.locality == Locality::Own);
             }
         }
 

@@ -77,3 +77,57 @@ mod pod {
         TupleKey
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use crate::{
+        DENIAL_QUOTA, EVENT_RING_BYTES, FLOW_MARGIN, FlowState, KernelReason, LAYOUT, MAX_DENIALS, MAX_FLOWS,
+        MAX_NETNS, MAX_OWN_ADDRS, MAX_TUPLES, counter, sock_flag, tuple_slot,
+    };
+
+    /// The number of the layout, and the hash of what a proxy that takes pinned maps over must read as it was written.
+    const KNOWN: (u32, u64) = (1, 0x3ab0_4e42_c96e_93e8);
+
+    /// The types as they are asserted above, and the numbers that their fields hold.
+    fn description() -> String {
+        let asserted = include_str!("layout.rs").split("\nassert_layout!(").skip(1);
+        let asserted = asserted.filter_map(|text| text.split_once(");").map(|(text, _)| text));
+        let mut all: String = asserted.flat_map(|text| text.chars().filter(|char| !char.is_whitespace())).collect();
+        for reason in KernelReason::ALL {
+            let _ = write!(all, "{reason:?}={},", *reason as u8);
+        }
+        for state in [FlowState::Open, FlowState::Established, FlowState::Closed, FlowState::Filling] {
+            let _ = write!(all, "{state:?}={},", state as u8);
+        }
+        let sizes = [MAX_FLOWS, MAX_TUPLES, MAX_DENIALS, MAX_NETNS, MAX_OWN_ADDRS, EVENT_RING_BYTES];
+        let limits = [FLOW_MARGIN, DENIAL_QUOTA];
+        let flags = {
+            use sock_flag::{AGENT, INBOUND, LISTENING, LOCAL, PROXY, REDIRECTED};
+            [AGENT, PROXY, LOCAL, REDIRECTED, LISTENING, INBOUND]
+        };
+        let slots = [tuple_slot::PROXY, tuple_slot::DNS, tuple_slot::OWN];
+        let counters = [counter::REPEATS, counter::UNRECORDED, counter::EVENTS_LOST, counter::PROBES, counter::COUNTED];
+        let _ = write!(all, "{sizes:?}{limits:?}{flags:?}{slots:?}{counters:?}");
+        all
+    }
+
+    /// FNV-1a, 64 bits.
+    fn hash(text: &str) -> u64 {
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    #[test]
+    fn another_layout_has_another_number() {
+        let description = description();
+        assert!(description.contains("FlowRecord,144,8"), "{description}");
+        let now = (LAYOUT, hash(&description));
+        assert!(
+            now == KNOWN,
+            "what the maps hold has changed: raise LAYOUT, unless it never left this checkout, and put ({}, {:#x}) here",
+            now.0,
+            now.1
+        );
+    }
+}

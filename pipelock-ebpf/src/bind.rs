@@ -125,5 +125,5 @@ fn record(
         hook,
         ..Attempt::EMPTY
     };
-    deny(&attempt, state, KernelReason::ListenDenied);
+    deny(&attempt, state, KernelReason::ListenDenied as u32);
 }

@@ -251,8 +251,8 @@ extern "C" fn pl_count(attempt: *const Attempt, origin: *const SockState, reason
 
 /// Records a denial on a socket; the same destination denied again on it is counted, not recorded anew.
 #[inline(always)]
-pub fn deny(attempt: &Attempt, state: &mut SockState, reason: KernelReason) {
-    pl_deny(attempt, state, reason as u32);
+pub fn deny(attempt: &Attempt, state: &mut SockState, reason: u32) {
+    pl_deny(attempt, state, reason);
 }
 
 /// As [`deny`]; apart for the reason that [`pl_open`] is. Always 0.

@@ -4,12 +4,11 @@
 use crate::emit::{Attempt, UDP, deny, forget_tuple, peer_to, peer_via, state_of, tuple_of};
 use crate::facts::{lookup_tuple, receiver_of};
 use crate::maps::{CONFIG, FLOWS, PORTS_OF_LOOPBACK, TUPLES, has_port};
-use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use pipelock_common::{Addr, KernelReason, SockKey, SockState, hook, sock_flag};
+use pipelock_common::{Addr, FlowState, KernelReason, SockKey, SockState, hook, sock_flag};
 
 /// Return value: the packet goes on.
 const PASS: i32 = 1;
@@ -86,12 +85,15 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
             let owner = pl_owner(ctx.skb.skb, &packet);
             let mut reason = KernelReason::LoopbackDenied;
             if peer.via != 0 {
-                if owner & sock_flag::PROXY != 0 {
-                    note_udp(peer.flow_id, &packet, ctx.len());
+                // The record names where the agent wanted to go.
+                if owner & sock_flag::PROXY == 0 {
+                    // The resolver that it was redirected to is gone.
+                    reason = KernelReason::ProxyDown;
+                } else if note_udp(peer.flow_id, &packet, ctx.len()) {
                     return PASS;
+                } else {
+                    reason = KernelReason::UdpDenied;
                 }
-                // The resolver that it was redirected to is gone; the record names where the agent wanted to go.
-                reason = KernelReason::ProxyDown;
                 packet.dst = peer.dst;
                 packet.dport = peer.port;
             } else if owner & sock_flag::AGENT != 0 || has_port(PORTS_OF_LOOPBACK, packet.dport) {
@@ -191,25 +193,69 @@ extern "C" fn pl_owner(skb: *mut __sk_buff, packet: *const Packet) -> u32 {
     unsafe { receiver_of(skb.cast(), &mut tuple, packet.dst.is_v4(), packet.protocol) }.0
 }
 
-/// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes.
+/// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes. False when another socket
+/// that shares the port has an open flow to the same place: the resolver could not tell whose the datagram is.
 #[inline(always)]
-fn note_udp(flow_id: u64, packet: &Packet, len: u32) {
-    let Some(record) = FLOWS.get_ptr_mut(flow_id) else { return };
+fn note_udp(flow_id: u64, packet: &Packet, len: u32) -> bool {
+    pl_note_udp(flow_id, packet, len) != 0
+}
+
+/// As [`note_udp`]; apart for the reason that [`pl_parse`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_note_udp(flow_id: u64, packet: *const Packet, len: u32) -> u32 {
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier sees to it that it is whole.
+    let packet = unsafe { &*packet };
+    let Some(record) = FLOWS.get_ptr_mut(flow_id) else { return 1 };
     // SAFETY: kept valid by RCU while we run.
     let record = unsafe { &mut *record };
-    record.tx_bytes += u64::from(len);
     if record.src_port != packet.sport || record.src != packet.src {
         forget_tuple(record);
         record.src = packet.src;
         record.src_port = packet.sport;
     }
-    let _ = TUPLES.insert(tuple_of(record), flow_id, 0);
+    let key = tuple_of(record);
+    // SAFETY: read at once.
+    match unsafe { TUPLES.get(key) } {
+        Some(filed) if *filed == flow_id => {}
+        Some(filed) if is_open(*filed) => return 0,
+        // Full, and the resolver finds no flow: it answers nothing.
+        _ => drop(TUPLES.insert(key, flow_id, 0)),
+    }
+    record.tx_bytes += u64::from(len);
+    1
+}
+
+/// Whether a flow is there and not over.
+#[inline(always)]
+fn is_open(flow_id: u64) -> bool {
+    // SAFETY: kept valid by RCU while we run.
+    FLOWS.get_ptr_mut(flow_id).is_some_and(|record| unsafe { (*record).state } != FlowState::Closed as u8)
 }
 
 #[inline(always)]
 fn drop_packet(ctx: &SkBuffContext, packet: &Packet, state: &mut SockState, reason: KernelReason, hook: u8) {
-    // SAFETY: takes the context.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    pl_drop(ctx.skb.skb, packet, state, reason as u32, u32::from(hook));
+}
+
+/// Records a packet that is dropped; apart for the reason that [`pl_parse`] is. Always 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pl_drop(
+    skb: *mut __sk_buff,
+    packet: *const Packet,
+    state: *mut SockState,
+    reason: u32,
+    hook: u32,
+) -> u32 {
+    if packet.is_null() || state.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier sees to it that they are whole. The context is the program's.
+    let (packet, state, cookie) = unsafe { (&*packet, &mut *state, bpf_get_socket_cookie(skb.cast())) };
     let mut attempt = Attempt {
         // Older kernels do not tell a packet program the namespace; the socket's cookie alone is unique.
         sock: SockKey { netns: 0, cookie },
@@ -218,10 +264,10 @@ fn drop_packet(ctx: &SkBuffContext, packet: &Packet, state: &mut SockState, reas
         told_by: packet.dport,
         protocol: packet.protocol as u16,
         family: if packet.dst.is_v4() { 4 } else { 6 },
-        hook,
+        hook: hook as u8,
         ..Attempt::EMPTY
     };
-    if hook == hook::INGRESS {
+    if hook == u32::from(hook::INGRESS) {
         // Seen from the agent, the peer is the destination whichever way the packet went.
         attempt.dst = packet.src;
         attempt.port = packet.sport;
@@ -229,6 +275,7 @@ fn drop_packet(ctx: &SkBuffContext, packet: &Packet, state: &mut SockState, reas
         attempt.src_port = packet.dport;
     }
     deny(&attempt, state, reason);
+    0
 }
 
 /// TCP's own batches of more than 64 KiB carry their length in a hop-by-hop option (RFC 2675), put there by the kernel.
@@ -258,35 +305,34 @@ extern "C" fn pl_parse(skb: *mut __sk_buff, packet: *mut Packet) -> u32 {
     }
 }
 
+/// Reads each header with one call: a call costs more than the bytes.
 #[inline(always)]
 fn parse(ctx: &SkBuffContext) -> Option<Packet> {
     // SAFETY: the context is valid.
     let ether = u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16));
     let (src, dst, protocol, header) = if ether == ETH_P_IP {
-        let first: u8 = ctx.load(0).ok()?;
-        let protocol: u8 = ctx.load(9).ok()?;
-        let src: u32 = ctx.load(12).ok()?;
-        let dst: u32 = ctx.load(16).ok()?;
-        (Addr::from_be4(src), Addr::from_be4(dst), u32::from(protocol), usize::from(first & 0x0f) * 4)
+        // RFC 791 §3.1: length in words in the low half of the first octet, the protocol in the tenth.
+        let ip: [u32; 5] = ctx.load(0).ok()?;
+        let (length, protocol) = (ip[0].to_ne_bytes()[0] & 0x0f, ip[2].to_ne_bytes()[1]);
+        (Addr::from_be4(ip[3]), Addr::from_be4(ip[4]), u32::from(protocol), usize::from(length) * 4)
     } else if ether == ETH_P_IPV6 {
-        let next: u8 = ctx.load(6).ok()?;
-        let src: [u32; 4] = ctx.load(8).ok()?;
-        let dst: [u32; 4] = ctx.load(24).ok()?;
+        // RFC 8200 §3: the next header in the seventh octet.
+        let ip: [u32; 10] = ctx.load(0).ok()?;
+        let next = ip[1].to_ne_bytes()[2];
         let (next, header) = if next == HOP_BY_HOP { behind_jumbo(ctx)? } else { (next, 40) };
-        (Addr(src), Addr(dst), u32::from(next), header)
+        (Addr([ip[2], ip[3], ip[4], ip[5]]), Addr([ip[6], ip[7], ip[8], ip[9]]), u32::from(next), header)
     } else {
         return None;
     };
-    let (sport, dport) = if protocol == TCP || protocol == UDP {
-        let ports: [u8; 4] = ctx.load(header).ok()?;
-        (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]))
-    } else {
-        (0, 0)
-    };
-    let mut syn = 0;
+    let (mut sport, mut dport, mut syn) = (0, 0, 0);
     if protocol == TCP {
-        let flags: u8 = ctx.load(header + 13).ok()?;
-        syn = u32::from(flags & (TCP_SYN | TCP_ACK) == TCP_SYN);
+        // As far as the flags (RFC 9293 §3.1).
+        let tcp: [u16; 7] = ctx.load(header).ok()?;
+        (sport, dport) = (u16::from_be(tcp[0]), u16::from_be(tcp[1]));
+        syn = u32::from(tcp[6].to_ne_bytes()[1] & (TCP_SYN | TCP_ACK) == TCP_SYN);
+    } else if protocol == UDP {
+        let ports: [u16; 2] = ctx.load(header).ok()?;
+        (sport, dport) = (u16::from_be(ports[0]), u16::from_be(ports[1]));
     }
     Some(Packet { src, dst, sport, dport, protocol, syn })
 }

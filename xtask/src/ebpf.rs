@@ -160,10 +160,16 @@ impl Toolchain {
 fn build(toolchain: &Toolchain, feature: Option<&str>) -> Result<Vec<u8>> {
     let root = run::root();
     let target = run::target_dir()?.join("ebpf");
-    let mut flags: Vec<String> =
-        ["--cfg=bpf_target_arch=\"x86_64\"", "-Ctarget-cpu=v3", "-Cdebuginfo=2", "-Clink-arg=--btf", "-Cpanic=abort"]
-            .map(str::to_owned)
-            .to_vec();
+    let mut flags: Vec<String> = [
+        "--cfg=bpf_target_arch=\"x86_64\"",
+        "-Ctarget-cpu=v3",
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        "-Clink-arg=--disable-expand-memcpy-in-order",
+        "-Cpanic=abort",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     flags.push(format!("-Clinker={}", linker()?.display()));
     for (from, to) in remapped(&root, toolchain)? {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));

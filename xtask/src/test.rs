@@ -51,6 +51,18 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if !status.success() {
         broken.push("cargo test");
     }
+    if run::is_root() {
+        run::say("unit tests that need root");
+        let mut rooted = Tally::default();
+        let words = ["test", "--package", "pipelock-user", "--lib", "--locked", "--no-fail-fast", "--", "--ignored"];
+        let status = run::watch(run::cargo().args(words), |line| rooted.read(line))?;
+        tally.add(rooted, status.success());
+        if !status.success() {
+            broken.push("unit tests that need root");
+        }
+    } else {
+        run::say(&format!("{} tests were not run: they need root, or only measure", plain.ignored));
+    }
 
     if !args.no_e2e {
         match e2e::run(None) {

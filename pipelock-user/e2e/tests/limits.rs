@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pipelock_e2e::{HttpServer, Outside, OwnCgroup, Sandbox, echo, need, remove_cgroup, verify_json};
+use pipelock_e2e::{HttpServer, Outside, OwnCgroup, Sandbox, echo, need, pipelock, remove_cgroup, verify_json};
 
 const NOTHING: &str = "egress: []";
 
@@ -91,6 +91,18 @@ fn end(mut command: Command) -> (Option<i32>, String) {
     (out.status.code(), text)
 }
 
+/// Starts it in a mount namespace of its own, which this script prepares.
+fn mounted(command: &Command, script: &str) -> Command {
+    let mut inside = Command::new("unshare");
+    inside.args(["--mount", "sh", "-c", &format!("set -e; {script}; exec \"$@\""), "sh"]);
+    inside.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        inside.current_dir(folder);
+    }
+    inside.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    inside
+}
+
 /// What is pinned. The tests of this file take turns, so that it is nobody else's.
 fn pins() -> BTreeSet<OsString> {
     fs::read_dir("/sys/fs/bpf/pipelock").into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
@@ -164,7 +176,7 @@ fn nothing_is_started_where_the_loopback_device_is_down() {
 fn calls_that_are_not_there_are_done_without() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for calls in [&[libc::SYS_clone3][..], &[libc::SYS_close_range], &[libc::SYS_clone3, libc::SYS_close_range]] {
-        let sandbox = Sandbox::new(NOTHING).env("PIPELOCK_LOG", "info");
+        let sandbox = Sandbox::new(NOTHING);
         let (code, said) = run(&sandbox, |command| refusing(command, calls, libc::ENOSYS));
         assert_eq!(code, Some(0), "{calls:?}: {said}");
         assert_eq!(said.contains("there is no clone3"), calls.contains(&libc::SYS_clone3), "{said}");
@@ -250,4 +262,115 @@ fn a_command_that_cannot_be_served_is_never_free() {
         assert_eq!(pins(), before, "{round}: {said}");
         assert_eq!(server.connections(), 0, "{round}: {said}");
     }
+}
+
+#[test]
+fn what_cannot_be_written_is_named_and_nothing_is_left() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // A place for the folder itself, and none for what is written into a file there.
+    let full = |folder: &str| {
+        format!(
+            "mkdir -p {folder}; mount -t tmpfs -o size=4k,mode=700 none {folder}; head -c 4096 /dev/zero > {folder}/full"
+        )
+    };
+    let read_only = |folder: &str| format!("mount --bind {folder} {folder}; mount -o remount,bind,ro {folder}");
+    for (script, says) in [
+        (read_only("/run"), "/run/pipelock cannot be made or written: Read-only file system"),
+        (full("/run"), "/run/pipelock cannot be made or written: No space left on device"),
+        (read_only("/sys/fs/bpf"), "/sys/fs/bpf/pipelock"),
+        (full("EVIDENCE"), "No space left on device"),
+        (read_only("WORK"), "Read-only file system"),
+    ] {
+        for is_attach in [false, true] {
+            let sandbox = Sandbox::new(NOTHING);
+            let (cgroup, work) = (OwnCgroup::new(), sandbox.work());
+            let evidence = if script.contains("WORK") { work.join("evidence") } else { sandbox.evidence() };
+            let script = script
+                .replace("WORK", work.to_str().expect("text"))
+                .replace("EVIDENCE", evidence.to_str().expect("text"));
+            let mut command = Command::new(pipelock());
+            command.arg(if is_attach { "attach" } else { "run" });
+            command.arg("--policy").arg(sandbox.policy()).arg("--evidence").arg(&evidence);
+            if is_attach {
+                command.arg("--cgroup").arg(&cgroup.path);
+            } else {
+                command.args(["--", "true"]);
+            }
+            let (around, before) = (OwnCgroup::new(), pins());
+            let (code, said) = end(within(&around, mounted(&command, &script)));
+            assert!(code == Some(1) && said.contains(says), "{script}: {code:?} {said}");
+            assert!(!said.contains("panicked") && !said.contains("is not complete"), "{script}: {said}");
+            let below = fs::read_dir(&around.path).expect("the cgroup").flatten().filter(|entry| entry.path().is_dir());
+            assert_eq!(below.count(), 0, "a cgroup is left: {script}: {said}");
+            assert_eq!(pins(), before, "pins are left: {script}: {said}");
+            let is_empty = |folder: &std::path::Path| fs::read_dir(folder).map_or(true, |mut all| all.next().is_none());
+            assert!(is_empty(&evidence) && is_empty(&work), "evidence of nothing: {script}: {said}");
+        }
+    }
+}
+
+/// What cannot be ended stays closed in: the command is ended before the programs are detached, and not the other way round.
+#[test]
+fn a_command_that_cannot_be_ended_stays_closed_in() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let line = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: u16::try_from(code).expect("16 bits"),
+        jt,
+        jf,
+        k,
+    };
+    let number = |number: libc::c_long| u32::try_from(number).expect("a number");
+    let low = if cfg!(target_endian = "little") { 0 } else { 4 };
+    // As cgroup.kill is opened, and no other file here.
+    let opened = (libc::O_WRONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW).cast_unsigned();
+    let filter = [
+        line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 2, number(libc::SYS_openat)),
+        line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 32 + low),
+        line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 3, 4, opened),
+        // Giving up what is left of our privileges, the first step behind the start.
+        line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, number(libc::SYS_prctl)),
+        line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 16 + low),
+        line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number(libc::PR_SET_DUMPABLE.into())),
+        line(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned()),
+        line(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let (around, before) = (OwnCgroup::new(), pins());
+    let sandbox = Sandbox::new(NOTHING);
+    // Without our pipes, which would be open as long as it lives.
+    let command = sandbox.command(&["sh", "-c", "exec sleep 1000 </dev/null >/dev/null 2>&1"]);
+    let (code, said) = end(within(&around, filtered(command, filter.to_vec())));
+    let pinned: Vec<_> = pins().difference(&before).cloned().collect();
+    let below = fs::read_dir(&around.path).expect("the cgroup").flatten().find(|entry| entry.path().is_dir());
+    let below = below.expect("its cgroup is there").path();
+    let lives = fs::read_to_string(below.join("cgroup.procs")).is_ok_and(|procs| !procs.is_empty());
+    remove_cgroup(&below);
+    let undone: Vec<_> = pinned
+        .iter()
+        .map(|id| Command::new(pipelock()).args(["detach", "--id"]).arg(id).output().expect("pipelock detach"))
+        .collect();
+    assert!(code == Some(1) && said.contains("cannot be ended, so the programs stay attached"), "{code:?} {said}");
+    assert!(lives && pinned.len() == 1, "{pinned:?} {said}");
+    assert!(undone.iter().all(|out| out.status.success()) && pins() == before, "{undone:?}");
+}
+
+#[test]
+fn what_status_cannot_look_for_is_said() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let around = OwnCgroup::new();
+    let mut nested = vec![around.path.clone()];
+    for depth in 0..65 {
+        nested.push(nested[depth].join("d"));
+        fs::create_dir(&nested[depth + 1]).expect("a cgroup");
+    }
+    let text = end({
+        let mut command = Command::new(pipelock());
+        command.arg("status");
+        command
+    });
+    let json = Command::new(pipelock()).args(["status", "--json"]).output().expect("pipelock status");
+    nested.iter().skip(1).rev().for_each(|folder| fs::remove_dir(folder).expect("rmdir"));
+    assert!(text.0 == Some(1) && text.1.contains("cannot be said") && text.1.contains("deeper"), "{text:?}");
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert!(json["leftovers_unread"].as_str().is_some_and(|error| error.contains("deeper")), "{json:#}");
 }

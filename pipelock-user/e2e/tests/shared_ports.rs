@@ -203,3 +203,36 @@ except OSError as e: print(e.errno)
     assert_eq!(refused.len(), 1, "{run}");
     assert_eq!((refused[0].verdict.as_str(), refused[0].reason.as_str()), ("block", "address_denied"), "{run}");
 }
+
+/// Two sockets on one port that ask the same resolver: whose a datagram is, nobody could tell there.
+#[test]
+fn a_question_is_never_taken_for_that_of_another_socket() {
+    need!("python3");
+    let script = r#"
+import json, os, socket
+def asker(port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind(("127.0.0.1", port))
+    s.connect(("192.0.2.53", 53))
+    return s
+question = bytes.fromhex("123401000001000000000000") + b"\x01a\x04test\x00\x00\x01\x00\x01"
+def ask(s):
+    try: return s.send(question) and 0
+    except OSError as e: return e.errno
+first = asker(0)
+second = asker(first.getsockname()[1])
+told = {"pid": os.getpid(), "first": ask(first), "second": ask(second), "again": ask(first)}
+first.close()
+told["alone"] = ask(second)
+print(json.dumps(told))
+"#;
+    let run = Sandbox::new("egress: []").run_ok(&["python3", "-c", script]);
+    let lines = run.json_lines();
+    let told = lines.first().expect("a line");
+    assert_eq!((&told["first"], &told["again"], &told["alone"]), (&json!(0), &json!(0), &json!(0)), "{run}");
+    assert_eq!(told["second"], EPERM, "{run}");
+    let flows = denied(&run, told);
+    let dropped = |flow: &&Flow| flow.hook == "cgroup_skb/egress" && flow.reason == "udp_denied";
+    assert_eq!(flows.iter().filter(dropped).count(), 1, "{flows:?}");
+}

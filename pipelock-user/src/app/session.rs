@@ -21,7 +21,7 @@ use super::listeners::Namespace;
 use super::lock::Lock;
 use super::server::start_time;
 use super::serving::Serving;
-use super::state::State;
+use super::state::{FOLDER, State};
 use super::tls::rules_of;
 use super::trust::TrustFolder;
 use crate::flow::PolicyId;
@@ -50,6 +50,9 @@ pub enum SessionError {
     /// The listeners.
     #[error("the proxy's listeners on loopback could not be bound: {0}")]
     Listen(#[source] std::io::Error),
+    /// The folder of the state files.
+    #[error("{FOLDER} cannot be made or written: {0}")]
+    State(#[source] std::io::Error),
     /// What a former proxy left keeps changing.
     #[error("the kernel's counters do not come to rest; stop the agent and try again")]
     Unrest,
@@ -157,6 +160,7 @@ impl Session {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         // First: nothing is attached when a file is missing.
         let rules = rules_of(config.policy, None)?;
+        State::try_room(&plan.id()).map_err(SessionError::State)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();
         let undo = Undo { id: (!attachment.taken_over).then(|| id.clone()), ours: config.ours };

@@ -14,6 +14,8 @@ use super::server::Server;
 
 /// Where the files are.
 pub(super) const FOLDER: &str = "/run/pipelock";
+/// More than a state takes, in bytes.
+const ROOM: usize = 4096;
 
 /// One attachment, as its server describes it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -61,12 +63,15 @@ impl State {
     /// # Errors
     /// When /run/pipelock cannot be made or written.
     pub fn write(&self) -> io::Result<()> {
-        use std::io::Write as _;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
-        let temporary = temporary(&self.id);
-        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        fs::rename(temporary, path(&self.id))
+        fs::rename(draft(&self.id, &serde_json::to_vec_pretty(self)?)?, path(&self.id))
+    }
+
+    /// Sees whether there is room for the file, before anything is made that it would have to tell of.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub(super) fn try_room(id: &str) -> io::Result<()> {
+        fs::remove_file(draft(id, &[0; ROOM])?)
     }
 
     /// Reads the file of an attachment; none when there is none or it cannot be read.
@@ -97,6 +102,19 @@ pub fn pid_file(id: &str) -> PathBuf {
 
 fn path(id: &str) -> PathBuf {
     Path::new(FOLDER).join(format!("{id}.json"))
+}
+
+/// Writes what becomes the file, under another name.
+fn draft(id: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+    use std::io::Write as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
+    let path = temporary(id);
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
+    if let Err(error) = file.write_all(bytes) {
+        let _ = fs::remove_file(&path);
+        return Err(error);
+    }
+    Ok(path)
 }
 
 /// Where a state is written before it takes the place of the former one. Not under the ending of [`path`]: `status` would

@@ -13,9 +13,10 @@ use crate::sandbox::cgroup::{Cgroup, CgroupError};
 ///
 /// Health is `ok`, `closed` (the proxy is gone, or evidence can no longer be written: nothing leaves until it is attached
 /// again or detached), `degraded` (a hook is missing, or the pins were removed or cannot be read), `stale` (leftovers
-/// of a cgroup that is gone, which hold nothing), `changing` (somebody is just beginning or ending it) or `leftover` (the cgroup of a `run` that was killed, with nothing attached
-/// to it). For what has lost its server, the command that ends it is shown. Exit code 1 when any is closed or degraded, or
-/// when processes live in a leftover: nothing encloses them. Needs root.
+/// of a cgroup that is gone, which hold nothing), `changing` (somebody is just beginning or ending it) or `leftover` (the
+/// cgroup of a `run` that was killed, with nothing attached to it). For what has lost its server, the command that ends it
+/// is shown. Exit code 1 when any is closed or degraded, when processes live in a leftover: nothing encloses them, or when
+/// leftovers cannot be looked for. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON.
@@ -29,10 +30,11 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
     }
     let ids = state::all();
     let mut all: Vec<Value> = ids.iter().map(|id| describe(id)).collect();
-    let left = match run::left() {
-        // A host without cgroup2 has none.
-        Err(CgroupError::NotMounted) => Vec::new(),
-        left => left?,
+    let (left, unread) = match run::left() {
+        Ok(left) => (left, None),
+        // Then there are none.
+        Err(CgroupError::NotMounted) => (Vec::new(), None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
     };
     all.extend(left.iter().filter(|cgroup| !ids.contains(&attachment_id(cgroup.id()))).map(describe_left));
     let (level, missing) = match probe() {
@@ -42,14 +44,16 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
         }
         Err(error) => ("none", vec![json!({ "hook": "all", "why": error.to_string() })]),
     };
-    let is_ok = all.iter().all(|one| match one["health"].as_str() {
-        Some("ok" | "stale" | "changing") => true,
-        Some("leftover") => one["populated"] == false,
-        _ => false,
-    });
+    let is_ok = unread.is_none()
+        && all.iter().all(|one| match one["health"].as_str() {
+            Some("ok" | "stale" | "changing") => true,
+            Some("leftover") => one["populated"] == false,
+            _ => false,
+        });
     if args.json {
         let kernel = json!({ "level": level, "missing_hooks": missing });
-        output::line(&serde_json::to_string_pretty(&json!({ "kernel": kernel, "attachments": all }))?);
+        let status = json!({ "kernel": kernel, "attachments": all, "leftovers_unread": unread });
+        output::line(&serde_json::to_string_pretty(&status)?);
     } else {
         output::line(&format!("this kernel gives level {level}"));
         for one in &missing {
@@ -60,6 +64,9 @@ pub(super) fn status(args: &Args) -> Result<u8, Failure> {
         }
         for one in &all {
             print(one);
+        }
+        if let Some(error) = &unread {
+            output::line(&format!("whether killed runs left cgroups cannot be said: {error}"));
         }
     }
     Ok(u8::from(!is_ok))

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
 
 use super::load::Loadable;
+use super::side_by_side::side_by_side;
 
 /// One hook.
 #[derive(Clone, Copy, Debug)]
@@ -135,36 +135,14 @@ pub fn probe() -> Result<Probe, aya::EbpfError> {
 
 /// Loads the program of every hook; the kernel's last words for one that was refused.
 ///
-/// The verifier takes milliseconds over the larger ones, one after the other, so they are given to it by several threads at
-/// once; these are gone when this returns. Where none can be started, the calling one does it all.
+/// The verifier takes milliseconds over the larger ones.
 pub(super) fn load_all(object: &Loadable) -> Vec<(&'static str, Result<OwnedFd, String>)> {
-    // The largest last: work is taken from the end.
+    // The largest are begun first.
     let mut work: Vec<_> = HOOKS.iter().enumerate().collect();
     work.sort_by_key(|(_, hook)| (hook.layer == Layer::Redirect, hook.kind == SKB));
-    let work = Mutex::new(work);
-    let results = Mutex::new(HOOKS.iter().map(|_| Err(String::new())).collect::<Vec<_>>());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    let load = || {
-        loop {
-            let next = work.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some((index, hook)) = next else { break };
-            let result = object.load(hook);
-            if let Some(slot) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
-                *slot = result;
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            let started = std::thread::Builder::new().name("load".into()).spawn_scoped(scope, load);
-            if started.is_err() {
-                break;
-            }
-        }
-        load();
-    });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    HOOKS.iter().map(|hook| hook.name).zip(results).collect()
+    let mut loaded = side_by_side(work, |(index, hook)| (index, hook.name, object.load(hook)));
+    loaded.sort_unstable_by_key(|(index, ..)| *index);
+    loaded.into_iter().map(|(_, name, result)| (name, result)).collect()
 }
 
 fn level_of(hooks: &[(&'static str, Result<(), String>)]) -> Level {

@@ -17,6 +17,7 @@ use aya_obj::btf::{BtfError, BtfFeatures};
 use super::hooks::Hook;
 use super::maps::MAPS;
 use super::object::OBJECT;
+use super::side_by_side::side_by_side;
 use super::sys;
 
 /// How often a program is given to a verifier that was interrupted.
@@ -49,24 +50,14 @@ impl Loadable {
             })?),
             None => None,
         };
-        let mut maps = Vec::with_capacity(object.maps.len());
-        for (name, map) in object.maps.drain() {
-            let pin = pins.filter(|_| MAPS.contains(&name.as_str())).map(|folder| folder.join(&name));
-            let make = || MapData::create(map.clone(), &name, types.as_ref().map(|types| types.as_fd()));
-            let made = match pin {
-                Some(pin) if pin.exists() => MapData::from_pin(pin)?,
-                Some(pin) => {
-                    let made = make()?;
-                    made.pin(pin).map_err(|error| MapError::PinError { name: Some(name.clone()), error })?;
-                    made
-                }
-                None => make()?,
-            };
-            if !map.data().is_empty() {
-                sys::fill_constants(made.fd().as_fd(), map.data()).map_err(MapError::IoError)?;
-            }
-            maps.push((name, map, made));
-        }
+        // The kernel sets up all places of a table when it makes it, which takes milliseconds for the large ones.
+        let mut wanted: Vec<_> = object.maps.drain().collect();
+        wanted.sort_by_key(|(_, map)| u64::from(map.max_entries()) * u64::from(map.key_size() + map.value_size()));
+        let maps = side_by_side(wanted, |(name, map)| {
+            let made = make_map(&name, &map, pins, types.as_ref())?;
+            Ok((name, map, made))
+        });
+        let maps = maps.into_iter().collect::<Result<Vec<_>, EbpfError>>()?;
         let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let placed = maps.iter().map(|(name, map, made)| (name.as_str(), made.fd().as_fd().as_raw_fd(), map));
         object.relocate_maps(placed, &sections)?;
@@ -114,6 +105,29 @@ impl Loadable {
             Err(_) => Err(explain(&first, &log)),
         }
     }
+}
+
+/// Makes a map and fills in its constants; one of ours with `pins` is taken from there, or pinned there.
+fn make_map(
+    name: &str,
+    map: &aya_obj::Map,
+    pins: Option<&Path>,
+    types: Option<&OwnedFd>,
+) -> Result<MapData, EbpfError> {
+    let make = || MapData::create(map.clone(), name, types.map(|types| types.as_fd()));
+    let made = match pins.filter(|_| MAPS.contains(&name)).map(|folder| folder.join(name)) {
+        Some(pin) if pin.exists() => MapData::from_pin(pin)?,
+        Some(pin) => {
+            let made = make()?;
+            made.pin(pin).map_err(|error| MapError::PinError { name: Some(name.to_owned()), error })?;
+            made
+        }
+        None => make()?,
+    };
+    if !map.data().is_empty() {
+        sys::fill_constants(made.fd().as_fd(), map.data()).map_err(MapError::IoError)?;
+    }
+    Ok(made)
 }
 
 /// Tries as long as the verifier was interrupted, which a signal does (EAGAIN), and no more than [`TRIES`] times; libbpf asks

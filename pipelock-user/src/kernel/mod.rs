@@ -13,6 +13,7 @@ mod maps;
 mod object;
 mod own_addr;
 mod quota;
+mod side_by_side;
 mod sys;
 
 pub use addr_changes::AddressChanges;

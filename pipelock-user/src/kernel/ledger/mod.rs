@@ -19,6 +19,9 @@ use crate::flow::{Account, Flow, FlowId, Host, Origin, Outcome, PolicyId, Reason
 
 /// How long a redirected connection that the kernel closed may wait for the proxy to accept it.
 const ACCEPT_GRACE: Duration = Duration::from_secs(2);
+/// How long events are gathered once one has come. The kernel tells us of none while one waits: to be told costs whoever
+/// closes a socket more than all else about the flow, and us a wake-up for each.
+const GATHER: Duration = Duration::from_millis(4);
 /// How often connections that wait to be accepted are looked at, and whether events were lost.
 const SWEEP: Duration = Duration::from_millis(250);
 /// Every so many of these the whole table is looked through, lost events or not.
@@ -154,10 +157,16 @@ impl<T: FlowTable> Ledger<T> {
         let mut ids = Vec::new();
         let mut sweeps = 0u32;
         let mut lost = 0;
+        // When the events that wait are taken; none while nothing waits. Not in the branch: the others would begin it anew.
+        let mut due: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                () = drain(ring.as_mut(), &mut ids) => {}
+                () = wait(ring.as_mut()), if due.is_none() => due = Some(tokio::time::Instant::now() + GATHER),
+                () = until(due), if due.is_some() => {
+                    let is_all = drain(ring.as_mut(), &mut ids).await;
+                    due = (!is_all).then(tokio::time::Instant::now);
+                }
                 () = self.changed.notified() => self.take_reported(&mut ids),
                 _ = sweep.tick() => {
                     sweeps = sweeps.wrapping_add(1);
@@ -298,14 +307,27 @@ impl<T: FlowTable> Account for Ledger<T> {
     }
 }
 
-/// Waits for events and collects the flows they name, each once.
-async fn drain(ring: Option<&mut AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>>, ids: &mut Vec<u64>) {
-    let Some(ring) = ring else {
-        return std::future::pending().await;
-    };
-    let Ok(mut ready) = ring.readable_mut().await else {
-        return std::future::pending().await;
-    };
+type Ring = AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>;
+
+/// Waits for an event; for ever where there is no ring.
+async fn wait(ring: Option<&mut Ring>) {
+    let Some(ring) = ring else { return std::future::pending().await };
+    if ring.readable_mut().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Waits until then.
+async fn until(due: Option<tokio::time::Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due).await;
+    }
+}
+
+/// Collects the flows that the events name, each once; false when there are more. To be called when there is one.
+async fn drain(ring: Option<&mut Ring>, ids: &mut Vec<u64>) -> bool {
+    let Some(ring) = ring else { return true };
+    let Ok(mut ready) = ring.readable_mut().await else { return true };
     while let Some(item) = ready.get_inner_mut().next() {
         if let Some(bytes) = item.first_chunk::<8>() {
             ids.push(u64::from_ne_bytes(*bytes));
@@ -313,12 +335,13 @@ async fn drain(ring: Option<&mut AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>
         if ids.len() >= QUEUE {
             ids.sort_unstable();
             ids.dedup();
-            return;
+            return false;
         }
     }
     ready.clear_ready();
     ids.sort_unstable();
     ids.dedup();
+    true
 }
 
 /// The kernel's record as the rooms above speak of it.

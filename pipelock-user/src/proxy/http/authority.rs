@@ -1,7 +1,7 @@
 //! One authority out of the request target, the Host header, the name DNS was asked for and the original address.
 //! Promises that two different answers are never reconciled: they are refused.
 
-use http::{HeaderMap, Method, Request, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Version, header};
 
 use super::upstream::Carrier;
 use crate::flow::{Flow, Host, Reason, Verdict};
@@ -20,22 +20,13 @@ pub(super) fn agree<B>(
     given: &[Host],
     carrier: Carrier,
 ) -> Result<Authority, Verdict> {
-    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+    let (method, uri) = (request.method(), request.uri());
     let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
     let original = flow.target.original;
     if *method == Method::CONNECT {
         return Err(malformed("CONNECT is for explicit proxies; this connection is transparent"));
     }
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let header = hosts.next();
-    if hosts.next().is_some() {
-        return Err(malformed("more than one Host header"));
-    }
-    // RFC 9112 §3.2: also where the request line or DNS has said the name. A client that leaves it out speaks something else.
-    if header.is_none() && request.version() == Version::HTTP_11 {
-        return Err(malformed("an HTTP/1.1 request without a Host header"));
-    }
-    let header = header
+    let header = host_line(request)?
         .map(|value| {
             value
                 .to_str()
@@ -102,7 +93,8 @@ pub(super) fn agree<B>(
 }
 
 /// The authority of a request to an explicit proxy: what the request line names, and Host must not say otherwise.
-pub(super) fn of_target(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Authority, Verdict> {
+pub(super) fn of_target<B>(request: &Request<B>) -> Result<Authority, Verdict> {
+    let (method, uri) = (request.method(), request.uri());
     let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
     let default_port = match (method == Method::CONNECT, uri.scheme_str()) {
         (true, None) => 443,
@@ -114,12 +106,7 @@ pub(super) fn of_target(method: &Method, uri: &Uri, headers: &HeaderMap) -> Resu
     };
     let named = uri.authority().ok_or_else(|| malformed("the request target names no host"))?;
     let named = split(named.as_str(), default_port)?;
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let header = hosts.next();
-    if hosts.next().is_some() {
-        return Err(malformed("more than one Host header"));
-    }
-    if let Some(header) = header {
+    if let Some(header) = host_line(request)? {
         let header = split(header.to_str().map_err(|_| malformed("the Host header is not text"))?, default_port)?;
         if header != named {
             let detail = format!("the request line names {}, but Host says {}", named.host, header.host);
@@ -127,6 +114,21 @@ pub(super) fn of_target(method: &Method, uri: &Uri, headers: &HeaderMap) -> Resu
         }
     }
     Ok(named)
+}
+
+/// The one Host header. In HTTP/1.1 it must be there, also where the request line or DNS has said the name (RFC 9112 §3.2): a
+/// client that leaves it out speaks something else.
+fn host_line<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, Verdict> {
+    let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let found = hosts.next();
+    if hosts.next().is_some() {
+        return Err(malformed("more than one Host header"));
+    }
+    if found.is_none() && request.version() >= Version::HTTP_11 {
+        return Err(malformed("an HTTP/1.1 request without a Host header"));
+    }
+    Ok(found)
 }
 
 /// `host` or `host:port`, strictly: no user info, no empty port.
@@ -148,7 +150,6 @@ fn split(text: &str, default_port: u16) -> Result<Authority, Verdict> {
 mod tests {
     use super::*;
     use crate::flow::{FlowId, Origin, PolicyId, Target};
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     const CLEAR: Carrier = Carrier { is_tls: false, is_http2: false };
@@ -266,19 +267,16 @@ mod tests {
     #[test]
     fn an_explicit_request_names_its_target_once() {
         let ask = |method: Method, uri: &str, host: Option<&str>| {
-            let mut headers = HeaderMap::new();
-            if let Some(host) = host {
-                headers.insert(header::HOST, HeaderValue::from_str(host).expect("a header value"));
-            }
-            of_target(&method, &uri.parse().expect("a URI"), &headers)
-                .map(|found| format!("{}:{}", found.host, found.port))
-                .map_err(|verdict| verdict.reason)
+            let mut request = request(uri, host.as_slice(), Version::HTTP_11);
+            *request.method_mut() = method;
+            of_target(&request).map(|found| format!("{}:{}", found.host, found.port)).map_err(|verdict| verdict.reason)
         };
         assert_eq!(ask(Method::GET, "http://A.example/x", Some("a.example")), Ok("a.example:80".into()));
         assert_eq!(ask(Method::CONNECT, "a.example:443", Some("a.example:443")), Ok("a.example:443".into()));
         assert_eq!(ask(Method::GET, "http://a.example/", Some("b.example")), Err(Reason::NameMismatch));
         assert_eq!(ask(Method::GET, "/x", Some("a.example")), Err(Reason::RequestMalformed));
-        assert_eq!(ask(Method::GET, "https://a.example/", None), Err(Reason::RequestMalformed));
+        assert_eq!(ask(Method::GET, "https://a.example/", Some("a.example")), Err(Reason::RequestMalformed));
+        assert_eq!(ask(Method::CONNECT, "a.example:443", None), Err(Reason::RequestMalformed));
     }
 
     proptest! {

@@ -94,7 +94,7 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>, granted: Gran
     if request.method() == Method::GET && request.uri().authority().is_none() && request.uri().path() == "/health" {
         return Response::new(Either::Right(Full::new(Bytes::from_static(b"{\"status\":\"ok\"}\n"))));
     }
-    let authority = of_target(request.method(), request.uri(), request.headers());
+    let authority = of_target(&request);
     match authority {
         Ok(authority) if request.method() == Method::CONNECT => tunnel(&session, authority, &granted).await,
         authority => session.answer_to(authority, request).await,

@@ -32,7 +32,9 @@ fn pair(verdict: &str, reason: &str) -> (String, String) {
 #[tokio::test]
 async fn a_whole_url_is_fetched() {
     let (world, proxy) = start("").await;
-    let mut client = send(proxy, &format!("GET http://web.test:{}/x HTTP/1.1\r\n\r\n", world.addr.port())).await;
+    let mut client =
+        send(proxy, &format!("GET http://web.test:{0}/x HTTP/1.1\r\nHost: web.test:{0}\r\n\r\n", world.addr.port()))
+            .await;
     assert!(read_hello(&mut client).await.starts_with("HTTP/1.1 200"));
     assert_eq!(world.seen()[0].path, "/x");
     assert_eq!(world.receipts(), [pair("allow", "policy_allow")]);
@@ -41,7 +43,7 @@ async fn a_whole_url_is_fetched() {
 #[tokio::test]
 async fn a_tunnel_carries_any_bytes_also_those_sent_with_its_request() {
     let (world, proxy) = start("").await;
-    let connect = format!("CONNECT web.test:{} HTTP/1.1\r\n\r\n", world.addr.port());
+    let connect = format!("CONNECT web.test:{0} HTTP/1.1\r\nHost: web.test:{0}\r\n\r\n", world.addr.port());
     for is_early in [true, false] {
         let inner = "GET /inner HTTP/1.1\r\nHost: anything\r\n\r\n";
         let mut client = send(proxy, &format!("{connect}{}", if is_early { inner } else { "" })).await;
@@ -66,8 +68,9 @@ async fn a_tunnel_carries_any_bytes_also_those_sent_with_its_request() {
 async fn a_tunnel_that_is_refused_ends_the_connection() {
     let (world, proxy) = start("").await;
     let port = world.addr.port();
-    let behind = format!("GET http://web.test:{port}/behind HTTP/1.1\r\n\r\n");
-    let mut client = send(proxy, &format!("CONNECT evil.test:443 HTTP/1.1\r\n\r\n{behind}")).await;
+    let behind = format!("GET http://web.test:{port}/behind HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
+    let mut client =
+        send(proxy, &format!("CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test:443\r\n\r\n{behind}")).await;
     let text = read_all(&mut client).await;
     assert!(text.starts_with("HTTP/1.1 403") && text.contains("connection: close"), "{text}");
     assert!(text.contains("x-pipelock-reason: host_denied") && text.matches("HTTP/1.1").count() == 1, "{text}");
@@ -75,9 +78,25 @@ async fn a_tunnel_that_is_refused_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_request_without_host_is_refused_unless_it_is_http_1_0() {
+    let (world, proxy) = start("").await;
+    let port = world.addr.port();
+    for line in [format!("CONNECT web.test:{port}"), format!("GET http://web.test:{port}/x")] {
+        let text = read_all(&mut send(proxy, &format!("{line} HTTP/1.1\r\nConnection: close\r\n\r\n")).await).await;
+        assert!(text.starts_with("HTTP/1.1 400") && text.contains("x-pipelock-reason: request_malformed"), "{text}");
+    }
+    assert!(world.seen().is_empty());
+    let mut old = send(proxy, &format!("CONNECT web.test:{port} HTTP/1.0\r\n\r\n")).await;
+    let mut head = [0; 12];
+    old.read_exact(&mut head).await.expect("an answer");
+    assert_eq!(&head[9..], b"200");
+}
+
+#[tokio::test]
 async fn a_silent_tunnel_and_a_silent_client_are_ended() {
     let (world, proxy) = start("limits: {idle_timeout_seconds: 1, request_timeout_seconds: 1}").await;
-    let mut client = send(proxy, &format!("CONNECT web.test:{} HTTP/1.1\r\n\r\n", world.addr.port())).await;
+    let mut client =
+        send(proxy, &format!("CONNECT web.test:{0} HTTP/1.1\r\nHost: web.test:{0}\r\n\r\n", world.addr.port())).await;
     let started = Instant::now();
     let text = read_all(&mut client).await;
     assert!(text.starts_with("HTTP/1.1 200") && started.elapsed() < Duration::from_secs(5), "{text}");
@@ -89,7 +108,7 @@ async fn a_silent_tunnel_and_a_silent_client_are_ended() {
 async fn a_tunnel_lives_through_a_policy_that_allows_it_and_ends_with_one_that_does_not() {
     let (world, proxy) = start("").await;
     let port = world.addr.port();
-    let mut client = send(proxy, &format!("CONNECT web.test:{port} HTTP/1.1\r\n\r\n")).await;
+    let mut client = send(proxy, &format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n")).await;
     let mut head = [0; 12];
     client.read_exact(&mut head).await.expect("an answer");
     world.rules.send_replace(Arc::new(rules(port, ", budgets: {max_seconds: 77}")));

@@ -392,7 +392,7 @@ fn start(child: &mut Child, cgroup: &Cgroup) -> Result<libc::c_long, SpawnError>
         -1 if Errno::last() == Errno::ENOSYS => {}
         pid => return Errno::result(pid).map_err(|errno| step("start a process in the cgroup (clone3)")(errno.into())),
     }
-    tracing::info!("there is no clone3: the command is started beside its cgroup and enters it before anything else");
+    tracing::warn!("there is no clone3: the command is started beside its cgroup and enters it before anything else");
     child.entrance = Some(cgroup.entrance().map_err(step("open cgroup.procs"))?.into());
     // SAFETY: as above.
     match unsafe { fork::beside_cgroup() } {
