@@ -1,5 +1,7 @@
 //! What every stream promises, whatever it looks for: `agree.rs` and `detectors.rs` ask it of their scanners.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use pipelock_scan::{Finding, Scanner};
 use proptest::sample::Index;
 
