@@ -232,6 +232,90 @@ fn sarif_has_the_form_that_services_ask_for() {
     assert!(place["artifactLocation"]["uri"].as_str().unwrap().ends_with("/with%20space.txt"));
 }
 
+/// The schema is the part of the official one that concerns what is written here.
+#[test]
+fn sarif_is_what_its_schema_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let dirty = file(&folder, "with space.txt", format!("x\ntoken {TOKEN}\n{ORDER}\n"));
+    let missing = folder.path().join("missing").to_str().unwrap().to_owned();
+    let mut compiler = boon::Compiler::new();
+    let mut schemas = boon::Schemas::new();
+    compiler.enable_format_assertions();
+    let schema = serde_json::from_str(include_str!("sarif-2.1.0-part.json")).unwrap();
+    compiler.add_resource("file:///sarif.json", schema).unwrap();
+    let schema = compiler.compile("file:///sarif.json", &mut schemas).unwrap();
+    let mut sarif: Value = serde_json::from_str(&stdout(&run(&["--sarif", &dirty, &missing]))).unwrap();
+    assert_eq!(sarif["runs"][0]["results"].as_array().unwrap().len(), 2);
+    assert_eq!(sarif["runs"][0]["invocations"][0]["toolExecutionNotifications"].as_array().unwrap().len(), 1);
+    schemas.validate(&sarif, schema).unwrap_or_else(|error| panic!("{error:#}"));
+    sarif["runs"][0]["results"][0]["level"] = "fatal".into();
+    assert!(schemas.validate(&sarif, schema).is_err());
+}
+
+#[test]
+fn a_bundle_is_signed_used_and_refused_when_it_is_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let pipelock = |verb: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipelock"));
+        command.arg(verb).args(arguments).stdin(Stdio::null());
+        command.env("XDG_CACHE_HOME", cache()).env("XDG_STATE_HOME", &state).output().unwrap()
+    };
+    let bundle = |version: u32, expires: &str, pattern: &str| {
+        let rule = format!(
+            "{{id: acme-ticket, name: Ticket, kind: dlp, class: credential, severity: high, pattern: '{pattern}'}}"
+        );
+        format!(
+            "format_version: 2\nname: acme\nmonotonic_version: {version}\nexpires_at: {expires}\nrules:\n  - {rule}\n"
+        )
+    };
+    let later = "2999-12-31T00:00:00Z";
+    let [new, old, expired, wrong] = [
+        ("new.yaml", bundle(2, later, "acme-[0-9]{12}")),
+        ("old.yaml", bundle(1, later, "acme-[0-9]{12}")),
+        ("expired.yaml", bundle(3, "2020-01-01T00:00:00Z", "acme-[0-9]{12}")),
+        ("wrong.yaml", bundle(3, later, "acme-[0-9")),
+    ]
+    .map(|(name, text)| file(&folder, name, text));
+    let text = file(&folder, "text", "ticket acme-123456789012\n");
+    let key = folder.path().join("key").to_str().unwrap().to_owned();
+    let public = format!("{key}.pub");
+    assert_eq!(pipelock("keygen", &["--output", &key]).status.code(), Some(0));
+    // What would be refused is not signed.
+    for (file, says) in [(&expired, "expired"), (&wrong, "unclosed"), (&text, "text")] {
+        let output = pipelock("sign", &[file, "--key", &key]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+        assert!(!Path::new(&format!("{file}.sig")).exists());
+    }
+    for file in [&new, &old] {
+        let output = pipelock("sign", &[file, "--key", &key]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(stdout(&output).trim().len(), 64);
+    }
+    let scan = |bundle: &str| pipelock("scan", &["--json", "--rules-bundle", bundle, "--bundle-key", &public, &text]);
+    // In order, then an old one played again.
+    for (bundle, code, says) in [(&old, 1, ""), (&new, 1, ""), (&new, 1, ""), (&old, 2, "older than 2")] {
+        let output = scan(bundle);
+        assert_eq!(output.status.code(), Some(code), "{bundle}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+        assert_eq!(
+            findings(&output).iter().filter(|finding| finding["rule"] == "acme-ticket").count(),
+            usize::from(code == 1)
+        );
+    }
+    // Another's signature, changed bytes, a memory that cannot be read.
+    std::fs::copy(format!("{old}.sig"), format!("{expired}.sig")).unwrap();
+    assert!(stderr(&scan(&expired)).contains("no trusted key signed these bytes"));
+    let good = std::fs::read(&new).unwrap();
+    std::fs::write(&new, [&good[..], b"# more\n"].concat()).unwrap();
+    assert!(stderr(&scan(&new)).contains("no trusted key signed these bytes"));
+    std::fs::write(&new, good).unwrap();
+    std::fs::write(state.join("pipelock/bundles/acme"), "two").unwrap();
+    let output = scan(&new);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("bundles/acme"), "{}", stderr(&output));
+}
+
 #[test]
 fn rules_can_be_listed_and_all_have_mitre_ids() {
     let rules = findings(&run(&["--list-rules", "--json"]));

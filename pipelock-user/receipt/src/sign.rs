@@ -130,7 +130,8 @@ impl SigningKey {
     }
 
     /// Signs `message`; the text is 128 lower-case hex digits.
-    pub(crate) fn sign_hex(&self, message: &[u8]) -> String {
+    #[must_use]
+    pub fn sign_hex(&self, message: &[u8]) -> String {
         hex(&self.0.sign(message).to_bytes())
     }
 }

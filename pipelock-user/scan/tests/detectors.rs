@@ -2,6 +2,9 @@
 //! gone after [`redact`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+#[path = "common/streams.rs"]
+mod streams;
+
 use std::io::Write as _;
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -248,34 +251,13 @@ proptest! {
 
     #[test]
     fn a_stream_finds_the_same_at_every_cut(text in text(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
-        cuts.sort_unstable();
-        cuts.push(text.len());
-        let (mut stream, mut from) = (scanner().stream().unwrap(), 0);
-        for cut in cuts {
-            prop_assert!(stream.push(&text[from..cut]).unwrap().released <= cut as u64);
-            from = cut;
-        }
-        prop_assert_eq!(stream.finish().unwrap(), scanner().scan(&text).unwrap());
+        prop_assert_eq!(streams::cut(scanner(), &text, &cuts), scanner().scan(&text).unwrap());
     }
 
     #[test]
     fn what_was_released_holds_nothing_found_later(text in text(), size in 1usize..200) {
-        let mut stream = scanner().stream().unwrap();
-        let (mut released, mut at) = (Vec::new(), 0);
-        for piece in text.chunks(size) {
-            at += piece.len() as u64;
-            let progress = stream.push(piece).unwrap();
-            prop_assert!(progress.released <= at);
-            released.push((progress.released, stream.findings()));
-        }
-        let all = stream.finish().unwrap();
-        for (released, known) in released {
-            for finding in all.iter().filter(|finding| &*finding.class != "budget" && finding.span.start < released) {
-                let overlap = |one: &Finding| one.span.start < finding.span.end && finding.span.start < one.span.end;
-                prop_assert!(known.iter().any(overlap), "{} {:?} {:?}", released, finding, known);
-            }
-        }
+        let escaped = streams::escaped(scanner(), &text, size);
+        prop_assert!(escaped.is_none(), "{}", escaped.unwrap_or_default());
     }
 
     #[test]
@@ -303,7 +285,8 @@ proptest! {
         prop_assert!(ids(&findings).contains(&"known-value"), "{} {:?}", text, findings);
         let clean = redact(text.as_bytes(), &findings);
         let left = scanner().scan(&clean).unwrap();
-        prop_assert!(left.is_empty(), "{:?}", left);
+        // By chance, once in some ten thousand times, the noise looks like compressed data and what that gives does again.
+        prop_assert!(left.iter().all(|finding| &*finding.rule == "budget-depth"), "{:?}", left);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod reload;
 mod run;
 mod scan;
 mod session;
+mod sign;
 mod status;
 mod verify;
 
@@ -71,6 +72,7 @@ enum Verb {
     Keygen(keygen::Args),
     Verify(verify::Args),
     Scan(scan::Args),
+    Sign(sign::Args),
     /// Print the version.
     Version,
 }
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         Verb::Keygen(args) => keygen::keygen(&args),
         Verb::Verify(args) => verify::verify(&args),
         Verb::Scan(args) => scan::scan(&args),
+        Verb::Sign(args) => sign::sign(&args),
         Verb::Version => {
             output::line(&format!("pipelock {}", env!("CARGO_PKG_VERSION")));
             Ok(0)

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-use super::Turn;
+use super::{BACK, Turn};
 use crate::finding::Step;
 
 /// Longest terminal sequence that is taken out.
@@ -50,6 +50,8 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
     }
     match folded(char) {
         Fold::Keep => Turn::Keep(length),
+        Fold::Mark if !on_latin(before) => Turn::Keep(length),
+        Fold::Mark => Turn::bytes(length, &[], Step::Unicode),
         Fold::Drop(step) => Turn::bytes(length, &[], step),
         Fold::Ascii(byte) => Turn::byte(length, byte, Step::Unicode),
         Fold::Text => {
@@ -104,6 +106,8 @@ fn ends_hidden(text: &[u8]) -> bool {
 #[derive(Clone, Copy)]
 enum Fold {
     Keep,
+    /// A mark of another script.
+    Mark,
     Drop(Step),
     Ascii(u8),
     /// Several characters: see [`compatible`].
@@ -114,6 +118,7 @@ const KEEP: u8 = 0;
 const DROP: u8 = 1;
 const MARK: u8 = 2;
 const TEXT: u8 = 3;
+const OTHER_MARK: u8 = 4;
 
 fn folded(char: char) -> Fold {
     static TABLE: OnceLock<Vec<u8>> = OnceLock::new();
@@ -131,6 +136,7 @@ fn folded(char: char) -> Fold {
         KEEP => Fold::Keep,
         DROP => Fold::Drop(Step::Invisible),
         MARK => Fold::Drop(Step::Unicode),
+        OTHER_MARK => Fold::Mark,
         TEXT => Fold::Text,
         byte => Fold::Ascii(byte),
     }
@@ -153,6 +159,7 @@ fn code(char: char) -> u8 {
     match text.as_bytes() {
         [byte] => *byte,
         [] => MARK,
+        _ if is_combining_mark(char) => OTHER_MARK,
         _ if text.chars().eq([char]) || text.len() > 12 => KEEP,
         _ => TEXT,
     }
@@ -166,7 +173,19 @@ fn invisible(char: char) -> bool {
         | 0x80..=0x84 | 0x86..=0x9f)
 }
 
-/// Marks that are put on Latin letters. Those of other scripts are letters of theirs.
+/// Most bytes of marks on one letter that are looked over.
+const MARKS: usize = 32;
+const _: () = assert!(MARKS < BACK);
+
+/// Do the bytes end in a letter or digit of ASCII, with or without marks on it?
+fn on_latin(before: &[u8]) -> bool {
+    let end = &before[before.len().saturating_sub(MARKS)..];
+    let letters = end.utf8_chunks().last().filter(|chunk| chunk.invalid().is_empty());
+    let base = letters.and_then(|chunk| chunk.valid().chars().rev().find(|char| !is_combining_mark(*char)));
+    base.is_some_and(|char| char.is_ascii_alphanumeric())
+}
+
+/// Marks that are put on Latin letters. Those of other scripts are letters of theirs, unless they stand on a Latin one.
 fn combining(char: char) -> bool {
     matches!(char as u32, 0x300..=0x36f | 0x483..=0x489 | 0x1ab0..=0x1aff | 0x1dc0..=0x1dff | 0x20d0..=0x20ff | 0xfe20..=0xfe2f)
 }
@@ -228,6 +247,7 @@ mod tests {
             ("x\u{e0069}y\u{fe0f}", "xy"),
             ("ΑКІА", "AKIA"),
             ("नमस्ते", "नमस्ते"),
+            ("i\u{5b0}\u{64b}gno\u{93c}re שָׁ", "ignore שָׁ"),
         ] {
             assert_eq!(all(ViewKind::Fold, text), plain, "{text}");
         }

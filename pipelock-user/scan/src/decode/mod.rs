@@ -87,6 +87,18 @@ impl ViewKind {
         }
     }
 
+    /// May the end of `tail` be the beginning of a change for which the gate has no flag before it sees more?
+    pub(crate) fn may_begin(self, tail: &[u8]) -> bool {
+        match self {
+            Self::Unescape | Self::Quoted | Self::Fold => false,
+            Self::Utf7 => matches!(tail, [.., b'+' | b'&']),
+            Self::Spaced => spaced::may_begin(tail),
+            Self::Leet => {
+                matches!(tail, [.., before, byte] if before.is_ascii_alphabetic() && leet::letter(*byte).is_some())
+            }
+        }
+    }
+
     /// How many bytes at the start of `text` are certainly kept.
     pub(crate) fn skip(self, text: &[u8]) -> usize {
         match self {

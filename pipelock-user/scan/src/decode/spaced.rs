@@ -51,6 +51,24 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
     if right > 0 && left + right >= LEAST { Turn::bytes(1, &[], Step::Spaced) } else { Turn::Keep(1) }
 }
 
+/// Does `tail` end in a single character and a separator, or in another single one behind these?
+pub(super) fn may_begin(tail: &[u8]) -> bool {
+    let chain = match tail {
+        [before @ .., separator, single] if single.is_ascii_alphanumeric() && !separator.is_ascii_alphanumeric() => {
+            &tail[..=before.len()]
+        }
+        _ => tail,
+    };
+    match chain {
+        [before @ .., single, separator] => {
+            single.is_ascii_alphanumeric()
+                && !separator.is_ascii_alphanumeric()
+                && before.last().is_none_or(|byte| !byte.is_ascii_alphanumeric())
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{ViewKind, unescape::tests::all};

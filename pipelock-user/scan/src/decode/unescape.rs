@@ -1,10 +1,11 @@
 //! The view without escapes: percent (RFC 3986), `\u0041` `\x41` `\n` (JSON, JavaScript, Python, C), `&#65;` and the
 //! usual named entities (HTML). Called by [`super::ViewKind`].
 //!
-//! What an escape gives may be the start of another, to any depth: `%2541` is `A`, and so is `&#37;41`. Nested escapes come
-//! out in one step here, so the view never needs to be applied twice.
+//! What an escape gives may be the start of another, to any depth: `%2541` is `A`, and so are `&#37;41` and `%%34%31`. Nested
+//! escapes come out in one step here, so the view never needs to be applied twice. Characters without shape or width
+//! inside an escape do not break it, though the view that takes them out comes later.
 
-use super::{AHEAD, Turn};
+use super::{AHEAD, Turn, fold};
 use crate::finding::Step;
 
 /// The named entities that stand for ASCII, and the invisible ones. Source: HTML standard, named character references.
@@ -71,12 +72,16 @@ enum Unit {
 pub(super) fn turn(text: &[u8], last: bool) -> Turn {
     let (mut take, mut value, mut step) = match unit(text, last) {
         Unit::More => return Turn::More,
-        Unit::Plain(bytes) => return Turn::Keep(bytes),
+        Unit::Plain(bytes) => match interrupted(text, bytes, last) {
+            Nested::More => return Turn::More,
+            Nested::No => return Turn::Keep(bytes),
+            Nested::Yes(more, value, step) => (1 + more, value, step),
+        },
         Unit::Char(take, char, step) => (take, Value::Char(char), step),
         Unit::Byte(take, byte, step) => (take, Value::Byte(byte), step),
     };
     // As long as the result may itself begin an escape, read on with it in front.
-    while let Some(lead) = value.ascii().filter(|byte| matches!(byte, b'%' | b'\\' | b'&')) {
+    while let Some(lead) = value.ascii().filter(|byte| leads(*byte)) {
         if take > AHEAD / 2 {
             break;
         }
@@ -120,7 +125,26 @@ enum Nested {
 /// Most characters of an escape after its first.
 const TAIL: usize = LONGEST_NAME + 1;
 
-/// Reads the escape that `lead`, itself the result of one, begins. Its other characters may be escaped once more.
+fn leads(byte: u8) -> bool {
+    matches!(byte, b'%' | b'\\' | b'&')
+}
+
+/// Reads the escape at the start of `text` that is none byte by byte, when something near may change that.
+fn interrupted(text: &[u8], plain: usize, last: bool) -> Nested {
+    match text {
+        [lead, rest @ ..]
+            if plain == 1
+                && leads(*lead)
+                && rest.iter().take(TAIL).any(|byte| leads(*byte) || fold::unusual(*byte)) =>
+        {
+            nested(*lead, rest, last)
+        }
+        _ => Nested::No,
+    }
+}
+
+/// Reads the escape that `lead` begins. Its other characters may be escaped once more, or look like others, and what does not
+/// show may stand between them.
 fn nested(lead: u8, text: &[u8], last: bool) -> Nested {
     let mut unit_ends = [0; TAIL + 1];
     let mut plain = [0; TAIL + 1];
@@ -146,6 +170,16 @@ fn nested(lead: u8, text: &[u8], last: bool) -> Nested {
         }
         let (take, byte) = match unit(&text[at..], last) {
             Unit::More => return Nested::More,
+            Unit::Plain(_) if fold::unusual(text[at]) => match fold::turn(b"0", &text[at..], last) {
+                Turn::More => return Nested::More,
+                Turn::Change { take, put: 0, .. } => {
+                    at += take;
+                    continue;
+                }
+                // Full-width forms, but no accents: `%dé` is a word.
+                Turn::Change { take, out: [byte, ..], put: 1, .. } if text[at] == 0xef => (take, byte),
+                Turn::Change { .. } | Turn::Keep(_) => return Nested::No,
+            },
             Unit::Plain(_) => (1, text[at]),
             Unit::Byte(take, byte, _) => (take, byte),
             Unit::Char(take, char, _) => match u8::try_from(char) {
@@ -331,6 +365,10 @@ pub(crate) mod tests {
             ("&lt;&nope;&#x41;&#0065;&", "<&nope;AA&"),
             ("%u0041", "A"),
             ("%c3%a9", "é"),
+            ("%%34%31 %%34", "A %4"),
+            ("100%%20off & a=1&b=%20", "100% off & a=1&b= "),
+            ("\\u00\u{200b}41 %4\u{ad}1 &#\u{301}6\u{8}5; &a\u{200d}mp; \\\u{feff}n", "A A A & \n"),
+            ("%４１ %4\u{e9}", "A %4é"),
         ] {
             assert_eq!(all(ViewKind::Unescape, escaped), plain, "{escaped}");
         }

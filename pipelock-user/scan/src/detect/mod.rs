@@ -38,7 +38,7 @@ impl Detectors {
                 let Some((rule, fingerprint, excerpt)) = known.said.get(value) else { return };
                 let path = step(encoding).into_iter().collect();
                 let (fingerprint, excerpt) = (*fingerprint, excerpt.clone());
-                hits.push(Hit { rule: *rule, span, path, fingerprint, excerpt });
+                hits.push(Hit { rule: *rule, seen: span.clone(), span, path, fingerprint, excerpt });
             })?;
         }
         if let Some(rule) = shared.seed {
@@ -47,7 +47,7 @@ impl Detectors {
                 let span = phrase.start..phrase.end;
                 let fingerprint = window.with(span.clone(), |text| shared.key.fingerprint(text));
                 let excerpt = format!("{} words", phrase.words);
-                hits.push(Hit { rule, span, path: Vec::new(), fingerprint, excerpt });
+                hits.push(Hit { rule, seen: span.clone(), span, path: Vec::new(), fingerprint, excerpt });
             }
         }
         if let Some(watch) = &shared.wallet {
@@ -60,7 +60,7 @@ impl Detectors {
                 let Some(rule) = rule else { return };
                 let (fingerprint, excerpt) =
                     window.with(span.clone(), |text| (shared.key.fingerprint(text), excerpt(Kind::Dlp, text)));
-                hits.push(Hit { rule, span, path: Vec::new(), fingerprint, excerpt });
+                hits.push(Hit { rule, seen: span.clone(), span, path: Vec::new(), fingerprint, excerpt });
             });
         }
         if let Some(rule) = shared.flood {
@@ -68,7 +68,7 @@ impl Detectors {
                 let (fingerprint, excerpt) = window.with(span.start..span.start + unit, |text| {
                     (shared.key.fingerprint(text), excerpt(Kind::Injection, text))
                 });
-                hits.push(Hit { rule, span, path: Vec::new(), fingerprint, excerpt });
+                hits.push(Hit { rule, seen: span.clone(), span, path: Vec::new(), fingerprint, excerpt });
             });
         }
         Ok(())

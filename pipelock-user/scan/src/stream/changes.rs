@@ -68,24 +68,26 @@ impl Changes {
         self.list.push_back(new);
     }
 
-    /// The source of `span`, and the kinds of the changes in it; `None` when nothing in it was changed.
-    pub(crate) fn source_of(&self, span: &Range<u64>) -> Option<(Range<u64>, Vec<Step>)> {
-        let mut steps = Vec::new();
-        for change in self.list.iter().rev().take_while(|change| change.out_end() >= span.start) {
-            let inside = if change.out_len == 0 {
-                span.start < change.out && change.out < span.end
-            } else {
-                change.out < span.end && change.out_end() > span.start
-            };
-            if inside && !steps.contains(&change.step) {
-                steps.push(change.step);
+    /// The kinds of the changes in `span` and right before it, where a word may begin by them; without any, of those right
+    /// behind it. `None` when there are none at all.
+    pub(crate) fn touching(&self, span: &Range<u64>) -> Option<Vec<Step>> {
+        let near = self.list.iter().rev().take_while(|change| change.out_end() >= span.start);
+        let (mut steps, mut behind) = (Vec::new(), Vec::new());
+        for change in near {
+            // Who needs to know what comes behind has seen it; for others it would depend on the cut.
+            let to = if change.out < span.end { &mut steps } else { &mut behind };
+            if change.out <= span.end && !to.contains(&change.step) {
+                to.push(change.step);
             }
         }
-        if steps.is_empty() {
-            return None;
-        }
+        let mut steps = if steps.is_empty() { behind } else { steps };
         steps.reverse();
-        Some((self.source_start(span.start)..self.source_end(span.end), steps))
+        (!steps.is_empty()).then_some(steps)
+    }
+
+    /// The source of `span`.
+    pub(crate) fn source_of(&self, span: &Range<u64>) -> Range<u64> {
+        self.source_start(span.start)..self.source_end(span.end)
     }
 
     /// Where the byte at `at` begins in the source.
@@ -131,10 +133,12 @@ mod tests {
         changes.note(3, 1, 15, 3, Step::Percent, 100);
         changes.note(5, 0, 19, 1, Step::Invisible, 100);
         assert_eq!(changes.list.len(), 2);
-        assert_eq!(changes.source_of(&(0..2)), None);
-        assert_eq!(changes.source_of(&(1..3)), Some((11..15, vec![Step::Percent])));
-        assert_eq!(changes.source_of(&(3..5)), Some((15..19, vec![Step::Percent])));
-        assert_eq!(changes.source_of(&(4..6)), Some((18..21, vec![Step::Invisible])));
-        assert_eq!(changes.source_of(&(5..6)), None);
+        assert_eq!([(1..3), (3..5), (4..6)].map(|span| changes.source_of(&span)), [11..15, 15..19, 18..21]);
+        assert_eq!(changes.touching(&(0..1)), None);
+        assert_eq!(changes.touching(&(0..2)), Some(vec![Step::Percent]));
+        assert_eq!(changes.touching(&(3..5)), Some(vec![Step::Percent]));
+        assert_eq!(changes.touching(&(4..6)), Some(vec![Step::Percent, Step::Invisible]));
+        assert_eq!(changes.touching(&(5..6)), Some(vec![Step::Invisible]));
+        assert_eq!(changes.touching(&(6..7)), None);
     }
 }

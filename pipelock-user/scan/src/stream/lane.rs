@@ -5,6 +5,8 @@
 //! data that began in it. Where islands lie follows from the characters fed at a time, which [`super::long`] counts from
 //! the run's start.
 
+use std::ops::Range;
+
 use super::Context;
 use super::layer::{Hit, Layer};
 use super::places::Places;
@@ -132,10 +134,12 @@ impl Lane {
             let mut found = Vec::new();
             island.layer.push(context, &buffer, last, &mut found)?;
             for mut hit in found {
-                let first = self.char(island.first + hit.span.start);
-                let end = self.end(island.first + hit.span.end);
+                let place = |span: &Range<u64>| {
+                    let (first, end) = (self.char(island.first + span.start), self.end(island.first + span.end));
+                    places.of(first)..places.of(end - 1) + 1
+                };
                 hit.path.insert(0, self.radix.step());
-                hits.push(Hit { span: places.of(first)..places.of(end - 1) + 1, ..hit });
+                hits.push(Hit { span: place(&hit.span), seen: place(&hit.seen), ..hit });
             }
         }
         island.buffer = buffer;

@@ -28,6 +28,8 @@ pub(crate) struct Hit {
     pub(crate) rule: usize,
     /// In the offsets of the layer that hands it on.
     pub(crate) span: Range<u64>,
+    /// What told that it is one: the secret and what the rule asks for beside it.
+    pub(crate) seen: Range<u64>,
     pub(crate) path: Vec<Step>,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) excerpt: String,
@@ -159,8 +161,9 @@ impl Layer {
             }
             let (fingerprint, excerpt) = window
                 .with(found.secret.clone(), |secret| (context.key.fingerprint(secret), excerpt(rule.kind, secret)));
+            let seen = found.span.start.min(found.secret.start)..found.span.end.max(found.secret.end);
             let span = if rule.kind == Kind::Dlp { found.secret } else { found.span };
-            hits.push(Hit { rule: found.rule, span, path: Vec::new(), fingerprint, excerpt });
+            hits.push(Hit { rule: found.rule, span, seen, path: Vec::new(), fingerprint, excerpt });
         }
         self.orders.push(context, window.new, last, hits);
         if !self.injections_only {

@@ -115,8 +115,8 @@ fn finding(rule: &Rule, hit: &Hit) -> Finding {
 
 /// A finding of a detector that is no pattern, about the whole text.
 pub(crate) fn whole(builtin: &Builtin, end: u64) -> Finding {
-    let hit =
-        Hit { rule: 0, span: 0..end, path: Vec::new(), fingerprint: Fingerprint([0; 32]), excerpt: String::new() };
+    let (path, fingerprint, excerpt) = (Vec::new(), Fingerprint([0; 32]), String::new());
+    let hit = Hit { rule: 0, span: 0..end, seen: 0..end, path, fingerprint, excerpt };
     finding(&builtin.rule(), &hit)
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct Work {
     input: u64,
     /// Bytes of all that was made from it.
     made: u64,
+    /// Bytes of what was made only to see how far the text is known.
+    aside: u64,
     over: Option<Budget>,
     /// Something was not decoded for the memory it wanted.
     too_big: bool,
@@ -109,6 +111,22 @@ impl Context<'_> {
     /// Is the budget used up, so that nothing more is decoded?
     pub(crate) fn over(&self) -> bool {
         self.work.over == Some(Budget::Expansion)
+    }
+
+    /// Looks at something that is not for findings and takes nothing from the budget, so that these do not depend on how the text
+    /// was cut. It has a budget of its own; without a result, that one is used up.
+    pub(crate) fn aside<T>(
+        &mut self,
+        look: impl FnOnce(&mut Self) -> Result<T, EngineError>,
+    ) -> Result<Option<T>, EngineError> {
+        let before = *self.work;
+        if self.over() || before.aside > self.limits().made + self.limits().factor * before.input {
+            return Ok(None);
+        }
+        let result = look(self);
+        let (over, made) = (self.over(), self.work.made - before.made);
+        *self.work = Work { aside: before.aside + made, ..before };
+        Ok(Some(result?).filter(|_| !over))
     }
 
     fn limits(&self) -> &Limits {

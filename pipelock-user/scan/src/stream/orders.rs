@@ -48,6 +48,7 @@ impl Orders {
             hits.push(Hit {
                 rule,
                 span: finding.span.start as u64..finding.span.end as u64,
+                seen: finding.span.start as u64..finding.span.end as u64,
                 path: Vec::new(),
                 fingerprint: context.key.fingerprint(text.as_bytes()),
                 excerpt: excerpt(Kind::Injection, text.as_bytes()),

@@ -228,7 +228,7 @@ impl Output {
         self.made += out.len() as u64;
         for mut hit in found {
             hit.path.insert(0, self.format.step());
-            hits.push(Hit { span: self.source(&hit.span), ..hit });
+            hits.push(Hit { span: self.source(&hit.span), seen: self.source(&hit.seen), ..hit });
         }
         Ok(())
     }

@@ -355,7 +355,7 @@ fn run(
     layer.close(context);
     for mut hit in found {
         hit.path.insert(0, step);
-        hits.push(Hit { span: span.clone(), ..hit });
+        hits.push(Hit { span: span.clone(), seen: span.clone(), ..hit });
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! [`super::pairs`], [`super::graphic`] and [`super::wide`].
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::Context;
 use super::layer::{Hit, Layer};
@@ -70,8 +71,8 @@ impl Sink {
             result = self.layer.push(context, &buffer, last, &mut found);
             for mut hit in found {
                 hit.path.insert(0, self.step);
-                let span = self.start(hit.span.start)..self.stop(hit.span.end);
-                hits.push(Hit { span, ..hit });
+                let place = |span: &Range<u64>| self.start(span.start)..self.stop(span.end);
+                hits.push(Hit { span: place(&hit.span), seen: place(&hit.seen), ..hit });
             }
         }
         self.buffer = buffer;

@@ -14,6 +14,8 @@ use crate::engine::EngineError;
 
 /// Bytes that are collected before they are looked at.
 const BUFFER: usize = 16 * 1024;
+/// Bytes at a text's end that tell whether a change may begin there that the gate does not see yet.
+const TAIL: u64 = 4;
 
 /// A view of a text.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct View {
     at: u64,
     /// The byte at `at` may start a change, which later bytes decide.
     waiting: bool,
+    /// The place of that change, and what is held back before it.
+    held: Option<(u64, u64)>,
     island: Option<Box<Island>>,
 }
 
@@ -40,7 +44,7 @@ struct Island {
 
 impl View {
     pub(crate) fn new(kind: ViewKind) -> Self {
-        Self { kind, at: 0, waiting: false, island: None }
+        Self { kind, at: 0, waiting: false, held: None, island: None }
     }
 
     /// Looks at the new piece of `window`; `gate` has looked at it.
@@ -53,7 +57,9 @@ impl View {
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        if self.island.is_none() && !self.waiting && !gate.any(self.kind.triggers()) {
+        let asleep = self.island.is_none() && !self.waiting && !gate.any(self.kind.triggers());
+        let end = window.end();
+        if asleep && (last || !window.with(end.saturating_sub(TAIL)..end, |tail| self.kind.may_begin(tail))) {
             self.at = self.at.max(window.end().saturating_sub(AGAIN as u64));
             return Ok(());
         }
@@ -72,7 +78,12 @@ impl View {
                 self.region(context, window, gate, from, text, stop.min(end), ends, depth, hits)
             })?;
         }
-        let Some(mut island) = self.island.take() else { return Ok(()) };
+        let Some(mut island) = self.island.take() else {
+            if self.waiting && self.held.is_none_or(|(at, _)| at != self.at) {
+                self.held = Some((self.at, self.begun(context, window, depth)?));
+            }
+            return Ok(());
+        };
         if last || context.over() {
             island.flush(context, true, hits)?;
             island.layer.close(context);
@@ -117,9 +128,12 @@ impl View {
                 count = self.kind.skip(&ahead[..(stop - self.at) as usize]);
             }
             if count == 0 {
-                match self.kind.turn(before, ahead, last, self.island.is_some()) {
+                // No more than that, so that it makes no difference how much is there.
+                let seen = &ahead[..ahead.len().min(AHEAD)];
+                let ends = last && seen.len() == ahead.len();
+                match self.kind.turn(before, seen, ends, self.island.is_some()) {
                     Turn::Keep(kept) => count = kept.min(ahead.len()),
-                    Turn::More if ahead.len() >= AHEAD => count = 1,
+                    Turn::More if ahead.len() > AHEAD => count = 1,
                     Turn::More => {
                         self.waiting = true;
                         return Ok(());
@@ -161,10 +175,26 @@ impl View {
         Ok(())
     }
 
+    /// What may begin before the change that is waited for and go on behind it. To the text itself the first byte of the change
+    /// has ended that, so the island is asked that the change would open.
+    fn begun(&self, context: &mut Context<'_>, window: &Window<'_>, depth: usize) -> Result<u64, EngineError> {
+        let held = context.aside(|context| {
+            let mut island = Island::open(context, window, self.at, depth, self.kind)?;
+            island.flush(context, false, &mut Vec::new())?;
+            let hold = island.changes.source_start(island.layer.hold(context));
+            island.layer.close(context);
+            Ok(hold)
+        })?;
+        // Where that was too much work, all of the island is held.
+        Ok(held.unwrap_or_else(|| self.at.saturating_sub(context.reach()).max(window.start())).min(self.at))
+    }
+
     /// As [`Layer::hold`].
     pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
         let own = if self.waiting { self.at } else { window.end() };
-        let Some(island) = &self.island else { return own };
+        let Some(island) = &self.island else {
+            return self.held.filter(|(at, _)| self.waiting && *at == self.at).map_or(own, |(_, hold)| hold);
+        };
         let hold = island.layer.hold(context);
         // A change that deletes has no byte of the view; its own place is before the byte that follows.
         if hold >= island.length { own } else { own.min(island.changes.source_start(hold)) }
@@ -212,9 +242,10 @@ impl Island {
         self.buffer = buffer;
         self.buffer.clear();
         for mut hit in found {
-            if let Some((span, mut path)) = self.changes.source_of(&hit.span) {
+            if let Some(mut path) = self.changes.touching(&hit.seen) {
                 path.append(&mut hit.path);
-                hits.push(Hit { span, path, ..hit });
+                let (span, seen) = (self.changes.source_of(&hit.span), self.changes.source_of(&hit.seen));
+                hits.push(Hit { span, seen, path, ..hit });
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! Exit codes: 0 nothing found and everything read, 1 something found, 2 nothing found but something could not be read, or the
 //! command line is wrong.
 
+pub(super) mod bundle;
 mod diff;
 mod files;
 mod options;
@@ -48,7 +49,7 @@ pub(super) struct Args {
     /// A wallet address that is yours: it is no finding, and what imitates it is.
     #[arg(long, value_name = "ADDRESS")]
     allow_address: Vec<String>,
-    /// Add the rules of a signed bundle; its signature is in FILE.sig.
+    /// Add the rules of a signed bundle; its signature is in FILE.sig, where `pipelock sign` puts it.
     #[arg(long, value_name = "FILE", requires = "bundle_key")]
     rules_bundle: Vec<PathBuf>,
     /// The key that must have signed the bundles: a PEM or hex file, or the 64 hex digits.
