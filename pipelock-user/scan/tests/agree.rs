@@ -78,6 +78,19 @@ proptest! {
     }
 }
 
+/// Whether a run goes on behind a blank is not known before enough characters are there.
+#[test]
+fn a_run_that_is_nearly_long_is_the_same_at_every_cut() {
+    let secret = base64(SECRET.as_bytes(), STANDARD, false);
+    for length in 60..150 {
+        let text = format!("{} {} {secret} lettersto and more", "QUJD".repeat(25), "0a".repeat(length / 2));
+        let whole = scanner().scan(text.as_bytes()).unwrap();
+        for cut in text.len() - 20..text.len() {
+            assert_eq!(streamed(&[&text.as_bytes()[..cut], &text.as_bytes()[cut..]]), whole, "{length} {cut}");
+        }
+    }
+}
+
 /// The plain engine reports at the end, when nothing else needs the beginning any more.
 #[test]
 fn both_engines_find_the_beginning_of_a_long_decoding() {

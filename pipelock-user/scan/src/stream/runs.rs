@@ -71,7 +71,7 @@ impl Runs {
                     return (text.len() - if ends { 0 } else { tail }, None);
                 };
                 match extent(&text[start..], ends) {
-                    Some(length) if length < LOOK_BACK => (start, Some(text[start..start + length].to_vec())),
+                    Ok(length) if length < LOOK_BACK => (start, Some(text[start..start + length].to_vec())),
                     // Long, or not over yet.
                     _ => (start, None),
                 }
@@ -112,7 +112,8 @@ impl Runs {
     ) -> Result<bool, EngineError> {
         let start = self.at;
         let head = window.with(start..start + LOOK_BACK as u64, |text| {
-            let length = extent(text, last).unwrap_or(text.len());
+            // Behind a blank that may end the run, nothing counts yet.
+            let (Ok(length) | Err(length)) = extent(text, last);
             text[..length].iter().copied().filter(|byte| in_run(*byte)).take(SHORT).collect::<Vec<u8>>()
         });
         if head.len() >= SHORT {
@@ -186,8 +187,8 @@ fn next_run(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// Bytes of the run at the start of `text`, when it ends within it.
-fn extent(text: &[u8], last: bool) -> Option<usize> {
+/// Bytes of the run at the start of `text`, when it ends within it; otherwise, as far as it certainly goes.
+fn extent(text: &[u8], last: bool) -> Result<usize, usize> {
     let (mut at, mut line) = (0, 0);
     loop {
         let count = text[at..].iter().take_while(|byte| in_run(**byte)).count();
@@ -198,8 +199,8 @@ fn extent(text: &[u8], last: bool) -> Option<usize> {
                 at += length;
                 line = 0;
             }
-            Break::End => return Some(at),
-            Break::More => return None,
+            Break::End => return Ok(at),
+            Break::More => return Err(at),
         }
     }
 }
@@ -380,13 +381,14 @@ mod tests {
     fn a_long_line_goes_on_after_a_break() {
         let line = "A".repeat(64);
         let run = format!("{line}\n{line}\r\nBBBB\nCC");
-        assert_eq!(extent(run.as_bytes(), true), Some(64 + 1 + 64 + 2 + 4));
-        assert_eq!(extent(format!("{line}\n").as_bytes(), false), None);
-        assert_eq!(extent(format!("{line}\n  x.").as_bytes(), false), Some(67 + 1));
-        assert_eq!(extent(format!("{line} \r\n\t> {line}.").as_bytes(), false), Some(64 + 6 + 64));
-        assert_eq!(extent(format!("{line} {line} and so on").as_bytes(), false), Some(64 + 1 + 64));
-        assert_eq!(extent(format!("{line} words").as_bytes(), true), Some(64));
-        assert_eq!(extent(format!("{line}\n\nwords").as_bytes(), false), Some(64));
-        assert_eq!(extent(format!("{line}\n . x").as_bytes(), false), Some(64));
+        assert_eq!(extent(run.as_bytes(), true), Ok(64 + 1 + 64 + 2 + 4));
+        assert_eq!(extent(format!("{line}\n").as_bytes(), false), Err(64));
+        assert_eq!(extent(format!("{line} {line} {}", "A".repeat(LEAST - 1)).as_bytes(), false), Err(129));
+        assert_eq!(extent(format!("{line}\n  x.").as_bytes(), false), Ok(67 + 1));
+        assert_eq!(extent(format!("{line} \r\n\t> {line}.").as_bytes(), false), Ok(64 + 6 + 64));
+        assert_eq!(extent(format!("{line} {line} and so on").as_bytes(), false), Ok(64 + 1 + 64));
+        assert_eq!(extent(format!("{line} words").as_bytes(), true), Ok(64));
+        assert_eq!(extent(format!("{line}\n\nwords").as_bytes(), false), Ok(64));
+        assert_eq!(extent(format!("{line}\n . x").as_bytes(), false), Ok(64));
     }
 }
