@@ -29,11 +29,6 @@ impl Policy {
             self.rules().iter().filter(|rule| wanted(rule)).map(Rule::label).collect()
         };
         say(
-            labels(&|rule| rule.scan),
-            "the destination, methods and paths are enforced, also inside TLS, which is intercepted; the content is not \
-             scanned yet",
-        );
-        say(
             labels(
                 &|rule| matches!(&rule.destination, Destination::Below(apex) if !apex.contains('.') && !PRIVATE_TOPS.contains(&apex.as_str())),
             ),

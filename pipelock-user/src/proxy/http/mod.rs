@@ -1,6 +1,7 @@
 //! HTTP/1.1 and HTTP/2, in the clear and inside TLS that was opened: strict framing, one authority, method and path by
 //! policy, a receipt for each request.
 
+mod afterword;
 mod authority;
 mod converse;
 mod explicit;
@@ -9,6 +10,8 @@ mod guarded;
 mod headers;
 mod http2;
 mod outgoing;
+mod passing;
+mod reading;
 mod serve;
 mod upstream;
 #[cfg(test)]
