@@ -10,11 +10,13 @@
 mod events;
 mod head;
 mod lanes;
+mod messages;
 mod permit;
 mod reader;
 mod scanners;
 mod terms;
 
+pub use messages::Messages;
 pub use permit::Permit;
 pub use reader::{Encoded, Reader};
 pub use scanners::{Inspection, InspectionError, Scanners};

@@ -53,7 +53,19 @@ impl Afterword {
             state.written.clone()
         };
         if let Some(record) = record {
-            self.add(record, verdict, part);
+            tokio::spawn(self.add(record, verdict, part));
+        }
+    }
+
+    /// The same for what the agent is told of only when the receipt is written.
+    pub(super) async fn cut_written(&self, verdict: Verdict, part: &'static str) {
+        let record = {
+            let mut state = locked(&self.state);
+            state.cut.get_or_insert((verdict.clone(), part));
+            state.written.clone()
+        };
+        if let Some(record) = record {
+            self.add(record, verdict, part).await;
         }
     }
 
@@ -74,7 +86,7 @@ impl Afterword {
             }
         };
         let verdict = Verdict::allow(record.verdict.reason, record.verdict.rule.clone()).with(found);
-        self.add(record, verdict, part);
+        tokio::spawn(self.add(record, verdict, part));
     }
 
     /// True once a body was cut.
@@ -102,12 +114,18 @@ impl Afterword {
             (cut, std::mem::take(&mut state.noted))
         };
         if let Some((verdict, part)) = cut {
-            self.add(record.clone(), verdict, part);
+            tokio::spawn(self.add(record.clone(), verdict, part));
         }
         self.note(noted, "request body");
     }
 
-    fn add(&self, record: RequestRecord, verdict: Verdict, part: &'static str) {
+    /// Queues a receipt; what it resolves to waits until it is written.
+    fn add(
+        &self,
+        record: RequestRecord,
+        verdict: Verdict,
+        part: &'static str,
+    ) -> impl Future<Output = ()> + Send + use<> {
         log(&self.flow, &verdict);
         if verdict.is_block()
             && let Some(guard) = self.guard.as_ref().and_then(Weak::upgrade)
@@ -117,8 +135,8 @@ impl Afterword {
         let record = RequestRecord { verdict, part: Some(part), ..record };
         // In the queue when this returns; if it cannot be written, that is counted, and nothing more is let through.
         let queued = self.proxy.recorder.queue_request(&record);
-        tokio::spawn(async move {
+        async move {
             let _ = queued.await;
-        });
+        }
     }
 }

@@ -13,6 +13,7 @@ mod outgoing;
 mod passing;
 mod reading;
 mod serve;
+mod upgrade;
 mod upstream;
 #[cfg(test)]
 pub(in crate::proxy) mod world;

@@ -16,9 +16,10 @@ use super::authority::Authority;
 use super::passing::{Failure, Passing, Read};
 use super::upstream::Carrier;
 use crate::flow::{Found, Reason, Verdict};
-use crate::inspect::{Encoded, Reader, Scanners, Side, Terms};
+use crate::inspect::{Encoded, Messages, Reader, Scanners, Side, Terms};
 use crate::policy::Rule;
 use crate::proxy::state::Rules;
+use crate::proxy::ws;
 
 /// Bodies of a declared length up to this are read whole: a request that is refused then leaves nothing behind, …
 const WHOLE_REQUEST: u64 = 64 * 1024;
@@ -63,6 +64,22 @@ impl Reading {
         Ok(noted)
     }
 
+    /// Reads the headers of an answer.
+    ///
+    /// # Errors
+    /// [`Reason::InjectionMatch`].
+    pub(super) fn answer_head(&self, side: Side, headers: &HeaderMap) -> Result<(), Verdict> {
+        let noted = self.terms.check_headers(&self.scanners, side, headers)?;
+        self.afterword.note(noted, "response headers");
+        Ok(())
+    }
+
+    /// What reads the messages of a connection that was upgraded.
+    pub(super) fn messages(&self) -> ws::Reading {
+        let of = |side| Messages::new(&self.scanners, &self.terms, side);
+        ws::Reading { out: of(Side::Request), inn: of(Side::Response) }
+    }
+
     /// What a receipt may name the target: without what should not be kept of it.
     pub(super) fn without_secrets(&self, target: String) -> String {
         self.scanners.without_secrets(target)
@@ -88,8 +105,7 @@ impl Reading {
     pub(super) async fn response(&self, response: Response<Incoming>) -> Result<Response<Passing>, Verdict> {
         let (mut head, body) = response.into_parts();
         let side = side_of(&head.headers);
-        let noted = self.terms.check_headers(&self.scanners, side, &head.headers)?;
-        self.afterword.note(noted, "response headers");
+        self.answer_head(side, &head.headers)?;
         if body.is_end_stream() {
             return Ok(Response::from_parts(head, Passing::Unread(body)));
         }

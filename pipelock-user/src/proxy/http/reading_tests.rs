@@ -126,7 +126,7 @@ async fn instructions_in_an_answer_are_refused_where_they_can_be_and_cut_elsewhe
     let text = ask(&world, &request("GET", "/order-late", "", b"")).await;
     assert!(text.starts_with("HTTP/1.1 200") && text.contains("clean words") && !text.contains("DISREGARD"), "{text}");
     assert!(!text.ends_with("0\r\n\r\n"), "it does not look whole");
-    let receipts = world.receipts();
+    let receipts = world.receipts_of_count(2).await;
     assert_eq!(receipts.len(), 2, "{receipts:?}");
     assert_eq!(receipts[1], ("block".into(), "injection_match".into()));
 }
@@ -200,6 +200,6 @@ async fn event_streams_pass_and_what_their_events_say_together_is_noted() {
     assert_eq!(world.receipts().len(), 1);
     let text = ask(&world, &request("GET", "/secret-events", "", b"")).await;
     assert_eq!(text.matches("data: ").count(), 40, "{text}");
-    assert_eq!(world.last_receipt(), ("warn".into(), "policy_allow".into()));
+    assert_eq!(world.receipts_of_count(3).await[2], ("warn".into(), "policy_allow".into()));
     assert_eq!(world.findings()[2][0]["place"], "events");
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
@@ -20,13 +20,15 @@ use super::headers::strip_hop;
 use super::http2;
 use super::passing::Passing;
 use super::reading::{Reading, url};
+use super::upgrade::{Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
 use super::upstream::{Carrier, Errand, Upstreams};
 use crate::flow::{Action, Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
-use crate::inspect::permit_flow;
+use crate::inspect::{Side, permit_flow};
 use crate::policy::{Protocol, Rule};
 use crate::proxy::idle::Activity;
 use crate::proxy::listen::{LINGER, budget_of, log};
 use crate::proxy::meter::{Budget, Meter};
+use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
 use crate::recorder::RequestRecord;
@@ -54,6 +56,8 @@ pub(super) struct Session {
     pub(super) refused: Refused,
     /// What ended the connection, once nobody waits for answers any more.
     over: watch::Sender<Option<Verdict>>,
+    /// What the connection became, once its agent was told so.
+    upgraded: StdMutex<Option<Upgraded>>,
 }
 
 /// What became of a request.
@@ -90,6 +94,16 @@ pub(in crate::proxy) async fn serve<S>(
         ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
         cut = session.disallowed() => (None, Some(cut)),
     };
+    let upgraded = locked(&session.upgraded).take();
+    let (ended, upgraded) = match (ended, upgraded) {
+        (Some(ended), Some(upgraded)) => (None, Some((ended, upgraded))),
+        (ended, _) => (ended, None),
+    };
+    if let Some(((stream, unread), upgraded)) = upgraded {
+        let cut = Box::pin(upgraded.carry(&session, Prefixed::new(unread, stream))).await;
+        session.end(cut);
+        return;
+    }
     session.end(cut);
     if let Some((mut stream, _)) = ended {
         // TLS says goodbye, or the client takes the answer for one that was cut off.
@@ -128,6 +142,7 @@ impl Session {
             activity: Activity::new(),
             refused: Refused::default(),
             over: watch::Sender::new(None),
+            upgraded: StdMutex::default(),
         })
     }
 
@@ -212,6 +227,8 @@ impl Session {
         let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
         self.note(policy, &verdict);
         if self.proxy.recorder.request(&record).await.is_err() {
+            // Nobody is told of an upgrade that is not recorded.
+            locked(&self.upgraded).take();
             let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
             return rescue::problem(&verdict, self.flow.id).map(Either::Right);
         }
@@ -238,7 +255,12 @@ impl Session {
         }
         // An offer of HTTP/2 may be ignored (RFC 9110 §7.8), and Java's client makes one with every first request.
         let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
-        if request.headers().get_all(header::UPGRADE).iter().any(offers) && !verdict.is_block() {
+        let wants_upgrade = request.headers().get_all(header::UPGRADE).iter().any(offers);
+        let is_websocket = rules.policy.websocket().enabled
+            && self.guard.is_some()
+            && request.body().is_end_stream()
+            && is_websocket(&request);
+        if wants_upgrade && !is_websocket && !verdict.is_block() {
             return Forwarded::not(Verdict::block(Reason::UpgradeDenied, "an Upgrade header").by(verdict.rule));
         }
         let (rule, verdict) = match rule {
@@ -260,6 +282,9 @@ impl Session {
                 return Forwarded::not(Verdict { action: Action::Block, ..denied }.by(verdict.rule));
             }
         };
+        if is_websocket {
+            mark(&mut request, reads_messages(&rules.policy, rule));
+        }
         let mut verdict = verdict;
         if let Some(reading) = &reading {
             let url = url(self.carrier, &authority, request.uri());
@@ -285,6 +310,9 @@ impl Session {
         verdict: Verdict,
         (reading, meter): (Option<&Reading>, &Arc<Meter>),
     ) -> (Verdict, Option<Response<Passing>>, Option<SocketAddr>) {
+        let is_websocket = request.extensions().get::<WebSocket>().is_some();
+        let label = verdict.rule.clone();
+        let rule = || label.clone();
         let request = match reading {
             None => Ok(request.map(Passing::Unread)),
             Some(reading) => self.in_time(rules, reading.request(request)).await,
@@ -314,8 +342,31 @@ impl Session {
             Ok((mut response, addr)) => {
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     // The request has left, so it was not blocked; the answer is what the agent does not get.
-                    let cut = Verdict::let_out(Reason::UpgradeDenied, "the destination switched protocols");
-                    return (cut.by(verdict.rule), None, Some(addr));
+                    let denied =
+                        || Verdict::let_out(Reason::UpgradeDenied, "the destination switched protocols").by(rule());
+                    if !is_websocket {
+                        return (denied(), None, Some(addr));
+                    }
+                    let is_read = rules
+                        .policy
+                        .find(&authority.host, authority.port)
+                        .is_ok_and(|rule| reads_messages(&rules.policy, rule));
+                    let reading = reading.filter(|_| is_read);
+                    if let Some(Err(stopped)) =
+                        reading.map(|reading| reading.answer_head(Side::Response, response.headers()))
+                    {
+                        return (stopped.by(rule()), None, Some(addr));
+                    }
+                    let label = rule().unwrap_or_default();
+                    return match take(&mut response, (reading, meter), authority, &label) {
+                        Err(denied) => (denied.by(verdict.rule), None, Some(addr)),
+                        Ok(upgraded) => {
+                            *locked(&self.upgraded) = Some(upgraded);
+                            strip_hop(response.headers_mut());
+                            say(response.headers_mut());
+                            (verdict, Some(response.map(Passing::Unread)), Some(addr))
+                        }
+                    };
                 }
                 strip_hop(response.headers_mut());
                 match reading {

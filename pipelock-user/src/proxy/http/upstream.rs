@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -132,7 +132,10 @@ impl Upstreams {
             };
             match sent {
                 Ok(response) => {
-                    self.keep(upstream);
+                    // What was upgraded carries no other request.
+                    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                        self.keep(upstream);
+                    }
                     return Ok((response, addr));
                 }
                 Err(mut error) => match error.take_message() {
@@ -273,7 +276,7 @@ where
     }
     let (sender, connection) =
         http1::Builder::new().max_buf_size(header_bytes.max(MIN_BUFFER)).handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
+    tokio::spawn(connection.with_upgrades());
     Ok(Sender::Http1(sender))
 }
 

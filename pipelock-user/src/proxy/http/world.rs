@@ -24,6 +24,7 @@ use crate::inspect::Inspection;
 use crate::net::Resolver;
 use crate::policy::Policy;
 use crate::proxy::state::{Origins, Proxy, Rules};
+use crate::proxy::ws;
 use crate::recorder::{OpenChain, RecorderConfig};
 
 struct Nobody;
@@ -152,6 +153,17 @@ impl World {
         self.receipts_of("forward")
     }
 
+    /// The same once there are so many: what comes after an answer is written when it comes.
+    pub(in crate::proxy) async fn receipts_of_count(&self, count: usize) -> Vec<(String, String)> {
+        for _ in 0..500 {
+            if self.receipts().len() >= count {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.receipts()
+    }
+
     /// The same of the tunnels that were asked for.
     pub(in crate::proxy) fn tunnels(&self) -> Vec<(String, String)> {
         self.receipts_of("connect")
@@ -266,6 +278,46 @@ fn answer(path: &str, body: Bytes) -> Response<Either<Full<Bytes>, Pieces>> {
     }
 }
 
+/// Agrees to a WebSocket that sends back what it gets, and instructions for `order`.
+fn websocket(
+    connection: usize,
+    request: Request<Incoming>,
+    seen: &Locked<Vec<Seen>>,
+) -> Response<Either<Full<Bytes>, Pieces>> {
+    seen.lock().expect("not poisoned").push(Seen {
+        connection,
+        method: request.method().to_string(),
+        path: request.uri().path().to_owned(),
+        headers: request.headers().clone(),
+        body: None,
+    });
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(hyper::upgrade::on(request).await.expect("upgraded"));
+        let mut input = BytesMut::new();
+        loop {
+            while let Some(frame) = ws::frame::next(&mut input, true, 1 << 20).expect("sound frames") {
+                let payload = if frame.payload == b"order" { ORDER.as_bytes() } else { &frame.payload };
+                let mut answer = ws::frame::write(frame.opcode, payload, None);
+                if !frame.is_last {
+                    answer[0] &= 0x7f;
+                }
+                if stream.write_all(&answer).await.is_err() {
+                    return;
+                }
+            }
+            if !stream.read_buf(&mut input).await.is_ok_and(|count| count > 0) {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(Either::Left(Full::default()));
+    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "x")] {
+        response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+    }
+    response
+}
+
 /// Counts itself among the requests that the destination has begun with.
 struct Waiting(Arc<AtomicUsize>);
 
@@ -295,6 +347,9 @@ async fn destination(
             let (seen, waiting) = (seen.clone(), Waiting::new(waiting.clone()));
             async move {
                 let _waiting = waiting;
+                if request.uri().path() == "/ws" {
+                    return Ok(websocket(connection, request, &seen));
+                }
                 let (head, body) = request.into_parts();
                 if head.uri.path().ends_with("/never") {
                     std::future::pending::<()>().await;
@@ -312,7 +367,7 @@ async fn destination(
             }
         });
         let Some(tls) = tls.clone() else {
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
             continue;
         };
         tokio::spawn(async move {
