@@ -196,7 +196,7 @@ impl Evidence {
     /// All receipts of requests and queries.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
-        self.receipts.iter().filter(|receipt| receipt["action_record"]["layer"] == "policy").map(request).collect()
+        self.receipts.iter().filter(|receipt| is_request(receipt)).map(request).collect()
     }
 
     /// Receipts of sockets that were refused before any hook could see them.
@@ -336,4 +336,10 @@ fn number(value: &Value) -> u64 {
 
 fn small(value: &Value) -> u32 {
     value.as_u64().and_then(|number| u32::try_from(number).ok()).expect("a number")
+}
+
+/// Whether a receipt is that of a request or query, or of what was found in one.
+fn is_request(receipt: &Value) -> bool {
+    let layer = receipt["action_record"]["layer"].as_str().unwrap_or_default();
+    matches!(layer, "policy" | "dlp" | "response_scan" | "scan")
 }

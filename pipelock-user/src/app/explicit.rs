@@ -9,6 +9,7 @@ use pipelock_receipt::SigningKey;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::inspection::Environment;
 use super::session::SessionError;
 use super::tls::rules_of;
 use crate::flow::{Account, Flow, FlowId, Host, Outcome};
@@ -55,7 +56,7 @@ pub async fn serve_alone(
 ) -> Result<Summary, SessionError> {
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
     let address = listener.local_addr().map_err(SessionError::Listen)?;
-    let rules = rules_of(policy, None)?;
+    let rules = rules_of(policy, None, Environment::Own)?;
     let policy = &rules.policy;
     let mut limits = policy.warnings();
     limits.push("no kernel enforcement: only clients that use the proxy are seen".into());
@@ -74,6 +75,9 @@ pub async fn serve_alone(
         contained_uid: None,
     })?;
     let (recorder, thread) = chain.start()?;
+    if let Some(inspect) = &rules.inspect {
+        inspect.start();
+    }
     let (_rules, watched) = watch::channel(Arc::new(rules));
     let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
     let serving = tokio::spawn(serve_explicit(listener, proxy.clone()));

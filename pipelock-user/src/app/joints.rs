@@ -159,6 +159,7 @@ impl DnsReceipts {
             verdict: outcome.verdict.clone(),
             status: None,
             dialled: None,
+            part: None,
         })
     }
 

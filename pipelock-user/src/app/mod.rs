@@ -8,6 +8,7 @@ mod capsule;
 mod denials;
 mod explicit;
 mod flows;
+mod inspection;
 mod joints;
 mod listeners;
 pub mod lock;

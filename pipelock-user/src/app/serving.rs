@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::flows::{Base, FlowTally, totals};
+use super::inspection::Environment;
 use super::joints::Generations;
 use super::lock::Lock;
 use super::refusals::{Refusals, Sockets};
@@ -85,10 +86,15 @@ impl Serving {
     /// Puts another policy in force: the kernel first, then the proxy. Links are not touched.
     ///
     /// # Errors
-    /// [`SessionError::Tls`], [`SessionError::Maps`]: the old policy stays in force in the proxy, and is put back into the kernel.
+    /// [`SessionError::Tls`], [`SessionError::Inspection`], [`SessionError::Maps`]: the old policy stays in force in the proxy, and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
         let former = self.rules.borrow().clone();
-        let rules = rules_of(policy, Some(&former))?;
+        // Whose command we would end, it has our environment.
+        let environment = if self.undo.is_some() { Environment::OfTheAgent } else { Environment::Own };
+        let rules = rules_of(policy, Some(&former), environment)?;
+        if let Some(inspect) = &rules.inspect {
+            inspect.start();
+        }
         if let Err(error) = self.put(&rules.policy) {
             if let Err(error) = self.put(&former.policy) {
                 tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::capsule::{Facts, capsule};
 use super::denials::Denials;
 use super::flows::{Base, settle_base, write_flows};
+use super::inspection::Environment;
 use super::joints::{DnsReceipts, Generations, KernelOrigins, PolicyNames};
 use super::listeners::Namespace;
 use super::lock::Lock;
@@ -25,6 +26,7 @@ use super::state::{FOLDER, State};
 use super::tls::rules_of;
 use super::trust::TrustFolder;
 use crate::flow::PolicyId;
+use crate::inspect::InspectionError;
 use crate::kernel::{AddressChanges, AddressList, Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
@@ -62,6 +64,9 @@ pub enum SessionError {
     /// What TLS is opened with.
     #[error("TLS cannot be opened: {0}")]
     Tls(#[from] CaError),
+    /// What is looked for in contents.
+    #[error(transparent)]
+    Inspection(#[from] InspectionError),
     /// The files that the agent's programs read.
     #[error("the files by which the agent's programs trust pipelock cannot be written below /run: {0}")]
     Trust(#[source] std::io::Error),
@@ -95,6 +100,11 @@ pub struct SessionConfig {
     pub lock: Lock,
     /// The cgroup, if all that lives in it is ours to end (`run`).
     pub ours: Option<Cgroup>,
+}
+
+/// `run` hands its environment on to the command.
+fn environment(mode: &str) -> Environment {
+    if mode == "run" { Environment::OfTheAgent } else { Environment::Own }
 }
 
 /// How long the processes of a cgroup of ours may take to die.
@@ -159,7 +169,7 @@ impl Session {
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         // First: nothing is attached when a file is missing.
-        let rules = rules_of(config.policy, None)?;
+        let rules = rules_of(config.policy, None, environment(config.mode))?;
         State::try_room(&plan.id()).map_err(SessionError::State)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();
@@ -297,6 +307,10 @@ impl Recorded {
             undo,
             ..
         } = session;
+        if let Some(inspect) = &rules.inspect {
+            // Beside all else, so that the first request need not wait.
+            inspect.start();
+        }
         let policy = rules.policy.clone();
         let policy_file = policy.file().map(std::path::Path::to_owned);
         let policy_name =

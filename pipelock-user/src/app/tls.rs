@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::inspection::{Environment, inspection};
+use super::session::SessionError;
 use crate::net::Resolver;
 use crate::policy::{KeyPair, Policy, Protocol};
 use crate::proxy::{CaError, CertificateAuthority, Interception, Rules};
@@ -50,8 +52,13 @@ pub(super) fn keys(policy: &Policy) -> Vec<PathBuf> {
 /// What decides under a policy. `former` is what did before.
 ///
 /// # Errors
-/// [`CaError`].
-pub(super) fn rules_of(policy: Policy, former: Option<&Rules>) -> Result<Rules, CaError> {
+/// [`SessionError::Tls`], [`SessionError::Inspection`].
+pub(super) fn rules_of(
+    policy: Policy,
+    former: Option<&Rules>,
+    environment: Environment,
+) -> Result<Rules, SessionError> {
+    let inspect = inspection(&policy, former, environment)?;
     let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);
     let former = former.and_then(|former| former.tls.as_deref());
     // Connections that are open stay readable under a policy which would not open them.
@@ -66,5 +73,5 @@ pub(super) fn rules_of(policy: Policy, former: Option<&Rules>) -> Result<Rules, 
     };
     let hosts = policy.clone();
     let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    Ok(Rules { policy, resolver, tls })
+    Ok(Rules { policy, resolver, tls, inspect })
 }

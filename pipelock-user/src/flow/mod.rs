@@ -3,6 +3,7 @@
 //! Used by all rooms above; uses only `pipelock_common`. It promises that a verdict always carries a [`Reason`] with a
 //! stable code, and that nothing in here can be turned into "allow" by default.
 
+mod found;
 mod guard;
 mod host;
 mod ident;
@@ -10,6 +11,7 @@ mod locked;
 mod reason;
 mod verdict;
 
+pub use found::Found;
 pub use guard::{Account, FlowGuard, Outcome};
 pub use host::{Host, HostError};
 pub use ident::{Flow, FlowId, Origin, PolicyId, Target};

@@ -1,6 +1,6 @@
 //! What was decided: an action and the reason for it.
 
-use crate::flow::Reason;
+use crate::flow::{Found, Reason};
 
 /// What happens to the flow, request or query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,27 +23,35 @@ pub struct Verdict {
     pub rule: Option<String>,
     /// What exactly happened, for a person; holds no secret and no bytes chosen by a peer beyond host, method and path.
     pub detail: String,
+    /// What the scanner found, whether it decided or was only noted.
+    pub findings: Vec<Found>,
 }
 
 impl Verdict {
     /// Allowed, by this rule.
     pub fn allow(reason: Reason, rule: Option<String>) -> Self {
-        Self { action: Action::Allow, reason, rule, detail: String::new() }
+        Self { action: Action::Allow, reason, rule, detail: String::new(), findings: Vec::new() }
     }
 
     /// Let out, and then it came to nothing for this reason: bytes may have left, so it must not be called blocked.
     pub fn let_out(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { action: Action::Allow, reason, rule: None, detail: detail.into() }
+        Self { action: Action::Allow, reason, rule: None, detail: detail.into(), findings: Vec::new() }
     }
 
     /// Blocked, for this reason.
     pub fn block(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { action: Action::Block, reason, rule: None, detail: detail.into() }
+        Self { action: Action::Block, reason, rule: None, detail: detail.into(), findings: Vec::new() }
     }
 
     /// The same verdict, naming the rule that decided.
     pub fn by(mut self, rule: Option<String>) -> Self {
         self.rule = rule;
+        self
+    }
+
+    /// The same verdict, with what the scanner found.
+    pub fn with(mut self, findings: Vec<Found>) -> Self {
+        self.findings.extend(findings);
         self
     }
 
@@ -56,9 +64,12 @@ impl Verdict {
     /// The receipt's word for the action.
     #[must_use]
     pub fn word(&self) -> &'static str {
+        let was = |action: &str| self.findings.iter().any(|found| found.action == action);
         match self.action {
-            Action::Allow => "allow",
             Action::Block => "block",
+            Action::Allow if was("redact") => "strip",
+            Action::Allow if was("warn") => "warn",
+            Action::Allow => "allow",
         }
     }
 }

@@ -1,12 +1,26 @@
-//! Turns a decision into the right to act on it.
+//! Policy and scanner together: what may go out, what may come in, and the right to act on it.
 //!
-//! Called by the proxy once policy (and, where the rule asks for it, the scan) has said yes; the net room demands the
-//! [`Permit`] that comes out before it opens a connection. It promises that no permit exists without an allowing
-//! verdict for exactly that host and port.
+//! Called by the proxy. Once policy has said yes, `head` reads URL and headers of what is to be scanned, and only then is a
+//! [`Permit`] asked for, which the net room demands before it opens a connection; [`Reader`]s then read the bodies as they
+//! stream by. It promises that no permit exists without an allowing verdict for exactly that host and port, and that what
+//! cannot be read is stopped.
+//!
+//! `scanners` loads the engine, `terms` knows what the policy does about findings.
 
+mod events;
+mod head;
+mod lanes;
+mod messages;
 mod permit;
+mod reader;
+mod scanners;
+mod terms;
 
+pub use messages::Messages;
 pub use permit::Permit;
+pub use reader::{Encoded, Reader};
+pub use scanners::{Inspection, InspectionError, Scanners};
+pub use terms::{Side, Terms};
 
 use crate::flow::{Host, Verdict};
 

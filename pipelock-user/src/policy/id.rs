@@ -49,8 +49,11 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
             "idle_timeout_seconds": parts.limits.idle_timeout_seconds,
         },
     });
-    if let (Some(tls), Value::Object(map)) = (parts.tls.canonical(), &mut value) {
-        map.insert("tls".to_owned(), tls);
+    // Sections that came later are left out when they say nothing, so that older policies keep their ids.
+    let later =
+        [("tls", parts.tls.canonical()), ("dlp", parts.dlp.canonical()), ("response", parts.response.canonical())];
+    if let Value::Object(map) = &mut value {
+        map.extend(later.into_iter().filter_map(|(name, section)| Some((name.to_owned(), section?))));
     }
     sorted(value).to_string()
 }
@@ -84,6 +87,12 @@ fn rule(rule: &Rule) -> Value {
     }
     if let Some(paths) = &rule.paths {
         put("paths", paths.iter().map(|path| path.as_str().to_owned()).collect::<Vec<_>>().into());
+    }
+    if let Some(action) = rule.response {
+        put("response", action.word().into());
+    }
+    if !rule.allow_secrets.is_empty() {
+        put("allow_secrets", rule.allow_secrets.clone().into());
     }
     if let Some(pair) = &rule.client {
         put("client_cert", json!(pair.certificate));

@@ -60,8 +60,10 @@ pub(super) enum Shape {
     Method,
     Path,
     Cidr,
-    /// The path of a PEM file; relative to the folder of the policy.
+    /// The path of a file; relative to the folder of the policy.
     File,
+    /// The id of a rule of the scanner, or `env:NAME`.
+    Secret,
     /// A path with a query that ends in `=`.
     ProxyPath,
     /// Host names, each with one address or a list of them.
@@ -123,6 +125,24 @@ pub(super) static ROOT: Section = Section {
             "Where the agent may accept connections: on loopback only, or on any address.",
         ),
         key("tls", Shape::Section(&TLS), NONE, "Interception of TLS, and verification of destinations."),
+        tried_as(
+            key(
+                "dlp",
+                Shape::Section(&DLP),
+                NONE,
+                "Secrets in what leaves: what is done about them, and which to look for.",
+            ),
+            &["secrets", "request_body_scanning"],
+        ),
+        tried_as(
+            key(
+                "response",
+                Shape::Section(&RESPONSE),
+                NONE,
+                "What destinations send: what is done about what is found in it.",
+            ),
+            &["responses", "response_scanning"],
+        ),
         tried_as(key("limits", Shape::Section(&LIMITS), NONE, "Limits of the proxy."), &["limit"]),
     ],
 };
@@ -173,6 +193,24 @@ pub(super) static RULE: Section = Section {
                 "Whether what goes out and comes in is inspected. false passes it unread within the other limits of the rule.",
             ),
             &["inspect", "dlp"],
+        ),
+        tried_as(
+            key(
+                "response",
+                Shape::Words(&["default", "block", "redact", "warn", "off"]),
+                Default::Text("default"),
+                "What is done about instructions to the agent in what this destination sends; default: what response.action says.",
+            ),
+            &["response_action"],
+        ),
+        tried_as(
+            key(
+                "allow_secrets",
+                Shape::List(&Shape::Secret),
+                NONE,
+                "Credentials that may go to this destination in headers: ids of rules of the scanner (anthropic-api-key), or env:NAME for the value of a variable.",
+            ),
+            &["allow_secret", "credentials"],
         ),
         tried_as(
             key(
@@ -290,6 +328,62 @@ pub(super) static TLS: Section = Section {
     ],
 };
 
+/// `dlp`.
+pub(super) static DLP: Section = Section {
+    name: "dlp",
+    keys: &[
+        key(
+            "action",
+            Shape::Words(&["block", "redact", "warn"]),
+            Default::Text("block"),
+            "What is done about secrets in what leaves, of severity high or critical and of at least medium confidence; what is less sure is recorded. redact puts a placeholder in their place, where that can be done, and blocks elsewhere.",
+        ),
+        key(
+            "entropy",
+            Shape::Words(&["block", "warn", "off"]),
+            Default::Text("warn"),
+            "What is done about data that no rule knows: random parts of URLs and host names, and more of it than a session may send.",
+        ),
+        tried_as(
+            key(
+                "scan_env",
+                Shape::Bool,
+                Default::Bool(true),
+                "Whether the secrets in the environment of the command are looked for, in every encoding.",
+            ),
+            &["include_env", "env"],
+        ),
+        tried_as(
+            key(
+                "secrets_files",
+                Shape::List(&Shape::File),
+                NONE,
+                "Files with values to look for: NAME=value, NAME: value or a value a line. Relative to the folder of the policy.",
+            ),
+            &["secrets_file", "secret_files", "secret_file"],
+        ),
+    ],
+};
+
+/// `response`.
+pub(super) static RESPONSE: Section = Section {
+    name: "response",
+    keys: &[
+        key(
+            "action",
+            Shape::Words(&["block", "redact", "warn", "off"]),
+            Default::Text("block"),
+            "What is done about instructions to the agent, of severity high or critical and of at least medium confidence. In what is no text (archives, images) they are recorded.",
+        ),
+        key(
+            "secrets",
+            Shape::Words(&["block", "redact", "warn", "off"]),
+            Default::Text("warn"),
+            "What is done about secrets in what comes in.",
+        ),
+    ],
+};
+
 /// `limits`.
 pub(super) static LIMITS: Section = Section {
     name: "limits",
@@ -324,7 +418,8 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section, for hints about misplaced keys and for tests.
-pub(super) static ALL: [&Section; 9] = [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &TLS, &LIMITS];
+pub(super) static ALL: [&Section; 11] =
+    [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &TLS, &DLP, &RESPONSE, &LIMITS];
 
 impl Section {
     /// The key with this name.

@@ -7,6 +7,7 @@
 //! `raw` + `position` read values and places, `read` walks them by the table in `keys`, `parse` + `rule` build the types,
 //! `decide` answers, `id` names the policy by its meaning, `schema` tells editors, `warn` tells people.
 
+mod content;
 mod decide;
 mod destination;
 mod error;
@@ -27,6 +28,7 @@ mod warn;
 #[cfg(test)]
 mod tests;
 
+pub use content::{Dlp, FindingAction, Responses};
 pub use destination::Destination;
 pub use error::{PolicyError, PolicyErrors};
 pub use path::{PathError, PathPattern, normalise_path};

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use super::content::{Dlp, Responses};
 use super::destination::parse_net;
 use super::error::{PolicyErrors, Report, quote};
 use super::keys::ROOT;
@@ -87,6 +88,8 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     let ssrf = root.section(report, "ssrf");
     let loopback = root.section(report, "loopback");
     let tls = root.section(report, "tls");
+    let dlp = root.section(report, "dlp");
+    let response = root.section(report, "response");
     let limits = root.section(report, "limits");
     Parts {
         rules: rule::rules(report, root),
@@ -102,6 +105,8 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
         loopback_ports: loopback_ports(report, &loopback),
         listen: if root.word(report, "listen") == "any" { Listen::Any } else { Listen::Loopback },
         tls: Tls::read(report, &tls),
+        dlp: Dlp::read(report, &dlp),
+        response: Responses::read(report, &response),
         limits: Limits {
             max_connections: count(report, &limits, "max_connections"),
             header_bytes: count(report, &limits, "header_bytes"),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::content::{allow_secrets, own_response};
 use super::destination::Destination;
 use super::error::{Report, quote};
 use super::keys::{DEFAULT_PORTS, RULE};
@@ -41,6 +42,8 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
     let methods = reader.get("methods").map(|_| methods(report, &reader));
     let paths = reader.get("paths").map(|_| paths(report, &reader));
     let scan = reader.bool(report, "scan");
+    let response = own_response(report, &reader);
+    let allow_secrets = allow_secrets(report, &reader);
     let protocol = match reader.word(report, "protocol") {
         "http" => Protocol::Http,
         "tls" => Protocol::Tls,
@@ -61,7 +64,20 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         let help = "remove it, or write the destination as a wildcard: *.example.com";
         field.wrong(report, format!("include_apex says nothing about {destination}, which is no wildcard"), help);
     }
-    let rule = Rule { index, destination, include_apex, ports, methods, paths, scan, protocol, client, budgets };
+    let rule = Rule {
+        index,
+        destination,
+        include_apex,
+        ports,
+        methods,
+        paths,
+        scan,
+        response,
+        allow_secrets,
+        protocol,
+        client,
+        budgets,
+    };
     contradictions(report, field, &reader, &rule);
     repeats(report, field, &rule, seen);
     Some(rule)
@@ -84,6 +100,15 @@ fn contradictions(report: &mut Report, field: &Field<'_>, reader: &Reader<'_>, r
     if let Some(at) = reader.get("client_cert").filter(|_| !rule.wants_reading() || rule.protocol == Protocol::Http) {
         let message = "nothing shows client_cert: TLS of this rule is not intercepted";
         at.wrong(report, message, "write scan: true and protocol: tls, or remove client_cert");
+    }
+    for name in ["response", "allow_secrets"] {
+        if let Some(at) = reader.get(name).filter(|_| !rule.scan) {
+            at.wrong(
+                report,
+                format!("{name} says nothing where nothing is scanned"),
+                format!("remove {name}, or scan: false"),
+            );
+        }
     }
     if rule.protocol != Protocol::Tcp {
         return;

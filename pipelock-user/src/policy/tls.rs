@@ -11,6 +11,9 @@ use super::error::{Report, quote};
 use super::read::{Field, Reader};
 use super::types::Policy;
 
+/// What its files are.
+const PEM: &str = "a PEM file";
+
 /// A certificate and the key that belongs to it, as files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPair {
@@ -33,7 +36,7 @@ impl Tls {
     pub(super) fn read(report: &mut Report, tls: &Reader<'_>) -> Self {
         let mut extra_roots = Vec::new();
         for item in tls.items(report, "extra_roots") {
-            extra_roots.extend(path(report, &item));
+            extra_roots.extend(path(report, &item, PEM));
         }
         Self { authority: pair(report, tls, "ca_cert", "ca_key"), extra_roots }
     }
@@ -69,15 +72,15 @@ pub(super) fn pair(report: &mut Report, reader: &Reader<'_>, certificate: &str, 
     if let (Some(alone), None) | (None, Some(alone)) = &fields {
         alone.wrong(report, format!("{certificate} and {key} belong together"), "write both, or neither");
     }
-    let read = |report: &mut Report, field: Option<Field<'_>>| field.and_then(|field| path(report, &field));
+    let read = |report: &mut Report, field: Option<Field<'_>>| field.and_then(|field| path(report, &field, PEM));
     let (certificate, key) = (read(report, fields.0), read(report, fields.1));
     Some(KeyPair { certificate: certificate?, key: key? })
 }
 
-fn path(report: &mut Report, field: &Field<'_>) -> Option<PathBuf> {
-    let text = field.text(report, "the path of a PEM file")?;
+pub(super) fn path(report: &mut Report, field: &Field<'_>, what: &str) -> Option<PathBuf> {
+    let text = field.text(report, &format!("the path of {what}"))?;
     if text.is_empty() || text.len() > 4096 || text.contains('\0') {
-        field.wrong(report, format!("{} is not a path", quote(text)), "write the path of a PEM file");
+        field.wrong(report, format!("{} is not a path", quote(text)), format!("write the path of {what}"));
         return None;
     }
     if text.starts_with("-----BEGIN") {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::content::{Dlp, FindingAction, Responses};
 use super::decide::Index;
 use super::destination::Destination;
 use super::error::PolicyErrors;
@@ -42,6 +43,8 @@ pub(super) struct Parts {
     pub(super) loopback_ports: Vec<u16>,
     pub(super) listen: Listen,
     pub(super) tls: Tls,
+    pub(super) dlp: Dlp,
+    pub(super) response: Responses,
     pub(super) limits: Limits,
 }
 
@@ -164,6 +167,18 @@ impl Policy {
         &self.parts.tls
     }
 
+    /// What is done about secrets on their way out.
+    #[must_use]
+    pub fn dlp(&self) -> &Dlp {
+        &self.parts.dlp
+    }
+
+    /// What is done about what destinations send.
+    #[must_use]
+    pub fn response(&self) -> &Responses {
+        &self.parts.response
+    }
+
     /// Limits of the proxy.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -187,6 +202,8 @@ pub struct Rule {
     pub(super) methods: Option<Vec<String>>,
     pub(super) paths: Option<Vec<PathPattern>>,
     pub(super) scan: bool,
+    pub(super) response: Option<FindingAction>,
+    pub(super) allow_secrets: Vec<String>,
     pub(super) protocol: Protocol,
     pub(super) client: Option<KeyPair>,
     pub(super) budgets: Budgets,
@@ -240,6 +257,18 @@ impl Rule {
     #[must_use]
     pub fn scan(&self) -> bool {
         self.scan
+    }
+
+    /// What is done about instructions in what the destination sends, when it is not what the policy says for all.
+    #[must_use]
+    pub fn response(&self) -> Option<FindingAction> {
+        self.response
+    }
+
+    /// Rules of the scanner whose findings may go to the destination in headers, and `env:NAME` for variables.
+    #[must_use]
+    pub fn allow_secrets(&self) -> &[String] {
+        &self.allow_secrets
     }
 
     /// What may be spoken.

@@ -29,11 +29,6 @@ impl Policy {
             self.rules().iter().filter(|rule| wanted(rule)).map(Rule::label).collect()
         };
         say(
-            labels(&|rule| rule.scan),
-            "the destination, methods and paths are enforced, also inside TLS, which is intercepted; the content is not \
-             scanned yet",
-        );
-        say(
             labels(
                 &|rule| matches!(&rule.destination, Destination::Below(apex) if !apex.contains('.') && !PRIVATE_TOPS.contains(&apex.as_str())),
             ),
@@ -43,8 +38,9 @@ impl Policy {
             labels(&|rule| rule.ports.iter().all(|range| range.first() == 53 && range.last() == 53)),
             "port 53 always leads to the built-in resolver, so the rule is never used",
         );
-        if self.websocket().enabled && self.websocket().frame_scan {
-            warnings.push("websocket.frame_scan: WebSocket messages are not scanned yet".to_owned());
+        if self.websocket().enabled && !self.websocket().frame_scan && self.rules().iter().any(Rule::scan) {
+            warnings
+                .push("websocket.frame_scan: false passes WebSocket messages unread, whatever scan says".to_owned());
         }
         let metadata: Vec<String> =
             self.ssrf_allow().iter().filter(|net| net.contains(&METADATA)).map(ToString::to_string).collect();

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+use crate::inspect::Inspection;
 use crate::net::Resolver;
 use crate::policy::Policy;
 use crate::proxy::http::world::World;
@@ -71,7 +72,7 @@ fn rules(
     tls.prepare(&policy);
     let hosts = policy.clone();
     let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    Rules { policy, resolver, tls: Some(Arc::new(tls)) }
+    Rules { policy, resolver, tls: Some(Arc::new(tls)), inspect: Some(Inspection::for_tests()) }
 }
 
 impl Opened {

@@ -18,6 +18,7 @@ mod state;
 mod through;
 mod tls;
 mod tunnel;
+mod ws;
 
 pub use http::serve_explicit;
 pub use listen::serve;

@@ -21,7 +21,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         Reason::BudgetExceeded | Reason::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         Reason::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Reason::IdleTimeout => StatusCode::GATEWAY_TIMEOUT,
-        Reason::RecorderUnavailable | Reason::Internal => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::RecorderUnavailable | Reason::ScannerUnavailable | Reason::Internal => StatusCode::SERVICE_UNAVAILABLE,
         Reason::PolicyAllow
         | Reason::LoopbackOwn
         | Reason::LoopbackAllowed
@@ -57,6 +57,9 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         | Reason::DnsMalformed
         | Reason::DnsExhausted
         | Reason::PolicyChanged
+        | Reason::DlpMatch
+        | Reason::InjectionMatch
+        | Reason::ContentUnreadable
         | Reason::ClientAborted
         | Reason::ProxyLost => StatusCode::FORBIDDEN,
     }

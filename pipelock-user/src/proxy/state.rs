@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::flow::{Account, Flow, Host, Reason, Verdict};
+use crate::inspect::Inspection;
 use crate::net::Resolver;
 use crate::policy::Policy;
 use crate::proxy::tls::Interception;
@@ -51,6 +52,8 @@ pub struct Rules {
     pub resolver: Resolver,
     /// Opens TLS; none when no rule wants that.
     pub tls: Option<Arc<Interception>>,
+    /// Reads what is said; none when no rule wants that.
+    pub inspect: Option<Arc<Inspection>>,
 }
 
 /// The transparent proxy of one attachment.

@@ -7,7 +7,7 @@ use pipelock_receipt::stats::{DENIALS_LAYER, DENIALS_TARGET, FLOW_LAYER, LEDGER_
 use pipelock_receipt::{ActionDraft, ActionType, Reversibility, SideEffect};
 use serde_json::{Map, Value, json};
 
-use crate::flow::{Flow, Outcome, PolicyId, Reason, Verdict};
+use crate::flow::{Flow, Found, Outcome, PolicyId, Reason, Verdict};
 
 /// One HTTP request or DNS query inside a flow.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct RequestRecord {
     pub status: Option<u16>,
     /// The address that was dialled, for what went out.
     pub dialled: Option<std::net::SocketAddr>,
+    /// Of a receipt after that of the request: the part of the message that it is about.
+    pub part: Option<&'static str>,
 }
 
 /// What enforces: signed into the opening of the chain.
@@ -94,8 +96,9 @@ impl RequestRecord {
             (draft.action_type, draft.side_effect, draft.reversibility) = ActionType::of_http_method(&self.method);
         }
         draft.method.clone_from(&self.method);
-        draft.layer = "policy".into();
+        draft.layer = layer(&self.verdict).into();
         draft.pattern = self.verdict.reason.code().into();
+        draft.severity = severity(&self.verdict.findings).into();
         draft.actor.clone_from(&self.flow.origin.comm);
         draft.intent.clone_from(&self.verdict.detail);
         draft.policy_hash = Some(self.policy.to_string());
@@ -112,8 +115,42 @@ impl RequestRecord {
         insert_some(&mut flow, "rule", self.verdict.rule.clone());
         insert_some(&mut flow, "status", self.status);
         insert_some(&mut flow, "dialled", self.dialled.map(|addr| addr.to_string()));
+        insert_some(&mut flow, "part", self.part);
+        if !self.verdict.findings.is_empty() {
+            flow.insert("findings".into(), self.verdict.findings.iter().map(finding).collect());
+        }
         (draft, json!({ "flow_v1": flow }))
     }
+}
+
+/// The layer that decided.
+fn layer(verdict: &Verdict) -> &'static str {
+    match verdict.reason {
+        Reason::DlpMatch => "dlp",
+        Reason::InjectionMatch => "response_scan",
+        Reason::ContentUnreadable | Reason::ScannerUnavailable => "scan",
+        _ => "policy",
+    }
+}
+
+/// The worst of them; empty without any.
+fn severity(findings: &[Found]) -> &'static str {
+    let rank = |word: &str| ["low", "medium", "high", "critical"].iter().position(|known| *known == word);
+    findings.iter().map(|found| found.severity).max_by_key(|word| rank(word)).unwrap_or_default()
+}
+
+fn finding(found: &Found) -> Value {
+    json!({
+        "rule": found.rule,
+        "name": found.name,
+        "class": found.class,
+        "severity": found.severity,
+        "confidence": found.confidence,
+        "place": found.place,
+        "decoded": found.decoded,
+        "mitre": found.mitre,
+        "action": found.action,
+    })
 }
 
 /// What the kernel recorded of a flow, in the recorder's terms; `app` fills it from the kernel's record.

@@ -402,6 +402,7 @@ mod tests {
             verdict: Verdict::allow(Reason::PolicyAllow, None),
             status: None,
             dialled: None,
+            part: None,
         };
         let queued = recorder.queue_request(&record);
         let given_up = tokio::time::timeout(Duration::from_millis(10), recorder.queue_request(&record)).await;

@@ -125,7 +125,8 @@ fn host_line<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, Verdict> {
     if hosts.next().is_some() {
         return Err(malformed("more than one Host header"));
     }
-    if found.is_none() && request.version() >= Version::HTTP_11 {
+    // HTTP/2 has `:authority` instead (RFC 9113 §8.3.1).
+    if found.is_none() && request.version() == Version::HTTP_11 {
         return Err(malformed("an HTTP/1.1 request without a Host header"));
     }
     Ok(found)

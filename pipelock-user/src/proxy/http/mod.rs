@@ -1,6 +1,7 @@
 //! HTTP/1.1 and HTTP/2, in the clear and inside TLS that was opened: strict framing, one authority, method and path by
 //! policy, a receipt for each request.
 
+mod afterword;
 mod authority;
 mod converse;
 mod explicit;
@@ -9,7 +10,10 @@ mod guarded;
 mod headers;
 mod http2;
 mod outgoing;
+mod passing;
+mod reading;
 mod serve;
+mod upgrade;
 mod upstream;
 #[cfg(test)]
 pub(in crate::proxy) mod world;

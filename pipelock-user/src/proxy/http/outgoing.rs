@@ -7,6 +7,7 @@ use http::{HeaderValue, Request, Uri, Version, header, uri};
 
 use super::authority::Authority;
 use super::headers::strip_hop;
+use super::upgrade::{WebSocket, say};
 use super::upstream::Carrier;
 use crate::flow::{Reason, Verdict};
 
@@ -50,6 +51,9 @@ pub(super) fn outgoing<B>(
             let host = HeaderValue::try_from(host).map_err(|_| malformed("authority"))?;
             request.headers_mut().insert(header::HOST, host);
             join_cookies(&mut request);
+            if request.extensions().get::<WebSocket>().is_some() {
+                say(request.headers_mut());
+            }
         }
         Form::Http2 => {
             let mut parts = uri::Parts::default();

@@ -2,33 +2,39 @@
 //! and only then answered.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex as StdMutex};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
+use super::afterword::Afterword;
 use super::authority::{Authority, agree};
 use super::converse::converse;
 use super::guarded::Refused;
 use super::headers::strip_hop;
 use super::http2;
+use super::passing::Passing;
+use super::reading::{Reading, url};
+use super::upgrade::{Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
 use super::upstream::{Carrier, Errand, Upstreams};
-use crate::flow::{Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
-use crate::inspect::permit_flow;
-use crate::policy::Protocol;
+use crate::flow::{Action, Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
+use crate::inspect::{Side, permit_flow};
+use crate::policy::{Protocol, Rule};
 use crate::proxy::idle::Activity;
 use crate::proxy::listen::{LINGER, budget_of, log};
 use crate::proxy::meter::{Budget, Meter};
+use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
 use crate::recorder::RequestRecord;
 
 /// The answer's body: the destination's as it streams, or our own words.
-pub(super) type Body = Either<Incoming, Full<Bytes>>;
+pub(super) type Body = Either<Passing, Full<Bytes>>;
 
 /// What the requests of one connection share.
 pub(super) struct Session {
@@ -36,7 +42,7 @@ pub(super) struct Session {
     /// The kernel's flow; for explicit clients one without a number.
     pub(super) flow: Arc<Flow>,
     /// Reports the flow; explicit clients have none to report.
-    guard: Option<StdMutex<FlowGuard>>,
+    guard: Option<Arc<StdMutex<FlowGuard>>>,
     /// What the agent speaks.
     carrier: Carrier,
     upstreams: Upstreams,
@@ -50,6 +56,24 @@ pub(super) struct Session {
     pub(super) refused: Refused,
     /// What ended the connection, once nobody waits for answers any more.
     over: watch::Sender<Option<Verdict>>,
+    /// What the connection became, once its agent was told so.
+    upgraded: StdMutex<Option<Upgraded>>,
+}
+
+/// What became of a request.
+struct Forwarded {
+    verdict: Verdict,
+    response: Option<Response<Passing>>,
+    /// The address that was dialled, when bytes may have left.
+    dialled: Option<SocketAddr>,
+    reading: Option<Reading>,
+}
+
+impl Forwarded {
+    /// Nothing of it left.
+    fn not(verdict: Verdict) -> Self {
+        Self { verdict, response: None, dialled: None, reading: None }
+    }
 }
 
 /// Serves requests of HTTP/1.1 until the agent or the destination is done; `prefix` was read before. Inside TLS the
@@ -70,6 +94,16 @@ pub(in crate::proxy) async fn serve<S>(
         ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
         cut = session.disallowed() => (None, Some(cut)),
     };
+    let upgraded = locked(&session.upgraded).take();
+    let (ended, upgraded) = match (ended, upgraded) {
+        (Some(ended), Some(upgraded)) => (None, Some((ended, upgraded))),
+        (ended, _) => (ended, None),
+    };
+    if let Some(((stream, unread), upgraded)) = upgraded {
+        let cut = Box::pin(upgraded.carry(&session, Prefixed::new(unread, stream))).await;
+        session.end(cut);
+        return;
+    }
     session.end(cut);
     if let Some((mut stream, _)) = ended {
         // TLS says goodbye, or the client takes the answer for one that was cut off.
@@ -100,7 +134,7 @@ impl Session {
         Arc::new(Self {
             proxy: proxy.clone(),
             flow,
-            guard: guard.map(StdMutex::new),
+            guard: guard.map(|guard| Arc::new(StdMutex::new(guard))),
             carrier,
             upstreams: Upstreams::default(),
             meters: StdMutex::default(),
@@ -108,6 +142,7 @@ impl Session {
             activity: Activity::new(),
             refused: Refused::default(),
             over: watch::Sender::new(None),
+            upgraded: StdMutex::default(),
         })
     }
 
@@ -175,21 +210,30 @@ impl Session {
             Err(_) => format!("{scheme}://{}{}", self.flow.target.authority(), request.uri().path()),
         };
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
-        let (verdict, response, dialled) = match authority {
+        let Forwarded { verdict, response, dialled, reading } = match authority {
             Ok(authority) => self.forward(&rules, authority, request).await,
-            Err(verdict) => (verdict, None, None),
+            Err(verdict) => Forwarded::not(verdict),
         };
         // In `real` mode DNS does not settle the name of an address; a name that was refused is not believed.
         if let (false, Some(host), Some(guard)) = (verdict.is_block(), host, &self.guard) {
             locked(guard).names(host);
         }
+        let target = match &reading {
+            Some(reading) if !verdict.findings.is_empty() => reading.without_secrets(target),
+            _ => target,
+        };
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
         let policy = rules.policy.id();
         let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
         self.note(policy, &verdict);
         if self.proxy.recorder.request(&record).await.is_err() {
+            // Nobody is told of an upgrade that is not recorded.
+            locked(&self.upgraded).take();
             let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
             return rescue::problem(&verdict, self.flow.id).map(Either::Right);
+        }
+        if let Some(reading) = &reading {
+            reading.afterword.written(&record);
         }
         match response {
             Some(response) => response.map(Either::Left),
@@ -197,53 +241,95 @@ impl Session {
         }
     }
 
-    async fn forward(
-        &self,
-        rules: &Rules,
-        authority: Authority,
-        request: Request<Incoming>,
-    ) -> (Verdict, Option<Response<Incoming>>, Option<std::net::SocketAddr>) {
-        let verdict = rules.policy.check_request(
-            &authority.host,
-            authority.port,
-            request.method().as_str(),
-            request.uri().path(),
-        );
-        let protocol = rules.policy.find(&authority.host, authority.port).map(|rule| rule.protocol());
-        let unfit = match protocol {
+    async fn forward(&self, rules: &Rules, authority: Authority, mut request: Request<Incoming>) -> Forwarded {
+        let path = request.uri().path();
+        let verdict = rules.policy.check_request(&authority.host, authority.port, request.method().as_str(), path);
+        let rule = rules.policy.find(&authority.host, authority.port);
+        let unfit = match rule.map(Rule::protocol) {
             Ok(Protocol::Tls) if !self.carrier.is_tls => Some("the rule allows TLS only"),
             Ok(Protocol::Http) if self.carrier.is_tls => Some("the rule allows HTTP in the clear only"),
             _ => None,
         };
         if let Some(unfit) = unfit.filter(|_| !verdict.is_block()) {
-            return (Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule), None, None);
+            return Forwarded::not(Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule));
         }
         // An offer of HTTP/2 may be ignored (RFC 9110 §7.8), and Java's client makes one with every first request.
         let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
-        if request.headers().get_all(header::UPGRADE).iter().any(offers) && !verdict.is_block() {
-            let denied = Verdict::block(Reason::UpgradeDenied, "an Upgrade header").by(verdict.rule);
-            return (denied, None, None);
+        let wants_upgrade = request.headers().get_all(header::UPGRADE).iter().any(offers);
+        let is_websocket = rules.policy.websocket().enabled
+            && self.guard.is_some()
+            && request.body().is_end_stream()
+            && is_websocket(&request);
+        if wants_upgrade && !is_websocket && !verdict.is_block() {
+            return Forwarded::not(Verdict::block(Reason::UpgradeDenied, "an Upgrade header").by(verdict.rule));
         }
-        let permit = match permit_flow(&verdict, authority.host.clone(), authority.port) {
-            Ok(permit) => permit,
-            Err(verdict) => return (verdict, None, None),
+        let (rule, verdict) = match rule {
+            Ok(rule) if !verdict.is_block() => (rule, verdict),
+            _ => return Forwarded::not(verdict),
         };
         if !self.proxy.recorder.is_writing() {
-            return (Verdict::block(Reason::RecorderUnavailable, "evidence is not written"), None, None);
+            return Forwarded::not(Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
         }
-        let meter = self.meter(rules, &authority, &verdict);
+        let meter = self.meter(rules, rule);
         if meter.is_over() {
             let denied = Verdict::block(Reason::BudgetExceeded, "what one connection may use is used up");
-            return (denied.by(verdict.rule), None, None);
+            return Forwarded::not(denied.by(verdict.rule));
         }
-        let errand = Errand {
-            permit: &permit,
-            authority: &authority,
-            rules,
-            carrier: self.carrier,
-            activity: &self.activity,
-            meter: &meter,
+        let afterword = || Afterword::new(&self.proxy, &self.flow, self.guard.as_ref());
+        let reading = match self.in_time(rules, Reading::of(rules, rule, afterword)).await {
+            Ok(reading) => reading,
+            Err(denied) => {
+                return Forwarded::not(Verdict { action: Action::Block, ..denied }.by(verdict.rule));
+            }
         };
+        if is_websocket {
+            mark(&mut request, reads_messages(&rules.policy, rule));
+        }
+        let mut verdict = verdict;
+        if let Some(reading) = &reading {
+            let url = url(self.carrier, &authority, request.uri());
+            match reading.head(&url, request.headers_mut()) {
+                Ok(noted) => verdict = verdict.with(noted),
+                Err(denied) => {
+                    return Forwarded { reading: Some(reading.clone()), ..Forwarded::not(denied.by(verdict.rule)) };
+                }
+            }
+        }
+        let (verdict, response, dialled) =
+            self.send(rules, &authority, request, verdict, (reading.as_ref(), &meter)).await;
+        let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
+        Forwarded { verdict: verdict.with(noted), response, dialled, reading }
+    }
+
+    /// Sends a request that may go, as far as its head tells.
+    async fn send(
+        &self,
+        rules: &Rules,
+        authority: &Authority,
+        request: Request<Incoming>,
+        verdict: Verdict,
+        (reading, meter): (Option<&Reading>, &Arc<Meter>),
+    ) -> (Verdict, Option<Response<Passing>>, Option<SocketAddr>) {
+        let is_websocket = request.extensions().get::<WebSocket>().is_some();
+        let label = verdict.rule.clone();
+        let rule = || label.clone();
+        let request = match reading {
+            None => Ok(request.map(Passing::Unread)),
+            Some(reading) => self.in_time(rules, reading.request(request)).await,
+        };
+        let permitted =
+            request.and_then(|request| Ok((permit_flow(&verdict, authority.host.clone(), authority.port)?, request)));
+        let (permit, request) = match permitted {
+            Ok(permitted) => permitted,
+            Err(denied) => {
+                let denied = self.refused.of_body().map_or(denied, |refusal| refusal.verdict());
+                // Whatever it was: nothing has left.
+                let denied = Verdict { action: Action::Block, ..denied };
+                return (denied.by(verdict.rule), None, None);
+            }
+        };
+        let errand =
+            Errand { permit: &permit, authority, rules, carrier: self.carrier, activity: &self.activity, meter };
         let sent = tokio::select! {
             sent = Box::pin(self.upstreams.send(&errand, request)) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
@@ -256,17 +342,53 @@ impl Session {
             Ok((mut response, addr)) => {
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     // The request has left, so it was not blocked; the answer is what the agent does not get.
-                    let cut = Verdict::let_out(Reason::UpgradeDenied, "the destination switched protocols");
-                    return (cut.by(verdict.rule), None, Some(addr));
+                    let denied =
+                        || Verdict::let_out(Reason::UpgradeDenied, "the destination switched protocols").by(rule());
+                    if !is_websocket {
+                        return (denied(), None, Some(addr));
+                    }
+                    let is_read = rules
+                        .policy
+                        .find(&authority.host, authority.port)
+                        .is_ok_and(|rule| reads_messages(&rules.policy, rule));
+                    let reading = reading.filter(|_| is_read);
+                    if let Some(Err(stopped)) =
+                        reading.map(|reading| reading.answer_head(Side::Response, response.headers()))
+                    {
+                        return (stopped.by(rule()), None, Some(addr));
+                    }
+                    let label = rule().unwrap_or_default();
+                    return match take(&mut response, (reading, meter), authority, &label) {
+                        Err(denied) => (denied.by(verdict.rule), None, Some(addr)),
+                        Ok(upgraded) => {
+                            *locked(&self.upgraded) = Some(upgraded);
+                            strip_hop(response.headers_mut());
+                            say(response.headers_mut());
+                            (verdict, Some(response.map(Passing::Unread)), Some(addr))
+                        }
+                    };
                 }
                 strip_hop(response.headers_mut());
-                (verdict, Some(response), Some(addr))
+                match reading {
+                    None => (verdict, Some(response.map(Passing::Unread)), Some(addr)),
+                    Some(reading) => match self.in_time(rules, reading.response(response)).await {
+                        Ok(response) => (verdict, Some(response), Some(addr)),
+                        Err(failed) if meter.is_over() => {
+                            let over = Verdict::let_out(Reason::BudgetExceeded, "the answer was cut");
+                            (if failed.is_block() { failed } else { over }.by(verdict.rule), None, Some(addr))
+                        }
+                        Err(failed) => (failed.by(verdict.rule), None, Some(addr)),
+                    },
+                }
             }
             Err((failed, addr)) => {
-                // A body that could not be read on looks to the destination's side like one that was broken off.
-                let failed = match (self.refused.of_body(), addr) {
-                    (_, Some(_)) if meter.is_over() => Verdict::let_out(Reason::BudgetExceeded, "the request was cut"),
-                    (Some(refusal), Some(_)) => Verdict::let_out(refusal.reason, refusal.detail),
+                // A body that could not be read on, or was cut, looks to the destination's side like one that was broken off.
+                let failed = match (reading.and_then(|reading| reading.afterword.verdict()), self.refused.of_body()) {
+                    (Some(cut), _) => cut,
+                    (None, _) if meter.is_over() && addr.is_some() => {
+                        Verdict::let_out(Reason::BudgetExceeded, "the request was cut")
+                    }
+                    (None, Some(refusal)) if addr.is_some() => Verdict::let_out(refusal.reason, refusal.detail),
                     _ => failed,
                 };
                 (failed.by(verdict.rule), None, addr)
@@ -274,14 +396,27 @@ impl Session {
         }
     }
 
+    /// Reads a message, unless both sides fall silent or the session ends.
+    async fn in_time<T>(&self, rules: &Rules, reading: impl Future<Output = Result<T, Verdict>>) -> Result<T, Verdict> {
+        tokio::select! {
+            read = Box::pin(reading) => read,
+            () = self.activity.idle(rules.policy.limits().idle()) => {
+                Err(Verdict::let_out(Reason::IdleTimeout, "the message did not go on"))
+            }
+            ended = self.ended() => Err(ended),
+            () = self.proxy.recorder.lost() => {
+                Err(Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written"))
+            }
+        }
+    }
+
     /// What this connection has used of the budget of the rule that allowed a request.
-    fn meter(&self, rules: &Rules, authority: &Authority, verdict: &Verdict) -> Arc<Meter> {
-        let rule = rules.policy.find(&authority.host, authority.port);
-        let budget = rule.map_or_else(|_| Budget::default(), budget_of);
+    fn meter(&self, rules: &Rules, rule: &Rule) -> Arc<Meter> {
+        let budget = budget_of(rule);
         if budget == Budget::default() {
             return self.unlimited.clone();
         }
-        let key = (rules.policy.id().clone(), verdict.rule.clone().unwrap_or_default());
+        let key = (rules.policy.id().clone(), rule.label());
         let mut meters = locked(&self.meters);
         meters.entry(key).or_insert_with(|| Meter::new(budget)).clone()
     }
@@ -304,7 +439,7 @@ impl Session {
         target: String,
         verdict: &Verdict,
         status: Option<u16>,
-        dialled: Option<std::net::SocketAddr>,
+        dialled: Option<SocketAddr>,
     ) -> RequestRecord {
         RequestRecord {
             flow: self.flow.clone(),
@@ -315,6 +450,7 @@ impl Session {
             verdict: verdict.clone(),
             status,
             dialled,
+            part: None,
         }
     }
 

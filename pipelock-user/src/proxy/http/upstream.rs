@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::authority::Authority;
 use super::outgoing::{Form, outgoing};
+use super::passing::Passing;
 use crate::flow::{PolicyId, Reason, Verdict, locked};
 use crate::inspect::Permit;
 use crate::net::connect;
@@ -52,8 +53,8 @@ impl Carrier {
 
 /// How requests are put on a connection.
 enum Sender {
-    Http1(http1::SendRequest<Incoming>),
-    Http2(http2::SendRequest<Incoming>),
+    Http1(http1::SendRequest<Passing>),
+    Http2(http2::SendRequest<Passing>),
 }
 
 impl Sender {
@@ -66,8 +67,8 @@ impl Sender {
 
     async fn try_send(
         &mut self,
-        request: Request<Incoming>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Incoming>>> {
+        request: Request<Passing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Passing>>> {
         match self {
             Self::Http1(sender) => sender.try_send_request(request).await,
             Self::Http2(sender) => sender.try_send_request(request).await,
@@ -113,7 +114,7 @@ impl Upstreams {
     pub(super) async fn send(
         &self,
         errand: &Errand<'_>,
-        request: Request<Incoming>,
+        request: Request<Passing>,
     ) -> Result<(Response<Incoming>, SocketAddr), Failed> {
         let limits = errand.rules.policy.limits();
         let mut request = request;
@@ -131,7 +132,10 @@ impl Upstreams {
             };
             match sent {
                 Ok(response) => {
-                    self.keep(upstream);
+                    // What was upgraded carries no other request.
+                    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                        self.keep(upstream);
+                    }
                     return Ok((response, addr));
                 }
                 Err(mut error) => match error.take_message() {
@@ -272,7 +276,7 @@ where
     }
     let (sender, connection) =
         http1::Builder::new().max_buf_size(header_bytes.max(MIN_BUFFER)).handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
+    tokio::spawn(connection.with_upgrades());
     Ok(Sender::Http1(sender))
 }
 

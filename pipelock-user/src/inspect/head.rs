@@ -1,0 +1,87 @@
+//! Heads: URL, headers and trailers, read whole before anything of a message goes on.
+//!
+//! Called by `proxy` for each request before its destination is resolved, and for each answer before it is released. It
+//! promises that every header is read except those that the proxy writes itself.
+
+use http::HeaderMap;
+use http::header::{self, HeaderName};
+use pipelock_scan::{EngineError, Finding};
+
+use super::scanners::Scanners;
+use super::terms::{MOST_TOLD, Side, Terms, told};
+use crate::flow::{Found, Reason, Verdict};
+use crate::policy::FindingAction;
+
+/// Headers that are not read: the proxy checks or writes them itself, and they hold names and numbers only.
+const HARMLESS: [HeaderName; 5] =
+    [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::DATE];
+
+/// The number of the one session that URLs are remembered for: the attachment's.
+const SESSION: u64 = 0;
+
+/// What cannot be read is not let through.
+pub(super) fn unread(error: &EngineError) -> Verdict {
+    Verdict::block(Reason::ScannerUnavailable, error.to_string())
+}
+
+impl Terms {
+    /// Reads a URL, as a whole and together with what was asked for before; what is to be noted.
+    ///
+    /// # Errors
+    /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
+    pub fn check_url(&self, scanners: &Scanners, url: &str) -> Result<Vec<Found>, Verdict> {
+        let findings = scanners.sessions.url(SESSION, scanners.now(), url).map_err(|error| unread(&error))?;
+        self.sort(Side::Request, &findings, |_| "url".to_owned())
+    }
+
+    /// Reads headers or trailers; what is to be noted.
+    ///
+    /// # Errors
+    /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`], [`Reason::ScannerUnavailable`].
+    pub fn check_headers(&self, scanners: &Scanners, side: Side, headers: &HeaderMap) -> Result<Vec<Found>, Verdict> {
+        let (mut text, mut places) = (Vec::new(), Vec::new());
+        for (name, value) in headers.iter().filter(|(name, _)| !HARMLESS.contains(name)) {
+            places.push((text.len() as u64, name));
+            // As it is written on the wire, so that rules which want a name before the value find it.
+            text.extend_from_slice(name.as_str().as_bytes());
+            text.extend_from_slice(b": ");
+            text.extend_from_slice(value.as_bytes());
+            text.extend_from_slice(b"\r\n");
+        }
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let scanner = if side.is_outbound() { &scanners.outbound } else { &scanners.inbound };
+        let findings = scanner.scan(&text).map_err(|error| unread(&error))?;
+        self.sort(side, &findings, |finding| {
+            let at = places.partition_point(|(start, _)| *start <= finding.span.start).saturating_sub(1);
+            places.get(at).map_or_else(|| "header".to_owned(), |(_, name)| format!("header {name}"))
+        })
+    }
+
+    /// What is to be noted of findings in something that cannot be changed.
+    fn sort(
+        &self,
+        side: Side,
+        findings: &[Finding],
+        place: impl Fn(&Finding) -> String,
+    ) -> Result<Vec<Found>, Verdict> {
+        let mut all: Vec<Found> = Vec::new();
+        for finding in findings {
+            // Nothing is taken out of a head: a URL with another query, or a header with another value, is another request.
+            let action = match self.action(side, finding) {
+                FindingAction::Redact => FindingAction::Block,
+                action => action,
+            };
+            if action != FindingAction::Off && (all.len() < MOST_TOLD || action == FindingAction::Block) {
+                all.push(told(finding, &place(finding), action));
+            }
+        }
+        if all.iter().any(|found| found.action == "block") {
+            all.sort_by_key(|found| found.action != "block");
+            all.truncate(MOST_TOLD);
+            return Err(self.stop(side, all));
+        }
+        Ok(all)
+    }
+}

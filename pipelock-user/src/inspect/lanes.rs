@@ -1,0 +1,158 @@
+//! What messages say when they are put end to end: texts that come in pieces, one in each message.
+//!
+//! Called by `events` and `messages`, which read each message by itself too. A message that is JSON is taken apart, and the texts at one
+//! place (`delta.text`) make one lane; what is no JSON makes a lane of its own. It promises bounded memory, and that what it
+//! finds is found by the message that completes it.
+
+use pipelock_scan::{EngineError, Finding, Scanner, Stream};
+use serde_json::Value;
+
+/// Lanes at a time; the one used longest ago makes room.
+const MOST_LANES: usize = 8;
+/// Texts of one message that are put into lanes.
+const MOST_TEXTS: usize = 64;
+/// Longest message that is taken apart.
+const LONGEST: usize = 64 * 1024;
+/// Bytes of a text that are kept for its end.
+const TAIL: usize = 1024;
+/// A text at least so long that comes again at once is a name, not a piece.
+const NAME: usize = 8;
+
+/// The texts of one direction.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    scanner: Scanner,
+    /// For those who hold a message back while its texts may be the beginning of a secret.
+    holding: Option<Scanner>,
+    lanes: Vec<Lane>,
+    messages: u64,
+}
+
+#[derive(Debug)]
+struct Lane {
+    place: String,
+    stream: Stream,
+    judged: usize,
+    hold: Option<Stream>,
+    is_held: bool,
+    last: String,
+    /// The end of the text.
+    tail: String,
+    used: u64,
+}
+
+impl Lanes {
+    /// Looks for what `scanner` finds; `holding` tells what may be the beginning of something.
+    pub(super) fn new(scanner: &Scanner, holding: Option<&Scanner>) -> Self {
+        Self { scanner: scanner.clone(), holding: holding.cloned(), lanes: Vec::new(), messages: 0 }
+    }
+
+    /// Takes the next message: what its texts complete.
+    pub(super) fn push(&mut self, message: &[u8]) -> Result<Vec<Finding>, EngineError> {
+        self.messages += 1;
+        let mut found = Vec::new();
+        let text = String::from_utf8_lossy(message);
+        let begin = text.trim_ascii_start().as_bytes().first();
+        let is_json = message.len() <= LONGEST && matches!(begin, Some(b'{' | b'['));
+        match is_json.then(|| serde_json::from_str::<Value>(&text)) {
+            Some(Ok(value)) => {
+                let mut texts = Vec::new();
+                leaves(&value, String::new(), &mut texts);
+                for (place, text) in texts {
+                    self.add(&place, text, &mut found)?;
+                }
+            }
+            _ => self.add("", &text, &mut found)?,
+        }
+        Ok(found)
+    }
+
+    /// What the texts say if they end here.
+    pub(super) fn ends(&self) -> Result<Vec<Finding>, EngineError> {
+        let mut found = Vec::new();
+        for lane in &self.lanes {
+            found.extend(self.scanner.scan(lane.tail.as_bytes())?);
+        }
+        Ok(found)
+    }
+
+    /// True while a text ends in what may be the beginning of a secret.
+    pub(super) fn holds(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.is_held)
+    }
+
+    fn add(&mut self, place: &str, text: &str, found: &mut Vec<Finding>) -> Result<(), EngineError> {
+        let used = self.messages;
+        let at = match self.lanes.iter().position(|lane| lane.place == place) {
+            Some(at) => at,
+            None => {
+                if self.lanes.len() >= MOST_LANES
+                    && let Some(oldest) =
+                        (0..self.lanes.len()).min_by_key(|at| self.lanes.get(*at).map(|lane| lane.used))
+                {
+                    self.lanes.swap_remove(oldest);
+                }
+                let hold = self.holding.as_ref().map(Scanner::stream).transpose()?;
+                self.lanes.push(Lane {
+                    place: place.to_owned(),
+                    stream: self.scanner.stream()?,
+                    judged: 0,
+                    hold,
+                    is_held: false,
+                    last: String::new(),
+                    tail: String::new(),
+                    used,
+                });
+                self.lanes.len() - 1
+            }
+        };
+        let Some(lane) = self.lanes.get_mut(at) else { return Ok(()) };
+        lane.used = used;
+        if text.len() >= NAME && lane.last == text {
+            return Ok(());
+        }
+        text[..floor(text, NAME * 8)].clone_into(&mut lane.last);
+        lane.tail.push_str(text);
+        if lane.tail.len() > 2 * TAIL {
+            let keep = ceil(&lane.tail, lane.tail.len() - TAIL);
+            lane.tail.drain(..keep);
+        }
+        let progress = lane.stream.push(text.as_bytes())?;
+        if progress.findings != lane.judged {
+            lane.judged = progress.findings;
+            found.extend(lane.stream.findings());
+        }
+        if let Some(hold) = &mut lane.hold {
+            // Counted by the stream itself: what it has not released is what may begin something.
+            let before = hold.push(&[])?.released;
+            let after = hold.push(text.as_bytes())?.released;
+            lane.is_held = after < before + text.len() as u64 || (lane.is_held && after == before);
+        }
+        Ok(())
+    }
+}
+
+fn ceil(text: &str, at: usize) -> usize {
+    (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
+}
+
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// The texts of a value with their places, places in lists being one.
+fn leaves<'v>(value: &'v Value, place: String, texts: &mut Vec<(String, &'v str)>) {
+    if texts.len() >= MOST_TEXTS {
+        return;
+    }
+    match value {
+        Value::String(text) if !text.is_empty() => texts.push((place, text)),
+        Value::Array(items) => items.iter().for_each(|item| leaves(item, format!("{place}[]"), texts)),
+        Value::Object(map) => map.iter().for_each(|(key, item)| leaves(item, format!("{place}.{key}"), texts)),
+        _ => {}
+    }
+}

@@ -1,0 +1,65 @@
+//! Messages of a WebSocket, one direction: each is read whole before any of it goes on, and together with those before it.
+//!
+//! Made by `proxy::ws` for each direction of a connection that is read. It promises that a message which is to be stopped never
+//! goes on; of a secret in pieces the message that completes it is stopped.
+
+use std::sync::Arc;
+
+use super::head::unread;
+use super::lanes::Lanes;
+use super::scanners::Scanners;
+use super::terms::{MOST_TOLD, Side, Terms, told};
+use crate::flow::{Found, Verdict};
+use crate::policy::FindingAction;
+
+/// Where the findings stand.
+const PLACE: &str = "message";
+
+/// One direction.
+pub struct Messages {
+    scanners: Arc<Scanners>,
+    terms: Arc<Terms>,
+    side: Side,
+    lanes: Lanes,
+}
+
+impl Messages {
+    /// For what the agent sends ([`Side::Request`]) or gets ([`Side::Response`]).
+    #[must_use]
+    pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side) -> Self {
+        let scanner = if side.is_outbound() { &scanners.outbound } else { &scanners.inbound };
+        Self { scanners: scanners.clone(), terms: terms.clone(), side, lanes: Lanes::new(scanner, None) }
+    }
+
+    /// Reads a message; what is to be noted.
+    ///
+    /// # Errors
+    /// [`crate::flow::Reason::DlpMatch`], [`crate::flow::Reason::InjectionMatch`],
+    /// [`crate::flow::Reason::ScannerUnavailable`].
+    pub fn check(&mut self, message: &[u8]) -> Result<Vec<Found>, Verdict> {
+        let scanner = if self.side.is_outbound() { &self.scanners.outbound } else { &self.scanners.inbound };
+        if self.side.is_outbound()
+            && let Ok(mut own) = self.scanners.own.write()
+        {
+            own.remember(&String::from_utf8_lossy(message));
+        }
+        let mut findings = scanner.scan(message).map_err(|error| unread(&error))?;
+        findings.extend(self.lanes.push(message).map_err(|error| unread(&error))?);
+        let mut all: Vec<Found> = Vec::new();
+        for finding in &findings {
+            // Frames go on as they are, so nothing is taken out of them.
+            let action = match self.terms.action(self.side, finding) {
+                FindingAction::Redact => FindingAction::Block,
+                action => action,
+            };
+            let found = told(finding, PLACE, action);
+            if action != FindingAction::Off && all.len() < MOST_TOLD && !all.contains(&found) {
+                all.push(found);
+            }
+        }
+        if all.iter().any(|found| found.action == "block") {
+            return Err(self.terms.stop(self.side, all));
+        }
+        Ok(all)
+    }
+}

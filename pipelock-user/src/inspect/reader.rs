@@ -1,0 +1,437 @@
+//! A body as it streams by: bytes go in, those that may go on come out, and a finding ends it.
+//!
+//! Made by `proxy` for each body of a rule that scans. It promises that no byte of what is to be stopped comes out, that
+//! what is held back is bounded by the scanner, and that bytes are moved, not copied.
+//!
+//! A sender that pauses ([`Reader::settle`]) is treated as one that has ended: what is held back then goes on if the text could end
+//! there. Nothing is lost by it, as a text that does end there would go out just so; what comes later is still read together with it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use pipelock_scan::{Coding, Finding, Scanner, Stream};
+
+use super::events::Events;
+use super::head::unread;
+use super::lanes::Lanes;
+use super::scanners::Scanners;
+use super::terms::{MOST_TOLD, Side, Terms, told};
+use crate::flow::{Found, Reason, Verdict};
+use crate::policy::FindingAction;
+
+/// Bytes that are read at once.
+const PIECE: usize = 32 * 1024;
+/// Bytes before what is held back that are read with it when the sender pauses.
+const CONTEXT: usize = 2 * 1024;
+/// Pauses after which an event goes on though its texts may be the beginning of a secret.
+const PAUSES: u32 = 5;
+/// Bytes of what an agent sends that are remembered as its own words.
+const OWN: u64 = 256 * 1024;
+
+/// One body on its way.
+pub struct Reader {
+    scanners: Arc<Scanners>,
+    terms: Arc<Terms>,
+    side: Side,
+    place: &'static str,
+    stream: Option<Stream>,
+    /// The sender said that it is compressed: then nothing can be taken out, nor judged before it ends.
+    is_coded: bool,
+    /// Read, and not yet taken.
+    held: VecDeque<Bytes>,
+    /// Places in the text: where `held` begins, up to where it may go on, and its end so far.
+    at: u64,
+    free: u64,
+    end: u64,
+    /// The last bytes that went on.
+    recent: Vec<u8>,
+    /// Findings of the scanner that were judged, as it counts them.
+    judged: usize,
+    /// What is to be replaced, in order.
+    cuts: VecDeque<(Range<u64>, String)>,
+    /// Fingerprints by class, for the numbers of placeholders.
+    seen: Vec<(String, [u8; 32])>,
+    noted: Vec<Found>,
+    /// Of an event stream: its events.
+    events: Option<Events>,
+    /// Pauses since the last byte.
+    pauses: u32,
+}
+
+/// What a message says of how it is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoded {
+    /// Not at all.
+    Plain,
+    /// In a way that the scanner undoes.
+    As(Coding),
+}
+
+impl Encoded {
+    /// What `Content-Encoding` says (RFC 9110 §8.4).
+    ///
+    /// # Errors
+    /// [`Reason::ContentUnreadable`] for what the scanner cannot undo.
+    pub fn of(headers: &http::HeaderMap) -> Result<Self, Verdict> {
+        let mut codings: Vec<String> = Vec::new();
+        for value in headers.get_all(http::header::CONTENT_ENCODING) {
+            let text = value.to_str().map_err(|_| unreadable("bytes that are no text"))?;
+            codings.extend(text.split(',').map(|coding| coding.trim().to_ascii_lowercase()));
+        }
+        // aws-chunked is a framing around the plain content, in which it can be read.
+        codings.retain(|coding| !matches!(coding.as_str(), "" | "identity" | "aws-chunked"));
+        let Some(outermost) = codings.pop() else { return Ok(Self::Plain) };
+        // Below the outermost, those that have a magic number are found by it.
+        if codings.iter().any(|inner| !matches!(inner.as_str(), "gzip" | "x-gzip" | "zstd")) || codings.len() > 2 {
+            return Err(unreadable(&format!("{}, {outermost}", codings.join(", "))));
+        }
+        Coding::of(&outermost).map(Self::As).ok_or_else(|| unreadable(&outermost))
+    }
+}
+
+fn unreadable(what: &str) -> Verdict {
+    let shown: String = what.chars().filter(|c| !c.is_control()).take(80).collect();
+    Verdict::block(Reason::ContentUnreadable, format!("Content-Encoding: {shown}"))
+}
+
+impl Reader {
+    /// For a body that begins now.
+    ///
+    /// # Errors
+    /// [`Reason::ScannerUnavailable`].
+    pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side, encoded: Encoded) -> Result<Self, Verdict> {
+        let scanner = scanner(scanners, side);
+        let stream = match encoded {
+            Encoded::Plain => scanner.stream(),
+            Encoded::As(coding) => scanner.stream_as(coding),
+        };
+        Ok(Self {
+            scanners: scanners.clone(),
+            terms: terms.clone(),
+            side,
+            place: "body",
+            stream: Some(stream.map_err(|error| unread(&error))?),
+            is_coded: encoded != Encoded::Plain,
+            held: VecDeque::new(),
+            at: 0,
+            free: 0,
+            end: 0,
+            recent: Vec::new(),
+            judged: 0,
+            cuts: VecDeque::new(),
+            seen: Vec::new(),
+            noted: Vec::new(),
+            events: None,
+            pauses: 0,
+        })
+    }
+
+    /// The body is an event stream: each event goes on when it is whole.
+    #[must_use]
+    pub fn of_events(mut self) -> Self {
+        if !self.is_coded {
+            let holding = self.terms.stops_secrets().then_some(&self.scanners.outbound);
+            self.events = Some(Events::new(Lanes::new(&self.scanners.inbound, holding)));
+        }
+        self
+    }
+
+    /// Reads the next bytes.
+    ///
+    /// # Errors
+    /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`]: the body ends here; [`Reason::ScannerUnavailable`].
+    pub fn push(&mut self, mut bytes: Bytes) -> Result<(), Verdict> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE));
+            self.remember(&piece);
+            self.end += piece.len() as u64;
+            let Some(stream) = &mut self.stream else { return Err(closed()) };
+            let progress = stream.push(&piece).map_err(|error| unread(&error))?;
+            self.held.push_back(piece);
+            if progress.findings != self.judged {
+                self.judged = progress.findings;
+                let findings = stream.findings();
+                self.judge(&findings)?;
+            }
+            let mut free = progress.released;
+            if let Some(events) = &mut self.events {
+                let Some(piece) = self.held.back() else { return Err(closed()) };
+                let found = events.feed(piece).map_err(|error| unread(&error))?;
+                if self.terms.stops_secrets() {
+                    free = free.min(events.free());
+                }
+                self.judge_apart(&found)?;
+            }
+            self.free = self.free.max(free);
+        }
+        self.pauses = 0;
+        if self.events.as_ref().is_some_and(Events::is_between) {
+            self.let_go()?;
+        }
+        Ok(())
+    }
+
+    /// The body is over: all of it may go on.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn finish(&mut self) -> Result<(), Verdict> {
+        let Some(stream) = self.stream.take() else { return Ok(()) };
+        let findings = stream.finish().map_err(|error| unread(&error))?;
+        self.judge(&findings)?;
+        self.judge_events()?;
+        self.free = self.end;
+        Ok(())
+    }
+
+    /// The sender pauses: what is held back goes on, if it could be the end.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn settle(&mut self) -> Result<(), Verdict> {
+        self.pauses += 1;
+        if self.pauses < PAUSES && self.events.as_ref().is_some_and(|events| !events.is_between()) {
+            return Ok(());
+        }
+        self.judge_events()?;
+        self.let_go()
+    }
+
+    /// What events say together, if they end here.
+    fn judge_events(&mut self) -> Result<(), Verdict> {
+        let Some(events) = &self.events else { return Ok(()) };
+        let found = events.ends().map_err(|error| unread(&error))?;
+        self.judge_apart(&found)
+    }
+
+    /// Lets what is held back go on, if the text could end there.
+    fn let_go(&mut self) -> Result<(), Verdict> {
+        if self.is_coded || !self.holds() {
+            return Ok(());
+        }
+        let mut text = self.recent.clone();
+        let before = text.len() as u64;
+        let skipped = self.free.saturating_sub(self.at);
+        for piece in &self.held {
+            text.extend_from_slice(piece);
+        }
+        let findings = scanner(&self.scanners, self.side).scan(&text).map_err(|error| unread(&error))?;
+        let actions = findings.iter().filter(|finding| finding.span.end > before + skipped).map(|finding| {
+            match self.terms.action(self.side, finding) {
+                // Its place among what comes is not settled, so it cannot be taken out.
+                FindingAction::Redact => (finding, FindingAction::Block),
+                action => (finding, action),
+            }
+        });
+        let stops: Vec<Found> = actions
+            .filter(|(_, action)| *action == FindingAction::Block)
+            .map(|(finding, action)| told(finding, self.place, action))
+            .take(MOST_TOLD)
+            .collect();
+        if !stops.is_empty() {
+            self.stream = None;
+            return Err(self.terms.stop(self.side, stops));
+        }
+        self.free = self.end;
+        Ok(())
+    }
+
+    /// True when bytes are held back.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.free < self.end
+    }
+
+    /// Bytes that were read and not yet taken.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.end - self.at
+    }
+
+    /// Bytes that have gone on.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.at
+    }
+
+    /// The next bytes that may go on.
+    pub fn take(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some((cut, _)) = self.cuts.front()
+                && cut.start <= self.at
+            {
+                let end = cut.end;
+                if end > self.free {
+                    return None;
+                }
+                while self.at < end {
+                    self.split(end);
+                }
+                let (_, placeholder) = self.cuts.pop_front()?;
+                return Some(Bytes::from(placeholder));
+            }
+            let next = self.cuts.front().map_or(self.free, |(cut, _)| cut.start.min(self.free));
+            if self.at >= next {
+                return None;
+            }
+            let bytes = self.split(next);
+            if bytes.is_empty() {
+                continue;
+            }
+            self.recall(&bytes);
+            return Some(bytes);
+        }
+    }
+
+    /// What was found and let go on, since it was asked for last.
+    pub fn noted(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.noted)
+    }
+
+    /// Takes bytes from the front, up to a place.
+    fn split(&mut self, to: u64) -> Bytes {
+        let Some(front) = self.held.front_mut() else {
+            // Never, as there are as many bytes as places; without this a defect would be an endless loop.
+            self.at = to;
+            return Bytes::new();
+        };
+        let count = usize::try_from(to.saturating_sub(self.at)).unwrap_or(usize::MAX).min(front.len());
+        let bytes = front.split_to(count);
+        if !front.has_remaining() {
+            self.held.pop_front();
+        }
+        self.at += count as u64;
+        bytes
+    }
+
+    /// Keeps the end of what went on.
+    fn recall(&mut self, bytes: &[u8]) {
+        let tail = &bytes[bytes.len() - bytes.len().min(CONTEXT)..];
+        let over = (self.recent.len() + tail.len()).saturating_sub(CONTEXT);
+        self.recent.drain(..over.min(self.recent.len()));
+        self.recent.extend_from_slice(tail);
+    }
+
+    fn judge(&mut self, findings: &[Finding]) -> Result<(), Verdict> {
+        let mut all = Vec::new();
+        let mut stops = false;
+        self.cuts.clear();
+        for finding in findings {
+            let mut action = self.terms.action(self.side, finding);
+            if action == FindingAction::Redact {
+                let cut = finding.cover.clone();
+                if self.is_coded || is_packed(finding) {
+                    action = FindingAction::Block;
+                } else if cut.end > self.at {
+                    if cut.start < self.at && !self.was_told(finding) {
+                        // Its beginning is gone, so it cannot be taken out any more.
+                        action = FindingAction::Block;
+                    } else {
+                        let placeholder = self.placeholder(finding);
+                        self.cuts.push_back((cut.start.max(self.at)..cut.end, placeholder));
+                    }
+                }
+            }
+            stops |= action == FindingAction::Block;
+            if action != FindingAction::Off {
+                all.push(told(finding, self.place, action));
+            }
+        }
+        if stops {
+            self.stream = None;
+            all.retain(|found| found.action == "block");
+            all.truncate(MOST_TOLD);
+            return Err(self.terms.stop(self.side, all));
+        }
+        merge(&mut self.cuts);
+        for found in all {
+            if self.noted.len() < MOST_TOLD && !self.noted.contains(&found) {
+                self.noted.push(found);
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges what was found in texts put together, which have no place of their own.
+    fn judge_apart(&mut self, findings: &[Finding]) -> Result<(), Verdict> {
+        let mut stops = Vec::new();
+        for finding in findings {
+            match self.terms.action(self.side, finding) {
+                FindingAction::Off => {}
+                FindingAction::Warn => {
+                    let found = told(finding, "events", FindingAction::Warn);
+                    if self.noted.len() < MOST_TOLD && !self.noted.contains(&found) {
+                        self.noted.push(found);
+                    }
+                }
+                FindingAction::Block | FindingAction::Redact => {
+                    stops.push(told(finding, "events", FindingAction::Block));
+                }
+            }
+        }
+        if stops.is_empty() {
+            return Ok(());
+        }
+        self.stream = None;
+        stops.truncate(MOST_TOLD);
+        Err(self.terms.stop(self.side, stops))
+    }
+
+    /// Whether a finding was taken out before, wholly or in part.
+    fn was_told(&self, finding: &Finding) -> bool {
+        self.seen.iter().any(|(class, secret)| **class == *finding.class && *secret == finding.fingerprint.0)
+    }
+
+    fn placeholder(&mut self, finding: &Finding) -> String {
+        let is_same =
+            |(class, secret): &(String, [u8; 32])| **class == *finding.class && *secret == finding.fingerprint.0;
+        let at = self.seen.iter().position(is_same).unwrap_or_else(|| {
+            self.seen.push((finding.class.to_string(), finding.fingerprint.0));
+            self.seen.len() - 1
+        });
+        let number = self.seen.iter().take(at + 1).filter(|(class, _)| **class == *finding.class).count();
+        format!("<pipelock:{}:{number}>", finding.class)
+    }
+
+    /// The agent's own words are no instruction to it when they come back.
+    fn remember(&self, piece: &[u8]) {
+        if self.side == Side::Request
+            && !self.is_coded
+            && self.end < OWN
+            && let Ok(mut own) = self.scanners.own.write()
+        {
+            own.remember(&String::from_utf8_lossy(piece));
+        }
+    }
+}
+
+fn closed() -> Verdict {
+    Verdict::block(Reason::Internal, "a body went on behind its end")
+}
+
+fn scanner(scanners: &Scanners, side: Side) -> &Scanner {
+    if side.is_outbound() { &scanners.outbound } else { &scanners.inbound }
+}
+
+/// What was found in compressed data cannot be replaced inside it.
+fn is_packed(finding: &Finding) -> bool {
+    finding.path.iter().any(|step| matches!(step.name(), "gzip" | "zlib" | "zstd" | "deflate" | "brotli"))
+}
+
+/// Makes what overlaps one.
+fn merge(cuts: &mut VecDeque<(Range<u64>, String)>) {
+    let mut sorted: Vec<_> = cuts.drain(..).collect();
+    sorted.sort_by_key(|(cut, _)| (cut.start, cut.end));
+    for (cut, placeholder) in sorted {
+        match cuts.back_mut() {
+            Some((last, _)) if cut.start < last.end => last.end = last.end.max(cut.end),
+            _ => cuts.push_back((cut, placeholder)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

@@ -1,0 +1,236 @@
+//! The scanners of one policy: loaded in the background, once, and waited for by whoever needs them.
+//!
+//! Made by `app` beside the rules; asked by `proxy` for every request of a rule that scans. It promises that nothing is
+//! read before they are there, and that a scanner that cannot be had is a denial.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use pipelock_scan::injection::OwnText;
+use pipelock_scan::session::{BudgetLimits, FragmentLimits, Sessions};
+use pipelock_scan::{EngineError, Kind, RuleSet, Scanner, known};
+use tokio::sync::watch;
+
+use crate::flow::{Reason, Verdict, locked};
+use crate::policy::Policy;
+
+/// How long a request waits for scanners that are still being made. The first time on a machine the rules are compiled.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest file of secrets, in bytes.
+const MOST_SECRETS: u64 = 16 << 20;
+/// Words of the agent's own that are remembered.
+const OWN_WORDS: usize = 1 << 16;
+
+/// Why values that a policy names cannot be looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectionError {
+    /// A file of secrets.
+    #[error("dlp.secrets_files: {}: {why}", path.display())]
+    Secrets {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The scanners, ready.
+#[derive(Debug)]
+pub struct Scanners {
+    /// What leaves: secrets.
+    pub(super) outbound: Scanner,
+    /// What comes in: instructions, and secrets as well.
+    pub(super) inbound: Scanner,
+    /// URLs of the whole attachment, and what they make together.
+    pub(super) sessions: Sessions,
+    /// What the agent said lately.
+    pub(super) own: Arc<RwLock<OwnText>>,
+    started: Instant,
+}
+
+impl Scanners {
+    fn load(known: known::Builder, cache: Option<&Path>) -> Result<Self, String> {
+        let rules = RuleSet::shipped().map_err(|error| error.to_string())?;
+        Self::with(&rules, known, cache)
+    }
+
+    fn with(rules: &RuleSet, known: known::Builder, cache: Option<&Path>) -> Result<Self, String> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|error| error.to_string())?;
+        let failed = |error: EngineError| error.to_string();
+        let outbound = builder(rules.only(Kind::Dlp), &key, known, cache).build().map_err(failed)?;
+        let inbound = builder(rules.clone(), &key, known::Builder::new(), cache).build().map_err(failed)?;
+        Ok(Self::of(outbound, inbound))
+    }
+
+    fn of(outbound: Scanner, inbound: Scanner) -> Self {
+        let own = Arc::new(RwLock::new(OwnText::new(OWN_WORDS)));
+        let inbound = inbound.foreign(own.clone());
+        let sessions = Sessions::new(outbound.clone(), BudgetLimits::default(), FragmentLimits::default());
+        Self { outbound, inbound, sessions, own, started: Instant::now() }
+    }
+
+    /// A URL with placeholders for the secrets in it.
+    #[must_use]
+    pub fn without_secrets(&self, url: String) -> String {
+        let Ok(mut findings) = self.outbound.scan_url(&url) else { return "<pipelock:unread>".to_owned() };
+        // Names of data that no rule knows stay: a hash in a path says where it went.
+        findings.retain(|finding| !matches!(&*finding.class, "entropy" | "session"));
+        if findings.is_empty() {
+            return url;
+        }
+        String::from_utf8_lossy(&pipelock_scan::redact(url.as_bytes(), &findings)).into_owned()
+    }
+
+    /// Milliseconds since they were made.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn builder(rules: RuleSet, key: &[u8; 32], known: known::Builder, cache: Option<&Path>) -> pipelock_scan::Builder {
+    let builder = Scanner::builder(rules, key).known(known);
+    match cache {
+        Some(folder) => builder.cache(folder),
+        None => builder,
+    }
+}
+
+type State = Option<Result<Arc<Scanners>, String>>;
+
+/// The scanners of a policy, on their way.
+pub struct Inspection {
+    /// What they are made from; taken by the thread that makes them.
+    known: Mutex<Option<known::Builder>>,
+    cache: Option<PathBuf>,
+    is_started: AtomicBool,
+    state: watch::Sender<State>,
+}
+
+impl Inspection {
+    /// For the values that the policy names, and the secrets of `environment`. Nothing is loaded yet.
+    ///
+    /// # Errors
+    /// [`InspectionError::Secrets`].
+    pub fn new(
+        policy: &Policy,
+        environment: &[(String, Vec<u8>)],
+        cache: Option<PathBuf>,
+    ) -> Result<Self, InspectionError> {
+        let mut known = known::Builder::new();
+        for path in &policy.dlp().secrets_files {
+            let path = policy.locate(path);
+            let text = read(&path).map_err(|why| InspectionError::Secrets { path: path.clone(), why })?;
+            for (line, why) in known::from_file(&mut known, &path.display().to_string(), &text) {
+                tracing::warn!("{}:{line} is not looked for: its value is {why}", path.display());
+            }
+        }
+        let variables = environment.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        for (name, why) in known::from_environment(&mut known, variables) {
+            tracing::info!("the variable {name} is not looked for: its value is {why}");
+        }
+        Ok(Self {
+            known: Mutex::new(Some(known)),
+            cache,
+            is_started: AtomicBool::new(false),
+            state: watch::Sender::new(None),
+        })
+    }
+
+    /// Begins to load, on a thread of its own, unless that was begun before.
+    pub fn start(self: &Arc<Self>) {
+        if self.is_started.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = Arc::clone(self);
+        let started = std::thread::Builder::new().name("scanners".into()).spawn(move || {
+            // Whatever becomes of the thread, those who wait are told.
+            let told = Told(&this.state);
+            let known = locked(&this.known).take().unwrap_or_default();
+            let loaded = Scanners::load(known, this.cache.as_deref()).map(Arc::new);
+            if let Err(why) = &loaded {
+                tracing::error!("the scanner cannot be started, so what is to be scanned is not let through: {why}");
+            }
+            told.0.send_replace(Some(loaded));
+        });
+        if let Err(error) = started {
+            tracing::error!(%error, "the thread that loads the scanner cannot be started");
+            self.state.send_replace(Some(Err("no thread".to_owned())));
+        }
+    }
+
+    /// The scanners, as soon as they are there.
+    ///
+    /// # Errors
+    /// [`Reason::ScannerUnavailable`].
+    pub async fn ready(self: &Arc<Self>) -> Result<Arc<Scanners>, Verdict> {
+        if let Some(Ok(ready)) = &*self.state.borrow() {
+            return Ok(ready.clone());
+        }
+        self.start();
+        let mut state = self.state.subscribe();
+        let unavailable = |why: &str| Verdict::block(Reason::ScannerUnavailable, why);
+        match tokio::time::timeout(PATIENCE, state.wait_for(Option::is_some)).await {
+            Ok(Ok(state)) => match &*state {
+                Some(Ok(ready)) => Ok(ready.clone()),
+                _ => Err(unavailable("the scanner could not be started")),
+            },
+            _ => Err(unavailable("the scanner is not ready yet")),
+        }
+    }
+
+    /// Scanners of three rules that are there at once: enough to see what becomes of findings.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Self> {
+        use std::sync::OnceLock;
+        const RULES: &str = "rules: [\
+            {id: token, name: token, kind: dlp, class: credential, severity: high, confidence: high, \
+             pattern: 'ghp_[A-Za-z0-9]{36}'},\
+            {id: mail, name: mail, kind: dlp, class: personal, severity: low, confidence: high, \
+             pattern: '[a-z]{3}@[a-z]{3}\\.example'},\
+            {id: order, name: order, kind: injection, class: instruction_override, severity: high, \
+             confidence: high, pattern: 'DISREGARD-ALL-THE-RULES'}]";
+        static SCANNERS: OnceLock<(Scanner, Scanner)> = OnceLock::new();
+        let (outbound, inbound) = SCANNERS.get_or_init(|| {
+            let rules = RuleSet::read(&[("test", RULES)]).expect("rules").with_builtins();
+            let scanners = Scanners::with(&rules, known::Builder::new(), None).expect("scanners");
+            (scanners.outbound, scanners.inbound)
+        });
+        // What is remembered is each test's own.
+        let scanners = Scanners::of(outbound.clone(), inbound.clone());
+        Arc::new(Self {
+            known: Mutex::default(),
+            cache: None,
+            is_started: AtomicBool::new(true),
+            state: watch::Sender::new(Some(Ok(Arc::new(scanners)))),
+        })
+    }
+}
+
+/// Says that the scanners will not come, if nothing else was said before it is dropped.
+struct Told<'a>(&'a watch::Sender<State>);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|state| {
+            let is_silent = state.is_none();
+            if is_silent {
+                *state = Some(Err("the thread that loads them ended".to_owned()));
+            }
+            is_silent
+        });
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    use std::io::Read as _;
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(MOST_SECRETS + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > MOST_SECRETS {
+        return Err(format!("more than {MOST_SECRETS} bytes"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,154 @@
+//! What a policy does about findings: each is blocked, taken out, noted or passed over.
+//!
+//! Called by the readers of this room. It promises that what is found is acted on as the policy in force says, and that
+//! an exception holds only for the credentials and the place that a rule names.
+
+use std::sync::Arc;
+
+use pipelock_scan::{Confidence, Finding, Kind, Severity};
+
+use crate::flow::{Found, Reason, Verdict};
+use crate::policy::{FindingAction, Policy, Rule};
+
+/// Findings that a verdict or receipt names at most.
+pub(super) const MOST_TOLD: usize = 16;
+
+/// What is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// URL, headers and trailers of a request.
+    RequestHead,
+    /// What the agent sends.
+    Request,
+    /// What the destination sends, as text that an agent may read.
+    Response,
+    /// What the destination sends that is no text by its own word: archives, images.
+    Binary,
+}
+
+impl Side {
+    /// True for what the agent sends.
+    #[must_use]
+    pub fn is_outbound(self) -> bool {
+        matches!(self, Self::RequestHead | Self::Request)
+    }
+}
+
+/// What one rule of a policy does about findings.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    out: FindingAction,
+    entropy: FindingAction,
+    orders: FindingAction,
+    secrets: FindingAction,
+    allowed: Vec<String>,
+    rule: String,
+}
+
+impl Terms {
+    /// Those of a rule; none when it wants nothing scanned.
+    #[must_use]
+    pub fn of(policy: &Policy, rule: &Rule) -> Option<Arc<Self>> {
+        rule.scan().then(|| {
+            Arc::new(Self {
+                out: policy.dlp().action,
+                entropy: policy.dlp().entropy,
+                orders: rule.response().unwrap_or(policy.response().action),
+                secrets: policy.response().secrets,
+                allowed: rule.allow_secrets().to_vec(),
+                rule: rule.label(),
+            })
+        })
+    }
+
+    /// The rule, as the policy spells it.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// True when something that is read on this side may be replaced, which changes its length.
+    #[must_use]
+    pub fn may_redact(&self, side: Side) -> bool {
+        let actions = if side.is_outbound() { [self.out, self.out] } else { [self.orders, self.secrets] };
+        actions.contains(&FindingAction::Redact)
+    }
+
+    /// True when secrets that come in are stopped, so that their beginnings have to wait.
+    pub(super) fn stops_secrets(&self) -> bool {
+        matches!(self.secrets, FindingAction::Block | FindingAction::Redact)
+    }
+
+    /// What is done about a finding.
+    pub(super) fn action(&self, side: Side, finding: &Finding) -> FindingAction {
+        let is_serious = finding.severity >= Severity::High && finding.confidence >= Confidence::Medium;
+        let is_budget = &*finding.class == "budget";
+        if side.is_outbound() {
+            return match (finding.kind, &*finding.class) {
+                (Kind::Injection, _) => FindingAction::Off,
+                (Kind::Dlp, "entropy" | "session") => self.entropy,
+                (Kind::Dlp, _) if side == Side::RequestHead && self.allows(finding) => FindingAction::Off,
+                // What could not be looked at cannot be taken out.
+                (Kind::Dlp, _) if is_budget && self.out != FindingAction::Warn => FindingAction::Block,
+                (Kind::Dlp, _) if is_serious => self.out,
+                (Kind::Dlp, _) => FindingAction::Warn,
+            };
+        }
+        let wanted = match finding.kind {
+            Kind::Dlp if is_budget && self.orders == FindingAction::Redact => FindingAction::Block,
+            Kind::Dlp if is_budget => self.orders,
+            Kind::Dlp if is_serious => self.secrets,
+            // What is in the world is in the world: only what could be somebody's credential is worth a note.
+            Kind::Dlp => FindingAction::Off,
+            Kind::Injection if is_serious || self.orders == FindingAction::Off => self.orders,
+            Kind::Injection => FindingAction::Warn,
+        };
+        match wanted {
+            FindingAction::Block | FindingAction::Redact if side == Side::Binary => FindingAction::Warn,
+            wanted => wanted,
+        }
+    }
+
+    /// Whether the rule lets this credential out in headers.
+    fn allows(&self, finding: &Finding) -> bool {
+        self.allowed.iter().any(|allowed| match allowed.strip_prefix("env:") {
+            Some(variable) => {
+                &*finding.rule == "known-value"
+                    && finding.name.rsplit_once(": ").is_some_and(|(_, name)| name == variable)
+            }
+            None => *finding.rule == **allowed || finding.also.iter().any(|also| **also == **allowed),
+        })
+    }
+
+    /// The verdict that ends what holds these findings.
+    pub(super) fn stop(&self, side: Side, found: Vec<Found>) -> Verdict {
+        let reason = if side.is_outbound() { Reason::DlpMatch } else { Reason::InjectionMatch };
+        let lines: Vec<String> =
+            found.iter().filter(|found| found.action == "block").map(Found::line).take(4).collect();
+        Verdict::block(reason, lines.join("; ")).by(Some(self.rule.clone())).with(found)
+    }
+}
+
+/// What may be told of a finding.
+pub(super) fn told(finding: &Finding, place: &str, action: FindingAction) -> Found {
+    Found {
+        rule: finding.rule.to_string(),
+        name: finding.name.to_string(),
+        class: finding.class.to_string(),
+        severity: match finding.severity {
+            Severity::Low => "low",
+            Severity::Medium => "medium",
+            Severity::High => "high",
+            Severity::Critical => "critical",
+        },
+        confidence: match finding.confidence {
+            Confidence::Low => "low",
+            Confidence::Medium => "medium",
+            Confidence::High => "high",
+        },
+        place: place.to_owned(),
+        decoded: finding.path.iter().map(|step| step.name()).collect(),
+        mitre: finding.mitre.to_vec(),
+        action: action.word(),
+    }
+}

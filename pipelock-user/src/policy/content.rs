@@ -1,0 +1,179 @@
+//! `dlp` and `response`: what is done about what the scanner finds, and which values it looks for beside its rules.
+//!
+//! Read by `parse`; used by `inspect`. It promises that a policy which says nothing of them has the strict defaults, and
+//! the same id as before there were such keys.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use super::error::{Report, quote};
+use super::read::{Field, Reader};
+use super::tls::path;
+
+/// Names that one rule may list under `allow_secrets`.
+const MAX_ALLOWED: usize = 64;
+
+/// What is done about a finding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FindingAction {
+    /// What holds it goes no further.
+    #[default]
+    Block,
+    /// It goes on with a placeholder in its place.
+    Redact,
+    /// It goes on, and is recorded.
+    Warn,
+    /// It goes on, and nobody is told.
+    Off,
+}
+
+impl FindingAction {
+    fn of(word: &str) -> Self {
+        match word {
+            "redact" => Self::Redact,
+            "warn" => Self::Warn,
+            "off" => Self::Off,
+            _ => Self::Block,
+        }
+    }
+
+    /// Its word in the policy and in the evidence.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Redact => "redact",
+            Self::Warn => "warn",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// `dlp`: secrets on their way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dlp {
+    /// What is done about them.
+    pub action: FindingAction,
+    /// What is done about data that no rule knows: random parts of URLs, more of it than a session may send.
+    pub entropy: FindingAction,
+    /// Whether the secrets in the environment of the command are looked for.
+    pub scan_env: bool,
+    /// Files with values to look for.
+    pub secrets_files: Vec<PathBuf>,
+}
+
+impl Default for Dlp {
+    fn default() -> Self {
+        Self { action: FindingAction::Block, entropy: FindingAction::Warn, scan_env: true, secrets_files: Vec::new() }
+    }
+}
+
+/// `response`: what destinations send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Responses {
+    /// What is done about instructions to the agent.
+    pub action: FindingAction,
+    /// What is done about secrets that come in.
+    pub secrets: FindingAction,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self { action: FindingAction::Block, secrets: FindingAction::Warn }
+    }
+}
+
+impl Dlp {
+    pub(super) fn read(report: &mut Report, dlp: &Reader<'_>) -> Self {
+        let mut secrets_files = Vec::new();
+        for item in dlp.items(report, "secrets_files") {
+            secrets_files.extend(path(report, &item, "a file"));
+        }
+        Self {
+            action: FindingAction::of(dlp.word(report, "action")),
+            entropy: FindingAction::of(dlp.word(report, "entropy")),
+            scan_env: dlp.bool(report, "scan_env"),
+            secrets_files,
+        }
+    }
+
+    /// Its canonical form; none when it says nothing.
+    pub(super) fn canonical(&self) -> Option<Value> {
+        let usual = Self::default();
+        let mut value = Map::new();
+        if self.action != usual.action {
+            value.insert("action".into(), json!(self.action.word()));
+        }
+        if self.entropy != usual.entropy {
+            value.insert("entropy".into(), json!(self.entropy.word()));
+        }
+        if self.scan_env != usual.scan_env {
+            value.insert("scan_env".into(), json!(self.scan_env));
+        }
+        if !self.secrets_files.is_empty() {
+            value.insert("secrets_files".into(), json!(self.secrets_files));
+        }
+        (!value.is_empty()).then_some(value.into())
+    }
+}
+
+impl Responses {
+    pub(super) fn read(report: &mut Report, response: &Reader<'_>) -> Self {
+        Self {
+            action: FindingAction::of(response.word(report, "action")),
+            secrets: FindingAction::of(response.word(report, "secrets")),
+        }
+    }
+
+    /// Its canonical form; none when it says nothing.
+    pub(super) fn canonical(&self) -> Option<Value> {
+        let usual = Self::default();
+        let mut value = Map::new();
+        if self.action != usual.action {
+            value.insert("action".into(), json!(self.action.word()));
+        }
+        if self.secrets != usual.secrets {
+            value.insert("secrets".into(), json!(self.secrets.word()));
+        }
+        (!value.is_empty()).then_some(value.into())
+    }
+}
+
+/// The action of one rule about instructions in what its destination sends; none for that of `response`.
+pub(super) fn own_response(report: &mut Report, rule: &Reader<'_>) -> Option<FindingAction> {
+    match rule.word(report, "response") {
+        "default" | "" => None,
+        word => Some(FindingAction::of(word)),
+    }
+}
+
+/// The rules of the scanner whose findings one rule lets out in headers: sorted, without repeats.
+pub(super) fn allow_secrets(report: &mut Report, rule: &Reader<'_>) -> Vec<String> {
+    let items = rule.items(report, "allow_secrets");
+    if let Some(item) = items.get(MAX_ALLOWED) {
+        item.wrong(
+            report,
+            format!("more than {MAX_ALLOWED} names"),
+            "name the credentials that this destination needs",
+        );
+    }
+    let mut names: Vec<String> = items.iter().take(MAX_ALLOWED).filter_map(|item| name(report, item)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn name(report: &mut Report, item: &Field<'_>) -> Option<String> {
+    let text = item.text(report, "the id of a rule of the scanner, or env:NAME")?;
+    let is_sound = match text.strip_prefix("env:") {
+        Some(variable) => !variable.is_empty() && variable.bytes().all(|b| b.is_ascii_graphic() && b != b'='),
+        None => !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+    };
+    if !is_sound || text.len() > 128 {
+        let help = "write the id that the denial or pipelock scan --list-rules shows, or env:NAME of a variable";
+        item.wrong(report, format!("{} is not the id of a rule", quote(text)), help);
+        return None;
+    }
+    Some(text.to_owned())
+}

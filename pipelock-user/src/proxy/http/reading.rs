@@ -1,0 +1,257 @@
+//! Puts the scanner between the agent and a destination: heads before anything is sent, small bodies whole, large ones as
+//! they stream by.
+//!
+//! Called by `serve` for the requests of a rule that scans. It promises that nothing of a request leaves, DNS included,
+//! before its URL and headers were read, and that a body which is read whole was let through before any of it goes on.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use super::afterword::Afterword;
+use super::authority::Authority;
+use super::passing::{Failure, Passing, Read};
+use super::upstream::Carrier;
+use crate::flow::{Found, Reason, Verdict};
+use crate::inspect::{Encoded, Messages, Reader, Scanners, Side, Terms};
+use crate::policy::Rule;
+use crate::proxy::state::Rules;
+use crate::proxy::ws;
+
+/// Bodies of a declared length up to this are read whole: a request that is refused then leaves nothing behind, …
+const WHOLE_REQUEST: u64 = 64 * 1024;
+/// … and an answer that is refused is a denial that the agent can read.
+const WHOLE_ANSWER: u64 = 256 * 1024;
+/// What the scanner undoes.
+const CODINGS: [&str; 7] = ["gzip", "x-gzip", "deflate", "br", "zstd", "identity", "*"];
+
+/// The scanner, for one request and its answer.
+#[derive(Clone)]
+pub(super) struct Reading {
+    scanners: Arc<Scanners>,
+    terms: Arc<Terms>,
+    pub(super) afterword: Arc<Afterword>,
+}
+
+impl Reading {
+    /// The reading that a rule wants; none when it wants none.
+    ///
+    /// # Errors
+    /// [`Reason::ScannerUnavailable`].
+    pub(super) async fn of(
+        rules: &Rules,
+        rule: &Rule,
+        afterword: impl FnOnce() -> Arc<Afterword>,
+    ) -> Result<Option<Self>, Verdict> {
+        let Some(terms) = Terms::of(&rules.policy, rule) else { return Ok(None) };
+        let unavailable = || Verdict::block(Reason::ScannerUnavailable, "this policy was loaded without a scanner");
+        let scanners = rules.inspect.as_ref().ok_or_else(unavailable)?.ready().await?;
+        Ok(Some(Self { scanners, terms, afterword: afterword() }))
+    }
+
+    /// Reads URL and headers of a request, and asks for an answer that can be read.
+    ///
+    /// # Errors
+    /// [`Reason::DlpMatch`], [`Reason::ContentUnreadable`].
+    pub(super) fn head(&self, url: &str, headers: &mut HeaderMap) -> Result<Vec<Found>, Verdict> {
+        let mut noted = self.terms.check_url(&self.scanners, url)?;
+        noted.extend(self.terms.check_headers(&self.scanners, Side::RequestHead, headers)?);
+        Encoded::of(headers)?;
+        ask_readable(headers);
+        Ok(noted)
+    }
+
+    /// Reads the headers of an answer.
+    ///
+    /// # Errors
+    /// [`Reason::InjectionMatch`].
+    pub(super) fn answer_head(&self, side: Side, headers: &HeaderMap) -> Result<(), Verdict> {
+        let noted = self.terms.check_headers(&self.scanners, side, headers)?;
+        self.afterword.note(noted, "response headers");
+        Ok(())
+    }
+
+    /// What reads the messages of a connection that was upgraded.
+    pub(super) fn messages(&self) -> ws::Reading {
+        let of = |side| Messages::new(&self.scanners, &self.terms, side);
+        ws::Reading { out: of(Side::Request), inn: of(Side::Response) }
+    }
+
+    /// What a receipt may name the target: without what should not be kept of it.
+    pub(super) fn without_secrets(&self, target: String) -> String {
+        self.scanners.without_secrets(target)
+    }
+
+    /// The body of a request, to be sent.
+    ///
+    /// # Errors
+    /// [`Reason::DlpMatch`] when it was read whole; what is said when it cannot be read to its end.
+    pub(super) async fn request(&self, request: Request<Incoming>) -> Result<Request<Passing>, Verdict> {
+        let (mut head, body) = request.into_parts();
+        if body.is_end_stream() {
+            return Ok(Request::from_parts(head, Passing::Unread(body)));
+        }
+        let body = self.body(&mut head.headers, body, Side::Request, WHOLE_REQUEST).await?;
+        Ok(Request::from_parts(head, body))
+    }
+
+    /// The answer, to be released.
+    ///
+    /// # Errors
+    /// [`Reason::InjectionMatch`], [`Reason::ContentUnreadable`]; what is said when it cannot be read to its end.
+    pub(super) async fn response(&self, response: Response<Incoming>) -> Result<Response<Passing>, Verdict> {
+        let (mut head, body) = response.into_parts();
+        let side = side_of(&head.headers);
+        self.answer_head(side, &head.headers)?;
+        if body.is_end_stream() {
+            return Ok(Response::from_parts(head, Passing::Unread(body)));
+        }
+        if head.status == StatusCode::PARTIAL_CONTENT && Encoded::of(&head.headers)? != Encoded::Plain {
+            let detail = "a part of a compressed answer; ask for it without Range, or with Accept-Encoding: identity";
+            return Err(Verdict::block(Reason::ContentUnreadable, detail));
+        }
+        let body = self.body(&mut head.headers, body, side, WHOLE_ANSWER).await?;
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn body(&self, headers: &mut HeaderMap, body: Incoming, side: Side, whole: u64) -> Result<Passing, Verdict> {
+        let encoded = Encoded::of(headers)?;
+        let mut reader = Reader::new(&self.scanners, &self.terms, side, encoded)?;
+        let is_redacted = encoded == Encoded::Plain && self.terms.may_redact(side);
+        let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {
+            reader = reader.of_events();
+        }
+        if body.size_hint().exact().is_some_and(|length| length <= whole) {
+            let (bytes, trailers) = read_whole(body, &mut reader, side).await?;
+            let mut noted = reader.noted();
+            if let Some(trailers) = &trailers {
+                noted.extend(self.terms.check_headers(&self.scanners, side, trailers)?);
+            }
+            self.afterword.note(noted, if side.is_outbound() { "request body" } else { "response body" });
+            if headers.contains_key(header::CONTENT_LENGTH) {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            }
+            return Ok(Passing::Whole(Some(bytes), trailers));
+        }
+        if is_redacted {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        let shared = (&self.scanners, &self.terms);
+        Ok(Passing::Read(Box::new(Read::new(body, reader, shared, side, &self.afterword, is_redacted))))
+    }
+}
+
+/// Reads a body to its end.
+async fn read_whole(
+    mut body: Incoming,
+    reader: &mut Reader,
+    side: Side,
+) -> Result<(Bytes, Option<HeaderMap>), Verdict> {
+    let mut trailers = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken_off(&error.into(), side))?;
+        match frame.into_data() {
+            Ok(bytes) => reader.push(bytes)?,
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    reader.finish()?;
+    let first = reader.take().unwrap_or_default();
+    let Some(second) = reader.take() else { return Ok((first, trailers)) };
+    let mut all = BytesMut::from(&first[..]);
+    all.extend_from_slice(&second);
+    while let Some(more) = reader.take() {
+        all.extend_from_slice(&more);
+    }
+    Ok((all.freeze(), trailers))
+}
+
+fn broken_off(error: &Failure, side: Side) -> Verdict {
+    if side.is_outbound() {
+        Verdict::block(Reason::ClientAborted, format!("the body was broken off: {error}"))
+    } else {
+        Verdict::let_out(Reason::UpstreamFailed, format!("the answer was broken off: {error}"))
+    }
+}
+
+/// Leaves of `Accept-Encoding` what the scanner undoes, and of a part asks for the plain bytes (RFC 9110 §12.5.3, §14.2).
+fn ask_readable(headers: &mut HeaderMap) {
+    let wanted: Vec<String> = headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|coding| coding.trim().to_owned())
+        .collect();
+    if wanted.is_empty() && !headers.contains_key(header::ACCEPT_ENCODING) {
+        return;
+    }
+    let is_part = headers.contains_key(header::RANGE);
+    let streams = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"));
+    let kept: Vec<String> = wanted
+        .into_iter()
+        .filter(|coding| {
+            let name = coding.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            !is_part && !streams && CODINGS.contains(&name.as_str())
+        })
+        // A wildcard would invite what cannot be undone.
+        .map(|coding| if coding.starts_with('*') { "gzip".to_owned() } else { coding })
+        .collect();
+    let value = if kept.is_empty() { "identity".to_owned() } else { kept.join(", ") };
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        headers.insert(header::ACCEPT_ENCODING, value);
+    }
+}
+
+/// Whether an answer is text by its own word. Without a word, it is.
+fn side_of(headers: &HeaderMap) -> Side {
+    let Some(kind) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return Side::Response;
+    };
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let (family, form) = kind.split_once('/').unwrap_or((&kind, ""));
+    let is_packed = |form: &str| {
+        matches!(
+            form,
+            "octet-stream"
+                | "gzip"
+                | "x-gzip"
+                | "zip"
+                | "x-tar"
+                | "x-gtar"
+                | "zstd"
+                | "x-bzip2"
+                | "x-xz"
+                | "wasm"
+                | "java-archive"
+                | "x-7z-compressed"
+                | "vnd.debian.binary-package"
+                | "x-rpm"
+        ) || form.ends_with("+gzip")
+            || form.ends_with("+zip")
+    };
+    match family {
+        "image" if form != "svg+xml" => Side::Binary,
+        "audio" | "video" | "font" => Side::Binary,
+        "application" if is_packed(form) => Side::Binary,
+        _ => Side::Response,
+    }
+}
+
+/// The URL that is read: with the query, and without a port that goes without saying.
+pub(super) fn url(carrier: Carrier, authority: &Authority, uri: &Uri) -> String {
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let Authority { host, port } = authority;
+    if *port == carrier.default_port() {
+        return format!("{}://{host}{path}", carrier.scheme());
+    }
+    format!("{}://{host}:{port}{path}", carrier.scheme())
+}
+
+#[cfg(test)]
+#[path = "reading_tests.rs"]
+mod tests;

@@ -1,0 +1,154 @@
+//! WebSocket upgrades (RFC 6455 §4): who may ask for one, how it is asked for, and what carries it once it is there.
+//!
+//! Called by `serve`. It promises that nothing else is ever upgraded to, that an extension is agreed on only where nobody
+//! reads, and that an upgraded connection ends with silence, its budget, the evidence and the first policy that would not let it
+//! through.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::authority::Authority;
+use super::reading::Reading;
+use super::serve::Session;
+use crate::flow::{Reason, Verdict};
+use crate::policy::{Policy, Rule};
+use crate::proxy::idle::Watched;
+use crate::proxy::meter::Meter;
+use crate::proxy::state::Rules;
+use crate::proxy::ws::{self, Way};
+
+/// Marks a request that asks for a WebSocket: `outgoing` then asks for one too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WebSocket;
+
+/// An upgraded connection, until the agent's end of it is free.
+pub(super) struct Upgraded {
+    upstream: OnUpgrade,
+    reading: Option<Reading>,
+    meter: Arc<Meter>,
+    authority: Authority,
+    rule: String,
+}
+
+/// Whether a request asks for a WebSocket, and for nothing else.
+pub(super) fn is_websocket<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let is = |name: &str, wanted: &str| {
+        let mut values = headers.get_all(name).iter();
+        values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
+            && values.next().is_none()
+    };
+    *request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && is("upgrade", "websocket")
+        && is("sec-websocket-version", "13")
+        && headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count() == 1
+}
+
+/// Whether the messages of a rule's connections are read.
+pub(super) fn reads_messages(policy: &Policy, rule: &Rule) -> bool {
+    rule.scan() && policy.websocket().frame_scan
+}
+
+/// Makes a request one for a WebSocket. Where messages are read no extension is offered: compressed frames cannot be read one
+/// by one.
+pub(super) fn mark(request: &mut Request<impl Sized>, is_read: bool) {
+    request.extensions_mut().insert(WebSocket);
+    if is_read {
+        request.headers_mut().remove(header::SEC_WEBSOCKET_EXTENSIONS);
+    }
+}
+
+/// What the hop says of an upgrade, which is taken off on the way like all that it says.
+pub(super) fn say(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// Takes the upgraded connection out of an answer that agrees to it.
+///
+/// # Errors
+/// [`Reason::UpgradeDenied`] for an answer that agrees to something else.
+pub(super) fn take<B>(
+    response: &mut Response<B>,
+    (reading, meter): (Option<&Reading>, &Arc<Meter>),
+    authority: &Authority,
+    rule: &str,
+) -> Result<Upgraded, Verdict> {
+    let headers = response.headers();
+    let agrees = headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let extends = reading.is_some() && headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS || !agrees || extends {
+        let what = if extends { "an extension that nobody offered" } else { "something other than a WebSocket" };
+        return Err(Verdict::let_out(Reason::UpgradeDenied, format!("the destination switched to {what}")));
+    }
+    Ok(Upgraded {
+        upstream: hyper::upgrade::on(response),
+        reading: reading.cloned(),
+        meter: meter.clone(),
+        authority: authority.clone(),
+        rule: rule.to_owned(),
+    })
+}
+
+impl Upgraded {
+    /// Moves frames until the connection ends; what cut it, if it was.
+    pub(super) async fn carry<S>(self, session: &Session, agent: S) -> Option<Verdict>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let idle = session.proxy.rules().policy.limits().idle();
+        let agent = Watched::new(agent, &session.activity);
+        session.activity.touch();
+        let cut = tokio::select! {
+            () = self.moved(session, agent) => return None,
+            () = self.meter.time_up() => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
+            () = session.activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
+            cut = self.disallowed(session) => cut,
+            () = session.proxy.closed() => return None,
+            () = session.proxy.recorder.lost() => {
+                Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written")
+            }
+        };
+        Some(cut.by(Some(self.rule)))
+    }
+
+    async fn moved(&self, session: &Session, mut agent: impl AsyncRead + AsyncWrite + Unpin) {
+        let Ok(upstream) = self.upstream.clone().await else { return };
+        let mut upstream = TokioIo::new(upstream);
+        let Some(reading) = &self.reading else {
+            let _ = tokio::io::copy_bidirectional(&mut agent, &mut upstream).await;
+            return;
+        };
+        let part = |way| if way == Way::Out { "message of the agent" } else { "message of the destination" };
+        let noted = |found, way| reading.afterword.note(found, part(way));
+        let stopped = async |verdict: Verdict| {
+            reading.afterword.cut_written(verdict.by(Some(self.rule.clone())), "message").await;
+        };
+        ws::relay(agent, upstream, reading.messages(), session.flow.id, noted, stopped).await;
+    }
+
+    /// Waits for a policy that would not let it through, or would have it read where this one does not.
+    async fn disallowed(&self, session: &Session) -> Verdict {
+        let Authority { host, port } = &self.authority;
+        let is_allowed = |rules: &Rules| {
+            rules.policy.websocket().enabled
+                && rules
+                    .policy
+                    .find(host, *port)
+                    .is_ok_and(|rule| self.reading.is_some() || !reads_messages(&rules.policy, rule))
+        };
+        let mut rules = session.proxy.rules.clone();
+        match rules.wait_for(|rules| !is_allowed(rules)).await.map(|rules| rules.policy.id().clone()) {
+            Ok(policy) => {
+                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
+            }
+            // No other policy will come.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Moves frames both ways until either side is done or a message is stopped.
+//!
+//! Called by `http::upgrade` with both ends of an upgraded connection. It promises that a message goes on whole and only after it was
+//! read, that control frames pass at once between its pieces, that every frame arrives in the bytes it was sent in, and
+//! that both sides are told by a close frame when a message is stopped, unless one was cut off in the middle of a frame.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::frame::{self, CLOSE, CONTINUATION, POLICY, PROTOCOL_ERROR, TOO_BIG};
+use crate::flow::{FlowId, Found, Reason, Verdict};
+use crate::inspect::Messages;
+
+/// Longest message that is read. It waits in memory until it is whole.
+const MAX_MESSAGE: usize = 1 << 20;
+/// Bytes read at a time.
+const CHUNK: usize = 16 * 1024;
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Way {
+    /// From the agent.
+    Out,
+    /// To the agent.
+    In,
+}
+
+/// What reads the messages of both directions.
+pub(in crate::proxy) struct Reading {
+    pub(in crate::proxy) out: Messages,
+    pub(in crate::proxy) inn: Messages,
+}
+
+/// Moves frames. `noted` is told of what was found and let go on, `stopped` of what ended it, before either side is.
+pub(in crate::proxy) async fn relay<A, U>(
+    agent: A,
+    upstream: U,
+    reading: Reading,
+    flow: FlowId,
+    noted: impl Fn(Vec<Found>, Way),
+    stopped: impl AsyncFnOnce(Verdict),
+) where
+    A: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let (agent_read, mut agent_write) = tokio::io::split(agent);
+    let (upstream_read, mut upstream_write) = tokio::io::split(upstream);
+    let Reading { mut out, mut inn } = reading;
+    let (out_busy, in_busy) = (AtomicBool::new(false), AtomicBool::new(false));
+    let ended = {
+        let out = carry(agent_read, &mut upstream_write, &mut out, Way::Out, &out_busy, &noted);
+        let inn = carry(upstream_read, &mut agent_write, &mut inn, Way::In, &in_busy, &noted);
+        tokio::pin!(out, inn);
+        // One direction that is stopped ends both; one that is merely done leaves the other to finish.
+        tokio::select! {
+            ended = &mut out => match ended {
+                Ok(()) => inn.await,
+                stopped => stopped,
+            },
+            ended = &mut inn => match ended {
+                Ok(()) => out.await,
+                stopped => stopped,
+            },
+        }
+    };
+    let Err((code, verdict)) = ended else { return };
+    let reason = format!("{{\"reason\":\"{}\",\"flow\":\"{}\"}}", verdict.reason.code(), flow.0);
+    stopped(verdict).await;
+    let close = |mask| frame::write(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat(), mask);
+    let words = async {
+        if !in_busy.load(Ordering::Relaxed) {
+            let _ = agent_write.write_all(&close(None)).await;
+        }
+        let _ = agent_write.shutdown().await;
+        if !out_busy.load(Ordering::Relaxed) {
+            let mut mask = [0; 4];
+            // What is masked is no secret; the standard wants a mask that the other side cannot foresee.
+            let _ = getrandom::fill(&mut mask);
+            let _ = upstream_write.write_all(&close(Some(mask))).await;
+        }
+        let _ = upstream_write.shutdown().await;
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, words).await;
+}
+
+type Stopped = (u16, Verdict);
+
+/// One direction, to its end.
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    to: &mut (impl AsyncWrite + Unpin),
+    messages: &mut Messages,
+    way: Way,
+    is_busy: &AtomicBool,
+    noted: &impl Fn(Vec<Found>, Way),
+) -> Result<(), Stopped> {
+    let mut input = BytesMut::with_capacity(CHUNK);
+    // The frames of a message that is not whole, and what they carry.
+    let (mut waiting, mut message) = (BytesMut::new(), Vec::new());
+    let mut is_inside = false;
+    loop {
+        loop {
+            // Control frames have room between the pieces of the longest message.
+            let room = MAX_MESSAGE.saturating_sub(message.len()).max(125);
+            let next = frame::next(&mut input, way == Way::Out, room);
+            let Some(frame) = next.map_err(|refused| refuse(refused, way))? else { break };
+            let is_control = frame.is_control();
+            if !is_control && is_inside != (frame.opcode == CONTINUATION) {
+                return Err(refuse((PROTOCOL_ERROR, "a message inside another, or a piece of none"), way));
+            }
+            let text = if is_control {
+                &frame.payload
+            } else {
+                is_inside = !frame.is_last;
+                message.extend_from_slice(&frame.payload);
+                waiting.extend_from_slice(&frame.raw);
+                if is_inside {
+                    if message.len() >= MAX_MESSAGE || waiting.len() > 2 * MAX_MESSAGE {
+                        return Err(refuse((TOO_BIG, "a message is longer than can be read whole"), way));
+                    }
+                    continue;
+                }
+                &message
+            };
+            let found = messages.check(text).map_err(|verdict| (POLICY, verdict))?;
+            noted(found, way);
+            is_busy.store(true, Ordering::Relaxed);
+            let written = match is_control {
+                true => to.write_all(&frame.raw).await,
+                false => to.write_all(&waiting).await,
+            };
+            let written = match written {
+                Ok(()) => to.flush().await,
+                failed => failed,
+            };
+            if written.is_err() {
+                return Ok(());
+            }
+            is_busy.store(false, Ordering::Relaxed);
+            if !is_control {
+                waiting.clear();
+                message.clear();
+            }
+            if frame.opcode == CLOSE {
+                let _ = to.shutdown().await;
+                return Ok(());
+            }
+        }
+        match from.read_buf(&mut input).await {
+            Ok(read) if read > 0 => {}
+            _ => break,
+        }
+    }
+    let _ = to.shutdown().await;
+    Ok(())
+}
+
+fn refuse((code, why): frame::Refused, way: Way) -> Stopped {
+    let reason = match (code, way) {
+        (TOO_BIG, _) => Reason::LimitExceeded,
+        (_, Way::Out) => Reason::RequestMalformed,
+        (_, Way::In) => Reason::UpstreamFailed,
+    };
+    (code, Verdict::block(reason, format!("WebSocket: {why}")))
+}
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -1,0 +1,155 @@
+//! Connections that were upgraded, from the agent's side: what passes, what is stopped, and what both sides are told.
+
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::proxy::http::world::{ORDER, SECRET, World};
+use crate::proxy::ws::frame::{BINARY, TEXT};
+
+const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
+
+/// A world whose rule scans, with WebSockets.
+async fn world(more: &str) -> World {
+    World::with(|port, _| {
+        let mut rules = crate::proxy::http::world::rules(port, &format!("websocket: {{enabled: true{more}}}"));
+        let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
+        rules.policy = crate::policy::Policy::parse(&text, "test").expect("a policy");
+        (rules, None)
+    })
+    .await
+}
+
+/// Asks for an upgrade; the connection, and the head of the answer.
+async fn open(world: &World) -> (TcpStream, String) {
+    let mut agent = world.agent().await;
+    let head = format!(
+        "GET /ws HTTP/1.1\r\nhost: web.test:{}\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         sec-websocket-extensions: permessage-deflate\r\n\r\n",
+        world.addr.port()
+    );
+    agent.write_all(head.as_bytes()).await.expect("write");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(agent.read_u8().await.expect("an answer"));
+    }
+    (agent, String::from_utf8(answer).expect("text"))
+}
+
+/// The next frame from the destination; none at the end.
+async fn next(agent: &mut TcpStream, input: &mut BytesMut) -> Option<(u8, Vec<u8>)> {
+    loop {
+        if let Some(frame) = frame::next(input, false, 1 << 20).expect("sound") {
+            return Some((frame.opcode, frame.payload));
+        }
+        let read = tokio::time::timeout(Duration::from_secs(10), agent.read_buf(input)).await.expect("in time");
+        if !read.is_ok_and(|count| count > 0) {
+            return None;
+        }
+    }
+}
+
+fn piece(opcode: u8, is_last: bool, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = frame::write(opcode, payload, MASK);
+    if !is_last {
+        bytes[0] &= 0x7f;
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn messages_pass_both_ways_and_no_extension_is_offered() {
+    let world = world("").await;
+    let (mut agent, head) = open(&world).await;
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+    assert!(!world.seen()[0].headers.contains_key("sec-websocket-extensions"));
+    assert_eq!(world.seen()[0].headers["upgrade"], "websocket");
+    let mut input = BytesMut::new();
+    for (opcode, payload) in [(TEXT, &b"hello"[..]), (BINARY, &[0, 255, 7]), (9, b"ping"), (TEXT, b"")] {
+        agent.write_all(&frame::write(opcode, payload, MASK)).await.expect("write");
+        assert_eq!(next(&mut agent, &mut input).await, Some((opcode, payload.to_vec())));
+    }
+    // A ping between the pieces of a message goes first; the message goes when it is whole.
+    let all = [piece(TEXT, false, b"one "), piece(9, true, b"p"), piece(0, false, b"two "), piece(0, true, b"three")];
+    agent.write_all(&all.concat()).await.expect("write");
+    for expected in [(9, &b"p"[..]), (TEXT, b"one "), (0, b"two "), (0, b"three")] {
+        assert_eq!(next(&mut agent, &mut input).await, Some((expected.0, expected.1.to_vec())));
+    }
+    agent.write_all(&frame::write(CLOSE, &1000_u16.to_be_bytes(), MASK)).await.expect("write");
+    assert_eq!(next(&mut agent, &mut input).await, Some((CLOSE, 1000_u16.to_be_bytes().to_vec())));
+    assert_eq!(next(&mut agent, &mut input).await, None);
+    assert_eq!(world.receipts(), [("allow".to_owned(), "policy_allow".to_owned())]);
+}
+
+/// Sends frames; the reason in the close frame that comes back.
+async fn stopped(world: &World, frames: &[Vec<u8>]) -> (u16, String) {
+    let (mut agent, _) = open(world).await;
+    let mut input = BytesMut::new();
+    for frame in frames {
+        agent.write_all(frame).await.expect("write");
+    }
+    loop {
+        let (opcode, payload) = next(&mut agent, &mut input).await.expect("a close frame");
+        assert!(!String::from_utf8_lossy(&payload).contains(SECRET));
+        if opcode == CLOSE {
+            let code = u16::from_be_bytes([payload[0], payload[1]]);
+            return (code, String::from_utf8_lossy(&payload[2..]).into_owned());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_in_a_message_ends_the_connection() {
+    let (first, second) = SECRET.split_at(17);
+    let json = |part: &str| frame::write(TEXT, format!("{{\"d\":\"{part}\"}}").as_bytes(), MASK);
+    for frames in [
+        vec![frame::write(TEXT, SECRET.as_bytes(), MASK)],
+        vec![frame::write(9, SECRET.as_bytes(), MASK)],
+        vec![piece(BINARY, false, first.as_bytes()), piece(0, true, second.as_bytes())],
+        vec![json(first), json(second), json("and more words, so that it is certain")],
+    ] {
+        let world = world("").await;
+        let (code, reason) = stopped(&world, &frames).await;
+        assert_eq!((code, reason.as_str()), (POLICY, "{\"reason\":\"dlp_match\",\"flow\":\"7\"}"));
+        let receipts = world.receipts();
+        assert_eq!(receipts.last(), Some(&("block".to_owned(), "dlp_match".to_owned())), "{receipts:?}");
+        assert_eq!(world.findings().last().expect("a receipt")[0]["place"], "message");
+    }
+}
+
+#[tokio::test]
+async fn instructions_in_a_message_do_not_reach_the_agent() {
+    let world = world("").await;
+    let (code, reason) = stopped(&world, &[frame::write(TEXT, b"order", MASK)]).await;
+    assert_eq!((code, reason.as_str()), (POLICY, "{\"reason\":\"injection_match\",\"flow\":\"7\"}"));
+    let world = self::world(", frame_scan: false").await;
+    let (mut agent, _) = open(&world).await;
+    agent.write_all(&frame::write(TEXT, b"order", MASK)).await.expect("write");
+    let passed = next(&mut agent, &mut BytesMut::new()).await;
+    assert_eq!(passed, Some((TEXT, ORDER.as_bytes().to_vec())), "nobody reads");
+    assert!(world.seen()[0].headers.contains_key("sec-websocket-extensions"), "nor needs to");
+}
+
+#[tokio::test]
+async fn what_is_no_sound_frame_ends_the_connection() {
+    let mut compressed = frame::write(TEXT, b"x", MASK);
+    compressed[0] |= 0x40;
+    for (frames, code) in [
+        (vec![compressed], PROTOCOL_ERROR),
+        (vec![frame::write(TEXT, b"x", None)], PROTOCOL_ERROR),
+        (vec![piece(0, true, b"x")], PROTOCOL_ERROR),
+        (vec![vec![0x82, 0xff, 0, 0, 0, 0, 1, 0, 0, 0]], TOO_BIG),
+    ] {
+        let world = world("").await;
+        assert_eq!(stopped(&world, &frames).await.0, code);
+        assert_eq!(world.receipts().last().map(|receipt| receipt.0.clone()), Some("block".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn without_the_policy_there_is_no_upgrade() {
+    let world = World::new("").await;
+    let (_, head) = open(&world).await;
+    assert!(head.starts_with("HTTP/1.1 403"), "{head}");
+    assert!(world.seen().is_empty());
+}
