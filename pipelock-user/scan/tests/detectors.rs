@@ -220,6 +220,21 @@ fn urls_are_judged_part_by_part() {
     }
 }
 
+/// Of runs beside each other, in several encodings, the same one is named however the text is cut.
+#[test]
+fn runs_side_by_side_are_the_same_at_every_cut() {
+    let text = "aaaaaaa kV8w-Q2zL.9nT4_xR7pM00x5aae77777777777777777777777777777777777eaed \
+                307835616165373737373737373737373737373737373737373737373737373737373737373765616564\
+                MHg1YWFlNzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3NzdlYWVka \
+                0x5aae7777777777777777777777777777777777777777eaed wave1legal legal winner legal \
+                thank,thank,\u{e9} legal thank,winner thank,thank,a ghp_0123456789abcdefghijABCDEFGHIJ0123456789";
+    let whole = scanner().scan(text.as_bytes()).unwrap();
+    for at in 0..=text.len() {
+        let (head, tail) = text.as_bytes().split_at(at);
+        assert_eq!(streams::pushed(scanner(), &[head, tail]), whole, "cut at {at}");
+    }
+}
+
 fn word() -> impl Strategy<Value = Vec<u8>> {
     let secret = prop_oneof![Just(SEED), Just(KNOWN), Just(POISONED), Just(TOKEN), Just(ALLOWED)];
     prop_oneof![
