@@ -29,7 +29,7 @@ use crate::kernel::{AddressChanges, AddressList, Attachment, KernelError, Ledger
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
 use crate::proxy::{CaError, Proxy, Rules, Trust, serve};
-use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
+use crate::recorder::{OpenChain, Place, RecorderConfig, RecorderError};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::KeptSocket;
 
@@ -70,7 +70,7 @@ pub enum SessionError {
     Pool(#[from] crate::proxy::dns::PoolError),
     /// The folder's other files.
     #[error("the evidence folder is incomplete: {0}")]
-    Folder(#[from] pipelock_receipt::folder::FolderError),
+    Folder(#[from] pipelock_receipt::FolderError),
 }
 
 /// What a session is made from.
@@ -87,8 +87,6 @@ pub struct SessionConfig {
     pub require: Level,
     /// The policy.
     pub policy: Policy,
-    /// The evidence folder.
-    pub evidence: PathBuf,
     /// What the namespaces of the agent are, besides our own: listeners already bound in them.
     pub namespaces: Vec<Namespace>,
     /// The lock of the attachment, taken before anything was looked at.
@@ -137,7 +135,6 @@ pub struct Session {
     maps: Arc<Maps>,
     namespaces: Vec<Namespace>,
     rules: Rules,
-    evidence: PathBuf,
     mode: &'static str,
     cgroup_path: PathBuf,
     cgroup_id: u64,
@@ -169,7 +166,6 @@ impl Session {
             maps: Arc::new(maps),
             namespaces: config.namespaces,
             rules,
-            evidence: config.evidence,
             mode: config.mode,
             cgroup_path: config.cgroup_path,
             cgroup_id: config.cgroup_id,
@@ -234,12 +230,13 @@ impl Session {
         self.maps.adopt(&kept.socket, state).map_err(std::io::Error::other)
     }
 
-    /// Opens the chain: the first receipt is on disk when this returns. Then the agent may start.
+    /// Opens the chain in this folder: the first receipt is on disk when this returns. Then the agent may start.
     ///
     /// # Errors
     /// [`SessionError::Recorder`]; the programs are detached again unless they were taken over.
     pub fn record(
         self,
+        evidence: Place,
         key: SigningKey,
         confinement: Value,
         contained_uid: Option<u32>,
@@ -254,12 +251,11 @@ impl Session {
             authority: self.rules.tls.as_ref().map(|tls| tls.authority().fingerprint()),
             taken_over: self.attachment.taken_over.then(|| self.base.pending.iter().map(|(id, _)| *id).collect()),
         };
-        let Capsule(value) = capsule(&self.attachment, &facts);
         let chain = OpenChain::create(RecorderConfig {
-            folder: self.evidence.clone(),
+            folder: evidence,
             key,
             policy_hash: self.rules.policy.id().to_string(),
-            capsule: Some(Capsule(value)),
+            capsule: Some(capsule(&self.attachment, &facts)),
             contained_uid,
         });
         Ok(Recorded { session: self, chain: chain? })
@@ -287,7 +283,6 @@ impl Recorded {
             namespaces,
             rules,
             base,
-            evidence,
             mode,
             cgroup_path,
             generation,
@@ -303,6 +298,7 @@ impl Recorded {
             policy_file.as_deref().map_or_else(|| policy.source().to_owned(), |path| path.display().to_string());
         let policy_hash = policy.id().to_string();
         let public_key = chain.public_key().hex();
+        let evidence = chain.folder();
         let (recorder, recorder_thread) = chain.start()?;
         let generations = Arc::new(Generations::default());
         // Of the policies of a former proxy only the last is known; what was decided under others must not name it.
@@ -370,7 +366,7 @@ impl Recorded {
             pid,
             pid_start: start_time(pid).unwrap_or(0),
             cgroup: cgroup_path,
-            evidence: std::path::absolute(&evidence).unwrap_or_else(|_| evidence.clone()),
+            evidence: std::path::absolute(evidence.path()).unwrap_or_else(|_| evidence.path().to_owned()),
             policy: policy_name,
             policy_file,
             policy_hash,

@@ -23,7 +23,7 @@ use crate::flow::{Account, Flow, FlowGuard, FlowId, Host, Origin, Outcome, Targe
 use crate::net::Resolver;
 use crate::policy::Policy;
 use crate::proxy::state::{Origins, Proxy, Rules};
-use crate::recorder::{OpenChain, RecorderConfig};
+use crate::recorder::{OpenChain, Place, RecorderConfig};
 
 struct Nobody;
 
@@ -93,7 +93,7 @@ impl World {
         tokio::spawn(destination(listener, (seen.clone(), waiting.clone()), tls));
         let rules = watch::Sender::new(Arc::new(rules));
         let chain = OpenChain::create(RecorderConfig {
-            folder: evidence.path().join("evidence"),
+            folder: Place::At(evidence.path().join("evidence")),
             key: pipelock_receipt::SigningKey::from_seed(&[7; 32]),
             policy_hash: rules.borrow().policy.id().to_string(),
             capsule: None,
