@@ -311,7 +311,7 @@ impl Recorded {
         let (rules, watched) = watch::channel(Arc::new(rules));
         let redirected = [KernelReason::Redirect as u8, KernelReason::RedirectDns as u8];
         let orphans = base.pending.iter().filter(|(_, reason)| redirected.contains(reason)).map(|(flow, _)| *flow);
-        let ledger = Ledger::new(maps.clone(), base.settled, orphans);
+        let ledger = Ledger::new(maps.clone(), base.settled, base.counters.unrecorded, orphans);
         let origins = Arc::new(KernelOrigins {
             maps: maps.clone(),
             pool: pool.clone(),
