@@ -276,6 +276,19 @@ mod tests {
             }
         }
 
+        /// A probe is let go without a flow, which only a UDP connect can be: it sends nothing.
+        #[test]
+        fn only_udp_connects_reach_nobody(query in queries(), table in tables()) {
+            if decide(&query, &table) == Route::Probe {
+                prop_assert_eq!((query.protocol, query.sock_type, query.is_connect), (UDP, DGRAM, true));
+                prop_assert_ne!(query.port, DNS_PORT);
+            }
+            for (protocol, sock_type, is_connect) in [(TCP, STREAM, true), (TCP, STREAM, false), (UDP, DGRAM, false)] {
+                let query = Query { protocol, sock_type, is_connect, device: 0, ..query };
+                prop_assert_ne!(decide(&query, &table), Route::Probe);
+            }
+        }
+
         #[test]
         fn udp_connects_only_where_the_addresses_are_known(query in queries(), table in tables()) {
             let query = Query { protocol: UDP, sock_type: DGRAM, is_connect: true, ..query };

@@ -55,7 +55,7 @@ kernel_reasons! {
     ProxyDown = 13;
     /// The flow could not be recorded.
     TableFull = 14;
-    /// Multicast, broadcast, unspecified port and the like.
+    /// Multicast, broadcast, unspecified port and the like; joining a group.
     AddressDenied = 15;
     /// A socket that is bound to a device other than loopback.
     DeviceDenied = 16;

@@ -107,7 +107,8 @@ pub struct PortSet {
 pub struct FlowRecord {
     /// 1, 2, 3 … within the attachment.
     pub flow_id: u64,
-    /// The socket; its cookie is 0 for a socket that was never created.
+    /// The socket. Its cookie is 0 where the hook is not told it (`setsockopt`) and for packets that belong to no socket; the
+    /// namespace's is 0 for packets.
     pub sock: SockKey,
     /// Id of the cgroup of the process.
     pub cgroup_id: u64,
@@ -377,7 +378,7 @@ pub mod sock_flag {
     pub const AGENT: u32 = 1;
     /// A listener of the proxy.
     pub const PROXY: u32 = 2;
-    /// Packets to loopback and own addresses are accounted for.
+    /// TCP: packets to loopback and own addresses are accounted for. What UDP was allowed is in [`super::UdpPeers`].
     pub const LOCAL: u32 = 4;
     /// The flow was redirected: the peer the agent sees is the one it asked for.
     pub const REDIRECTED: u32 = 8;
@@ -413,6 +414,8 @@ pub mod hook {
     pub const INGRESS: u8 = 11;
     /// sock_ops
     pub const SOCK_OPS: u8 = 12;
+    /// cgroup/setsockopt
+    pub const SETSOCKOPT: u8 = 13;
 
     /// The name of the hook as `bpftool` prints its kind, or `unknown`.
     #[must_use]
@@ -430,6 +433,7 @@ pub mod hook {
             EGRESS => "cgroup_skb/egress",
             INGRESS => "cgroup_skb/ingress",
             SOCK_OPS => "sock_ops",
+            SETSOCKOPT => "cgroup/setsockopt",
             _ => "unknown",
         }
     }

@@ -138,9 +138,9 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
     if kind == PROBE {
         // What it sent to others before is not over: it goes on when the socket asks them again.
         state.flow_id = 0;
-        // The socket is connected now, so no send on it is asked about again: nothing that an earlier flow was allowed
-        // may pass the backstop on its account.
-        state.flags &= !(sock_flag::REDIRECTED | sock_flag::LOCAL);
+        // The socket is connected now, so no send on it is asked about again; the backstop looks at each for the destination
+        // that it goes to. Its peer is the one that it asked for.
+        state.flags &= !sock_flag::REDIRECTED;
         state.dst = Addr::NONE;
         state.dst_port = 0;
         count(counter::PROBES);

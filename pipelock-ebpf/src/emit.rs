@@ -6,6 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_co
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr;
+use core::sync::atomic::{Ordering, compiler_fence};
 use pipelock_common::{
     Addr, DENIAL_QUOTA, DenialCount, DenialKey, Event, FLOW_MARGIN, FlowRecord, FlowState, KernelReason, MAX_FLOWS,
     SockKey, SockState, TupleKey, UDP_PEERS, UdpPeer, UdpPeers, counter,
@@ -133,15 +134,16 @@ extern "C" fn pl_open(attempt: *const Attempt, origin: *const SockState, reason:
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     // The record is filled in where it lies: two copies of it would not fit on the stack.
-    if FLOWS.insert(flow_id, &EMPTY, u64::from(BPF_NOEXIST)).is_err() {
-        count(counter::UNRECORDED);
-        return 0;
-    }
-    let Some(record) = FLOWS.get_ptr_mut(flow_id) else {
+    let inserted = FLOWS.insert(flow_id, &EMPTY, u64::from(BPF_NOEXIST));
+    let record = if inserted.is_ok() { FLOWS.get_ptr_mut(flow_id) } else { None };
+    let Some(record) = record else {
+        if is_over {
+            give_back_denial();
+        }
         count(counter::UNRECORDED);
         return 0;
     };
-    // SAFETY: kept valid by RCU while we run; the user side leaves a record alone while its state is `Filling`.
+    // SAFETY: as in [`record_of`]; the user side leaves a record alone while its state is `Filling`.
     let record = unsafe { &mut *record };
     record.flow_id = flow_id;
     record.sock = attempt.sock;
@@ -164,9 +166,7 @@ extern "C" fn pl_open(attempt: *const Attempt, origin: *const SockState, reason:
     record.reason = reason as u8;
     record.hook = attempt.hook;
     record.slot = attempt.slot;
-    let state = if is_over { FlowState::Closed } else { FlowState::Open };
-    // SAFETY: as above; volatile, so that it is written last.
-    unsafe { ptr::write_volatile(&raw mut record.state, state as u8) };
+    publish(record, if is_over { FlowState::Closed } else { FlowState::Open });
     count(reason);
     if is_over {
         // Of a flow that goes on there is nothing to do yet, and to wake somebody costs more than the rest of this.
@@ -196,6 +196,40 @@ fn has_room(is_denial: bool) -> bool {
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(denied, 1) };
     }
     true
+}
+
+/// Gives a denial's part of the quota back: it has no record that would do so once its receipt is written. Its number is
+/// given back by the user side, which sees how many flows were not recorded.
+#[inline(always)]
+fn give_back_denial() {
+    if let Some(denied) = SEQUENCE.get_ptr_mut(1) {
+        // SAFETY: as in `has_room`, which took it: one less.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(denied, u64::MAX) };
+    }
+}
+
+/// Moves a flow on, when all else that is new about it is written: who reads the state first and then the rest, as the user
+/// side does by reading twice, reads that too.
+#[inline(always)]
+pub fn publish(record: &mut FlowRecord, state: FlowState) {
+    compiler_fence(Ordering::Release);
+    // SAFETY: a field of a record that the caller has.
+    unsafe { ptr::write_volatile(&raw mut record.state, state as u8) };
+}
+
+/// The record of a flow, if it is still there.
+///
+/// The user side removes a record when it is closed and its receipt is written, and its memory may be another flow's at
+/// once: the table is allocated beforehand, and what keeps an element alive while a program runs (RCU) does not keep it from
+/// being given out anew. So what is read is looked at for its number, and what is written is bound for a flow that is not
+/// closed, which nobody removes; a program that was interrupted between the two for as long as a receipt takes to be written
+/// could still change a byte count of another flow.
+#[inline(always)]
+pub fn record_of<'a>(flow_id: u64) -> Option<&'a mut FlowRecord> {
+    let record = FLOWS.get_ptr_mut(flow_id)?;
+    // SAFETY: memory of the table, which lives as long as the program.
+    let record = unsafe { &mut *record };
+    if record.flow_id == flow_id { Some(record) } else { None }
 }
 
 /// Counts a denial that gets no record of its own; apart for the reason that [`pl_open`] is. Always 0.
@@ -232,7 +266,7 @@ extern "C" fn pl_count(attempt: *const Attempt, origin: *const SockState, reason
     let Some(value) = found else { return 0 };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    // SAFETY: kept valid by RCU while we run, and nobody removes it while the programs are attached. The count is only
+    // SAFETY: memory of the table, from which nobody removes anything while the programs are attached. The count is only
     // changed by this atomic; of what describes the last denial a mixture of two may remain.
     unsafe {
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*value).count, 1);
@@ -301,16 +335,14 @@ pub fn finish(flow_id: u64) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn pl_finish(flow_id: u64) -> u32 {
-    let Some(record) = FLOWS.get_ptr_mut(flow_id) else { return 0 };
-    // SAFETY: the value is only deleted by the user side after it was closed, and kept valid by RCU while we run.
-    let record = unsafe { &mut *record };
+    let Some(record) = record_of(flow_id) else { return 0 };
     if record.state == FlowState::Closed as u8 {
         return 0;
     }
+    forget_tuple(record);
     // SAFETY: no arguments.
     record.closed_ns = unsafe { bpf_ktime_get_boot_ns() };
-    record.state = FlowState::Closed as u8;
-    forget_tuple(record);
+    publish(record, FlowState::Closed);
     wake(flow_id);
     0
 }

@@ -8,6 +8,7 @@
 //! | bind | bind4, bind6, post_bind4, post_bind6 |
 //! | skb | egress, ingress |
 //! | sockops | sock_ops |
+//! | sockopt | setsockopt |
 //!
 //! Loaded and attached by `pipelock::kernel::attach`. Every program promises: what it cannot record, it denies.
 #![no_std]
@@ -25,6 +26,7 @@ mod sendmsg;
 mod skb;
 mod sock;
 mod sockops;
+mod sockopt;
 
 #[cfg(not(test))]
 #[panic_handler]

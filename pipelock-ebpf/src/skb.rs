@@ -1,9 +1,9 @@
 //! The backstop: a packet of the agent passes only if it stays on this host and a flow accounts for it, or belongs to a
 //! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
 
-use crate::emit::{Attempt, UDP, deny, forget_tuple, peer_to, peer_via, state_of, tuple_of};
+use crate::emit::{Attempt, UDP, deny, forget_tuple, peer_to, peer_via, record_of, state_of, tuple_of};
 use crate::facts::{lookup_tuple, receiver_of};
-use crate::maps::{CONFIG, FLOWS, PORTS_OF_LOOPBACK, TUPLES, has_port};
+use crate::maps::{CONFIG, PORTS_OF_LOOPBACK, TUPLES, has_port};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
@@ -47,9 +47,8 @@ impl Packet {
 #[cgroup_skb]
 pub fn pl_egress(ctx: SkBuffContext) -> i32 {
     let mut packet = Packet::EMPTY;
-    if pl_parse(ctx.skb.skb, &mut packet) == 0 {
-        return DROP;
-    }
+    // Of what cannot be read nothing is known, so it goes the way of all that no flow accounts for.
+    let is_read = pl_parse(ctx.skb.skb, &mut packet) != 0;
     // SAFETY: the socket of the packet.
     let Some(state) = (unsafe { state_of((*ctx.skb.skb).__bindgen_anon_2.sk) }) else {
         // A socket from before the attach that never connected since: it has no flow.
@@ -57,7 +56,7 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
         drop_packet(&ctx, &packet, &mut unknown, KernelReason::PacketDenied, hook::EGRESS);
         return DROP;
     };
-    if is_on_loopback(&ctx) {
+    if is_read && is_on_loopback(&ctx) {
         if packet.protocol == TCP && state.flags & (sock_flag::LOCAL | sock_flag::LISTENING) != 0 {
             // A SYN is sent again and again, so it too may find another listener than the connect did. Later packets
             // belong to the connection that was made.
@@ -117,19 +116,17 @@ pub fn pl_egress(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb]
 pub fn pl_ingress(ctx: SkBuffContext) -> i32 {
     let mut packet = Packet::EMPTY;
-    if pl_parse(ctx.skb.skb, &mut packet) == 0 {
-        return DROP;
-    }
+    let is_read = pl_parse(ctx.skb.skb, &mut packet) != 0;
     // SAFETY: the socket of the packet.
     let state = unsafe { state_of((*ctx.skb.skb).__bindgen_anon_2.sk) };
-    if is_on_loopback(&ctx) {
+    if is_read && is_on_loopback(&ctx) {
         // SAFETY: the socket of the packet.
         if packet.protocol == UDP
             && let Some(peer) = unsafe { peer_via((*ctx.skb.skb).__bindgen_anon_2.sk, packet.sport) }
-            && let Some(record) = FLOWS.get_ptr_mut(peer.flow_id)
+            && let Some(record) = record_of(peer.flow_id)
         {
-            // SAFETY: kept valid by RCU while we run; a lost addition under a race would make a byte count low.
-            unsafe { (*record).rx_bytes += u64::from(ctx.len()) };
+            // A lost addition under a race would make a byte count low.
+            record.rx_bytes += u64::from(ctx.len());
         }
         return PASS;
     }
@@ -209,9 +206,7 @@ extern "C" fn pl_note_udp(flow_id: u64, packet: *const Packet, len: u32) -> u32 
     }
     // SAFETY: not null, and the verifier sees to it that it is whole.
     let packet = unsafe { &*packet };
-    let Some(record) = FLOWS.get_ptr_mut(flow_id) else { return 1 };
-    // SAFETY: kept valid by RCU while we run.
-    let record = unsafe { &mut *record };
+    let Some(record) = record_of(flow_id) else { return 1 };
     if record.src_port != packet.sport || record.src != packet.src {
         forget_tuple(record);
         record.src = packet.src;
@@ -232,8 +227,7 @@ extern "C" fn pl_note_udp(flow_id: u64, packet: *const Packet, len: u32) -> u32 
 /// Whether a flow is there and not over.
 #[inline(always)]
 fn is_open(flow_id: u64) -> bool {
-    // SAFETY: kept valid by RCU while we run.
-    FLOWS.get_ptr_mut(flow_id).is_some_and(|record| unsafe { (*record).state } != FlowState::Closed as u8)
+    record_of(flow_id).is_some_and(|record| record.state != FlowState::Closed as u8)
 }
 
 #[inline(always)]

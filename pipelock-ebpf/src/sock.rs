@@ -2,8 +2,8 @@
 //! flows that TCP's state machine does not end.
 
 use crate::connect::{PASS, REFUSE};
-use crate::emit::{Attempt, UDP, finish, note_origin, open, state_of};
-use crate::maps::{FLOWS, sock_state_or_new, udp_peers};
+use crate::emit::{Attempt, UDP, finish, note_origin, open, record_of, state_of};
+use crate::maps::{sock_state_or_new, udp_peers};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::macros::cgroup_sock;
@@ -65,9 +65,8 @@ pub fn pl_sock_release(ctx: SockContext) -> i32 {
         return PASS;
     };
     // A TCP connection that was begun lives on after close(); sock_ops sees its end. All others end here.
-    let goes_on = match FLOWS.get_ptr_mut(state.flow_id) {
-        // SAFETY: kept valid by RCU while we run.
-        Some(record) => unsafe { u32::from((*record).protocol) == TCP && (*record).src_port != 0 },
+    let goes_on = match record_of(state.flow_id) {
+        Some(record) => u32::from(record.protocol) == TCP && record.src_port != 0,
         None => true,
     };
     if !goes_on {

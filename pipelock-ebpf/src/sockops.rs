@@ -1,8 +1,9 @@
-//! sock_ops: files the local end of a redirected connection before its SYN leaves, so that the proxy's accept always
-//! finds it; sees it established and closed, with bytes both ways; sees the agent's own listeners and what they accept.
+//! sock_ops: files the local end of a redirected connection when it is about to be made, before its SYN, so that the proxy's
+//! accept always finds it; sees it established and closed, with bytes both ways; sees the agent's own listeners and what
+//! they accept.
 
-use crate::emit::{Attempt, open, state_of, tuple_of, wake};
-use crate::maps::{FLOWS, TUPLES, sock_state_or_new};
+use crate::emit::{self, Attempt, open, publish, state_of, tuple_of, wake};
+use crate::maps::{TUPLES, sock_state_or_new};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
@@ -62,7 +63,7 @@ fn established(sk: *mut bpf_sock) {
     if let Some(record) = record_of(sk)
         && record.state == FlowState::Open as u8
     {
-        record.state = FlowState::Established as u8;
+        publish(record, FlowState::Established);
     }
 }
 
@@ -129,7 +130,7 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
         if let Some(record) = record_of(sk) {
             record.src = local_addr(ctx);
             record.src_port = ctx.local_port() as u16;
-            record.state = FlowState::Established as u8;
+            publish(record, FlowState::Established);
         }
         let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
     }
@@ -147,8 +148,10 @@ fn closed(ctx: &SockOpsContext, sk: *mut bpf_sock) {
         record.rx_bytes = core::ptr::read_volatile(&raw const (*ctx.ops).bytes_received);
         record.closed_ns = bpf_ktime_get_boot_ns();
     }
-    record.state = FlowState::Closed as u8;
-    wake(record.flow_id);
+    let flow_id = record.flow_id;
+    publish(record, FlowState::Closed);
+    // From here on it may be removed.
+    wake(flow_id);
 }
 
 #[inline(always)]
@@ -158,8 +161,7 @@ fn record_of<'a>(sk: *mut bpf_sock) -> Option<&'a mut FlowRecord> {
     if state.flow_id == 0 {
         return None;
     }
-    // SAFETY: kept valid by RCU while we run.
-    FLOWS.get_ptr_mut(state.flow_id).map(|record| unsafe { &mut *record })
+    emit::record_of(state.flow_id)
 }
 
 #[inline(always)]

@@ -22,6 +22,8 @@ egress:
     methods: ["GET"]
     paths: ["/a.txt"]
     ports: [8081]
+    # Not TLS: there is no bundle of root certificates inside.
+    protocol: "http"
     scan: false
 dns:
   hosts:

@@ -3,7 +3,7 @@
 usage: escapes.py PARAMETERS-AS-JSON NAME... ; each NAME is a function below. The process is named after it, so that the
 receipt can be matched: {"name", "pid", "errno" (0: it worked), "got" (what came back)}.
 """
-import ctypes, errno, json, os, socket, struct, sys
+import ctypes, errno, json, os, socket, struct, sys, time
 
 P = json.loads(sys.argv[1])
 libc = ctypes.CDLL(None, use_errno=True)
@@ -173,6 +173,53 @@ def udp_broadcast():
     s = udp("0.0.0.0")
     s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     s.sendto(SECRET, ("255.255.255.255", 4444))
+
+
+# -- groups: the kernel itself tells the network who joined which
+def index(): return socket.if_nametoindex(P["device"])
+def group4(number): return socket.inet_aton("239.77.88.%d" % number)
+def group6(number): return socket.inet_pton(socket.AF_INET6, "ff15::7788:%d" % number)
+def named(addr):
+    short = struct.pack("=HH", socket.AF_INET, 0) + addr
+    long = struct.pack("=HHI", socket.AF_INET6, 0, 0) + addr
+    return (short if len(addr) == 4 else long).ljust(128, b"\0")
+
+
+def join(level, option, value, family=None):
+    family = family or (socket.AF_INET if level == socket.IPPROTO_IP else socket.AF_INET6)
+    for _ in range(2):
+        s = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            s.setsockopt(level, option, value)
+        except OSError:
+            # Again on the same socket: counted, and no receipt of its own.
+            s.setsockopt(level, option, value)
+        time.sleep(0.1)
+
+
+def join4(): join(0, 35, group4(1) + bytes(4) + struct.pack("i", index()))
+def join4_on6(): join(0, 35, group4(2) + bytes(4) + struct.pack("i", index()), socket.AF_INET6)
+def join4_source(): join(0, 39, group4(3) + socket.inet_aton(P["here4"]) + socket.inet_aton(P["there4"]))
+def join4_group(): join(0, 42, struct.pack("=II", index(), 0) + named(group4(4)))
+def join4_group_src(): join(0, 46, struct.pack("=II", index(), 0) + named(group4(5)) + named(socket.inet_aton(P["there4"])))
+def filter4(): join(0, 41, group4(6) + socket.inet_aton(P["here4"]) + struct.pack("II", 0, 0))
+def join6(): join(41, 20, group6(1) + struct.pack("i", index()))
+def join6_group(): join(41, 42, struct.pack("=II", index(), 0) + named(group6(2)))
+def join6_group_src():
+    source = socket.inet_pton(socket.AF_INET6, P["there6"])
+    join(41, 46, struct.pack("=II", index(), 0) + named(group6(3)) + named(source))
+def anycast(): join(41, 27, socket.inet_pton(socket.AF_INET6, P["here6"][:-1]) + struct.pack("i", index()))
+def join_short(): join(0, 35, b"\0\0")
+
+
+def option_sizes():
+    """What is refused is refused, what is let through works as it does without us: a value longer than a page too."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 70000)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, struct.pack("i", 50000).ljust(5000, b"\0"))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    options = [socket.SO_RCVBUF, socket.SO_SNDBUF, socket.SO_BROADCAST]
+    return [s.getsockopt(socket.SOL_SOCKET, option) for option in options]
 
 
 def udp_connected():

@@ -137,8 +137,13 @@ pub struct PacketCount {
     packets: Arc<AtomicU64>,
     marks: Arc<AtomicU64>,
     first: Arc<Mutex<Vec<String>>>,
+    /// The start of what was not counted.
+    chatter: Arc<Mutex<Vec<u8>>>,
     stop: Arc<AtomicBool>,
 }
+
+/// How much of the chatter is kept, in bytes.
+const CHATTER: usize = 1 << 20;
 
 impl PacketCount {
     fn start(socket: OwnedFd, there: Ipv4Addr) -> Self {
@@ -147,10 +152,11 @@ impl PacketCount {
             packets: Arc::new(AtomicU64::new(0)),
             marks: Arc::new(AtomicU64::new(0)),
             first: Arc::new(Mutex::new(Vec::new())),
+            chatter: Arc::new(Mutex::new(Vec::new())),
             stop: Arc::new(AtomicBool::new(false)),
         };
         let (packets, marks) = (count.packets.clone(), count.marks.clone());
-        let (first, stop) = (count.first.clone(), count.stop.clone());
+        let (first, chatter, stop) = (count.first.clone(), count.chatter.clone(), count.stop.clone());
         std::thread::spawn(move || {
             let mut buffer = [0u8; 2048];
             while !stop.load(Ordering::Relaxed) {
@@ -170,7 +176,14 @@ impl PacketCount {
                 };
                 let Ok(read) = usize::try_from(read) else { continue };
                 let packet = buffer.get(..read).unwrap_or_default();
-                if from.sll_pkttype == libc::PACKET_OUTGOING || is_chatter(packet) {
+                if from.sll_pkttype == libc::PACKET_OUTGOING {
+                    continue;
+                }
+                if is_chatter(packet) {
+                    let mut chatter = chatter.lock().unwrap_or_else(PoisonError::into_inner);
+                    if chatter.len() < CHATTER {
+                        chatter.extend(packet);
+                    }
                     continue;
                 }
                 if packet.ends_with(MARK) {
@@ -207,6 +220,13 @@ impl PacketCount {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.packets.load(Ordering::Relaxed)
+    }
+
+    /// Whether these bytes arrived in a packet of the kernel's own, which is not counted: as the group in a report of groups.
+    #[must_use]
+    pub fn saw(&self, bytes: &[u8]) -> bool {
+        let chatter = self.chatter.lock().unwrap_or_else(PoisonError::into_inner);
+        chatter.windows(bytes.len()).any(|window| window == bytes)
     }
 
     /// Asserts that nothing arrived.

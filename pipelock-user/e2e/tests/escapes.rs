@@ -5,7 +5,7 @@
 //! | rows | test |
 //! |---|---|
 //! | 1, 2, 3, 4, 5, 24, 25, 57, 60 | `tcp_past_the_proxy` |
-//! | 6, 7, 9, 58 | `udp_past_the_proxy` |
+//! | 6, 7, 9, 58 | `udp_past_the_proxy`; groups: `groups_that_the_kernel_would_announce` |
 //! | 10, 11, 15 | `dns_to_a_server_of_its_own_choice` |
 //! | 18, 19, 21, 22, 23 | `other_protocols`, `raw_sockets_of_a_privileged_agent` |
 //! | 20, 26, 27, 28, 29, 30 | `other_families` |
@@ -22,7 +22,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
@@ -288,6 +288,47 @@ fn udp_past_the_proxy() {
     }
 }
 
+/// The kernel itself announces who joins a group, from no socket, on any wire.
+#[test]
+fn groups_that_the_kernel_would_announce() {
+    need!("python3");
+    let groups = [
+        ("join4", "239.77.88.1"),
+        ("join4_on6", "239.77.88.2"),
+        ("join4_source", "239.77.88.3"),
+        ("join4_group", "239.77.88.4"),
+        ("join4_group_src", "239.77.88.5"),
+        ("filter4", "239.77.88.6"),
+        ("join6", "ff15::7788:1"),
+        ("join6_group", "ff15::7788:2"),
+        ("join6_group_src", "ff15::7788:3"),
+        ("join_short", "0.0.0.0"),
+    ];
+    for user in USERS {
+        let world = World::new();
+        let names: Vec<_> = groups.iter().map(|(name, _)| *name).chain(["option_sizes"]).collect();
+        let tried = world.run(user, &names);
+        let announced =
+            |world: &World, group: &str| world.count.saw(&group.parse::<Ipv6Addr>().expect("a group").octets());
+        world.count.assert_none();
+        assert!(!announced(&world, "ff15::7788:1"), "{}", tried.run);
+        assert_eq!(tried.got("option_sizes"), &json!([140_000, 100_000, 0]), "{}", tried.run);
+        for (name, group) in groups {
+            let flow = tried.assert_denied(name, EPERM, "address_denied");
+            assert_eq!((flow.hook.as_str(), flow.orig_dst.ip().to_string().as_str()), ("cgroup/setsockopt", group));
+        }
+        // Who may join is heard.
+        let index = std::fs::read_to_string(format!("/sys/class/net/{}/ifindex", world.outside.veth()));
+        let index = index.expect("the wire").trim().parse().expect("a number");
+        let ours = UdpSocket::bind("[::]:0").expect("bind");
+        ours.join_multicast_v6(&"ff15::7788:99".parse().expect("a group"), index).expect("join");
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = world.count.packets();
+        assert!(announced(&world, "ff15::7788:99"), "reports of groups are not seen at all");
+        world.assert_untouched();
+    }
+}
+
 #[test]
 fn dns_to_a_server_of_its_own_choice() {
     need!("python3");
@@ -396,6 +437,7 @@ fn raw_sockets_of_a_privileged_agent() {
         .arg(script)
         .arg(world.parameters().to_string())
         .args(["raw_icmp", "raw_ip", "raw_tcp6", "mptcp", "icmp", "icmp6", "tcp4", "udp4", "host_own4", "mark"])
+        .args(["join4", "join6", "anycast"])
         .output()
         .expect("python3");
     attached.end();
@@ -408,6 +450,10 @@ fn raw_sockets_of_a_privileged_agent() {
     tried.assert_denied("tcp4", REFUSED, "port_denied");
     tried.assert_denied("udp4", EPERM, "udp_denied");
     tried.assert_denied("host_own4", REFUSED, "loopback_denied");
+    for name in ["join4", "join6", "anycast"] {
+        tried.assert_denied(name, EPERM, "address_denied");
+    }
+    assert!(!world.count.saw(&"ff15::7788:1".parse::<Ipv6Addr>().expect("a group").octets()));
     // A mark may be set with the capability; nothing is exempted by one.
     assert_eq!(tried.errno("mark"), 0);
     world.assert_untouched();

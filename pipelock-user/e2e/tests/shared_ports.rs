@@ -171,6 +171,11 @@ fn a_server_of_the_agents_with_many_clients_works() {
     assert!(run.evidence.flows().iter().all(|flow| flow.verdict == "allow"), "{run}");
 }
 
+fn ip(args: &str) {
+    let status = std::process::Command::new("ip").args(args.split(' ')).status().expect("ip");
+    assert!(status.success(), "ip {args}");
+}
+
 /// The broadcast of a network that the host joins while the agent runs is closed at once, not when addresses are next read.
 #[test]
 fn the_broadcast_of_a_new_network_is_refused_at_once() {
@@ -179,26 +184,35 @@ fn the_broadcast_of_a_new_network_is_refused_at_once() {
     let third = std::process::id() % 256;
     let script = r#"
 import os, socket, sys, time
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s, before = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+for it in s, before: it.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+before.connect((sys.argv[1], int(sys.argv[2])))
 open("ready", "w").close()
 while not os.path.exists("joined"): time.sleep(0.005)
+try: print(before.send(b"x"))
+except OSError as e: print(e.errno)
 time.sleep(0.2)
 try: print(s.sendto(b"x", (sys.argv[1], 999)))
 except OSError as e: print(e.errno)
 "#;
+    // A service of the host, on all its addresses: the kernel hands it a copy of what is broadcast.
+    let service = UdpSocket::bind("0.0.0.0:0").expect("bind");
+    service.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    let port = service.local_addr().expect("bound").port().to_string();
+    ip(&format!("route add 10.112.{third}.0/24 via {}", outside.there4));
     // Some time after the addresses were read at the start, and long before they are read the next time.
     let broadcast = format!("10.112.{third}.255");
-    let mut running = Sandbox::new("egress: []").spawn(&["python3", "-c", script, &broadcast]);
+    let mut running = Sandbox::new("egress: []").spawn(&["python3", "-c", script, &broadcast, &port]);
     running.wait_for("ready");
     std::thread::sleep(Duration::from_secs(1));
-    let joined = std::process::Command::new("ip")
-        .args(["addr", "add", &format!("10.112.{third}.1/24"), "dev", outside.veth()])
-        .status();
-    assert!(joined.expect("ip").success());
+    ip(&format!("route del 10.112.{third}.0/24 via {}", outside.there4));
+    ip(&format!("addr add 10.112.{third}.1/24 dev {}", outside.veth()));
     running.sandbox.file("joined", "");
     let run = running.wait();
-    assert_eq!(run.text(), "1\n", "{run}");
+    // One that was connected before is not asked about again, but the kernel takes no broadcast of a socket that was never
+    // allowed any; EACCES.
+    assert_eq!(run.text(), "13\n1\n", "{run}");
+    assert!(service.recv(&mut [0; 8]).is_err(), "a broadcast came to a service of the host: {run}");
     let refused: Vec<_> = run.evidence.flows().into_iter().filter(|flow| flow.orig_dst.port() == 999).collect();
     assert_eq!(refused.len(), 1, "{run}");
     assert_eq!((refused[0].verdict.as_str(), refused[0].reason.as_str()), ("block", "address_denied"), "{run}");

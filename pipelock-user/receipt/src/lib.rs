@@ -1,7 +1,7 @@
 //! Action receipts in a hash chain: canonical form, signature, chain, evidence folder, offline verifier.
 //!
-//! The recorder room writes with [`chain::ChainWriter`] and [`folder::write_folder`]; the command line verifies with
-//! [`verify`]. Nothing in here opens a socket, starts a task or reads a policy, so the verifier can be believed on its
+//! The recorder room writes with [`chain::ChainWriter`] into a [`folder::Folder`], which [`folder::write_folder`] completes;
+//! the command line verifies with [`verify`]. Nothing in here opens a socket, starts a task or reads a policy, so the verifier can be believed on its
 //! own. The wire format is the public action receipt v1 inside flight-recorder entries v2: the public verifiers accept
 //! our files unchanged. What is ours travels in `ext` and is bound by hashes inside the signed record ([`bind`]).
 
@@ -22,7 +22,7 @@ pub mod verify;
 
 pub use chain::{Appended, ChainError, ChainWriter, Closed, Opening};
 pub use draft::{ActionDraft, ActionType, Reversibility, SideEffect};
-pub use folder::write_folder;
+pub use folder::{Folder, FolderError, write_folder};
 pub use sign::{PublicKey, SigningKey};
 pub use verify::{Options, Problem, ProblemKind, Report, verify_path};
 

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Instant, SystemTime};
 
-use pipelock_receipt::folder::{DOCUMENT, EVIDENCE, create_evidence};
+use pipelock_receipt::folder::{DOCUMENT, EVIDENCE};
 use pipelock_receipt::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET};
 use pipelock_receipt::{
-    ActionDraft, ActionType, ChainWriter, Opening, Options, PublicKey, SigningKey, verify_path, write_folder,
+    ActionDraft, ActionType, ChainWriter, Folder, Opening, Options, PublicKey, SigningKey, verify_path, write_folder,
 };
 use serde_json::{Value, json};
 
@@ -52,7 +52,8 @@ fn write_run(folder: &Path, flows: u64) -> PublicKey {
         ext: Some(json!({"capsule_v1": {"binary": "abc", "programs": ["x", "y"]}})),
         ..Opening::new("3d089599e2b17930e4579044928ba7d9d77927b35f3fccbd491d80de41cef1d3", "local")
     };
-    let mut writer = ChainWriter::open(create_evidence(folder).unwrap(), key, &opening).unwrap();
+    let mut folder = Folder::make(folder).unwrap();
+    let mut writer = ChainWriter::open(folder.begin().unwrap(), key, &opening).unwrap();
     for id in 1..=flows {
         let mut draft = ActionDraft::new("block", "ebpf", "tcp://93.184.216.34:443");
         draft.layer = FLOW_LAYER.to_owned();
@@ -80,7 +81,7 @@ fn write_run(folder: &Path, flows: u64) -> PublicKey {
     let _ = writer.append(&ledger, Some(&counters)).unwrap();
     writer.close("agent exited 0", SystemTime::now()).unwrap();
     writer.sync().unwrap();
-    write_folder(folder).unwrap();
+    write_folder(&folder).unwrap();
     public
 }
 
@@ -120,7 +121,7 @@ fn throughput() {
     let key = write_run(&folder, flows);
     let all = start.elapsed();
     let start = Instant::now();
-    write_folder(&folder).unwrap();
+    write_folder(&Folder::open(&folder).unwrap()).unwrap();
     let derived = start.elapsed();
     let start = Instant::now();
     assert!(verify_path(&folder, &Options { key: Some(key), policy_hash: None }).unwrap().trusted);

@@ -15,7 +15,7 @@ use super::tls::rules_of;
 use crate::flow::{Account, Flow, FlowId, Host, Outcome};
 use crate::policy::Policy;
 use crate::proxy::{Origins, Proxy, serve_explicit};
-use crate::recorder::{Capsule, OpenChain, RecorderConfig, Summary};
+use crate::recorder::{Capsule, OpenChain, Place, RecorderConfig, Summary};
 
 /// Nobody is behind an explicit connection: the kernel was not asked.
 struct NoKernel;
@@ -42,7 +42,8 @@ impl Account for NoKernel {
     fn report(&self, _: FlowId, _: Outcome) {}
 }
 
-/// Serves explicit clients on `listen` until `stop`; `ready` is called with the address once it listens.
+/// Serves explicit clients on `listen` until `stop`; `ready` is called with the address once it listens. Gives back what
+/// the chain came to, and the path of the evidence folder if that does not lead to it any more.
 ///
 /// # Errors
 /// [`SessionError`]: an address that is taken, evidence that cannot be written.
@@ -53,7 +54,7 @@ pub async fn serve_alone(
     listen: SocketAddr,
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
-) -> Result<Summary, SessionError> {
+) -> Result<(Summary, Option<PathBuf>), SessionError> {
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
     let address = listener.local_addr().map_err(SessionError::Listen)?;
     let rules = rules_of(policy, None, Environment::Own)?;
@@ -61,7 +62,7 @@ pub async fn serve_alone(
     let mut limits = policy.warnings();
     limits.push("no kernel enforcement: only clients that use the proxy are seen".into());
     let chain = OpenChain::create(RecorderConfig {
-        folder: evidence.clone(),
+        folder: Place::At(evidence),
         key,
         policy_hash: policy.id().to_string(),
         capsule: Some(Capsule(json!({
@@ -74,6 +75,7 @@ pub async fn serve_alone(
         }))),
         contained_uid: None,
     })?;
+    let folder = chain.folder();
     let (recorder, thread) = chain.start()?;
     if let Some(inspect) = &rules.inspect {
         inspect.start();
@@ -86,9 +88,10 @@ pub async fn serve_alone(
     serving.abort();
     let _ = serving.await;
     proxy.close(Duration::from_secs(1)).await;
-    let summary = recorder.close("stopped").await?;
+    let mut summary = recorder.close("stopped").await?;
     // On this thread: nothing else is left to run, and another one need not be there to be had.
     let _ = thread.join();
-    pipelock_receipt::write_folder(&evidence)?;
-    Ok(summary)
+    pipelock_receipt::write_folder(&folder)?;
+    let moved_from = folder.elsewhere().map(|now| std::mem::replace(&mut summary.folder, now));
+    Ok((summary, moved_from))
 }

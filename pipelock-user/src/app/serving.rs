@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipelock_receipt::Folder;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -46,7 +47,8 @@ pub struct Serving {
     pub(super) watching: JoinHandle<()>,
     pub(super) writing: JoinHandle<FlowTally>,
     pub(super) base: Base,
-    pub(super) evidence: PathBuf,
+    /// Held since before the agent was started.
+    pub(super) evidence: Arc<Folder>,
     pub(super) refusals: Option<Refusals>,
     /// Nobody could be found to answer for the refused sockets.
     pub(super) refusals_lost: bool,
@@ -65,6 +67,8 @@ pub struct Ended {
     pub flows: u64,
     /// Of these, allowed.
     pub allowed: u64,
+    /// The path of the evidence folder, if that does not lead to it any more: then `summary` names where it is.
+    pub moved_from: Option<PathBuf>,
 }
 
 /// What becomes of the cgroup when a session ends.
@@ -228,7 +232,7 @@ impl Serving {
         let counters = self.maps.counters()?;
         let totals = totals(&counters, &self.base, tally, sockets, self.pins_removed);
         self.recorder.totals(&totals).await?;
-        let summary = self.recorder.close(reason).await?;
+        let mut summary = self.recorder.close(reason).await?;
         // On this thread: nothing else is left to run, and another one need not be there to be had.
         if let Some(thread) = self.recorder_thread.take() {
             let _ = thread.join();
@@ -236,6 +240,7 @@ impl Serving {
         pipelock_receipt::write_folder(&self.evidence)?;
         detached?;
         drop(self.lock);
-        Ok(Ended { summary, counters, flows: tally.flows, allowed: tally.allowed })
+        let moved_from = self.evidence.elsewhere().map(|now| std::mem::replace(&mut summary.folder, now));
+        Ok(Ended { summary, counters, flows: tally.flows, allowed: tally.allowed, moved_from })
     }
 }

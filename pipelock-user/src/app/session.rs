@@ -31,7 +31,7 @@ use crate::kernel::{AddressChanges, AddressList, Attachment, KernelError, Ledger
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
 use crate::proxy::{CaError, Proxy, Rules, Trust, serve};
-use crate::recorder::{Capsule, OpenChain, RecorderConfig, RecorderError};
+use crate::recorder::{OpenChain, Place, RecorderConfig, RecorderError};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::KeptSocket;
 
@@ -75,7 +75,7 @@ pub enum SessionError {
     Pool(#[from] crate::proxy::dns::PoolError),
     /// The folder's other files.
     #[error("the evidence folder is incomplete: {0}")]
-    Folder(#[from] pipelock_receipt::folder::FolderError),
+    Folder(#[from] pipelock_receipt::FolderError),
 }
 
 /// What a session is made from.
@@ -92,8 +92,6 @@ pub struct SessionConfig {
     pub require: Level,
     /// The policy.
     pub policy: Policy,
-    /// The evidence folder.
-    pub evidence: PathBuf,
     /// What the namespaces of the agent are, besides our own: listeners already bound in them.
     pub namespaces: Vec<Namespace>,
     /// The lock of the attachment, taken before anything was looked at.
@@ -147,7 +145,6 @@ pub struct Session {
     maps: Arc<Maps>,
     namespaces: Vec<Namespace>,
     rules: Rules,
-    evidence: PathBuf,
     mode: &'static str,
     cgroup_path: PathBuf,
     cgroup_id: u64,
@@ -179,7 +176,6 @@ impl Session {
             maps: Arc::new(maps),
             namespaces: config.namespaces,
             rules,
-            evidence: config.evidence,
             mode: config.mode,
             cgroup_path: config.cgroup_path,
             cgroup_id: config.cgroup_id,
@@ -244,12 +240,13 @@ impl Session {
         self.maps.adopt(&kept.socket, state).map_err(std::io::Error::other)
     }
 
-    /// Opens the chain: the first receipt is on disk when this returns. Then the agent may start.
+    /// Opens the chain in this folder: the first receipt is on disk when this returns. Then the agent may start.
     ///
     /// # Errors
     /// [`SessionError::Recorder`]; the programs are detached again unless they were taken over.
     pub fn record(
         self,
+        evidence: Place,
         key: SigningKey,
         confinement: Value,
         contained_uid: Option<u32>,
@@ -264,12 +261,11 @@ impl Session {
             authority: self.rules.tls.as_ref().map(|tls| tls.authority().fingerprint()),
             taken_over: self.attachment.taken_over.then(|| self.base.pending.iter().map(|(id, _)| *id).collect()),
         };
-        let Capsule(value) = capsule(&self.attachment, &facts);
         let chain = OpenChain::create(RecorderConfig {
-            folder: self.evidence.clone(),
+            folder: evidence,
             key,
             policy_hash: self.rules.policy.id().to_string(),
-            capsule: Some(Capsule(value)),
+            capsule: Some(capsule(&self.attachment, &facts)),
             contained_uid,
         });
         Ok(Recorded { session: self, chain: chain? })
@@ -297,7 +293,6 @@ impl Recorded {
             namespaces,
             rules,
             base,
-            evidence,
             mode,
             cgroup_path,
             generation,
@@ -317,6 +312,7 @@ impl Recorded {
             policy_file.as_deref().map_or_else(|| policy.source().to_owned(), |path| path.display().to_string());
         let policy_hash = policy.id().to_string();
         let public_key = chain.public_key().hex();
+        let evidence = chain.folder();
         let (recorder, recorder_thread) = chain.start()?;
         let generations = Arc::new(Generations::default());
         // Of the policies of a former proxy only the last is known; what was decided under others must not name it.
@@ -329,7 +325,7 @@ impl Recorded {
         let (rules, watched) = watch::channel(Arc::new(rules));
         let redirected = [KernelReason::Redirect as u8, KernelReason::RedirectDns as u8];
         let orphans = base.pending.iter().filter(|(_, reason)| redirected.contains(reason)).map(|(flow, _)| *flow);
-        let ledger = Ledger::new(maps.clone(), base.settled, orphans);
+        let ledger = Ledger::new(maps.clone(), base.settled, base.counters.unrecorded, orphans);
         let origins = Arc::new(KernelOrigins {
             maps: maps.clone(),
             pool: pool.clone(),
@@ -384,7 +380,7 @@ impl Recorded {
             pid,
             pid_start: start_time(pid).unwrap_or(0),
             cgroup: cgroup_path,
-            evidence: std::path::absolute(&evidence).unwrap_or_else(|_| evidence.clone()),
+            evidence: std::path::absolute(evidence.path()).unwrap_or_else(|_| evidence.path().to_owned()),
             policy: policy_name,
             policy_file,
             policy_hash,

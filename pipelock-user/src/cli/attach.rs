@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
+use pipelock_receipt::Folder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::{Readiness, daemonize};
@@ -18,6 +19,7 @@ use crate::app::state::{self, State};
 use crate::app::{Ended, Namespace, Recorded, Serving, Session, SessionConfig, runtime};
 use crate::kernel::{Attachment, Level, Pinned, attachment_id};
 use crate::policy::{Listen, Policy};
+use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load, held_by};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::{HeldError, HeldOptions, settle};
@@ -79,13 +81,20 @@ pub(super) fn attach(args: Args) -> Result<u8, Failure> {
     // Before the evidence folder is made: who comes second leaves none.
     let lock = Lock::take(&id)?;
     refuse_nested(&cgroup)?;
-    let evidence = args.session.evidence(&id)?;
+    let path = args.session.evidence(&id)?;
     let pid_file = args.pid_file.unwrap_or_else(|| state::pid_file(&id));
-    let readiness = if args.detach { Some(daemonize(&evidence, &pid_file)?) } else { None };
+    let (evidence, readiness) = if args.detach {
+        let folder = Folder::make(&path)?;
+        let readiness = daemonize(&folder, &pid_file)?;
+        (Place::Held(folder), Some(readiness))
+    } else {
+        (Place::At(path), None)
+    };
     let plan = Plan { policy, key, evidence, require: args.session.level(), force: args.force, lock };
     match serve(&cgroup, plan, readiness.as_ref()) {
         Ok(ended) => {
             output::ended(&ended);
+            output::moved(&ended.summary.folder, ended.moved_from.as_deref());
             Ok(0)
         }
         Err(failure) => {
@@ -101,7 +110,7 @@ pub(super) fn attach(args: Args) -> Result<u8, Failure> {
 pub(super) struct Plan {
     pub(super) policy: Policy,
     pub(super) key: pipelock_receipt::SigningKey,
-    pub(super) evidence: PathBuf,
+    pub(super) evidence: Place,
     /// Refuse below this level.
     pub(super) require: Level,
     /// Also when sockets are held that cannot be enforced.
@@ -166,7 +175,6 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
         cgroup_id: cgroup.id(),
         require,
         policy,
-        evidence,
         namespaces,
     })?;
     // What the processes already hold was opened without us. New sockets are caught already, so nothing slips between.
@@ -204,7 +212,7 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
         "not_confined": "processes with CAP_NET_RAW, CAP_SYS_ADMIN or the right to write the cgroup tree can send packets of \
                          their own or leave the cgroup",
     });
-    let recorded = session.record(key, confinement, None)?;
+    let recorded = session.record(evidence, key, confinement, None)?;
     drop_after_load(&[Cap::DacOverride])?;
     Ok(recorded)
 }

@@ -1,14 +1,14 @@
 //! Going into the background: fork before any thread starts, tell the parent when everything is in force.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe, setsid};
+use pipelock_receipt::Folder;
 
-use super::{Failure, output};
+use super::{Failure, files, output};
 
 /// The child's end of the pipe to the parent that waits.
 #[derive(Debug)]
@@ -28,15 +28,8 @@ impl Readiness {
 
 /// Forks; returns in the child. The parent waits for the child's word and exits with it. The child has a session of its
 /// own, no terminal, and writes its log into the evidence folder.
-pub(super) fn daemonize(evidence: &Path, pid_file: &Path) -> Result<Readiness, Failure> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(evidence)?;
-    let log_path = evidence.join("pipelock.log");
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&log_path)
-        .map_err(|error| format!("{}: {error}", log_path.display()))?;
+pub(super) fn daemonize(evidence: &Folder, pid_file: &Path) -> Result<Readiness, Failure> {
+    let log = evidence.append("pipelock.log")?;
     let (parent, child) = pipe()?;
     // SAFETY: the process has one thread here, so the child may do anything.
     match unsafe { fork() }? {
@@ -61,8 +54,8 @@ fn wait(pipe: OwnedFd, pid: i32, pid_file: &Path) -> i32 {
     let mut pipe = File::from(pipe);
     match pipe.read(&mut first) {
         Ok(1) if first == *b"+" => {
-            if let Err(error) = std::fs::write(pid_file, format!("{pid}\n")) {
-                output::error(&format!("{}: {error}", pid_file.display()));
+            if let Err(error) = files::replace(pid_file, &format!("{pid}\n")) {
+                output::error(&error.text);
             }
             output::note(&format!("in force, served by process {pid}"));
             0

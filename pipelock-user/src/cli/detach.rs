@@ -11,6 +11,7 @@ use crate::app::server::Server;
 use crate::app::state::State;
 use crate::kernel::{Attachment, KernelError, Level, Maps, Pinned, attachment_id, pin_root};
 use crate::policy::Policy;
+use crate::recorder::Place;
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::limits;
 
@@ -192,6 +193,7 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Resul
     if is_run {
         end_command(cgroup)?;
     }
+    let evidence = Place::At(evidence);
     let plan = Plan { policy: Policy::deny_all(), key, evidence, require: Level::Redirect, force: true, lock };
     let recorded = prepare(cgroup, plan)?;
     let ended = runtime::run_here(async {
@@ -199,6 +201,7 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Resul
     })??;
     output::note("the proxy was dead; what the kernel recorded meanwhile is in evidence of its own");
     output::ended(&ended);
+    output::moved(&ended.summary.folder, ended.moved_from.as_deref());
     if is_run {
         cgroup.remove()?;
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pipelock_receipt::SigningKey;
 
-use super::{Failure, output};
+use super::{Failure, files, output};
 
 /// Make an Ed25519 key that signs evidence.
 ///
@@ -12,7 +12,7 @@ use super::{Failure, output};
 /// agent's reach; give the public one to whoever verifies.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the private key goes; an existing file is never overwritten.
+    /// Where the private key goes; an existing file is never overwritten, nor is FILE.pub.
     #[arg(long, short, value_name = "FILE", default_value = "pipelock.key")]
     output: PathBuf,
 }
@@ -21,7 +21,11 @@ pub(super) fn keygen(args: &Args) -> Result<u8, Failure> {
     let key = SigningKey::generate()?;
     key.save(&args.output)?;
     let public = args.output.with_added_extension("pub");
-    std::fs::write(&public, key.public().pem()).map_err(|error| format!("{}: {error}", public.display()))?;
+    if let Err(failure) = files::create(&public, &key.public().pem()) {
+        // Just made, and of no use without the other half.
+        let _ = std::fs::remove_file(&args.output);
+        return Err(failure);
+    }
     output::note(&format!("wrote {} and {}", args.output.display(), public.display()));
     output::line(&key.public().hex());
     Ok(0)

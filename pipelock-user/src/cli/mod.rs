@@ -7,6 +7,7 @@ mod attach;
 mod check;
 mod daemon;
 mod detach;
+mod files;
 mod keygen;
 mod keys;
 mod output;

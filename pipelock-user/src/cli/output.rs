@@ -2,6 +2,7 @@
 //! that is lost for another reason is one, which [`lost`] tells at the end.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::app::Ended;
@@ -51,5 +52,16 @@ pub(super) fn ended(ended: &Ended) {
         ended.flows - ended.allowed,
         ended.summary.closed.receipt_count,
         ended.summary.folder.display()
+    ));
+}
+
+/// Says that the evidence is not where it was to be, if its folder was moved or another put in its place meanwhile.
+pub(super) fn moved(now: &Path, from: Option<&Path>) {
+    let Some(from) = from else { return };
+    error(&format!(
+        "{} is not the evidence folder any more: somebody moved that while the run went on. The evidence is complete, in {}; \
+         what lies under the other name was not written by pipelock",
+        from.display(),
+        now.display()
     ));
 }

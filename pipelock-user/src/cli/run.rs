@@ -18,6 +18,7 @@ use crate::app::{
 };
 use crate::kernel::attachment_id;
 use crate::policy::Policy;
+use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::{Cgroup, CgroupError};
 use crate::sandbox::limits;
@@ -98,7 +99,6 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         cgroup_id: cgroup.id(),
         require: args.session.level(),
         policy,
-        evidence,
         namespaces: vec![namespace],
     })?;
     for (hook, why) in &session.attachment().missing {
@@ -111,7 +111,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     for (file, place) in trust.iter().flat_map(TrustFolder::covers) {
         command = command.cover(file, place);
     }
-    let recorded = session.record(key, confinement, Some(uid))?;
+    let recorded = session.record(Place::At(evidence), key, confinement, Some(uid))?;
     let agent = match command.spawn(&cgroup) {
         Ok(agent) => agent,
         Err(error) => {
@@ -130,6 +130,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     if !args.quiet {
         output::ended(&ended);
     }
+    output::moved(&ended.summary.folder, ended.moved_from.as_deref());
     Ok(code)
 }
 
@@ -142,7 +143,7 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
         )));
     }
     let evidence = args.session.evidence("proxy")?;
-    let summary = runtime::run(async {
+    let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stop = async {
@@ -152,6 +153,7 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
         Ok::<_, Failure>(serve_alone(policy, evidence, key, args.listen, ready, stop).await?)
     })??;
     output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
+    output::moved(&summary.folder, moved_from.as_deref());
     Ok(0)
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pipelock_receipt::{Options, PublicKey, verify_path};
 
-use super::{Failure, SECURITY, output};
+use super::{Failure, SECURITY, files, output};
 
 /// Verify evidence offline: signatures, chain, and one receipt for every flow that the kernel counted.
 ///
@@ -58,7 +58,7 @@ pub(super) fn verify(args: &Args) -> Result<u8, Failure> {
     let report = verify_path(target, &options).map_err(|error| format!("{}: {error}", target.display()))?;
     let json = serde_json::to_string_pretty(&report)?;
     if let Some(file) = &args.output {
-        std::fs::write(file, format!("{json}\n")).map_err(|error| format!("{}: {error}", file.display()))?;
+        files::replace(file, &format!("{json}\n"))?;
     }
     if args.json {
         output::line(&json);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::MapError;
 use pipelock_common::{Config, LAYOUT};
 
-use super::hooks::{HOOKS, Hook, Level, load_all};
+use super::hooks::{HOOKS, Hook, Level, level_without, load_all, missing};
 use super::load::Loadable;
 use super::maps::Maps;
 use super::sys;
@@ -154,7 +154,8 @@ impl Attachment {
     /// Attaches to the cgroup, or takes over what is pinned under the same name.
     ///
     /// # Errors
-    /// [`KernelError`]; what this call attached is detached again, what it found is left as it was (closed).
+    /// [`KernelError`]; what this call attached anew is detached again. What it took over stays attached, and so closed, with
+    /// whichever programs are linked by then: new ones replace the former one by one.
     pub fn attach(cgroup: &impl AsFd, plan: &Plan) -> Result<(Self, Maps), KernelError> {
         sys::ensure_bpffs(Path::new(BPFFS)).map_err(KernelError::Bpffs)?;
         let dir = pin_root().join(plan.id());
@@ -236,35 +237,43 @@ impl Attachment {
                 maps
             }
         };
+        let loaded = load_all(&object);
+        // A refused program replaces none: at a takeover the one that is linked enforces on.
+        let missing = missing(&loaded, |hook| dir.join(link_name(hook)).exists());
+        let level = level_without(&missing);
+        if (level < plan.require || level == Level::None)
+            && let Some((hook, why)) = missing.first().cloned()
+        {
+            return Err(KernelError::Hook { hook, required: plan.require, why });
+        }
         let mut attachment = Self {
             id: plan.id(),
             dir: dir.to_owned(),
-            level: Level::Full,
+            level,
             taken_over,
             hooks: Vec::with_capacity(HOOKS.len()),
-            missing: Vec::new(),
+            missing,
             links: Vec::with_capacity(HOOKS.len()),
         };
-        for (hook, (_, result)) in HOOKS.iter().zip(load_all(&object)) {
-            let program = match result {
-                Ok(program) => program,
-                Err(why) => {
-                    let reached =
-                        if hook.layer == super::hooks::Layer::Redirect { Level::None } else { Level::Redirect };
-                    attachment.level = attachment.level.min(reached);
-                    if attachment.level < plan.require || attachment.level == Level::None {
-                        return Err(KernelError::Hook { hook: hook.name, required: plan.require, why });
-                    }
-                    attachment.missing.push((hook.name, why));
-                    continue;
-                }
-            };
+        for (hook, (_, result)) in HOOKS.iter().zip(loaded) {
             let path = dir.join(link_name(hook));
-            let put = if path.exists() {
-                sys::open_pin(&path).and_then(|link| sys::update_link(link.as_fd(), program.as_fd()))
-            } else {
+            let put = match &result {
+                Ok(program) if path.exists() => {
+                    sys::open_pin(&path).and_then(|link| sys::update_link(link.as_fd(), program.as_fd()))
+                }
                 // A cgroup link is always in "multi" mode: programs of others on the same cgroup or its parents run too.
-                sys::create_link(program.as_fd(), cgroup.as_fd(), hook.attach).and_then(|link| sys::pin(&link, &path))
+                Ok(program) => sys::create_link(program.as_fd(), cgroup.as_fd(), hook.attach)
+                    .and_then(|link| sys::pin(&link, &path)),
+                Err(why) if path.exists() => {
+                    tracing::warn!(
+                        hook = hook.name,
+                        why,
+                        "refused by this kernel; the program of the former proxy stays"
+                    );
+                    Ok(())
+                }
+                // Among the missing.
+                Err(_) => continue,
             };
             put.map_err(|error| KernelError::Attach { hook: hook.name, why: error.to_string() })?;
             attachment.hooks.push(describe(hook, &path)?);

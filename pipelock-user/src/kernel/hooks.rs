@@ -29,12 +29,14 @@ const SOCK: u32 = 9;
 const OPS: u32 = 13;
 /// BPF_PROG_TYPE_CGROUP_SOCK_ADDR
 const ADDR: u32 = 18;
+/// BPF_PROG_TYPE_CGROUP_SOCKOPT
+const OPT: u32 = 25;
 
 impl Hook {
     /// The attach point that the verifier is told: programs of some kinds may read other fields at one than at another.
     pub(super) const fn attach_point_at_load(&self) -> u32 {
         match self.kind {
-            SOCK | ADDR => self.attach,
+            SOCK | ADDR | OPT => self.attach,
             _ => 0,
         }
     }
@@ -45,7 +47,7 @@ impl Hook {
 pub enum Layer {
     /// Connects and sends are redirected or refused. Without it there is no product.
     Redirect,
-    /// Packets that no flow accounts for are dropped; sockets of other protocols are not created.
+    /// Packets that no flow accounts for are dropped; sockets of other protocols are not created, groups not joined.
     Backstop,
     /// Ends of flows, bytes, and the peer address the agent sees.
     Account,
@@ -62,6 +64,7 @@ hooks! {
     "cgroup_skb/egress" "pl_egress" Backstop SKB 1;
     "cgroup_skb/ingress" "pl_ingress" Backstop SKB 0;
     "cgroup/sock_create" "pl_sock_create" Backstop SOCK 2;
+    "cgroup/setsockopt" "pl_setsockopt" Backstop OPT 22;
     "sock_ops" "pl_sock_ops" Account OPS 3;
     "cgroup/connect4" "pl_connect4" Redirect ADDR 10;
     "cgroup/connect6" "pl_connect6" Redirect ADDR 11;
@@ -130,7 +133,7 @@ impl Probe {
 pub fn probe() -> Result<Probe, aya::EbpfError> {
     let hooks: Vec<_> =
         load_all(&Loadable::new(None)?).into_iter().map(|(name, result)| (name, result.map(|_| ()))).collect();
-    Ok(Probe { level: level_of(&hooks), hooks })
+    Ok(Probe { level: level_without(&missing(&hooks, |_| false)), hooks })
 }
 
 /// Loads the program of every hook; the kernel's last words for one that was refused.
@@ -145,12 +148,26 @@ pub(super) fn load_all(object: &Loadable) -> Vec<(&'static str, Result<OwnedFd, 
     loaded.into_iter().map(|(_, name, result)| (name, result)).collect()
 }
 
-fn level_of(hooks: &[(&'static str, Result<(), String>)]) -> Level {
+/// Of what was loaded for each of [`HOOKS`], the hooks that have no program: those whose own was refused, unless one is
+/// linked there already. With the kernel's words; the ones that matter most first.
+pub(super) fn missing<T>(
+    loaded: &[(&'static str, Result<T, String>)],
+    is_linked: impl Fn(&Hook) -> bool,
+) -> Vec<(&'static str, String)> {
+    let mut found: Vec<_> = HOOKS
+        .iter()
+        .zip(loaded)
+        .filter_map(|(hook, (_, result))| Some((hook, result.as_ref().err()?)))
+        .filter(|(hook, _)| !is_linked(hook))
+        .collect();
+    found.sort_by_key(|(hook, _)| hook.layer);
+    found.into_iter().map(|(hook, why)| (hook.name, why.clone())).collect()
+}
+
+/// The level that remains without these hooks.
+pub(super) fn level_without(missing: &[(&'static str, String)]) -> Level {
     let has = |layer: Layer| {
-        HOOKS
-            .iter()
-            .filter(|hook| hook.layer == layer)
-            .all(|hook| hooks.iter().any(|(name, result)| *name == hook.name && result.is_ok()))
+        !HOOKS.iter().any(|hook| hook.layer == layer && missing.iter().any(|(name, _)| *name == hook.name))
     };
     match (has(Layer::Redirect), has(Layer::Backstop), has(Layer::Account)) {
         (true, true, true) => Level::Full,
@@ -163,15 +180,33 @@ fn level_of(hooks: &[(&'static str, Result<(), String>)]) -> Level {
 mod tests {
     use super::*;
 
-    fn all_but(missing: &str) -> Vec<(&'static str, Result<(), String>)> {
-        HOOKS.iter().map(|hook| (hook.name, if hook.name == missing { Err("no".into()) } else { Ok(()) })).collect()
+    fn all_but(refused: &[&str]) -> Vec<(&'static str, Result<(), String>)> {
+        let is_refused = |hook: &Hook| refused.contains(&hook.name);
+        HOOKS.iter().map(|hook| (hook.name, if is_refused(hook) { Err("no".into()) } else { Ok(()) })).collect()
     }
 
     #[test]
     fn one_missing_hook_lowers_the_level() {
-        assert_eq!(level_of(&all_but("")), Level::Full);
-        assert_eq!(level_of(&all_but("cgroup_skb/egress")), Level::Redirect);
-        assert_eq!(level_of(&all_but("cgroup/getpeername4")), Level::Redirect);
-        assert_eq!(level_of(&all_but("cgroup/connect6")), Level::None);
+        let level = |name| level_without(&missing(&all_but(&[name]), |_| false));
+        assert_eq!(level(""), Level::Full);
+        assert_eq!(level("cgroup_skb/egress"), Level::Redirect);
+        assert_eq!(level("cgroup/setsockopt"), Level::Redirect);
+        assert_eq!(level("cgroup/getpeername4"), Level::Redirect);
+        assert_eq!(level("cgroup/connect6"), Level::None);
+    }
+
+    #[test]
+    fn a_hook_that_a_former_proxy_linked_is_not_missing() {
+        let loaded = all_but(&["cgroup/getpeername4", "cgroup/connect6", "cgroup/setsockopt"]);
+        let names = |linked: &[&str]| -> Vec<_> {
+            missing(&loaded, |hook| linked.contains(&hook.name))
+                .into_iter()
+                .map(|(name, why)| (name, why == "no"))
+                .collect()
+        };
+        let all = [("cgroup/connect6", true), ("cgroup/setsockopt", true), ("cgroup/getpeername4", true)];
+        assert_eq!(names(&[]), all, "what matters most first");
+        assert_eq!(names(&["cgroup/connect6", "sock_ops"]), all[1..]);
+        assert_eq!(level_without(&missing(&loaded, |_| true)), Level::Full);
     }
 }

@@ -229,18 +229,14 @@ impl Maps {
 
     /// One flow; none when it is not there or still being filled in.
     pub fn flow(&self, flow_id: u64) -> Option<FlowRecord> {
-        locked(&self.flows).get(&flow_id, 0).ok().filter(|record| record.state != FlowState::Filling as u8)
+        let flows = locked(&self.flows);
+        steady(flow_id, || flows.get(&flow_id, 0).ok())
     }
 
     /// Every flow that waits for its receipt.
     pub fn pending(&self) -> Vec<FlowRecord> {
         let flows = locked(&self.flows);
-        flows
-            .keys()
-            .filter_map(Result::ok)
-            .filter_map(|id| flows.get(&id, 0).ok())
-            .filter(|record| record.state != FlowState::Filling as u8)
-            .collect()
+        flows.keys().filter_map(Result::ok).filter_map(|id| steady(id, || flows.get(&id, 0).ok())).collect()
     }
 
     /// Forgets a flow whose receipt is written.
@@ -312,6 +308,27 @@ impl Maps {
     }
 }
 
+/// How often a record that keeps changing is read; what was read last counts, as of a flow whose bytes go on.
+const READS: usize = 8;
+
+/// Reads a record until it is read alike twice. The kernel copies it without a lock while a program may be writing: one
+/// reading can hold the new state and the bytes of before. The programs write the state last, so that what is read once the
+/// state has been read is all there. None when the flow is not there or still being filled in.
+fn steady(flow_id: u64, mut read: impl FnMut() -> Option<FlowRecord>) -> Option<FlowRecord> {
+    let mut last = read()?;
+    for _ in 1..READS {
+        if last.state == FlowState::Filling as u8 {
+            return None;
+        }
+        let next = read()?;
+        if next == last {
+            break;
+        }
+        last = next;
+    }
+    Some(last).filter(|record| record.state != FlowState::Filling as u8 && record.flow_id == flow_id)
+}
+
 fn port_set(ranges: impl Iterator<Item = (u16, u16)>) -> PortSet {
     let mut set = PortSet { words: [0; 1024] };
     for (first, last) in ranges {
@@ -354,6 +371,28 @@ mod tests {
         let held: Vec<u16> =
             (0..=u16::MAX).filter(|port| set.words[usize::from(port >> 6)] >> (port & 63) & 1 == 1).collect();
         assert_eq!(held, [80, 8000, 8001, 8002, 65535]);
+    }
+
+    #[test]
+    fn a_record_that_is_being_written_is_read_again() {
+        let open = FlowRecord { flow_id: 7, state: FlowState::Open as u8, ..FlowRecord::EMPTY };
+        let closed = FlowRecord { state: FlowState::Closed as u8, closed_ns: 5, tx_bytes: 100, rx_bytes: 9, ..open };
+        // The state of after, the bytes of before.
+        let torn = FlowRecord { state: FlowState::Closed as u8, ..open };
+        let unfilled = FlowRecord { flow_id: 0, ..open };
+        let read = |records: &[Option<FlowRecord>]| {
+            let mut records = records.iter().copied().chain(std::iter::repeat(records.last().copied().flatten()));
+            steady(7, || records.next().flatten())
+        };
+        assert_eq!(read(&[Some(torn), Some(closed)]), Some(closed));
+        assert_eq!(read(&[Some(unfilled), Some(open)]), Some(open));
+        assert_eq!(read(&[Some(open), Some(torn), Some(closed)]), Some(closed));
+        assert_eq!(read(&[Some(FlowRecord::EMPTY), Some(open)]), None, "it was being filled in");
+        assert_eq!(read(&[Some(FlowRecord { flow_id: 8, ..closed })]), None, "another's by now");
+        assert_eq!(read(&[Some(closed), None]), None, "removed");
+        let mut bytes = 0..;
+        let busy = || bytes.next().map(|tx_bytes| FlowRecord { tx_bytes, ..open });
+        assert_eq!(steady(7, busy).map(|record| record.flow_id), Some(7), "a flow that goes on");
     }
 
     #[test]

@@ -22,6 +22,10 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// NLM_F_REQUEST | NLM_F_DUMP
 const DUMP: u16 = 0x301;
+/// NLM_F_DUMP_INTR: something changed while the list was made, and it may have gaps.
+const INTERRUPTED: u16 = 0x10;
+/// How often a list with gaps is asked for anew.
+const TRIES: usize = 5;
 /// `IFA_ADDRESS` and `IFA_LOCAL`: on a link between two, the first is the other's. It is the one that has the network.
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -35,6 +39,8 @@ const RTATTR: usize = 4;
 #[derive(Debug)]
 pub struct AddressList {
     netlink: OwnedFd,
+    /// Number of the last question: what answers another is not for us.
+    sequence: u32,
 }
 
 impl AddressList {
@@ -46,7 +52,7 @@ impl AddressList {
         let netlink =
             socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
         setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::new(2, 0))?;
-        Ok(Self { netlink })
+        Ok(Self { netlink, sequence: 0 })
     }
 
     /// Every address of every interface, loopback included, and every broadcast address of their IPv4 networks; ascending,
@@ -55,22 +61,46 @@ impl AddressList {
     /// # Errors
     /// When the kernel does not list them.
     pub fn read(&mut self) -> io::Result<Vec<(IpAddr, Locality)>> {
+        for _ in 0..TRIES {
+            self.ask()?;
+            if let Some(found) = self.answer()? {
+                return Ok(found.settled());
+            }
+        }
+        Err(io::Error::other("the addresses of the host do not come to rest"))
+    }
+
+    /// Asks for the list. What is left of an answer that was not waited for is taken first: as long as it is there, the kernel
+    /// begins no other.
+    fn ask(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        while recv(self.netlink.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {}
+        self.sequence = self.sequence.wrapping_add(1);
         let mut request = Vec::with_capacity(HEADER + IFADDRMSG);
         request.extend(24_u32.to_ne_bytes());
         request.extend(RTM_GETADDR.to_ne_bytes());
         request.extend(DUMP.to_ne_bytes());
-        request.extend([0; 8 + IFADDRMSG]);
+        request.extend(self.sequence.to_ne_bytes());
+        request.extend([0; 4 + IFADDRMSG]);
         send(self.netlink.as_raw_fd(), &request, MsgFlags::empty())?;
-        let mut buffer = vec![0; 32 * 1024];
+        Ok(())
+    }
+
+    /// The whole list; none when it may have gaps.
+    fn answer(&self) -> io::Result<Option<Found>> {
+        let mut buffer = vec![0; BUFFER];
         let mut found = Found::default();
         loop {
             let len = recv(self.netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            if take(buffer.get(..len).unwrap_or_default(), &mut found)? {
-                return Ok(found.settled());
+            if take(buffer.get(..len).unwrap_or_default(), self.sequence, &mut found)? {
+                return Ok(Some(found).filter(|found| !found.has_gaps));
             }
         }
     }
 }
+
+/// The kernel's messages are smaller.
+const BUFFER: usize = 32 * 1024;
 
 /// What messages say, before it is known what all of them say.
 #[derive(Default)]
@@ -79,6 +109,7 @@ struct Found {
     broadcasts: Vec<Ipv4Addr>,
     /// The first address of each network, which kernels before 5.14 take for a broadcast.
     networks: Vec<Ipv4Addr>,
+    has_gaps: bool,
 }
 
 impl Found {
@@ -93,13 +124,16 @@ impl Found {
     }
 }
 
-/// Takes the addresses out of one datagram; true when it was the last.
-fn take(mut rest: &[u8], found: &mut Found) -> io::Result<bool> {
+/// Takes the addresses out of one datagram, as far as it answers the question of this number; true when it was the last.
+fn take(mut rest: &[u8], sequence: u32, found: &mut Found) -> io::Result<bool> {
     let short = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's list of addresses is cut short");
     while !rest.is_empty() {
         let len = usize::try_from(u32_at(rest, 0).ok_or_else(short)?).unwrap_or(usize::MAX);
         let body = rest.get(HEADER..len).ok_or_else(short)?;
+        let is_ours = u32_at(rest, 8).ok_or_else(short)? == sequence;
+        found.has_gaps |= is_ours && u16_at(rest, 6).ok_or_else(short)? & INTERRUPTED != 0;
         match u16_at(rest, 4).ok_or_else(short)? {
+            _ if !is_ours => {}
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
                 let code = u32_at(body, 0).ok_or_else(short)? as i32;
@@ -173,6 +207,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SEQUENCE: u32 = 9;
+
     /// One RTM_NEWADDR message.
     fn message(family: i32, attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let mut body = vec![family as u8, 24, 0, 0, 1, 0, 0, 0];
@@ -184,14 +220,16 @@ mod tests {
         }
         let mut out = Vec::from(u32::try_from(HEADER + body.len()).expect("short").to_ne_bytes());
         out.extend(RTM_NEWADDR.to_ne_bytes());
-        out.extend([0; 10]);
+        out.extend([0; 2]);
+        out.extend(SEQUENCE.to_ne_bytes());
+        out.extend([0; 4]);
         out.extend(body);
         out
     }
 
     fn taken(bytes: &[u8]) -> io::Result<(bool, Vec<(IpAddr, Locality)>)> {
         let mut found = Found::default();
-        take(bytes, &mut found).map(|last| (last, found.settled()))
+        take(bytes, SEQUENCE, &mut found).map(|last| (last, found.settled()))
     }
 
     /// The addresses that are this, as text.
@@ -205,6 +243,32 @@ mod tests {
         let first = list.read().expect("addresses");
         assert!(first.contains(&(IpAddr::V4(Ipv4Addr::LOCALHOST), Locality::Own)), "{first:?}");
         assert_eq!(list.read().expect("again"), first);
+        // An answer that nobody waited for is not taken for the next one.
+        list.ask().expect("asked");
+        assert_eq!(list.read().expect("behind it"), first);
+    }
+
+    #[test]
+    fn what_answers_another_question_is_passed_over_and_gaps_are_noticed() {
+        let own = message(libc::AF_INET, &[(IFA_LOCAL, &[10, 0, 0, 1])]);
+        let done = {
+            let mut out = message(libc::AF_INET, &[]);
+            out[4..6].copy_from_slice(&NLMSG_DONE.to_ne_bytes());
+            out
+        };
+        let of_another = |message: &[u8]| {
+            let mut out = message.to_vec();
+            out[8] ^= 1;
+            out
+        };
+        let mut found = Found::default();
+        let bytes = [of_another(&own), of_another(&done), own.clone()].concat();
+        assert!(!take(&bytes, SEQUENCE, &mut found).expect("whole"), "the end of another list");
+        assert_eq!((found.own.len(), found.has_gaps), (1, false));
+        let mut with_gaps = done;
+        with_gaps[6] |= 0x10;
+        assert!(!take(&of_another(&with_gaps), SEQUENCE, &mut found).expect("whole") && !found.has_gaps);
+        assert!(take(&with_gaps, SEQUENCE, &mut found).expect("whole") && found.has_gaps);
     }
 
     #[test]
@@ -264,7 +328,9 @@ mod tests {
         let ending = |kind: u16, code: i32| {
             let mut out = Vec::from(20_u32.to_ne_bytes());
             out.extend(kind.to_ne_bytes());
-            out.extend([0; 10]);
+            out.extend([0; 2]);
+            out.extend(SEQUENCE.to_ne_bytes());
+            out.extend([0; 4]);
             out.extend(code.to_ne_bytes());
             out
         };

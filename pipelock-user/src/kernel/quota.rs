@@ -17,6 +17,8 @@ const PACE: u64 = 1_000;
 pub(super) struct Quota {
     /// Denials whose receipts are written.
     denials: u64,
+    /// Flows that were numbered and not recorded: nothing is there to be settled.
+    unrecorded: u64,
     told: Settled,
     /// Up to when the pace is used up.
     paid_until: Instant,
@@ -24,8 +26,14 @@ pub(super) struct Quota {
 
 impl Quota {
     /// At the beginning, or where a former proxy left it.
-    pub(super) fn new(settled: Settled, now: Instant) -> Self {
-        Self { denials: settled.denials, told: settled, paid_until: now }
+    pub(super) fn new(settled: Settled, unrecorded: u64, now: Instant) -> Self {
+        Self { denials: settled.denials, unrecorded, told: settled, paid_until: now }
+    }
+
+    /// So many flows could not be recorded up to now: their places in the table are free.
+    pub(super) fn unrecorded(&mut self, count: u64) {
+        self.told.flows += count.saturating_sub(self.unrecorded);
+        self.unrecorded = self.unrecorded.max(count);
     }
 
     /// A record was removed.
@@ -59,7 +67,7 @@ mod tests {
     #[test]
     fn flows_are_given_back_at_once_and_denials_at_the_pace() {
         let start = Instant::now();
-        let mut quota = Quota::new(Settled::default(), start);
+        let mut quota = Quota::new(Settled::default(), 0, start);
         for _ in 0..5 {
             quota.settle(false, start);
         }
@@ -76,7 +84,7 @@ mod tests {
     #[test]
     fn small_steps_lose_nothing() {
         let start = Instant::now();
-        let mut quota = Quota::new(Settled { flows: 9, denials: 4 }, start);
+        let mut quota = Quota::new(Settled { flows: 9, denials: 4 }, 0, start);
         for _ in 0..PACE * 2 {
             quota.settle(true, start);
         }

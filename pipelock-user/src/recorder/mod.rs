@@ -8,4 +8,4 @@ mod describe;
 mod task;
 
 pub use describe::{Capsule, DenialFacts, FlowFacts, KernelTotals, RequestRecord, SocketRecord, wall_clock};
-pub use task::{OpenChain, Recorder, RecorderConfig, RecorderError, Summary};
+pub use task::{OpenChain, Place, Recorder, RecorderConfig, RecorderError, Summary};

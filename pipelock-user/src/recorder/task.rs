@@ -1,15 +1,17 @@
 //! The task that owns the signer. It takes what waits, signs it, writes it with one call, and only then acknowledges.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use pipelock_receipt::{ActionDraft, ChainError, ChainWriter, Closed, Opening, PublicKey, SigningKey};
+use pipelock_receipt::folder::{EVIDENCE, KEY_HEX, KEY_PEM, POLICY};
+use pipelock_receipt::{
+    ActionDraft, ChainError, ChainWriter, Closed, Folder, FolderError, Opening, PublicKey, SigningKey,
+};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,15 +30,9 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 /// Why evidence could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecorderError {
-    /// The folder or file could not be made.
-    #[error("evidence folder {}: {source}", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// The folder or a file in it could not be made.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The folder holds evidence already.
     #[error("{} already holds evidence.jsonl; give another folder with --evidence, evidence is never overwritten", .0.display())]
     Exists(PathBuf),
@@ -56,8 +52,8 @@ pub enum RecorderError {
 
 /// What a recorder needs.
 pub struct RecorderConfig {
-    /// The folder; made if absent.
-    pub folder: PathBuf,
+    /// The folder.
+    pub folder: Place,
     /// The key that signs.
     pub key: SigningKey,
     /// Hash of the policy at the start.
@@ -66,6 +62,15 @@ pub struct RecorderConfig {
     pub capsule: Option<Capsule>,
     /// The user that the agent runs as.
     pub contained_uid: Option<u32>,
+}
+
+/// Where evidence goes.
+#[derive(Debug)]
+pub enum Place {
+    /// Into this folder, which is made if absent when the chain is opened.
+    At(PathBuf),
+    /// Into this one, which is held already.
+    Held(Folder),
 }
 
 /// What the chain came to.
@@ -90,7 +95,7 @@ enum Item {
 /// capabilities are dropped, which wants a process with one thread.
 pub struct OpenChain {
     chain: ChainWriter<File>,
-    folder: PathBuf,
+    folder: Arc<Folder>,
 }
 
 impl OpenChain {
@@ -99,43 +104,33 @@ impl OpenChain {
     /// # Errors
     /// [`RecorderError::Folder`], [`RecorderError::Exists`], [`RecorderError::Chain`].
     pub fn create(config: RecorderConfig) -> Result<Self, RecorderError> {
-        let is_new = !config.folder.exists();
-        let file = create(&config.folder)?;
-        let folder = config.folder.clone();
-        Self::open(config, file).inspect_err(|_| {
-            // No chain was opened and no agent was started: half a receipt would only be taken for evidence.
-            for name in ["evidence.jsonl", "public-key.pem", "public-key.hex", "policy-hash.txt"] {
-                let _ = std::fs::remove_file(folder.join(name));
+        let mut folder = match config.folder {
+            Place::At(path) => Folder::make(&path)?,
+            Place::Held(folder) => folder,
+        };
+        let file = folder.begin().map_err(|error| match error {
+            FolderError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                RecorderError::Exists(folder.path().to_owned())
             }
-            if is_new {
-                // Not if something else was put there meanwhile.
-                let _ = std::fs::remove_dir(&folder);
+            error => error.into(),
+        })?;
+        let mut made = vec![EVIDENCE];
+        let opened = open(config.key, config.policy_hash, config.capsule, config.contained_uid, file)
+            .and_then(|(chain, policy_hash)| write_first(&folder, &chain, &policy_hash, &mut made).map(|()| chain));
+        match opened {
+            Ok(chain) => Ok(Self { chain, folder: Arc::new(folder) }),
+            Err(error) => {
+                // No agent was started: half a receipt would only be taken for evidence.
+                folder.discard(&made);
+                Err(error)
             }
-        })
+        }
     }
 
-    fn open(config: RecorderConfig, file: File) -> Result<Self, RecorderError> {
-        let mut opening = Opening::new(config.policy_hash, "local");
-        opening.heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
-        opening.contained_uid = config.contained_uid;
-        if let Some(Capsule(capsule)) = config.capsule {
-            let canonical = pipelock_receipt::canon::jcs(&capsule).map_err(RecorderError::Capsule)?;
-            opening.posture_capsule_sha256 = Some(pipelock_receipt::bind::sha256_hex(&canonical));
-            opening.ext = Some(serde_json::json!({ "capsule_v1": capsule }));
-        }
-        let mut chain = ChainWriter::open(file, config.key, &opening)?;
-        chain.sync()?;
-        // What a verifier needs is there from the start, also for a run that is killed.
-        let key = chain.public_key();
-        for (name, text) in [
-            ("public-key.pem", key.pem()),
-            ("public-key.hex", format!("{}\n", key.hex())),
-            ("policy-hash.txt", format!("{}\n", opening.policy_hash)),
-        ] {
-            let path = config.folder.join(name);
-            std::fs::write(&path, text).map_err(|source| RecorderError::Folder { path, source })?;
-        }
-        Ok(Self { chain, folder: config.folder })
+    /// The folder, held open.
+    #[must_use]
+    pub fn folder(&self) -> Arc<Folder> {
+        self.folder.clone()
     }
 
     /// The public half of the key that signs.
@@ -152,7 +147,7 @@ impl OpenChain {
         let (queue, items) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || work(self.chain, items, &self.folder))
+            .spawn(move || work(self.chain, items, self.folder.path()))
             .map_err(RecorderError::Thread)?;
         let weak = queue.downgrade();
         tokio::spawn(async move {
@@ -304,17 +299,44 @@ impl Recorder {
     }
 }
 
-fn create(folder: &Path) -> Result<File, RecorderError> {
-    let failed = |source| RecorderError::Folder { path: folder.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let path = folder.join("evidence.jsonl");
-    OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(|source| {
-        if source.kind() == io::ErrorKind::AlreadyExists {
-            RecorderError::Exists(folder.to_owned())
-        } else {
-            RecorderError::Folder { path, source }
-        }
-    })
+/// Writes the first receipt; gives the hash of the policy back that is in it.
+fn open(
+    key: SigningKey,
+    policy_hash: String,
+    capsule: Option<Capsule>,
+    contained_uid: Option<u32>,
+    file: File,
+) -> Result<(ChainWriter<File>, String), RecorderError> {
+    let mut opening = Opening::new(policy_hash, "local");
+    opening.heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
+    opening.contained_uid = contained_uid;
+    if let Some(Capsule(capsule)) = capsule {
+        let canonical = pipelock_receipt::canon::jcs(&capsule).map_err(RecorderError::Capsule)?;
+        opening.posture_capsule_sha256 = Some(pipelock_receipt::bind::sha256_hex(&canonical));
+        opening.ext = Some(serde_json::json!({ "capsule_v1": capsule }));
+    }
+    let mut chain = ChainWriter::open(file, key, &opening)?;
+    chain.sync()?;
+    Ok((chain, opening.policy_hash))
+}
+
+/// What a verifier needs is there from the start, also for a run that is killed. Adds what it made to `made`.
+fn write_first(
+    folder: &Folder,
+    chain: &ChainWriter<File>,
+    policy_hash: &str,
+    made: &mut Vec<&'static str>,
+) -> Result<(), RecorderError> {
+    let key = chain.public_key();
+    for (name, text) in
+        [(KEY_PEM, key.pem()), (KEY_HEX, format!("{}\n", key.hex())), (POLICY, format!("{policy_hash}\n"))]
+    {
+        let mut file = folder.create(name)?;
+        made.push(name);
+        let failed = |source| FolderError::Io { path: folder.path().join(name), source };
+        file.write_all(text.as_bytes()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The task: ends at `close`, when every handle is gone, or at the first write that fails. What was not acknowledged

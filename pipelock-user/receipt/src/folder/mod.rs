@@ -1,18 +1,19 @@
 //! The evidence folder: what a person takes away from a run.
 //!
-//! The recorder writes `evidence.jsonl` while the run goes on; at its end [`write_folder`] derives the rest from it,
-//! line by line, so that a million receipts need no more memory than one. Every file appears whole or not at all
-//! (written under another name, synced, renamed), readable by its owner only. Nothing here is signed: whatever is
-//! derived can be derived again, and the verifier holds it against the chain.
+//! The recorder makes it as a [`Folder`], which it holds open, and writes `evidence.jsonl` while the run goes on; at its end
+//! [`write_folder`] derives the rest from it, line by line, so that a million receipts need no more memory than one. Every
+//! file appears whole or not at all (written under another name, synced, renamed), readable by its owner only. Nothing here
+//! is signed: whatever is derived can be derived again, and the verifier holds it against the chain.
 
+mod held;
 mod summary;
 
-use std::fs::{DirBuilder, File, OpenOptions, rename};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::Builder;
 
+pub use self::held::Folder;
 use self::summary::Summary;
 use crate::bind::sha256_hex;
 use crate::body::Receipt;
@@ -44,6 +45,14 @@ pub enum FolderError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody else could change what is written there.
+    #[error("evidence folder: {path}: {why}; give a folder that is not there yet, it will be made")]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is, or why it is not known.
+        why: String,
+    },
     /// The evidence file is not as the recorder writes it.
     #[error("evidence folder: {EVIDENCE} line {line}: {why}; run pipelock verify on it")]
     Evidence {
@@ -54,26 +63,12 @@ pub enum FolderError {
     },
 }
 
-/// Makes the folder (mode 0700, if it is not there) and the empty evidence file (mode 0600) for a new run.
-///
-/// # Errors
-/// [`FolderError::Io`], also when the evidence file exists: evidence is never overwritten or continued.
-pub fn create_evidence(folder: &Path) -> Result<File, FolderError> {
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source| FolderError::Io { path, source }
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
-    let path = folder.join(EVIDENCE);
-    OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path).map_err(at(&path))
-}
-
 /// Derives everything else from `evidence.jsonl` in `folder` and returns the head of the document. Call it when the
 /// chain is closed; after a crash it takes the lines that are whole.
 ///
 /// # Errors
 /// [`FolderError`].
-pub fn write_folder(folder: &Path) -> Result<Head, FolderError> {
+pub fn write_folder(folder: &Folder) -> Result<Head, FolderError> {
     let mut summary = Summary::default();
     let mut head: Option<Head> = None;
     each_receipt(folder, |line, text| {
@@ -106,23 +101,23 @@ pub fn write_folder(folder: &Path) -> Result<Head, FolderError> {
     let text = summary.render(&head);
     let drafts = [
         draft_document(folder, &head)?,
-        draft_file(folder, POLICY, |file| writeln!(file, "{}", head.policy_hash).map_err(into_folder(folder, POLICY)))?,
-        draft_file(folder, KEY_PEM, |file| file.write_all(key.pem().as_bytes()).map_err(into_folder(folder, KEY_PEM)))?,
-        draft_file(folder, KEY_HEX, |file| writeln!(file, "{key}").map_err(into_folder(folder, KEY_HEX)))?,
-        draft_file(folder, SUMMARY, |file| file.write_all(text.as_bytes()).map_err(into_folder(folder, SUMMARY)))?,
+        draft_file(folder, POLICY, |file| writeln!(file, "{}", head.policy_hash).map_err(folder.failed(POLICY)))?,
+        draft_file(folder, KEY_PEM, |file| file.write_all(key.pem().as_bytes()).map_err(folder.failed(KEY_PEM)))?,
+        draft_file(folder, KEY_HEX, |file| writeln!(file, "{key}").map_err(folder.failed(KEY_HEX)))?,
+        draft_file(folder, SUMMARY, |file| file.write_all(text.as_bytes()).map_err(folder.failed(SUMMARY)))?,
     ];
     sync_all(folder, &drafts)?;
     for draft in &drafts {
-        rename(draft.path(folder), folder.join(draft.name)).map_err(into_folder(folder, draft.name))?;
+        folder.rename(&part(draft.name), draft.name)?;
     }
     // The new names must be on the disk too.
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(into_folder(folder, ""))?;
+    folder.sync()?;
     Ok(head)
 }
 
-fn draft_document(folder: &Path, head: &Head) -> Result<Draft, FolderError> {
+fn draft_document(folder: &Folder, head: &Head) -> Result<Draft, FolderError> {
     draft_file(folder, DOCUMENT, |file| {
-        let failed = || into_folder(folder, DOCUMENT);
+        let failed = || folder.failed(DOCUMENT);
         let start = head.render().map_err(|error| failed()(error.into()))?;
         file.write_all(start.as_bytes()).map_err(failed())?;
         let mut first = true;
@@ -137,11 +132,12 @@ fn draft_document(folder: &Path, head: &Head) -> Result<Draft, FolderError> {
 }
 
 /// Calls `each` with line number and text of every receipt in the evidence file.
-fn each_receipt(folder: &Path, mut each: impl FnMut(u64, &str) -> Result<(), FolderError>) -> Result<(), FolderError> {
-    let failed = || into_folder(folder, EVIDENCE);
-    let file = File::open(folder.join(EVIDENCE)).map_err(failed())?;
-    let mut evidence = Evidence::new(BufReader::with_capacity(1 << 16, file));
-    while let Some((line, item)) = evidence.next_item().map_err(failed())? {
+fn each_receipt(
+    folder: &Folder,
+    mut each: impl FnMut(u64, &str) -> Result<(), FolderError>,
+) -> Result<(), FolderError> {
+    let mut evidence = Evidence::new(BufReader::with_capacity(1 << 16, folder.evidence()?));
+    while let Some((line, item)) = evidence.next_item().map_err(folder.failed(EVIDENCE))? {
         let text = match item {
             Item::Line(text) => text,
             // Half a line: the recorder was interrupted here.
@@ -165,29 +161,28 @@ struct Draft {
     file: File,
 }
 
-impl Draft {
-    fn path(&self, folder: &Path) -> PathBuf {
-        folder.join(format!(".{}.part", self.name))
-    }
+/// The name of a draft.
+fn part(name: &str) -> String {
+    format!(".{name}.part")
 }
 
 /// Writes one file under another name.
 fn draft_file(
-    folder: &Path,
+    folder: &Folder,
     name: &'static str,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), FolderError>,
 ) -> Result<Draft, FolderError> {
-    let failed = || into_folder(folder, name);
-    let draft = folder.join(format!(".{name}.part"));
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed())?;
-    let mut file = BufWriter::new(file);
+    let draft = part(name);
+    // One of a pipelock that was killed while it wrote.
+    folder.remove(&draft);
+    let mut file = BufWriter::new(folder.create(&draft)?);
     fill(&mut file)?;
-    let file = file.into_inner().map_err(|error| failed()(error.into_error()))?;
+    let file = file.into_inner().map_err(|error| folder.failed(name)(error.into_error()))?;
     Ok(Draft { name, file })
 }
 
 /// Brings the drafts onto the disk, side by side: a file system writes its journal once for all who wait at one moment.
-fn sync_all(folder: &Path, drafts: &[Draft]) -> Result<(), FolderError> {
+fn sync_all(folder: &Folder, drafts: &[Draft]) -> Result<(), FolderError> {
     std::thread::scope(|scope| {
         let start = |draft| Builder::new().spawn_scoped(scope, move || File::sync_all(draft));
         let waiting: Vec<_> = drafts.iter().map(|draft| (draft, start(&draft.file))).collect();
@@ -195,15 +190,10 @@ fn sync_all(folder: &Path, drafts: &[Draft]) -> Result<(), FolderError> {
             let died = |_| Err(io::Error::other("the thread that wrote it to the disk died"));
             // Where no thread can be had, one after the other.
             let synced = thread.map_or_else(|_| draft.file.sync_all(), |thread| thread.join().unwrap_or_else(died));
-            synced.map_err(into_folder(folder, draft.name))?;
+            synced.map_err(folder.failed(draft.name))?;
         }
         Ok(())
     })
-}
-
-fn into_folder(folder: &Path, name: &str) -> impl FnOnce(io::Error) -> FolderError {
-    let path = folder.join(name);
-    move |source| FolderError::Io { path, source }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The folder is whole, private, readable by people, and verifies; every change to it shows.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -20,8 +21,16 @@ fn key() -> SigningKey {
 
 fn written() -> tempfile::TempDir {
     let temp = tempfile::tempdir().unwrap();
-    let folder = temp.path().join("evidence");
-    let file = create_evidence(&folder).unwrap();
+    let folder = recorded(&temp.path().join("evidence"));
+    let head = write_folder(&folder).unwrap();
+    assert_eq!((head.receipt_count, head.final_seq, head.flows), (5, 4, Some(2)));
+    temp
+}
+
+/// A folder with a chain that is closed, and nothing else yet.
+fn recorded(path: &Path) -> Folder {
+    let mut folder = Folder::make(path).unwrap();
+    let file = folder.begin().unwrap();
     let mut writer = ChainWriter::open(file, key(), &Opening::new(POLICY_HASH, "local")).unwrap();
     for id in 1..=2_u64 {
         let mut draft = ActionDraft::new("block", "ebpf", "evil|host](http://x) <img src=y>");
@@ -35,12 +44,92 @@ fn written() -> tempfile::TempDir {
     draft.layer = LEDGER_LAYER.to_owned();
     let ledger = json!({"kernel_v1": {"flows": "2", "unrecorded": "0", "by_reason": {"port_denied": "2"}}});
     let _ = writer.append(&draft, Some(&ledger)).unwrap();
-    let closed = writer.close("agent exited 0", std::time::SystemTime::now()).unwrap();
+    let _ = writer.close("agent exited 0", std::time::SystemTime::now()).unwrap();
     writer.sync().unwrap();
-    let head = write_folder(&folder).unwrap();
-    assert_eq!((head.receipt_count, head.final_seq, head.flows), (5, 4, Some(2)));
-    assert_eq!(head.root_hash, closed.root_hash);
-    temp
+    folder
+}
+
+/// What the owner of the folder above can do to one that is not his: move it, and put one of his own in its place.
+#[test]
+fn nothing_is_written_outside_the_folder_when_another_takes_its_place() {
+    let temp = tempfile::tempdir().unwrap();
+    let (path, away, victim) = (temp.path().join("evidence"), temp.path().join("away"), temp.path().join("victim"));
+    let folder = recorded(&path);
+    assert_eq!(folder.elsewhere(), None);
+    fs::write(&victim, "as it was").unwrap();
+    fs::rename(&path, &away).unwrap();
+    fs::create_dir(&path).unwrap();
+    // A chain that verifies against its own key, and links under every name that is written.
+    let forged = fs::read(recorded(&temp.path().join("forged")).path().join(EVIDENCE)).unwrap();
+    fs::write(path.join(EVIDENCE), &forged).unwrap();
+    for name in [DOCUMENT, POLICY, KEY_PEM, KEY_HEX, SUMMARY] {
+        symlink(&victim, path.join(part(name))).unwrap();
+        symlink(&victim, path.join(name)).unwrap();
+    }
+    let before = fs::read(away.join(EVIDENCE)).unwrap();
+    write_folder(&folder).unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "as it was");
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 11, "something was made or renamed in the other's folder");
+    assert_eq!(folder.elsewhere().as_deref(), Some(away.as_path()));
+    assert_eq!(fs::read(away.join(EVIDENCE)).unwrap(), before);
+    assert!(verify(&away).ok);
+}
+
+#[test]
+fn links_in_the_folder_are_not_followed_and_the_chain_is_the_one_that_was_begun() {
+    let temp = tempfile::tempdir().unwrap();
+    let (path, victim) = (temp.path().join("evidence"), temp.path().join("victim"));
+    let folder = recorded(&path);
+    fs::write(&victim, "as it was").unwrap();
+    for name in [DOCUMENT, SUMMARY] {
+        symlink(&victim, path.join(part(name))).unwrap();
+    }
+    symlink(&victim, path.join(KEY_PEM)).unwrap();
+    symlink(&victim, path.join("pipelock.log")).unwrap();
+    assert!(folder.create(KEY_PEM).is_err() && folder.append("pipelock.log").is_err());
+    fs::remove_file(path.join("pipelock.log")).unwrap();
+    let chain = fs::read(path.join(EVIDENCE)).unwrap();
+    fs::write(path.join("other"), &chain[..chain.len() / 2]).unwrap();
+    fs::rename(path.join("other"), path.join(EVIDENCE)).unwrap();
+    assert_eq!(write_folder(&folder).unwrap().receipt_count, 5);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "as it was");
+}
+
+#[test]
+fn a_folder_that_others_can_change_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let (path, link) = (temp.path().join("evidence"), temp.path().join("link"));
+    fs::create_dir(&path).unwrap();
+    symlink(&path, &link).unwrap();
+    let why = |path: &Path| match Folder::make(path) {
+        Err(FolderError::Foreign { why, .. }) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(why(&link).contains("symbolic link"), "{}", why(&link));
+    for mode in [0o770, 0o702, 0o1777] {
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        assert!(why(&path).contains("others may write"), "{mode:o}: {}", why(&path));
+    }
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(Folder::make(&path).is_ok());
+    // Whoever runs this cannot give a folder away, unless it is root.
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+        assert!(why(&path).contains("belongs to user 65534"), "{}", why(&path));
+    }
+}
+
+#[test]
+fn what_was_never_begun_leaves_no_folder_and_what_was_there_stays() {
+    let temp = tempfile::tempdir().unwrap();
+    let (new, old) = (temp.path().join("a/new"), temp.path().join("old"));
+    fs::create_dir(&old).unwrap();
+    for path in [&new, &old] {
+        let mut folder = Folder::make(path).unwrap();
+        let _ = folder.begin().unwrap();
+        folder.discard(&[EVIDENCE, KEY_PEM]);
+    }
+    assert!(!new.exists() && old.exists() && fs::read_dir(&old).unwrap().next().is_none());
 }
 
 fn verify(path: &Path) -> Report {
@@ -65,7 +154,7 @@ fn a_folder_verifies_and_is_private() {
     names.sort_unstable();
     assert_eq!(names, [EVIDENCE, POLICY, KEY_HEX, KEY_PEM, DOCUMENT, SUMMARY]);
     assert!(names.iter().all(|name| mode(&folder.join(name)) == 0o600));
-    assert!(create_evidence(&folder).is_err(), "evidence was overwritten");
+    assert!(Folder::make(&folder).unwrap().begin().is_err(), "evidence was overwritten");
 
     let document: Value = serde_json::from_str(&fs::read_to_string(folder.join(DOCUMENT)).unwrap()).unwrap();
     assert_eq!(document["receipts"].as_array().unwrap().len(), 5);
@@ -145,7 +234,7 @@ fn a_run_that_was_interrupted_still_gets_its_folder() {
     let folder = temp.path().join("evidence");
     let text = fs::read_to_string(folder.join(EVIDENCE)).unwrap();
     fs::write(folder.join(EVIDENCE), &text[..text.len() / 2]).unwrap();
-    let head = write_folder(&folder).unwrap();
+    let head = write_folder(&Folder::open(&folder).unwrap()).unwrap();
     assert!(head.receipt_count < 5);
     assert!(fs::read_to_string(folder.join(SUMMARY)).unwrap().contains("not closed"));
     let report = verify(&folder);
@@ -154,7 +243,7 @@ fn a_run_that_was_interrupted_still_gets_its_folder() {
     );
     assert!(!report.ok);
     fs::write(folder.join(EVIDENCE), "").unwrap();
-    assert!(write_folder(&folder).is_err());
+    assert!(write_folder(&Folder::open(&folder).unwrap()).is_err());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use pipelock_common::{FlowRecord, FlowState, KernelReason, Settled};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
-use super::maps::{Maps, from_addr};
+use super::maps::{Counters, Maps, from_addr};
 use super::quota::Quota;
 use crate::flow::{Account, Flow, FlowId, Host, Origin, Outcome, PolicyId, Reason, Target, Verdict, locked};
 
@@ -41,8 +41,8 @@ pub trait FlowTable: Send + Sync + 'static {
     fn give_back(&self, settled: Settled);
     /// Forgets by which local end a flow can be found.
     fn forget_origin(&self, record: &FlowRecord);
-    /// How many events the ring had no room for.
-    fn events_lost(&self) -> u64;
+    /// What the programs counted; none when that cannot be read.
+    fn counters(&self) -> Option<Counters>;
     /// The ring that says which flows changed; without one they are found by looking through the table.
     fn take_events(&self) -> Option<aya::maps::RingBuf<aya::maps::MapData>>;
 }
@@ -63,9 +63,8 @@ impl FlowTable for Maps {
     fn forget_origin(&self, record: &FlowRecord) {
         Self::forget_origin(self, record);
     }
-    fn events_lost(&self) -> u64 {
-        // Unknown is another number than before, so the table is looked through.
-        self.counters().map_or(u64::MAX, |counters| counters.events_lost)
+    fn counters(&self) -> Option<Counters> {
+        Self::counters(self).ok()
     }
     fn take_events(&self) -> Option<aya::maps::RingBuf<aya::maps::MapData>> {
         Self::take_events(self)
@@ -106,14 +105,14 @@ pub struct Ledger<T = Maps> {
 }
 
 impl<T: FlowTable> Ledger<T> {
-    /// A ledger over this table, of which so much was given back before. `orphans` are redirected flows of a proxy that is
+    /// A ledger over this table, of which so much was given back before, after so many flows that were not recorded. `orphans` are redirected flows of a proxy that is
     /// gone: whatever it did with them, nobody can report it any more.
     #[must_use]
-    pub fn new(table: Arc<T>, settled: Settled, orphans: impl Iterator<Item = u64>) -> Arc<Self> {
+    pub fn new(table: Arc<T>, settled: Settled, unrecorded: u64, orphans: impl Iterator<Item = u64>) -> Arc<Self> {
         let orphan = || Entry::Reported(Outcome::unseen(Reason::ProxyLost));
         Arc::new(Self {
             table,
-            quota: Mutex::new(Quota::new(settled, Instant::now())),
+            quota: Mutex::new(Quota::new(settled, unrecorded, Instant::now())),
             entries: Mutex::new(orphans.map(|flow| (flow, orphan())).collect()),
             reported: Mutex::new(Vec::new()),
             settled: Mutex::new(Vec::new()),
@@ -132,6 +131,15 @@ impl<T: FlowTable> Ledger<T> {
         self.table.give_back(quota.settle(is_denial, Instant::now()));
         drop(quota);
         locked(&self.settled).push(flow.0);
+    }
+
+    /// Tells the programs how much room there is now, if so many flows were not recorded.
+    fn give_back(&self, unrecorded: Option<u64>) {
+        let mut quota = locked(&self.quota);
+        if let Some(count) = unrecorded {
+            quota.unrecorded(count);
+        }
+        self.table.give_back(quota.at(Instant::now()));
     }
 
     /// Drops the entries of settled flows. Only between reading records and reading the next ones.
@@ -170,8 +178,10 @@ impl<T: FlowTable> Ledger<T> {
                 () = self.changed.notified() => self.take_reported(&mut ids),
                 _ = sweep.tick() => {
                     sweeps = sweeps.wrapping_add(1);
-                    self.table.give_back(locked(&self.quota).at(Instant::now()));
-                    let lost_now = self.table.events_lost();
+                    let counters = self.table.counters();
+                    self.give_back(counters.as_ref().map(|counters| counters.unrecorded));
+                    // Unknown is another number than before, so the table is looked through.
+                    let lost_now = counters.map_or(u64::MAX, |counters| counters.events_lost);
                     if lost_now != lost || sweeps.is_multiple_of(FULL_SWEEP) {
                         lost = lost_now;
                         ids.extend(self.table.pending().iter().map(|record| record.flow_id));

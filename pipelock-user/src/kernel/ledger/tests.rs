@@ -14,6 +14,7 @@ struct Table {
     flows: Mutex<BTreeMap<u64, FlowRecord>>,
     settled: Mutex<Settled>,
     lost: AtomicU64,
+    unrecorded: AtomicU64,
 }
 
 impl Table {
@@ -43,8 +44,9 @@ impl FlowTable for Table {
         *locked(&self.settled) = settled;
     }
     fn forget_origin(&self, _record: &FlowRecord) {}
-    fn events_lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+    fn counters(&self) -> Option<Counters> {
+        let (events_lost, unrecorded) = (self.lost.load(Ordering::Relaxed), self.unrecorded.load(Ordering::Relaxed));
+        Some(Counters { events_lost, unrecorded, ..Counters::default() })
     }
     fn take_events(&self) -> Option<aya::maps::RingBuf<aya::maps::MapData>> {
         None
@@ -53,7 +55,7 @@ impl FlowTable for Table {
 
 fn ledger() -> (Arc<Table>, Arc<Ledger<Table>>) {
     let table = Arc::new(Table::default());
-    (table.clone(), Ledger::new(table, Settled::default(), std::iter::empty()))
+    (table.clone(), Ledger::new(table, Settled::default(), 0, std::iter::empty()))
 }
 
 fn allowed() -> Outcome {
@@ -154,7 +156,7 @@ fn what_is_open_at_the_end_is_given_out_as_it_stands() {
 #[test]
 fn flows_of_a_dead_proxy_are_its_own_until_they_end() {
     let table = Arc::new(Table::default());
-    let ledger = Ledger::new(table.clone(), Settled { flows: 6, denials: 2 }, [7, 8].into_iter());
+    let ledger = Ledger::new(table.clone(), Settled { flows: 6, denials: 2 }, 3, [7, 8].into_iter());
     table.put(7, KernelReason::Redirect, FlowState::Closed);
     table.put(8, KernelReason::RedirectDns, FlowState::Established);
     assert_eq!(look(&table, &ledger, 7), Some(Reason::ProxyLost));
@@ -163,6 +165,26 @@ fn flows_of_a_dead_proxy_are_its_own_until_they_end() {
     assert_eq!(look(&table, &ledger, 8), Some(Reason::ProxyLost));
     ledger.settled(FlowId(7), false);
     assert_eq!(locked(&table.settled).flows, 7, "it goes on counting where the dead one stopped");
+}
+
+/// Its number is used up, and there is no record whose receipt would free the place again.
+#[tokio::test(start_paused = true)]
+async fn the_places_of_flows_that_were_not_recorded_are_given_back() {
+    let table = Arc::new(Table::default());
+    table.unrecorded.store(4, Ordering::Relaxed);
+    let ledger = Ledger::new(table.clone(), Settled { flows: 6, denials: 2 }, 3, std::iter::empty());
+    let (sender, _given) = finished_flows();
+    let running = tokio::spawn(ledger.clone().run(sender, std::future::pending()));
+    let given_back = async || {
+        tokio::time::sleep(SWEEP * 2).await;
+        locked(&table.settled).flows
+    };
+    assert_eq!(given_back().await, 7, "one since the beginning");
+    table.unrecorded.store(9, Ordering::Relaxed);
+    assert_eq!(given_back().await, 12);
+    ledger.settled(FlowId(1), false);
+    assert_eq!(given_back().await, 13, "none twice");
+    running.abort();
 }
 
 #[tokio::test]

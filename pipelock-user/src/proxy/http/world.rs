@@ -25,7 +25,7 @@ use crate::net::Resolver;
 use crate::policy::Policy;
 use crate::proxy::state::{Origins, Proxy, Rules};
 use crate::proxy::ws;
-use crate::recorder::{OpenChain, RecorderConfig};
+use crate::recorder::{OpenChain, Place, RecorderConfig};
 
 struct Nobody;
 
@@ -95,7 +95,7 @@ impl World {
         tokio::spawn(destination(listener, (seen.clone(), waiting.clone()), tls));
         let rules = watch::Sender::new(Arc::new(rules));
         let chain = OpenChain::create(RecorderConfig {
-            folder: evidence.path().join("evidence"),
+            folder: Place::At(evidence.path().join("evidence")),
             key: pipelock_receipt::SigningKey::from_seed(&[7; 32]),
             policy_hash: rules.borrow().policy.id().to_string(),
             capsule: None,
