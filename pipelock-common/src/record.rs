@@ -116,9 +116,9 @@ pub struct FlowRecord {
     pub opened_ns: u64,
     /// When the socket was closed, same clock; 0 while open.
     pub closed_ns: u64,
-    /// Bytes sent by the agent and acknowledged, as TCP counts them (SYN and FIN are one each); UDP payload with header.
+    /// Bytes sent by the agent and acknowledged; of UDP, IP packets whole. Known when either side has closed.
     pub tx_bytes: u64,
-    /// Bytes received by the agent, as TCP counts them.
+    /// Bytes received by the agent, likewise; of TCP, one more when the agent closed first and the other side's FIN came.
     pub rx_bytes: u64,
     /// Where the agent wanted to go.
     pub dst: Addr,

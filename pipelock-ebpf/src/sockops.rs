@@ -7,7 +7,8 @@ use crate::maps::{TUPLES, sock_state_or_new};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, bpf_sock,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE,
+    BPF_TCP_CLOSE_WAIT, BPF_TCP_CLOSING, BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK, bpf_sock,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::sock_ops;
@@ -30,7 +31,7 @@ pub fn pl_sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(sk),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx, sk),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(sk),
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx, sk),
+        BPF_SOCK_OPS_STATE_CB => changing(&ctx, sk),
         _ => {}
     }
     1
@@ -136,22 +137,50 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     }
 }
 
+/// The connection goes from one state of TCP to another. Besides its end, it is looked at when the other side has closed: the
+/// agent may hold its own side open for ever, and the server may end meanwhile.
 #[inline(always)]
-fn closed(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+fn changing(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+    let (from, to) = (ctx.arg(0), ctx.arg(1));
+    if to != BPF_TCP_CLOSE && to != BPF_TCP_CLOSE_WAIT {
+        return;
+    }
     let Some(record) = record_of(sk) else { return };
     if record.state == FlowState::Closed as u8 {
         return;
     }
-    // SAFETY: the context is valid; no arguments to the clock.
-    unsafe {
-        record.tx_bytes = core::ptr::read_volatile(&raw const (*ctx.ops).bytes_acked);
-        record.rx_bytes = core::ptr::read_volatile(&raw const (*ctx.ops).bytes_received);
-        record.closed_ns = bpf_ktime_get_boot_ns();
+    note_volumes(ctx, record, from, to);
+    if to == BPF_TCP_CLOSE {
+        // SAFETY: no arguments.
+        record.closed_ns = unsafe { bpf_ktime_get_boot_ns() };
+        let flow_id = record.flow_id;
+        publish(record, FlowState::Closed);
+        // From here on it may be removed.
+        wake(flow_id);
     }
-    let flow_id = record.flow_id;
-    publish(record, FlowState::Closed);
-    // From here on it may be removed.
-    wake(flow_id);
+}
+
+/// The bytes both ways, without the numbers that TCP gives to SYN and FIN. What of the agent's was not acknowledged has not
+/// arrived. Whether the other side's FIN came last of all is not to be seen when the agent's side was closed first: then one
+/// byte received may be that.
+#[inline(always)]
+fn note_volumes(ctx: &SockOpsContext, record: &mut FlowRecord, from: u32, to: u32) {
+    // SAFETY: the context is valid; each field is read on its own.
+    let (acked, received, is_all_acked) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*ctx.ops).bytes_acked),
+            core::ptr::read_volatile(&raw const (*ctx.ops).bytes_received),
+            core::ptr::read_volatile(&raw const (*ctx.ops).snd_una)
+                == core::ptr::read_volatile(&raw const (*ctx.ops).snd_nxt),
+        )
+    };
+    // The kernel counts the SYN of the side that connects only.
+    let is_active = record.reason != KernelReason::InboundAllowed as u8;
+    let is_fin_acked = from == BPF_TCP_FIN_WAIT2 || (is_all_acked && (from == BPF_TCP_LAST_ACK || from == BPF_TCP_CLOSING));
+    let is_fin_received =
+        to == BPF_TCP_CLOSE_WAIT || from == BPF_TCP_CLOSE_WAIT || from == BPF_TCP_LAST_ACK || from == BPF_TCP_CLOSING;
+    record.tx_bytes = acked.saturating_sub(u64::from(is_active) + u64::from(is_fin_acked));
+    record.rx_bytes = received.saturating_sub(u64::from(is_fin_received));
 }
 
 #[inline(always)]
