@@ -1,6 +1,6 @@
 //! The bytes of a connection, as its receipt has them: what the agent sent and got, to the byte, also when it is still open
 //! at the end.
-#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::disallowed_methods, reason = "tests")]
 
 mod attached;
 
