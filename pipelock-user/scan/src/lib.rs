@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bits;
 mod decode;
 mod detect;
 mod engine;

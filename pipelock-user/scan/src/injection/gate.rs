@@ -10,11 +10,21 @@ use aho_corasick::{Anchored, BuildError, MatchKind};
 
 use super::lexicon::bounded;
 use super::plan::Anchor;
+use crate::bits;
 
 impl Anchor {
     /// From the marked word on.
     fn marked(&self) -> &[u8] {
         self.text.as_bytes().get(self.mark..).unwrap_or_default()
+    }
+
+    /// What stands before the marked word, and behind the first `skip` bytes of it.
+    fn around(&self, skip: usize) -> (Around, Around) {
+        let before = self.text.as_bytes().get(..self.mark).unwrap_or_default();
+        let around = Around::of(before, self.marked().get(skip..).unwrap_or_default());
+        let mask = |side: u32| side.to_le_bytes().map(|byte| if byte == 0 { 0 } else { u8::MAX });
+        let [left, right] = [around.left, around.right].map(mask).map(u32::from_le_bytes);
+        (around, Around { left, right })
     }
 
     /// Whether the anchor stands in `text` with its marked word at `at`: the case of ASCII letters and the amount of
@@ -46,6 +56,41 @@ impl Anchor {
     }
 }
 
+/// Four bytes on either side of a place, the nearest one lowest, without regard to case and to the amount of white space;
+/// zero where the text is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Around {
+    left: u32,
+    right: u32,
+}
+
+impl Around {
+    fn of(before: &[u8], behind: &[u8]) -> Self {
+        Self { left: first_four(before.iter().rev()), right: first_four(behind.iter()) }
+    }
+
+    /// Whether it is `other`, as far as `has` goes.
+    fn is(self, other: Self, has: Self) -> bool {
+        ((self.left ^ other.left) & has.left) | ((self.right ^ other.right) & has.right) == 0
+    }
+}
+
+fn first_four<'b>(bytes: impl Iterator<Item = &'b u8>) -> u32 {
+    let (mut four, mut shift, mut space) = (0, 0, false);
+    for &byte in bytes {
+        if is_space(byte) && std::mem::replace(&mut space, true) {
+            continue;
+        }
+        space = is_space(byte);
+        four |= u32::from(if space { b' ' } else { byte | 0x20 }) << shift;
+        shift += 8;
+        if shift == u32::BITS {
+            break;
+        }
+    }
+    four
+}
+
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
@@ -65,13 +110,27 @@ pub(crate) struct AsciiGate {
     long: Vec<u64>,
     /// … and which hashes of four bytes are those of a shorter word.
     short: Vec<u64>,
-    /// (first four bytes of the marked word, anchor), by hash.
-    listed: Vec<(u32, u32)>,
+    /// By hash of the first four bytes of the marked word.
+    listed: Vec<Candidate>,
     /// Where in `listed` the keys begin whose hash has these upper bits.
     buckets: Vec<u32>,
     anchors: Vec<Anchor>,
     /// Whether an anchor may begin right behind a letter or a digit.
     inside: bool,
+    /// The bytes other than letters and digits that an anchor begins with.
+    marks: Vec<u8>,
+}
+
+/// An anchor, and what tells at a glance that it does not stand at a place. Many share a word: the glance costs a
+/// nanosecond, [`Anchor::stands`] twenty.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    /// The first four bytes of the marked word.
+    key: u32,
+    /// The bytes before the marked word and behind its first four, as far as the anchor has any.
+    around: Around,
+    has: Around,
+    number: u32,
 }
 
 impl AsciiGate {
@@ -84,18 +143,21 @@ impl AsciiGate {
             anchors.iter().filter(|anchor| anchor.plain && anchor.text.is_ascii()).cloned().collect();
         let mut listed = Vec::new();
         for (number, anchor) in (0u32..).zip(&anchors) {
+            let (around, has) = anchor.around(4);
             match *anchor.marked() {
-                [a, b, c, d, ..] if d != b' ' => listed.push((key([a, b, c, d]), number)),
+                [a, b, c, d, ..] if d != b' ' => {
+                    listed.push(Candidate { key: key([a, b, c, d]), around, has, number });
+                }
                 // What follows a short word is anything but a letter.
                 [a, b, c, ..] if c != b' ' && b != b' ' => listed.extend(
                     (0..0x80u8)
                         .filter(|&d| d & 0x20 != 0 && (anchor.open_right || !d.is_ascii_alphanumeric()))
-                        .map(|d| (key([a, b, c, d]), number)),
+                        .map(|d| Candidate { key: key([a, b, c, d]), around, has: Around { right: 0, ..has }, number }),
                 ),
                 _ => return Err(anchor.text.clone()),
             }
         }
-        listed.sort_unstable_by_key(|&(key, number)| (hash(key), key, number));
+        listed.sort_unstable_by_key(|candidate| (hash(candidate.key), candidate.key, candidate.number));
         let [mut map, mut long, mut short] = [(); 3].map(|()| vec![0u64; 1 << (BITS - 6)]);
         let set = |map: &mut Vec<u64>, hash: usize| {
             if let Some(slot) = map.get_mut(hash >> 6) {
@@ -103,7 +165,7 @@ impl AsciiGate {
             }
         };
         let mut buckets = vec![0u32; (1 << BUCKETS) + 1];
-        for &(key, number) in &listed {
+        for &Candidate { key, number, .. } in &listed {
             set(&mut map, hash(key));
             match anchors.get(number as usize).map(|anchor| anchor.word().as_bytes()) {
                 Some(&[_, _, _, _, e, f, ..]) => set(&mut long, longer(key, [e, f])),
@@ -121,7 +183,11 @@ impl AsciiGate {
         let inside = |anchor: &Anchor| anchor.mark == 0 && anchor.open_left || before(anchor).is_some_and(word);
         let starts_as_word = |anchor: &&Anchor| anchor.marked().first().is_some_and(u8::is_ascii_alphanumeric);
         let inside = anchors.iter().filter(starts_as_word).any(inside);
-        Ok(Self { map, long, short, listed, buckets, anchors, inside })
+        let mut marks: Vec<u8> = anchors.iter().filter_map(|anchor| anchor.marked().first().copied()).collect();
+        marks.retain(|byte| !byte.is_ascii_alphanumeric());
+        marks.sort_unstable();
+        marks.dedup();
+        Ok(Self { map, long, short, listed, buckets, anchors, inside, marks })
     }
 
     /// Calls `found` with the place of every anchor of an ASCII `text`, in ascending order.
@@ -132,11 +198,25 @@ impl AsciiGate {
             let hash = hash(key);
             map[hash >> 6] >> (hash & 63) & 1 == 1
         };
-        for (at, four) in bytes.windows(4).enumerate() {
-            let key = key([four[0], four[1], four[2], four[3]]);
-            if listed(key) && self.may_begin(bytes, at, key) && self.confirm(text, at, key) {
-                found(at);
+        let look = |at: usize| {
+            let &four = bytes.get(at..)?.first_chunk()?;
+            let key = key(four);
+            (listed(key) && self.may_begin(bytes, at, key) && self.confirm(text, at, key)).then_some(at)
+        };
+        if self.inside {
+            (0..bytes.len()).filter_map(look).for_each(found);
+            return;
+        }
+        let mut before = 0;
+        for (number, block) in bits::blocks(bytes).enumerate() {
+            let words = bits::of(&block, word);
+            // An underscore goes with the letters, but no anchor begins with one.
+            let mut places = words & !(words << 1 | before);
+            before = words >> 63;
+            for &mark in &self.marks {
+                places |= bits::of(&block, |byte| byte == mark);
             }
+            bits::each(places).filter_map(|at| look(number * bits::BLOCK + at)).for_each(&mut found);
         }
         // A short word may end the text.
         if let Some(at) = bytes.len().checked_sub(3)
@@ -165,10 +245,12 @@ impl AsciiGate {
         let bucket = hash(key) >> (BITS - BUCKETS);
         let place = |at: usize| self.buckets.get(at).map_or(0, |&at| at as usize);
         let candidates = self.listed.get(place(bucket)..place(bucket + 1)).unwrap_or_default();
+        let (before, behind) = text.as_bytes().split_at(at);
+        let around = Around::of(before, behind.get(4..).unwrap_or_default());
         candidates
             .iter()
-            .filter(|&&(other, _)| other == key)
-            .filter_map(|&(_, number)| self.anchors.get(number as usize))
+            .filter(|candidate| candidate.key == key && around.is(candidate.around, candidate.has))
+            .filter_map(|candidate| self.anchors.get(candidate.number as usize))
             .any(|anchor| anchor.stands(text, at))
     }
 }
@@ -196,8 +278,8 @@ fn longer(key: u32, two: [u8; 2]) -> usize {
 #[derive(Debug)]
 pub(crate) struct FoldedGate {
     automaton: contiguous::NFA,
-    /// The anchors of each marked word.
-    anchors: Vec<Vec<Anchor>>,
+    /// The anchors of each marked word, with what is around it.
+    anchors: Vec<Vec<(Around, Around, Anchor)>>,
 }
 
 impl FoldedGate {
@@ -206,9 +288,10 @@ impl FoldedGate {
     /// # Errors
     /// When the automaton would be too large.
     pub(crate) fn new(anchors: Vec<Anchor>) -> Result<Self, BuildError> {
-        let mut by_word: BTreeMap<String, Vec<Anchor>> = BTreeMap::new();
+        let mut by_word: BTreeMap<String, Vec<(Around, Around, Anchor)>> = BTreeMap::new();
         for anchor in anchors {
-            by_word.entry(anchor.word().to_owned()).or_default().push(anchor);
+            let (around, has) = anchor.around(anchor.word().len());
+            by_word.entry(anchor.word().to_owned()).or_default().push((around, has, anchor));
         }
         let automaton =
             contiguous::NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(by_word.keys())?;
@@ -228,7 +311,11 @@ impl FoldedGate {
                 let pattern = self.automaton.match_pattern(state, index);
                 let start = at + 1 - self.automaton.pattern_len(pattern);
                 let anchors = self.anchors.get(pattern.as_usize()).map_or(&[][..], Vec::as_slice);
-                if anchors.iter().any(|anchor| anchor.stands(text, start)) {
+                // For one or two, the glance would cost as much as it saves.
+                let around =
+                    (anchors.len() > 2).then(|| Around::of(&text.as_bytes()[..start], &text.as_bytes()[at + 1..]));
+                let near = |wanted, has| around.is_none_or(|around| around.is(wanted, has));
+                if anchors.iter().any(|(wanted, has, anchor)| near(*wanted, *has) && anchor.stands(text, start)) {
                     found(start);
                 }
             }

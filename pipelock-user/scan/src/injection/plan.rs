@@ -111,7 +111,7 @@ pub(crate) fn plan(names: &[String], anchors: u128, languages: &[(&str, &str)]) 
                 if is_anchor {
                     let anchor = gates.entry(word.to_owned()).or_default();
                     anchor.text = word.to_owned();
-                    anchor.mark = marked.find('^').unwrap_or_else(|| longest_word(word));
+                    anchor.mark = marked_word(&marked, word).unwrap_or_else(|| longest_word(word));
                     anchor.open_left = open_left;
                     anchor.open_right |= open_right;
                     // Few people leave the accents of short words away, and the rest would be words of English.
@@ -141,6 +141,14 @@ fn alternatives(entry: &str) -> Vec<String> {
     choices.split('|').flat_map(|choice| alternatives(&format!("{before}{choice}{behind}"))).collect()
 }
 
+/// Where the word of `phrase` begins that is marked in `marked`, unless it is too short to be looked for: nothing behind the
+/// mark would be found at every place of every text, one letter at most of them.
+fn marked_word(marked: &str, phrase: &str) -> Option<usize> {
+    let at = marked.find('^')?;
+    let word = phrase.get(at..)?.split(' ').next()?;
+    (word.len() >= 3).then_some(at)
+}
+
 /// Where the longest word of a phrase begins: most likely the rarest one.
 fn longest_word(phrase: &str) -> usize {
     let (mut best, mut at) = ((0, 0), 0);
@@ -164,7 +172,14 @@ fn needs_boundary(c: Option<char>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::alternatives;
+    use super::{alternatives, marked_word};
+
+    #[test]
+    fn a_mark_without_a_word_is_none() {
+        assert_eq!(marked_word("do not ^tell", "do not tell"), Some(7));
+        assert_eq!(marked_word("without ^", "without"), None);
+        assert_eq!(marked_word("show it ^to a", "show it to a"), None);
+    }
 
     #[test]
     fn alternatives_multiply() {
