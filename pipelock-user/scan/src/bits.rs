@@ -4,8 +4,7 @@
 //! Promises no branches but those of the caller: the compiler makes vector instructions of [`of`], and what a byte has to do
 //! with its neighbours becomes a shift of the number.
 
-/// Bytes of a block.
-pub(crate) const BLOCK: usize = 64;
+pub(crate) use pipelock_hs::{BLOCK, bits as of};
 
 /// The blocks of `bytes`; the last one is filled up with zeros.
 pub(crate) fn blocks(bytes: &[u8]) -> impl Iterator<Item = [u8; BLOCK]> {
@@ -18,29 +17,58 @@ pub(crate) fn blocks(bytes: &[u8]) -> impl Iterator<Item = [u8; BLOCK]> {
     whole.iter().copied().chain(rest)
 }
 
-/// The bytes of `block` that `test` is true for; bit 0 is the first.
-pub(crate) fn of(block: &[u8; BLOCK], test: impl Fn(u8) -> bool) -> u64 {
-    let mut flags = [0u8; BLOCK];
-    for (flag, byte) in flags.iter_mut().zip(block) {
-        *flag = u8::from(test(*byte));
-    }
-    let (words, _) = flags.as_chunks::<8>();
-    let mut bits = 0;
-    for (number, word) in words.iter().enumerate() {
-        // Eight bytes of 0 or 1: the product has each of them at its place in the highest byte.
-        let packed = u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        bits |= packed << (8 * number);
-    }
-    bits
+/// Where the first byte is that `test` is true for, which few are: a block is passed over at once.
+pub(crate) fn position(bytes: &[u8], test: impl Fn(u8) -> bool) -> Option<usize> {
+    let has = |block: &[u8]| block.iter().fold(false, |any, byte| any | test(*byte));
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let passed = blocks.iter().position(|block| has(block)).unwrap_or(blocks.len()) * BLOCK;
+    let near = bytes.get(passed..).unwrap_or(rest);
+    near.iter().position(|byte| test(*byte)).map(|at| passed + at)
 }
 
-/// The places of the bits that are set, in ascending order.
-pub(crate) fn each(mut bits: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let place = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
-        bits &= bits - 1;
-        Some(place)
-    })
+/// Where the first `least` bytes in a row begin, 1 to 64 of them, that `test` is true for.
+#[inline(always)]
+pub(crate) fn run(bytes: &[u8], least: usize, test: impl Fn(u8) -> bool) -> Option<usize> {
+    // Bytes in a row at the end of the blocks before.
+    let mut before = 0;
+    for (block, number) in blocks(bytes).zip(0..) {
+        let bits = of(&block, &test);
+        let ahead = (!bits).trailing_zeros() as usize;
+        let at = if before > 0 && before + ahead >= least {
+            number * BLOCK - before
+        } else {
+            // Bit by bit: whether a run of one byte begins here, of two, of four, …
+            let (mut begin, mut length) = (bits, 1);
+            while length < least {
+                let step = length.min(least - length);
+                begin &= begin >> step;
+                length += step;
+            }
+            before = (!bits).leading_zeros() as usize;
+            if begin == 0 {
+                continue;
+            }
+            number * BLOCK + begin.trailing_zeros() as usize
+        };
+        // The zeros behind the end may pass the test.
+        return (at + least <= bytes.len()).then_some(at);
+    }
+    None
+}
+
+/// Writes the places of the bits that are set to `to` from `count` on, each as the sum with `base`; gives the number of
+/// places there are then. Eight at a time, as few branches as can be; `to` must have room for seven more.
+pub(crate) fn write(mut bits: u64, base: u32, to: &mut [u32], count: usize) -> usize {
+    let after = count + bits.count_ones() as usize;
+    let mut at = count;
+    while at < after {
+        for slot in to.get_mut(at..at + 8).unwrap_or_default() {
+            *slot = base + bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+        }
+        at += 8;
+    }
+    after
 }
 
 #[cfg(test)]
@@ -48,14 +76,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_first_run_is_found() {
+        for (before, length, behind) in (0..150).flat_map(|before| [(before, 30, 0), (before, 70, 3), (before, 16, 80)])
+        {
+            let text = [vec![b' '; before], vec![b'x'; length], vec![b' '; behind]].concat();
+            for least in [1, 2, 15, 16, 17, 30, 31, 64] {
+                assert_eq!(run(&text, least, |byte| byte == b'x'), (least <= length).then_some(before));
+                assert_eq!(run(&text[..before], least, |byte| byte != b' '), None);
+            }
+        }
+    }
+
+    #[test]
     fn every_byte_has_its_bit() {
         for length in [0, 1, 8, 63, 64, 65, 130] {
             let bytes: Vec<u8> = (0..length).map(|at| (at * 7 % 251) as u8).collect();
             let wanted: Vec<usize> = (0..length).filter(|at| bytes[*at] % 3 == 1).collect();
-            let found = blocks(&bytes)
-                .enumerate()
-                .flat_map(|(number, block)| each(of(&block, |byte| byte % 3 == 1)).map(move |at| number * BLOCK + at));
-            assert_eq!(found.collect::<Vec<_>>(), wanted);
+            let (mut found, mut count) = ([0; 200], 0);
+            for (block, number) in blocks(&bytes).zip(0..) {
+                count = write(of(&block, |byte| byte % 3 == 1), number * BLOCK as u32, &mut found, count);
+            }
+            assert!(found[..count].iter().map(|at| *at as usize).eq(wanted.iter().copied()));
+            for (from, rest) in (0..=bytes.len()).map(|from| (from, &bytes[from..])) {
+                let first = wanted.iter().find(|at| **at >= from).map(|at| at - from);
+                assert_eq!(position(rest, |byte| byte % 3 == 1), first);
+            }
         }
     }
 }

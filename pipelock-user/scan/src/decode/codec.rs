@@ -1,7 +1,7 @@
 //! Codecs that write bytes as text: base64 (RFC 4648, standard and URL alphabet mixed), hex, base32, base58 (Bitcoin's). Called by
 //! `stream::runs` with runs of their characters, without delimiters and padding.
 
-use super::sense::Sense;
+use super::sense::{Sense, dull};
 use crate::finding::Step;
 
 /// Value of each byte in base64, or [`NONE`].
@@ -182,8 +182,6 @@ static CRYPT: [u8; 256] = table(b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefgh
 const SHOWS: usize = 16;
 
 impl Variant {
-    pub(crate) const ALL: [Self; 3] = [Self::Imap, Self::Bcrypt, Self::Crypt];
-
     /// What `text` decodes to, when there is text in it. Its characters must all be of the alphabet.
     pub(crate) fn text_in(self, text: &[u8]) -> Option<Vec<u8>> {
         let values = match self {
@@ -250,7 +248,8 @@ pub(crate) fn base58(text: &[u8]) -> Option<Vec<u8>> {
 /// May the decoded bytes hold something to find ([`Sense`])? Of a whole, its beginning and whether all of it is UTF-8 tell more.
 pub(crate) fn interesting(bytes: &[u8]) -> bool {
     let utf16 = || super::utf16::mark(bytes).or_else(|| super::utf16::unmarked(bytes)).is_some();
-    bytes.len() >= 8 && (Sense::default().look(bytes) || std::str::from_utf8(bytes).is_ok() || utf16())
+    let shows = || Sense::default().look(bytes) || std::str::from_utf8(bytes).is_ok();
+    bytes.len() >= 8 && (!dull(bytes) && shows() || utf16())
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! Promises: a view changes nothing unless its flag is set for a slice that holds the bytes in question; the loops have no
 //! branches, so the compiler makes vector instructions of them.
 
+use crate::bits::{self, BLOCK};
+
 /// `%`, `\` or `&`.
 pub(crate) const ESCAPE: u16 = 1;
 /// `=`
@@ -12,7 +14,7 @@ pub(crate) const EQUALS: u16 = 2;
 pub(crate) const UNICODE: u16 = 4;
 /// A digit, `@` or `$` between letters.
 pub(crate) const LEET: u16 = 8;
-/// Two single characters in a row between the same separator.
+/// Three times the same separator with single characters between, before and behind.
 pub(crate) const SPACED: u16 = 16;
 /// A NUL byte.
 pub(crate) const NUL: u16 = 32;
@@ -21,9 +23,8 @@ pub(crate) const PAIRS: u16 = 64;
 /// `+A` or `&A`.
 pub(crate) const UTF7: u16 = 128;
 
-const BLOCK: usize = 64;
 /// Bytes beyond a block that its flags depend on.
-pub(crate) const REACH: usize = 5;
+pub(crate) const REACH: usize = 7;
 
 /// Bytes that share their flags.
 const SEGMENT: usize = 512;
@@ -80,24 +81,89 @@ impl Gate {
     }
 }
 
-/// The flags of all bytes of `text` that have [`REACH`] bytes behind them, and of the others as far as they can be known.
+/// The flags of all bytes of `text` that have [`REACH`] bytes behind them, and of the others as if blanks came.
 pub(crate) fn flags(text: &[u8]) -> u16 {
-    let mut found = 0;
-    let mut at = 0;
-    while let Some(block) = text.get(at..at + BLOCK + REACH) {
-        found |= block_flags(block);
-        at += BLOCK;
+    let (whole, rest) = text.as_chunks::<BLOCK>();
+    let mut end = BLANKS;
+    end[..rest.len()].copy_from_slice(rest);
+    let mut blocks = whole.iter().chain((!rest.is_empty()).then_some(&end));
+    let Some(mut block) = blocks.next() else { return 0 };
+    let (mut masks, mut found) = (Masks::of(block), 0);
+    loop {
+        let next = blocks.next();
+        let behind = next.unwrap_or(&BLANKS);
+        let later = Masks::of(behind);
+        found |= masks.flags(&later, block, behind);
+        (block, masks) = match next {
+            Some(next) => (next, later),
+            None => return found,
+        };
     }
-    let mut rest = [b' '; BLOCK + REACH];
-    let left = &text[at..];
-    rest[..left.len()].copy_from_slice(left);
-    found |= block_flags(&rest);
-    if left.len() > BLOCK {
-        rest.fill(b' ');
-        rest[..left.len() - BLOCK].copy_from_slice(&left[BLOCK..]);
-        found |= block_flags(&rest);
+}
+
+const BLANKS: [u8; BLOCK] = [b' '; BLOCK];
+
+/// Which bytes of a block are of a kind.
+struct Masks {
+    letters: u64,
+    digits: u64,
+    hexes: u64,
+    blanks: u64,
+    /// What no prose holds: see [`rare`].
+    rare: u64,
+}
+
+impl Masks {
+    fn of(block: &[u8; BLOCK]) -> Self {
+        Self {
+            letters: bits::of(block, letter),
+            digits: bits::of(block, digit),
+            hexes: bits::of(block, |byte| digit(byte) | ((byte | 0x20).wrapping_sub(b'a') < 6)),
+            blanks: bits::of(block, |byte| byte == b' '),
+            rare: bits::of(block, rare),
+        }
     }
-    u16::from(found)
+
+    /// The flags of `block`, behind which `next` comes.
+    fn flags(&self, later: &Self, block: &[u8; BLOCK], next: &[u8; BLOCK]) -> u16 {
+        let at = |this: u64, later: u64, ahead: usize| {
+            if ahead == 0 { this } else { this >> ahead | later << (BLOCK - ahead) }
+        };
+        let letters = |ahead| at(self.letters, later.letters, ahead);
+        let digits = |ahead| at(self.digits, later.digits, ahead);
+        let hexes = |ahead| at(self.hexes, later.hexes, ahead);
+        let blanks = |ahead| at(self.blanks, later.blanks, ahead);
+        let words = |ahead| letters(ahead) | digits(ahead);
+        let mut found = 0;
+        let mut set = |bits: u64, flag: u16| found |= if bits == 0 { 0 } else { flag };
+        // Not at a chain's start but from its first separator on, where words are no hex digits.
+        set(!words(0) & hexes(1) & hexes(2) & !words(3) & (hexes(4) | blanks(4)) & hexes(5), PAIRS);
+        let mut single = words(0) & !words(1) & words(2) & !words(3) & words(4) & !words(5) & words(6) & !words(7);
+        while single != 0 {
+            let from = single.trailing_zeros() as usize;
+            let byte = |at: usize| if at < BLOCK { block[at] } else { next[at - BLOCK] };
+            set(u64::from(byte(from + 1) == byte(from + 3) && byte(from + 1) == byte(from + 5)), SPACED);
+            single &= single - 1;
+        }
+        let rare = self.rare | later.rare & 1;
+        if rare | self.digits | later.digits & 1 == 0 {
+            return found;
+        }
+        let mut set = |bits: u64, flag: u16| found |= if bits == 0 { 0 } else { flag };
+        let of = |byte: u8| bits::of(block, |other| other == byte);
+        let ahead = |byte: u8| at(of(byte), u64::from(next[0] == byte), 1);
+        set(letters(0) & (digits(1) | ahead(b'@') | ahead(b'$')) & letters(2), LEET);
+        set(of(b'0') & (ahead(b'x') | ahead(b'X')), PAIRS);
+        if rare == 0 {
+            return found;
+        }
+        set(bits::of(block, |byte| (byte == b'%') | (byte == b'\\') | (byte == b'&')), ESCAPE);
+        set(of(b'='), EQUALS);
+        set(bits::of(block, unusual), UNICODE);
+        set(of(0), NUL);
+        set((of(b'+') | of(b'&')) & ahead(b'A'), UTF7);
+        found
+    }
 }
 
 fn letter(byte: u8) -> bool {
@@ -108,46 +174,14 @@ fn digit(byte: u8) -> bool {
     byte.wrapping_sub(b'0') < 10
 }
 
-fn flag(condition: bool, bit: u16) -> u8 {
-    if condition { bit as u8 } else { 0 }
+fn unusual(byte: u8) -> bool {
+    let control = (byte < 0x20) & (byte != b'\n') & (byte != b'\r') & (byte != b'\t');
+    control | (byte >= 0x7f)
 }
 
-fn block_flags(block: &[u8]) -> u8 {
-    let mut found = [0u8; BLOCK];
-    let Some(block) = block.get(..BLOCK + REACH) else { return u8::MAX };
-    for (at, found) in found.iter_mut().enumerate() {
-        let byte = block[at];
-        let control = (byte < 0x20) & (byte != b'\n') & (byte != b'\r') & (byte != b'\t');
-        *found = flag((byte == b'%') | (byte == b'\\') | (byte == b'&'), ESCAPE)
-            | flag(byte == b'=', EQUALS)
-            | flag((byte >= 0x7f) | control, UNICODE)
-            | flag(byte == 0, NUL);
-    }
-    for (at, found) in found.iter_mut().enumerate() {
-        let middle = block[at + 1];
-        let leet = digit(middle) | (middle == b'@') | (middle == b'$');
-        *found |= flag(letter(block[at]) & leet & letter(block[at + 2]), LEET);
-    }
-    for (at, found) in found.iter_mut().enumerate() {
-        let separator = block[at];
-        let same = (separator == block[at + 2]) & (separator == block[at + 4]);
-        let single = (letter(block[at + 1]) | digit(block[at + 1])) & (letter(block[at + 3]) | digit(block[at + 3]));
-        *found |= flag(same & single & !letter(separator) & !digit(separator), SPACED);
-    }
-    let (mut hexes, mut others) = ([false; BLOCK + REACH], [false; BLOCK + REACH]);
-    for ((&byte, is_hex), other) in block.iter().zip(&mut hexes).zip(&mut others) {
-        *is_hex = digit(byte) | ((byte | 0x20).wrapping_sub(b'a') < 6);
-        *other = !letter(byte) & !digit(byte);
-    }
-    for (at, found) in found.iter_mut().enumerate() {
-        // Not at a chain's start but from its first separator on, where words are no hex digits.
-        let pair = others[at] & hexes[at + 1] & hexes[at + 2] & others[at + 3];
-        let after = hexes[at + 5] & (hexes[at + 4] | (block[at + 4] == b' '));
-        let prefix = (block[at] == b'0') & (block[at + 1] | 0x20 == b'x');
-        *found |= flag((pair & after) | prefix, PAIRS);
-        *found |= flag(((block[at] == b'+') | (block[at] == b'&')) & (block[at + 1] == b'A'), UTF7);
-    }
-    found.iter().fold(0, |all, flags| all | flags)
+fn rare(byte: u8) -> bool {
+    let sign = (byte == b'%') | (byte == b'\\') | (byte == b'&') | (byte == b'=');
+    sign | (byte == b'+') | (byte == b'@') | (byte == b'$') | unusual(byte)
 }
 
 #[cfg(test)]
@@ -162,7 +196,7 @@ mod tests {
             ("é".as_bytes(), UNICODE),
             (b"\x1b", UNICODE),
             (b"a1b", LEET),
-            (b".a.b.", SPACED),
+            (b"a.b.c.d", SPACED),
             (b"\0", NUL | UNICODE),
             (b"41:42:43", PAIRS),
             (b"4a, 4b, 4", PAIRS),
@@ -184,5 +218,38 @@ mod tests {
         }
         assert_eq!(flags(&[b'a'; 1000]), 0);
         assert_eq!(flags(b""), 0);
+    }
+
+    /// As [`flags`], byte by byte.
+    fn plain(text: &[u8]) -> u16 {
+        let mut found = 0;
+        for at in 0..text.len() {
+            let byte = |ahead: usize| text.get(at + ahead).copied().unwrap_or(b' ');
+            let word = |ahead: usize| byte(ahead).is_ascii_alphanumeric();
+            let hex = |ahead: usize| byte(ahead).is_ascii_hexdigit();
+            let mut set = |holds: bool, flag: u16| found |= if holds { flag } else { 0 };
+            set(matches!(byte(0), b'%' | b'\\' | b'&'), ESCAPE);
+            set(byte(0) == b'=', EQUALS);
+            set(byte(0) >= 0x7f || byte(0) < 0x20 && !b"\n\r\t".contains(&byte(0)), UNICODE);
+            set(byte(0) == 0, NUL);
+            let leet = byte(1).is_ascii_digit() || b"@$".contains(&byte(1));
+            set(byte(0).is_ascii_alphabetic() && leet && byte(2).is_ascii_alphabetic(), LEET);
+            let same = byte(1) == byte(3) && byte(1) == byte(5);
+            set(same && !word(1) && !word(7) && [0, 2, 4, 6].map(word) == [true; 4], SPACED);
+            let pair = !word(0) && hex(1) && hex(2) && !word(3);
+            set(pair && (hex(4) || byte(4) == b' ') && hex(5), PAIRS);
+            set(byte(0) == b'0' && byte(1) | 0x20 == b'x', PAIRS);
+            set(matches!(byte(0), b'+' | b'&') && byte(1) == b'A', UTF7);
+        }
+        found
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn flags_are_what_the_bytes_say(
+            text in "([a-z]{0,70}([ .:,][0-9a-fxA-Z+&@$]{0,2}){0,6}[a-z ]{0,9}(%|=|é|\x00|\t|0x|1){0,1}){0,5}"
+        ) {
+            proptest::prop_assert_eq!(flags(text.as_bytes()), plain(text.as_bytes()));
+        }
     }
 }

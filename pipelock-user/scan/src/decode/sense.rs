@@ -4,6 +4,8 @@
 //! Random bytes nearly never do, words and their like always do. What was seen before a piece counts with it, so how
 //! the bytes were cut makes no difference to where the first sign of something is.
 
+use crate::bits;
+
 /// Printable characters in a row.
 const PRINTABLE: u32 = 8;
 /// Places in a row where a NUL stands beside something else: six characters of UTF-16.
@@ -82,9 +84,56 @@ impl Sense {
     }
 }
 
+/// Does a look at all of these bytes at once tell that nothing is in them, neither a sign nor UTF-8 throughout? Only for few.
+pub(crate) fn dull(bytes: &[u8]) -> bool {
+    let Some(mut block) = Some([0x80; bits::BLOCK]).filter(|block| bytes.len() < block.len()) else { return false };
+    block[..bytes.len()].copy_from_slice(bytes);
+    let row = |bits: u64, steps: &[u32]| steps.iter().fold(bits, |bits, step| bits & bits >> step) != 0;
+    let printable =
+        bits::of(&block, |byte| (byte.wrapping_sub(0x20) < 0x5f) | (byte == b'\n') | (byte == b'\r') | (byte == b'\t'));
+    // A NUL, or the first byte of compressed data.
+    let start = bits::of(&block, |byte| (byte == 0) | (byte == 0x78) | (byte == 0x1f) | (byte == 0x28));
+    if row(printable, &[1, 2, 4]) || start != 0 {
+        return false;
+    }
+    let leads = bits::of(&block, |byte| (byte >= 0xc2) & (byte < 0xf5));
+    let continued = bits::of(&block, |byte| byte & 0xc0 == 0x80);
+    let chars = leads & continued >> 1;
+    let never = bits::of(&block, |byte| (byte == 0xc0) | (byte == 0xc1) | (byte >= 0xf5));
+    let wrong = never | leads & !(continued >> 1) | continued & !((leads | continued) << 1);
+    let own = (1u64 << bytes.len()) - 1;
+    chars.count_ones() < BEYOND && wrong & own != 0 && !row(!wrong & own, &[1, 2, 4, 8, UTF8 - 16 - 2])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_dull_shows_no_sign() {
+        let mut number = 1u64;
+        let mut dulls = 0;
+        for round in 0..200_000u64 {
+            let bytes: Vec<u8> = (0..round % 64)
+                .map(|at| {
+                    number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let byte = (number >> 33) as u8;
+                    // Half of them of few kinds, so that there are signs of all sorts.
+                    if round % 2 == 0 {
+                        byte
+                    } else {
+                        b"\xc3\xa9\xe5\xbf\xbda\x01 b\x0b\xf0\x9f\x98\x80\x8dq"
+                            [usize::from(byte % 16) ^ at as usize % 3]
+                    }
+                })
+                .collect();
+            let shows = Sense::default().look(&bytes) || std::str::from_utf8(&bytes).is_ok();
+            let dull = dull(&bytes);
+            assert!(!(shows && dull), "{bytes:x?}");
+            dulls += u32::from(dull);
+        }
+        assert!(dulls > 50_000, "{dulls}");
+    }
 
     #[test]
     fn signs_are_seen_in_the_middle_of_noise_and_at_every_cut() {

@@ -4,8 +4,11 @@
 //!
 //! Promises what vectorscan promises ([`super::confirm`]): every match has a report inside. Work is linear.
 
+use std::ops::Range;
+
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use crate::bits;
 use crate::rule::Rule;
 use crate::stream::Window;
 
@@ -25,6 +28,51 @@ pub(crate) struct Sparse {
     pub(crate) bytes: [bool; 256],
     /// … among them so many letters and digits: indentation and rules of dashes are none.
     pub(crate) solid: u32,
+    /// The first group that has all of `bytes`.
+    group: Option<usize>,
+}
+
+/// Bytes that the runs of most sparse rules are made of. No table: the compiler makes vector instructions of it.
+const GROUPS: [fn(u8) -> bool; 2] = [
+    |byte| {
+        let mark = (byte == b' ') | (byte == b'-') | (byte == b'.') | (byte == b'/') | (byte == b'^');
+        mark | (byte.wrapping_sub(b'0') < 10) | (byte.wrapping_sub(b'A') < 26)
+    },
+    |byte| (byte.wrapping_sub(b'0') < 10) | ((byte | 0x20).wrapping_sub(b'a') < 26),
+];
+
+/// Where runs of the bytes of each group are in a piece, as far as they are long enough for a rule: prose has none, which one look
+/// for all rules tells.
+#[derive(Debug, Default)]
+pub(crate) struct Runs([Vec<Range<usize>>; GROUPS.len()]);
+
+impl Runs {
+    /// Looks at the piece `text` for all of `rules`.
+    pub(crate) fn look(&mut self, rules: &[Sparse], text: &[u8]) {
+        for (number, runs) in self.0.iter_mut().enumerate() {
+            runs.clear();
+            let Some(least) = rules.iter().filter(|rule| rule.group == Some(number)).map(|rule| rule.least).min()
+            else {
+                continue;
+            };
+            // Longer ones are found by their beginning.
+            let least = (least as usize).min(bits::BLOCK);
+            match number {
+                0 => list(text, least, |byte| GROUPS[0](byte), runs),
+                _ => list(text, least, |byte| GROUPS[1](byte), runs),
+            }
+        }
+    }
+}
+
+fn list(text: &[u8], least: usize, has: impl Fn(u8) -> bool + Copy, runs: &mut Vec<Range<usize>>) {
+    let mut at = 0;
+    while let Some(ahead) = bits::run(&text[at..], least, has) {
+        let start = at + ahead;
+        let end = bits::position(&text[start..], |byte| !has(byte)).map_or(text.len(), |length| start + length);
+        runs.push(start..end);
+        at = end;
+    }
 }
 
 /// A run that every match of some pattern holds.
@@ -84,7 +132,12 @@ impl Sparse {
             .min_by(|one, other| one.cost().total_cmp(&other.cost()))?;
         let number = |count: usize| u32::try_from(count).ok();
         (best.least > 0 && best.cost() <= DEAR).then_some(())?;
-        Some(Self { rule: number(index)?, least: number(best.least)?, bytes: best.bytes, solid: number(best.solid)? })
+        Some(Self::new(number(index)?, number(best.least)?, best.bytes, number(best.solid)?))
+    }
+
+    fn new(rule: u32, least: u32, bytes: [bool; 256], solid: u32) -> Self {
+        let inside = |has: &fn(u8) -> bool| (0..=255).all(|byte| has(byte) || !bytes[usize::from(byte)]);
+        Self { rule, least, bytes, solid, group: GROUPS.iter().position(inside) }
     }
 
     /// Bytes of one in [`store`](Self::store).
@@ -106,12 +159,12 @@ impl Sparse {
         let least = u32::from_le_bytes(*least);
         let bits: &[u8; 32] = bits.try_into().ok()?;
         let bytes = std::array::from_fn(|byte| bits[byte / 8] >> (byte % 8) & 1 == 1);
-        (least > 0).then_some(Self { rule: u32::from_le_bytes(*rule), least, bytes, solid: u32::from_le_bytes(*solid) })
+        (least > 0).then_some(Self::new(u32::from_le_bytes(*rule), least, bytes, u32::from_le_bytes(*solid)))
     }
 
-    /// Reports the runs of the new piece: `found` gets the range of places that lie inside matches. `at` is where the search
-    /// goes on, 0 at first.
-    pub(crate) fn search(&self, window: &Window<'_>, at: &mut u64, mut found: impl FnMut(u64, u64)) {
+    /// Reports the runs of the new piece, of which `runs` are those of the groups: `found` gets the range of places that lie inside
+    /// matches. `at` is where the search goes on, 0 at first.
+    pub(crate) fn search(&self, window: &Window<'_>, runs: &Runs, at: &mut u64, mut found: impl FnMut(u64, u64)) {
         let least = u64::from(self.least);
         *at = (*at).max(window.start());
         let fresh = window.fresh();
@@ -119,19 +172,27 @@ impl Sparse {
             // Both slices are needed for the runs that cross the border.
             let end = (fresh + least).min(window.end());
             let from = *at;
-            let next = window.with(from..end, |text| self.runs(text, from, &mut found));
+            let next = window.with(from..end, |text| self.runs(text, from, true, &mut found));
             *at = next;
         }
         // Still before the border: the piece was too short for more, and the next one goes on from there.
-        if (fresh..window.end()).contains(at) {
-            let from = *at;
-            let next = window.with(from..window.end(), |text| self.runs(text, from, &mut found));
-            *at = next;
+        if !(fresh..window.end()).contains(at) {
+            return;
         }
+        let (text, from) = (window.new, (*at - fresh) as usize);
+        let Some(runs) = self.group.and_then(|group| runs.0.get(group)) else {
+            *at = self.runs(&text[from..], *at, true, &mut found);
+            return;
+        };
+        for run in runs.iter().filter(|run| run.end > from) {
+            let start = run.start.max(from);
+            self.runs(&text[start..run.end], fresh + start as u64, run.end == text.len(), &mut found);
+        }
+        *at = (*at).max((window.end() + 1).saturating_sub(least));
     }
 
-    /// The runs in `text`, which lies at `start`; says where to go on.
-    fn runs(&self, text: &[u8], start: u64, found: &mut impl FnMut(u64, u64)) -> u64 {
+    /// The runs in `text`, which lies at `start` and may be `open`, that is go on; says where to go on.
+    fn runs(&self, text: &[u8], start: u64, open: bool, found: &mut impl FnMut(u64, u64)) -> u64 {
         let inside = |byte: &u8| self.bytes[usize::from(*byte)];
         let least = self.least as usize;
         let mut at = 0;
@@ -150,7 +211,7 @@ impl Sparse {
             let solid =
                 text[at..end].iter().filter(|byte| byte.is_ascii_alphanumeric()).take(self.solid as usize).count();
             // At the end, the piece to come may bring what lacks.
-            if solid >= self.solid as usize || end == text.len() {
+            if solid >= self.solid as usize || open && end == text.len() {
                 found(start + (at + least) as u64, start + end as u64);
             }
             if end == text.len() {
@@ -267,7 +328,9 @@ mod tests {
             for pair in cuts.windows(2) {
                 let [from, to] = *pair else { continue };
                 let window = Window { first: 0, old: &text.as_bytes()[..from], new: &text.as_bytes()[from..to] };
-                sparse.search(&window, &mut at, |first, last| {
+                let mut runs = Runs::default();
+                runs.look(std::slice::from_ref(&sparse), window.new);
+                sparse.search(&window, &runs, &mut at, |first, last| {
                     (first..=last).for_each(|place| reported[place as usize] = true);
                 });
             }

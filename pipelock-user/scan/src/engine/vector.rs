@@ -10,7 +10,7 @@ use pipelock_hs::{Database, Mode, Scratch, Stream};
 
 use super::confirm::Confirm;
 use super::holdback::HoldBack;
-use super::sparse::Sparse;
+use super::sparse::{Runs, Sparse};
 use super::{Engine, EngineError, Match, Matcher, dialect};
 use crate::rule::{Rule, RuleSet};
 use crate::stream::Window;
@@ -141,7 +141,9 @@ impl Engine for Vector {
         let mut count = 0;
         self.shared.with_scratch(|scratch| self.shared.block.scan(scratch, text, |_, _| count += 1))?;
         let window = Window { first: 0, old: &[], new: text };
-        self.shared.sparse.iter().for_each(|sparse| sparse.search(&window, &mut 0, |_, _| count += 1));
+        let mut runs = Runs::default();
+        runs.look(&self.shared.sparse, text);
+        self.shared.sparse.iter().for_each(|sparse| sparse.search(&window, &runs, &mut 0, |_, _| count += 1));
         Ok(count)
     }
 
@@ -179,8 +181,10 @@ impl Matcher for Fast {
             self.places.resize(shared.sparse.len(), self.start);
         }
         let start = self.start;
+        let mut runs = Runs::default();
+        runs.look(&shared.sparse, window.new);
         for (sparse, at) in shared.sparse.iter().zip(&mut self.places) {
-            sparse.search(window, at, |first, last| confirm.note_all(rules, sparse.rule, first, last));
+            sparse.search(window, &runs, at, |first, last| confirm.note_all(rules, sparse.rule, first, last));
         }
         let number = |id: u32| shared.numbers.get(id as usize).copied().unwrap_or(u32::MAX);
         let note = |id: u32, end: u64| confirm.note(rules, number(id), start + end);

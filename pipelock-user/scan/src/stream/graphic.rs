@@ -7,11 +7,12 @@
 use std::ops::Range;
 
 use super::layer::Hit;
-use super::runs::decoded;
+use super::runs::{decoded, fits};
 use super::sink::Sink;
 use super::{Context, Window};
+use crate::bits;
 use crate::decode::base85::{Alphabet, DECIDES};
-use crate::decode::codec::{Variant, in_run};
+use crate::decode::codec::Variant;
 use crate::decode::inflate::Format;
 use crate::decode::names;
 use crate::engine::EngineError;
@@ -77,16 +78,21 @@ impl Graphic {
             };
             self.at += skip as u64;
             let start = self.at;
-            let run = window.with(start..start + WINDOW as u64, |text| {
-                let length = text.iter().position(|byte| !is_graphic(*byte)).unwrap_or(text.len());
-                text[..length].to_vec()
-            });
+            let joined;
+            let text = match window.parts(start..start + WINDOW as u64) {
+                [text, []] | [[], text] => text,
+                both => {
+                    joined = both.concat();
+                    &joined
+                }
+            };
+            let run = &text[..bits::position(text, |byte| !is_graphic(byte)).unwrap_or(text.len())];
             let cut = start + run.len() as u64 == end && run.len() < WINDOW;
             if cut && !last {
                 break;
             }
             let before = start.checked_sub(1).and_then(|at| window.byte(at)).is_some_and(is_graphic);
-            let part = Part { run: &run, start, begins: !before, ends: run.len() < WINDOW };
+            let part = Part { run, start, begins: !before, ends: run.len() < WINDOW };
             if self.look(context, &part, depth, hits)? {
                 continue;
             }
@@ -208,7 +214,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     /// The stretches of bytes that `has`, but those that may go on beyond the window.
-    fn whole(&self, has: fn(u8) -> bool) -> impl Iterator<Item = (usize, &[u8])> {
+    fn whole(&self, has: impl Fn(u8) -> bool) -> impl Iterator<Item = (usize, &[u8])> {
         let mut at = 0;
         self.run.split(move |byte| !has(*byte)).filter_map(move |stretch| {
             let start = at;
@@ -243,19 +249,34 @@ impl Part<'_> {
 
     /// Base64 in alphabets other than the usual ones.
     fn variants(&self, context: &mut Context<'_>, depth: usize, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
-        for variant in Variant::ALL {
-            let has: fn(u8) -> bool = match variant {
-                Variant::Imap => |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b','),
-                Variant::Bcrypt | Variant::Crypt => {
-                    |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'/')
-                }
-            };
-            for (at, text) in self.whole(has).filter(|(_, text)| text.len() >= LEAST) {
-                for skip in 0..4 {
-                    let Some(bytes) = variant.text_in(&text[skip..]) else { continue };
-                    let span = self.span(at, text.len());
-                    decoded(context, &bytes, Step::Base64, &span, depth, hits)?;
-                }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'/');
+        if bits::run(self.run, LEAST, |byte| plain(byte) | (byte == b'+') | (byte == b',') | (byte == b'.')).is_none() {
+            return Ok(());
+        }
+        // Without a comma it is the usual alphabet.
+        if self.run.contains(&b',') {
+            let has = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b',');
+            self.variant(context, Variant::Imap, has, depth, hits)?;
+        }
+        for variant in [Variant::Bcrypt, Variant::Crypt] {
+            self.variant(context, variant, |byte| plain(byte) || byte == b'.', depth, hits)?;
+        }
+        Ok(())
+    }
+
+    fn variant(
+        &self,
+        context: &mut Context<'_>,
+        variant: Variant,
+        has: impl Fn(u8) -> bool,
+        depth: usize,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
+        for (at, text) in self.whole(has).filter(|(_, text)| text.len() >= LEAST) {
+            for skip in 0..4 {
+                let Some(bytes) = variant.text_in(&text[skip..]) else { continue };
+                let span = self.span(at, text.len());
+                decoded(context, &bytes, Step::Base64, &span, depth, hits)?;
             }
         }
         Ok(())
@@ -263,11 +284,12 @@ impl Part<'_> {
 
     /// Where base85 begins, and in which alphabet; framed when Adobe's `<~` stands before it.
     fn base85(&self) -> Option<(usize, Alphabet, bool)> {
-        if let Some(at) = self.run.windows(2).position(|pair| pair == b"<~") {
+        let mut frames = memchr::memchr_iter(b'<', self.run);
+        if let Some(at) = frames.find(|at| self.run.get(at + 1) == Some(&b'~')) {
             return Some((at + 2, Alphabet::Ascii85, true));
         }
         // A quarter of the alphabet is no base64, and two thirds are no lower-case letters; URLs and paths have less of both.
-        let odd = self.run.iter().filter(|byte| !in_run(**byte)).count();
+        let odd = self.run.iter().filter(|byte| !fits(**byte)).count();
         let others = self.run.iter().filter(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()).count();
         if odd * 32 < self.run.len() || (odd + others) * 4 < self.run.len() {
             return None;
@@ -302,36 +324,9 @@ fn is_graphic(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e)
 }
 
-/// Where the next run of at least [`LEAST`] bytes begins. Such a run holds one of every [`LEAST`] bytes, and eight bytes before
-/// or behind it.
+/// Where the next run of at least [`LEAST`] bytes begins.
 fn next_run(text: &[u8]) -> Option<usize> {
-    let mut at = LEAST - 1;
-    while at < text.len() {
-        let eight = |from: usize| text.get(from..from + 8).is_some_and(all_graphic);
-        if !eight(at - 8) && !eight(at) {
-            at += LEAST;
-            continue;
-        }
-        if !is_graphic(text[at]) {
-            at += LEAST;
-            continue;
-        }
-        let back = text[..at].iter().rev().take_while(|byte| is_graphic(**byte)).count();
-        let ahead = text[at..].iter().take(LEAST).take_while(|byte| is_graphic(**byte)).count();
-        if back + ahead >= LEAST {
-            return Some(at - back);
-        }
-        at += ahead + LEAST;
-    }
-    None
-}
-
-/// Eight bytes, none of them a space, a control character or beyond ASCII. DEL passes, which costs a closer look.
-fn all_graphic(text: &[u8]) -> bool {
-    let Ok(bytes) = text.try_into() else { return false };
-    let word = u64::from_le_bytes(bytes);
-    let low = 0x2121_2121_2121_2121;
-    (word.wrapping_sub(low) & !word | word) & 0x8080_8080_8080_8080 == 0
+    bits::run(text, LEAST, is_graphic)
 }
 
 #[cfg(test)]
