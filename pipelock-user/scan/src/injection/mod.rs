@@ -37,6 +37,8 @@ use lexicon::Lexicon;
 use score::{Computed, Scratch};
 use sentence::Piece;
 
+use crate::bits;
+
 /// Bytes of the sentence before and of the one behind that are looked at together with a sentence.
 const MAX_CONTEXT: usize = 360;
 
@@ -157,8 +159,7 @@ impl Detector {
         // Everything else needs folding, which only sentences with other characters are worth.
         let bytes = piece.text.as_bytes();
         let mut at = region.start;
-        while let Some(next) = bytes.get(at..region.end).and_then(|rest| rest.iter().position(|byte| !byte.is_ascii()))
-        {
+        while let Some(next) = bytes.get(at..region.end).and_then(|rest| bits::position(rest, |byte| byte >= 0x80)) {
             let start = piece.start_of(at + next);
             let Some(end) = piece.end_of(start) else { return };
             // An anchor may lie across the place where a long sentence was cut.

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use crate::bits;
 use crate::stream::Window;
 
 /// Distance between the places that are tried; a flood is longer.
@@ -11,7 +12,7 @@ const STRIDE: u64 = 64;
 /// Bytes that must come again.
 const SAMPLE: u64 = 8;
 /// Longest unit of repetition, in bytes.
-pub(crate) const MAX_UNIT: u64 = 64;
+pub(crate) const MAX_UNIT: u64 = bits::BLOCK as u64;
 /// Repetitions that make a flood, …
 const MIN_TIMES: u64 = 10;
 /// … and bytes: what is left of one before the place where it was noticed is none itself.
@@ -88,11 +89,21 @@ impl Floods {
 /// Whether a repetition goes on at `at`: the length of its unit, and the bytes of it before. `text` ends [`SAMPLE`] bytes behind.
 fn begun(text: &[u8], at: u64) -> Option<(u64, u64)> {
     let (before, sample) = text.split_at_checked(at as usize)?;
-    let nearest = before.len().saturating_sub(MAX_UNIT as usize);
-    let first = *sample.first()?;
-    let unit = memchr::memrchr_iter(first, &before[nearest..])
-        .map(|place| before.len() - nearest - place)
-        .find(|unit| text[before.len() - unit..].starts_with(sample))?;
+    let sample: &[u8; SAMPLE as usize] = sample.first_chunk()?;
+    let again = |unit: &usize| text[before.len() - unit..].first_chunk() == Some(sample);
+    let unit = match (before.last_chunk::<{ bits::BLOCK }>(), text.get(1..=before.len()).and_then(<[u8]>::last_chunk)) {
+        // The places of two bytes at once leave few to compare.
+        (Some(block), Some(behind)) => {
+            let mut places = bits::of(block, |byte| byte == sample[0]) & bits::of(behind, |byte| byte == sample[1]);
+            std::iter::from_fn(|| {
+                let unit = places.leading_zeros() + 1;
+                places &= !(1u64.checked_shl(u64::BITS.checked_sub(unit)?)?);
+                Some(unit as usize)
+            })
+            .find(again)?
+        }
+        _ => memchr::memrchr_iter(sample[0], before).map(|place| before.len() - place).find(again)?,
+    };
     if !is_wordy(&before[before.len() - unit..]) {
         return None;
     }
@@ -110,22 +121,26 @@ pub(crate) fn floods(text: &[u8]) -> Vec<Range<u64>> {
 
 /// Whether the unit is made of words: rules of dashes, tables of zeros and indentation repeat by nature.
 fn is_wordy(unit: &[u8]) -> bool {
-    // The lead byte 0xE2 is that of dashes, arrows and box drawing.
-    if unit.contains(&0xE2) {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte >= 0x80;
+    let plain = unit.iter().all(|byte| letter(*byte) || b" .!?'\"-".contains(byte));
+    if !plain || !unit.contains(&b' ') {
         return false;
+    }
+    let (mut kinds, mut letters) = ([0u64; 4], 0);
+    for byte in unit.iter().filter(|byte| letter(**byte)) {
+        kinds[usize::from(byte >> 6)] |= 1 << (byte & 63);
+        letters += 1;
+    }
+    if letters * 2 <= unit.len() || kinds.iter().map(|kinds| kinds.count_ones()).sum::<u32>() < 3 {
+        return false;
+    }
+    // The lead byte 0xE2 is that of dashes, arrows and box drawing.
+    if unit.is_ascii() || unit.contains(&0xE2) {
+        return unit.is_ascii();
     }
     // Of binary data nothing is a word. The unit may begin within a character.
     let first = unit.iter().position(|byte| !(0x80..0xc0).contains(byte)).unwrap_or(0);
-    if std::str::from_utf8(&[&unit[first..], &unit[..first]].concat()).is_err() {
-        return false;
-    }
-    let letter = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte >= 0x80;
-    let mut kinds: Vec<u8> = unit.iter().filter(letter).copied().collect();
-    let letters = kinds.len();
-    kinds.sort_unstable();
-    kinds.dedup();
-    let plain = unit.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte >= 0x80 || b" .!?'\"-".contains(byte));
-    plain && unit.contains(&b' ') && kinds.len() >= 3 && letters * 2 > unit.len()
+    std::str::from_utf8(&[&unit[first..], &unit[..first]].concat()).is_ok()
 }
 
 #[cfg(test)]
