@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::lists::{LANGUAGES, wide};
 use super::run::{LENGTHS, checksum};
 use super::{Language, Phrase};
+use crate::bits;
 use crate::stream::Window;
 
 /// Words that announce a phrase.
@@ -29,8 +30,8 @@ pub(super) struct Unspaced {
 impl Unspaced {
     /// Takes the new piece of `window`, which reaches [`REACH`] bytes and a phrase further back.
     pub(super) fn push(&mut self, window: &Window<'_>, last: bool, found: &mut Vec<Phrase>) {
-        // No ideograph, no work: their first bytes are 0xe3 to 0xe9.
-        if self.at >= window.fresh() && !self.long && !window.new.iter().any(|byte| (0xe3..=0xe9).contains(byte)) {
+        // No ideograph, no work.
+        if self.at >= window.fresh() && !self.long && bits::position(window.new, begins).is_none() {
             self.at = window.end();
             return;
         }
@@ -52,7 +53,7 @@ impl Unspaced {
         let mut at = 0;
         loop {
             if !self.long {
-                at += bytes[at..].iter().position(|byte| (0xe3..=0xe9).contains(byte)).unwrap_or(bytes.len() - at);
+                at += bits::position(&bytes[at..], begins).unwrap_or(bytes.len() - at);
             }
             let start = at;
             while bytes.get(at..at + 3).is_some_and(ideograph) {
@@ -60,7 +61,7 @@ impl Unspaced {
             }
             let count = (at - start) / 3;
             let rest = bytes.get(at..).unwrap_or_default();
-            if !last && rest.len() < 3 && rest.first().is_none_or(|byte| (0xe3..=0xe9).contains(byte)) {
+            if !last && rest.len() < 3 && rest.first().is_none_or(|byte| begins(*byte)) {
                 self.long = self.long || count > LENGTHS[0];
                 self.at = from + if self.long { at } else { start } as u64;
                 return;
@@ -81,6 +82,11 @@ impl Unspaced {
     pub(super) fn hold(&self) -> u64 {
         self.at
     }
+}
+
+/// Whether an ideograph may begin with the byte.
+fn begins(byte: u8) -> bool {
+    (0xe3..=0xe9).contains(&byte)
 }
 
 /// U+3400 to U+9FFF.

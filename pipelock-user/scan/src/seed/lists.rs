@@ -70,6 +70,8 @@ const SLOTS: usize = 1 << 15;
 struct Index {
     /// Words of up to eight bytes: key (0 is free), first entry, number of entries.
     short: Vec<(u64, u32, u8)>,
+    /// One bit for each upper part of a hash that one of them has: 16 KiB, which stay in the first cache as the table does not.
+    map: Vec<u64>,
     long: HashMap<String, (u32, u8)>,
     entries: Vec<Entry>,
 }
@@ -77,6 +79,13 @@ struct Index {
 /// Up to eight bytes as a number.
 pub(super) fn pack(word: &[u8]) -> u64 {
     word.iter().fold(0, |key, &byte| (key << 8) | u64::from(byte))
+}
+
+/// Bits of the hash that choose one of the map.
+const MAP_BITS: u32 = 17;
+
+fn bit(key: u64) -> usize {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - MAP_BITS)) as usize
 }
 
 fn slot(key: u64) -> usize {
@@ -119,8 +128,12 @@ fn build(wanted: fn(usize) -> bool) -> Index {
     forms.sort_unstable_by(|a, b| (&a.0, a.1.language, a.1.number).cmp(&(&b.0, b.1.language, b.1.number)));
     // Japanese words may differ in a mark only: without it, the first one stands for both.
     forms.dedup_by(|a, b| a.0 == b.0 && a.1.language == b.1.language);
-    let mut index =
-        Index { short: vec![(0, 0, 0); SLOTS], long: HashMap::new(), entries: Vec::with_capacity(forms.len()) };
+    let mut index = Index {
+        short: vec![(0, 0, 0); SLOTS],
+        map: vec![0; 1 << (MAP_BITS - 6)],
+        long: HashMap::new(),
+        entries: Vec::with_capacity(forms.len()),
+    };
     for group in forms.chunk_by(|a, b| a.0 == b.0) {
         let place = (index.entries.len() as u32, group.len() as u8);
         index.entries.extend(group.iter().map(|(_, entry)| *entry));
@@ -132,6 +145,8 @@ fn build(wanted: fn(usize) -> bool) -> Index {
                 at = (at + 1) % SLOTS;
             }
             index.short[at] = (key, place.0, place.1);
+            let bit = bit(key);
+            index.map[bit >> 6] |= 1 << (bit & 63);
         } else {
             index.long.insert(word.clone().into_owned(), place);
         }
@@ -146,6 +161,12 @@ fn entries(index: &'static Index, (first, count): (u32, u8)) -> &'static [Entry]
 /// The entries of a packed word of ASCII letters in lower case; none when it is in no list.
 pub(super) fn packed(key: u64) -> &'static [Entry] {
     short(latin(), key)
+}
+
+/// As [`packed`], whether there are any: one in eight words that are in no list passes as well.
+pub(super) fn maybe(key: u64) -> bool {
+    let bit = bit(key);
+    latin().map[bit >> 6] >> (bit & 63) & 1 == 1
 }
 
 fn short(index: &'static Index, key: u64) -> &'static [Entry] {

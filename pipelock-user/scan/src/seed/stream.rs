@@ -70,6 +70,11 @@ impl Seeker {
     /// Has the detector read on, until it may sleep; gives the bytes read.
     fn read(&mut self, bytes: &[u8], last: bool, found: &mut Vec<Phrase>) -> usize {
         let Some(detector) = &mut self.detector else { return bytes.len() };
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            let read = detector.read(text, true, found);
+            self.awake = read == text.len();
+            return read;
+        }
         let mut at = 0;
         for chunk in bytes.utf8_chunks() {
             let valid = chunk.valid();
