@@ -10,6 +10,10 @@ use nix::time::{ClockId, clock_gettime};
 
 /// Bytes that one round works on, at least.
 const ROUND: usize = 2 << 20;
+/// Most rounds, …
+const ROUNDS: u32 = 15;
+/// … and the time after which three are enough.
+const ENOUGH: Duration = Duration::from_secs(2);
 
 fn used(who: UsageWho) -> Duration {
     let micros = |time: nix::sys::time::TimeVal| {
@@ -31,10 +35,20 @@ pub(crate) fn once(mut work: impl FnMut()) -> Duration {
 }
 
 /// What one call takes at best, over some rounds that each are long enough to be measured; `bytes` is what one call works on.
+/// Fewer rounds when they take long.
 pub(crate) fn best(bytes: usize, mut work: impl FnMut()) -> Duration {
     work();
     let repeats = u32::try_from((ROUND / bytes.max(1)).clamp(1, 20_000)).unwrap_or(1);
-    (0..15).map(|_| once(|| (0..repeats).for_each(|_| work())) / repeats).min().unwrap_or_default()
+    let (mut best, mut spent) = (Duration::MAX, Duration::ZERO);
+    for round in 0..ROUNDS {
+        let time = once(|| (0..repeats).for_each(|_| work()));
+        best = best.min(time / repeats);
+        spent += time;
+        if round >= 2 && spent > ENOUGH {
+            break;
+        }
+    }
+    best
 }
 
 /// Bytes per second, in millions.

@@ -96,7 +96,7 @@ pub(crate) fn dull(bytes: &[u8]) -> bool {
     if row(printable, &[1, 2, 4]) || start != 0 {
         return false;
     }
-    let leads = bits::of(&block, |byte| (byte >= 0xc2) & (byte < 0xf5));
+    let leads = bits::of(&block, |byte| (0xc2..0xf5).contains(&byte));
     let continued = bits::of(&block, |byte| byte & 0xc0 == 0x80);
     let chars = leads & continued >> 1;
     let never = bits::of(&block, |byte| (byte == 0xc0) | (byte == 0xc1) | (byte >= 0xf5));
@@ -123,7 +123,7 @@ mod tests {
                         byte
                     } else {
                         b"\xc3\xa9\xe5\xbf\xbda\x01 b\x0b\xf0\x9f\x98\x80\x8dq"
-                            [usize::from(byte % 16) ^ at as usize % 3]
+                            [usize::from(byte % 16) ^ (at as usize % 3)]
                     }
                 })
                 .collect();
