@@ -239,6 +239,11 @@ impl Maps {
         flows.keys().filter_map(Result::ok).filter_map(|id| steady(id, || flows.get(&id, 0).ok())).collect()
     }
 
+    /// The numbers of the flows in the table.
+    pub fn ids(&self) -> Vec<u64> {
+        locked(&self.flows).keys().filter_map(Result::ok).collect()
+    }
+
     /// Forgets a flow whose receipt is written.
     pub fn settle(&self, flow_id: u64) {
         let _ = locked(&self.flows).remove(&flow_id);

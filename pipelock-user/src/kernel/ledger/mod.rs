@@ -35,6 +35,8 @@ pub trait FlowTable: Send + Sync + 'static {
     fn flow(&self, flow_id: u64) -> Option<FlowRecord>;
     /// Every flow that waits for its receipt.
     fn pending(&self) -> Vec<FlowRecord>;
+    /// The numbers of these, and of those that are still being filled in.
+    fn ids(&self) -> Vec<u64>;
     /// Removes a flow.
     fn settle(&self, flow_id: u64);
     /// Says how much was removed.
@@ -53,6 +55,9 @@ impl FlowTable for Maps {
     }
     fn pending(&self) -> Vec<FlowRecord> {
         Self::pending(self)
+    }
+    fn ids(&self) -> Vec<u64> {
+        Self::ids(self)
     }
     fn settle(&self, flow_id: u64) {
         Self::settle(self, flow_id);
@@ -184,13 +189,14 @@ impl<T: FlowTable> Ledger<T> {
                     let lost_now = counters.map_or(u64::MAX, |counters| counters.events_lost);
                     if lost_now != lost || sweeps.is_multiple_of(FULL_SWEEP) {
                         lost = lost_now;
-                        ids.extend(self.table.pending().iter().map(|record| record.flow_id));
+                        ids.extend(self.table.ids());
                     } else {
                         self.unaccepted(&mut ids);
                     }
                 }
             }
             self.forget_settled();
+            self.leave_out_given(&mut ids);
             for id in ids.drain(..) {
                 if let Some(record) = self.table.flow(id)
                     && !self.offer(record, false, &mut out).await
@@ -205,6 +211,12 @@ impl<T: FlowTable> Ledger<T> {
                 return;
             }
         }
+    }
+
+    /// Those that wait for their receipt only need not be read again.
+    fn leave_out_given(&self, ids: &mut Vec<u64>) {
+        let entries = self.entries();
+        ids.retain(|id| !matches!(entries.get(id), Some(Entry::Given)));
     }
 
     fn take_reported(&self, ids: &mut Vec<u64>) {

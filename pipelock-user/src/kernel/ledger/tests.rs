@@ -37,6 +37,9 @@ impl FlowTable for Table {
     fn pending(&self) -> Vec<FlowRecord> {
         locked(&self.flows).values().copied().collect()
     }
+    fn ids(&self) -> Vec<u64> {
+        locked(&self.flows).keys().copied().collect()
+    }
     fn settle(&self, flow_id: u64) {
         locked(&self.flows).remove(&flow_id);
     }
