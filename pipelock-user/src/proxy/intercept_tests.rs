@@ -47,7 +47,7 @@ async fn opened_with(name: &str, is_trusted: bool, edit: impl FnOnce(String) -> 
     let world = World::with(|port, folder| {
         let rules = rules(port, folder, trusted, &ca, edit);
         tls.clone_from(&rules.tls);
-        (rules, Some(server_of(&outside, &host(name))))
+        (rules, Some(server_of(&outside, &host(name)).expect("a server")))
     })
     .await;
     Opened { world, ca, outside, tls: tls.expect("there is a rule that wants reading") }
