@@ -64,10 +64,7 @@ impl TlsServer {
 
 /// Answers with what it saw, as JSON.
 const ECHO: &str = r#"
-const http2 = require("http2"), fs = require("fs"), folder = process.argv[1];
-const server = http2.createSecureServer({
-    allowHTTP1: true, key: fs.readFileSync(folder + "/key.pem"), cert: fs.readFileSync(folder + "/cert.pem"),
-}, (request, response) => {
+const handler = (request, response) => {
     let bytes = 0;
     request.on("data", data => { bytes += data.length; });
     request.on("end", () => {
@@ -77,7 +74,14 @@ const server = http2.createSecureServer({
             host: request.headers[":authority"] || request.headers.host,
         }) + "\n");
     });
-});
+};
+"#;
+/// What every such server begins with, and ends with: `handler` is between them.
+const HEAD: &str = r#"const http2 = require("http2"), fs = require("fs"), folder = process.argv[1];"#;
+const TAIL: &str = r#"
+const server = http2.createSecureServer({
+    allowHTTP1: true, key: fs.readFileSync(folder + "/key.pem"), cert: fs.readFileSync(folder + "/cert.pem"),
+}, handler);
 server.listen(0, "127.0.0.1", () => {
     fs.writeFileSync(folder + "/port.new", String(server.address().port));
     fs.renameSync(folder + "/port.new", folder + "/port");
@@ -91,14 +95,24 @@ impl TlsServer {
     /// When node or openssl fails.
     #[must_use]
     pub fn http2(names: &[&str]) -> Self {
+        Self::node(names, ECHO, &[])
+    }
+
+    /// The same with a script that defines `handler(request, response)`; `process.argv[1]` is a folder, the rest follows.
+    ///
+    /// # Panics
+    /// When node or openssl fails.
+    #[must_use]
+    pub fn node(names: &[&str], handler: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         open_up(dir.path(), 0o755);
         let certificate = dir.path().join("cert.pem");
         make_certificate(dir.path(), names);
         open_up(&certificate, 0o644);
         let child = Command::new("node")
-            .args(["-e", ECHO])
+            .args(["-e", &format!("{HEAD}{handler}{TAIL}")])
             .arg(dir.path())
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

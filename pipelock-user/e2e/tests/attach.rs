@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use attached::{Aims, Cage, LOOP, Shell, allow, capsule, said, until};
-use pipelock_e2e::{Evidence, HttpServer, Outside, echo, need, pipelock};
+use pipelock_e2e::{Evidence, HttpServer, Outside, TlsServer, echo, need, pipelock};
 
 #[test]
 fn processes_that_were_there_are_enforced() {
@@ -386,4 +386,34 @@ fn remove_pins(id: &str) -> std::io::Result<()> {
         fs::remove_file(entry?.path())?;
     }
     fs::remove_dir(folder)
+}
+
+#[test]
+fn an_agent_that_was_there_is_told_by_the_exported_variables_whom_to_trust() {
+    need!("curl", "openssl", "node");
+    let server = TlsServer::http2(&["web.test"]);
+    let cage = Cage::new(&format!(
+        "egress: [{{destination: web.test, ports: [{}], paths: [\"/ok/*\"]}}]\n\
+         dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n\
+         tls: {{extra_roots: [{}]}}",
+        server.port(),
+        server.certificate.display()
+    ));
+    let (state, trust) = (cage.files.work().join("state"), cage.files.work().join("trust"));
+    let evidence = cage.files.evidence();
+    cage.attached(&evidence);
+    let mut export = std::process::Command::new(pipelock());
+    export.arg("ca").arg("--policy").arg(cage.files.policy()).arg("--export").arg(&trust).arg("--shell");
+    let out = export.env("STATE_DIRECTORY", &state).output().expect("pipelock ca");
+    assert!(out.status.success(), "{}", said(&out));
+    let mut shell = cage.shell();
+    let url = format!("https://web.test:{}/ok/x", server.port());
+    assert!(!shell.gets(&url), "nobody has told it");
+    let variables = String::from_utf8_lossy(&out.stdout).replace('\n', "; ");
+    let (code, text) = shell.run(&format!("{variables}curl -sSf -m 20 {url}"));
+    assert_eq!(code, 0, "{text}");
+    cage.detached();
+    let evidence = Evidence::read(&evidence);
+    assert_eq!(evidence.with_reason("client_pinned").len(), 1);
+    assert_eq!(evidence.http().len(), 1);
 }

@@ -106,6 +106,13 @@ impl Serving {
             return Err(error);
         }
         tracing::info!(policy = %rules.policy.id(), generation = self.generation, "policy in force");
+        let certificate = |rules: &Rules| rules.tls.as_ref().map(|tls| tls.authority().certificate().to_vec());
+        if rules.tls.is_some() && certificate(&rules) != certificate(&former) {
+            tracing::warn!(
+                "TLS is opened by another authority than before; programs that run already were not told to trust it, so \
+                 start them anew"
+            );
+        }
         self.rules.send_replace(Arc::new(rules));
         Ok(())
     }

@@ -39,6 +39,15 @@ pub fn authority(policy: &Policy) -> Result<CertificateAuthority, CaError> {
     }
 }
 
+/// The file that the certificate of that authority is in.
+#[must_use]
+pub fn authority_file(policy: &Policy) -> PathBuf {
+    match &policy.tls().authority {
+        Some(given) => policy.locate(&given.certificate),
+        None => CertificateAuthority::file(&state_folder()),
+    }
+}
+
 /// The files with the keys that a policy signs with.
 pub(super) fn keys(policy: &Policy) -> Vec<PathBuf> {
     let own = match &policy.tls().authority {

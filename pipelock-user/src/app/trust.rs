@@ -1,10 +1,12 @@
 //! Makes the agent's programs trust the authority: files in a folder of their own, and variables that name them.
 //!
-//! Made by `session`, and held by `run` until the agent is gone. It promises that the folder goes with it.
+//! [`TrustFolder`] is made by `session`, and held by `run` until the agent is gone; it promises that the folder goes with
+//! it. [`TrustFiles`] alone are what `ca` and `doctor` leave where they are told to.
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::proxy::{SYSTEM_BUNDLES, Trust};
@@ -42,10 +44,49 @@ const NOTHING: &str = "/dev/null";
 /// How often the folder is made again that another run, which was the last, has removed meanwhile.
 const ATTEMPTS: usize = 8;
 
+/// The files.
+#[derive(Debug)]
+pub struct TrustFiles(PathBuf);
+
+impl TrustFiles {
+    /// Writes them into a folder, in the place of former ones; all users may read them, whatever the umask.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(folder: &Path, trust: &Trust) -> io::Result<Self> {
+        let files: [(&str, &[u8]); 3] =
+            [(BUNDLE, trust.bundle.as_bytes()), (ADDED, trust.added.as_bytes()), (KEYSTORE, &trust.keystore)];
+        for (name, bytes) in files {
+            // Whole or not at all: programs that read the former one go on reading that.
+            let new = folder.join(format!(".{name}.new"));
+            std::fs::write(&new, bytes)?;
+            std::fs::set_permissions(&new, Permissions::from_mode(0o644))?;
+            std::fs::rename(&new, folder.join(name))?;
+        }
+        Ok(Self(folder.to_owned()))
+    }
+
+    /// The variables to set.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let named = |name: &str| self.0.join(name).into_os_string();
+        let mut variables: Vec<_> = INSTEAD.iter().map(|variable| (*variable, named(BUNDLE))).collect();
+        variables.extend(BESIDES.iter().map(|variable| (*variable, named(ADDED))));
+        let mut options = std::env::var_os("JAVA_TOOL_OPTIONS").map_or_else(OsString::new, |mut before| {
+            before.push(" ");
+            before
+        });
+        options.push("-Djavax.net.ssl.trustStoreType=PKCS12 -Djavax.net.ssl.trustStore=");
+        options.push(named(KEYSTORE));
+        variables.push(("JAVA_TOOL_OPTIONS", options));
+        variables
+    }
+}
+
 /// The folder; removed when this is dropped.
 #[derive(Debug)]
 pub struct TrustFolder {
-    path: PathBuf,
+    files: TrustFiles,
     /// Keys that the agent must not have, whoever it runs as.
     keys: Vec<PathBuf>,
 }
@@ -64,63 +105,94 @@ impl TrustFolder {
         }
         // Mounts are made by the names that the agent sees.
         let keys = keys.iter().filter_map(|key| key.canonicalize().ok()).collect();
-        let folder = Self { path, keys };
-        let files: [(&str, &[u8]); 3] =
-            [(BUNDLE, trust.bundle.as_bytes()), (ADDED, trust.added.as_bytes()), (KEYSTORE, &trust.keystore)];
-        for (name, bytes) in files {
-            let mut file =
-                std::fs::OpenOptions::new().create_new(true).write(true).mode(0o644).open(folder.path.join(name))?;
-            io::Write::write_all(&mut file, bytes)?;
-        }
+        let folder = Self { files: TrustFiles(path), keys };
+        TrustFiles::write(&folder.files.0, trust)?;
         Ok(folder)
     }
 
     /// The variables to set.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
-        let named = |name: &str| self.path.join(name).into_os_string();
-        let mut variables: Vec<_> = INSTEAD.iter().map(|variable| (*variable, named(BUNDLE))).collect();
-        variables.extend(BESIDES.iter().map(|variable| (*variable, named(ADDED))));
-        let mut options = std::env::var_os("JAVA_TOOL_OPTIONS").map_or_else(OsString::new, |mut before| {
-            before.push(" ");
-            before
-        });
-        options.push("-Djavax.net.ssl.trustStoreType=PKCS12 -Djavax.net.ssl.trustStore=");
-        options.push(named(KEYSTORE));
-        variables.push(("JAVA_TOOL_OPTIONS", options));
-        variables
+        self.files.variables()
     }
 
     /// The file that takes the place of each of the system's own bundles that is there, and of each key.
     #[must_use]
     pub fn covers(&self) -> Vec<(PathBuf, PathBuf)> {
         let there = SYSTEM_BUNDLES.iter().map(PathBuf::from).filter(|path| path.is_file());
-        let bundles = there.map(|path| (self.path.join(BUNDLE), path));
+        let bundles = there.map(|path| (self.files.0.join(BUNDLE), path));
         bundles.chain(self.keys.iter().map(|key| (NOTHING.into(), key.clone()))).collect()
     }
 }
 
 /// Makes a folder that all may read. The one above it is gone whenever the last run ends.
 fn make(path: &Path) -> io::Result<()> {
-    let open = || {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o755);
-        builder
-    };
-    for _ in 1..ATTEMPTS {
-        open().recursive(true).create(FOLDER)?;
-        match open().create(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => return done,
+    let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755));
+    let mut made = Ok(());
+    for _ in 0..ATTEMPTS {
+        made = std::fs::create_dir_all(FOLDER)
+            .and_then(|()| open(Path::new(FOLDER)))
+            .and_then(|()| std::fs::create_dir(path))
+            .and_then(|()| open(path));
+        if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
         }
     }
-    open().create(path)
+    made
 }
 
 impl Drop for TrustFolder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = std::fs::remove_dir_all(&self.files.0);
         // Only when no other run has one.
         let _ = std::fs::remove_dir(FOLDER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::proxy::CertificateAuthority;
+
+    #[test]
+    fn everybody_may_read_the_files_and_every_variable_names_one() {
+        let ca = CertificateAuthority::for_now().expect("an authority");
+        let folder = tempfile::tempdir().expect("a folder");
+        let trust = Trust::gather(&Policy::deny_all(), &ca).expect("gathered");
+        let mut files = TrustFiles::write(folder.path(), &trust).expect("written");
+        files = TrustFiles::write(&files.0, &trust).expect("written again");
+        for (variable, value) in files.variables() {
+            let value = value.into_string().expect("text");
+            let path = value.rsplit('=').next().expect("a path");
+            let mode = std::fs::metadata(path).expect(variable).permissions().mode();
+            assert_eq!(mode & 0o777, 0o644, "{variable}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 3, "nothing else is left");
+    }
+
+    // /run is root's.
+    #[test]
+    #[ignore = "needs root"]
+    fn runs_that_end_do_not_take_the_folder_from_others() {
+        let ca = CertificateAuthority::for_now().expect("an authority");
+        let trust = Trust::gather(&Policy::deny_all(), &ca).expect("gathered");
+        let trust = std::sync::Arc::new(trust);
+        let runs: Vec<_> = (0..4)
+            .map(|number| {
+                let trust = trust.clone();
+                let run = move || {
+                    for round in 0..50 {
+                        let id = format!("test-{}-{number}-{round}", std::process::id());
+                        let folder = TrustFolder::write(&id, &trust, &[]).expect("written");
+                        assert!(folder.files.0.join(BUNDLE).is_file());
+                    }
+                };
+                std::thread::Builder::new().spawn(run).expect("a thread")
+            })
+            .collect();
+        for run in runs {
+            run.join().expect("no run failed");
+        }
     }
 }

@@ -4,9 +4,11 @@
 //! code from `run`, where 125 is our own failure before it started, 126 and 127 as shells use them, 128 + n a signal.
 
 mod attach;
+mod ca;
 mod check;
 mod daemon;
 mod detach;
+mod doctor;
 mod files;
 mod keygen;
 mod keys;
@@ -72,6 +74,8 @@ enum Verb {
     Check(check::Args),
     Keygen(keygen::Args),
     Verify(verify::Args),
+    Ca(ca::Args),
+    Doctor(doctor::Args),
     Scan(scan::Args),
     Sign(sign::Args),
     /// Print the version.
@@ -98,6 +102,8 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::check(&args),
         Verb::Keygen(args) => keygen::keygen(&args),
         Verb::Verify(args) => verify::verify(&args),
+        Verb::Ca(args) => ca::ca(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Scan(args) => scan::scan(&args),
         Verb::Sign(args) => sign::sign(&args),
         Verb::Version => {

@@ -1,7 +1,7 @@
 //! A TLS connection that is opened: the agent is met as the host it asked for, and what is inside goes to `http`.
 //!
-//! Called by `listen` when the rule wants the traffic read. It promises that what is inside is HTTP or goes nowhere, and
-//! that a handshake that fails leaves its reason in the flow's receipt.
+//! Called by `listen` and `http::explicit` when the rule wants the traffic read. It promises that what is inside is HTTP or goes nowhere, and
+//! that a handshake that fails leaves its reason in the flow's receipt, if there is a flow.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) async fn intercept<S>(
     host: Host,
     stream: S,
     flow: &Arc<Flow>,
-    mut guard: FlowGuard,
+    mut guard: Option<FlowGuard>,
 ) -> Option<Verdict>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -38,7 +38,9 @@ where
             if verdict.reason == Reason::ClientPinned {
                 tracing::warn!(comm = %flow.origin.comm, pid = flow.origin.pid, "{}", verdict.detail);
             }
-            guard.end(verdict.clone());
+            if let Some(guard) = &mut guard {
+                guard.end(verdict.clone());
+            }
             return Some(verdict);
         }
     };
@@ -57,12 +59,12 @@ where
     let flow = Arc::new(Flow { target, ..(**flow).clone() });
     match spoken {
         Protocol::Http1 => {
-            guard.carries("tls-http1");
+            carries(&mut guard, "tls-http1");
             http::serve(proxy, stream, buffer, flow, guard, true).await;
             None
         }
         Protocol::Http2 => {
-            guard.carries("tls-http2");
+            carries(&mut guard, "tls-http2");
             http::serve_http2(proxy, stream, buffer, flow, guard).await;
             None
         }
@@ -70,14 +72,27 @@ where
     }
 }
 
-async fn refuse(mut stream: impl AsyncWrite + Unpin, mut guard: FlowGuard, reason: Reason, rule: String) -> Verdict {
+fn carries(guard: &mut Option<FlowGuard>, carrier: &'static str) {
+    if let Some(guard) = guard {
+        guard.carries(carrier);
+    }
+}
+
+async fn refuse(
+    mut stream: impl AsyncWrite + Unpin,
+    guard: Option<FlowGuard>,
+    reason: Reason,
+    rule: String,
+) -> Verdict {
     let detail = match reason {
         Reason::DetectTimeout => "the client said nothing inside TLS",
         Reason::ClientAborted => "the client hung up after the TLS handshake, as some do that pin a certificate",
         _ => "what is inside TLS is not HTTP, and the rule wants it read; set protocol: tls and scan: false to pass it",
     };
     let verdict = Verdict::block(reason, detail).by(Some(rule));
-    guard.end(verdict.clone());
+    if let Some(mut guard) = guard {
+        guard.end(verdict.clone());
+    }
     // A client that does not read must not keep us.
     let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
     verdict
@@ -85,4 +100,4 @@ async fn refuse(mut stream: impl AsyncWrite + Unpin, mut guard: FlowGuard, reaso
 
 #[cfg(test)]
 #[path = "intercept_tests.rs"]
-mod tests;
+pub(super) mod tests;

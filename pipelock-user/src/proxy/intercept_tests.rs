@@ -22,8 +22,8 @@ use crate::proxy::http::world::World;
 use crate::proxy::state::Rules;
 use crate::proxy::tls::{CertificateAuthority, provider, server_of};
 
-struct Opened {
-    world: World,
+pub(in crate::proxy) struct Opened {
+    pub(in crate::proxy) world: World,
     ca: Arc<CertificateAuthority>,
     outside: Arc<CertificateAuthority>,
     tls: Arc<Interception>,
@@ -34,7 +34,7 @@ fn host(name: &str) -> Host {
 }
 
 /// A world whose destination has a certificate for `name` by an authority that is trusted, or not.
-async fn opened(name: &str, is_trusted: bool) -> Opened {
+pub(in crate::proxy) async fn opened(name: &str, is_trusted: bool) -> Opened {
     opened_with(name, is_trusted, |text| text).await
 }
 
@@ -47,7 +47,7 @@ async fn opened_with(name: &str, is_trusted: bool, edit: impl FnOnce(String) -> 
     let world = World::with(|port, folder| {
         let rules = rules(port, folder, trusted, &ca, edit);
         tls.clone_from(&rules.tls);
-        (rules, Some(server_of(&outside, &host(name))))
+        (rules, Some(server_of(&outside, &host(name)).expect("a server")))
     })
     .await;
     Opened { world, ca, outside, tls: tls.expect("there is a rule that wants reading") }
@@ -81,13 +81,13 @@ impl Opened {
         let (agent, stream, flow, guard) = self.world.flow().await;
         let (proxy, tls) = (self.world.proxy.clone(), self.tls.clone());
         let served = tokio::spawn(async move {
-            intercept(&proxy, &tls, "egress[0] web.test".into(), host("web.test"), stream, &flow, guard).await
+            intercept(&proxy, &tls, "egress[0] web.test".into(), host("web.test"), stream, &flow, Some(guard)).await
         });
         (agent, served)
     }
 
     /// A client that trusts what it should.
-    fn client(&self, protocols: &[&str]) -> ClientConfig {
+    pub(in crate::proxy) fn client(&self, protocols: &[&str]) -> ClientConfig {
         client(&self.ca, protocols)
     }
 
@@ -111,13 +111,13 @@ async fn greet_as(config: ClientConfig, stream: TcpStream) -> std::io::Result<Tl
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-fn request(method: &str, url: &str, body: &'static str) -> Request<Full<Bytes>> {
+pub(in crate::proxy) fn request(method: &str, url: &str, body: &'static str) -> Request<Full<Bytes>> {
     let request = Request::builder().method(method).uri(url);
     let request = if url.starts_with('/') { request.header("host", "web.test") } else { request };
     request.body(Full::new(Bytes::from_static(body.as_bytes()))).expect("a request")
 }
 
-type Said = (StatusCode, String, String);
+pub(in crate::proxy) type Said = (StatusCode, String, String);
 
 async fn said(response: ::http::Response<hyper::body::Incoming>) -> Said {
     let (head, body) = response.into_parts();
@@ -126,7 +126,10 @@ async fn said(response: ::http::Response<hyper::body::Incoming>) -> Said {
     (head.status, reason, String::from_utf8_lossy(&body).into_owned())
 }
 
-async fn over_http1(stream: TlsStream<TcpStream>, requests: Vec<Request<Full<Bytes>>>) -> Vec<Said> {
+pub(in crate::proxy) async fn over_http1(
+    stream: TlsStream<TcpStream>,
+    requests: Vec<Request<Full<Bytes>>>,
+) -> Vec<Said> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("a connection");
     tokio::spawn(connection);
     let mut all = Vec::new();
@@ -137,7 +140,10 @@ async fn over_http1(stream: TlsStream<TcpStream>, requests: Vec<Request<Full<Byt
     all
 }
 
-async fn over_http2(stream: TlsStream<TcpStream>, requests: Vec<Request<Full<Bytes>>>) -> Vec<Said> {
+pub(in crate::proxy) async fn over_http2(
+    stream: TlsStream<TcpStream>,
+    requests: Vec<Request<Full<Bytes>>>,
+) -> Vec<Said> {
     let (sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a connection");
     tokio::spawn(connection);
@@ -384,7 +390,7 @@ async fn requests_that_wait_for_a_connection_do_not_wait_for_each_others_attempt
     let flow = Arc::new(Flow { target, ..(*flow).clone() });
     let (proxy, tls) = (opened.world.proxy.clone(), opened.tls.clone());
     tokio::spawn(async move {
-        intercept(&proxy, &tls, "egress[0] web.test".into(), host("web.test"), stream, &flow, guard).await
+        intercept(&proxy, &tls, "egress[0] web.test".into(), host("web.test"), stream, &flow, Some(guard)).await
     });
     let stream = greet_as(opened.client(&["h2"]), agent).await.expect("a handshake");
     let start = Instant::now();
@@ -432,3 +438,6 @@ async fn what_is_under_way_ends_when_evidence_is_lost() {
         }
     }
 }
+
+#[path = "intercept_peers_tests.rs"]
+mod peers;

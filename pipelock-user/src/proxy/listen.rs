@@ -148,7 +148,7 @@ async fn converse(
         // Also on a rule for TLS alone: there the answer is a denial that the client can read.
         Protocol::Http1 => {
             guard.carries("http1");
-            http::serve(proxy, stream, buffer, flow.clone(), guard, false).await;
+            http::serve(proxy, stream, buffer, flow.clone(), Some(guard), false).await;
             None
         }
         Protocol::Tls if wanted != RuleProtocol::Http => {
@@ -211,7 +211,7 @@ async fn pass_tls(
             return Some(refuse_tls(stream, guard, verdict).await);
         };
         let label = rule.label();
-        return Box::pin(intercept(proxy, tls, label, host, Prefixed::new(buffer, stream), flow, guard)).await;
+        return Box::pin(intercept(proxy, tls, label, host, Prefixed::new(buffer, stream), flow, Some(guard))).await;
     }
     // Last, so that a client which sends the extension at random (GREASE) is told of it only where nothing else is wrong.
     if may_hide_name {
@@ -330,3 +330,7 @@ fn refuse(stream: TcpStream, mut guard: FlowGuard, verdict: Verdict) -> Verdict 
 fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;

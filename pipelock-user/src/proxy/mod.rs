@@ -23,4 +23,4 @@ mod ws;
 pub use http::serve_explicit;
 pub use listen::serve;
 pub use state::{Origins, Proxy, Rules};
-pub use tls::{CaError, CertificateAuthority, Interception, SYSTEM_BUNDLES, Trust};
+pub use tls::{CaError, CertificateAuthority, Interception, SYSTEM_BUNDLES, Trust, server_of};

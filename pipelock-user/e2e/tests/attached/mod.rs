@@ -59,6 +59,8 @@ impl Cage {
     pub fn pipelock(&self, verb: &str) -> Command {
         let mut command = Command::new(pipelock());
         command.arg(verb).arg("--cgroup").arg(&self.cgroup).stdin(Stdio::null());
+        // The authority that an attach makes is the test's own.
+        command.env("STATE_DIRECTORY", self.files.work().join("state"));
         command
     }
 

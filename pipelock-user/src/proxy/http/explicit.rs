@@ -1,7 +1,7 @@
 //! The proxy for clients that ask for it (`HTTPS_PROXY`): whole URLs over HTTP, and CONNECT. The kernel is not asked here,
 //! so a client can go round this door; policy, checks, denials and receipts are those of the transparent one.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +10,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::authority::{Authority, of_target};
 use super::converse::converse;
@@ -20,14 +21,24 @@ use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
-use crate::proxy::listen::{budget_of, dial_limit, linger};
+use crate::proxy::detect::{DetectError, Protocol as Detected, detect};
+use crate::proxy::intercept::intercept;
+use crate::proxy::listen::{LINGER, budget_of, dial_limit, linger};
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::rescue;
-use crate::proxy::state::Proxy;
+use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::tunnel::Tunnel;
+use crate::proxy::{rescue, tls};
 
-/// Where the answer to CONNECT leaves the tunnel for the connection.
-type Granted = Arc<Mutex<Option<(Tunnel, TcpStream)>>>;
+/// What an answered CONNECT was granted.
+enum Grant {
+    /// A tunnel that nobody reads, and its far end.
+    Unread(Tunnel, TcpStream),
+    /// One that is opened: what it was asked for, and the rule.
+    Read(Authority, String),
+}
+
+/// Where the answer to CONNECT leaves it for the connection.
+type Granted = Arc<Mutex<Option<Grant>>>;
 
 /// Accepts explicit clients until the proxy ends.
 pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
@@ -76,18 +87,66 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     };
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
     session.end(None);
-    let tunnel = locked(&granted).take();
-    if let (Some((stream, unread)), Some((tunnel, upstream))) = (ended, tunnel)
-        && let Some(cut) = tunnel.carry(proxy, Prefixed::new(unread, stream), upstream).await
-    {
+    let granted = locked(&granted).take();
+    let (Some((stream, unread)), Some(granted)) = (ended, granted) else { return };
+    let (end, target, dialled) = match granted {
+        Grant::Unread(tunnel, upstream) => {
+            let cut = tunnel.carry(proxy, Prefixed::new(unread, stream), upstream).await;
+            (cut, format!("{}:{}", tunnel.host, tunnel.port), Some(tunnel.dialled))
+        }
+        Grant::Read(authority, rule) => {
+            let target = format!("{}:{}", authority.host, authority.port);
+            (read(proxy, &session.flow, (authority, rule), stream, unread).await, target, None)
+        }
+    };
+    if let Some(end) = end {
         // There is no flow of the kernel's to say it in.
         let policy = proxy.rules().policy.id().clone();
-        let target = format!("{}:{}", tunnel.host, tunnel.port);
-        let mut record = session.record(&policy, "CONNECT".into(), target, &cut, None, Some(tunnel.dialled));
+        let mut record = session.record(&policy, "CONNECT".into(), target, &end, None, dialled);
         record.transport = "connect";
-        session.note(&policy, &cut);
+        session.note(&policy, &end);
         let _ = proxy.recorder.request(&record).await;
     }
+}
+
+/// Opens the TLS in a tunnel; what ended it, unless its requests have said so. Nothing goes out but those.
+async fn read(
+    proxy: &Arc<Proxy>,
+    flow: &Flow,
+    (authority, rule): (Authority, String),
+    mut stream: TcpStream,
+    mut buffer: BytesMut,
+) -> Option<Verdict> {
+    let Authority { host, port } = authority;
+    let rules = proxy.rules();
+    let due = Instant::now() + rules.policy.limits().detect();
+    let sniffed = match detect(&mut stream, &mut buffer, due).await {
+        Ok(Detected::Tls) => tls::sniff(&mut stream, &mut buffer, due).await.map_err(|error| match error {
+            tls::SniffError::Timeout => Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive"),
+            error => Verdict::block(Reason::RequestMalformed, error.to_string()),
+        }),
+        Ok(_) => Err(Verdict::block(Reason::ProtocolUnknown, "the rule wants it read, and in the tunnel is no TLS")),
+        Err(DetectError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the client said nothing")),
+        Err(DetectError::Closed) => Err(Verdict::block(Reason::ClientAborted, "the client hung up")),
+    };
+    let denied = match (sniffed, &rules.tls) {
+        (Err(denied), _) => denied,
+        (Ok(hello), _) if hello.name.as_ref().is_some_and(|name| *name != host) => {
+            Verdict::block(Reason::NameMismatch, format!("the tunnel was asked for {host}, TLS names another host"))
+        }
+        (Ok(_), None) => Verdict::block(Reason::InspectionUnavailable, "TLS is not opened under this policy"),
+        (Ok(_), Some(tls)) => {
+            // Nobody's word is taken for an address here: the name is resolved anew for every connection that is made.
+            let target = Target { name: Some(host.clone()), original: (Ipv4Addr::UNSPECIFIED, port).into() };
+            let flow = Arc::new(Flow { target, ..flow.clone() });
+            return Box::pin(intercept(proxy, tls, rule, host, Prefixed::new(buffer, stream), &flow, None)).await;
+        }
+    };
+    // An agent that does not read must not keep us.
+    let alert = tls::alert_access_denied();
+    let told = async { (stream.write_all(&alert).await, stream.shutdown().await) };
+    let _ = tokio::time::timeout(LINGER, told).await;
+    Some(denied.by(Some(rule)))
 }
 
 async fn answer(session: Arc<Session>, request: Request<Incoming>, granted: Granted) -> Response<Body> {
@@ -101,7 +160,7 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>, granted: Gran
     }
 }
 
-/// CONNECT: a tunnel that nobody reads, for rules that want nothing read.
+/// CONNECT: a tunnel that nobody reads, for rules that want nothing read; else one whose TLS is opened.
 async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> Response<Body> {
     if !session.proxy.recorder.is_writing() {
         let verdict = Verdict::block(Reason::RecorderUnavailable, "evidence is not written");
@@ -112,6 +171,10 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     let target = format!("{host}:{port}");
     let (verdict, budget) = match rules.policy.find(&host, port) {
         Err(reason) => (Verdict::block(reason, format!("{target} is not allowed")), None),
+        Ok(rule) if rule.wants_reading() && rule.protocol() != Protocol::Http && rules.tls.is_some() => {
+            let verdict = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
+            return grant(session, &rules, (Authority { host, port }, verdict), granted).await;
+        }
         Ok(rule) if rule.wants_reading() || rule.protocol() == Protocol::Http => {
             let detail = format!("{} wants the traffic to {target} read", rule.label());
             (Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label())), None)
@@ -149,10 +212,30 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
                 budget: budget.unwrap_or_default(),
                 idle: rules.policy.limits().idle(),
             };
-            *locked(granted) = Some((tunnel, upstream));
+            *locked(granted) = Some(Grant::Unread(tunnel, upstream));
             Response::new(Either::Right(Full::default()))
         }
     }
+}
+
+/// Says yes to a tunnel that is opened; where it goes is seen when the first request in it is known.
+async fn grant(
+    session: &Session,
+    rules: &Rules,
+    (authority, verdict): (Authority, Verdict),
+    granted: &Granted,
+) -> Response<Body> {
+    let target = format!("{}:{}", authority.host, authority.port);
+    let status = Some(StatusCode::OK.as_u16());
+    let mut record = session.record(rules.policy.id(), "CONNECT".into(), target, &verdict, status, None);
+    record.transport = "connect";
+    session.note(rules.policy.id(), &verdict);
+    if session.proxy.recorder.request(&record).await.is_err() {
+        let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
+        return rescue::problem(&verdict, session.flow.id).map(Either::Right);
+    }
+    *locked(granted) = Some(Grant::Read(authority, verdict.rule.unwrap_or_default()));
+    Response::new(Either::Right(Full::default()))
 }
 
 #[cfg(test)]

@@ -83,12 +83,12 @@ pub(in crate::proxy) async fn serve<S>(
     stream: S,
     prefix: BytesMut,
     flow: Arc<Flow>,
-    guard: FlowGuard,
+    guard: Option<FlowGuard>,
     is_tls: bool,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls, is_http2: false });
+    let session = Session::new(proxy, flow, guard, Carrier { is_tls, is_http2: false });
     let answer = |session: Arc<Session>, request| async move { session.answer(request).await };
     let (ended, cut) = tokio::select! {
         ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
@@ -117,11 +117,11 @@ pub(in crate::proxy) async fn serve_http2<S>(
     stream: S,
     prefix: BytesMut,
     flow: Arc<Flow>,
-    guard: FlowGuard,
+    guard: Option<FlowGuard>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let session = Session::new(proxy, flow, Some(guard), Carrier { is_tls: true, is_http2: true });
+    let session = Session::new(proxy, flow, guard, Carrier { is_tls: true, is_http2: true });
     let cut = tokio::select! {
         () = Box::pin(http2::converse(&session, stream, prefix)) => None,
         cut = session.disallowed() => Some(cut),

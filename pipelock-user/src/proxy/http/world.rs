@@ -27,18 +27,23 @@ use crate::proxy::state::{Origins, Proxy, Rules};
 use crate::proxy::ws;
 use crate::recorder::{OpenChain, Place, RecorderConfig};
 
-struct Nobody;
+/// What our resolver has given out, as a test wants it: these names for every address, or an address that is stale.
+#[derive(Default)]
+pub(in crate::proxy) struct Given {
+    pub(in crate::proxy) names: Vec<Host>,
+    pub(in crate::proxy) is_stale: bool,
+}
 
-impl Origins for Nobody {
+impl Origins for Given {
     fn take(&self, _: u64, _: SocketAddr) -> Option<Flow> {
         None
     }
     fn names_of(&self, _: IpAddr) -> Vec<Host> {
-        Vec::new()
+        self.names.clone()
     }
 
     fn is_stale(&self, _: IpAddr) -> bool {
-        false
+        self.is_stale
     }
 }
 
@@ -103,15 +108,21 @@ impl World {
         });
         let (recorder, _) = chain.expect("a chain").start().expect("a recorder");
         let table = Arc::new(Table::default());
-        let proxy = Proxy::new(rules.subscribe(), Arc::new(Nobody), table.clone(), recorder);
+        let proxy = Proxy::new(rules.subscribe(), Arc::new(Given::default()), table.clone(), recorder);
         Self { addr, seen, waiting, rules, proxy, table, evidence }
+    }
+
+    /// The same world, with a proxy whose resolver has given out something.
+    pub(in crate::proxy) fn given(&self, given: Given) -> Arc<Proxy> {
+        let recorder = self.proxy.recorder.clone();
+        Proxy::new(self.rules.subscribe(), Arc::new(given), self.table.clone(), recorder)
     }
 
     /// A connection of the agent's to web.test.
     pub(in crate::proxy) async fn agent(&self) -> TcpStream {
         let (agent, stream, flow, guard) = self.flow().await;
         let proxy = self.proxy.clone();
-        tokio::spawn(async move { serve(&proxy, stream, BytesMut::new(), flow, guard, false).await });
+        tokio::spawn(async move { serve(&proxy, stream, BytesMut::new(), flow, Some(guard), false).await });
         agent
     }
 

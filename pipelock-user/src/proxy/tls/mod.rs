@@ -66,10 +66,12 @@ impl Interception {
     }
 }
 
-/// For tests of other rooms: a server of this host whose certificate this authority signs.
-#[cfg(test)]
-pub(super) fn server_of(ca: &Arc<CertificateAuthority>, host: &Host) -> Arc<rustls::ServerConfig> {
-    Leaves::new(ca.clone()).and_then(|leaves| leaves.serve_as(host)).expect("a configuration")
+/// A server of this host whose certificate this authority signs: a destination for `doctor` and for tests.
+///
+/// # Errors
+/// [`CaError::Crypto`].
+pub fn server_of(ca: &Arc<CertificateAuthority>, host: &Host) -> Result<Arc<rustls::ServerConfig>, CaError> {
+    Leaves::new(ca.clone())?.serve_as(host)
 }
 
 /// The one provider of cryptography.

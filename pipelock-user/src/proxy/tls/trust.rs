@@ -41,11 +41,14 @@ impl Trust {
             added.extend(pem::certificates(&path, &pem::read(&path)?)?);
         }
         let named = |variables: &[&str]| variables.iter().filter_map(std::env::var_os).map(PathBuf::from).collect();
+        let system: Vec<_> = system_bundle().iter().flat_map(|path| found(path)).collect();
         let besides: Vec<PathBuf> = named(&NAMED_BESIDES);
-        added.extend(besides.iter().flat_map(|path| found(path)));
+        // The whole of the system's bundle is what some name there; programs that read this have those roots anyway.
+        added.extend(besides.iter().flat_map(|path| found(path)).filter(|one| !system.contains(one)));
         all.extend(added.iter().cloned());
         let instead: Vec<PathBuf> = named(&NAMED);
-        all.extend(system_bundle().iter().chain(&instead).flat_map(|path| found(path)));
+        all.extend(system);
+        all.extend(instead.iter().flat_map(|path| found(path)));
         for list in [&mut all, &mut added] {
             let mut seen = std::collections::HashSet::new();
             list.retain(|certificate| seen.insert(certificate.clone()));

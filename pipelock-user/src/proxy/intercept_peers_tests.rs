@@ -1,0 +1,167 @@
+//! Peers that ask for more: clients that use the proxy by name, destinations that want a certificate.
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::UnixTime;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::proxy::serve_explicit;
+
+/// Asks the explicit proxy for a tunnel to the destination, which it has to grant.
+async fn tunnel(opened: &Opened) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let proxy = listener.local_addr().expect("bound");
+    tokio::spawn(serve_explicit(listener, opened.world.proxy.clone()));
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(proxy).await.expect("connect");
+    let port = opened.world.addr.port();
+    client
+        .write_all(format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n").as_bytes())
+        .await
+        .expect("write");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(client.read_u8().await.expect("an answer"));
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    client
+}
+
+fn pair(verdict: &str, reason: &str) -> (String, String) {
+    (verdict.into(), reason.into())
+}
+
+#[tokio::test]
+async fn a_tunnel_that_was_asked_for_is_opened_where_the_rule_wants_it_read() {
+    let opened = opened("web.test", true).await;
+    let stream = greet_as(opened.client(&["http/1.1"]), tunnel(&opened).await).await.expect("a handshake");
+    let answers = over_http1(stream, vec![request("POST", "/ok/1", "abc"), request("GET", "/no", "")]).await;
+    assert_eq!((answers[0].0.as_u16(), answers[1].0.as_u16(), answers[1].1.as_str()), (200, 403, "path_denied"));
+    let url = format!("https://web.test:{}/ok/2", opened.world.addr.port());
+    let stream = greet_as(opened.client(&["h2"]), tunnel(&opened).await).await.expect("a handshake");
+    let other = request("GET", &url.replace("web.test", "other.test"), "");
+    let answers = over_http2(stream, vec![request("GET", &url, ""), other]).await;
+    assert_eq!((answers[0].0.as_u16(), answers[1].0.as_u16()), (200, 421));
+    assert_eq!(opened.world.seen().len(), 2);
+    assert_eq!(opened.world.tunnels(), [pair("allow", "policy_allow"), pair("allow", "policy_allow")]);
+    assert_eq!(opened.world.receipts().len(), 4);
+}
+
+#[tokio::test]
+async fn nothing_leaves_a_tunnel_that_cannot_be_opened() {
+    let opened = opened("web.test", true).await;
+    // Another name inside.
+    let client = tokio_rustls::TlsConnector::from(Arc::new(opened.client(&[])));
+    let other = ServerName::try_from("other.test").expect("a name");
+    assert!(client.connect(other, tunnel(&opened).await).await.is_err());
+    // No TLS inside.
+    let mut plain = tunnel(&opened).await;
+    plain.write_all(b"GET /ok/x HTTP/1.1\r\nHost: web.test\r\n\r\n").await.expect("write");
+    let mut rest = Vec::new();
+    let _ = plain.read_to_end(&mut rest).await;
+    // A client that does not trust us.
+    let stranger = CertificateAuthority::for_now().expect("an authority");
+    assert!(greet_as(super::client(&stranger, &[]), tunnel(&opened).await).await.is_err());
+    for _ in 0..200 {
+        if opened.world.tunnels().len() == 6 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut denied: Vec<_> = opened
+        .world
+        .tunnels()
+        .into_iter()
+        .filter(|(verdict, _)| verdict == "block")
+        .map(|(_, reason)| reason)
+        .collect();
+    denied.sort();
+    assert_eq!(denied, ["client_pinned", "name_mismatch", "protocol_unknown"]);
+    assert!(opened.world.seen().is_empty() && opened.world.receipts().is_empty());
+}
+
+/// Wants a certificate, and takes any whose key the client has.
+#[derive(Debug)]
+struct AnyCertificate;
+
+impl ClientCertVerifier for AnyCertificate {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_wants_a_certificate_is_shown_the_one_of_its_rule_and_no_other() {
+    for has_certificate in [true, false] {
+        let ca = Arc::new(CertificateAuthority::for_now().expect("an authority"));
+        let outside = Arc::new(CertificateAuthority::for_now().expect("an authority"));
+        let mut tls = None;
+        let world =
+            World::with(|port, folder| {
+                // Any certificate with its key in a file.
+                CertificateAuthority::kept(&folder.join("client")).expect("made");
+                let file = CertificateAuthority::file(&folder.join("client")).display().to_string();
+                let named = format!(", client_cert: {file}, client_key: {file}}}]");
+                let rules = rules(port, folder, &outside, &ca, |text| {
+                    if has_certificate { text.replacen("}]", &named, 1) } else { text }
+                });
+                tls.clone_from(&rules.tls);
+                let server = server_of(&outside, &host("web.test")).expect("a server");
+                let mut wanting = rustls::ServerConfig::builder_with_provider(provider())
+                    .with_safe_default_protocol_versions()
+                    .expect("versions")
+                    .with_client_cert_verifier(Arc::new(AnyCertificate))
+                    .with_cert_resolver(server.cert_resolver.clone());
+                wanting.alpn_protocols.clone_from(&server.alpn_protocols);
+                (rules, Some(Arc::new(wanting)))
+            })
+            .await;
+        let opened = Opened { world, ca, outside, tls: tls.expect("interception") };
+        let url = format!("https://web.test:{}/ok/x", opened.world.addr.port());
+        for protocols in [&["h2"][..], &["http/1.1"]] {
+            let stream = opened.connect(protocols).await;
+            let answers = if protocols == ["h2"] {
+                over_http2(stream, vec![request("GET", &url, "")]).await
+            } else {
+                over_http1(stream, vec![request("GET", "/ok/x", "")]).await
+            };
+            let expected = if has_certificate { (200, "") } else { (502, "upstream_failed") };
+            assert_eq!((answers[0].0.as_u16(), answers[0].1.as_str()), expected, "{protocols:?} {answers:?}");
+        }
+        assert_eq!(opened.world.seen().len(), if has_certificate { 2 } else { 0 });
+    }
+}
