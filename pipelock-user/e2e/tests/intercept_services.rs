@@ -58,16 +58,16 @@ fn git_clones_and_pushes() {
     git(&["--git-dir", "project.git", "config", "http.receivepack", "true"]);
     let server = TlsServer::node(&["web.test"], GIT, &[root.path().to_str().expect("text")]);
     let url = format!("https://web.test:{}/project.git", server.port());
-    // Larger than what git sends in one piece (http.postBuffer), so that the push is chunked.
+    // Larger than what git sends in one piece (http.postBuffer), so that the push is chunked; and the same every time.
     let script = format!(
         "set -e; export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b.test GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b.test\n\
-         git clone -q {url} one; cd one; git checkout -q -b main; head -c 3000000 /dev/urandom > big; git add big\n\
+         git clone -q {url} one; cd one; git checkout -q -b main; head -c 3000000 /dev/zero | openssl enc -aes-128-ctr -nosalt -K 0123456789abcdef0123456789abcdef -iv 0 > big; git add big\n\
          git commit -qm first; git push -q origin main; cd ..; git clone -q {url} two; cmp one/big two/big; git -C two rev-parse HEAD"
     );
     let run = Sandbox::new(&policy(&server, "")).run_ok(&["sh", "-c", &script]);
     assert_eq!(git(&["--git-dir", "project.git", "rev-parse", "main"]), run.text().trim(), "{run}");
     let requests = run.evidence.http();
-    assert!(requests.iter().all(|request| request.verdict == "allow"), "{run}");
+    assert!(requests.iter().all(|request| request.verdict == "allow"), "{requests:#?}");
     assert!(requests.iter().any(|request| request.target.ends_with("/git-receive-pack")), "{run}");
 
     // One that may fetch and not push.
