@@ -215,9 +215,9 @@ impl Serving {
         self.attachment.let_go();
         let detached = match leave {
             Leave::Detached => {
-                let detached = Attachment::detach(&self.attachment.id);
+                // First, or `status` would see a server whose programs are missing.
                 State::remove(&self.attachment.id);
-                detached
+                Attachment::detach(&self.attachment.id)
             }
             Leave::ClosedIn => Ok(()),
         };

@@ -2,7 +2,7 @@
 //!
 //! Called by `events` and `messages`, which read each message by itself too. A message that is JSON is taken apart, and the texts at one
 //! place (`delta.text`) make one lane; what is no JSON makes a lane of its own. It promises bounded memory, and that what it
-//! finds is found by the message that completes it.
+//! finds is found by the message that completes it, if it is asked what the texts say when they end there.
 
 use pipelock_scan::{EngineError, Finding, Scanner, Stream};
 use serde_json::Value;
@@ -69,8 +69,17 @@ impl Lanes {
 
     /// What the texts say if they end here.
     pub(super) fn ends(&self) -> Result<Vec<Finding>, EngineError> {
+        self.ends_of(|_| true)
+    }
+
+    /// What the texts of the last message say if they end here: for those who let it go on whole, whatever comes.
+    pub(super) fn ends_now(&self) -> Result<Vec<Finding>, EngineError> {
+        self.ends_of(|lane| lane.used == self.messages)
+    }
+
+    fn ends_of(&self, is_asked: impl Fn(&Lane) -> bool) -> Result<Vec<Finding>, EngineError> {
         let mut found = Vec::new();
-        for lane in &self.lanes {
+        for lane in self.lanes.iter().filter(|lane| is_asked(lane)) {
             found.extend(self.scanner.scan(lane.tail.as_bytes())?);
         }
         Ok(found)

@@ -21,6 +21,8 @@ pub struct Messages {
     terms: Arc<Terms>,
     side: Side,
     lanes: Lanes,
+    /// What was told already: texts put together are read again with each message.
+    told: Vec<Found>,
 }
 
 impl Messages {
@@ -28,7 +30,13 @@ impl Messages {
     #[must_use]
     pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side) -> Self {
         let scanner = if side.is_outbound() { &scanners.outbound } else { &scanners.inbound };
-        Self { scanners: scanners.clone(), terms: terms.clone(), side, lanes: Lanes::new(scanner, None) }
+        Self {
+            scanners: scanners.clone(),
+            terms: terms.clone(),
+            side,
+            lanes: Lanes::new(scanner, None),
+            told: Vec::new(),
+        }
     }
 
     /// Reads a message; what is to be noted.
@@ -45,6 +53,7 @@ impl Messages {
         }
         let mut findings = scanner.scan(message).map_err(|error| unread(&error))?;
         findings.extend(self.lanes.push(message).map_err(|error| unread(&error))?);
+        findings.extend(self.lanes.ends_now().map_err(|error| unread(&error))?);
         let mut all: Vec<Found> = Vec::new();
         for finding in &findings {
             // Frames go on as they are, so nothing is taken out of them.
@@ -60,6 +69,9 @@ impl Messages {
         if all.iter().any(|found| found.action == "block") {
             return Err(self.terms.stop(self.side, all));
         }
+        all.retain(|found| !self.told.contains(found));
+        self.told.extend_from_slice(&all);
+        self.told.drain(..self.told.len().saturating_sub(MOST_TOLD));
         Ok(all)
     }
 }

@@ -60,7 +60,7 @@ impl Class {
             Self::Benchmarking => "benchmarking",
             Self::Transition => "transition mechanism",
             Self::Multicast => "multicast",
-            Self::Own => "own (this host's)",
+            Self::Own => "local (this host's own)",
             Self::Broadcast => "broadcast",
             Self::Reserved => "reserved",
         }

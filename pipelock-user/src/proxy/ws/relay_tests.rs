@@ -107,6 +107,9 @@ async fn a_secret_in_a_message_ends_the_connection() {
         vec![frame::write(9, SECRET.as_bytes(), MASK)],
         vec![piece(BINARY, false, first.as_bytes()), piece(0, true, second.as_bytes())],
         vec![json(first), json(second), json("and more words, so that it is certain")],
+        vec![json(first), json(second)],
+        SECRET.chars().map(|letter| frame::write(TEXT, letter.to_string().as_bytes(), MASK)).collect(),
+        SECRET.as_bytes().chunks(4).map(|part| frame::write(9, part, MASK)).collect(),
     ] {
         let world = world("").await;
         let (code, reason) = stopped(&world, &frames).await;
