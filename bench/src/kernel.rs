@@ -87,11 +87,7 @@ impl Bench {
         }
         let (bare, hooked, redirected) = (median(&mut bare), median(&mut hooked), median(&mut redirected));
         writeln!(table, "| connect(2) to a loopback listener | µs | ratio | difference |\n|---|---|---|---|")?;
-        for (name, time) in [
-            ("without hooks", bare),
-            ("with hooks, let through", hooked),
-            ("with hooks, redirected to the proxy", redirected),
-        ] {
+        for (name, time) in [("without hooks", bare), ("with hooks, let through", hooked)] {
             let difference = micros(time) - micros(bare);
             writeln!(
                 table,
@@ -100,6 +96,8 @@ impl Bench {
                 micros(time) / micros(bare)
             )?;
         }
+        // To another listener, so it is not compared.
+        writeln!(table, "| with hooks, redirected to the proxy | {:.2} | | |", micros(redirected))?;
         writeln!(table)?;
         Ok(())
     }

@@ -84,11 +84,11 @@ mod tests {
 
     use crate::{
         DENIAL_QUOTA, EVENT_RING_BYTES, FLOW_MARGIN, FlowState, KernelReason, LAYOUT, MAX_DENIALS, MAX_FLOWS,
-        MAX_NETNS, MAX_OWN_ADDRS, MAX_TUPLES, counter, sock_flag, tuple_slot,
+        MAX_NETNS, MAX_OWN_ADDRS, MAX_TUPLES, counter, hook, sock_flag, tuple_slot,
     };
 
     /// The number of the layout, and the hash of what a proxy that takes pinned maps over must read as it was written.
-    const KNOWN: (u32, u64) = (1, 0x3ab0_4e42_c96e_93e8);
+    const KNOWN: (u32, u64) = (1, 0x18f5_d2d1_d4e8_d1c0);
 
     /// The types as they are asserted above, and the numbers that their fields hold.
     fn description() -> String {
@@ -107,9 +107,15 @@ mod tests {
             use sock_flag::{AGENT, INBOUND, LISTENING, LOCAL, PROXY, REDIRECTED};
             [AGENT, PROXY, LOCAL, REDIRECTED, LISTENING, INBOUND]
         };
+        let hooks = {
+            use hook::{BIND4, BIND6, CONNECT4, CONNECT6, EGRESS, INGRESS, POST_BIND4, POST_BIND6};
+            use hook::{SENDMSG4, SENDMSG6, SETSOCKOPT, SOCK_CREATE, SOCK_OPS};
+            let connects = [CONNECT4, CONNECT6, SENDMSG4, SENDMSG6, SOCK_CREATE, BIND4, BIND6];
+            (connects, [POST_BIND4, POST_BIND6, EGRESS, INGRESS, SOCK_OPS, SETSOCKOPT])
+        };
         let slots = [tuple_slot::PROXY, tuple_slot::DNS, tuple_slot::OWN];
         let counters = [counter::REPEATS, counter::UNRECORDED, counter::EVENTS_LOST, counter::PROBES, counter::COUNTED];
-        let _ = write!(all, "{sizes:?}{limits:?}{flags:?}{slots:?}{counters:?}");
+        let _ = write!(all, "{sizes:?}{limits:?}{flags:?}{hooks:?}{slots:?}{counters:?}");
         all
     }
 

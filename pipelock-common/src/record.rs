@@ -116,7 +116,8 @@ pub struct FlowRecord {
     pub opened_ns: u64,
     /// When the socket was closed, same clock; 0 while open.
     pub closed_ns: u64,
-    /// Bytes sent by the agent and acknowledged; of UDP, IP packets whole. Known when either side has closed.
+    /// Bytes sent by the agent and acknowledged; of UDP, IP packets whole. Of TCP known when the
+    /// other side has closed, or all is over.
     pub tx_bytes: u64,
     /// Bytes received by the agent, likewise; of TCP, one more when the agent closed first and the other side's FIN came.
     pub rx_bytes: u64,

@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 /// Bytes that one round works on, at least.
 const ROUND: usize = 2 << 20;
 /// Most rounds, …
-const ROUNDS: u32 = 15;
+pub(super) const ROUNDS: u32 = 15;
 /// … and the time after which three are enough.
 const ENOUGH: Duration = Duration::from_secs(2);
 

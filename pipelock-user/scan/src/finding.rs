@@ -68,6 +68,12 @@ pub enum Step {
 }
 
 impl Step {
+    /// True for compressed data, inside which nothing can be replaced.
+    #[must_use]
+    pub fn is_packed(self) -> bool {
+        matches!(self, Self::Gzip | Self::Zlib | Self::Zstd | Self::Deflate | Self::Brotli)
+    }
+
     /// Its name in findings.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 //! Takes findings out of a text: each becomes a placeholder that tells its class. Called by whoever may send on a text
 //! without its secrets.
 
-use crate::finding::{Finding, Step};
+use crate::finding::Finding;
 
 /// The text with `<pipelock:CLASS:N>` for each finding, where N counts different secrets of a class. What was found in
 /// compressed data cannot be replaced inside it: the text is cut there. Findings that stand for the whole text (a budget)
@@ -11,7 +11,7 @@ pub fn redact(text: &[u8], findings: &[Finding]) -> Vec<u8> {
     let mut seen = Vec::new();
     for finding in findings {
         let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
-        let packed = finding.path.iter().any(|step| matches!(step, Step::Gzip | Step::Zlib | Step::Zstd));
+        let packed = finding.path.iter().any(|step| step.is_packed());
         let end = if packed { text.len() } else { place(finding.cover.end) };
         let known =
             |(class, secret): &(std::sync::Arc<str>, _)| *class == finding.class && *secret == finding.fingerprint;

@@ -90,15 +90,13 @@ impl Serving {
     /// Puts another policy in force: the kernel first, then the proxy. Links are not touched.
     ///
     /// # Errors
-    /// [`SessionError::Tls`], [`SessionError::Inspection`], [`SessionError::Maps`]: the old policy stays in force in the proxy, and is put back into the kernel.
+    /// [`SessionError::Tls`], [`SessionError::Inspection`], [`SessionError::Maps`]: the old policy stays in force in the proxy,
+    /// and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
         let former = self.rules.borrow().clone();
         // Whose command we would end, it has our environment.
         let environment = if self.undo.is_some() { Environment::OfTheAgent } else { Environment::Own };
         let rules = rules_of(policy, Some(&former), environment)?;
-        if let Some(inspect) = &rules.inspect {
-            inspect.start();
-        }
         if let Err(error) = self.put(&rules.policy) {
             if let Err(error) = self.put(&former.policy) {
                 tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");
@@ -106,11 +104,13 @@ impl Serving {
             return Err(error);
         }
         tracing::info!(policy = %rules.policy.id(), generation = self.generation, "policy in force");
-        let certificate = |rules: &Rules| rules.tls.as_ref().map(|tls| tls.authority().certificate().to_vec());
-        if rules.tls.is_some() && certificate(&rules) != certificate(&former) {
+        if let Some(inspect) = &rules.inspect {
+            inspect.start();
+        }
+        let authority = |rules: &Rules| rules.tls.as_ref().map(|tls| tls.authority().fingerprint());
+        if rules.tls.is_some() && authority(&rules) != authority(&former) {
             tracing::warn!(
-                "TLS is opened by another authority than before; programs that run already were not told to trust it, so \
-                 start them anew"
+                "TLS is opened by an authority that programs which run already were not told to trust: start them anew"
             );
         }
         self.rules.send_replace(Arc::new(rules));

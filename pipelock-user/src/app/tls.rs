@@ -50,10 +50,8 @@ pub fn authority_file(policy: &Policy) -> PathBuf {
 
 /// The files with the keys that a policy signs with.
 pub(super) fn keys(policy: &Policy) -> Vec<PathBuf> {
-    let own = match &policy.tls().authority {
-        Some(given) => policy.locate(&given.key),
-        None => CertificateAuthority::file(&state_folder()),
-    };
+    let given = policy.tls().authority.as_ref();
+    let own = given.map_or_else(|| authority_file(policy), |given| policy.locate(&given.key));
     let clients = policy.rules().iter().filter_map(|rule| rule.client_certificate());
     std::iter::once(own).chain(clients.map(|pair| policy.locate(&pair.key))).collect()
 }

@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::{Failure, keys, output};
 use crate::flow::{Host, Reason, Verdict};
-use crate::policy::{Policy, Protocol, normalise_path};
+use crate::policy::{Policy, normalise_path};
 
 /// Check a policy, and what it says about a URL.
 ///
@@ -101,13 +101,8 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> 
         return Ok(Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"));
     }
     let verdict = policy.check_request(&host, port, method, uri.path());
-    match policy.find(&host, port).map(|rule| rule.protocol()) {
-        Ok(Protocol::Http) if is_tls && !verdict.is_block() => {
-            Ok(Verdict::block(Reason::ProtocolUnknown, "the rule allows HTTP in the clear only").by(verdict.rule))
-        }
-        Ok(Protocol::Tls) if !is_tls && !verdict.is_block() => {
-            Ok(Verdict::block(Reason::ProtocolUnknown, "the rule allows TLS only").by(verdict.rule))
-        }
+    match policy.find(&host, port).ok().and_then(|rule| rule.unfit(is_tls)) {
+        Some(unfit) if !verdict.is_block() => Ok(Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule)),
         _ => Ok(verdict),
     }
 }

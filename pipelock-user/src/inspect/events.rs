@@ -101,6 +101,7 @@ impl Events {
 
     /// Bytes up to the end of the last event that no text to come can make part of a secret.
     pub(super) fn free(&self) -> u64 {
-        if self.is_too_long { self.fed } else { self.free }
+        let waits = self.fed - self.free;
+        if self.is_too_long || waits > LONGEST as u64 { self.fed } else { self.free }
     }
 }

@@ -12,9 +12,8 @@ use super::terms::{MOST_TOLD, Side, Terms, told};
 use crate::flow::{Found, Reason, Verdict};
 use crate::policy::FindingAction;
 
-/// Headers that are not read: the proxy checks or writes them itself, and they hold names and numbers only.
-const HARMLESS: [HeaderName; 5] =
-    [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::DATE];
+/// Headers of a request that are not read: the proxy checks or writes them itself, and they hold names and numbers only.
+const HARMLESS: [HeaderName; 4] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
 
 /// The number of the one session that URLs are remembered for: the attachment's.
 const SESSION: u64 = 0;
@@ -40,7 +39,8 @@ impl Terms {
     /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_headers(&self, scanners: &Scanners, side: Side, headers: &HeaderMap) -> Result<Vec<Found>, Verdict> {
         let (mut text, mut places) = (Vec::new(), Vec::new());
-        for (name, value) in headers.iter().filter(|(name, _)| !HARMLESS.contains(name)) {
+        let is_read = |name: &HeaderName| side != Side::RequestHead || !HARMLESS.contains(name);
+        for (name, value) in headers.iter().filter(|(name, _)| is_read(name)) {
             places.push((text.len() as u64, name));
             // As it is written on the wire, so that rules which want a name before the value find it.
             text.extend_from_slice(name.as_str().as_bytes());

@@ -46,11 +46,6 @@ impl Messages {
     /// [`crate::flow::Reason::ScannerUnavailable`].
     pub fn check(&mut self, message: &[u8]) -> Result<Vec<Found>, Verdict> {
         let scanner = if self.side.is_outbound() { &self.scanners.outbound } else { &self.scanners.inbound };
-        if self.side.is_outbound()
-            && let Ok(mut own) = self.scanners.own.write()
-        {
-            own.remember(&String::from_utf8_lossy(message));
-        }
         let mut findings = scanner.scan(message).map_err(|error| unread(&error))?;
         findings.extend(self.lanes.push(message).map_err(|error| unread(&error))?);
         findings.extend(self.lanes.ends_now().map_err(|error| unread(&error))?);
@@ -62,12 +57,21 @@ impl Messages {
                 action => action,
             };
             let found = told(finding, PLACE, action);
-            if action != FindingAction::Off && all.len() < MOST_TOLD && !all.contains(&found) {
+            let has_room = all.len() < MOST_TOLD || action == FindingAction::Block;
+            if action != FindingAction::Off && has_room && !all.contains(&found) {
                 all.push(found);
             }
         }
         if all.iter().any(|found| found.action == "block") {
+            all.retain(|found| found.action == "block");
+            all.truncate(MOST_TOLD);
             return Err(self.terms.stop(self.side, all));
+        }
+        // What it hears back of its own words is no instruction to it; what was stopped it has not said.
+        if self.side.is_outbound()
+            && let Ok(mut own) = self.scanners.own.write()
+        {
+            own.remember(&String::from_utf8_lossy(message));
         }
         all.retain(|found| !self.told.contains(found));
         self.told.extend_from_slice(&all);

@@ -70,7 +70,7 @@ pub enum Encoded {
 }
 
 impl Encoded {
-    /// What `Content-Encoding` says (RFC 9110 §8.4).
+    /// What `Content-Encoding` says (RFC 9110 §8.4), and around it `Transfer-Encoding` (RFC 9112 §6.1).
     ///
     /// # Errors
     /// [`Reason::ContentUnreadable`] for what the scanner cannot undo.
@@ -80,8 +80,12 @@ impl Encoded {
             let text = value.to_str().map_err(|_| unreadable("bytes that are no text"))?;
             codings.extend(text.split(',').map(|coding| coding.trim().to_ascii_lowercase()));
         }
-        // aws-chunked is a framing around the plain content, in which it can be read.
-        codings.retain(|coding| !matches!(coding.as_str(), "" | "identity" | "aws-chunked"));
+        for value in headers.get_all(http::header::TRANSFER_ENCODING) {
+            let text = value.to_str().map_err(|_| unreadable("bytes that are no text"))?;
+            codings.extend(text.split(',').map(|coding| coding.trim().to_ascii_lowercase()));
+        }
+        // Both are a framing around the plain content; aws-chunked leaves it as it can be read.
+        codings.retain(|coding| !matches!(coding.as_str(), "" | "identity" | "chunked" | "aws-chunked"));
         let Some(outermost) = codings.pop() else { return Ok(Self::Plain) };
         // Below the outermost, those that have a magic number are found by it.
         if codings.iter().any(|inner| !matches!(inner.as_str(), "gzip" | "x-gzip" | "zstd")) || codings.len() > 2 {
@@ -93,7 +97,7 @@ impl Encoded {
 
 fn unreadable(what: &str) -> Verdict {
     let shown: String = what.chars().filter(|c| !c.is_control()).take(80).collect();
-    Verdict::block(Reason::ContentUnreadable, format!("Content-Encoding: {shown}"))
+    Verdict::block(Reason::ContentUnreadable, format!("the body is encoded as {shown}"))
 }
 
 impl Reader {
@@ -132,10 +136,21 @@ impl Reader {
     #[must_use]
     pub fn of_events(mut self) -> Self {
         if !self.is_coded {
-            let holding = self.terms.stops_secrets().then_some(&self.scanners.outbound);
-            self.events = Some(Events::new(Lanes::new(&self.scanners.inbound, holding)));
+            let holding = self.stops_secrets().then_some(&self.scanners.outbound);
+            self.events = Some(Events::new(Lanes::new(scanner(&self.scanners, self.side), holding)));
         }
         self
+    }
+
+    /// True when secrets on this side are stopped, so that their beginnings have to wait.
+    fn stops_secrets(&self) -> bool {
+        self.terms.stops_secrets(self.side)
+    }
+
+    /// Bytes that were read so far.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.end
     }
 
     /// Reads the next bytes.
@@ -156,10 +171,11 @@ impl Reader {
                 self.judge(&findings)?;
             }
             let mut free = progress.released;
+            let stops_secrets = self.stops_secrets();
             if let Some(events) = &mut self.events {
                 let Some(piece) = self.held.back() else { return Err(closed()) };
                 let found = events.feed(piece).map_err(|error| unread(&error))?;
-                if self.terms.stops_secrets() {
+                if stops_secrets {
                     free = free.min(events.free());
                 }
                 self.judge_apart(&found)?;
@@ -280,7 +296,9 @@ impl Reader {
             if bytes.is_empty() {
                 continue;
             }
-            self.recall(&bytes);
+            if !self.is_coded {
+                self.recall(&bytes);
+            }
             return Some(bytes);
         }
     }
@@ -322,7 +340,7 @@ impl Reader {
             let mut action = self.terms.action(self.side, finding);
             if action == FindingAction::Redact {
                 let cut = finding.cover.clone();
-                if self.is_coded || is_packed(finding) {
+                if self.is_coded || finding.path.iter().any(|step| step.is_packed()) {
                     action = FindingAction::Block;
                 } else if cut.end > self.at {
                     if cut.start < self.at && !self.was_told(finding) {
@@ -413,11 +431,6 @@ fn closed() -> Verdict {
 
 fn scanner(scanners: &Scanners, side: Side) -> &Scanner {
     if side.is_outbound() { &scanners.outbound } else { &scanners.inbound }
-}
-
-/// What was found in compressed data cannot be replaced inside it.
-fn is_packed(finding: &Finding) -> bool {
-    finding.path.iter().any(|step| matches!(step.name(), "gzip" | "zlib" | "zstd" | "deflate" | "brotli"))
 }
 
 /// Makes what overlaps one.

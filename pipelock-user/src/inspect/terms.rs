@@ -16,9 +16,9 @@ pub(super) const MOST_TOLD: usize = 16;
 /// What is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// URL, headers and trailers of a request.
+    /// The headers of a request, in which a rule may let credentials out.
     RequestHead,
-    /// What the agent sends.
+    /// What else the agent sends: URL, body, trailers, messages.
     Request,
     /// What the destination sends, as text that an agent may read.
     Response,
@@ -70,13 +70,18 @@ impl Terms {
     /// True when something that is read on this side may be replaced, which changes its length.
     #[must_use]
     pub fn may_redact(&self, side: Side) -> bool {
-        let actions = if side.is_outbound() { [self.out, self.out] } else { [self.orders, self.secrets] };
-        actions.contains(&FindingAction::Redact)
+        match side {
+            Side::RequestHead | Side::Request => self.out == FindingAction::Redact,
+            Side::Response => [self.orders, self.secrets].contains(&FindingAction::Redact),
+            // What is found there is noted and no more.
+            Side::Binary => false,
+        }
     }
 
-    /// True when secrets that come in are stopped, so that their beginnings have to wait.
-    pub(super) fn stops_secrets(&self) -> bool {
-        matches!(self.secrets, FindingAction::Block | FindingAction::Redact)
+    /// True when secrets on this side are stopped, so that their beginnings have to wait.
+    pub(super) fn stops_secrets(&self, side: Side) -> bool {
+        let action = if side.is_outbound() { self.out } else { self.secrets };
+        matches!(action, FindingAction::Block | FindingAction::Redact)
     }
 
     /// What is done about a finding.

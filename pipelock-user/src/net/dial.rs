@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::flow::{Host, Reason};
 use crate::inspect::Permit;
-use crate::net::own;
+use crate::net::own::is_own;
 use crate::net::ranges::Class;
 use crate::net::resolve::{ResolveError, Resolver};
 use crate::net::ssrf::{CheckedAddr, SsrfDenied, check_all};
@@ -90,23 +90,26 @@ pub async fn connect(
     let found = tokio::time::timeout(timeout, resolver.resolve(permit.host(), permit.port()))
         .await
         .unwrap_or_else(|_| Err(ResolveError::Timeout { host: permit.host().to_string(), after: timeout }))?;
-    let checked = check_all(&found, ssrf_allow)?;
-    refuse_own(&checked, ssrf_allow)?;
+    let checked = check_dial(&found, ssrf_allow)?;
     Ok(dial(permit, &checked, timeout.saturating_sub(start.elapsed())).await?)
 }
 
-/// Refuses addresses of this host that look like any other, unless an entry of `ssrf.allow` covers them.
-fn refuse_own(checked: &[CheckedAddr], ssrf_allow: &[IpNet]) -> Result<(), ConnectError> {
+/// Whether an address may be dialled under this list of exempted networks; no when nobody can say.
+#[must_use]
+pub fn may_be_dialled(addr: SocketAddr, ssrf_allow: &[IpNet]) -> bool {
+    check_dial(&[addr], ssrf_allow).is_ok()
+}
+
+/// All that decides about addresses: their ranges, and whether those that look like any other are this host's own.
+fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet]) -> Result<Vec<CheckedAddr>, ConnectError> {
+    let checked = check_all(found, ssrf_allow)?;
     let is_open = |addr: &CheckedAddr| ssrf_allow.iter().any(|net| net.contains(&addr.get().ip()));
-    let closed: Vec<CheckedAddr> = checked.iter().copied().filter(|addr| !is_open(addr)).collect();
-    match own::find(&closed) {
-        Ok(None) => Ok(()),
-        Ok(Some(addr)) => Err(SsrfDenied { addr, class: Class::Own }.into()),
-        Err(source) => {
-            let addr = closed.first().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |addr| addr.get());
-            Err(DialError::Failed { addr, source }.into())
+    for addr in checked.iter().filter(|addr| !is_open(addr)).map(|addr| addr.get()) {
+        if is_own(addr).map_err(|source| DialError::Failed { addr, source })? {
+            return Err(SsrfDenied { addr, class: Class::Own }.into());
         }
     }
+    Ok(checked)
 }
 
 /// Connects to the first of `checked` that answers, and returns the stream (no delay set) with its address.

@@ -289,6 +289,16 @@ impl Rule {
         self.client.as_ref()
     }
 
+    /// Why HTTP in the clear, or inside TLS, is not what the rule allows; none when it may be.
+    #[must_use]
+    pub fn unfit(&self, is_tls: bool) -> Option<&'static str> {
+        match self.protocol() {
+            Protocol::Tls if !is_tls => Some("the rule allows TLS only"),
+            Protocol::Http if is_tls => Some("the rule allows HTTP in the clear only"),
+            _ => None,
+        }
+    }
+
     /// True when the traffic has to be read to keep the rule: it is scanned, or methods or paths are listed.
     #[must_use]
     pub fn wants_reading(&self) -> bool {

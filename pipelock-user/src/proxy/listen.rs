@@ -199,8 +199,8 @@ async fn pass_tls(
             return Some(refuse_tls(stream, guard, verdict).await);
         }
     };
-    if rule.protocol() == RuleProtocol::Http {
-        let verdict = Verdict::block(Reason::ProtocolUnknown, "the rule allows HTTP only").by(Some(rule.label()));
+    if let Some(unfit) = rule.unfit(true) {
+        let verdict = Verdict::block(Reason::ProtocolUnknown, unfit).by(Some(rule.label()));
         return Some(refuse_tls(stream, guard, verdict).await);
     }
     if rule.wants_reading() {

@@ -12,7 +12,7 @@ use super::meter::Budget;
 use super::pump::{End, pump};
 use super::state::{Proxy, Rules};
 use crate::flow::{Host, PolicyId, Reason, Verdict};
-use crate::net::check;
+use crate::net::may_be_dialled;
 use crate::policy::Protocol;
 
 /// What was let through, in the words of the decision: a new policy is asked the same.
@@ -42,7 +42,7 @@ impl Tunnel {
             let protocol = rule.protocol();
             if self.is_unseen { protocol == Protocol::Tcp } else { protocol != Protocol::Http && !rule.wants_reading() }
         });
-        is_fit && check(self.dialled, rules.policy.ssrf_allow()).is_ok()
+        is_fit && may_be_dialled(self.dialled, rules.policy.ssrf_allow())
     }
 
     /// Waits for a policy that does not allow it.

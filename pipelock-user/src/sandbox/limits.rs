@@ -12,10 +12,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors below which nothing is started: listeners, pins and evidence are about 80, each connection takes two.
 const DESCRIPTORS: u64 = 256;
-/// Threads beside those of the runtime: the recorder, the one that answers for refused sockets, and two that look names up.
-const OTHER_THREADS: usize = 4;
+/// Threads beside those of the runtime: the recorder, the one that answers for refused sockets, the one that loads the
+/// scanners, and two that look names up.
+const OTHER_THREADS: usize = 5;
 /// Memory, beside the stacks of the threads, that must be there when everything starts; in bytes.
 const MEMORY: usize = 24 << 20;
+
+/// What becomes of core dumps (core(5)).
+const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 
 /// What there is too little of.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,9 @@ pub enum LimitsError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The pattern of core dumps cannot be read, so nobody knows whether a program is started for one.
+    #[error("{PATTERN} cannot be read: {0}")]
+    Pattern(#[source] io::Error),
     /// The kernel would start the program of `core_pattern` for the agent.
     #[error(
         "the hard limit of core dumps is 0 and cannot be raised without CAP_SYS_RESOURCE, and with it the kernel starts what \
@@ -59,9 +66,11 @@ pub enum LimitsError {
     /// Memory.
     #[error(
         "pipelock wants {mib} MiB of memory beside its threads, and there is less; look at ulimit -d and ulimit -v: {source}",
-        mib = MEMORY >> 20
+        mib = wanted >> 20
     )]
     Memory {
+        /// How many bytes are wanted.
+        wanted: usize,
         /// What the allocator said.
         source: TryReserveError,
     },
@@ -111,7 +120,7 @@ pub(super) fn core_of_agent() -> Result<u64, LimitsError> {
     if hard >= 1 || setrlimit(Resource::RLIMIT_CORE, 0, 1).is_ok() {
         return Ok(1);
     }
-    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").map_err(LimitsError::Unknown)?;
+    let pattern = std::fs::read_to_string(PATTERN).map_err(LimitsError::Pattern)?;
     core_without_limit(pattern.trim_end())
 }
 
@@ -141,7 +150,7 @@ fn try_out(wanted: usize, memory: usize) -> Result<(), LimitsError> {
     }
     if failed.is_none() {
         let mut room = Vec::<u8>::new();
-        failed = room.try_reserve_exact(memory).err().map(|source| LimitsError::Memory { source });
+        failed = room.try_reserve_exact(memory).err().map(|source| LimitsError::Memory { wanted: memory, source });
         // Or the compiler sees that nobody uses it.
         std::hint::black_box(&mut room);
     }
@@ -177,6 +186,6 @@ mod tests {
         let text = LimitsError::Descriptors { limit: 20 }.to_string();
         assert!(text.contains("only 20") && text.contains("256"), "{text}");
         let text = try_out(1, usize::MAX / 2).expect_err("too much").to_string();
-        assert!(text.contains("wants 24 MiB"), "{text}");
+        assert!(text.contains(&format!("wants {} MiB", (usize::MAX / 2) >> 20)), "{text}");
     }
 }

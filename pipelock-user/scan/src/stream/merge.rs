@@ -53,7 +53,8 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
     };
     let mut findings: Vec<Finding> = kept.into_iter().filter_map(made).collect();
     findings.dedup_by(|next, before| joined(before, next));
-    let many = findings.len() > FINDINGS;
+    // Hits beyond these were not kept, whatever became of those that were.
+    let many = findings.len() > FINDINGS || hits.len() >= super::MOST_HITS;
     findings.truncate(FINDINGS);
     if many {
         findings.push(whole(&builtin::BUDGET_FINDINGS, end));

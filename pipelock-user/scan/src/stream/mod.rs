@@ -69,6 +69,8 @@ impl Work {
 }
 
 const MOST_REACH: usize = 512;
+/// Hits of a text that are kept: more than it may have findings, since several can be one.
+const MOST_HITS: usize = 2 * crate::scanner::FINDINGS;
 
 /// A budget that was not enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,9 +258,7 @@ impl Stream {
         let mut context = context(&core, self.own.as_deref(), &mut self.work);
         let Some(root) = &mut self.root else { return Ok(()) };
         root.push(&mut context, piece, last, &mut self.hits)?;
-        if self.hits.len() > 2 * crate::scanner::FINDINGS {
-            self.hits.truncate(2 * crate::scanner::FINDINGS);
-        }
+        self.hits.truncate(MOST_HITS);
         if last && let Some(root) = self.root.take() {
             root.close(&mut context);
         }

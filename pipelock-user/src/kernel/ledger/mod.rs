@@ -110,8 +110,8 @@ pub struct Ledger<T = Maps> {
 }
 
 impl<T: FlowTable> Ledger<T> {
-    /// A ledger over this table, of which so much was given back before, after so many flows that were not recorded. `orphans` are redirected flows of a proxy that is
-    /// gone: whatever it did with them, nobody can report it any more.
+    /// A ledger over this table, of which so much was given back before, after so many flows that were not recorded.
+    /// `orphans` are redirected flows of a proxy that is gone: whatever it did with them, nobody can report it any more.
     #[must_use]
     pub fn new(table: Arc<T>, settled: Settled, unrecorded: u64, orphans: impl Iterator<Item = u64>) -> Arc<Self> {
         let orphan = || Entry::Reported(Outcome::unseen(Reason::ProxyLost));

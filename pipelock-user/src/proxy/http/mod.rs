@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/2, in the clear and inside TLS that was opened: strict framing, one authority, method and path by
+//! HTTP/1.1, in the clear and inside TLS that was opened, and HTTP/2 inside it: strict framing, one authority, method and path by
 //! policy, a receipt for each request.
 
 mod afterword;

@@ -125,8 +125,13 @@ impl Reading {
         if kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {
             reader = reader.of_events();
         }
-        if body.size_hint().exact().is_some_and(|length| length <= whole) {
+        if let Some(length) = body.size_hint().exact().filter(|length| *length <= whole) {
             let (bytes, trailers) = read_whole(body, &mut reader, side).await?;
+            // HTTP/2 can end with its connection, which is no end of the body.
+            if reader.total() < length {
+                let missing = format!("{} of {length} bytes came", reader.total());
+                return Err(broken_off(&missing.into(), side));
+            }
             let mut noted = reader.noted();
             if let Some(trailers) = &trailers {
                 noted.extend(self.terms.check_headers(&self.scanners, side, trailers)?);
@@ -191,15 +196,21 @@ fn ask_readable(headers: &mut HeaderMap) {
         return;
     }
     let is_part = headers.contains_key(header::RANGE);
-    let streams = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"));
+    let streams = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        let kinds = value.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
+        kinds.into_iter().any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
+    });
     let kept: Vec<String> = wanted
         .into_iter()
         .filter(|coding| {
             let name = coding.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
             !is_part && !streams && CODINGS.contains(&name.as_str())
         })
-        // A wildcard would invite what cannot be undone.
-        .map(|coding| if coding.starts_with('*') { "gzip".to_owned() } else { coding })
+        // A wildcard would invite what cannot be undone; what it says of its worth holds for what takes its place.
+        .map(|coding| match coding.strip_prefix('*') {
+            Some(worth) => format!("gzip{worth}"),
+            None => coding,
+        })
         .collect();
     let value = if kept.is_empty() { "identity".to_owned() } else { kept.join(", ") };
     if let Ok(value) = HeaderValue::from_str(&value) {

@@ -20,7 +20,7 @@ use super::headers::strip_hop;
 use super::http2;
 use super::passing::Passing;
 use super::reading::{Reading, url};
-use super::upgrade::{Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
+use super::upgrade::{Asked, Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
 use super::upstream::{Carrier, Errand, Upstreams};
 use crate::flow::{Action, Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
@@ -245,11 +245,7 @@ impl Session {
         let path = request.uri().path();
         let verdict = rules.policy.check_request(&authority.host, authority.port, request.method().as_str(), path);
         let rule = rules.policy.find(&authority.host, authority.port);
-        let unfit = match rule.map(Rule::protocol) {
-            Ok(Protocol::Tls) if !self.carrier.is_tls => Some("the rule allows TLS only"),
-            Ok(Protocol::Http) if self.carrier.is_tls => Some("the rule allows HTTP in the clear only"),
-            _ => None,
-        };
+        let unfit = rule.ok().and_then(|rule| rule.unfit(self.carrier.is_tls));
         if let Some(unfit) = unfit.filter(|_| !verdict.is_block()) {
             return Forwarded::not(Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule));
         }
@@ -311,6 +307,7 @@ impl Session {
         (reading, meter): (Option<&Reading>, &Arc<Meter>),
     ) -> (Verdict, Option<Response<Passing>>, Option<SocketAddr>) {
         let is_websocket = request.extensions().get::<WebSocket>().is_some();
+        let path = request.uri().path().to_owned();
         let label = verdict.rule.clone();
         let rule = || label.clone();
         let request = match reading {
@@ -358,7 +355,8 @@ impl Session {
                         return (stopped.by(rule()), None, Some(addr));
                     }
                     let label = rule().unwrap_or_default();
-                    return match take(&mut response, (reading, meter), authority, &label) {
+                    let asked = Asked { authority: authority.clone(), path, carrier: self.carrier, dialled: addr };
+                    return match take(&mut response, (reading, meter), asked, &label) {
                         Err(denied) => (denied.by(verdict.rule), None, Some(addr)),
                         Ok(upgraded) => {
                             *locked(&self.upgraded) = Some(upgraded);

@@ -4,6 +4,7 @@
 //! reads, and that an upgraded connection ends with silence, its budget, the evidence and the first policy that would not let it
 //! through.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -14,7 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::authority::Authority;
 use super::reading::Reading;
 use super::serve::Session;
+use super::upstream::Carrier;
 use crate::flow::{Reason, Verdict};
+use crate::net::may_be_dialled;
 use crate::policy::{Policy, Rule};
 use crate::proxy::idle::Watched;
 use crate::proxy::meter::Meter;
@@ -30,8 +33,28 @@ pub(super) struct Upgraded {
     upstream: OnUpgrade,
     reading: Option<Reading>,
     meter: Arc<Meter>,
-    authority: Authority,
+    asked: Asked,
     rule: String,
+}
+
+/// What was asked for and where it went: what another policy decides about.
+pub(super) struct Asked {
+    pub(super) authority: Authority,
+    pub(super) path: String,
+    pub(super) carrier: Carrier,
+    pub(super) dialled: SocketAddr,
+}
+
+impl Asked {
+    fn is_allowed_by(&self, policy: &Policy, is_read: bool) -> bool {
+        let Authority { host, port } = &self.authority;
+        policy.websocket().enabled
+            && !policy.check_request(host, *port, Method::GET.as_str(), &self.path).is_block()
+            && policy.find(host, *port).is_ok_and(|rule| {
+                rule.unfit(self.carrier.is_tls).is_none() && (is_read || !reads_messages(policy, rule))
+            })
+            && may_be_dialled(self.dialled, policy.ssrf_allow())
+    }
 }
 
 /// Whether a request asks for a WebSocket, and for nothing else.
@@ -76,7 +99,7 @@ pub(super) fn say(headers: &mut HeaderMap) {
 pub(super) fn take<B>(
     response: &mut Response<B>,
     (reading, meter): (Option<&Reading>, &Arc<Meter>),
-    authority: &Authority,
+    asked: Asked,
     rule: &str,
 ) -> Result<Upgraded, Verdict> {
     let headers = response.headers();
@@ -90,7 +113,7 @@ pub(super) fn take<B>(
         upstream: hyper::upgrade::on(response),
         reading: reading.cloned(),
         meter: meter.clone(),
-        authority: authority.clone(),
+        asked,
         rule: rule.to_owned(),
     })
 }
@@ -134,14 +157,7 @@ impl Upgraded {
 
     /// Waits for a policy that would not let it through, or would have it read where this one does not.
     async fn disallowed(&self, session: &Session) -> Verdict {
-        let Authority { host, port } = &self.authority;
-        let is_allowed = |rules: &Rules| {
-            rules.policy.websocket().enabled
-                && rules
-                    .policy
-                    .find(host, *port)
-                    .is_ok_and(|rule| self.reading.is_some() || !reads_messages(&rules.policy, rule))
-        };
+        let is_allowed = |rules: &Rules| self.asked.is_allowed_by(&rules.policy, self.reading.is_some());
         let mut rules = session.proxy.rules.clone();
         match rules.wait_for(|rules| !is_allowed(rules)).await.map(|rules| rules.policy.id().clone()) {
             Ok(policy) => {

@@ -141,6 +141,10 @@ impl Upstreams {
                 Err(mut error) => match error.take_message() {
                     // The connection had closed while it was idle: nothing of the request has left.
                     Some(unsent) if !is_new => request = unsent,
+                    Some(_) => {
+                        let refused = "the destination closed the connection before the request was sent";
+                        return Err((Verdict::block(Reason::UpstreamFailed, refused), None));
+                    }
                     _ => return Err(broken(&error.into_error(), addr)),
                 },
             }

@@ -1,6 +1,10 @@
 //! The little DER (X.690) that certificates and keystores take: values written, and a certificate's parts read.
 //!
-//! Called by `authority`, `leaf` and `keystore`. It promises minimal lengths, and no panic on any input.
+//! Called by `ca`, `leaf`, `x509` and `keystore`. It promises minimal lengths, and no panic on any input.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use pipelock_receipt::canon::Timestamp;
 
 /// Universal tags (X.680 §8.6), and the constructed bit where the type has it.
 pub(super) mod tag {
@@ -78,28 +82,12 @@ pub(super) fn bits(bytes: &[u8]) -> Vec<u8> {
 
 /// A moment, in seconds after 1970, as RFC 5280 §4.1.2.5 wants it: UTCTime up to 2049, GeneralizedTime after.
 pub(super) fn time(seconds: u64) -> Vec<u8> {
-    let (year, month, day) = civil(seconds / 86_400);
-    let of_day = seconds % 86_400;
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let rest = format!("{month:02}{day:02}{hour:02}{minute:02}{second:02}Z");
-    if year < 2050 {
-        value(tag::UTC_TIME, format!("{:02}{rest}", year % 100).as_bytes())
-    } else {
-        value(tag::GENERALIZED_TIME, format!("{:04}{rest}", year.min(9999)).as_bytes())
+    let moment = Timestamp::from(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
+    let digits: String = moment.chars().filter(char::is_ascii_digit).collect();
+    match digits.split_at_checked(2) {
+        Some((_, of_century)) if digits.as_str() < "2050" => value(tag::UTC_TIME, format!("{of_century}Z").as_bytes()),
+        _ => value(tag::GENERALIZED_TIME, format!("{digits}Z").as_bytes()),
     }
-}
-
-/// Year, month and day of a day after 1970-01-01, in the Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Years that begin in March, in eras of 400 years, so that leap days come last.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
 /// Reads values one after the other.

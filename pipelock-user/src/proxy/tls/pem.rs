@@ -1,6 +1,6 @@
 //! Certificates and keys as text (RFC 7468).
 //!
-//! Called by `authority`, `roots` and whoever writes a bundle. It promises that what cannot be read is an error that
+//! Called by `ca`, `roots` and whoever writes a bundle. It promises that what cannot be read is an error that
 //! names the file.
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 //! Called by `ca` and `leaf`. It promises that what it writes passes the strict checks of OpenSSL, Go, Java and webpki:
 //! key identifiers, critical constraints, serial numbers of at most 20 octets that are not negative.
 
+use pipelock_receipt::canon::Timestamp;
 use ring::digest;
 
 use super::der::{self, Reader, list, oid, sequence, tag, value};
@@ -196,19 +197,18 @@ fn moment(kind: u8, text: &[u8]) -> Option<u64> {
     let (year, rest) = match kind {
         // RFC 5280 §4.1.2.5.1: years from 50 on are of the former century.
         tag::UTC_TIME if text.len() == 12 => {
-            let year: i64 = text.get(..2)?.parse().ok()?;
-            (if year >= 50 { 1900 + year } else { 2000 + year }, text.get(2..)?)
+            let (year, rest) = text.split_at_checked(2)?;
+            (format!("{}{year}", if year < "50" { "20" } else { "19" }), rest)
         }
-        tag::GENERALIZED_TIME if text.len() == 14 => (text.get(..4)?.parse().ok()?, text.get(4..)?),
+        tag::GENERALIZED_TIME if text.len() == 14 => {
+            text.split_at_checked(4).map(|(year, rest)| (year.to_owned(), rest))?
+        }
         _ => return None,
     };
-    let part = |at: usize| rest.get(at..at + 2).and_then(|digits| digits.parse::<i64>().ok());
-    let (month, day) = (part(0)?, part(2)?);
-    // Days since 1970, with years that begin in March.
-    let year = year - i64::from(month <= 2);
-    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + of_year - 719_468;
-    u64::try_from(days * 86_400 + part(4)? * 3600 + part(6)? * 60 + part(8)?).ok()
+    let part = |at: usize| rest.get(at..at + 2);
+    let (month, day, hour, minute, second) = (part(0)?, part(2)?, part(4)?, part(6)?, part(8)?);
+    let moment: Timestamp = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()?;
+    Some(moment.millis() / 1000)
 }
 
 #[cfg(test)]

@@ -143,11 +143,12 @@ impl Child {
             sys((written - 1) as libc::c_long).map_err(at(Step::Cgroup))?;
         }
         reset_signals(&self.mask).map_err(at(Step::Signals))?;
-        // Not 0 if it can be helped: that does not keep the kernel from starting the program that core_pattern pipes to, outside our cgroup and
-        // as root; 1 does (core(5)), and is less than any file takes. PR_SET_DUMPABLE would not outlive exec.
-        let none = libc::rlimit { rlim_cur: self.core, rlim_max: self.core };
-        // SAFETY: `none` outlives the call.
-        check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }).map_err(at(Step::Limits))?;
+        // Not 0 if it can be helped: that does not keep the kernel from starting the program that core_pattern pipes to,
+        // outside our cgroup and as root; 1 does (core(5)), and is less than any file takes. PR_SET_DUMPABLE would not
+        // outlive exec.
+        let core = libc::rlimit { rlim_cur: self.core, rlim_max: self.core };
+        // SAFETY: `core` outlives the call.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const core) }).map_err(at(Step::Limits))?;
         if let Some(mounts) = &self.mounts {
             mounts.apply().map_err(at(Step::Mounts))?;
         }
