@@ -229,6 +229,9 @@ fn runs_side_by_side_are_the_same_at_every_cut() {
                 0x5aae7777777777777777777777777777777777777777eaed wave1legal legal winner legal \
                 thank,thank,\u{e9} legal thank,winner thank,thank,a ghp_0123456789abcdefghijABCDEFGHIJ0123456789";
     let whole = scanner().scan(text.as_bytes()).unwrap();
+    for rule in ["known-value", "wallet-address-poisoned", "test-token"] {
+        assert!(ids(&whole).contains(&rule), "{rule}: {whole:?}");
+    }
     for at in 0..=text.len() {
         let (head, tail) = text.as_bytes().split_at(at);
         assert_eq!(streams::pushed(scanner(), &[head, tail]), whole, "cut at {at}");
@@ -300,8 +303,7 @@ proptest! {
         prop_assert!(ids(&findings).contains(&"known-value"), "{} {:?}", text, findings);
         let clean = redact(text.as_bytes(), &findings);
         let left = scanner().scan(&clean).unwrap();
-        // By chance, once in some ten thousand times, the noise looks like compressed data and what that gives does again.
-        prop_assert!(left.iter().all(|finding| &*finding.rule == "budget-depth"), "{:?}", left);
+        prop_assert!(left.is_empty(), "{:?}", left);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::chain::{ChainWriter, Opening};
+use crate::chain::{ChainWriter, Closed, Opening};
 use crate::draft::ActionDraft;
 use crate::sign::SigningKey;
 use crate::stats::{FLOW_LAYER, LEDGER_LAYER, LEDGER_TARGET};
@@ -21,14 +21,15 @@ fn key() -> SigningKey {
 
 fn written() -> tempfile::TempDir {
     let temp = tempfile::tempdir().unwrap();
-    let folder = recorded(&temp.path().join("evidence"));
+    let (folder, closed) = recorded(&temp.path().join("evidence"));
     let head = write_folder(&folder).unwrap();
     assert_eq!((head.receipt_count, head.final_seq, head.flows), (5, 4, Some(2)));
+    assert_eq!(head.root_hash, closed.root_hash);
     temp
 }
 
-/// A folder with a chain that is closed, and nothing else yet.
-fn recorded(path: &Path) -> Folder {
+/// A folder with a chain that is closed, and nothing else yet, and what it was closed with.
+fn recorded(path: &Path) -> (Folder, Closed) {
     let mut folder = Folder::make(path).unwrap();
     let file = folder.begin().unwrap();
     let mut writer = ChainWriter::open(file, key(), &Opening::new(POLICY_HASH, "local")).unwrap();
@@ -44,9 +45,9 @@ fn recorded(path: &Path) -> Folder {
     draft.layer = LEDGER_LAYER.to_owned();
     let ledger = json!({"kernel_v1": {"flows": "2", "unrecorded": "0", "by_reason": {"port_denied": "2"}}});
     let _ = writer.append(&draft, Some(&ledger)).unwrap();
-    let _ = writer.close("agent exited 0", std::time::SystemTime::now()).unwrap();
+    let closed = writer.close("agent exited 0", std::time::SystemTime::now()).unwrap();
     writer.sync().unwrap();
-    folder
+    (folder, closed)
 }
 
 /// What the owner of the folder above can do to one that is not his: move it, and put one of his own in its place.
@@ -54,13 +55,13 @@ fn recorded(path: &Path) -> Folder {
 fn nothing_is_written_outside_the_folder_when_another_takes_its_place() {
     let temp = tempfile::tempdir().unwrap();
     let (path, away, victim) = (temp.path().join("evidence"), temp.path().join("away"), temp.path().join("victim"));
-    let folder = recorded(&path);
+    let (folder, _) = recorded(&path);
     assert_eq!(folder.elsewhere(), None);
     fs::write(&victim, "as it was").unwrap();
     fs::rename(&path, &away).unwrap();
     fs::create_dir(&path).unwrap();
     // A chain that verifies against its own key, and links under every name that is written.
-    let forged = fs::read(recorded(&temp.path().join("forged")).path().join(EVIDENCE)).unwrap();
+    let forged = fs::read(recorded(&temp.path().join("forged")).0.path().join(EVIDENCE)).unwrap();
     fs::write(path.join(EVIDENCE), &forged).unwrap();
     for name in [DOCUMENT, POLICY, KEY_PEM, KEY_HEX, SUMMARY] {
         symlink(&victim, path.join(part(name))).unwrap();
@@ -79,7 +80,7 @@ fn nothing_is_written_outside_the_folder_when_another_takes_its_place() {
 fn links_in_the_folder_are_not_followed_and_the_chain_is_the_one_that_was_begun() {
     let temp = tempfile::tempdir().unwrap();
     let (path, victim) = (temp.path().join("evidence"), temp.path().join("victim"));
-    let folder = recorded(&path);
+    let (folder, _) = recorded(&path);
     fs::write(&victim, "as it was").unwrap();
     for name in [DOCUMENT, SUMMARY] {
         symlink(&victim, path.join(part(name))).unwrap();

@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::sync::OnceLock;
 
-use pipelock_scan::{RuleSet, Scanner};
+use pipelock_scan::{Finding, RuleSet, Scanner};
 
 pub(crate) const RULES: &str = include_str!("../rules.yaml");
 pub(crate) const KEY: [u8; 32] = [7; 32];
@@ -21,6 +21,16 @@ pub(crate) fn scanner() -> &'static Scanner {
 pub(crate) fn oracle() -> &'static Scanner {
     static ORACLE: OnceLock<Scanner> = OnceLock::new();
     ORACLE.get_or_init(|| Scanner::oracle(rules(), &KEY))
+}
+
+/// What is found in a text of these pieces.
+pub(crate) fn streamed(pieces: &[&[u8]]) -> Vec<Finding> {
+    crate::streams::pushed(scanner(), pieces)
+}
+
+/// Whether the secret is among them.
+pub(crate) fn has_secret(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| &*finding.rule == "test-token")
 }
 
 pub(crate) fn rules() -> RuleSet {
@@ -189,7 +199,9 @@ pub(crate) fn partly(text: &str, at: usize, way: usize) -> Vec<u8> {
                 .into_bytes();
         }
         10 if text == ORDER && at > word(text, at).0 && at + 1 < word(text, at).1 => leet(char).to_string(),
-        _ => char.to_string(),
+        // All else stays as it is.
+        9 | 10 => char.to_string(),
+        _ => unreachable!(),
     };
     [&text[..at], &put, &text[at + 1..]].concat().into_bytes()
 }

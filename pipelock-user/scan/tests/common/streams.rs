@@ -28,13 +28,12 @@ pub(crate) fn pushed(scanner: &Scanner, pieces: &[&[u8]]) -> Vec<Finding> {
 /// What begins in bytes that were released before it was found, when the text comes in pieces of that size.
 pub(crate) fn escaped(scanner: &Scanner, text: &[u8], size: usize) -> Option<String> {
     let (mut stream, mut released) = (scanner.stream().unwrap(), Vec::new());
-    let mut most = 0;
+    let mut at = 0;
     for piece in text.chunks(size) {
+        at += piece.len() as u64;
         let progress = stream.push(piece).unwrap();
-        if progress.released > most {
-            most = progress.released;
-            released.push((most, stream.findings()));
-        }
+        assert!(progress.released <= at, "{} of {at} bytes were released", progress.released);
+        released.push((progress.released, stream.findings()));
     }
     let all = stream.finish().unwrap();
     released.into_iter().find_map(|(released, known)| {
