@@ -4,9 +4,12 @@
 //! a package registry or a git host.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many bytes of all connections are kept.
+const MOST_KEPT: usize = 64 << 20;
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
@@ -63,6 +66,7 @@ pub struct HttpServer {
     /// Where it listens.
     pub addr: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    raw: Arc<Mutex<Vec<u8>>>,
     connections: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
@@ -94,18 +98,18 @@ impl HttpServer {
     pub fn with(listener: TcpListener, handler: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
         let addr = listener.local_addr().expect("bound");
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let connections = Arc::new(Mutex::new(Vec::new()));
+        let (raw, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let handler: Arc<Handler> = Arc::new(handler);
-        let (log, peers) = (seen.clone(), connections.clone());
+        let (log, bytes, peers) = (seen.clone(), raw.clone(), connections.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let Ok(peer) = stream.peer_addr() else { continue };
                 peers.lock().unwrap_or_else(PoisonError::into_inner).push(peer);
-                let (log, handler) = (log.clone(), handler.clone());
-                std::thread::spawn(move || serve(stream, peer, &log, handler.as_ref()));
+                let (log, bytes, handler) = (log.clone(), bytes.clone(), handler.clone());
+                std::thread::spawn(move || serve((stream, peer), bytes, &log, handler.as_ref()));
             }
         });
-        Self { addr, seen, connections }
+        Self { addr, seen, raw, connections }
     }
 
     /// The port.
@@ -120,6 +124,12 @@ impl HttpServer {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The bytes that arrived until now on all connections, also those of requests that did not end; the first 64 MiB.
+    #[must_use]
+    pub fn raw(&self) -> Vec<u8> {
+        self.raw.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How many connections were accepted until now.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -127,10 +137,31 @@ impl HttpServer {
     }
 }
 
-fn serve(stream: TcpStream, peer: SocketAddr, log: &Mutex<Vec<Seen>>, handler: &Handler) {
+/// Keeps what is read from the connection.
+struct Kept {
+    stream: TcpStream,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Read for Kept {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.stream.read(room)?;
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = MOST_KEPT.saturating_sub(bytes.len());
+        bytes.extend_from_slice(&room[..read.min(left)]);
+        Ok(read)
+    }
+}
+
+fn serve(
+    (stream, peer): (TcpStream, SocketAddr),
+    bytes: Arc<Mutex<Vec<u8>>>,
+    log: &Mutex<Vec<Seen>>,
+    handler: &Handler,
+) {
     let _ = stream.set_nodelay(true);
     let Ok(mut writer) = stream.try_clone() else { return };
-    let mut reader = BufReader::new(stream);
+    let mut reader = BufReader::new(Kept { stream, bytes });
     while let Some(seen) = read_request(&mut reader, &mut writer, peer) {
         log.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
         let is_last = seen.headers.get("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
@@ -148,7 +179,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, log: &Mutex<Vec<Seen>>, handler: &
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, peer: SocketAddr) -> Option<Seen> {
+fn read_request(reader: &mut impl BufRead, writer: &mut TcpStream, peer: SocketAddr) -> Option<Seen> {
     let line = read_line(reader)?;
     let mut words = line.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
@@ -183,7 +214,7 @@ fn read_request(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, peer:
     Some(Seen { peer, method, path, headers, body })
 }
 
-fn read_line(reader: &mut BufReader<TcpStream>) -> Option<String> {
+fn read_line(reader: &mut impl BufRead) -> Option<String> {
     let mut line = String::new();
     let read = reader.read_line(&mut line).ok()?;
     (read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())

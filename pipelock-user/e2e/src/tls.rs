@@ -18,7 +18,7 @@ pub struct TlsServer {
     pub addr: SocketAddr,
     /// The certificate, to be trusted by clients.
     pub certificate: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl TlsServer {
@@ -46,7 +46,7 @@ impl TlsServer {
             .stderr(Stdio::null())
             .spawn()
             .expect("openssl s_server");
-        let server = Self { child, addr, certificate, _dir: dir };
+        let server = Self { child, addr, certificate, dir };
         let deadline = Instant::now() + Duration::from_secs(10);
         while std::net::TcpStream::connect(addr).is_err() {
             assert!(Instant::now() < deadline, "openssl s_server does not listen");
@@ -82,6 +82,11 @@ const TAIL: &str = r#"
 const server = http2.createSecureServer({
     allowHTTP1: true, key: fs.readFileSync(folder + "/key.pem"), cert: fs.readFileSync(folder + "/cert.pem"),
 }, handler);
+server.on("request", request => {
+    const keep = data => fs.appendFileSync(folder + "/seen", data);
+    keep([request.method, request.url, JSON.stringify(request.headers), ""].join("\n"));
+    request.on("data", keep);
+});
 server.listen(0, "127.0.0.1", () => {
     fs.writeFileSync(folder + "/port.new", String(server.address().port));
     fs.renameSync(folder + "/port.new", folder + "/port");
@@ -96,6 +101,19 @@ impl TlsServer {
     #[must_use]
     pub fn http2(names: &[&str]) -> Self {
         Self::node(names, ECHO, &[])
+    }
+
+    /// What arrived at a server of Node.js until now, also of requests that did not end: of each the method, the path, the
+    /// headers as JSON and the body.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn seen(&self) -> Vec<u8> {
+        match std::fs::read(self.dir.path().join("seen")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            seen => seen.expect("what arrived"),
+        }
     }
 
     /// The same with a script that defines `handler(request, response)`; `process.argv[1]` is a folder, the rest follows.
@@ -125,7 +143,7 @@ impl TlsServer {
             assert!(Instant::now() < deadline, "node does not listen");
             std::thread::sleep(Duration::from_millis(10));
         };
-        Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), certificate, _dir: dir }
+        Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), certificate, dir }
     }
 }
 

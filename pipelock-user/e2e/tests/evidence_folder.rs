@@ -112,17 +112,28 @@ fn keys_and_reports_are_not_written_through_links_of_another() {
     let evidence = sandbox.work().join("first");
     let out = run(&sandbox, &evidence, &["true"]);
     assert_eq!(out.status.code(), Some(0), "{}", said(&out));
+    let keygen = |name: &str| {
+        Command::new(pipelock()).args(["keygen", "-o"]).arg(sandbox.work().join(name)).output().expect("keygen")
+    };
+    let verify = |report: &str| {
+        let mut verify = Command::new(pipelock());
+        verify.arg("verify").arg(&evidence).args(["--allow-unpinned", "--output"]).arg(sandbox.work().join(report));
+        verify.output().expect("verify")
+    };
+    for out in [keygen("first-key"), verify("first-report")] {
+        assert!(out.status.success(), "{}", said(&out));
+    }
     for name in ["key.pub", "report.json"] {
         let link = sandbox.work().join(name);
         symlink(victim.path(), &link).expect("a link");
         std::os::unix::fs::lchown(&link, Some(65534), None).expect("chown");
     }
-    let keygen = Command::new(pipelock()).args(["keygen", "-o"]).arg(sandbox.work().join("key")).output();
-    let keygen = keygen.expect("keygen");
-    assert!(!keygen.status.success() && !sandbox.work().join("key").exists(), "{}", said(&keygen));
-    let mut verify = Command::new(pipelock());
-    verify.arg("verify").arg(&evidence).args(["--allow-unpinned", "--output"]).arg(sandbox.work().join("report.json"));
-    let out = verify.output().expect("verify");
-    assert!(!out.status.success(), "{}", said(&out));
+    let (keygen, verify) = (keygen("key"), verify("report.json"));
+    for (out, why) in
+        [(&keygen, "key.pub: File exists"), (&verify, "report.json: it is a symbolic link that user 65534 made")]
+    {
+        assert!(!out.status.success() && said(out).contains(why), "{}", said(out));
+    }
+    assert!(!sandbox.work().join("key").exists());
     victim.assert_untouched();
 }

@@ -50,6 +50,7 @@ fn what_the_rule_does_not_list_is_denied_inside() {
         assert!(run.text().contains("\"reason\": \"path_denied\""), "{run}");
         assert_eq!(run.evidence.http()[0].reason, "path_denied", "{run}");
     }
+    assert!(server.seen().is_empty(), "a request arrived that the rule does not list");
 }
 
 #[test]
@@ -225,6 +226,7 @@ fn a_destination_that_nobody_vouches_for_gets_nothing() {
     let run = Sandbox::new(&policy).run_ok(&["curl", "-sS", &url]);
     assert!(run.text().contains("\"reason\": \"certificate_invalid\""), "{run}");
     assert_eq!(run.evidence.http()[0].status, Some(502), "{run}");
+    assert!(server.seen().is_empty(), "it was sent something");
 }
 
 #[test]
