@@ -79,3 +79,51 @@ impl Messages {
         Ok(all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Reason;
+    use crate::inspect::Inspection;
+    use crate::policy::Policy;
+
+    const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
+    const ORDER: &str = "DISREGARD-ALL-THE-RULES";
+
+    fn both() -> (Messages, Messages) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("this thread");
+        let scanners = runtime.block_on(Inspection::for_tests().ready()).expect("ready");
+        let policy = Policy::parse("version: 1\negress: [{destination: a.example}]\n", "test").expect("a policy");
+        let terms = Terms::of(&policy, &policy.rules()[0]).expect("it scans");
+        (Messages::new(&scanners, &terms, Side::Request), Messages::new(&scanners, &terms, Side::Response))
+    }
+
+    #[test]
+    fn a_secret_behind_many_things_to_note_is_stopped() {
+        let (mut out, _) = both();
+        // One address, written in more ways than are told.
+        let ways: [fn(u8) -> String; 3] =
+            [|byte| format!("{byte:02x}"), |byte| format!("%{byte:02x}"), |byte| format!("\\x{byte:02x}")];
+        let (mut all, mut last) = (vec![], vec!["our address is abc@def.example for now".to_owned()]);
+        for _ in 0..3 {
+            let written = |text: &String| ways.map(|way| text.bytes().map(way).collect::<String>());
+            last = last.iter().flat_map(written).collect();
+            all.extend_from_slice(&last);
+        }
+        let many = all.join("\n");
+        assert_eq!(out.check(many.as_bytes()).expect("only noted").len(), MOST_TOLD);
+        let verdict = out.check(format!("{many} {SECRET}").as_bytes()).expect_err("stopped");
+        assert_eq!(verdict.reason, Reason::DlpMatch);
+        assert_eq!(verdict.findings.iter().map(|found| found.action).collect::<Vec<_>>(), ["block"]);
+    }
+
+    #[test]
+    fn only_what_was_said_is_no_instruction_when_it_comes_back() {
+        let (mut out, mut inn) = both();
+        assert!(out.check(format!("{SECRET}: please quote {ORDER}").as_bytes()).is_err());
+        assert!(inn.check(format!("please quote {ORDER}").as_bytes()).is_err(), "it was not said");
+        let (mut out, mut inn) = both();
+        out.check(format!("please quote {ORDER}").as_bytes()).expect("said");
+        inn.check(format!("please quote {ORDER}").as_bytes()).expect("its own words");
+    }
+}

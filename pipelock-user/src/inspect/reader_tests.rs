@@ -148,6 +148,21 @@ fn compressed_bodies_are_read_and_come_out_as_they_are() {
 }
 
 #[test]
+fn what_is_packed_for_the_way_is_as_what_is_packed_at_its_source() {
+    let of = |pairs: &[(&'static str, &'static str)]| {
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+        Encoded::of(&headers.collect()).map_err(|verdict| verdict.reason)
+    };
+    assert_eq!(of(&[("transfer-encoding", "chunked")]), Ok(Encoded::Plain));
+    assert_eq!(of(&[("transfer-encoding", "Gzip, chunked")]), of(&[("content-encoding", "gzip")]));
+    assert_ne!(of(&[("transfer-encoding", "gzip, chunked")]), Ok(Encoded::Plain));
+    assert_eq!(of(&[("transfer-encoding", "compress, chunked")]), Err(Reason::ContentUnreadable));
+    assert_eq!(of(&[("content-encoding", "br"), ("transfer-encoding", "gzip")]), Err(Reason::ContentUnreadable));
+}
+
+#[test]
 fn codings_that_cannot_be_undone_are_refused() {
     let of = |values: &[&'static str]| {
         let mut headers = http::HeaderMap::new();

@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::*;
 use crate::proxy::http::world::{ORDER, SECRET, World, assert_problem};
 
 async fn world(members: &str) -> World {
@@ -36,6 +37,8 @@ async fn a_secret_in_url_header_or_body_is_refused_and_nothing_arrives() {
         (request("GET", &format!("/a/{SECRET}/b"), "", b""), "url"),
         (request("GET", "/a", &format!("x-key: {SECRET}\r\n"), b""), "header x-key"),
         (request("GET", "/a", &format!("authorization: Bearer {SECRET}\r\n"), b""), "header authorization"),
+        (request("GET", "/a", &format!("date: {SECRET}\r\n"), b""), "header date"),
+        (request("GET", "/a", &format!("keep-alive: {SECRET}\r\n"), b""), "header keep-alive"),
         (request("POST", "/a", "", format!("k={SECRET}").as_bytes()), "body"),
     ];
     for (bytes, place) in cases {
@@ -177,6 +180,34 @@ async fn a_coding_that_cannot_be_undone_is_refused_and_not_asked_for() {
     ask(&world, &request("GET", "/a", "accept-encoding: gzip\r\nrange: bytes=0-9\r\n", b"")).await;
     let asked: Vec<_> = world.seen().iter().map(|seen| seen.headers["accept-encoding"].clone()).collect();
     assert_eq!(asked, ["gzip, br;q=0.5", "identity"]);
+}
+
+#[test]
+fn what_is_asked_for_can_be_read() {
+    let asked = |pairs: &[(&'static str, &'static str)]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        ask_readable(&mut headers);
+        headers.get("accept-encoding").map(|value| value.to_str().expect("text").to_owned())
+    };
+    assert_eq!(asked(&[]), None);
+    for (wanted, expected) in [
+        ("gzip, deflate, br, zstd", "gzip, deflate, br, zstd"),
+        ("compress;q=0.9, *;q=0.1", "gzip;q=0.1"),
+        ("*;q=0", "gzip;q=0"),
+        ("GZIP ;q=0.2", "GZIP ;q=0.2"),
+        ("exi, dcz", "identity"),
+        ("", "identity"),
+    ] {
+        assert_eq!(asked(&[("accept-encoding", wanted)]).as_deref(), Some(expected), "{wanted}");
+    }
+    let coded = ("accept-encoding", "gzip");
+    for accept in ["text/event-stream", "application/json, Text/Event-Stream;q=0.5"] {
+        assert_eq!(asked(&[coded, ("accept", accept)]).as_deref(), Some("identity"), "{accept}");
+    }
+    assert_eq!(asked(&[coded, ("accept", "text/html")]).as_deref(), Some("gzip"));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Connections that were upgraded, from the agent's side: what passes, what is stopped, and what both sides are told.
 
+use std::sync::Arc;
+
 use tokio::net::TcpStream;
 
 use super::*;
@@ -155,4 +157,41 @@ async fn without_the_policy_there_is_no_upgrade() {
     let (_, head) = open(&world).await;
     assert!(head.starts_with("HTTP/1.1 403"), "{head}");
     assert!(world.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_first_policy_that_would_not_let_it_through() {
+    for (from, to) in [
+        ("\"enabled\":true", "\"enabled\":false"),
+        ("\"destination\":\"web.test\"", "\"destination\":\"other.test\""),
+        ("\"scan\":true", "\"scan\":true,\"methods\":[\"POST\"]"),
+        ("\"scan\":true", "\"scan\":true,\"paths\":[\"/other\"]"),
+        ("\"protocol\":\"auto\"", "\"protocol\":\"tls\""),
+        ("127.0.0.0/8", "10.0.0.0/8"),
+    ] {
+        let world = world("").await;
+        let (mut agent, _) = open(&world).await;
+        let mut input = BytesMut::new();
+        let change = |text: &str| {
+            let mut rules = crate::proxy::http::world::rules(world.addr.port(), "");
+            rules.policy = crate::policy::Policy::parse(text, "test").expect("a policy");
+            world.rules.send_replace(Arc::new(rules));
+        };
+        let text = world.rules.borrow().policy.canonical_json();
+        assert!(text.contains(from), "{from}: {text}");
+        // Another policy that would let it through as well.
+        change(&text.replace("\"max_connections\":1024", "\"max_connections\":9"));
+        agent.write_all(&frame::write(TEXT, b"hello", MASK)).await.expect("write");
+        assert_eq!(next(&mut agent, &mut input).await, Some((TEXT, b"hello".to_vec())), "{from}");
+        change(&text.replace(from, to));
+        assert_eq!(next(&mut agent, &mut input).await, None, "{to}");
+        let reported = || world.table.0.lock().expect("not poisoned").pop();
+        let outcome = loop {
+            match reported() {
+                Some(outcome) => break outcome,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert_eq!(outcome.verdict.reason.code(), "policy_changed", "{to}");
+    }
 }
