@@ -221,7 +221,7 @@ fn middle(rates: &mut [f64]) -> f64 {
     rates.get(rates.len() / 2).copied().unwrap_or_default()
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let kernel = kernel.trim().split('-').next().unwrap_or_default().to_owned();

@@ -7,6 +7,7 @@ mod detect;
 mod kernel;
 mod load;
 mod peers;
+mod proxy;
 mod scan;
 
 use anyhow::{Result, bail};
@@ -20,11 +21,14 @@ fn main() -> Result<()> {
         ["scan"] => scan::run(),
         ["detect", corpus, folders @ ..] => detect::run(corpus.as_ref(), folders),
         ["scan", files @ ..] => scan::files(files),
+        ["proxy"] => proxy::run(None),
+        ["proxy", part] => proxy::run(Some(part)),
         // What the suites start inside the cgroup: this same program.
         ["connect", addr, count] => load::connect(addr.parse()?, count.parse()?),
         ["http", host, port, count, connections] => {
             load::http(host, port.parse()?, count.parse()?, connections.parse()?)
         }
-        _ => bail!("usage: pipelock-bench kernel [connect|http|start] | scan | detect CORPUS [TREE…]"),
+        ["load", route, plain, tls, roots] => proxy::client::main(route, plain.parse()?, tls.parse()?, roots),
+        _ => bail!("usage: pipelock-bench kernel [connect|http|start] | proxy [PART] | scan | detect CORPUS [TREE…]"),
     }
 }

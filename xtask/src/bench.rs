@@ -8,12 +8,15 @@ use crate::run;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// `kernel`: connects, transparent requests, starts. Needs root; HAProxy is measured when it is installed.
+    /// `proxy`: requests, connections, transfers and events through the proxy, beside HAProxy, squid and mitmproxy (`MITMDUMP`
+    /// names its program) where they are installed. Needs root.
     /// `scan`: the scan engine beside a bare pass of vectorscan and the regex crate.
     /// `detect CORPUS [TREE…]`: recall and false alarms on sets of texts and source trees.
-    #[arg(value_parser = ["kernel", "scan", "detect"])]
+    #[arg(value_parser = ["kernel", "proxy", "scan", "detect"])]
     suite: String,
-    /// Only this part, which is printed and not written down.
-    #[arg(long, value_parser = ["connect", "http", "start"])]
+    /// Only this part, which is printed and not written down: `connect`, `http` or `start` of kernel, a word of the rows of
+    /// proxy.
+    #[arg(long)]
     part: Option<String>,
     /// What the suite wants to know.
     arguments: Vec<String>,
@@ -22,8 +25,8 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut build = run::cargo();
     build.args(["build", "--release", "--package", "pipelock-bench"]);
-    if args.suite == "kernel" {
-        run::need_root("bench kernel")?;
+    if matches!(args.suite.as_str(), "kernel" | "proxy") {
+        run::need_root(&format!("bench {}", args.suite))?;
         build.args(["--package", "pipelock-user"]);
     }
     run::say("building for speed; the first time takes minutes");

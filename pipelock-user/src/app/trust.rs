@@ -128,9 +128,14 @@ impl TrustFolder {
 /// Makes a folder that all may read. The one above it is gone whenever the last run ends.
 fn make(path: &Path) -> io::Result<()> {
     let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755));
+    // Not `create_dir_all`: it fails when what is there already goes away while it looks.
+    let above = || match std::fs::create_dir(FOLDER) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    };
     let mut made = Ok(());
     for _ in 0..ATTEMPTS {
-        made = std::fs::create_dir_all(FOLDER)
+        made = above()
             .and_then(|()| open(Path::new(FOLDER)))
             .and_then(|()| std::fs::create_dir(path))
             .and_then(|()| open(path));
