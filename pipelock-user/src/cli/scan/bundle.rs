@@ -11,8 +11,9 @@ use pipelock_receipt::{PublicKey, SigningKey};
 use pipelock_scan::RuleSet;
 use pipelock_scan::rule::bundle::{Bundle, MOST_BYTES, VerifyingKey};
 
-use super::super::{Failure, output};
-use super::options::{folder, read};
+use super::super::{Failure, files, output};
+use super::options::read;
+use crate::app::folders;
 
 /// Checks the bundle in `file` and writes its signature; gives the path of that.
 pub(in super::super) fn sign(file: &Path, key: &SigningKey) -> Result<PathBuf, Failure> {
@@ -22,7 +23,7 @@ pub(in super::super) fn sign(file: &Path, key: &SigningKey) -> Result<PathBuf, F
     let bundle = verify(file, &bytes, &signature, &verifying(&key.public())?, 0)?;
     bundle.add_to(RuleSet::shipped()?).map_err(Failure::usage)?;
     let beside = beside(file);
-    std::fs::write(&beside, hex + "\n").map_err(|error| Failure::usage(format!("{}: {error}", beside.display())))?;
+    files::replace(&beside, &(hex + "\n"))?;
     Ok(beside)
 }
 
