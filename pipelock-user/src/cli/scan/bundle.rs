@@ -20,7 +20,7 @@ pub(in super::super) fn sign(file: &Path, key: &SigningKey) -> Result<PathBuf, F
     let bytes = read(file, MOST_BYTES as u64)?;
     let hex = key.sign_hex(&bytes);
     let signature = unhex(&hex).ok_or_else(|| Failure::usage("the key made no Ed25519 signature"))?;
-    let bundle = verify(file, &bytes, &signature, &verifying(&key.public())?, 0)?;
+    let bundle = verify(file, &bytes, &signature, &verifying(&key.public())?)?;
     bundle.add_to(RuleSet::shipped()?).map_err(Failure::usage)?;
     let beside = beside(file);
     files::replace(&beside, &(hex + "\n"))?;
@@ -40,14 +40,12 @@ pub(super) fn load(file: &Path, key: &str) -> Result<Bundle, Failure> {
     };
     let key = PublicKey::parse(key).or_else(|_| PublicKey::load(Path::new(key))).map_err(Failure::usage)?;
     let key = verifying(&key)?;
-    let bundle = verify(file, &bytes, &signature, &key, 0)?;
+    let bundle = verify(file, &bytes, &signature, &key)?;
     // The highest version seen is remembered, so that an old bundle is not taken for a new one.
-    let Some(folder) = folder("XDG_STATE_HOME", ".local/state").map(|folder| folder.join("bundles")) else {
-        return Ok(bundle);
-    };
+    let folder = folders::state().join("bundles");
     let memory = folder.join(bundle.name());
     let seen = seen(&memory)?;
-    let bundle = verify(file, &bytes, &signature, &key, seen)?;
+    bundle.check_seen(seen).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
     if bundle.version() > seen {
         let stored =
             std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&memory, format!("{}\n", bundle.version())));
@@ -73,9 +71,9 @@ fn seen(memory: &Path) -> Result<u64, Failure> {
     }
 }
 
-fn verify(file: &Path, bytes: &[u8], signature: &[u8; 64], key: &VerifyingKey, seen: u64) -> Result<Bundle, Failure> {
+fn verify(file: &Path, bytes: &[u8], signature: &[u8; 64], key: &VerifyingKey) -> Result<Bundle, Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |time| time.as_secs());
-    Bundle::verify(bytes, signature, std::slice::from_ref(key), seen, now)
+    Bundle::verify(bytes, signature, std::slice::from_ref(key), now)
         .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
