@@ -335,7 +335,7 @@ fn any_home_will_do() {
     let clean = file(&folder, "clean", "nothing in here\n");
     let home = folder.path().join("home");
     std::fs::create_dir(&home).unwrap();
-    std::fs::write(home.join("pipelock"), "a file where the folder should be").unwrap();
+    std::fs::write(home.join("rules"), "a file where the folder should be").unwrap();
     // Two at once: either may be the first, and neither can use the folder.
     let start = |cache: &Path| {
         let mut child = command(&["--kind", "injection", &clean]);
@@ -348,7 +348,7 @@ fn any_home_will_do() {
     let both = [start(&fresh), start(&fresh)];
     both.into_iter().for_each(|mut child| assert_eq!(child.wait().unwrap().code(), Some(0)));
     let stored: Vec<PathBuf> =
-        std::fs::read_dir(fresh.join("pipelock/rules")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        std::fs::read_dir(fresh.join("rules")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(stored.iter().all(|path| path.extension().is_some_and(|extension| extension != "new")), "{stored:?}");
     // What was spoilt is not used, and made again.
     let good: Vec<Vec<u8>> = stored.iter().map(|path| std::fs::read(path).unwrap()).collect();
