@@ -220,8 +220,7 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Resul
 
 /// Ends what the command of a `run` left: it was never meant to be free, and its cgroup is ours.
 fn end_command(cgroup: &Cgroup) -> Result<(), Failure> {
-    cgroup.kill_all()?;
-    cgroup.wait_empty(TIMEOUT)?;
+    cgroup.end(TIMEOUT)?;
     output::note("ended what the command of `pipelock run` left running");
     Ok(())
 }

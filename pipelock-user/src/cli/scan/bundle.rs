@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pipelock_receipt::codec::unhex;
 use pipelock_receipt::{PublicKey, SigningKey};
 use pipelock_scan::RuleSet;
 use pipelock_scan::rule::bundle::{Bundle, MOST_BYTES, VerifyingKey};
@@ -34,9 +35,12 @@ pub(super) fn load(file: &Path, key: &str) -> Result<Bundle, Failure> {
     let signature = read(&beside, 1024)?;
     let signature: [u8; 64] = match <[u8; 64]>::try_from(signature.as_slice()) {
         Ok(signature) => signature,
-        Err(_) => std::str::from_utf8(&signature).ok().and_then(|text| unhex(text.trim())).ok_or_else(|| {
-            Failure::usage(format!("{}: not an Ed25519 signature of 64 bytes or 128 hex digits", beside.display()))
-        })?,
+        Err(_) => std::str::from_utf8(&signature)
+            .ok()
+            .and_then(|text| unhex(&text.trim().to_ascii_lowercase()))
+            .ok_or_else(|| {
+                Failure::usage(format!("{}: not an Ed25519 signature of 64 bytes or 128 hex digits", beside.display()))
+            })?,
     };
     let key = PublicKey::parse(key).or_else(|_| PublicKey::load(Path::new(key))).map_err(Failure::usage)?;
     let key = verifying(&key)?;
@@ -86,16 +90,4 @@ fn beside(file: &Path) -> PathBuf {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".sig");
     PathBuf::from(beside)
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
