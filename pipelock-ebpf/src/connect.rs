@@ -1,6 +1,8 @@
 //! connect4 and connect6: every connect is redirected, local or refused; getpeername shows the agent what it asked for.
 
-use crate::emit::{Attempt, ECONNREFUSED, EPERM, finish, is_repeat, note_denial, note_origin, open, state_of};
+use crate::emit::{
+    Attempt, ECONNREFUSED, EPERM, finish, is_repeat, note_denial, note_origin, open, open_record_of, state_of,
+};
 use crate::facts::KernelFacts;
 use crate::maps::{count, sock_state_or_new, udp_peers, udp_peers_or_new};
 use aya_ebpf::EbpfContext as _;
@@ -129,9 +131,10 @@ pub fn steer(ctx: &SockAddrContext, is_v6: bool, is_connect: bool, hook: u8) -> 
         let Some(peers) = (unsafe { udp_peers_or_new(sk) }) else { return REFUSE };
         let found = pl_slot(peers, &attempt);
         attempt.slot = (found & SLOT) as u8;
-        is_same = found & SAME != 0;
         // SAFETY: socket storage; the index is a byte in memory, so that the mask stays (see `has_port`).
         before = unsafe { (&(*peers).peers)[slot_of(&attempt)].flow_id };
+        // A proxy that ended and left the cgroup closed in has written the receipts of what was open then.
+        is_same = found & SAME != 0 && open_record_of(before).is_some();
     }
     let decided = pl_decide(addr, &attempt, u32::from(is_connect));
     let (reason, kind, to_port) = (decided & 0xff, decided >> 8 & 0xff, (decided >> 16) as u16);

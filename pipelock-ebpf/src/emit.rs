@@ -232,6 +232,13 @@ pub fn record_of<'a>(flow_id: u64) -> Option<&'a mut FlowRecord> {
     if record.flow_id == flow_id { Some(record) } else { None }
 }
 
+/// The same, unless the flow is over: what is written then would be in no receipt, or in that of another flow.
+#[inline(always)]
+pub fn open_record_of<'a>(flow_id: u64) -> Option<&'a mut FlowRecord> {
+    let record = record_of(flow_id)?;
+    if record.state == FlowState::Closed as u8 { None } else { Some(record) }
+}
+
 /// Counts a denial that gets no record of its own; apart for the reason that [`pl_open`] is. Always 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -335,10 +342,7 @@ pub fn finish(flow_id: u64) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn pl_finish(flow_id: u64) -> u32 {
-    let Some(record) = record_of(flow_id) else { return 0 };
-    if record.state == FlowState::Closed as u8 {
-        return 0;
-    }
+    let Some(record) = open_record_of(flow_id) else { return 0 };
     forget_tuple(record);
     // SAFETY: no arguments.
     record.closed_ns = unsafe { bpf_ktime_get_boot_ns() };

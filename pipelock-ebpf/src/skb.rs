@@ -1,14 +1,14 @@
 //! The backstop: a packet of the agent passes only if it stays on this host and a flow accounts for it, or belongs to a
 //! connection accepted under `listen: any`. Everything else is dropped, whatever socket or protocol made it.
 
-use crate::emit::{Attempt, UDP, deny, forget_tuple, peer_to, peer_via, record_of, state_of, tuple_of};
+use crate::emit::{Attempt, UDP, deny, forget_tuple, open_record_of, peer_to, peer_via, state_of, tuple_of};
 use crate::facts::{lookup_tuple, receiver_of};
 use crate::maps::{CONFIG, PORTS_OF_LOOPBACK, TUPLES, has_port};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use pipelock_common::{Addr, FlowState, KernelReason, SockKey, SockState, hook, sock_flag};
+use pipelock_common::{Addr, KernelReason, SockKey, SockState, hook, sock_flag};
 
 /// Return value: the packet goes on.
 const PASS: i32 = 1;
@@ -123,7 +123,7 @@ pub fn pl_ingress(ctx: SkBuffContext) -> i32 {
         // SAFETY: the socket of the packet.
         if packet.protocol == UDP
             && let Some(peer) = unsafe { peer_via((*ctx.skb.skb).__bindgen_anon_2.sk, packet.sport) }
-            && let Some(record) = record_of(peer.flow_id)
+            && let Some(record) = open_record_of(peer.flow_id)
         {
             // A lost addition under a race would make a byte count low.
             record.rx_bytes += u64::from(ctx.len());
@@ -190,8 +190,9 @@ extern "C" fn pl_owner(skb: *mut __sk_buff, packet: *const Packet) -> u32 {
     unsafe { receiver_of(skb.cast(), &mut tuple, packet.dst.is_v4(), packet.protocol) }.0
 }
 
-/// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes. False when another socket
-/// that shares the port has an open flow to the same place: the resolver could not tell whose the datagram is.
+/// Files the local port of a redirected UDP socket, which is known only now, and counts its bytes. False when the flow is over:
+/// the datagram would be in no receipt. So it is when a proxy that closed the cgroup in was followed by another. False too
+/// when another socket that shares the port has an open flow to the same place: the resolver could not tell whose it is.
 #[inline(always)]
 fn note_udp(flow_id: u64, packet: &Packet, len: u32) -> bool {
     pl_note_udp(flow_id, packet, len) != 0
@@ -206,7 +207,7 @@ extern "C" fn pl_note_udp(flow_id: u64, packet: *const Packet, len: u32) -> u32 
     }
     // SAFETY: not null, and the verifier sees to it that it is whole.
     let packet = unsafe { &*packet };
-    let Some(record) = record_of(flow_id) else { return 1 };
+    let Some(record) = open_record_of(flow_id) else { return 0 };
     if record.src_port != packet.sport || record.src != packet.src {
         forget_tuple(record);
         record.src = packet.src;
@@ -216,18 +217,12 @@ extern "C" fn pl_note_udp(flow_id: u64, packet: *const Packet, len: u32) -> u32 
     // SAFETY: read at once.
     match unsafe { TUPLES.get(key) } {
         Some(filed) if *filed == flow_id => {}
-        Some(filed) if is_open(*filed) => return 0,
+        Some(filed) if open_record_of(*filed).is_some() => return 0,
         // Full, and the resolver finds no flow: it answers nothing.
         _ => drop(TUPLES.insert(key, flow_id, 0)),
     }
     record.tx_bytes += u64::from(len);
     1
-}
-
-/// Whether a flow is there and not over.
-#[inline(always)]
-fn is_open(flow_id: u64) -> bool {
-    record_of(flow_id).is_some_and(|record| record.state != FlowState::Closed as u8)
 }
 
 #[inline(always)]

@@ -39,7 +39,7 @@ pub fn pl_sock_ops(ctx: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn connecting(ctx: &SockOpsContext, sk: *mut bpf_sock) {
-    let Some(record) = record_of(sk) else { return };
+    let Some(record) = open_record_of(sk) else { return };
     record.src = local_addr(ctx);
     record.src_port = ctx.local_port() as u16;
     if record.reason == KernelReason::LoopbackOwn as u8 {
@@ -61,7 +61,7 @@ fn connecting(ctx: &SockOpsContext, sk: *mut bpf_sock) {
 
 #[inline(always)]
 fn established(sk: *mut bpf_sock) {
-    if let Some(record) = record_of(sk)
+    if let Some(record) = open_record_of(sk)
         && record.state == FlowState::Open as u8
     {
         publish(record, FlowState::Established);
@@ -128,7 +128,7 @@ fn accepted(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     if flow_id != 0 {
         state.flow_id = flow_id;
         state.flags |= flag;
-        if let Some(record) = record_of(sk) {
+        if let Some(record) = open_record_of(sk) {
             record.src = local_addr(ctx);
             record.src_port = ctx.local_port() as u16;
             publish(record, FlowState::Established);
@@ -145,10 +145,7 @@ fn changing(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     if to != BPF_TCP_CLOSE && to != BPF_TCP_CLOSE_WAIT {
         return;
     }
-    let Some(record) = record_of(sk) else { return };
-    if record.state == FlowState::Closed as u8 {
-        return;
-    }
+    let Some(record) = open_record_of(sk) else { return };
     note_volumes(ctx, record, from, to);
     if to == BPF_TCP_CLOSE {
         // SAFETY: no arguments.
@@ -183,14 +180,15 @@ fn note_volumes(ctx: &SockOpsContext, record: &mut FlowRecord, from: u32, to: u3
     record.rx_bytes = received.saturating_sub(u64::from(is_fin_received));
 }
 
+/// The record of the socket's flow, unless that is over.
 #[inline(always)]
-fn record_of<'a>(sk: *mut bpf_sock) -> Option<&'a mut FlowRecord> {
+fn open_record_of<'a>(sk: *mut bpf_sock) -> Option<&'a mut FlowRecord> {
     // SAFETY: the socket of the context.
     let state = unsafe { state_of(sk) }?;
     if state.flow_id == 0 {
         return None;
     }
-    emit::record_of(state.flow_id)
+    emit::open_record_of(state.flow_id)
 }
 
 #[inline(always)]

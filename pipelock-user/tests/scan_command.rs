@@ -32,7 +32,7 @@ fn cache() -> PathBuf {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pipelock"));
-    command.arg("scan").args(arguments).env("XDG_CACHE_HOME", cache()).stdin(Stdio::null());
+    command.arg("scan").args(arguments).env("CACHE_DIRECTORY", cache()).stdin(Stdio::null());
     command
 }
 
@@ -259,7 +259,7 @@ fn a_bundle_is_signed_used_and_refused_when_it_is_old() {
     let pipelock = |verb: &str, arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipelock"));
         command.arg(verb).args(arguments).stdin(Stdio::null());
-        command.env("XDG_CACHE_HOME", cache()).env("XDG_STATE_HOME", &state).output().unwrap()
+        command.env("CACHE_DIRECTORY", cache()).env("STATE_DIRECTORY", &state).output().unwrap()
     };
     let bundle = |version: u32, expires: &str, pattern: &str| {
         let rule = format!(
@@ -311,7 +311,7 @@ fn a_bundle_is_signed_used_and_refused_when_it_is_old() {
     std::fs::write(&new, [&good[..], b"# more\n"].concat()).unwrap();
     assert!(stderr(&scan(&new)).contains("no trusted key signed these bytes"));
     std::fs::write(&new, good).unwrap();
-    std::fs::write(state.join("pipelock/bundles/acme"), "two").unwrap();
+    std::fs::write(state.join("bundles/acme"), "two").unwrap();
     let output = scan(&new);
     assert!(output.status.code() == Some(2) && stderr(&output).contains("bundles/acme"), "{}", stderr(&output));
 }
@@ -335,11 +335,11 @@ fn any_home_will_do() {
     let clean = file(&folder, "clean", "nothing in here\n");
     let home = folder.path().join("home");
     std::fs::create_dir(&home).unwrap();
-    std::fs::write(home.join("pipelock"), "a file where the folder should be").unwrap();
+    std::fs::write(home.join("rules"), "a file where the folder should be").unwrap();
     // Two at once: either may be the first, and neither can use the folder.
     let start = |cache: &Path| {
         let mut child = command(&["--kind", "injection", &clean]);
-        child.env("XDG_CACHE_HOME", cache).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        child.env("CACHE_DIRECTORY", cache).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let both = [start(&home), start(&home)];
     both.into_iter().for_each(|mut child| assert_eq!(child.wait().unwrap().code(), Some(0)));
@@ -348,7 +348,7 @@ fn any_home_will_do() {
     let both = [start(&fresh), start(&fresh)];
     both.into_iter().for_each(|mut child| assert_eq!(child.wait().unwrap().code(), Some(0)));
     let stored: Vec<PathBuf> =
-        std::fs::read_dir(fresh.join("pipelock/rules")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        std::fs::read_dir(fresh.join("rules")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(stored.iter().all(|path| path.extension().is_some_and(|extension| extension != "new")), "{stored:?}");
     // What was spoilt is not used, and made again.
     let good: Vec<Vec<u8>> = stored.iter().map(|path| std::fs::read(path).unwrap()).collect();

@@ -191,6 +191,56 @@ fn who_takes_the_port_of_a_killed_resolver_gets_nothing() {
     assert!(with_reason(&evidence, "proxy_down") > 0, "the denial is recorded");
 }
 
+/// Asks with a connected socket and with one that names the server each time, before and after the flows are gone.
+const ASKER_AGAIN: &str = r#"
+import os, socket, struct, sys, time
+work = sys.argv[1]
+question = struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + b"\x03web\x04test\0\0\1\0\1"
+server = ("192.0.2.53", 53)
+connected, free = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+connected.connect(server)
+def ask(s, send):
+    s.settimeout(3)
+    try:
+        send()
+        s.recv(512)
+        return "answered"
+    except OSError as error:
+        return type(error).__name__
+def both():
+    return ask(connected, lambda: connected.send(question)) + " " + ask(free, lambda: free.sendto(question, server))
+def tell(name):
+    open(os.path.join(work, "part"), "w").write(both())
+    os.rename(os.path.join(work, "part"), os.path.join(work, name))
+tell("before")
+while not os.path.exists(os.path.join(work, "gone")): time.sleep(0.01)
+tell("after")
+"#;
+
+/// As when a proxy that ended left the cgroup closed in, and another serves it: the receipts of the flows are written.
+#[test]
+fn a_datagram_whose_flow_is_gone_goes_nowhere_and_a_new_question_has_a_new_flow() {
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&allow(&["web.test"], &server));
+    cage.attached(&cage.files.evidence());
+    let work = cage.files.work();
+    let script = cage.inside(&["python3", "-c", ASKER_AGAIN, work.to_str().expect("text")]).spawn();
+    let mut asker = attached::Guard(script.expect("python3"));
+    let told = |name: &str| {
+        attached::until(name, || work.join(name).exists());
+        fs::read_to_string(work.join(name)).expect("what it said")
+    };
+    assert_eq!(told("before"), "answered answered");
+    let (_, status, _) = health(&cage);
+    let maps = Attachment::open_maps(status["id"].as_str().expect("text")).expect("the maps");
+    for flow in maps.ids() {
+        maps.settle(flow);
+    }
+    fs::write(work.join("gone"), "").expect("write");
+    assert_eq!(told("after"), "PermissionError answered");
+    assert!(asker.0.wait().expect("wait").success());
+}
+
 #[test]
 fn an_address_that_a_killed_proxy_gave_out_leads_nowhere() {
     let server = HttpServer::start("127.0.0.1:0");

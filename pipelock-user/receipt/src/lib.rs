@@ -11,7 +11,7 @@ pub mod bind;
 pub mod body;
 pub mod canon;
 pub mod chain;
-mod codec;
+pub mod codec;
 pub mod draft;
 pub mod entry;
 pub mod folder;

@@ -54,6 +54,6 @@ proptest! {
     fn any_bundle_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), signature in any::<[u8; 32]>()) {
         let mut whole = [0; 64];
         whole[..32].copy_from_slice(&signature);
-        prop_assert!(Bundle::verify(&bytes, &whole, &[], 0, 0).is_err());
+        prop_assert!(Bundle::verify(&bytes, &whole, &[], 0).is_err());
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::inspection::Environment;
+use super::serving::conclude;
 use super::session::SessionError;
 use super::tls::rules_of;
 use crate::flow::{Account, Flow, FlowId, Host, Outcome};
@@ -88,10 +89,5 @@ pub async fn serve_alone(
     serving.abort();
     let _ = serving.await;
     proxy.close(Duration::from_secs(1)).await;
-    let mut summary = recorder.close("stopped").await?;
-    // On this thread: nothing else is left to run, and another one need not be there to be had.
-    let _ = thread.join();
-    pipelock_receipt::write_folder(&folder)?;
-    let moved_from = folder.elsewhere().map(|now| std::mem::replace(&mut summary.folder, now));
-    Ok((summary, moved_from))
+    conclude(&recorder, thread, &folder, "stopped").await
 }

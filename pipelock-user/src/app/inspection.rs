@@ -3,9 +3,9 @@
 //! Called by `tls::rules_of`. It promises that a policy which scans nothing loads nothing, and that a reload that looks for the same
 //! values keeps its scanners, and with them what they remember of the session.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::folders;
 use crate::inspect::{Inspection, InspectionError};
 use crate::policy::Policy;
 use crate::proxy::Rules;
@@ -32,8 +32,10 @@ pub(super) fn inspection(
         return Ok(None);
     }
     let dlp = policy.dlp();
+    // What is done about findings is not the scanners' matter; files may have changed under the same names.
     if let Some(former) = former
-        && former.policy.dlp() == dlp
+        && former.policy.dlp().scan_env == dlp.scan_env
+        && former.policy.dlp().secrets_files.is_empty()
         && dlp.secrets_files.is_empty()
         && former.inspect.is_some()
     {
@@ -47,18 +49,38 @@ pub(super) fn inspection(
     } else {
         Vec::new()
     };
-    Inspection::new(policy, &variables, cache_folder()).map(Arc::new).map(Some)
+    Inspection::new(policy, &variables, folders::cache().map(|folder| folder.join("rules"))).map(Arc::new).map(Some)
 }
 
-/// Where compiled rules are kept: the folder that systemd gives a service, root's, or the user's own.
-fn cache_folder() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = if let Some(given) = variable("CACHE_DIRECTORY") {
-        given
-    } else if nix::unistd::geteuid().is_root() {
-        PathBuf::from("/var/cache/pipelock")
-    } else {
-        variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?.join("pipelock")
-    };
-    folder.is_absolute().then(|| folder.join("rules"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Resolver;
+
+    fn rules(text: &str, former: Option<&Rules>) -> Rules {
+        let policy = Policy::parse(&format!("version: 1\negress: [{{destination: a.test}}]\n{text}"), "p.yaml");
+        let policy = policy.expect("a policy");
+        let inspect = inspection(&policy, former, Environment::Own).expect("scanners");
+        Rules { policy, resolver: Resolver::new(Box::new(|_| None)), tls: None, inspect }
+    }
+
+    #[test]
+    fn a_reload_that_looks_for_the_same_keeps_what_is_remembered() {
+        let former = rules("dlp: {action: block}\n", None);
+        let is_kept = |text: &str, former: &Rules| {
+            let pair = (rules(text, Some(former)).inspect, former.inspect.clone());
+            matches!(pair, (Some(new), Some(old)) if Arc::ptr_eq(&new, &old))
+        };
+        for same in ["", "dlp: {action: warn}\n", "dlp: {entropy: block}\n", "response: {action: warn}\n"] {
+            assert!(is_kept(same, &former), "{same}");
+        }
+        assert!(!is_kept("dlp: {scan_env: false}\n", &former));
+        let secrets = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(secrets.path(), "TOKEN=0123456789abcdef0123456789\n").expect("written");
+        let named = format!("dlp: {{secrets_files: ['{}']}}\n", secrets.path().display());
+        assert!(!is_kept(&named, &former));
+        let former = rules(&named, None);
+        assert!(!is_kept(&named, &former), "the file may have changed");
+        assert!(!is_kept("", &former));
+    }
 }

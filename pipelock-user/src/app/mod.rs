@@ -8,6 +8,7 @@ mod capsule;
 mod denials;
 mod explicit;
 mod flows;
+pub mod folders;
 mod inspection;
 mod joints;
 mod listeners;

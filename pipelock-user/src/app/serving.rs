@@ -32,13 +32,14 @@ pub struct Serving {
     pub(super) attachment: Attachment,
     pub(super) maps: Arc<Maps>,
     pub(super) rules: watch::Sender<Arc<Rules>>,
+    pub(super) environment: Environment,
     pub(super) proxy: Arc<Proxy>,
     pub(super) generations: Arc<Generations>,
     pub(super) generation: u32,
     /// Given back at the end.
     pub(super) lock: Lock,
     pub(super) recorder: Recorder,
-    pub(super) recorder_thread: Option<std::thread::JoinHandle<()>>,
+    pub(super) recorder_thread: std::thread::JoinHandle<()>,
     pub(super) tasks: Vec<JoinHandle<()>>,
     pub(super) stop: Option<oneshot::Sender<()>>,
     pub(super) stop_counting: Option<oneshot::Sender<()>>,
@@ -94,9 +95,7 @@ impl Serving {
     /// and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
         let former = self.rules.borrow().clone();
-        // Whose command we would end, it has our environment.
-        let environment = if self.undo.is_some() { Environment::OfTheAgent } else { Environment::Own };
-        let rules = rules_of(policy, Some(&former), environment)?;
+        let rules = rules_of(policy, Some(&former), self.environment)?;
         if let Err(error) = self.put(&rules.policy) {
             if let Err(error) = self.put(&former.policy) {
                 tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");
@@ -239,15 +238,28 @@ impl Serving {
         let counters = self.maps.counters()?;
         let totals = totals(&counters, &self.base, tally, sockets, self.pins_removed);
         self.recorder.totals(&totals).await?;
-        let mut summary = self.recorder.close(reason).await?;
-        // On this thread: nothing else is left to run, and another one need not be there to be had.
-        if let Some(thread) = self.recorder_thread.take() {
-            let _ = thread.join();
-        }
-        pipelock_receipt::write_folder(&self.evidence)?;
+        let (summary, moved_from) = conclude(&self.recorder, self.recorder_thread, &self.evidence, reason).await?;
         detached?;
         drop(self.lock);
-        let moved_from = self.evidence.elsewhere().map(|now| std::mem::replace(&mut summary.folder, now));
         Ok(Ended { summary, counters, flows: tally.flows, allowed: tally.allowed, moved_from })
     }
+}
+
+/// Ends a chain and completes its folder; what the chain came to, and the path of the folder if that does not lead to it any
+/// more: then the summary names where it is.
+///
+/// # Errors
+/// [`SessionError::Recorder`], [`SessionError::Folder`].
+pub(super) async fn conclude(
+    recorder: &Recorder,
+    thread: std::thread::JoinHandle<()>,
+    folder: &Folder,
+    reason: &str,
+) -> Result<(Summary, Option<PathBuf>), SessionError> {
+    let mut summary = recorder.close(reason).await?;
+    // On this thread: nothing else is left to run, and another one need not be there to be had.
+    let _ = thread.join();
+    pipelock_receipt::write_folder(folder)?;
+    let moved_from = folder.elsewhere().map(|now| std::mem::replace(&mut summary.folder, now));
+    Ok((summary, moved_from))
 }

@@ -100,11 +100,6 @@ pub struct SessionConfig {
     pub ours: Option<Cgroup>,
 }
 
-/// `run` hands its environment on to the command.
-fn environment(mode: &str) -> Environment {
-    if mode == "run" { Environment::OfTheAgent } else { Environment::Own }
-}
-
 /// How long the processes of a cgroup of ours may take to die.
 const KILL: Duration = Duration::from_secs(10);
 
@@ -128,7 +123,7 @@ impl Drop for Undo {
     fn drop(&mut self) {
         let Some(id) = &self.id else { return };
         if let Some(cgroup) = &self.ours
-            && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.wait_empty(KILL))
+            && let Err(error) = cgroup.end(KILL)
         {
             tracing::error!(%error, id, "the command cannot be ended, so the programs stay attached");
             return;
@@ -145,6 +140,8 @@ pub struct Session {
     maps: Arc<Maps>,
     namespaces: Vec<Namespace>,
     rules: Rules,
+    /// `run` hands ours on to its command.
+    environment: Environment,
     mode: &'static str,
     cgroup_path: PathBuf,
     cgroup_id: u64,
@@ -166,7 +163,8 @@ impl Session {
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         // First: nothing is attached when a file is missing.
-        let rules = rules_of(config.policy, None, environment(config.mode))?;
+        let environment = if config.ours.is_some() { Environment::OfTheAgent } else { Environment::Own };
+        let rules = rules_of(config.policy, None, environment)?;
         State::try_room(&plan.id()).map_err(SessionError::State)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();
@@ -176,6 +174,7 @@ impl Session {
             maps: Arc::new(maps),
             namespaces: config.namespaces,
             rules,
+            environment,
             mode: config.mode,
             cgroup_path: config.cgroup_path,
             cgroup_id: config.cgroup_id,
@@ -292,6 +291,7 @@ impl Recorded {
             maps,
             namespaces,
             rules,
+            environment,
             base,
             mode,
             cgroup_path,
@@ -406,12 +406,13 @@ impl Recorded {
             attachment,
             maps,
             rules,
+            environment,
             proxy,
             generations,
             generation,
             lock,
             recorder,
-            recorder_thread: Some(recorder_thread),
+            recorder_thread,
             tasks,
             stop: Some(stop),
             stop_counting: Some(stop_counting),

@@ -6,25 +6,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::folders::state as state_folder;
 use super::inspection::{Environment, inspection};
 use super::session::SessionError;
 use crate::net::Resolver;
 use crate::policy::{KeyPair, Policy, Protocol};
 use crate::proxy::{CaError, CertificateAuthority, Interception, Rules};
-
-/// The folder of what outlives a run: the one that systemd gives a service, root's, or the user's own.
-#[must_use]
-pub fn state_folder() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(given) = variable("STATE_DIRECTORY") {
-        return given;
-    }
-    if nix::unistd::geteuid().is_root() {
-        return PathBuf::from("/var/lib/pipelock");
-    }
-    let home = || variable("HOME").unwrap_or_else(|| PathBuf::from("/")).join(".local/state");
-    variable("XDG_STATE_HOME").unwrap_or_else(home).join("pipelock")
-}
 
 /// The authority of a policy: the one it names, else ours, made on first use.
 ///

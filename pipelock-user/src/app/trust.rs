@@ -4,9 +4,9 @@
 //! it. [`TrustFiles`] alone are what `ca` and `doctor` leave where they are told to.
 
 use std::ffi::OsString;
-use std::fs::Permissions;
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::proxy::{SYSTEM_BUNDLES, Trust};
@@ -49,7 +49,8 @@ const ATTEMPTS: usize = 8;
 pub struct TrustFiles(PathBuf);
 
 impl TrustFiles {
-    /// Writes them into a folder, in the place of former ones; all users may read them, whatever the umask.
+    /// Writes them into a folder, in the place of former ones; all users may read them, whatever the umask. No link in the
+    /// folder is followed.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -59,8 +60,14 @@ impl TrustFiles {
         for (name, bytes) in files {
             // Whole or not at all: programs that read the former one go on reading that.
             let new = folder.join(format!(".{name}.new"));
-            std::fs::write(&new, bytes)?;
-            std::fs::set_permissions(&new, Permissions::from_mode(0o644))?;
+            // The folder may be somebody else's, who may have put a link there.
+            match std::fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).open(&new)?;
+            file.write_all(bytes)?;
+            file.set_permissions(Permissions::from_mode(0o644))?;
             std::fs::rename(&new, folder.join(name))?;
         }
         Ok(Self(folder.to_owned()))
@@ -174,6 +181,25 @@ mod tests {
             assert_eq!(mode & 0o777, 0o644, "{variable}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 3, "nothing else is left");
+    }
+
+    #[test]
+    fn links_in_the_folder_lead_nowhere() {
+        let ca = CertificateAuthority::for_now().expect("an authority");
+        let trust = Trust::gather(&Policy::deny_all(), &ca).expect("gathered");
+        let folder = tempfile::tempdir().expect("a folder");
+        let victim = folder.path().join("victim");
+        std::fs::write(&victim, "as it was").expect("written");
+        std::fs::set_permissions(&victim, Permissions::from_mode(0o600)).expect("closed");
+        for name in [".bundle.pem.new", ".added.pem.new", ".bundle.p12.new", BUNDLE, ADDED, KEYSTORE] {
+            std::os::unix::fs::symlink(&victim, folder.path().join(name)).expect("a link");
+        }
+        TrustFiles::write(folder.path(), &trust).expect("written");
+        assert_eq!(std::fs::read_to_string(&victim).expect("read"), "as it was");
+        assert_eq!(std::fs::metadata(&victim).expect("there").permissions().mode() & 0o777, 0o600);
+        for name in [BUNDLE, ADDED, KEYSTORE] {
+            assert!(std::fs::symlink_metadata(folder.path().join(name)).expect("there").is_file(), "{name}");
+        }
     }
 
     // /run is root's.

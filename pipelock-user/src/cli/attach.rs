@@ -197,11 +197,14 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
     let held: Vec<String> = held.iter().map(ToString::to_string).collect();
     let able = able_to_go_round(cgroup)?;
     if let Some(process) = able.first() {
+        let more = match able.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
         output::note(&format!(
-            "warning: {process} (and {} more) can send packets that no hook of a cgroup sees, or leave the cgroup; take these \
+            "warning: {process}{more} can send packets that no hook of a cgroup sees, or leave the cgroup; take these \
              capabilities from what runs there (--cap-drop NET_RAW of a container, CapabilityBoundingSet= of a unit), or use \
              `pipelock run`",
-            able.len() - 1
         ));
     }
     let confinement = serde_json::json!({

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failure, keys, output};
+use super::{Failure, files, keys, output};
 use crate::app::TrustFiles;
 use crate::app::tls::{authority, authority_file};
 use crate::proxy::Trust;
@@ -66,7 +66,34 @@ fn export(folder: &Path, trust: &Trust) -> Result<Vec<(&'static str, String)>, F
     };
     let variables: Vec<_> = files.variables().into_iter().map(text).collect::<Result<_, _>>()?;
     let lines: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    std::fs::write(folder.join(VARIABLES), lines).map_err(failed)?;
+    files::replace(&folder.join(VARIABLES), &lines)?;
     output::note(&format!("wrote bundle.pem, added.pem, bundle.p12 and {VARIABLES} to {}", folder.display()));
     Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{lchown, symlink};
+
+    use super::*;
+    use crate::policy::Policy;
+    use crate::proxy::CertificateAuthority;
+
+    #[test]
+    fn the_variables_are_written_through_no_link_of_somebody_else() {
+        let ca = CertificateAuthority::for_now().expect("an authority");
+        let trust = Trust::gather(&Policy::deny_all(), &ca).expect("gathered");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (victim, link) = (folder.path().join("victim"), folder.path().join(VARIABLES));
+        std::fs::write(&victim, "as it was").expect("written");
+        export(folder.path(), &trust).expect("exported");
+        assert!(std::fs::read_to_string(&link).expect("read").contains("SSL_CERT_FILE="));
+        if nix::unistd::geteuid().is_root() {
+            std::fs::remove_file(&link).expect("removed");
+            symlink(&victim, &link).expect("a link");
+            lchown(&link, Some(65534), None).expect("give the link away");
+            assert!(export(folder.path(), &trust).is_err_and(|failure| failure.text.contains("user 65534 made")));
+            assert_eq!(std::fs::read_to_string(&victim).expect("read"), "as it was");
+        }
+    }
 }

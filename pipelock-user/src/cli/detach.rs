@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pipelock_receipt::folder::DOCUMENT;
+use pipelock_receipt::{Folder, FolderError};
+
 use super::attach::{Plan, prepare};
 use super::{Failure, keys, output, run, session};
 use crate::app::lock::Lock;
@@ -73,9 +76,11 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
     let id = attachment_id(number);
     let served = State::read(&id);
     if let Some((state, server)) = served.as_ref().and_then(|state| Some((state, state.server()?))) {
+        // Opened now: by the time the server has ended, somebody may have put another in its place.
+        let evidence = Folder::open(&state.evidence);
         end_served(state, &server)?;
         if Attachment::pinned(&id)? == Pinned::Absent {
-            return said(state);
+            return said(evidence);
         }
         output::note("the server ended without detaching");
     }
@@ -158,13 +163,18 @@ fn end_served(state: &State, server: &Server) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells what a server left that ended and detached.
-fn said(state: &State) -> Result<u8, Failure> {
-    if !state.evidence.join("receipts.json").exists() {
-        let evidence = state.evidence.display();
-        return Err(format!("detached, but the evidence in {evidence} is not complete; see its pipelock.log").into());
+/// Tells what a server left that ended and detached; `evidence` was opened while it lived.
+fn said(evidence: Result<Folder, FolderError>) -> Result<u8, Failure> {
+    let evidence =
+        evidence.map_err(|error| format!("detached, but nobody can say whether the evidence is whole: {error}"))?;
+    let moved = evidence.elsewhere();
+    let now = moved.as_deref().unwrap_or(evidence.path());
+    if !evidence.holds(DOCUMENT) {
+        let now = now.display();
+        return Err(format!("detached, but the evidence in {now} is not complete; see its pipelock.log").into());
     }
-    output::note(&format!("detached; evidence in {}", state.evidence.display()));
+    output::note(&format!("detached; evidence in {}", now.display()));
+    output::moved(now, moved.is_some().then(|| evidence.path()));
     Ok(0)
 }
 
@@ -210,8 +220,7 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Resul
 
 /// Ends what the command of a `run` left: it was never meant to be free, and its cgroup is ours.
 fn end_command(cgroup: &Cgroup) -> Result<(), Failure> {
-    cgroup.kill_all()?;
-    cgroup.wait_empty(TIMEOUT)?;
+    cgroup.end(TIMEOUT)?;
     output::note("ended what the command of `pipelock run` left running");
     Ok(())
 }
@@ -240,5 +249,29 @@ mod tests {
         for text in ["", "5", "cg-", "cg-05", "cg-+5", "cg-5/..", "../cg-5", "cg--1", "cg-18446744073709551616"] {
             assert!(parse_id(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_evidence_is_looked_for_in_the_folder_that_was_opened() {
+        let above = tempfile::tempdir().expect("a folder");
+        let (path, aside) = (above.path().join("evidence"), above.path().join("aside"));
+        let held = || {
+            Folder::make(&path).expect("a folder");
+            Folder::open(&path).expect("opened")
+        };
+        // What somebody put in its place is not believed.
+        let folder = held();
+        std::fs::rename(&path, &aside).expect("moved");
+        Folder::make(&path).and_then(|other| other.create(DOCUMENT)).expect("another");
+        let told = said(Ok(folder)).expect_err("the evidence is not complete");
+        assert!(told.text.contains(&aside.display().to_string()), "{}", told.text);
+        // What was moved is found.
+        std::fs::remove_dir_all(&path).expect("removed");
+        let folder = held();
+        std::fs::remove_dir(&aside).expect("removed");
+        std::fs::rename(&path, &aside).expect("moved");
+        std::fs::write(aside.join(DOCUMENT), "").expect("written");
+        assert_eq!(said(Ok(folder)).expect("complete"), 0);
+        assert!(said(Folder::open(&path)).is_err_and(|failure| failure.text.contains("detached")));
     }
 }

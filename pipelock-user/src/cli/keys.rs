@@ -7,7 +7,7 @@ use pipelock_receipt::SigningKey;
 use super::{Failure, output};
 use crate::policy::Policy;
 
-/// The policy of the file, or the one that allows nothing; says what this build cannot enforce of it unless `quiet`.
+/// The policy of the file, or the one that allows nothing; says what it warns of unless `quiet`.
 pub(super) fn policy(path: Option<&Path>, quiet: bool) -> Result<Policy, Failure> {
     let policy = match path {
         Some(path) => Policy::load(path).map_err(Failure::usage)?,
@@ -24,7 +24,7 @@ pub(super) fn policy(path: Option<&Path>, quiet: bool) -> Result<Policy, Failure
     Ok(policy)
 }
 
-/// Says what this build cannot enforce of the policy.
+/// Says what is to be known of the policy: what it does not do, or not as it looks.
 pub(super) fn warn(policy: &Policy) {
     for warning in policy.warnings() {
         output::note(&format!("warning: {warning}"));

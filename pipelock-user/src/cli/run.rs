@@ -195,7 +195,7 @@ async fn supervise(
     };
     let mut leave = Leave::Detached;
     if cgroup.is_populated().unwrap_or(true)
-        && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.wait_empty(KILL_TIMEOUT))
+        && let Err(error) = cgroup.end(KILL_TIMEOUT)
     {
         // The evidence is completed all the same, and who cannot be ended is not set free.
         output::note(&format!(
@@ -233,8 +233,7 @@ struct Remove<'a>(&'a Cgroup);
 
 impl Drop for Remove<'_> {
     fn drop(&mut self) {
-        let _ = self.0.kill_all();
-        let _ = self.0.wait_empty(Duration::from_secs(2));
+        let _ = self.0.end(Duration::from_secs(2));
         if let Err(error) = self.0.remove() {
             output::note(&format!("the cgroup could not be removed: {error}"));
         }

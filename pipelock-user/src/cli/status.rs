@@ -129,7 +129,7 @@ fn describe(id: &str) -> Value {
     })
 }
 
-/// The cgroup of a run that is gone. If the process that made it lives, it is about to attach or has just detached.
+/// The cgroup of a run that is gone, with nothing attached to it.
 fn describe_left(cgroup: &Cgroup) -> Value {
     let id = attachment_id(cgroup.id());
     // When nobody can say, somebody should look.

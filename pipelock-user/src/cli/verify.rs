@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pipelock_receipt::folder::{DOCUMENT, EVIDENCE};
 use pipelock_receipt::{Options, PublicKey, verify_path};
 
 use super::{Failure, SECURITY, files, output};
@@ -46,9 +47,7 @@ pub(super) fn verify(args: &Args) -> Result<u8, Failure> {
     // A chain file beside its sibling: both are read, and must say the same.
     let both = path.parent().filter(|_| path.is_file()).filter(|folder| {
         let named = |name: &str| path.file_name().is_some_and(|file| file == name);
-        (named("receipts.json") || named("evidence.jsonl"))
-            && folder.join("receipts.json").exists()
-            && folder.join("evidence.jsonl").exists()
+        (named(DOCUMENT) || named(EVIDENCE)) && folder.join(DOCUMENT).exists() && folder.join(EVIDENCE).exists()
     });
     let target = match both {
         Some(folder) if folder.as_os_str().is_empty() => Path::new("."),

@@ -62,12 +62,12 @@ reasons! {
     PathDenied = "path_denied", "The rule for this destination does not list this path.";
     NameMismatch = "name_mismatch", "The names in the request, the connection and DNS disagree.";
     NameMissing = "name_missing", "The connection carries no name that a rule could be found by.";
-    InspectionUnavailable = "inspection_unavailable", "The rule wants this TLS traffic read (scan, methods or paths), and interception is not available; it is not let through unread.";
+    InspectionUnavailable = "inspection_unavailable", "The rule wants this traffic read (scan, methods or paths), and it cannot be; it is not let through unread.";
     Misdirected = "misdirected", "The request names another host than the TLS connection was opened for. Open a connection of its own for it.";
     ClientPinned = "client_pinned", "The client does not accept pipelock's certificate: it pins the server's, or does not read the trust it was given. Run pipelock doctor; to pass the destination unread, set protocol: tls and scan: false on its rule.";
     TlsFailed = "tls_failed", "The TLS handshake with the client failed.";
     CertificateInvalid = "certificate_invalid", "The destination's certificate could not be verified, so nothing was sent. Name its root under tls.extra_roots if it is meant to be trusted.";
-    ProtocolUnknown = "protocol_unknown", "The bytes are neither HTTP nor TLS. Set protocol: tcp on the rule to pass them unread.";
+    ProtocolUnknown = "protocol_unknown", "The connection does not speak what the rule says, or neither HTTP nor TLS. Name its protocol in the rule; protocol: tcp with scan: false passes any bytes unread.";
     DetectTimeout = "detect_timeout", "The client did not say what it speaks within limits.detect_timeout_seconds.";
     RequestMalformed = "request_malformed", "The request cannot be read unambiguously.";
     UpgradeDenied = "upgrade_denied", "Protocol upgrades are not passed on this route.";

@@ -172,7 +172,7 @@ fn name(report: &mut Report, item: &Field<'_>) -> Option<String> {
     };
     if !is_sound || text.len() > 128 {
         let help = "write the id that the denial or pipelock scan --list-rules shows, or env:NAME of a variable";
-        item.wrong(report, format!("{} is not the id of a rule", quote(text)), help);
+        item.wrong(report, format!("{} cannot be the id of a rule", quote(text)), help);
         return None;
     }
     Some(text.to_owned())

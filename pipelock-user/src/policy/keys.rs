@@ -255,7 +255,7 @@ pub(super) static WEBSOCKET: Section = Section {
             "proxy_path",
             Shape::ProxyPath,
             Default::Text("/ws?url="),
-            "Where explicit clients find the WebSocket proxy.",
+            "Where explicit clients will find the WebSocket proxy; accepted, and not used yet.",
         ),
     ],
 };

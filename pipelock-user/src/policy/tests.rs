@@ -68,6 +68,7 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(policy.limits().header_bytes, 65_536);
     assert_eq!(policy.listen(), Listen::Loopback);
     assert!(!policy.websocket().enabled);
+    assert_eq!((policy.dlp(), policy.response()), (&Dlp::default(), &Responses::default()));
     let policy = rules("  - destination: a.example\n");
     let rule = &policy.rules()[0];
     assert!(rule.scan() && rule.wants_reading() && rule.methods().is_none() && rule.paths().is_none());
@@ -598,8 +599,8 @@ fn what_is_done_about_findings_is_read_and_has_a_canonical_form() {
         ("dlp: {action: off}", "is not known here"),
         ("dlp: {secrets_file: [x]}", "secrets_files"),
         ("egress: [{destination: a.b, scan: false, response: warn}]", "response says nothing"),
-        ("egress: [{destination: a.b, allow_secrets: ['env:']}]", "is not the id of a rule"),
-        ("egress: [{destination: a.b, allow_secrets: [OpenAI]}]", "is not the id of a rule"),
+        ("egress: [{destination: a.b, allow_secrets: ['env:']}]", "cannot be the id of a rule"),
+        ("egress: [{destination: a.b, allow_secrets: [OpenAI]}]", "cannot be the id of a rule"),
     ] {
         let errors = Policy::parse(&format!("version: 1\n{text}\n"), "test").expect_err(text).to_string();
         assert!(errors.contains(wanted), "{text}: {errors}");

@@ -18,6 +18,9 @@ const OTHER_THREADS: usize = 5;
 /// Memory, beside the stacks of the threads, that must be there when everything starts; in bytes.
 const MEMORY: usize = 24 << 20;
 
+/// The limit of core dumps that the agent should have, in bytes: with it the kernel starts no program for a dump (core(5)),
+/// and a file takes more; 0 forbids files only.
+const CORE: u64 = 1;
 /// What becomes of core dumps (core(5)).
 const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 
@@ -79,13 +82,14 @@ pub enum LimitsError {
 /// The soft limit of descriptors that we were started with, once it was raised.
 static GIVEN: OnceLock<u64> = OnceLock::new();
 
-/// Raises the soft limit of descriptors to the hard one, and sees whether threads and memory are there. Takes about a
-/// millisecond, and leaves no thread behind.
+/// Raises the soft limit of descriptors to the hard one, and the hard one of core dumps to what the agent needs, and sees
+/// whether threads and memory are there. Takes about a millisecond, and leaves no thread behind.
 ///
 /// # Errors
 /// [`LimitsError`]: what there is too little of; nothing was made.
 pub fn prepare() -> Result<(), LimitsError> {
     raise_descriptors()?;
+    raise_core()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     try_out(workers + OTHER_THREADS, MEMORY)
 }
@@ -103,6 +107,19 @@ fn raise_descriptors() -> Result<(), LimitsError> {
     Ok(())
 }
 
+/// Also of use to nobody but the agent: see [`core_of_agent`], which says so when it has to be and cannot.
+fn raise_core() -> Result<(), LimitsError> {
+    if core_limit()? < CORE {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, CORE);
+    }
+    Ok(())
+}
+
+/// The hard limit of core dumps, in bytes.
+fn core_limit() -> Result<u64, LimitsError> {
+    Ok(getrlimit(Resource::RLIMIT_CORE).map_err(|errno| LimitsError::Unknown(errno.into()))?.1)
+}
+
 /// The limit of descriptors that the agent gets, if it is not ours: programs that use select(2) break with a higher one.
 pub(super) fn descriptors_of_agent() -> Option<libc::rlimit> {
     let soft = *GIVEN.get()?;
@@ -110,15 +127,13 @@ pub(super) fn descriptors_of_agent() -> Option<libc::rlimit> {
     Some(libc::rlimit { rlim_cur: soft, rlim_max: hard })
 }
 
-/// The limit of core dumps that the agent gets, in bytes. With 1 the kernel starts no program for a dump (core(5)), and a
-/// file takes more; 0 forbids files only.
+/// The limit of core dumps that the agent gets, in bytes: [`CORE`] or, where that cannot be, 0.
 ///
 /// # Errors
 /// [`LimitsError::Core`] where it could only be 0 and a program would be started.
 pub(super) fn core_of_agent() -> Result<u64, LimitsError> {
-    let hard = getrlimit(Resource::RLIMIT_CORE).map_err(|errno| LimitsError::Unknown(errno.into()))?.1;
-    if hard >= 1 || setrlimit(Resource::RLIMIT_CORE, 0, 1).is_ok() {
-        return Ok(1);
+    if core_limit()? >= CORE {
+        return Ok(CORE);
     }
     let pattern = std::fs::read_to_string(PATTERN).map_err(LimitsError::Pattern)?;
     core_without_limit(pattern.trim_end())

@@ -139,6 +139,12 @@ impl Folder {
         self.open_at(name, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT)
     }
 
+    /// Whether there is a file of this name, and no link.
+    #[must_use]
+    pub fn holds(&self, name: &str) -> bool {
+        self.open_at(name, OFlag::O_RDONLY).is_ok()
+    }
+
     /// Removes a file; none is as good.
     pub(super) fn remove(&self, name: &str) {
         let _ = unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir);

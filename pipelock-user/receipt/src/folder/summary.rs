@@ -83,8 +83,8 @@ impl Summary {
         let _ = write!(
             text,
             "This page is not signed. Check the evidence with `pipelock verify --public-key FILE FOLDER`, FILE being the public \
-             key as you know it from elsewhere, or with the public verifier, which wants the key itself in hex: \
-             `pipelock-verify evidence.jsonl --key \"$(cat public-key.hex)\"`.\n\n## Verdicts\n\n| verdict | receipts |\n|---|--:|\n"
+             key as you know it from elsewhere, or with the public verifier, which wants the key itself in hex, \
+             as keygen printed it: `pipelock-verify evidence.jsonl --key HEX`.\n\n## Verdicts\n\n| verdict | receipts |\n|---|--:|\n"
         );
         for (word, count) in self.tally.totals.named().iter().filter(|(_, count)| *count > 0) {
             let _ = writeln!(text, "| {word} | {count} |");

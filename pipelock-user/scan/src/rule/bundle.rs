@@ -1,8 +1,8 @@
 //! Signed additions to the rules, taken at run time: a YAML file and its Ed25519 signature. Called by whoever loads rules from
 //! outside.
 //!
-//! Promises: nothing of a bundle is read before the signature over its exact bytes holds; an expired one, or one older
-//! than what was seen, is refused; it adds rules and can neither replace nor switch off any, nor make its own core.
+//! Promises: nothing of a bundle is read before the signature over its exact bytes holds; an expired one is refused, and
+//! one older than what was seen can be told; it adds rules and can neither replace nor switch off any, nor make its own core.
 
 use ed25519_dalek::Signature;
 pub use ed25519_dalek::VerifyingKey;
@@ -44,8 +44,8 @@ struct RawBundle {
 }
 
 impl Bundle {
-    /// Checks a bundle: `signature` over `bytes` by one of `keys`, not expired at `now` (seconds since 1970), and not older
-    /// than `seen`, the highest version of this bundle that was accepted before.
+    /// Checks a bundle: `signature` over `bytes` by one of `keys`, and not expired at `now` (seconds since 1970).
+    /// Whoever remembers versions asks [`Self::check_seen`] next.
     ///
     /// # Errors
     /// [`RuleError::Bundle`] says which check failed; what is wrong in the rules comes as for rule files.
@@ -53,7 +53,6 @@ impl Bundle {
         bytes: &[u8],
         signature: &[u8; 64],
         keys: &[VerifyingKey],
-        seen: u64,
         now: u64,
     ) -> Result<Self, RuleError> {
         let refuse = |message: String| Err(RuleError::Bundle(message));
@@ -76,8 +75,8 @@ impl Bundle {
         if !(3..=64).contains(&raw.name.len()) || !raw.name.bytes().all(word) {
             return refuse("a name is 3 to 64 characters of a-z, 0-9 and -".into());
         }
-        if raw.monotonic_version == 0 || raw.monotonic_version < seen {
-            return refuse(format!("version {} is older than {seen}, which was seen", raw.monotonic_version));
+        if raw.monotonic_version == 0 {
+            return refuse("versions begin with 1".into());
         }
         let Some(expires) = seconds(&raw.expires_at) else {
             return refuse(format!("expires_at `{}` is not of the form 2026-12-31T00:00:00Z", raw.expires_at));
@@ -104,12 +103,24 @@ impl Bundle {
         Ok(Self { name: raw.name, version: raw.monotonic_version, rules })
     }
 
+    /// Sees that it is no older than the highest version of its name that was seen so far; 0 when there was none.
+    ///
+    /// # Errors
+    /// [`RuleError::Bundle`] when it is.
+    pub fn check_seen(&self, seen: u64) -> Result<(), RuleError> {
+        if self.version < seen {
+            let why = format!("version {} is older than {seen}, which was seen", self.version);
+            return Err(RuleError::Bundle(why));
+        }
+        Ok(())
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its version: to be kept, and given as `seen` next time.
+    /// Its version: to be kept, and given to [`Self::check_seen`] next time.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -155,30 +166,32 @@ mod tests {
     const TEXT: &str = "format_version: 2\nname: extra\nmonotonic_version: 7\nexpires_at: 2026-12-31T00:00:00Z\nrules:\n  \
                         - {id: extra-a, name: A, kind: dlp, class: credential, severity: low, pattern: 'zz[0-9]{4}'}\n";
 
-    fn verify(text: &str, change: impl FnOnce(&mut Vec<u8>), seen: u64, now: u64) -> Result<Bundle, RuleError> {
+    fn verify(text: &str, change: impl FnOnce(&mut Vec<u8>), now: u64) -> Result<Bundle, RuleError> {
         let key = SigningKey::from_bytes(&[7; 32]);
         let signature = key.sign(text.as_bytes()).to_bytes();
         let mut bytes = text.as_bytes().to_vec();
         change(&mut bytes);
-        Bundle::verify(&bytes, &signature, &[key.verifying_key()], seen, now)
+        Bundle::verify(&bytes, &signature, &[key.verifying_key()], now)
     }
 
     #[test]
     fn a_good_bundle_adds_its_rules() {
         let set = RuleSet::read(&[]).unwrap();
-        let set = verify(TEXT, |_| (), 7, 1_700_000_000).unwrap().add_to(set).unwrap();
+        let set = verify(TEXT, |_| (), 1_700_000_000).unwrap().add_to(set).unwrap();
         assert_eq!(&*set.rules()[0].id, "extra-a");
-        assert!(verify(TEXT, |_| (), 0, 0).unwrap().add_to(set).is_err(), "an id twice");
+        assert!(verify(TEXT, |_| (), 0).unwrap().add_to(set).is_err(), "an id twice");
     }
 
     #[test]
     fn everything_else_is_refused() {
-        assert!(verify(TEXT, |bytes| bytes[20] ^= 1, 0, 0).is_err());
-        assert!(verify(TEXT, |_| (), 8, 0).is_err());
-        assert!(verify(TEXT, |_| (), 0, seconds("2026-12-31T00:00:00Z").unwrap()).is_err());
-        assert!(verify(&TEXT.replace("severity", "core: true, severity"), |_| (), 0, 0).is_err());
-        assert!(verify(&TEXT.replace("{4}", "+"), |_| (), 0, 0).is_err());
-        assert!(verify(&TEXT.replace("name: extra", "disable: [x]\nname: extra"), |_| (), 0, 0).is_err());
+        assert!(verify(TEXT, |bytes| bytes[20] ^= 1, 0).is_err());
+        let bundle = verify(TEXT, |_| (), 0).unwrap();
+        assert!(bundle.check_seen(7).is_ok() && bundle.check_seen(8).is_err());
+        assert!(verify(&TEXT.replace("monotonic_version: 7", "monotonic_version: 0"), |_| (), 0).is_err());
+        assert!(verify(TEXT, |_| (), seconds("2026-12-31T00:00:00Z").unwrap()).is_err());
+        assert!(verify(&TEXT.replace("severity", "core: true, severity"), |_| (), 0).is_err());
+        assert!(verify(&TEXT.replace("{4}", "+"), |_| (), 0).is_err());
+        assert!(verify(&TEXT.replace("name: extra", "disable: [x]\nname: extra"), |_| (), 0).is_err());
     }
 
     #[test]

@@ -5,13 +5,17 @@
 
 mod clients;
 
-use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use self::clients::{CLIENTS, Client, Goal};
@@ -24,6 +28,12 @@ use crate::proxy::{CertificateAuthority, Trust};
 
 /// Longest that one client may take; Java and npm take seconds on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long one that was told to end may take; `run` ends what it started meanwhile.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often is looked whether a client has ended.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Most bytes of what a client said that are kept.
+const MOST_SAID: usize = 1 << 20;
 /// The code by which a script says that what it needs is not there.
 const NOT_INSTALLED: i32 = 77;
 /// The codes of shells and of `run` for a program that cannot be executed, or is not there.
@@ -141,7 +151,8 @@ impl Office {
         let is_root = nix::unistd::geteuid().is_root();
         let folder = std::env::temp_dir().join(format!("pipelock-doctor-{}", keys::run_id()?));
         make(&folder, 0o755)?;
-        make(&folder.join("home"), 0o777)?;
+        // Only we make entries in it: a client that could would have us open whatever its link leads to.
+        make(&folder.join("home"), 0o755)?;
         let given = keys::policy(args.policy.as_deref(), true)?;
         let server = Arc::new(CertificateAuthority::for_now()?);
         let name = if is_root { NAME } else { "localhost" };
@@ -181,7 +192,7 @@ impl Office {
             .arg(format!("HOME={}", home.display()))
             .args(words)
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let (code, said) = finish(command.current_dir(&home))?;
+        let (code, said) = finish(command.current_dir(&home), LIMIT, GRACE)?;
         if self.probe.has_seen(client.key) {
             return Ok((Outcome::Works, String::new()));
         }
@@ -239,31 +250,52 @@ fn make(path: &Path, mode: u32) -> std::io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
-/// Runs a command to its end, or the limit; its code, and what it said.
-fn finish(command: &mut Command) -> Result<(Option<i32>, String), Failure> {
+/// Runs a command to its end, or until `limit` and at most `grace` after it; its code, and what it said.
+///
+/// It has a process group of its own, of which nothing is left; what left the group is not waited for.
+fn finish(command: &mut Command, limit: Duration, grace: Duration) -> Result<(Option<i32>, String), Failure> {
     let (mut said, writer) = std::io::pipe()?;
-    let mut child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
-    // Else our own copies of the pipe's end would keep it open.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let listener = std::thread::Builder::new().spawn(move || {
-        let mut text = Vec::new();
-        let _ = said.by_ref().take(1024 * 1024).read_to_end(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
-    })?;
-    let deadline = Instant::now() + LIMIT;
-    let code = loop {
-        if let Some(status) = child.try_wait()? {
-            break status.code();
-        }
-        if Instant::now() > deadline {
-            // `run` ends what it started when it is told to; it does not when it is killed.
-            let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
-            let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM);
-            break child.wait()?.code();
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    fcntl(said.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut child = command.process_group(0).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    let group = Pid::from_raw(i32::try_from(child.id())?);
+    let mut text = Vec::new();
+    let mut status = wait(&mut child, limit, || drain(&mut said, &mut text));
+    if let Ok(None) = status {
+        // `run` ends what it started when it is told to; it does not when it is killed.
+        let _ = killpg(group, Signal::SIGTERM);
+        status = wait(&mut child, grace, || drain(&mut said, &mut text));
+    }
+    // Also what a client that ended has left running.
+    let _ = killpg(group, Signal::SIGKILL);
+    let status = match status? {
+        Some(status) => status,
+        None => child.wait()?,
     };
-    Ok((code, listener.join().unwrap_or_default()))
+    drain(&mut said, &mut text);
+    Ok((status.code(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Waits for the end of a process, at most so long; calls `meanwhile` all along.
+fn wait(child: &mut Child, limit: Duration, mut meanwhile: impl FnMut()) -> std::io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        meanwhile();
+        let ended = child.try_wait()?;
+        if ended.is_some() || Instant::now() > deadline {
+            return Ok(ended);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Reads what is there, so that whoever writes it can go on; a bounded piece, as more may come for ever.
+fn drain(said: &mut impl std::io::Read, text: &mut Vec<u8>) {
+    let mut piece = [0; 1 << 16];
+    for _ in 0..16 {
+        let Ok(length @ 1..) = said.read(&mut piece) else { return };
+        let room = MOST_SAID.saturating_sub(text.len()).min(length);
+        text.extend(piece.iter().take(room));
+    }
 }
 
 /// What clients say when they do not trust a certificate, for those that hang up without an alert.
@@ -280,4 +312,50 @@ fn shown(said: &str) -> String {
     let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
     let first = lines.len().saturating_sub(3);
     lines.get(first..).unwrap_or_default().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_can_put_nothing_beside_their_own_folders() {
+        let args = Args { policy: None, user: None, json: false, only: Vec::new() };
+        let office = Office::open(&args).expect("an office");
+        for folder in [office.folder.clone(), office.folder.join("home")] {
+            let mode = std::fs::metadata(&folder).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o7777, 0o755, "{}", folder.display());
+        }
+    }
+
+    #[test]
+    fn no_client_takes_longer_than_it_may() {
+        let short = Duration::from_millis(300);
+        let run = |script: &str, limit| {
+            let start = Instant::now();
+            let said = finish(Command::new("sh").args(["-c", script]), limit, short).expect("it can be run");
+            assert!(start.elapsed() < Duration::from_secs(10), "{script}");
+            said
+        };
+        // Deaf to SIGTERM, as is what it starts, which says who it is and keeps the pipe open.
+        let (code, said) = run("trap '' TERM; sleep 60 & echo $!; wait; sleep 60", short);
+        assert_eq!(code, None);
+        let left = Pid::from_raw(said.trim().parse().expect("a process"));
+        let gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{left}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        assert!(
+            (0..100).any(|_| gone() || {
+                std::thread::sleep(PAUSE);
+                false
+            }),
+            "{left} lives"
+        );
+        // It ended, and left somebody in another group.
+        assert_eq!(run("echo said; setsid sleep 15 & exit 3", LIMIT), (Some(3), "said\n".to_owned()));
+        // More than the pipe holds.
+        let (code, said) = run("head -c 3000000 /dev/zero; exit 4", LIMIT);
+        assert_eq!((code, said.len()), (Some(4), MOST_SAID));
+    }
 }

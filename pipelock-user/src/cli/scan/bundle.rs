@@ -7,22 +7,24 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pipelock_receipt::codec::unhex;
 use pipelock_receipt::{PublicKey, SigningKey};
 use pipelock_scan::RuleSet;
 use pipelock_scan::rule::bundle::{Bundle, MOST_BYTES, VerifyingKey};
 
-use super::super::{Failure, output};
-use super::options::{folder, read};
+use super::super::{Failure, files, output};
+use super::options::read;
+use crate::app::folders;
 
 /// Checks the bundle in `file` and writes its signature; gives the path of that.
 pub(in super::super) fn sign(file: &Path, key: &SigningKey) -> Result<PathBuf, Failure> {
     let bytes = read(file, MOST_BYTES as u64)?;
     let hex = key.sign_hex(&bytes);
     let signature = unhex(&hex).ok_or_else(|| Failure::usage("the key made no Ed25519 signature"))?;
-    let bundle = verify(file, &bytes, &signature, &verifying(&key.public())?, 0)?;
+    let bundle = verify(file, &bytes, &signature, &verifying(&key.public())?)?;
     bundle.add_to(RuleSet::shipped()?).map_err(Failure::usage)?;
     let beside = beside(file);
-    std::fs::write(&beside, hex + "\n").map_err(|error| Failure::usage(format!("{}: {error}", beside.display())))?;
+    files::replace(&beside, &(hex + "\n"))?;
     Ok(beside)
 }
 
@@ -33,20 +35,21 @@ pub(super) fn load(file: &Path, key: &str) -> Result<Bundle, Failure> {
     let signature = read(&beside, 1024)?;
     let signature: [u8; 64] = match <[u8; 64]>::try_from(signature.as_slice()) {
         Ok(signature) => signature,
-        Err(_) => std::str::from_utf8(&signature).ok().and_then(|text| unhex(text.trim())).ok_or_else(|| {
-            Failure::usage(format!("{}: not an Ed25519 signature of 64 bytes or 128 hex digits", beside.display()))
-        })?,
+        Err(_) => std::str::from_utf8(&signature)
+            .ok()
+            .and_then(|text| unhex(&text.trim().to_ascii_lowercase()))
+            .ok_or_else(|| {
+                Failure::usage(format!("{}: not an Ed25519 signature of 64 bytes or 128 hex digits", beside.display()))
+            })?,
     };
     let key = PublicKey::parse(key).or_else(|_| PublicKey::load(Path::new(key))).map_err(Failure::usage)?;
     let key = verifying(&key)?;
-    let bundle = verify(file, &bytes, &signature, &key, 0)?;
+    let bundle = verify(file, &bytes, &signature, &key)?;
     // The highest version seen is remembered, so that an old bundle is not taken for a new one.
-    let Some(folder) = folder("XDG_STATE_HOME", ".local/state").map(|folder| folder.join("bundles")) else {
-        return Ok(bundle);
-    };
+    let folder = folders::state().join("bundles");
     let memory = folder.join(bundle.name());
     let seen = seen(&memory)?;
-    let bundle = verify(file, &bytes, &signature, &key, seen)?;
+    bundle.check_seen(seen).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
     if bundle.version() > seen {
         let stored =
             std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&memory, format!("{}\n", bundle.version())));
@@ -72,9 +75,9 @@ fn seen(memory: &Path) -> Result<u64, Failure> {
     }
 }
 
-fn verify(file: &Path, bytes: &[u8], signature: &[u8; 64], key: &VerifyingKey, seen: u64) -> Result<Bundle, Failure> {
+fn verify(file: &Path, bytes: &[u8], signature: &[u8; 64], key: &VerifyingKey) -> Result<Bundle, Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |time| time.as_secs());
-    Bundle::verify(bytes, signature, std::slice::from_ref(key), seen, now)
+    Bundle::verify(bytes, signature, std::slice::from_ref(key), now)
         .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
@@ -87,16 +90,4 @@ fn beside(file: &Path) -> PathBuf {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".sig");
     PathBuf::from(beside)
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }

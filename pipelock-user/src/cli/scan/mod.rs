@@ -25,7 +25,7 @@ use report::{Form, Located, Report};
 ///
 /// Reads files, folders (without .git, links in them not followed) or standard input, undoes encodings and compression,
 /// and reports what it finds: never the secret itself. A line with `pipelock:ignore`, or `pipelock:ignore RULE`, is passed
-/// over. The first call compiles the rules and keeps them in the cache folder (XDG_CACHE_HOME, or ~/.cache).
+/// over. The first call compiles the rules and keeps them (root in /var/cache/pipelock, others in ~/.cache/pipelock).
 ///
 /// Exit codes: 0 nothing was found, 1 something was found, 2 nothing was found but something could not be read, or the
 /// command line is wrong.

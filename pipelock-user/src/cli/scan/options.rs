@@ -1,6 +1,6 @@
 //! The scanner that the command line of `pipelock scan` asks for. Called by the verb.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use pipelock_scan::{Kind, RuleSet, Scanner};
 
 use super::super::{Failure, output};
 use super::{Args, What, bundle};
+use crate::app::folders;
 
 /// Longest file of secrets, in bytes.
 const MOST_SECRETS: u64 = 16 << 20;
@@ -35,18 +36,11 @@ pub(super) fn scanner(args: &Args, rules: RuleSet) -> Result<Scanner, Failure> {
     let allowed = AllowList::new(args.allow_address.iter().map(String::as_str), Likeness::default());
     let wallet = Watch { allowed: allowed.map_err(Failure::usage)?, ..Watch::default() };
     let builder = Scanner::builder(rules, &key).known(known(args)?).wallet(wallet);
-    let builder = match folder("XDG_CACHE_HOME", ".cache") {
+    let builder = match folders::cache() {
         Some(folder) => builder.cache(&folder.join("rules")),
         None => builder,
     };
     patiently(|| builder.build().map_err(Failure::usage))
-}
-
-/// The user's folder for such files of ours, if there is one.
-pub(super) fn folder(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let named = std::env::var_os(variable).map(PathBuf::from);
-    let folder = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home)));
-    folder.filter(|folder| folder.is_absolute()).map(|folder| folder.join("pipelock"))
 }
 
 /// Runs what may take long, and says so when it does and somebody is there to read it.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pipelock_receipt::codec::hex;
 use ring::digest;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
@@ -197,7 +198,7 @@ impl CertificateAuthority {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let digest = digest::digest(&digest::SHA256, self.certificate());
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(digest.as_ref())
     }
 }
 
@@ -279,10 +280,6 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], CaError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| CaError::Crypto("no random numbers"))?;
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
+use pipelock_receipt::codec::base64;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The largest file that is read: the bundle of every public CA has some 250 KiB.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Why a file holds no certificates or key.
 #[derive(Debug, thiserror::Error)]
@@ -85,21 +85,9 @@ pub(super) fn key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, Pe
 #[must_use]
 pub(super) fn write(label: &str, der: &[u8]) -> String {
     let mut text = format!("-----BEGIN {label}-----\n");
-    let mut column = 0;
-    for chunk in der.chunks(3) {
-        let [a, b, c] = [0, 1, 2].map(|at| u32::from(chunk.get(at).copied().unwrap_or_default()));
-        let bits = a << 16 | b << 8 | c;
-        for (place, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let digit = ALPHABET.get(usize::try_from(bits >> shift & 63).unwrap_or_default()).copied();
-            text.push(char::from(digit.filter(|_| place <= chunk.len()).unwrap_or(b'=')));
-        }
-        column += 4;
-        if column == 64 {
-            text.push('\n');
-            column = 0;
-        }
-    }
-    if column > 0 {
+    // 48 bytes are the 64 characters of a line.
+    for line in der.chunks(48) {
+        text.push_str(&base64(line));
         text.push('\n');
     }
     text.push_str(&format!("-----END {label}-----\n"));

@@ -309,6 +309,15 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Kills everything in it, and waits until nothing is left.
+    ///
+    /// # Errors
+    /// As [`Self::kill_all`] and [`Self::wait_empty`]: then something may live.
+    pub fn end(&self, timeout: Duration) -> Result<(), CgroupError> {
+        self.kill_all()?;
+        self.wait_empty(timeout)
+    }
+
     /// Removes this cgroup and the ones below it; the kernel may call them busy for a moment after the last process
     /// ended, so this tries for a second. Removing what is already gone is no error.
     ///
