@@ -49,12 +49,7 @@ impl Bundle {
     ///
     /// # Errors
     /// [`RuleError::Bundle`] says which check failed; what is wrong in the rules comes as for rule files.
-    pub fn verify(
-        bytes: &[u8],
-        signature: &[u8; 64],
-        keys: &[VerifyingKey],
-        now: u64,
-    ) -> Result<Self, RuleError> {
+    pub fn verify(bytes: &[u8], signature: &[u8; 64], keys: &[VerifyingKey], now: u64) -> Result<Self, RuleError> {
         let refuse = |message: String| Err(RuleError::Bundle(message));
         if bytes.len() > MOST_BYTES {
             return refuse(format!("{} bytes, more than {MOST_BYTES}", bytes.len()));
