@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::destination::Destination;
 use super::path::{PathError, normalise_path, refuse_overlong};
-use super::types::{Policy, Rule, port_list};
+use super::types::{Policy, Protocol, Rule, port_list};
 use crate::flow::{Host, Reason, Verdict};
 
 /// Characters of a request path that a verdict repeats.
@@ -95,6 +95,13 @@ impl Policy {
     #[must_use]
     pub fn names_allowed(&self, name: &str) -> bool {
         !self.naming(&Host::Name(name.to_owned())).is_empty()
+    }
+
+    /// True when some rule gives a name, and bytes that could say it, on this port.
+    #[must_use]
+    pub fn names_on(&self, port: u16) -> bool {
+        let is_name = |rule: &Rule| matches!(rule.destination, Destination::Name(_) | Destination::Below(_));
+        self.rules().iter().any(|rule| is_name(rule) && rule.uses_port(port) && rule.protocol() != Protocol::Tcp)
     }
 
     /// The rule that decides about this destination.

@@ -120,6 +120,18 @@ limits: {max_connections: 5, header_bytes: 64KiB, request_timeout_seconds: 1, de
 }
 
 #[test]
+fn the_ports_on_which_bytes_could_say_a_name_that_is_allowed() {
+    let policy = rules(
+        "  - {destination: a.example, ports: [443]}
+  - {destination: '*.b.example', ports: [8000-8002], scan: false}
+  - {destination: c.example, ports: [22], scan: false, protocol: tcp}
+  - {destination: 10.0.0.0/8, ports: [5432], scan: false}\n",
+    );
+    let ports = [22, 80, 443, 5432, 8000, 8002, 8003].into_iter().filter(|port| policy.names_on(*port));
+    assert_eq!(ports.collect::<Vec<_>>(), [443, 8000, 8002]);
+}
+
+#[test]
 fn the_most_specific_rule_that_uses_the_port_decides() {
     let policy = rules(
         "  - {destination: '*.example.com', ports: [443, 8443]}

@@ -1,6 +1,4 @@
-//! Tells a protocol by its first bytes. Called by `listen`; promises that what it cannot tell is `Unknown`, which blocks.
-
-use std::io;
+//! Tells a protocol by its first bytes. Called by `listen` and `http`; promises that what it cannot tell is `Unknown`, which blocks.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -52,13 +50,21 @@ pub(super) async fn detect(
     tokio::time::timeout_at(due, read).await.unwrap_or(Err(DetectError::Timeout))
 }
 
+/// Whether a stream that begins like this speaks TLS; none while it could.
+pub(super) fn begins_tls(start: &[u8]) -> Option<bool> {
+    match start {
+        [] | [0x16] => None,
+        // handshake, major version 3
+        [0x16, 0x03, ..] => Some(true),
+        _ => Some(false),
+    }
+}
+
 /// The protocol of a stream that begins like this; none while it could still be more than one.
 fn classify(start: &[u8]) -> Option<Protocol> {
     match start {
-        [] => None,
-        // handshake, major version 3
-        [0x16, 0x03, ..] => Some(Protocol::Tls),
-        [0x16] => None,
+        _ if begins_tls(start) == Some(true) => Some(Protocol::Tls),
+        [] | [0x16] => None,
         _ if H2_PREFACE.starts_with(start) => None,
         _ if start.starts_with(H2_PREFACE) => Some(Protocol::Http2),
         _ => match start.iter().position(|byte| !is_token(*byte)) {
@@ -74,18 +80,6 @@ fn classify(start: &[u8]) -> Option<Protocol> {
 /// A byte of a method (tchar of RFC 9110 §5.6.2, which `framing` takes too).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Reads more of the stream into the buffer, up to a limit: for what needs a whole record.
-pub(super) async fn read_more(
-    stream: &mut (impl AsyncRead + Unpin),
-    buffer: &mut BytesMut,
-    limit: usize,
-) -> io::Result<usize> {
-    if buffer.len() >= limit {
-        return Err(io::Error::other("too many bytes before the protocol was settled"));
-    }
-    stream.read_buf(buffer).await
 }
 
 #[cfg(test)]

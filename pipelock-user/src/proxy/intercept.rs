@@ -16,7 +16,8 @@ use super::state::Proxy;
 use super::tls::{Agreed, Interception, greet};
 use crate::flow::{Flow, FlowGuard, Host, Reason, Target, Verdict};
 
-/// Opens the connection and serves what is inside; the verdict, unless `http` has logged request by request.
+/// Opens the connection and serves what is inside; the verdict, unless the flow has it and `http` has logged request by
+/// request.
 pub(super) async fn intercept<S>(
     proxy: &Arc<Proxy>,
     tls: &Interception,
@@ -60,13 +61,11 @@ where
     match spoken {
         Protocol::Http1 => {
             carries(&mut guard, "tls-http1");
-            http::serve(proxy, stream, buffer, flow, guard, true).await;
-            None
+            http::serve(proxy, stream, buffer, flow, guard, true).await
         }
         Protocol::Http2 => {
             carries(&mut guard, "tls-http2");
-            http::serve_http2(proxy, stream, buffer, flow, guard).await;
-            None
+            http::serve_http2(proxy, stream, buffer, flow, guard).await
         }
         Protocol::Tls | Protocol::Unknown => Some(refuse(stream, guard, Reason::ProtocolUnknown, rule).await),
     }

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::proxy::serve_explicit;
+use crate::proxy::ws::frame;
 
 /// Asks the explicit proxy for a tunnel to the destination, which it has to grant.
 async fn tunnel(opened: &Opened) -> TcpStream {
@@ -50,6 +51,62 @@ async fn a_tunnel_that_was_asked_for_is_opened_where_the_rule_wants_it_read() {
     assert_eq!(opened.world.receipts().len(), 4);
 }
 
+/// Verdict and reason of everything about tunnels, once there is so much.
+async fn tunnels(opened: &Opened, count: usize) -> Vec<(String, String)> {
+    for _ in 0..500 {
+        if opened.world.tunnels().len() >= count {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    opened.world.tunnels()
+}
+
+#[tokio::test]
+async fn tls_for_another_host_does_not_leave_a_tunnel_that_nobody_reads() {
+    let unread = |text: String| text.replace("methods: [GET, POST], paths: [\"/ok/*\"]", "scan: false");
+    let opened = opened_with("web.test", true, unread).await;
+    for has_name in [true, false] {
+        // The destination's own certificate: nobody has opened it.
+        let mut config = super::client(&opened.outside, &["http/1.1"]);
+        config.enable_sni = has_name;
+        let stream = greet_as(config, tunnel(&opened).await).await.expect("a handshake");
+        assert_eq!(over_http1(stream, vec![request("GET", "/x", "")]).await[0].0, 200);
+    }
+    let client = tokio_rustls::TlsConnector::from(Arc::new(super::client(&opened.outside, &[])));
+    let other = ServerName::try_from("other.test").expect("a name");
+    let refused = client.connect(other, tunnel(&opened).await).await.expect_err("refused").to_string();
+    assert!(refused.contains("AccessDenied"), "{refused}");
+    let all = tunnels(&opened, 4).await;
+    assert_eq!(all.last(), Some(&pair("block", "name_mismatch")), "{all:?}");
+    assert_eq!((all.len(), opened.world.seen().len()), (4, 2));
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_opened_carries_a_websocket_until_a_policy_does_not_let_it() {
+    let websocket = |text: String| text.replace("/ok/*", "/ws") + "websocket: {enabled: true}\n";
+    let opened = opened_with("web.test", true, websocket).await;
+    let mut agent = greet_as(opened.client(&["http/1.1"]), tunnel(&opened).await).await.expect("a handshake");
+    let head = "GET /ws HTTP/1.1\r\nhost: web.test\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    agent.write_all(head.as_bytes()).await.expect("write");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(agent.read_u8().await.expect("an answer"));
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    let message = |mask| frame::write(frame::TEXT, b"hello", mask);
+    agent.write_all(&message(Some([1, 2, 3, 4]))).await.expect("write");
+    let mut echo = vec![0; message(None).len()];
+    agent.read_exact(&mut echo).await.expect("the echo");
+    assert_eq!(echo, message(None));
+    let (port, folder) = (opened.world.addr.port(), opened.world.evidence.path());
+    let without = |text: String| text.replace("/ok/*", "/ws");
+    opened.world.rules.send_replace(Arc::new(rules(port, folder, &opened.outside, &opened.ca, without)));
+    assert_eq!(tunnels(&opened, 2).await, [pair("allow", "policy_allow"), pair("allow", "policy_changed")]);
+    assert_eq!(opened.world.receipts(), [pair("allow", "policy_allow")]);
+}
+
 #[tokio::test]
 async fn nothing_leaves_a_tunnel_that_cannot_be_opened() {
     let opened = opened("web.test", true).await;
@@ -65,19 +122,8 @@ async fn nothing_leaves_a_tunnel_that_cannot_be_opened() {
     // A client that does not trust us.
     let stranger = CertificateAuthority::for_now().expect("an authority");
     assert!(greet_as(super::client(&stranger, &[]), tunnel(&opened).await).await.is_err());
-    for _ in 0..200 {
-        if opened.world.tunnels().len() == 6 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let mut denied: Vec<_> = opened
-        .world
-        .tunnels()
-        .into_iter()
-        .filter(|(verdict, _)| verdict == "block")
-        .map(|(_, reason)| reason)
-        .collect();
+    let all = tunnels(&opened, 6).await.into_iter();
+    let mut denied: Vec<_> = all.filter(|(verdict, _)| verdict == "block").map(|(_, reason)| reason).collect();
     denied.sort();
     assert_eq!(denied, ["client_pinned", "name_mismatch", "protocol_unknown"]);
     assert!(opened.world.seen().is_empty() && opened.world.receipts().is_empty());

@@ -91,7 +91,7 @@ impl Opened {
         client(&self.ca, protocols)
     }
 
-    async fn connect(&self, protocols: &[&str]) -> TlsStream<TcpStream> {
+    pub(in crate::proxy) async fn connect(&self, protocols: &[&str]) -> TlsStream<TcpStream> {
         let (agent, _) = self.agent().await;
         greet_as(self.client(protocols), agent).await.expect("a handshake")
     }

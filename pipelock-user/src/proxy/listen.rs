@@ -64,8 +64,8 @@ fn identify(proxy: &Proxy, stream: &TcpStream, peer: SocketAddr, netns: u64) -> 
     Some((Arc::new(flow), guard))
 }
 
-/// Refuses a connection because there are too many, in what it speaks if that shows soon.
-async fn turn_away(proxy: &Proxy, mut stream: TcpStream, peer: SocketAddr, netns: u64, may_wait: bool) {
+/// Refuses a connection because there are too many.
+async fn turn_away(proxy: &Proxy, stream: TcpStream, peer: SocketAddr, netns: u64, may_wait: bool) {
     let Some((flow, mut guard)) = identify(proxy, &stream, peer, netns) else { return };
     let verdict = proxy.no_place();
     log(&flow, &verdict);
@@ -73,12 +73,15 @@ async fn turn_away(proxy: &Proxy, mut stream: TcpStream, peer: SocketAddr, netns
         guard.names(name.clone());
     }
     guard.end(verdict.clone());
-    let mut buffer = BytesMut::new();
+    if may_wait { dismiss(stream, &flow, &verdict).await } else { reset(&stream) }
+}
+
+/// Ends a connection whatever it says, with the reason in what it speaks if that shows soon.
+async fn dismiss(mut stream: TcpStream, flow: &Flow, verdict: &Verdict) {
     let due = Instant::now() + LAST_WORDS;
-    let protocol = if may_wait { detect(&mut stream, &mut buffer, due).await.ok() } else { None };
-    let words = match protocol {
-        Some(Protocol::Http1) => rescue::last_words(&verdict, rescue::status(verdict.reason), flow.id),
-        Some(Protocol::Tls) => tls::alert_access_denied().to_vec(),
+    let words = match detect(&mut stream, &mut BytesMut::new(), due).await {
+        Ok(Protocol::Http1) => rescue::last_words(verdict, rescue::status(verdict.reason), flow.id),
+        Ok(Protocol::Tls) => tls::alert_access_denied().to_vec(),
         _ => return reset(&stream),
     };
     let _ = stream.write_all(&words).await;
@@ -132,6 +135,15 @@ async fn converse(
         let verdict = Verdict::block(*reason, format!("{} is not allowed", flow.target.authority()));
         return Some(refuse(stream, guard, verdict));
     }
+    if let Err(reason) = &rule
+        && !rules.policy.names_on(port)
+    {
+        // Nor is there a name that the bytes could say.
+        let verdict = Verdict::block(*reason, format!("{} is not allowed", flow.target.authority()));
+        guard.end(verdict.clone());
+        dismiss(stream, flow, &verdict).await;
+        return Some(verdict);
+    }
     let mut buffer = BytesMut::with_capacity(4096);
     let due = Instant::now() + rules.policy.limits().detect();
     let protocol = match detect(&mut stream, &mut buffer, due).await {
@@ -148,8 +160,7 @@ async fn converse(
         // Also on a rule for TLS alone: there the answer is a denial that the client can read.
         Protocol::Http1 => {
             guard.carries("http1");
-            http::serve(proxy, stream, buffer, flow.clone(), Some(guard), false).await;
-            None
+            http::serve(proxy, stream, buffer, flow.clone(), Some(guard), false).await
         }
         Protocol::Tls if wanted != RuleProtocol::Http => {
             guard.carries("tls");
@@ -180,11 +191,10 @@ async fn pass_tls(
     mut guard: FlowGuard,
 ) -> Option<Verdict> {
     let verdict = match tls::sniff(&mut stream, &mut buffer, due).await {
-        Err(tls::SniffError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive")),
-        Err(error) => Err(Verdict::block(Reason::RequestMalformed, error.to_string())),
-        Ok(hello) => name_of(proxy, flow, hello.name).map(|host| (host, hello.may_hide_name)),
+        Err(error) => Err(error.verdict()),
+        Ok(hello) => name_of(proxy, flow, hello.name.clone()).map(|host| (host, hello)),
     };
-    let (host, may_hide_name) = match verdict {
+    let (host, hello) = match verdict {
         Ok(known) => known,
         Err(verdict) => return Some(refuse_tls(stream, guard, verdict).await),
     };
@@ -214,10 +224,8 @@ async fn pass_tls(
         return Box::pin(intercept(proxy, tls, label, host, Prefixed::new(buffer, stream), flow, Some(guard))).await;
     }
     // Last, so that a client which sends the extension at random (GREASE) is told of it only where nothing else is wrong.
-    if may_hide_name {
-        let detail = "the hello carries encrypted_client_hello, which may be random (GREASE) or hide another name";
-        let verdict = Verdict::block(Reason::EchDenied, detail).by(Some(rule.label()));
-        return Some(refuse_tls(stream, guard, verdict).await);
+    if let Err(verdict) = hello.shows_all() {
+        return Some(refuse_tls(stream, guard, verdict.by(Some(rule.label()))).await);
     }
     Some(pass(proxy, &rules, rule, host, stream, (buffer, port), guard).await)
 }

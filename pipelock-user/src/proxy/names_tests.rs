@@ -5,7 +5,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::flow::Target;
-use crate::proxy::http::world::Given;
+use crate::proxy::http::world::{Given, World, read_all};
 use crate::proxy::intercept::tests::{opened, over_http1, over_http2, request};
 
 /// What was said.
@@ -138,5 +138,23 @@ async fn all_agree_or_nothing_is_sent() {
             assert_eq!(end, expected, "{what}, HTTP/2: {is_http2}");
             assert_eq!(seen, usize::from(expected == fine()), "{what}, HTTP/2: {is_http2}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_no_name_could_allow_is_refused_whatever_it_says_and_when() {
+    let world = World::new("").await;
+    for said in ["", "GET / HTTP/1.1\r\nHost: web.test\r\n\r\n"] {
+        let (mut agent, stream, flow, guard) = world.flow().await;
+        // Another port than that of the rule.
+        let original = SocketAddr::new(flow.target.original.ip(), 9);
+        let flow = Arc::new(Flow { target: Target { name: None, original }, ..(*flow).clone() });
+        agent.write_all(said.as_bytes()).await.expect("write");
+        let start = Instant::now();
+        let verdict = converse(&world.proxy, stream, &flow, guard).await.expect("a verdict");
+        assert_eq!(verdict.reason, Reason::HostDenied);
+        assert!(start.elapsed() < Duration::from_secs(5), "not until the client has had its time");
+        let text = read_all(&mut agent).await;
+        assert_eq!(text.starts_with("HTTP/1.1 403"), !said.is_empty(), "{text}");
     }
 }

@@ -129,6 +129,25 @@ impl Proxy {
         Verdict::block(Reason::LimitExceeded, detail)
     }
 
+    /// Waits for a policy under which `is_allowed` does not hold; the verdict on what it cuts.
+    pub(super) async fn disallowed(&self, is_allowed: impl Fn(&Rules) -> bool) -> Verdict {
+        let mut rules = self.rules.clone();
+        let found = rules.wait_for(|rules| !is_allowed(rules)).await.map(|rules| rules.policy.id().clone());
+        match found {
+            Ok(policy) => {
+                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
+            }
+            // No other policy will come.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until evidence can no longer be written; the verdict on what that cuts.
+    pub(super) async fn evidence_lost(&self) -> Verdict {
+        self.recorder.lost().await;
+        Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written")
+    }
+
     #[cfg(test)]
     pub(super) fn is_full(&self) -> bool {
         self.slots.available_permits() == 0

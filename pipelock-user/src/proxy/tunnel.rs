@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::meter::Budget;
 use super::pump::{End, pump};
 use super::state::{Proxy, Rules};
-use crate::flow::{Host, PolicyId, Reason, Verdict};
+use crate::flow::{Host, Reason, Verdict};
 use crate::net::may_be_dialled;
 use crate::policy::Protocol;
 
@@ -24,8 +24,8 @@ pub(super) struct Tunnel {
     pub port: u16,
     /// The address that was checked and dialled.
     pub dialled: SocketAddr,
-    /// True when nobody looked what the bytes are: only a rule for `tcp` allows it. Else they are TLS, or a client's that
-    /// asked for a tunnel.
+    /// True when nobody looks what the bytes are: only a rule for `tcp` allows it. Else they are TLS for this host, or a
+    /// client's that asked for a tunnel.
     pub is_unseen: bool,
     /// The rule that allowed it.
     pub rule: String,
@@ -45,17 +45,6 @@ impl Tunnel {
         is_fit && may_be_dialled(self.dialled, rules.policy.ssrf_allow())
     }
 
-    /// Waits for a policy that does not allow it.
-    async fn disallowed(&self, proxy: &Proxy) -> PolicyId {
-        let mut rules = proxy.rules.clone();
-        let found = rules.wait_for(|rules| !self.is_allowed_by(rules)).await.map(|rules| rules.policy.id().clone());
-        match found {
-            Ok(policy) => policy,
-            // No other policy will come.
-            Err(_) => std::future::pending().await,
-        }
-    }
-
     /// Moves bytes until the connection ends; why it was cut, if it was.
     pub(super) async fn carry<A, B>(&self, proxy: &Proxy, agent: A, upstream: B) -> Option<Verdict>
     where
@@ -68,12 +57,8 @@ impl Tunnel {
                 End::OverBudget => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
                 End::Idle => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
             },
-            policy = self.disallowed(proxy) => {
-                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
-            }
-            () = proxy.recorder.lost() => {
-                return Some(Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written"));
-            }
+            cut = proxy.disallowed(|rules| self.is_allowed_by(rules)) => cut,
+            cut = proxy.evidence_lost() => cut,
         };
         Some(cut.by(Some(self.rule.clone())))
     }

@@ -236,6 +236,15 @@ impl Recorder {
         }
     }
 
+    /// Queues a request as soon as there is room, and does not wait for its receipt.
+    ///
+    /// # Errors
+    /// [`RecorderError::Gone`].
+    pub async fn submit(&self, record: &RequestRecord) -> Result<(), RecorderError> {
+        let (draft, ext) = record.draft();
+        self.enqueue(draft, ext).await.map(drop)
+    }
+
     /// Queues a flow without waiting for its receipt; the receiver says when it is written.
     ///
     /// # Errors
@@ -437,5 +446,11 @@ mod tests {
         }
         assert!(queued.await.is_ok() && waits.await.expect("not cancelled").is_ok());
         assert_eq!(recorder.lost_requests(), 1, "what was written in the end is not lost");
+        recorder.submit(&record).await.expect("there is room, and nobody has written yet");
+        let next = recorder.submit(&record);
+        tokio::pin!(next);
+        assert!(tokio::time::timeout(Duration::from_millis(10), next.as_mut()).await.is_err(), "there is none");
+        items.recv().await.expect("a receipt");
+        next.await.expect("now there is");
     }
 }

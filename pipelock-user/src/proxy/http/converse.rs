@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use super::framing::{Framing, Refusal};
 use super::guarded::Guarded;
 use super::serve::{Body, Session, internal};
-use crate::flow::{Reason, Verdict};
+use crate::flow::Verdict;
 use crate::proxy::idle::Watched;
 use crate::proxy::listen::{LINGER, linger};
 use crate::proxy::rescue;
@@ -125,13 +125,11 @@ async fn record(session: &Session, refusal: &Refusal) -> (Verdict, StatusCode) {
     let verdict = refusal.verdict();
     let target = session.flow.target.authority();
     let record = session.record(&policy, "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
-    session.note(&policy, &verdict);
-    match session.proxy.recorder.request(&record).await {
+    match session.file(&record).await {
         Ok(()) => (verdict, refusal.status),
-        Err(_) => {
-            let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
-            let status = rescue::status(verdict.reason);
-            (verdict, status)
+        Err(unwritten) => {
+            let status = rescue::status(unwritten.reason);
+            (unwritten, status)
         }
     }
 }

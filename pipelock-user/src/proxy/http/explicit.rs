@@ -8,15 +8,16 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::authority::{Authority, of_target};
 use super::converse::converse;
 use super::serve::{Body, Session};
+use super::sniffed::{Sniffed, names};
 use super::upstream::Carrier;
-use crate::flow::{Flow, FlowId, Origin, Reason, Target, Verdict, locked};
+use crate::flow::{Flow, FlowId, Origin, PolicyId, Reason, Target, Verdict, locked};
 use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::Protocol;
@@ -28,6 +29,7 @@ use crate::proxy::prefixed::Prefixed;
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::{rescue, tls};
+use crate::recorder::RequestRecord;
 
 /// What an answered CONNECT was granted.
 enum Grant {
@@ -68,13 +70,16 @@ async fn turn_away(proxy: &Arc<Proxy>, mut stream: TcpStream, peer: SocketAddr, 
     let status = rescue::status(verdict.reason);
     let target = session.flow.target.authority();
     let record = session.record(&policy, "-".into(), target, &verdict, Some(status.as_u16()), None);
-    session.note(&policy, &verdict);
-    let _ = proxy.recorder.request(&record).await;
-    if may_wait {
-        let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
-        let _ = stream.shutdown().await;
-        linger(&mut stream).await;
+    if !may_wait {
+        session.note(&policy, &verdict);
+        // Whoever accepts waits for room in the queue, and not for the disk.
+        let _ = proxy.recorder.submit(&record).await;
+        return;
     }
+    let _ = session.file(&record).await;
+    let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
+    let _ = stream.shutdown().await;
+    linger(&mut stream).await;
 }
 
 async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
@@ -91,7 +96,7 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     let (Some((stream, unread)), Some(granted)) = (ended, granted) else { return };
     let (end, target, dialled) = match granted {
         Grant::Unread(tunnel, upstream) => {
-            let cut = tunnel.carry(proxy, Prefixed::new(unread, stream), upstream).await;
+            let cut = carry(proxy, &tunnel, Prefixed::new(unread, stream), upstream).await;
             (cut, format!("{}:{}", tunnel.host, tunnel.port), Some(tunnel.dialled))
         }
         Grant::Read(authority, rule) => {
@@ -102,11 +107,53 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     if let Some(end) = end {
         // There is no flow of the kernel's to say it in.
         let policy = proxy.rules().policy.id().clone();
-        let mut record = session.record(&policy, "CONNECT".into(), target, &end, None, dialled);
-        record.transport = "connect";
-        session.note(&policy, &end);
-        let _ = proxy.recorder.request(&record).await;
+        let _ = file(&session, &policy, target, (&end, None, dialled)).await;
     }
+}
+
+/// Writes the receipt of a CONNECT, or of what ended its tunnel; else the verdict to tell instead.
+async fn file(
+    session: &Session,
+    policy: &PolicyId,
+    target: String,
+    (verdict, status, dialled): (&Verdict, Option<StatusCode>, Option<SocketAddr>),
+) -> Result<(), Verdict> {
+    let status = status.map(|status| status.as_u16());
+    let record = session.record(policy, "CONNECT".into(), target, verdict, status, dialled);
+    session.file(&RequestRecord { transport: "connect", ..record }).await
+}
+
+/// Moves the bytes of a tunnel that nobody reads, unless its TLS is for another host; what ended it.
+async fn carry(
+    proxy: &Arc<Proxy>,
+    tunnel: &Tunnel,
+    mut stream: Prefixed<TcpStream>,
+    upstream: TcpStream,
+) -> Option<Verdict> {
+    if tunnel.is_unseen {
+        return tunnel.carry(proxy, stream, upstream).await;
+    }
+    let (agent, refused) = Sniffed::new(&mut stream, tunnel.host.clone());
+    let refused = async {
+        match refused.await {
+            Ok(verdict) => verdict,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let denied = tokio::select! {
+        ended = tunnel.carry(proxy, agent, upstream) => return ended,
+        denied = refused => denied,
+    };
+    alert(&mut stream).await;
+    Some(denied.by(Some(tunnel.rule.clone())))
+}
+
+/// Says in TLS that it is refused.
+async fn alert(stream: &mut (impl AsyncWrite + Unpin)) {
+    // An agent that does not read must not keep us.
+    let alert = tls::alert_access_denied();
+    let told = async { (stream.write_all(&alert).await, stream.shutdown().await) };
+    let _ = tokio::time::timeout(LINGER, told).await;
 }
 
 /// Opens the TLS in a tunnel; what ended it, unless its requests have said so. Nothing goes out but those.
@@ -121,31 +168,25 @@ async fn read(
     let rules = proxy.rules();
     let due = Instant::now() + rules.policy.limits().detect();
     let sniffed = match detect(&mut stream, &mut buffer, due).await {
-        Ok(Detected::Tls) => tls::sniff(&mut stream, &mut buffer, due).await.map_err(|error| match error {
-            tls::SniffError::Timeout => Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive"),
-            error => Verdict::block(Reason::RequestMalformed, error.to_string()),
-        }),
+        Ok(Detected::Tls) => {
+            let hello = tls::sniff(&mut stream, &mut buffer, due).await.map_err(|error| error.verdict());
+            hello.and_then(|hello| names(&hello, &host))
+        }
         Ok(_) => Err(Verdict::block(Reason::ProtocolUnknown, "the rule wants it read, and in the tunnel is no TLS")),
         Err(DetectError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the client said nothing")),
         Err(DetectError::Closed) => Err(Verdict::block(Reason::ClientAborted, "the client hung up")),
     };
     let denied = match (sniffed, &rules.tls) {
         (Err(denied), _) => denied,
-        (Ok(hello), _) if hello.name.as_ref().is_some_and(|name| *name != host) => {
-            Verdict::block(Reason::NameMismatch, format!("the tunnel was asked for {host}, TLS names another host"))
-        }
-        (Ok(_), None) => Verdict::block(Reason::InspectionUnavailable, "TLS is not opened under this policy"),
-        (Ok(_), Some(tls)) => {
+        (Ok(()), None) => Verdict::block(Reason::InspectionUnavailable, "TLS is not opened under this policy"),
+        (Ok(()), Some(tls)) => {
             // Nobody's word is taken for an address here: the name is resolved anew for every connection that is made.
             let target = Target { name: Some(host.clone()), original: (Ipv4Addr::UNSPECIFIED, port).into() };
             let flow = Arc::new(Flow { target, ..flow.clone() });
             return Box::pin(intercept(proxy, tls, rule, host, Prefixed::new(buffer, stream), &flow, None)).await;
         }
     };
-    // An agent that does not read must not keep us.
-    let alert = tls::alert_access_denied();
-    let told = async { (stream.write_all(&alert).await, stream.shutdown().await) };
-    let _ = tokio::time::timeout(LINGER, told).await;
+    alert(&mut stream).await;
     Some(denied.by(Some(rule)))
 }
 
@@ -169,7 +210,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     let Authority { host, port } = authority;
     let rules = session.proxy.rules();
     let target = format!("{host}:{port}");
-    let (verdict, budget) = match rules.policy.find(&host, port) {
+    let (verdict, passing) = match rules.policy.find(&host, port) {
         Err(reason) => (Verdict::block(reason, format!("{target} is not allowed")), None),
         Ok(rule) if rule.wants_reading() && rule.protocol() != Protocol::Http && rules.tls.is_some() => {
             let verdict = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
@@ -179,7 +220,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
             let detail = format!("{} wants the traffic to {target} read", rule.label());
             (Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label())), None)
         }
-        Ok(rule) => (Verdict::allow(Reason::PolicyAllow, Some(rule.label())), Some(budget_of(rule))),
+        Ok(rule) => (Verdict::allow(Reason::PolicyAllow, Some(rule.label())), Some(rule)),
     };
     let opened = match permit_flow(&verdict, host.clone(), port) {
         Err(verdict) => Err(verdict),
@@ -192,13 +233,8 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         Err(denied) => (denied.clone(), None),
     };
     let status = if opened.is_ok() { StatusCode::OK } else { rescue::status(verdict.reason) };
-    let mut record =
-        session.record(rules.policy.id(), "CONNECT".into(), target, &verdict, Some(status.as_u16()), dialled);
-    record.transport = "connect";
-    session.note(rules.policy.id(), &verdict);
-    if session.proxy.recorder.request(&record).await.is_err() {
-        let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
-        return rescue::problem(&verdict, session.flow.id).map(Either::Right);
+    if let Err(unwritten) = file(session, rules.policy.id(), target, (&verdict, Some(status), dialled)).await {
+        return rescue::problem(&unwritten, session.flow.id).map(Either::Right);
     }
     match opened {
         Err(denied) => rescue::problem(&denied, session.flow.id).map(Either::Right),
@@ -207,9 +243,9 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
                 host,
                 port,
                 dialled,
-                is_unseen: false,
+                is_unseen: passing.is_some_and(|rule| rule.protocol() == Protocol::Tcp),
                 rule: verdict.rule.unwrap_or_default(),
-                budget: budget.unwrap_or_default(),
+                budget: passing.map(budget_of).unwrap_or_default(),
                 idle: rules.policy.limits().idle(),
             };
             *locked(granted) = Some(Grant::Unread(tunnel, upstream));
@@ -226,13 +262,8 @@ async fn grant(
     granted: &Granted,
 ) -> Response<Body> {
     let target = format!("{}:{}", authority.host, authority.port);
-    let status = Some(StatusCode::OK.as_u16());
-    let mut record = session.record(rules.policy.id(), "CONNECT".into(), target, &verdict, status, None);
-    record.transport = "connect";
-    session.note(rules.policy.id(), &verdict);
-    if session.proxy.recorder.request(&record).await.is_err() {
-        let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
-        return rescue::problem(&verdict, session.flow.id).map(Either::Right);
+    if let Err(unwritten) = file(session, rules.policy.id(), target, (&verdict, Some(StatusCode::OK), None)).await {
+        return rescue::problem(&unwritten, session.flow.id).map(Either::Right);
     }
     *locked(granted) = Some(Grant::Read(authority, verdict.rule.unwrap_or_default()));
     Response::new(Either::Right(Full::default()))

@@ -13,6 +13,7 @@ mod outgoing;
 mod passing;
 mod reading;
 mod serve;
+mod sniffed;
 mod upgrade;
 mod upstream;
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Forwarded {
 }
 
 /// Serves requests of HTTP/1.1 until the agent or the destination is done; `prefix` was read before. Inside TLS the
-/// target of the flow has the name that TLS was opened for.
+/// target of the flow has the name that TLS was opened for. What cut the connection, if there is no flow to say it in.
 pub(in crate::proxy) async fn serve<S>(
     proxy: &Arc<Proxy>,
     stream: S,
@@ -85,7 +85,8 @@ pub(in crate::proxy) async fn serve<S>(
     flow: Arc<Flow>,
     guard: Option<FlowGuard>,
     is_tls: bool,
-) where
+) -> Option<Verdict>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let session = Session::new(proxy, flow, guard, Carrier { is_tls, is_http2: false });
@@ -101,14 +102,14 @@ pub(in crate::proxy) async fn serve<S>(
     };
     if let Some(((stream, unread), upgraded)) = upgraded {
         let cut = Box::pin(upgraded.carry(&session, Prefixed::new(unread, stream))).await;
-        session.end(cut);
-        return;
+        return session.end(cut);
     }
-    session.end(cut);
+    let untold = session.end(cut);
     if let Some((mut stream, _)) = ended {
         // TLS says goodbye, or the client takes the answer for one that was cut off.
         let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
     }
+    untold
 }
 
 /// The same for HTTP/2 inside TLS.
@@ -118,7 +119,8 @@ pub(in crate::proxy) async fn serve_http2<S>(
     prefix: BytesMut,
     flow: Arc<Flow>,
     guard: Option<FlowGuard>,
-) where
+) -> Option<Verdict>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let session = Session::new(proxy, flow, guard, Carrier { is_tls: true, is_http2: true });
@@ -126,7 +128,7 @@ pub(in crate::proxy) async fn serve_http2<S>(
         () = Box::pin(http2::converse(&session, stream, prefix)) => None,
         cut = session.disallowed() => Some(cut),
     };
-    session.end(cut);
+    session.end(cut)
 }
 
 impl Session {
@@ -146,14 +148,20 @@ impl Session {
         })
     }
 
-    /// Ends the requests that are still under way: the connection was cut for this, or else the agent has gone.
-    pub(super) fn end(&self, cut: Option<Verdict>) {
-        if let (Some(cut), Some(guard)) = (&cut, &self.guard) {
-            locked(guard).end(cut.clone());
-        }
+    /// Ends the requests that are still under way: the connection was cut for this, or else the agent has gone. Gives the
+    /// verdict back where no flow reports it.
+    pub(super) fn end(&self, cut: Option<Verdict>) -> Option<Verdict> {
         let gone = || Verdict::let_out(Reason::ClientAborted, "the connection ended first");
-        self.over.send_replace(Some(cut.unwrap_or_else(gone)));
+        self.over.send_replace(Some(cut.clone().unwrap_or_else(gone)));
+        let untold = match &self.guard {
+            Some(guard) => {
+                cut.into_iter().for_each(|cut| locked(guard).end(cut));
+                None
+            }
+            None => cut,
+        };
         self.note_budgets();
+        untold
     }
 
     /// Waits for that, or for the end of the proxy.
@@ -174,15 +182,7 @@ impl Session {
         let port = self.flow.target.original.port();
         let is_allowed =
             |rules: &Rules| rules.policy.find(host, port).is_ok_and(|rule| rule.protocol() != Protocol::Http);
-        let mut rules = self.proxy.rules.clone();
-        let found = rules.wait_for(|rules| !is_allowed(rules)).await.map(|rules| rules.policy.id().clone());
-        match found {
-            Ok(policy) => {
-                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
-            }
-            // No other policy will come.
-            Err(_) => std::future::pending().await,
-        }
+        self.proxy.disallowed(is_allowed).await
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
@@ -225,12 +225,10 @@ impl Session {
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
         let policy = rules.policy.id();
         let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
-        self.note(policy, &verdict);
-        if self.proxy.recorder.request(&record).await.is_err() {
+        if let Err(unwritten) = self.file(&record).await {
             // Nobody is told of an upgrade that is not recorded.
             locked(&self.upgraded).take();
-            let verdict = Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
-            return rescue::problem(&verdict, self.flow.id).map(Either::Right);
+            return rescue::problem(&unwritten, self.flow.id).map(Either::Right);
         }
         if let Some(reading) = &reading {
             reading.afterword.written(&record);
@@ -253,7 +251,8 @@ impl Session {
         let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
         let wants_upgrade = request.headers().get_all(header::UPGRADE).iter().any(offers);
         let is_websocket = rules.policy.websocket().enabled
-            && self.guard.is_some()
+            // Explicit clients open a tunnel for it (RFC 6455 §4.1).
+            && (self.carrier.is_tls || self.guard.is_some())
             && request.body().is_end_stream()
             && is_websocket(&request);
         if wants_upgrade && !is_websocket && !verdict.is_block() {
@@ -331,9 +330,7 @@ impl Session {
             sent = Box::pin(self.upstreams.send(&errand, request)) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
             ended = self.ended() => Err((ended, None)),
-            () = self.proxy.recorder.lost() => {
-                Err((Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written"), None))
-            }
+            cut = self.proxy.evidence_lost() => Err((cut, None)),
         };
         match sent {
             Ok((mut response, addr)) => {
@@ -402,9 +399,7 @@ impl Session {
                 Err(Verdict::let_out(Reason::IdleTimeout, "the message did not go on"))
             }
             ended = self.ended() => Err(ended),
-            () = self.proxy.recorder.lost() => {
-                Err(Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written"))
-            }
+            cut = self.proxy.evidence_lost() => Err(cut),
         }
     }
 
@@ -450,6 +445,13 @@ impl Session {
             dialled,
             part: None,
         }
+    }
+
+    /// Notes what was decided, and writes its receipt; else the verdict to tell instead.
+    pub(super) async fn file(&self, record: &RequestRecord) -> Result<(), Verdict> {
+        self.note(&record.policy, &record.verdict);
+        let unwritten = |_| Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
+        self.proxy.recorder.request(record).await.map_err(unwritten)
     }
 
     pub(super) fn note(&self, policy: &PolicyId, verdict: &Verdict) {

@@ -21,7 +21,6 @@ use crate::net::may_be_dialled;
 use crate::policy::{Policy, Rule};
 use crate::proxy::idle::Watched;
 use crate::proxy::meter::Meter;
-use crate::proxy::state::Rules;
 use crate::proxy::ws::{self, Way};
 
 /// Marks a request that asks for a WebSocket: `outgoing` then asks for one too.
@@ -131,11 +130,10 @@ impl Upgraded {
             () = self.moved(session, agent) => return None,
             () = self.meter.time_up() => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
             () = session.activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
-            cut = self.disallowed(session) => cut,
+            // Also one that would have it read where this one does not.
+            cut = session.proxy.disallowed(|rules| self.asked.is_allowed_by(&rules.policy, self.reading.is_some())) => cut,
             () = session.proxy.closed() => return None,
-            () = session.proxy.recorder.lost() => {
-                Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written")
-            }
+            cut = session.proxy.evidence_lost() => cut,
         };
         Some(cut.by(Some(self.rule)))
     }
@@ -153,18 +151,5 @@ impl Upgraded {
             reading.afterword.cut_written(verdict.by(Some(self.rule.clone())), "message").await;
         };
         ws::relay(agent, upstream, reading.messages(), session.flow.id, noted, stopped).await;
-    }
-
-    /// Waits for a policy that would not let it through, or would have it read where this one does not.
-    async fn disallowed(&self, session: &Session) -> Verdict {
-        let is_allowed = |rules: &Rules| self.asked.is_allowed_by(&rules.policy, self.reading.is_some());
-        let mut rules = session.proxy.rules.clone();
-        match rules.wait_for(|rules| !is_allowed(rules)).await.map(|rules| rules.policy.id().clone()) {
-            Ok(policy) => {
-                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
-            }
-            // No other policy will come.
-            Err(_) => std::future::pending().await,
-        }
     }
 }

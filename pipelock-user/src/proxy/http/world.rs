@@ -388,7 +388,7 @@ async fn destination(
                 let builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
                 let _ = builder.serve_connection(TokioIo::new(stream), service).await;
             } else {
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
             }
         });
     }

@@ -26,7 +26,7 @@ pub use ca::{CaError, CertificateAuthority};
 pub(super) use inward::{Agreed, greet};
 pub(super) use outward::{Offer, Outward, refused};
 pub use roots::SYSTEM_BUNDLES;
-pub(super) use sniff::{SniffError, alert_access_denied, sniff};
+pub(super) use sniff::{Hello, Sniffer, alert_access_denied, sniff};
 pub use trust::Trust;
 
 /// What TLS is opened with under one policy.

@@ -1,16 +1,15 @@
-//! Reads the ClientHello without answering it. Called by `listen`; promises to reassemble hellos that are split over any
+//! Reads the ClientHello without answering it. Called by `listen` and `http::explicit`; promises to reassemble hellos that are split over any
 //! number of records and segments, up to 64 KiB, and that a hello it cannot read is an error and never "no name".
 
 use std::io;
 
 use bytes::BytesMut;
 use rustls::server::Acceptor;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
 use super::extensions::{ENCRYPTED_CLIENT_HELLO, has_extension};
-use crate::flow::Host;
-use crate::proxy::detect::read_more;
+use crate::flow::{Host, Reason, Verdict};
 
 /// The largest hello that is read: post-quantum key shares need about 2 KiB, four of them and long extensions fit.
 const MAX_HELLO: usize = 64 * 1024;
@@ -22,6 +21,17 @@ pub(crate) struct Hello {
     pub name: Option<Host>,
     /// Whether another hello may be hidden in it, with another name (Encrypted ClientHello).
     pub may_hide_name: bool,
+}
+
+impl Hello {
+    /// Refuses one that may hide another, on connections that nobody reads.
+    ///
+    /// # Errors
+    /// [`Reason::EchDenied`].
+    pub(crate) fn shows_all(&self) -> Result<(), Verdict> {
+        let detail = "the hello carries encrypted_client_hello, which may be random (GREASE) or hide another name";
+        if self.may_hide_name { Err(Verdict::block(Reason::EchDenied, detail)) } else { Ok(()) }
+    }
 }
 
 /// Why the hello is not known.
@@ -38,6 +48,48 @@ pub(crate) enum SniffError {
     Timeout,
 }
 
+impl SniffError {
+    /// The refusal of a connection whose hello is not known.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Timeout => Verdict::block(Reason::DetectTimeout, "the TLS hello did not arrive"),
+            Self::Malformed(_) | Self::Io(_) => Verdict::block(Reason::RequestMalformed, self.to_string()),
+        }
+    }
+}
+
+/// Reads a hello as its bytes come.
+#[derive(Default)]
+pub(crate) struct Sniffer {
+    acceptor: Acceptor,
+    fed: usize,
+}
+
+impl Sniffer {
+    /// The hello, once `buffer` holds all of it; each call gets what the one before got, and more.
+    ///
+    /// # Errors
+    /// [`SniffError`]: it is none, or over 64 KiB.
+    pub(crate) fn look(&mut self, buffer: &[u8]) -> Result<Option<Hello>, SniffError> {
+        while let Some(mut rest) = buffer.get(self.fed..).filter(|rest| !rest.is_empty()) {
+            let taken = self.acceptor.read_tls(&mut rest)?;
+            if taken == 0 {
+                break;
+            }
+            self.fed += taken;
+            match self.acceptor.accept() {
+                Ok(None) => {}
+                Ok(Some(accepted)) => return hello(accepted.client_hello().server_name(), buffer).map(Some),
+                Err((error, _)) => return Err(SniffError::Malformed(error.to_string())),
+            }
+        }
+        if buffer.len() >= MAX_HELLO {
+            return Err(io::Error::other("too many bytes before the protocol was settled").into());
+        }
+        Ok(None)
+    }
+}
+
 /// Reads until the ClientHello is whole; all bytes read stay in `buffer`.
 pub(crate) async fn sniff(
     stream: &mut (impl AsyncRead + Unpin),
@@ -45,22 +97,12 @@ pub(crate) async fn sniff(
     due: Instant,
 ) -> Result<Hello, SniffError> {
     let read = async {
-        let mut acceptor = Acceptor::default();
-        let mut fed = 0;
+        let mut sniffer = Sniffer::default();
         loop {
-            while let Some(mut rest) = buffer.get(fed..).filter(|rest| !rest.is_empty()) {
-                let taken = acceptor.read_tls(&mut rest)?;
-                if taken == 0 {
-                    break;
-                }
-                fed += taken;
-                match acceptor.accept() {
-                    Ok(None) => {}
-                    Ok(Some(accepted)) => return hello(accepted.client_hello().server_name(), buffer),
-                    Err((error, _)) => return Err(SniffError::Malformed(error.to_string())),
-                }
+            if let Some(hello) = sniffer.look(buffer)? {
+                return Ok(hello);
             }
-            if read_more(stream, buffer, MAX_HELLO).await? == 0 {
+            if stream.read_buf(buffer).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
