@@ -2,7 +2,8 @@
 //!
 //! Called by `serve`. It promises that every request is answered in a task of its own, so that its receipt is written even
 //! when the agent resets the stream; that streams which are opened and reset in a row (CVE-2023-44487) do not pile up such
-//! tasks; and that silence, or evidence that can no longer be written, ends the connection.
+//! tasks; that what hyper refuses by itself has a receipt too; and that silence, or evidence that can no longer be written,
+//! ends the connection.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
-use super::framing::sound;
+use super::framing::{Refusal, sound};
 use super::serve::{Session, internal};
+use super::witness::{Untaken, Witness};
 use crate::proxy::idle::Watched;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
@@ -42,9 +44,15 @@ where
     let watched = Watched::new(Prefixed::new(prefix, stream), &session.activity);
     // A stream that was reset is none of hyper's any more, but its request may still be under way.
     let places = Arc::new(Semaphore::new(usize::try_from(MAX_STREAMS).unwrap_or(1)));
+    let untaken = Untaken::default();
+    let watched = Witness::new(watched, untaken.clone(), {
+        let session = session.clone();
+        move |refusal, is_answered| refused(&session, &refusal, is_answered)
+    });
     let service = service_fn({
         let session = session.clone();
         move |request: Request<Incoming>| {
+            untaken.take();
             let (session, places) = (session.clone(), places.clone());
             async move {
                 // hyper drops this future with the stream: what is reset while it waits was never looked at.
@@ -91,3 +99,20 @@ where
         tracing::debug!(flow = session.flow.id.0, %error, "the HTTP/2 connection was broken off");
     }
 }
+
+/// Writes the receipt of what hyper refused by itself: with an answer, or by breaking it off.
+fn refused(session: &Arc<Session>, refusal: &Refusal, is_answered: bool) {
+    let Some(answering) = session.proxy.answering() else { return };
+    let policy = session.proxy.rules().policy.id().clone();
+    let (target, status) = (session.flow.target.authority(), is_answered.then(|| refusal.status.as_u16()));
+    let record = session.record(&policy, "-".into(), target, &refusal.verdict(), status, None);
+    let session = session.clone();
+    tokio::spawn(async move {
+        let _held = answering;
+        let _ = session.file(&record).await;
+    });
+}
+
+#[cfg(test)]
+#[path = "http2_tests.rs"]
+mod tests;

@@ -16,6 +16,7 @@ mod serve;
 mod sniffed;
 mod upgrade;
 mod upstream;
+mod witness;
 #[cfg(test)]
 pub(in crate::proxy) mod world;
 

@@ -38,7 +38,8 @@ impl Refusal {
         Self { reason: Reason::RequestMalformed, status: StatusCode::BAD_REQUEST, detail }
     }
 
-    const fn too_large(detail: &'static str) -> Self {
+    /// For a head, or a number of them, beyond the limits.
+    pub(super) const fn too_large(detail: &'static str) -> Self {
         Self { reason: Reason::LimitExceeded, status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail }
     }
 

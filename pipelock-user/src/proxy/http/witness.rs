@@ -1,0 +1,251 @@
+//! What hyper refuses of HTTP/2 by itself, told from the frames that pass (RFC 9113 §4.1).
+//!
+//! Put by `http2` around the agent's connection. It promises that each stream which the agent opened is given to whoever
+//! answers requests, or told here when hyper answered or reset it instead, and so the connection when hyper broke that off
+//! for what the agent sent. What the agent may ask again as if it had not (REFUSED_STREAM) is no request.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::framing::Refusal;
+use crate::flow::locked;
+
+/// Bytes of the head of a frame, and before the first frame of the agent (RFC 9113 §3.4).
+const HEAD: usize = 9;
+const PREFACE: usize = 24;
+/// Types of frames (RFC 9113 §6).
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+/// Error codes (RFC 9113 §7).
+const NO_ERROR: u32 = 0;
+const REFUSED_STREAM: u32 = 7;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// The streams that the agent has opened and nobody has taken, in their order.
+#[derive(Clone, Default)]
+pub(super) struct Untaken(Arc<Mutex<VecDeque<u32>>>);
+
+impl Untaken {
+    /// hyper gave the next one out.
+    pub(super) fn take(&self) {
+        locked(&self.0).pop_front();
+    }
+
+    fn opened(&self, stream: u32) {
+        locked(&self.0).push_back(stream);
+    }
+
+    /// hyper ends a stream; true when nobody had it.
+    fn ended(&self, stream: u32) -> bool {
+        let mut streams = locked(&self.0);
+        let found = streams.iter().position(|one| *one == stream);
+        found.and_then(|at| streams.remove(at)).is_some()
+    }
+}
+
+/// The connection.
+pub(super) struct Witness<S, T> {
+    stream: S,
+    incoming: Frames,
+    outgoing: Frames,
+    /// The last stream that the agent opened.
+    last: u32,
+    untaken: Untaken,
+    tell: T,
+}
+
+impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
+    /// The connection from its preface on; `tell` hears what was refused, and whether it was answered.
+    pub(super) fn new(stream: S, untaken: Untaken, tell: T) -> Self {
+        let incoming = Frames { skip: PREFACE, ..Frames::default() };
+        Self { stream, incoming, outgoing: Frames::default(), last: 0, untaken, tell }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        self.incoming.pass(bytes, |frame| {
+            // Trailers come on a stream that is open already.
+            if frame.kind == HEADERS && frame.stream > self.last {
+                self.last = frame.stream;
+                self.untaken.opened(frame.stream);
+            }
+        });
+    }
+
+    fn written(&mut self, bytes: &[u8]) {
+        self.outgoing.pass(bytes, |frame| {
+            let refusal = match (frame.kind, frame.code) {
+                // The only answer that it gives itself.
+                (HEADERS, _) if self.untaken.ended(frame.stream) => {
+                    Refusal::too_large("the request head is longer than allowed")
+                }
+                (RST_STREAM, code) if self.untaken.ended(frame.stream) && code != REFUSED_STREAM => {
+                    Refusal::malformed("the request head breaks HTTP/2")
+                }
+                (GOAWAY, ENHANCE_YOUR_CALM) => Refusal::too_large("more of HTTP/2 than a connection may ask for"),
+                (GOAWAY, code) if code != NO_ERROR => Refusal::malformed("what was sent breaks HTTP/2"),
+                _ => return,
+            };
+            (self.tell)(refusal, frame.kind == HEADERS);
+        });
+    }
+}
+
+/// A frame, as far as it is of interest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Frame {
+    kind: u8,
+    stream: u32,
+    /// The error code, of the two types that have one.
+    code: u32,
+}
+
+/// Finds frames in a stream of bytes, however it is cut.
+#[derive(Default)]
+struct Frames {
+    /// Bytes that are not looked at.
+    skip: usize,
+    /// The head of a frame, and the error code behind it.
+    head: [u8; HEAD + 8],
+    have: usize,
+}
+
+impl Frames {
+    fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            self.skip -= skipped;
+            let Some((byte, rest)) = bytes.split_first() else { return };
+            if let Some(place) = self.head.get_mut(self.have) {
+                *place = *byte;
+            }
+            self.have += 1;
+            bytes = rest;
+            if let Some((frame, left)) = self.whole() {
+                (self.have, self.skip) = (0, left);
+                each(frame);
+            }
+        }
+    }
+
+    /// The frame, once as much of it is there as is of interest, and how much of it is left.
+    fn whole(&self) -> Option<(Frame, usize)> {
+        let [a, b, c, kind, _, s0, s1, s2, s3, payload @ ..] = self.head;
+        let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
+        // The code of GOAWAY stands behind the number of a stream (RFC 9113 §6.8).
+        let (wanted, at) = match kind {
+            RST_STREAM => (4, 0),
+            GOAWAY => (8, 4),
+            _ => (0, 0),
+        };
+        let wanted = length.min(wanted);
+        if self.have < HEAD + wanted {
+            return None;
+        }
+        let code =
+            payload.get(at..wanted).and_then(|code| code.first_chunk()).map_or(0, |code| u32::from_be_bytes(*code));
+        // The first bit is reserved (RFC 9113 §4.1).
+        let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
+        Some((Frame { kind, stream, code }, length - wanted))
+    }
+}
+
+impl<S: AsyncRead + Unpin, T: FnMut(Refusal, bool) + Unpin> AsyncRead for Witness<S, T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.read(buf.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin, T: FnMut(Refusal, bool) + Unpin> AsyncWrite for Witness<S, T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        this.written(buf.get(..count).unwrap_or_default());
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
+        let mut left = count;
+        for buf in bufs {
+            let part = left.min(buf.len());
+            this.written(buf.get(..part).unwrap_or_default());
+            left -= part;
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+        [&length[1..], &[kind, 0], &stream.to_be_bytes(), payload].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_found_however_the_bytes_are_cut(
+            frames in prop::collection::vec((any::<u8>(), 0..1_u32 << 31, prop::collection::vec(any::<u8>(), 0..40)), 0..20),
+            cut in 1..60_usize,
+        ) {
+            let bytes = frames.iter().flat_map(|(kind, stream, payload)| frame(*kind, *stream, payload)).collect::<Vec<_>>();
+            let mut found = Vec::new();
+            let mut all = Frames::default();
+            bytes.chunks(cut).for_each(|chunk| all.pass(chunk, |frame| found.push((frame.kind, frame.stream))));
+            prop_assert_eq!(found, frames.iter().map(|(kind, stream, _)| (*kind, *stream)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_nobody_took_is_told_and_what_was_taken_is_not() {
+        let (untaken, mut told) = (Untaken::default(), Vec::new());
+        let mut witness = Witness::new((), untaken.clone(), |refusal: Refusal, _| told.push(refusal.reason.code()));
+        witness.read(&[0; PREFACE]);
+        for stream in [1, 3, 5, 7] {
+            witness.read(&frame(HEADERS, stream, b"head"));
+        }
+        witness.read(&frame(HEADERS, 1, b"trailers"));
+        // The second is malformed, the third too long, the fourth to be asked again.
+        untaken.take();
+        witness.written(&frame(RST_STREAM, 3, &[0, 0, 0, 1]));
+        witness.written(&frame(HEADERS, 5, b"431"));
+        witness.written(&frame(RST_STREAM, 7, &[0, 0, 0, 7]));
+        witness.written(&frame(HEADERS, 1, b"200"));
+        witness.written(&frame(RST_STREAM, 1, &[0, 0, 0, 1]));
+        witness.written(&frame(GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, 0]));
+        witness.written(&frame(GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, 9]));
+        assert_eq!(told, ["request_malformed", "limit_exceeded", "request_malformed"]);
+    }
+}
