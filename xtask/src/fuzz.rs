@@ -1,4 +1,4 @@
-//! `fuzz`: runs a fuzz target of the scan engine with cargo-fuzz and rustup's nightly, and installs cargo-fuzz when it is
+//! `fuzz`: runs a fuzz target of the scan engine or of the proxy's parsers with cargo-fuzz and rustup's nightly, and installs cargo-fuzz when it is
 //! missing.
 //!
 //! The address sanitizer is off: it would have to be linked into vectorscan's C++ as well, and the Rust has no `unsafe`.
@@ -12,13 +12,19 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run;
 
-/// Run a fuzz target of the scan engine for some time. Ends with an error when it finds something, and says where the
+/// Targets of the scan engine.
+const SCAN: [&str; 5] = ["normalise", "decode", "stream", "rules", "bundle"];
+/// Targets of the proxy.
+const PROXY: [&str; 5] = ["hello", "dns", "http", "websocket", "multipart"];
+
+/// Run a fuzz target for some time. Ends with an error when it finds something, and says where the
 /// input is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// `normalise`: views; `decode`: codecs; `stream`: cuts, and engine against oracle; `rules`: rule files; `bundle`:
-    /// signed bundles.
-    #[arg(value_parser = ["normalise", "decode", "stream", "rules", "bundle"])]
+    /// signed bundles. Of the proxy `hello`: TLS hellos; `dns`: queries; `http`: the framing of HTTP/1.1; `websocket`: frames;
+    /// `multipart`: forms that leave.
+    #[arg(value_parser = [SCAN, PROXY].concat())]
     target: String,
     /// How long; 0 only builds.
     #[arg(long, default_value_t = 60)]
@@ -41,7 +47,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         run::check(run::cargo().args(["install", "--locked", "cargo-fuzz"]))?;
     }
     let folder = run::target_dir()?.join("fuzz");
-    let options = ["--fuzz-dir", "pipelock-user/scan/fuzz", "--sanitizer", "none", "--target-dir"];
+    let is_scan = SCAN.contains(&args.target.as_str());
+    let crate_folder = if is_scan { "pipelock-user/scan/fuzz" } else { "pipelock-user/fuzz" };
+    let options = ["--fuzz-dir", crate_folder, "--sanitizer", "none", "--target-dir"];
     let mut build = fuzz();
     build.arg("build").args(options).arg(&folder).arg(&args.target);
     run::say("building the target; the first time takes minutes");
@@ -50,13 +58,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         return Ok(());
     }
     let seeds = folder.join("seeds");
-    write_seeds(&seeds)?;
+    if is_scan {
+        write_seeds(&seeds)?;
+    }
     let corpus = folder.join("corpus").join(&args.target);
     fs::create_dir_all(&corpus).with_context(|| corpus.display().to_string())?;
     let artifacts = folder.join("artifacts").join(&args.target);
     fs::create_dir_all(&artifacts).with_context(|| artifacts.display().to_string())?;
     let mut go = fuzz();
-    go.arg("run").args(options).arg(&folder).arg(&args.target).arg(&corpus).arg(&seeds).arg("--");
+    go.arg("run").args(options).arg(&folder).arg(&args.target).arg(&corpus).args(is_scan.then_some(&seeds)).arg("--");
     go.arg(format!("-max_total_time={}", args.seconds));
     go.arg(format!("-artifact_prefix={}/", artifacts.display()));
     go.args(["-max_len=4096", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]);

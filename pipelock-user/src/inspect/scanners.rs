@@ -182,7 +182,8 @@ impl Inspection {
     }
 
     /// Scanners of three rules that are there at once: enough to see what becomes of findings.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
+    #[allow(clippy::expect_used, reason = "tests")]
     pub(crate) fn for_tests() -> Arc<Self> {
         use std::sync::OnceLock;
         const RULES: &str = "rules: [\

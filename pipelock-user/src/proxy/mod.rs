@@ -6,6 +6,8 @@
 mod accept;
 mod detect;
 pub mod dns;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod http;
 mod idle;
 mod intercept;

@@ -55,7 +55,8 @@ where
             let is_connect = request.method() == Method::CONNECT;
             // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
             let answer = session.proxy.answering().map(|place| {
-                let answer = answer(session.clone(), request);
+                // Boxed, as a task is moved a few times while it is made, and this is some kilobytes.
+                let answer = Box::pin(answer(session.clone(), request));
                 tokio::spawn(async move {
                     let response = answer.await;
                     drop(place);

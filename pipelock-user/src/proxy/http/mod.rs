@@ -21,4 +21,6 @@ mod witness;
 pub(in crate::proxy) mod world;
 
 pub use explicit::serve_explicit;
+#[cfg(fuzzing)]
+pub(super) use framing::through;
 pub(super) use serve::{serve, serve_http2};

@@ -12,6 +12,11 @@ mod http2;
 
 #[cfg(test)]
 pub(super) mod tests;
+#[cfg(any(test, fuzzing))]
+mod whole;
+
+#[cfg(any(test, fuzzing))]
+pub(in crate::proxy) use self::whole::through;
 
 use bytes::{Buf as _, BytesMut};
 use http::StatusCode;

@@ -10,22 +10,7 @@ const CORPUS: &str = include_str!("../../../../vectors/http_desync/requests.json
 
 /// Everything that comes out for these bytes, fed in pieces of `step`; and how it ended.
 fn through(bytes: &[u8], step: usize, max: usize) -> (Vec<u8>, Option<Refusal>, bool) {
-    let mut framing = Framing::new(max, false);
-    let (mut input, mut out) = (BytesMut::new(), Vec::new());
-    for piece in bytes.chunks(step.max(1)) {
-        input.extend_from_slice(piece);
-        loop {
-            let mut output = BytesMut::new();
-            if let Err(refusal) = framing.advance(&mut input, &mut output) {
-                return (out, Some(refusal), framing.is_in_head());
-            }
-            if output.is_empty() {
-                break;
-            }
-            out.extend_from_slice(&output);
-        }
-    }
-    (out, None, framing.is_in_head())
+    super::through(bytes.chunks(step.max(1)), max)
 }
 
 fn framed(text: &str) -> Result<String, &'static str> {

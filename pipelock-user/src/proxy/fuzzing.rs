@@ -1,0 +1,183 @@
+//! What the fuzz targets call: each takes hostile bytes, and panics when something does not hold that is promised of them.
+//!
+//! Compiled for `cargo xtask fuzz` alone, with `--cfg fuzzing`.
+
+#![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a fuzz target reports by panicking")]
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hickory_proto::op::Message;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::runtime::Runtime;
+
+use super::dns::{Mode, NameRules, Outcome, Pool, answer};
+use super::http::through;
+use super::tls::sniff;
+use super::ws::frame;
+use crate::inspect::{Encoded, Inspection, Reader, Scanners, Side, Terms};
+use crate::policy::Policy;
+
+/// A text in pieces of these sizes, then the rest.
+fn cut<'a>(bytes: &'a [u8], cuts: &[u8]) -> Vec<&'a [u8]> {
+    let mut rest = bytes;
+    let mut pieces = Vec::new();
+    for size in cuts {
+        let (piece, more) = rest.split_at(usize::from(*size).min(rest.len()));
+        pieces.push(piece);
+        rest = more;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime"))
+}
+
+/// Gives one piece a read.
+struct Pieces<'a>(std::collections::VecDeque<&'a [u8]>);
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        while let Some(piece) = self.0.pop_front() {
+            let (now, later) = piece.split_at(piece.len().min(room.remaining()));
+            if !later.is_empty() {
+                self.0.push_front(later);
+            }
+            if !now.is_empty() {
+                room.put_slice(now);
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A ClientHello: it says the same however it is cut.
+pub fn hello(bytes: &[u8], cuts: &[u8]) {
+    let read = |pieces: Vec<&[u8]>| {
+        let due = tokio::time::Instant::now() + Duration::from_secs(60);
+        runtime().block_on(async { sniff(&mut Pieces(pieces.into()), &mut BytesMut::new(), due).await.ok() })
+    };
+    let _inside = runtime().enter();
+    assert_eq!(read(vec![bytes]), read(cut(bytes, cuts)));
+}
+
+struct Rules(Mode);
+
+impl NameRules for Rules {
+    fn allowed(&self, name: &str) -> bool {
+        name.ends_with("allowed.test")
+    }
+    fn mode(&self) -> Mode {
+        self.0
+    }
+}
+
+/// A DNS message: whatever is answered is a response to it that can be read, and fits where every client has room.
+pub fn dns(query: &[u8]) {
+    let pool = Pool::with_prefix(7, 100);
+    for mode in [Mode::Synthetic, Mode::Real] {
+        let answered = match answer(query, &Rules(mode), &pool) {
+            Outcome::Done(answered) => answered,
+            Outcome::NeedsLookup(pending) => {
+                assert!(pending.name().ends_with("allowed.test"));
+                let found: Vec<IpAddr> = (0..20_u8).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+                pending.finish(Ok(&found))
+            }
+        };
+        let Some(reply) = answered.reply else { continue };
+        assert!(
+            reply.len() <= 512 && reply.get(..2) == query.get(..2) && reply.get(2).is_some_and(|byte| byte & 0x80 != 0)
+        );
+        Message::from_vec(&reply).expect("a message");
+    }
+}
+
+/// Requests of HTTP/1.1: what passes, and what is refused, does not depend on the cut.
+pub fn http(bytes: &[u8], cuts: &[u8]) {
+    let whole = through([bytes], 4096);
+    let pieces = through(cut(bytes, cuts), 4096);
+    assert_eq!(whole.1, pieces.1);
+    if whole.1.is_none() {
+        assert_eq!(whole.0, pieces.0);
+    }
+}
+
+/// WebSocket frames: the cut changes nothing, and every frame is handed on in the bytes it came in.
+pub fn websocket(bytes: &[u8], cuts: &[u8]) {
+    for from_agent in [false, true] {
+        let read = |pieces: &[&[u8]]| {
+            let (mut input, mut frames) = (BytesMut::new(), Vec::new());
+            for piece in pieces {
+                input.extend_from_slice(piece);
+                loop {
+                    match frame::next(&mut input, from_agent, 1 << 16) {
+                        Ok(Some(frame)) => frames.push(frame),
+                        Ok(None) => break,
+                        Err(refused) => return (frames, Some(refused)),
+                    }
+                }
+            }
+            (frames, None)
+        };
+        let whole = read(&[bytes]);
+        assert_eq!(whole, read(&cut(bytes, cuts)));
+        let raw: Vec<u8> = whole.0.iter().flat_map(|frame| frame.raw.to_vec()).collect();
+        assert!(bytes.starts_with(&raw));
+    }
+}
+
+const SECRET: &[u8] = b"ghp_0123456789abcdefghijABCDEFGHIJ012345";
+
+fn reading() -> (Arc<Scanners>, Arc<Terms>) {
+    static READING: OnceLock<(Arc<Scanners>, Arc<Terms>)> = OnceLock::new();
+    let made = || {
+        let scanners = runtime().block_on(Inspection::for_tests().ready()).expect("scanners");
+        let policy = Policy::parse("version: 1\negress: [{destination: a.example}]\n", "fuzz").expect("a policy");
+        (scanners, Terms::of(&policy, &policy.rules()[0]).expect("it scans"))
+    };
+    READING.get_or_init(made).clone()
+}
+
+/// The parts of a form, with a secret in one of them or without: what comes out is the beginning of what went in, all of it
+/// when nothing was found, and never the secret.
+pub fn multipart(bytes: &[u8], at: u16, cuts: &[u8]) {
+    let (before, after) = bytes.split_at(usize::from(at).min(bytes.len()));
+    for secret in [&b""[..], SECRET] {
+        let body = [
+            &b"--b\r\nContent-Disposition: form-data; name=\"a\"; filename=\""[..],
+            before,
+            secret,
+            after,
+            b"\r\n--b--\r\n",
+        ]
+        .concat();
+        let (scanners, terms) = reading();
+        let mut reader = Reader::new(&scanners, &terms, Side::Request, Encoded::Plain).expect("a reader");
+        let mut out = Vec::new();
+        let mut all = || {
+            for piece in cut(&body, cuts) {
+                reader.push(Bytes::copy_from_slice(piece))?;
+                while let Some(bytes) = reader.take() {
+                    out.extend_from_slice(&bytes);
+                }
+            }
+            reader.finish()?;
+            while let Some(bytes) = reader.take() {
+                out.extend_from_slice(&bytes);
+            }
+            Ok::<(), crate::flow::Verdict>(())
+        };
+        let result = all();
+        assert!(body.starts_with(&out));
+        assert!(result.is_err() || (secret.is_empty() && out == body));
+        assert!(!out.windows(SECRET.len()).any(|window| window == SECRET));
+    }
+}
