@@ -250,7 +250,7 @@ fn openssl_s_client_over_both_families() {
         assert_arrived(&run, "tls.test", server.port(), "openssl");
         let flow = run.evidence.connection();
         assert_eq!(flow.orig_dst.is_ipv6(), family == "-6", "{run}");
-        assert_eq!(flow.carrier.as_deref(), Some("tls"), "{run}");
+        assert_eq!(flow.carrier.as_deref(), Some("tls-passthrough"), "{run}");
         assert!(flow.tx_bytes > 200 && flow.rx_bytes > 500, "{run}");
     }
 }

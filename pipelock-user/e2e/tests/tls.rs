@@ -63,7 +63,8 @@ fn tls_that_is_denied_gets_an_alert() {
                 assert_eq!(flow.reason, reason, "{what}: {run}");
                 assert_eq!(run.text().trim(), "alert TLSV1_ALERT_ACCESS_DENIED", "{what}: {run}");
             }
-            assert_eq!(flow.carrier.as_deref(), Some("tls"), "{what}: {run}");
+            let carrier = if reason.is_empty() { "tls-passthrough" } else { "tls" };
+            assert_eq!(flow.carrier.as_deref(), Some(carrier), "{what}: {run}");
         }
     }
 }
@@ -109,4 +110,19 @@ fn a_hello_that_may_hide_another_name_is_refused() {
     assert_eq!(run.text(), "15030300020231\n", "a fatal access_denied alert: {run}");
     let flow = run.evidence.connection();
     assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), ("block", "ech_denied"), "{run}");
+}
+
+#[test]
+fn tls_is_passed_only_to_who_shows_a_certificate_for_the_name() {
+    need!("python3", "openssl");
+    for (shown, said, verdict, reason) in
+        [("tls.test", "connected", "allow", "policy_allow"), ("other.test", "alert", "block", "certificate_invalid")]
+    {
+        let server = TlsServer::start("127.0.0.1", &[shown]);
+        let run = handshake(&tls_policy(server.port(), "scan: false"), "tls.test", server.port(), "tls.test", 65536);
+        assert!(run.text().contains(said), "{shown}: {run}");
+        let flow = run.evidence.connection();
+        assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), (verdict, reason), "{run}");
+        assert_eq!(flow.carrier.as_deref(), Some("tls-passthrough"), "{run}");
+    }
 }

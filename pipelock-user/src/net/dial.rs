@@ -94,6 +94,20 @@ pub async fn connect(
     Ok(dial(permit, &checked, timeout.saturating_sub(start.elapsed())).await?)
 }
 
+/// Connects to this address of the permit's host, which was dialled before.
+///
+/// # Errors
+/// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
+pub async fn connect_again(
+    permit: &Permit,
+    addr: SocketAddr,
+    ssrf_allow: &[IpNet],
+    timeout: Duration,
+) -> Result<TcpStream, ConnectError> {
+    let checked = check_dial(&[addr], ssrf_allow)?;
+    Ok(dial(permit, &checked, timeout).await?.0)
+}
+
 /// Whether an address may be dialled under this list of exempted networks; no when nobody can say.
 #[must_use]
 pub fn may_be_dialled(addr: SocketAddr, ssrf_allow: &[IpNet]) -> bool {

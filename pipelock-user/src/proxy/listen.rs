@@ -19,7 +19,7 @@ use crate::proxy::intercept::intercept;
 use crate::proxy::meter::Budget;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::state::{Proxy, Rules};
-use crate::proxy::tunnel::Tunnel;
+use crate::proxy::tunnel::{Tunnel, shows_name};
 use crate::proxy::{http, rescue, tls};
 
 /// How long an agent that still sends may keep us from closing after the last answer.
@@ -275,7 +275,7 @@ async fn pass(
         Ok(permit) => permit,
         Err(verdict) => return refuse(stream, guard, verdict),
     };
-    let (upstream, dialled) =
+    let (mut upstream, dialled) =
         match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await {
             Ok(connected) => connected,
             Err(error) => {
@@ -283,6 +283,13 @@ async fn pass(
                 return refuse(stream, guard, verdict);
             }
         };
+    if !buffer.is_empty() {
+        guard.carries("tls-passthrough");
+        upstream = match shows_name(proxy, rules, &permit, (upstream, dialled)).await {
+            Ok(upstream) => upstream,
+            Err(verdict) => return refuse_tls(stream, guard, verdict.by(Some(rule.label()))).await,
+        };
+    }
     guard.end(allowed.clone());
     let tunnel = Tunnel {
         host,

@@ -13,7 +13,7 @@ use crate::flow::{Account, Flow, Host, Reason, Verdict};
 use crate::inspect::Inspection;
 use crate::net::Resolver;
 use crate::policy::Policy;
-use crate::proxy::tls::Interception;
+use crate::proxy::tls::{Interception, Shown};
 use crate::recorder::Recorder;
 
 /// Connections at a time, over all listeners, when the policy does not say.
@@ -66,6 +66,8 @@ pub struct Proxy {
     pub account: Arc<dyn Account>,
     /// Where requests are recorded.
     pub recorder: Recorder,
+    /// Who has shown a certificate for which name, where TLS is passed unread.
+    pub(super) shown: Shown,
     slots: Arc<Semaphore>,
     places: u32,
     turned_away: Arc<Semaphore>,
@@ -88,7 +90,18 @@ impl Proxy {
         let turned_away = Arc::new(Semaphore::new(usize::try_from(TURNED_AWAY).unwrap_or(usize::MAX)));
         let answers = Arc::new(Semaphore::new(usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS)));
         let closing = watch::Sender::new(false);
-        Arc::new(Self { rules, origins, account, recorder, slots, places, turned_away, answers, closing })
+        Arc::new(Self {
+            rules,
+            origins,
+            account,
+            recorder,
+            shown: Shown::default(),
+            slots,
+            places,
+            turned_away,
+            answers,
+            closing,
+        })
     }
 
     /// Ends every connection and waits until each has reported its flow and the receipts of its requests are written, or

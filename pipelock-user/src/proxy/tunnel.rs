@@ -7,12 +7,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
+use super::listen::dial_limit;
 use super::meter::Budget;
 use super::pump::{End, pump};
 use super::state::{Proxy, Rules};
 use crate::flow::{Host, Reason, Verdict};
-use crate::net::may_be_dialled;
+use crate::inspect::Permit;
+use crate::net::{connect_again, may_be_dialled};
 use crate::policy::Protocol;
 
 /// What was let through, in the words of the decision: a new policy is asked the same.
@@ -33,6 +36,29 @@ pub(super) struct Tunnel {
     pub budget: Budget,
     /// How long it may be silent.
     pub idle: Duration,
+}
+
+/// A connection to a destination that shows a certificate for the name which TLS is passed to it for. When nobody has asked
+/// lately, this one is used up for that, and another takes its place. An address that is no name has none to show.
+///
+/// # Errors
+/// [`Reason::CertificateInvalid`], [`Reason::UpstreamFailed`], or why it cannot be reached once more.
+pub(super) async fn shows_name(
+    proxy: &Proxy,
+    rules: &Rules,
+    permit: &Permit,
+    (upstream, dialled): (TcpStream, SocketAddr),
+) -> Result<TcpStream, Verdict> {
+    let host = permit.host();
+    if matches!(host, Host::Addr(_)) || proxy.shown.is_known(host, dialled) {
+        return Ok(upstream);
+    }
+    let limit = dial_limit(rules);
+    let slow = || Verdict::block(Reason::UpstreamFailed, format!("{host} shows no certificate in time"));
+    tokio::time::timeout(limit, proxy.shown.ask(upstream, host, dialled)).await.unwrap_or_else(|_| Err(slow()))?;
+    connect_again(permit, dialled, rules.policy.ssrf_allow(), limit)
+        .await
+        .map_err(|error| Verdict::block(error.reason(), error.to_string()))
 }
 
 impl Tunnel {

@@ -18,7 +18,7 @@ use super::serve::{Body, Session};
 use super::sniffed::{Sniffed, names};
 use super::upstream::Carrier;
 use crate::flow::{Flow, FlowId, Origin, PolicyId, Reason, Target, Verdict, locked};
-use crate::inspect::permit_flow;
+use crate::inspect::{Permit, permit_flow};
 use crate::net::connect;
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
@@ -27,7 +27,7 @@ use crate::proxy::intercept::intercept;
 use crate::proxy::listen::{LINGER, budget_of, dial_limit, linger};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::state::{Proxy, Rules};
-use crate::proxy::tunnel::Tunnel;
+use crate::proxy::tunnel::{Tunnel, shows_name};
 use crate::proxy::{rescue, tls};
 use crate::recorder::RequestRecord;
 
@@ -224,9 +224,11 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     };
     let opened = match permit_flow(&verdict, host.clone(), port) {
         Err(verdict) => Err(verdict),
-        Ok(permit) => connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(&rules))
-            .await
-            .map_err(|error| Verdict::block(error.reason(), error.to_string()).by(verdict.rule.clone())),
+        Ok(permit) => {
+            // Other rules let anything through a tunnel that was asked for.
+            let is_tls = passing.is_some_and(|rule| rule.protocol() == Protocol::Tls);
+            reach(session, &rules, &permit, is_tls).await.map_err(|denied| denied.by(verdict.rule.clone()))
+        }
     };
     let (verdict, dialled) = match &opened {
         Ok((_, addr)) => (verdict, Some(*addr)),
@@ -252,6 +254,21 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
             Response::new(Either::Right(Full::default()))
         }
     }
+}
+
+/// Connects to where a tunnel goes.
+async fn reach(
+    session: &Session,
+    rules: &Rules,
+    permit: &Permit,
+    is_tls: bool,
+) -> Result<(TcpStream, SocketAddr), Verdict> {
+    let connected = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await;
+    let (upstream, dialled) = connected.map_err(|error| Verdict::block(error.reason(), error.to_string()))?;
+    if !is_tls {
+        return Ok((upstream, dialled));
+    }
+    Ok((shows_name(&session.proxy, rules, permit, (upstream, dialled)).await?, dialled))
 }
 
 /// Says yes to a tunnel that is opened; where it goes is seen when the first request in it is known.

@@ -10,6 +10,7 @@ mod leaf;
 mod outward;
 mod pem;
 mod roots;
+mod shown;
 mod sniff;
 mod trust;
 mod x509;
@@ -26,6 +27,7 @@ pub use ca::{CaError, CertificateAuthority};
 pub(super) use inward::{Agreed, greet};
 pub(super) use outward::{Offer, Outward, refused};
 pub use roots::SYSTEM_BUNDLES;
+pub(super) use shown::Shown;
 pub(super) use sniff::{Hello, Sniffer, alert_access_denied, sniff};
 pub use trust::Trust;
 

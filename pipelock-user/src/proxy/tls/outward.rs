@@ -93,7 +93,7 @@ impl Outward {
 }
 
 /// The name to verify by.
-fn server_name(host: &Host) -> io::Result<ServerName<'static>> {
+pub(super) fn server_name(host: &Host) -> io::Result<ServerName<'static>> {
     match host {
         Host::Name(name) => ServerName::try_from(name.clone()).map_err(io::Error::other),
         Host::Addr(addr) => Ok(ServerName::from(*addr)),

@@ -1,0 +1,169 @@
+//! The certificate that a destination shows, where TLS is passed unread: asked for by a handshake of our own, since what
+//! the agent's own handshake shows is encrypted (RFC 8446 §4.4.2).
+//!
+//! Called by `tunnel`. It promises that nothing is passed to a destination which did not prove, a short while ago, that it
+//! has the key of a certificate for the name. Who vouches for the certificate is the agent's to judge: it may know
+//! authorities that we do not.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use super::outward::{refused, server_name};
+use crate::flow::{Host, Reason, Verdict, locked};
+
+/// How long what was shown counts.
+const FRESH: Duration = Duration::from_secs(600);
+/// Destinations that are remembered.
+const MOST: usize = 4096;
+
+/// Who has shown what, lately.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Shown(Mutex<HashMap<(Host, SocketAddr), Instant>>);
+
+impl Shown {
+    /// Whether this address has shown a certificate for the name a short while ago.
+    pub(in crate::proxy) fn is_known(&self, host: &Host, addr: SocketAddr) -> bool {
+        locked(&self.0).get(&(host.clone(), addr)).is_some_and(|since| since.elapsed() < FRESH)
+    }
+
+    /// Asks on a connection to the address, which ends with it.
+    ///
+    /// # Errors
+    /// [`Reason::CertificateInvalid`] for another name, [`Reason::UpstreamFailed`] when no certificate could be seen.
+    pub(in crate::proxy) async fn ask<S>(&self, stream: S, host: &Host, addr: SocketAddr) -> Result<(), Verdict>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let provider = super::provider();
+        let verifier = Arc::new(ForName { provider: provider.clone(), is_proved: AtomicBool::new(false) });
+        let failed = |error: &dyn std::fmt::Display| {
+            Verdict::block(Reason::UpstreamFailed, format!("{host} shows no certificate: {error}"))
+        };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(&error))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone())
+            .with_no_client_auth();
+        config.resumption = rustls::client::Resumption::disabled();
+        let name = server_name(host).map_err(|error| failed(&error))?;
+        if let Err(error) = TlsConnector::from(Arc::new(config)).connect(name, stream).await
+            // It may want a certificate of ours, or something else that only the agent has: it was seen who it is.
+            && !verifier.is_proved.load(Ordering::Relaxed)
+        {
+            let verdict = refused(host, &error);
+            return Err(if verdict.reason == Reason::CertificateInvalid { verdict } else { failed(&error) });
+        }
+        let mut known = locked(&self.0);
+        if known.len() >= MOST {
+            known.retain(|_, since| since.elapsed() < FRESH);
+            if known.len() >= MOST {
+                known.clear();
+            }
+        }
+        known.insert((host.clone(), addr), Instant::now());
+        Ok(())
+    }
+}
+
+/// Wants a certificate for the name, and proof of its key.
+#[derive(Debug)]
+struct ForName {
+    provider: Arc<CryptoProvider>,
+    is_proved: AtomicBool,
+}
+
+impl ForName {
+    fn proved(
+        &self,
+        proof: Result<HandshakeSignatureValid, rustls::Error>,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.is_proved.store(proof.is_ok(), Ordering::Relaxed);
+        proof
+    }
+}
+
+impl ServerCertVerifier for ForName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.proved(verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.proved(verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::tls::{CertificateAuthority, server_of};
+
+    async fn asked(certificate_for: &str) -> (Result<(), Verdict>, bool) {
+        let ca = Arc::new(CertificateAuthority::for_now().expect("an authority"));
+        let server = server_of(&ca, &Host::parse(certificate_for).expect("a name")).expect("a server");
+        let (near, far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move { tokio_rustls::TlsAcceptor::from(server).accept(far).await.is_ok() });
+        let (shown, host) = (Shown::default(), Host::parse("api.example").expect("a name"));
+        let addr = SocketAddr::from(([192, 0, 2, 1], 443));
+        assert!(!shown.is_known(&host, addr));
+        let result = shown.ask(near, &host, addr).await;
+        let other = SocketAddr::from(([192, 0, 2, 2], 443));
+        assert!(!shown.is_known(&host, other));
+        (result, shown.is_known(&host, addr))
+    }
+
+    #[tokio::test]
+    async fn a_certificate_for_the_name_is_enough_whoever_vouches_for_it() {
+        assert_eq!(asked("api.example").await, (Ok(()), true));
+        let (result, is_known) = asked("other.example").await;
+        assert_eq!((result.expect_err("refused").reason, is_known), (Reason::CertificateInvalid, false));
+    }
+
+    #[tokio::test]
+    async fn without_a_certificate_nothing_is_passed() {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut far, b"220 no TLS here\r\n").await;
+        });
+        let addr = SocketAddr::from(([192, 0, 2, 1], 443));
+        let asked = Shown::default().ask(near, &Host::parse("api.example").expect("a name"), addr).await;
+        assert_eq!(asked.expect_err("refused").reason, Reason::UpstreamFailed);
+    }
+}
