@@ -92,17 +92,14 @@ pub struct SessionConfig {
     pub require: Level,
     /// The policy.
     pub policy: Policy,
+    /// What the agent has in its environment.
+    pub environment: Environment,
     /// What the namespaces of the agent are, besides our own: listeners already bound in them.
     pub namespaces: Vec<Namespace>,
     /// The lock of the attachment, taken before anything was looked at.
     pub lock: Lock,
     /// The cgroup, if all that lives in it is ours to end (`run`).
     pub ours: Option<Cgroup>,
-}
-
-/// `run` hands its environment on to the command.
-fn environment(mode: &str) -> Environment {
-    if mode == "run" { Environment::OfTheAgent } else { Environment::Own }
 }
 
 /// How long the processes of a cgroup of ours may take to die.
@@ -145,6 +142,7 @@ pub struct Session {
     maps: Arc<Maps>,
     namespaces: Vec<Namespace>,
     rules: Rules,
+    environment: Environment,
     mode: &'static str,
     cgroup_path: PathBuf,
     cgroup_id: u64,
@@ -166,7 +164,7 @@ impl Session {
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         // First: nothing is attached when a file is missing.
-        let rules = rules_of(config.policy, None, environment(config.mode))?;
+        let rules = rules_of(config.policy, None, &config.environment)?;
         State::try_room(&plan.id()).map_err(SessionError::State)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();
@@ -176,6 +174,7 @@ impl Session {
             maps: Arc::new(maps),
             namespaces: config.namespaces,
             rules,
+            environment: config.environment,
             mode: config.mode,
             cgroup_path: config.cgroup_path,
             cgroup_id: config.cgroup_id,
@@ -292,6 +291,7 @@ impl Recorded {
             maps,
             namespaces,
             rules,
+            environment,
             base,
             mode,
             cgroup_path,
@@ -406,6 +406,7 @@ impl Recorded {
             attachment,
             maps,
             rules,
+            environment,
             proxy,
             generations,
             generation,

@@ -97,6 +97,15 @@ impl Policy {
         !self.naming(&Host::Name(name.to_owned())).is_empty()
     }
 
+    /// The rule below whose wildcard this name was chosen, if what goes there is read: a name says something then. None for
+    /// a name that a rule spells out.
+    #[must_use]
+    pub fn chosen_below(&self, host: &Host) -> Option<&Rule> {
+        let naming = self.naming(host);
+        let is_spelled_out = naming.iter().any(|rule| matches!(rule.destination, Destination::Name(_)));
+        naming.into_iter().find(|rule| rule.scan && !is_spelled_out)
+    }
+
     /// The rule that decides about this destination.
     ///
     /// # Errors
