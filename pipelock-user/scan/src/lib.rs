@@ -37,4 +37,4 @@ pub use redact::redact;
 pub use rule::{Confidence, Kind, RuleError, RuleSet, Severity};
 pub use scanner::{Builder, Limits, Scanner};
 pub use stream::{Progress, Stream};
-pub use url::UrlOptions;
+pub use url::{UrlOptions, decoded as url_decoded};

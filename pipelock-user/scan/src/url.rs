@@ -74,8 +74,8 @@ impl Parts {
     }
 }
 
-/// Percent-decoded, `+` as a space.
-pub(crate) fn decoded(part: &[u8]) -> Cow<'_, [u8]> {
+/// A part of a query or a form (WHATWG URL standard, §5.1): percent-decoded, `+` as a space.
+pub fn decoded(part: &[u8]) -> Cow<'_, [u8]> {
     if !part.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(part);
     }
@@ -199,6 +199,11 @@ pub(crate) fn in_pieces(found: Finding, span: Range<u64>) -> Finding {
 }
 
 impl Scanner {
+    /// Whether the rule of a finding finds something in a text.
+    fn has_secret(&self, text: &[u8], like: &Finding) -> Result<bool, EngineError> {
+        Ok(self.scan(text)?.iter().any(|found| found.rule == like.rule))
+    }
+
     /// What is in pieces that were put together, where old and new ones both are part of it; `span` is the new one's place.
     pub(crate) fn scan_joined(&self, joined: &Joined, span: &Range<u64>) -> Result<Vec<Finding>, EngineError> {
         let mut findings: Vec<Finding> = Vec::new();
@@ -208,7 +213,17 @@ impl Scanner {
         for found in self.scan(&joined.text)? {
             let place = found.span.start as usize..found.span.end as usize;
             let known = |one: &Finding| one.rule == found.rule && one.fingerprint == found.fingerprint;
-            if joined.crosses(&place) && telling(&found) && !findings.iter().any(known) {
+            if !telling(&found) || findings.iter().any(known) {
+                continue;
+            }
+            // A secret that is whole in one of them, with the end or beginning of the other, was judged by itself.
+            if let Some(parts) = joined.crosses(&place)
+                && !parts
+                    .into_iter()
+                    .map(|part| self.has_secret(part, &found))
+                    .collect::<Result<Vec<_>, _>>()?
+                    .contains(&true)
+            {
                 findings.push(in_pieces(found, span.clone()));
             }
         }

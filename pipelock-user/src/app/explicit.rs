@@ -58,7 +58,7 @@ pub async fn serve_alone(
 ) -> Result<(Summary, Option<PathBuf>), SessionError> {
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
     let address = listener.local_addr().map_err(SessionError::Listen)?;
-    let rules = rules_of(policy, None, Environment::Own)?;
+    let rules = rules_of(policy, None, &Environment::Own)?;
     let policy = &rules.policy;
     let mut limits = policy.warnings();
     limits.push("no kernel enforcement: only clients that use the proxy are seen".into());

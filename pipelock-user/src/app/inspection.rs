@@ -10,13 +10,15 @@ use crate::inspect::{Inspection, InspectionError};
 use crate::policy::Policy;
 use crate::proxy::Rules;
 
-/// Whose environment ours is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Environment {
-    /// The command's, which got it from us.
+/// What the agent has in its environment.
+#[derive(Clone)]
+pub enum Environment {
+    /// Ours, which the command gets from us.
     OfTheAgent,
-    /// Ours alone.
+    /// Nothing that we know of: ours is ours alone.
     Own,
+    /// What its processes were found with.
+    Of(Arc<[(String, Vec<u8>)]>),
 }
 
 /// The scanners of a policy; none when it scans nothing.
@@ -26,7 +28,7 @@ pub(super) enum Environment {
 pub(super) fn inspection(
     policy: &Policy,
     former: Option<&Rules>,
-    environment: Environment,
+    environment: &Environment,
 ) -> Result<Option<Arc<Inspection>>, InspectionError> {
     if !policy.rules().iter().any(|rule| rule.scan()) {
         return Ok(None);
@@ -41,13 +43,15 @@ pub(super) fn inspection(
     {
         return Ok(former.inspect.clone());
     }
-    let variables = if dlp.scan_env && environment == Environment::OfTheAgent {
-        let named = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_encoded_bytes()))
-        };
-        std::env::vars_os().filter_map(named).collect()
-    } else {
-        Vec::new()
+    let variables: Arc<[(String, Vec<u8>)]> = match environment {
+        Environment::OfTheAgent if dlp.scan_env => {
+            let named = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+                Some((name.into_string().ok()?, value.into_encoded_bytes()))
+            };
+            std::env::vars_os().filter_map(named).collect()
+        }
+        Environment::Of(variables) if dlp.scan_env => variables.clone(),
+        _ => Arc::default(),
     };
     Inspection::new(policy, &variables, folders::cache().map(|folder| folder.join("rules"))).map(Arc::new).map(Some)
 }
@@ -60,7 +64,7 @@ mod tests {
     fn rules(text: &str, former: Option<&Rules>) -> Rules {
         let policy = Policy::parse(&format!("version: 1\negress: [{{destination: a.test}}]\n{text}"), "p.yaml");
         let policy = policy.expect("a policy");
-        let inspect = inspection(&policy, former, Environment::Own).expect("scanners");
+        let inspect = inspection(&policy, former, &Environment::Own).expect("scanners");
         Rules { policy, resolver: Resolver::new(Box::new(|_| None)), tls: None, inspect }
     }
 

@@ -2,16 +2,19 @@
 //! the recorder's receipts, policies become the resolver's rules.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use pipelock_common::{KernelReason, Listeners};
 use tokio::sync::watch;
 
-use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason, locked};
+use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason, Verdict, locked};
+use crate::inspect::Terms;
 use crate::kernel::{Ledger, Maps, to_flow};
 use crate::policy::DnsMode;
-use crate::proxy::dns::{Answered, Asker, Filed, Mode, NameRules, Pool, QueryLog, SeenNames, Transport};
+use crate::proxy::dns::{Answered, Asker, Filed, Mode, NameRead, NameRules, Pool, QueryLog, SeenNames, Transport};
 use crate::proxy::{Origins, Rules};
 use crate::recorder::{Recorder, RequestRecord};
 
@@ -67,6 +70,35 @@ pub(super) struct PolicyNames(pub watch::Receiver<Arc<Rules>>);
 impl NameRules for PolicyNames {
     fn allowed(&self, name: &str) -> bool {
         self.0.borrow().policy.names_allowed(name)
+    }
+
+    fn read(&self, name: &str) -> NameRead {
+        let rules = self.0.borrow().clone();
+        let rule = rules.policy.chosen_below(&Host::Name(name.to_owned()));
+        let Some(terms) = rule.and_then(|rule| Terms::of(&rules.policy, rule)) else {
+            return NameRead::Clean(Vec::new());
+        };
+        match rules.inspect.as_ref().map(|inspect| inspect.now()) {
+            Some(Some(Ok(scanners))) => match terms.check_name(&scanners, name) {
+                Ok(found) => NameRead::Clean(found),
+                Err(verdict) => NameRead::Stopped(verdict),
+            },
+            Some(Some(Err(verdict))) => NameRead::Stopped(verdict),
+            Some(None) => NameRead::NotYet,
+            None => NameRead::Stopped(Verdict::block(
+                Reason::ScannerUnavailable,
+                "this policy was loaded without a scanner",
+            )),
+        }
+    }
+
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let inspect = self.0.borrow().inspect.clone();
+        Box::pin(async move {
+            if let Some(inspect) = inspect {
+                let _ = inspect.ready().await;
+            }
+        })
     }
 
     fn mode(&self) -> Mode {
@@ -131,7 +163,13 @@ impl DnsReceipts {
             tracing::warn!(peer = %asker.peer, reason = %Reason::NoOrigin, "a query that no flow accounts for was refused");
             return None;
         };
+        let rules = self.rules.borrow().clone();
         let name = outcome.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        let name = match rules.inspect.as_ref().and_then(|inspect| inspect.now()) {
+            _ if outcome.verdict.findings.is_empty() => name,
+            Some(Ok(scanners)) => scanners.without_secrets(name),
+            _ => "-".to_owned(),
+        };
         tracing::info!(
             flow = flow.id.0,
             name,
@@ -141,7 +179,7 @@ impl DnsReceipts {
             reason = %outcome.verdict.reason,
             "query"
         );
-        let policy = self.rules.borrow().policy.id().clone();
+        let policy = rules.policy.id().clone();
         let report = Outcome {
             verdict: outcome.verdict.clone(),
             name: None,

@@ -25,6 +25,7 @@ mod trust;
 
 pub use explicit::serve_alone;
 pub use flows::kernel_code;
+pub use inspection::Environment;
 pub use listeners::{Namespace, loopback_is_up};
 pub use serving::{Ended, Leave, Serving};
 pub use session::{Recorded, Session, SessionConfig, SessionError};

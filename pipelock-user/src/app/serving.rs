@@ -32,6 +32,7 @@ pub struct Serving {
     pub(super) attachment: Attachment,
     pub(super) maps: Arc<Maps>,
     pub(super) rules: watch::Sender<Arc<Rules>>,
+    /// What the agent had in its environment when it was attached.
     pub(super) environment: Environment,
     pub(super) proxy: Arc<Proxy>,
     pub(super) generations: Arc<Generations>,
@@ -95,7 +96,7 @@ impl Serving {
     /// and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
         let former = self.rules.borrow().clone();
-        let rules = rules_of(policy, Some(&former), self.environment)?;
+        let rules = rules_of(policy, Some(&former), &self.environment)?;
         if let Err(error) = self.put(&rules.policy) {
             if let Err(error) = self.put(&former.policy) {
                 tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");

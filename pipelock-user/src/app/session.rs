@@ -92,6 +92,8 @@ pub struct SessionConfig {
     pub require: Level,
     /// The policy.
     pub policy: Policy,
+    /// What the agent has in its environment.
+    pub environment: Environment,
     /// What the namespaces of the agent are, besides our own: listeners already bound in them.
     pub namespaces: Vec<Namespace>,
     /// The lock of the attachment, taken before anything was looked at.
@@ -140,7 +142,6 @@ pub struct Session {
     maps: Arc<Maps>,
     namespaces: Vec<Namespace>,
     rules: Rules,
-    /// `run` hands ours on to its command.
     environment: Environment,
     mode: &'static str,
     cgroup_path: PathBuf,
@@ -163,8 +164,7 @@ impl Session {
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         // First: nothing is attached when a file is missing.
-        let environment = if config.ours.is_some() { Environment::OfTheAgent } else { Environment::Own };
-        let rules = rules_of(config.policy, None, environment)?;
+        let rules = rules_of(config.policy, None, &config.environment)?;
         State::try_room(&plan.id()).map_err(SessionError::State)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();
@@ -174,7 +174,7 @@ impl Session {
             maps: Arc::new(maps),
             namespaces: config.namespaces,
             rules,
-            environment,
+            environment: config.environment,
             mode: config.mode,
             cgroup_path: config.cgroup_path,
             cgroup_id: config.cgroup_id,

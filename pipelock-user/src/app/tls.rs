@@ -50,7 +50,7 @@ pub(super) fn keys(policy: &Policy) -> Vec<PathBuf> {
 pub(super) fn rules_of(
     policy: Policy,
     former: Option<&Rules>,
-    environment: Environment,
+    environment: &Environment,
 ) -> Result<Rules, SessionError> {
     let inspect = inspection(&policy, former, environment)?;
     let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);

@@ -16,12 +16,13 @@ use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, output};
 use crate::app::lock::Lock;
 use crate::app::state::{self, State};
-use crate::app::{Ended, Namespace, Recorded, Serving, Session, SessionConfig, runtime};
+use crate::app::{Ended, Environment, Namespace, Recorded, Serving, Session, SessionConfig, runtime};
 use crate::kernel::{Attachment, Level, Pinned, attachment_id};
 use crate::policy::{Listen, Policy};
 use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load, held_by};
 use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::environ::Environments;
 use crate::sandbox::held::{HeldError, HeldOptions, settle};
 use crate::sandbox::limits;
 use crate::sandbox::netns::{in_netns, netns_of};
@@ -165,6 +166,14 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
         Pinned::Absent | Pinned::Dead => None,
     };
     let namespaces = namespaces(cgroup)?;
+    let environments = Environments::of(&cgroup.procs()?);
+    if let Some(pid) = environments.unread.first() {
+        output::note(&format!(
+            "warning: the environment of process {pid} (of {} in all) could not be read to its end; name its secrets under \
+             dlp.secrets_files",
+            environments.unread.len()
+        ));
+    }
     let keep_listeners = policy.listen() == Listen::Any;
     let session = Session::prepare(SessionConfig {
         lock,
@@ -175,6 +184,7 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
         cgroup_id: cgroup.id(),
         require,
         policy,
+        environment: Environment::Of(environments.variables.into()),
         namespaces,
     })?;
     // What the processes already hold was opened without us. New sockets are caught already, so nothing slips between.

@@ -14,7 +14,8 @@ use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, keys, output};
 use crate::app::lock::Lock;
 use crate::app::{
-    Ended, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, loopback_is_up, runtime, serve_alone,
+    Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, loopback_is_up, runtime,
+    serve_alone,
 };
 use crate::kernel::attachment_id;
 use crate::policy::Policy;
@@ -99,6 +100,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         cgroup_id: cgroup.id(),
         require: args.session.level(),
         policy,
+        environment: Environment::OfTheAgent,
         namespaces: vec![namespace],
     })?;
     for (hook, why) in &session.attachment().missing {

@@ -89,7 +89,7 @@ reasons! {
     ProxyLost = "proxy_lost", "The proxy that handled this flow ended before it could report.";
     DlpMatch = "dlp_match", "The scanner found a secret in what was to leave. Take it out; if it is meant for this destination as a header, list its rule under allow_secrets of the destination's rule.";
     InjectionMatch = "injection_match", "The scanner found instructions to an agent, or what response.secrets stops, in what the destination sent; it was not passed on.";
-    ContentUnreadable = "content_unreadable", "The content is encoded in a way that cannot be read, and the rule wants it read. Ask for gzip, deflate, br, zstd or no encoding, or set scan: false.";
+    ContentUnreadable = "content_unreadable", "The content is encoded in a way that cannot be read, or holds more than can be unpacked, and the rule wants it read. Ask for gzip, deflate, br, zstd or no encoding, or set scan: false.";
     ScannerUnavailable = "scanner_unavailable", "The scanner could not be started, and what the rule wants read is not let through unread. The log says why.";
     Internal = "internal_error", "A defect in pipelock; the flow was denied.";
 }

@@ -80,7 +80,12 @@ impl Events {
 
     fn end(&mut self) -> Result<Vec<Finding>, EngineError> {
         let data = std::mem::take(&mut self.data);
-        let found = if data.is_empty() { Vec::new() } else { self.lanes.push(&data)? };
+        let mut found = Vec::new();
+        if !data.is_empty() {
+            found = self.lanes.push(&data)?;
+            // What goes on now is judged by what it says now.
+            found.extend(self.lanes.ends_now()?);
+        }
         self.is_too_long = false;
         self.at_boundary = true;
         if !self.lanes.holds() {

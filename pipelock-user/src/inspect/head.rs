@@ -15,8 +15,8 @@ use crate::policy::FindingAction;
 /// Headers of a request that are not read: the proxy checks or writes them itself, and they hold names and numbers only.
 const HARMLESS: [HeaderName; 4] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
 
-/// The number of the one session that URLs are remembered for: the attachment's.
-const SESSION: u64 = 0;
+/// The number of the one session that what leaves is remembered for: the attachment's.
+pub(super) const SESSION: u64 = 0;
 
 /// What cannot be read is not let through.
 pub(super) fn unread(error: &EngineError) -> Verdict {
@@ -29,8 +29,28 @@ impl Terms {
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_url(&self, scanners: &Scanners, url: &str) -> Result<Vec<Found>, Verdict> {
-        let findings = scanners.sessions.url(SESSION, scanners.now(), url).map_err(|error| unread(&error))?;
+        let mut findings = scanners.sessions.url(SESSION, scanners.now(), url).map_err(|error| unread(&error))?;
+        if let Some(host) = host_of(url) {
+            let mut of_name = self.of_name(scanners, host)?;
+            of_name.retain(|found| findings.iter().all(|known| known.rule != found.rule));
+            findings.extend(of_name);
+        }
         self.sort(Side::Request, &findings, |_| "url".to_owned())
+    }
+
+    /// Reads a name that is asked for, by itself and together with those before; what is to be noted. What a rule spells out
+    /// tells nobody anything.
+    ///
+    /// # Errors
+    /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
+    pub fn check_name(&self, scanners: &Scanners, name: &str) -> Result<Vec<Found>, Verdict> {
+        let findings = self.of_name(scanners, name)?;
+        self.sort(Side::Request, &findings, |_| "name".to_owned())
+    }
+
+    fn of_name(&self, scanners: &Scanners, name: &str) -> Result<Vec<Finding>, Verdict> {
+        let Some(zone) = &self.zone else { return Ok(Vec::new()) };
+        scanners.sessions.host(SESSION, scanners.now(), name, zone).map_err(|error| unread(&error))
     }
 
     /// Reads headers or trailers; what is to be noted.
@@ -53,14 +73,21 @@ impl Terms {
         }
         let scanner = if side.is_outbound() { &scanners.outbound } else { &scanners.inbound };
         let findings = scanner.scan(&text).map_err(|error| unread(&error))?;
-        self.sort(side, &findings, |finding| {
+        let mut noted = self.sort(side, &findings, |finding| {
             let at = places.partition_point(|(start, _)| *start <= finding.span.start).saturating_sub(1);
             places.get(at).map_or_else(|| "header".to_owned(), |(_, name)| format!("header {name}"))
-        })
+        })?;
+        if side.is_outbound() {
+            for (name, value) in headers.iter().filter(|(name, _)| is_read(name)) {
+                let place = format!("header {name}");
+                noted.extend(self.check_piece(scanners, side, (&place, &place), value.as_bytes())?);
+            }
+        }
+        Ok(noted)
     }
 
     /// What is to be noted of findings in something that cannot be changed.
-    fn sort(
+    pub(super) fn sort(
         &self,
         side: Side,
         findings: &[Finding],
@@ -84,4 +111,10 @@ impl Terms {
         }
         Ok(all)
     }
+}
+
+/// The host of a URL of ours.
+fn host_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    rest.split(['/', '?', '#']).next()?.split(':').next()
 }

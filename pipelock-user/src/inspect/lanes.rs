@@ -4,11 +4,11 @@
 //! place (`delta.text`) make one lane; what is no JSON makes a lane of its own. It promises bounded memory, and that what it
 //! finds is found by the message that completes it, if it is asked what the texts say when they end there.
 
-use pipelock_scan::{EngineError, Finding, Scanner, Stream};
+use pipelock_scan::{EngineError, Finding, Kind, Scanner, Stream};
 use serde_json::Value;
 
 /// Lanes at a time; the one used longest ago makes room.
-const MOST_LANES: usize = 8;
+const MOST_LANES: usize = 16;
 /// Texts of one message that are put into lanes.
 const MOST_TEXTS: usize = 64;
 /// Longest message that is taken apart.
@@ -22,6 +22,8 @@ const NAME: usize = 8;
 #[derive(Debug)]
 pub(super) struct Lanes {
     scanner: Scanner,
+    /// Whether orders are looked for, which are made of words.
+    has_words: bool,
     /// For those who hold a message back while its texts may be the beginning of a secret.
     holding: Option<Scanner>,
     lanes: Vec<Lane>,
@@ -31,20 +33,78 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 struct Lane {
     place: String,
-    stream: Stream,
-    judged: usize,
+    text: Text,
+    /// The same with a blank between pieces that have none: words that come one by one. Only what is an order in it counts.
+    words: Option<Text>,
     hold: Option<Stream>,
     is_held: bool,
     last: String,
-    /// The end of the text.
-    tail: String,
     used: u64,
+}
+
+/// Pieces put end to end.
+#[derive(Debug)]
+struct Text {
+    stream: Stream,
+    judged: usize,
+    /// Its end.
+    tail: String,
+}
+
+impl Text {
+    fn new(scanner: &Scanner) -> Result<Self, EngineError> {
+        Ok(Self { stream: scanner.stream()?, judged: 0, tail: String::new() })
+    }
+
+    /// Adds a piece; what is found by now, if there is more than before.
+    fn push(&mut self, piece: &str) -> Result<Vec<Finding>, EngineError> {
+        self.tail.push_str(piece);
+        if self.tail.len() > 2 * TAIL {
+            let keep = ceil(&self.tail, self.tail.len() - TAIL);
+            self.tail.drain(..keep);
+        }
+        let progress = self.stream.push(piece.as_bytes())?;
+        if progress.findings == self.judged {
+            return Ok(Vec::new());
+        }
+        self.judged = progress.findings;
+        Ok(self.stream.findings())
+    }
+}
+
+impl Lane {
+    /// Adds a piece to the words, which there are from the first two pieces on that nothing separates.
+    fn add_word(&mut self, scanner: &Scanner, piece: &str, is_glued: bool) -> Result<Vec<Finding>, EngineError> {
+        if self.words.is_none() && is_glued {
+            let mut words = Text::new(scanner)?;
+            words.push(&self.text.tail)?;
+            self.words = Some(words);
+        }
+        let Some(words) = &mut self.words else { return Ok(Vec::new()) };
+        if is_glued {
+            words.push(" ")?;
+        }
+        Ok(orders(words.push(piece)?))
+    }
+}
+
+fn orders(mut found: Vec<Finding>) -> Vec<Finding> {
+    found.retain(|finding| finding.kind == Kind::Injection);
+    found
 }
 
 impl Lanes {
     /// Looks for what `scanner` finds; `holding` tells what may be the beginning of something.
-    pub(super) fn new(scanner: &Scanner, holding: Option<&Scanner>) -> Self {
-        Self { scanner: scanner.clone(), holding: holding.cloned(), lanes: Vec::new(), messages: 0 }
+    pub(super) fn new(scanner: &Scanner, holding: Option<&Scanner>, has_words: bool) -> Self {
+        Self { scanner: scanner.clone(), has_words, holding: holding.cloned(), lanes: Vec::new(), messages: 0 }
+    }
+
+    /// Takes what is no message, and goes on between messages: pings and the like have a lane of their own.
+    pub(super) fn push_control(&mut self, payload: &[u8]) -> Result<Vec<Finding>, EngineError> {
+        self.messages += 1;
+        let mut found = Vec::new();
+        self.add("control", &String::from_utf8_lossy(payload), &mut found)?;
+        Ok(found)
     }
 
     /// Takes the next message: what its texts complete.
@@ -80,7 +140,10 @@ impl Lanes {
     fn ends_of(&self, is_asked: impl Fn(&Lane) -> bool) -> Result<Vec<Finding>, EngineError> {
         let mut found = Vec::new();
         for lane in self.lanes.iter().filter(|lane| is_asked(lane)) {
-            found.extend(self.scanner.scan(lane.tail.as_bytes())?);
+            found.extend(self.scanner.scan(lane.text.tail.as_bytes())?);
+            if let Some(words) = &lane.words {
+                found.extend(orders(self.scanner.scan(words.tail.as_bytes())?));
+            }
         }
         Ok(found)
     }
@@ -104,12 +167,11 @@ impl Lanes {
                 let hold = self.holding.as_ref().map(Scanner::stream).transpose()?;
                 self.lanes.push(Lane {
                     place: place.to_owned(),
-                    stream: self.scanner.stream()?,
-                    judged: 0,
+                    text: Text::new(&self.scanner)?,
+                    words: None,
                     hold,
                     is_held: false,
                     last: String::new(),
-                    tail: String::new(),
                     used,
                 });
                 self.lanes.len() - 1
@@ -121,16 +183,12 @@ impl Lanes {
             return Ok(());
         }
         text[..floor(text, NAME * 8)].clone_into(&mut lane.last);
-        lane.tail.push_str(text);
-        if lane.tail.len() > 2 * TAIL {
-            let keep = ceil(&lane.tail, lane.tail.len() - TAIL);
-            lane.tail.drain(..keep);
+        if self.has_words {
+            let is_apart = |end: Option<char>| end.is_none_or(char::is_whitespace);
+            let is_glued = !is_apart(lane.text.tail.chars().next_back()) && !is_apart(text.chars().next());
+            found.extend(lane.add_word(&self.scanner, text, is_glued)?);
         }
-        let progress = lane.stream.push(text.as_bytes())?;
-        if progress.findings != lane.judged {
-            lane.judged = progress.findings;
-            found.extend(lane.stream.findings());
-        }
+        found.extend(lane.text.push(text)?);
         if let Some(hold) = &mut lane.hold {
             // Counted by the stream itself: what it has not released is what may begin something.
             let before = hold.push(&[])?.released;
@@ -154,7 +212,7 @@ fn floor(text: &str, at: usize) -> usize {
 }
 
 /// The texts of a value with their places, places in lists being one.
-fn leaves<'v>(value: &'v Value, place: String, texts: &mut Vec<(String, &'v str)>) {
+pub(super) fn leaves<'v>(value: &'v Value, place: String, texts: &mut Vec<(String, &'v str)>) {
     if texts.len() >= MOST_TEXTS {
         return;
     }

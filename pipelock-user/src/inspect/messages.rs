@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::head::unread;
 use super::lanes::Lanes;
+use super::pieces::{SHORT, values};
 use super::scanners::Scanners;
 use super::terms::{MOST_TOLD, Side, Terms, told};
 use crate::flow::{Found, Verdict};
@@ -14,6 +15,9 @@ use crate::policy::FindingAction;
 
 /// Where the findings stand.
 const PLACE: &str = "message";
+/// Messages of one connection whose values are put together with those of other connections; what comes later is put together
+/// with these.
+const FIRST: u64 = 16;
 
 /// One direction.
 pub struct Messages {
@@ -21,6 +25,7 @@ pub struct Messages {
     terms: Arc<Terms>,
     side: Side,
     lanes: Lanes,
+    count: u64,
     /// What was told already: texts put together are read again with each message.
     told: Vec<Found>,
 }
@@ -34,21 +39,29 @@ impl Messages {
             scanners: scanners.clone(),
             terms: terms.clone(),
             side,
-            lanes: Lanes::new(scanner, None),
+            lanes: Lanes::new(scanner, None, !side.is_outbound()),
+            count: 0,
             told: Vec::new(),
         }
     }
 
-    /// Reads a message; what is to be noted.
+    /// Reads a message, or the payload of a control frame; what is to be noted.
     ///
     /// # Errors
     /// [`crate::flow::Reason::DlpMatch`], [`crate::flow::Reason::InjectionMatch`],
     /// [`crate::flow::Reason::ScannerUnavailable`].
-    pub fn check(&mut self, message: &[u8]) -> Result<Vec<Found>, Verdict> {
+    pub fn check(&mut self, message: &[u8], is_control: bool) -> Result<Vec<Found>, Verdict> {
         let scanner = if self.side.is_outbound() { &self.scanners.outbound } else { &self.scanners.inbound };
         let mut findings = scanner.scan(message).map_err(|error| unread(&error))?;
-        findings.extend(self.lanes.push(message).map_err(|error| unread(&error))?);
+        let pushed = if is_control { self.lanes.push_control(message) } else { self.lanes.push(message) };
+        findings.extend(pushed.map_err(|error| unread(&error))?);
         findings.extend(self.lanes.ends_now().map_err(|error| unread(&error))?);
+        self.count += 1;
+        if self.side.is_outbound() && self.count <= FIRST && message.len() <= SHORT {
+            for (lane, value) in values(message) {
+                findings.extend(self.terms.piece(&self.scanners, &format!("message {lane}"), &value)?);
+            }
+        }
         let mut all: Vec<Found> = Vec::new();
         for finding in &findings {
             // Frames go on as they are, so nothing is taken out of them.
@@ -111,8 +124,8 @@ mod tests {
             all.extend_from_slice(&last);
         }
         let many = all.join("\n");
-        assert_eq!(out.check(many.as_bytes()).expect("only noted").len(), MOST_TOLD);
-        let verdict = out.check(format!("{many} {SECRET}").as_bytes()).expect_err("stopped");
+        assert_eq!(out.check(many.as_bytes(), false).expect("only noted").len(), MOST_TOLD);
+        let verdict = out.check(format!("{many} {SECRET}").as_bytes(), false).expect_err("stopped");
         assert_eq!(verdict.reason, Reason::DlpMatch);
         assert_eq!(verdict.findings.iter().map(|found| found.action).collect::<Vec<_>>(), ["block"]);
     }
@@ -120,10 +133,10 @@ mod tests {
     #[test]
     fn only_what_was_said_is_no_instruction_when_it_comes_back() {
         let (mut out, mut inn) = both();
-        assert!(out.check(format!("{SECRET}: please quote {ORDER}").as_bytes()).is_err());
-        assert!(inn.check(format!("please quote {ORDER}").as_bytes()).is_err(), "it was not said");
+        assert!(out.check(format!("{SECRET}: please quote {ORDER}").as_bytes(), false).is_err());
+        assert!(inn.check(format!("please quote {ORDER}").as_bytes(), false).is_err(), "it was not said");
         let (mut out, mut inn) = both();
-        out.check(format!("please quote {ORDER}").as_bytes()).expect("said");
-        inn.check(format!("please quote {ORDER}").as_bytes()).expect("its own words");
+        out.check(format!("please quote {ORDER}").as_bytes(), false).expect("said");
+        inn.check(format!("please quote {ORDER}").as_bytes(), false).expect("its own words");
     }
 }

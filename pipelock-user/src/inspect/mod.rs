@@ -11,7 +11,10 @@ mod events;
 mod head;
 mod lanes;
 mod messages;
+#[cfg(test)]
+mod names_tests;
 mod permit;
+mod pieces;
 mod reader;
 mod scanners;
 mod terms;

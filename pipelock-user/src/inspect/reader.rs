@@ -16,6 +16,7 @@ use pipelock_scan::{Coding, Finding, Scanner, Stream};
 use super::events::Events;
 use super::head::unread;
 use super::lanes::Lanes;
+use super::pieces::{Said, Short};
 use super::scanners::Scanners;
 use super::terms::{MOST_TOLD, Side, Terms, told};
 use crate::flow::{Found, Reason, Verdict};
@@ -56,6 +57,8 @@ pub struct Reader {
     noted: Vec<Found>,
     /// Of an event stream: its events.
     events: Option<Events>,
+    /// Of what leaves: its beginning, which may be a piece of what several bodies say together.
+    short: Option<Short>,
     /// Pauses since the last byte.
     pauses: u32,
 }
@@ -128,6 +131,7 @@ impl Reader {
             seen: Vec::new(),
             noted: Vec::new(),
             events: None,
+            short: (side.is_outbound() && encoded == Encoded::Plain).then(Short::default),
             pauses: 0,
         })
     }
@@ -137,7 +141,8 @@ impl Reader {
     pub fn of_events(mut self) -> Self {
         if !self.is_coded {
             let holding = self.stops_secrets().then_some(&self.scanners.outbound);
-            self.events = Some(Events::new(Lanes::new(scanner(&self.scanners, self.side), holding)));
+            let lanes = Lanes::new(scanner(&self.scanners, self.side), holding, !self.side.is_outbound());
+            self.events = Some(Events::new(lanes));
         }
         self
     }
@@ -171,6 +176,11 @@ impl Reader {
                 self.judge(&findings)?;
             }
             let mut free = progress.released;
+            if let (Some(short), Some(piece)) = (&mut self.short, self.held.back()) {
+                let said = short.push(piece);
+                free = free.min(self.end.saturating_sub(short.waiting()));
+                self.judge_said(said)?;
+            }
             let stops_secrets = self.stops_secrets();
             if let Some(events) = &mut self.events {
                 let Some(piece) = self.held.back() else { return Err(closed()) };
@@ -198,6 +208,7 @@ impl Reader {
         let findings = stream.finish().map_err(|error| unread(&error))?;
         self.judge(&findings)?;
         self.judge_events()?;
+        self.judge_short()?;
         self.free = self.end;
         Ok(())
     }
@@ -212,7 +223,38 @@ impl Reader {
             return Ok(());
         }
         self.judge_events()?;
+        self.judge_short()?;
         self.let_go()
+    }
+
+    /// What the beginning completes, if the body ends here.
+    fn judge_short(&mut self) -> Result<(), Verdict> {
+        let said = self.short.as_mut().map(Short::rest).unwrap_or_default();
+        self.judge_said(said)
+    }
+
+    /// Judges what values complete of what other bodies began.
+    fn judge_said(&mut self, said: Said) -> Result<(), Verdict> {
+        for (lane, value) in said.outgrown {
+            self.terms.forget_piece(&self.scanners, &format!("body {lane}"), &value);
+        }
+        for (lane, value) in said.values {
+            let lane = format!("body {lane}");
+            match self.terms.check_piece(&self.scanners, self.side, (&lane, self.place), &value) {
+                Ok(noted) => noted.into_iter().for_each(|found| self.note(found)),
+                Err(verdict) => {
+                    self.stream = None;
+                    return Err(verdict);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, found: Found) {
+        if self.noted.len() < MOST_TOLD && !self.noted.contains(&found) {
+            self.noted.push(found);
+        }
     }
 
     /// What events say together, if they end here.
@@ -364,11 +406,7 @@ impl Reader {
             return Err(self.terms.stop(self.side, all));
         }
         merge(&mut self.cuts);
-        for found in all {
-            if self.noted.len() < MOST_TOLD && !self.noted.contains(&found) {
-                self.noted.push(found);
-            }
-        }
+        all.into_iter().for_each(|found| self.note(found));
         Ok(())
     }
 
@@ -378,12 +416,7 @@ impl Reader {
         for finding in findings {
             match self.terms.action(self.side, finding) {
                 FindingAction::Off => {}
-                FindingAction::Warn => {
-                    let found = told(finding, "events", FindingAction::Warn);
-                    if self.noted.len() < MOST_TOLD && !self.noted.contains(&found) {
-                        self.noted.push(found);
-                    }
-                }
+                FindingAction::Warn => self.note(told(finding, "events", FindingAction::Warn)),
                 FindingAction::Block | FindingAction::Redact => {
                     stops.push(told(finding, "events", FindingAction::Block));
                 }

@@ -8,10 +8,15 @@ use std::sync::Arc;
 use pipelock_scan::{Confidence, Finding, Kind, Severity};
 
 use crate::flow::{Found, Reason, Verdict};
-use crate::policy::{FindingAction, Policy, Rule};
+use crate::policy::{Destination, FindingAction, Policy, Rule};
 
 /// Findings that a verdict or receipt names at most.
 pub(super) const MOST_TOLD: usize = 16;
+
+/// Rules of the scanner about host names.
+const OF_NAMES: [&str; 2] = ["url-host-data", "host-names-budget"];
+/// Those about what could not be looked at.
+const UNREAD: [&str; 2] = ["budget-depth", "budget-expansion"];
 
 /// What is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub struct Terms {
     secrets: FindingAction,
     allowed: Vec<String>,
     rule: String,
+    /// The domain below which names may be chosen; none when the rule spells the name out.
+    pub(super) zone: Option<String>,
 }
 
 impl Terms {
@@ -54,9 +61,13 @@ impl Terms {
                 out: policy.dlp().action,
                 entropy: policy.dlp().entropy,
                 orders: rule.response().unwrap_or(policy.response().action),
-                secrets: policy.response().secrets,
+                secrets: rule.response_secrets().unwrap_or(policy.response().secrets),
                 allowed: rule.allow_secrets().to_vec(),
                 rule: rule.label(),
+                zone: match rule.destination() {
+                    Destination::Below(apex) => Some(apex.clone()),
+                    _ => None,
+                },
             })
         })
     }
@@ -91,6 +102,7 @@ impl Terms {
         if side.is_outbound() {
             return match (finding.kind, &*finding.class) {
                 (Kind::Injection, _) => FindingAction::Off,
+                (Kind::Dlp, "entropy" | "session") if OF_NAMES.contains(&&*finding.rule) => self.of_names(),
                 (Kind::Dlp, "entropy" | "session") => self.entropy,
                 (Kind::Dlp, _) if side == Side::RequestHead && self.allows(finding) => FindingAction::Off,
                 // What could not be looked at cannot be taken out.
@@ -114,6 +126,15 @@ impl Terms {
         }
     }
 
+    /// What is done about names that are data. Whoever asks for one has told it already, and no request needs such a name.
+    fn of_names(&self) -> FindingAction {
+        match (&self.zone, self.entropy) {
+            (None, _) | (_, FindingAction::Off) => FindingAction::Off,
+            (_, FindingAction::Block) => FindingAction::Block,
+            _ => self.out,
+        }
+    }
+
     /// Whether the rule lets this credential out in headers.
     fn allows(&self, finding: &Finding) -> bool {
         self.allowed.iter().any(|allowed| match allowed.strip_prefix("env:") {
@@ -127,9 +148,13 @@ impl Terms {
 
     /// The verdict that ends what holds these findings.
     pub(super) fn stop(&self, side: Side, found: Vec<Found>) -> Verdict {
-        let reason = if side.is_outbound() { Reason::DlpMatch } else { Reason::InjectionMatch };
-        let lines: Vec<String> =
-            found.iter().filter(|found| found.action == "block").map(Found::line).take(4).collect();
+        let blocking = || found.iter().filter(|found| found.action == "block");
+        let reason = match side {
+            _ if blocking().all(|found| UNREAD.contains(&found.rule.as_str())) => Reason::ContentUnreadable,
+            Side::RequestHead | Side::Request => Reason::DlpMatch,
+            Side::Response | Side::Binary => Reason::InjectionMatch,
+        };
+        let lines: Vec<String> = blocking().map(Found::line).take(4).collect();
         Verdict::block(reason, lines.join("; ")).by(Some(self.rule.clone())).with(found)
     }
 }

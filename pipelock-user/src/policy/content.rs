@@ -140,9 +140,10 @@ impl Responses {
     }
 }
 
-/// The action of one rule about instructions in what its destination sends; none for that of `response`.
-pub(super) fn own_response(report: &mut Report, rule: &Reader<'_>) -> Option<FindingAction> {
-    match rule.word(report, "response") {
+/// The action of one rule about what its destination sends, `response` about instructions and `response_secrets` about secrets;
+/// none for that of the section `response`.
+pub(super) fn own_response(report: &mut Report, rule: &Reader<'_>, key: &'static str) -> Option<FindingAction> {
+    match rule.word(report, key) {
         "default" | "" => None,
         word => Some(FindingAction::of(word)),
     }

@@ -104,6 +104,15 @@ impl Policy {
         self.rules().iter().any(|rule| is_name(rule) && rule.uses_port(port) && rule.protocol() != Protocol::Tcp)
     }
 
+    /// The rule below whose wildcard this name was chosen, if what goes there is read: a name says something then. None for
+    /// a name that a rule spells out.
+    #[must_use]
+    pub fn chosen_below(&self, host: &Host) -> Option<&Rule> {
+        let naming = self.naming(host);
+        let is_spelled_out = naming.iter().any(|rule| matches!(rule.destination, Destination::Name(_)));
+        naming.into_iter().find(|rule| rule.scan && !is_spelled_out)
+    }
+
     /// The rule that decides about this destination.
     ///
     /// # Errors

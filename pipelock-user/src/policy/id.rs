@@ -91,6 +91,9 @@ fn rule(rule: &Rule) -> Value {
     if let Some(action) = rule.response {
         put("response", action.word().into());
     }
+    if let Some(action) = rule.response_secrets {
+        put("response_secrets", action.word().into());
+    }
     if !rule.allow_secrets.is_empty() {
         put("allow_secrets", rule.allow_secrets.clone().into());
     }

@@ -199,9 +199,15 @@ pub(super) static RULE: Section = Section {
                 "response",
                 Shape::Words(&["default", "block", "redact", "warn", "off"]),
                 Default::Text("default"),
-                "What is done about instructions to the agent in what this destination sends; default: what response.action says.",
+                "What is done about instructions to the agent in what this destination sends; default: what response.action says. Secrets are a matter of response_secrets.",
             ),
             &["response_action"],
+        ),
+        key(
+            "response_secrets",
+            Shape::Words(&["default", "block", "redact", "warn", "off"]),
+            Default::Text("default"),
+            "What is done about secrets in what this destination sends; default: what response.secrets says.",
         ),
         tried_as(
             key(
@@ -342,14 +348,14 @@ pub(super) static DLP: Section = Section {
             "entropy",
             Shape::Words(&["block", "warn", "off"]),
             Default::Text("warn"),
-            "What is done about data that no rule knows: random parts of URLs and host names, and more of it than a session may send.",
+            "What is done about data that no rule knows: random parts of URLs, and more of it than a session may send. Names below a wildcard that are data are treated as secrets are (action) unless this is off.",
         ),
         tried_as(
             key(
                 "scan_env",
                 Shape::Bool,
                 Default::Bool(true),
-                "Whether the secrets in the environment of the command are looked for, in every encoding.",
+                "Whether the secrets in the environment of the command are looked for, in every encoding; under attach those of the processes that run already.",
             ),
             &["include_env", "env"],
         ),

@@ -42,7 +42,8 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
     let methods = reader.get("methods").map(|_| methods(report, &reader));
     let paths = reader.get("paths").map(|_| paths(report, &reader));
     let scan = reader.bool(report, "scan");
-    let response = own_response(report, &reader);
+    let response = own_response(report, &reader, "response");
+    let response_secrets = own_response(report, &reader, "response_secrets");
     let allow_secrets = allow_secrets(report, &reader);
     let protocol = match reader.word(report, "protocol") {
         "http" => Protocol::Http,
@@ -73,6 +74,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         paths,
         scan,
         response,
+        response_secrets,
         allow_secrets,
         protocol,
         client,
@@ -101,7 +103,7 @@ fn contradictions(report: &mut Report, field: &Field<'_>, reader: &Reader<'_>, r
         let message = "nothing shows client_cert: TLS of this rule is not intercepted";
         at.wrong(report, message, "write scan: true and protocol: tls, or remove client_cert");
     }
-    for name in ["response", "allow_secrets"] {
+    for name in ["response", "response_secrets", "allow_secrets"] {
         if let Some(at) = reader.get(name).filter(|_| !rule.scan) {
             at.wrong(
                 report,

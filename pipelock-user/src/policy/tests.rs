@@ -596,21 +596,27 @@ fn turned(rule: &str) -> String {
 fn what_is_done_about_findings_is_read_and_has_a_canonical_form() {
     let text = "version: 1\ndlp: {action: redact, entropy: block, scan_env: false, secrets_files: [s.env]}\n\
                 response: {action: warn, secrets: block}\n\
-                egress: [{destination: a.b, response: off, allow_secrets: [openai-api-key, 'env:X_KEY', openai-api-key]}]\n";
+                egress: [{destination: a.b, response: off, response_secrets: redact, allow_secrets: [openai-api-key, 'env:X_KEY', openai-api-key]}]\n";
     let policy = parse(text);
     assert_eq!(policy.dlp().action, FindingAction::Redact);
     assert_eq!(policy.dlp().entropy, FindingAction::Block);
     assert!(!policy.dlp().scan_env && policy.dlp().secrets_files == [std::path::Path::new("s.env")]);
     assert_eq!((policy.response().action, policy.response().secrets), (FindingAction::Warn, FindingAction::Block));
     let rule = &policy.rules()[0];
-    assert_eq!(rule.response(), Some(FindingAction::Off));
+    assert_eq!((rule.response(), rule.response_secrets()), (Some(FindingAction::Off), Some(FindingAction::Redact)));
     assert_eq!(rule.allow_secrets(), ["env:X_KEY", "openai-api-key"]);
     let again = Policy::parse(&policy.canonical_json(), "again").expect("canonical");
     assert_eq!((again.id(), again.dlp()), (policy.id(), policy.dlp()));
+    assert_eq!(again.rules()[0].response_secrets(), Some(FindingAction::Redact));
+    let warned =
+        |rule: &str| parse(&format!("version: 1\negress: [{{destination: a.b, {rule}}}]\n")).warnings().join("\n");
+    assert!(warned("response: block").contains("egress[0] a.b: response is about instructions only"));
+    assert_eq!([warned("response: warn"), warned("response: block, response_secrets: warn")], ["", ""]);
     for (text, wanted) in [
         ("dlp: {action: off}", "is not known here"),
         ("dlp: {secrets_file: [x]}", "secrets_files"),
         ("egress: [{destination: a.b, scan: false, response: warn}]", "response says nothing"),
+        ("egress: [{destination: a.b, scan: false, response_secrets: warn}]", "response_secrets says nothing"),
         ("egress: [{destination: a.b, allow_secrets: ['env:']}]", "cannot be the id of a rule"),
         ("egress: [{destination: a.b, allow_secrets: [OpenAI]}]", "cannot be the id of a rule"),
     ] {

@@ -203,6 +203,7 @@ pub struct Rule {
     pub(super) paths: Option<Vec<PathPattern>>,
     pub(super) scan: bool,
     pub(super) response: Option<FindingAction>,
+    pub(super) response_secrets: Option<FindingAction>,
     pub(super) allow_secrets: Vec<String>,
     pub(super) protocol: Protocol,
     pub(super) client: Option<KeyPair>,
@@ -263,6 +264,12 @@ impl Rule {
     #[must_use]
     pub fn response(&self) -> Option<FindingAction> {
         self.response
+    }
+
+    /// What is done about secrets in what the destination sends, when it is not what the policy says for all.
+    #[must_use]
+    pub fn response_secrets(&self) -> Option<FindingAction> {
+        self.response_secrets
     }
 
     /// Rules of the scanner whose findings may go to the destination in headers, and `env:NAME` for variables.

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::content::FindingAction;
 use super::destination::Destination;
 use super::types::{Policy, Rule};
 
@@ -37,6 +38,12 @@ impl Policy {
         say(
             labels(&|rule| rule.ports.iter().all(|range| range.first() == 53 && range.last() == 53)),
             "port 53 always leads to the built-in resolver, so the rule is never used",
+        );
+        let stops = |action| matches!(action, Some(FindingAction::Block | FindingAction::Redact));
+        let passes_secrets = !stops(Some(self.response().secrets));
+        say(
+            labels(&|rule| stops(rule.response()) && rule.response_secrets().is_none() && passes_secrets),
+            "response is about instructions only; secrets in answers pass (response_secrets, response.secrets)",
         );
         if self.websocket().enabled && !self.websocket().frame_scan && self.rules().iter().any(Rule::scan) {
             warnings

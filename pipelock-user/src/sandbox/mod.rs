@@ -6,6 +6,7 @@
 pub mod caps;
 pub mod cgroup;
 mod diag;
+pub mod environ;
 pub mod held;
 mod landlock;
 pub mod limits;

@@ -173,6 +173,25 @@ pub(crate) fn excluded(name: &str, zones: &[String]) -> bool {
     }
 }
 
+/// The labels before a zone that look like data; none where machines make names. The name in lower case.
+pub(crate) fn data_labels<'n>(name: &'n str, zone: &str) -> impl Iterator<Item = &'n str> {
+    let is_machines = MACHINE_ZONES.iter().any(|machines| below(name, machines));
+    let chosen = if is_machines { "" } else { before(name, zone) };
+    chosen.split('.').filter(|label| telling(label))
+}
+
+/// What whoever asks for a name below a zone has chosen of it.
+pub(crate) fn before<'n>(name: &'n str, zone: &str) -> &'n str {
+    name.strip_suffix(zone).unwrap_or(name).trim_end_matches('.')
+}
+
+/// Encoded data by its alphabet, or long and of no language.
+fn telling(label: &str) -> bool {
+    let text = label.as_bytes();
+    data_label(label)
+        || (text.len() >= 12 && text.iter().any(u8::is_ascii_digit) && !text.contains(&b'-') && !words::readable(text))
+}
+
 /// What a host name shows, if anything. `exclusions` are zones of the user's; a name in or below one is not judged.
 pub fn host(name: &str, exclusions: &[String]) -> Option<HostFinding> {
     let name = name.strip_suffix('.').unwrap_or(name);

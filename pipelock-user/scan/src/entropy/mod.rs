@@ -6,8 +6,8 @@
 mod host;
 mod words;
 
-pub(crate) use host::excluded;
 pub use host::{HostFinding, HostSign, host};
+pub(crate) use host::{before, data_labels, excluded};
 
 /// Shannon entropy in bits per byte, 0 to 8; 0 for an empty text.
 pub fn shannon(bytes: &[u8]) -> f64 {

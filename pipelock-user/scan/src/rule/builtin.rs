@@ -55,6 +55,11 @@ pub(crate) const SESSION_BUDGET: Builtin = Builtin {
     confidence: Confidence::Medium,
     ..dlp("session-entropy-budget", "More data in free values than a session may send", "session", Severity::High)
 };
+/// More bits in names below a wildcard than a session may ask for ([`crate::session::Sessions::host`]).
+pub(crate) const HOST_BUDGET: Builtin = Builtin {
+    confidence: Confidence::Medium,
+    ..dlp("host-names-budget", "More data in host names than a session may ask for", "session", Severity::High)
+};
 /// More findings than are reported.
 pub(crate) const BUDGET_FINDINGS: Builtin =
     Builtin { core: true, ..dlp("budget-findings", "More findings than are reported", "budget", Severity::High) };
@@ -66,7 +71,7 @@ pub(crate) const BUDGET_EXPANSION: Builtin =
     Builtin { core: true, ..dlp("budget-expansion", "Decodes to more than is scanned", "budget", Severity::High) };
 
 /// All of them, in the order of lists.
-pub(crate) const ALL: [&Builtin; 12] = [
+pub(crate) const ALL: [&Builtin; 13] = [
     &KNOWN,
     &SEED,
     &POISONED,
@@ -76,6 +81,7 @@ pub(crate) const ALL: [&Builtin; 12] = [
     &HOST,
     &PART,
     &SESSION_BUDGET,
+    &HOST_BUDGET,
     &BUDGET_FINDINGS,
     &BUDGET_DEPTH,
     &BUDGET_EXPANSION,

@@ -1,9 +1,11 @@
 //! What sessions send, request by request: [`Sessions`]. Called by whoever sends requests on.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::table::Table;
 use super::{Budget, BudgetLimits, FragmentLimits, Fragments};
 use crate::engine::EngineError;
 use crate::entropy;
@@ -13,12 +15,20 @@ use crate::scanner::Scanner;
 use crate::stream;
 use crate::url::{self, Parts};
 
+/// Of the bits that a session may send in free values, the share that names may carry: whoever asks for one has a choice that no
+/// request needs.
+const OF_NAMES: f64 = 0.25;
+/// Names of a session that are remembered.
+const MOST_NAMES: usize = 4096;
+
 /// A scanner with a memory of what each session sent. Sessions are numbered by the caller; time is in milliseconds from any
 /// fixed point.
 #[derive(Debug)]
 pub struct Sessions {
     scanner: Scanner,
     state: Mutex<State>,
+    /// How long names are remembered, in milliseconds.
+    window: u64,
     /// Keyed, so that nobody outside can choose which lanes meet.
     lanes: RandomState,
 }
@@ -27,13 +37,21 @@ pub struct Sessions {
 struct State {
     budget: Budget,
     fragments: Fragments,
+    /// Bits in names, and the names that were let through with the time of that.
+    of_names: Budget,
+    names: Table<HashMap<u64, u64>>,
 }
 
 impl Sessions {
     /// No sessions yet.
     pub fn new(scanner: Scanner, budget: BudgetLimits, fragments: FragmentLimits) -> Self {
-        let state = State { budget: Budget::new(budget), fragments: Fragments::new(fragments) };
-        Self { scanner, state: Mutex::new(state), lanes: RandomState::new() }
+        let state = State {
+            budget: Budget::new(budget),
+            fragments: Fragments::new(fragments),
+            of_names: Budget::new(BudgetLimits { bits: budget.bits * OF_NAMES, ..budget }),
+            names: Table::new(budget.sessions),
+        };
+        Self { scanner, state: Mutex::new(state), window: fragments.window, lanes: RandomState::new() }
     }
 
     /// What is in a URL, as [`Scanner::scan_url`] says, and what it makes together with what this session sent before: a secret
@@ -69,11 +87,80 @@ impl Sessions {
         Ok(findings)
     }
 
+    /// As [`value`](Self::value) for what was read by itself already, and need not be of the session's choice: only what it
+    /// completes.
+    ///
+    /// # Errors
+    /// As [`value`](Self::value).
+    pub fn piece(&self, session: u64, now: u64, lane: &str, value: &[u8]) -> Result<Vec<Finding>, EngineError> {
+        let mut findings = Vec::new();
+        self.join(session, now, self.lanes.hash_one(lane), value, &(0..value.len()), &mut findings)?;
+        Ok(findings)
+    }
+
+    /// Takes back a [`piece`](Self::piece) that was the last of its lane: more of it has come.
+    pub fn take_back(&self, session: u64, now: u64, lane: &str, value: &[u8]) {
+        let lane = self.lanes.hash_one(lane);
+        self.lock().fragments.take_back(session, lane, now, value);
+    }
+
+    /// What is in a host name (canonical) below `zone`, before it is looked up: as [`Scanner::scan_url`] says of one, and what
+    /// it makes together with the names this session asked for before.
+    ///
+    /// # Errors
+    /// [`EngineError`]: the name must then be taken for dirty.
+    pub fn host(&self, session: u64, now: u64, name: &str, zone: &str) -> Result<Vec<Finding>, EngineError> {
+        let chosen = entropy::before(name, zone);
+        if chosen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut findings = self.scanner.scan_url(name)?;
+        let hash = self.lanes.hash_one(name);
+        let is_over = {
+            let mut state = self.lock();
+            let names = state.names.entry(session, now, HashMap::new);
+            let is_known = names.get(&hash).is_some_and(|seen| seen.saturating_add(self.window) > now);
+            if !is_known && names.len() >= MOST_NAMES {
+                names.retain(|_, seen| seen.saturating_add(self.window) > now);
+                if names.len() >= MOST_NAMES {
+                    names.clear();
+                }
+            }
+            names.insert(hash, now);
+            if is_known {
+                return Ok(findings);
+            }
+            entropy::data_labels(name, zone)
+                .fold(false, |over, label| over | state.of_names.record(session, now, label.as_bytes()).over)
+        };
+        let mut at = 0;
+        for (position, label) in chosen.split('.').enumerate() {
+            let lane = self.lanes.hash_one((zone, "host", position));
+            self.join(session, now, lane, label.as_bytes(), &(at..at + label.len()), &mut findings)?;
+            at += label.len() + 1;
+        }
+        if is_over && self.scanner.has(&builtin::HOST_BUDGET) {
+            let place = 0..chosen.len() as u64;
+            findings.push(Finding { span: place.clone(), cover: place, ..stream::whole(&builtin::HOST_BUDGET, 0) });
+        }
+        if !findings.is_empty() {
+            // Asked for again, it is read again.
+            self.lock().names.entry(session, now, HashMap::new).remove(&hash);
+        }
+        Ok(findings)
+    }
+
     /// Forgets a session that ended.
     pub fn end(&self, session: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.budget.end(session);
         state.fragments.end(session);
+        state.of_names.end(session);
+        state.names.remove(session);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(
@@ -85,18 +172,33 @@ impl Sessions {
         place: &Range<usize>,
         findings: &mut Vec<Finding>,
     ) -> Result<(), EngineError> {
-        let place = place.start as u64..place.end as u64;
-        let (joined, over) = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let over = entropy::free(value) && state.budget.record(session, now, value).over;
-            (state.fragments.push(session, lane, now, value), over)
-        };
-        findings.extend(self.scanner.scan_joined(&joined, &place)?);
+        let over = entropy::free(value) && self.lock().budget.record(session, now, value).over;
+        self.join(session, now, lane, value, place, findings)?;
         let told = findings.iter().any(|finding| *finding.rule == *builtin::SESSION_BUDGET.id);
         if over && !told && self.scanner.has(&builtin::SESSION_BUDGET) {
+            let place = place.start as u64..place.end as u64;
             let whole = stream::whole(&builtin::SESSION_BUDGET, 0);
             findings.push(Finding { span: place.clone(), cover: place, ..whole });
         }
+        Ok(())
+    }
+
+    /// Adds what a value completes. It is taken for one that is not sent then.
+    fn join(
+        &self,
+        session: u64,
+        now: u64,
+        lane: u64,
+        value: &[u8],
+        place: &Range<usize>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), EngineError> {
+        let joined = self.lock().fragments.push(session, lane, now, value);
+        let found = self.scanner.scan_joined(&joined, &(place.start as u64..place.end as u64))?;
+        if !found.is_empty() {
+            self.lock().fragments.take_back(session, lane, now, value);
+        }
+        findings.extend(found);
         Ok(())
     }
 }
@@ -147,5 +249,84 @@ mod tests {
         }
         sessions.end(1);
         assert_eq!(rules(&sessions.url(1, 30, &url(9)).unwrap()), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn what_was_stopped_is_stopped_when_it_is_tried_again() {
+        let sessions = sessions(1e9);
+        let url = |value: &str| format!("https://example.com/?q={value}");
+        for part in ["ghp_0123456789", "abcdefghij"] {
+            assert_eq!(rules(&sessions.url(1, 0, &url(part)).unwrap()), [] as [&str; 0]);
+        }
+        for _ in 0..3 {
+            assert_eq!(rules(&sessions.url(1, 2, &url("ABCDEFGHIJ012345")).unwrap()), ["token"]);
+        }
+        let parts = ["ghp_012345", "6789abcdef", "ghijABCDEF", "GHIJ012345"];
+        let found: Vec<_> =
+            parts.iter().map(|part| sessions.piece(2, 0, "x", part.as_bytes()).unwrap().len()).collect();
+        assert_eq!(found, [0, 0, 0, 1]);
+        assert_eq!(sessions.piece(2, 0, "x", parts[3].as_bytes()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_follows_a_whole_secret_is_no_part_of_it() {
+        let rule = "rules: [{id: key, name: key, kind: dlp, class: credential, severity: high, confidence: high, \
+                    pattern: 'sk-[A-Za-z0-9]{20,100}'}]";
+        let scanner = Scanner::new(RuleSet::read(&[("test", rule)]).unwrap().with_builtins(), &[1; 32]).unwrap();
+        let sessions = Sessions::new(scanner, BudgetLimits::default(), FragmentLimits::default());
+        let piece = |value: &str| sessions.piece(1, 0, "x", value.as_bytes()).unwrap().len();
+        assert_eq!(["Bearer sk-0123456789abcdefghij", "application", "hello"].map(piece), [0; 3]);
+        assert_eq!(["sk-0123456789", "abcdefghijk"].map(piece), [0, 1]);
+    }
+
+    /// The names under `wild.test` that labels make, with the first that was told of.
+    fn first_told(labels: &[String]) -> Option<usize> {
+        let sessions = sessions(4096.0);
+        let ask = |label: &String| sessions.host(1, 0, &format!("{label}.wild.test"), "wild.test").unwrap();
+        let found = labels.iter().position(|label| !ask(label).is_empty());
+        if let Some(at) = found {
+            assert!(!ask(&labels[at]).is_empty(), "asked again: {}", labels[at]);
+        }
+        found
+    }
+
+    #[test]
+    fn secrets_in_names_are_found() {
+        let secret = "ghp_1032547698badcfehgjilknmporqtsvuxwzy";
+        let chunks = |text: &str, size: usize| -> Vec<String> {
+            text.as_bytes().chunks(size).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+        };
+        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        // Each piece says nothing by itself; the one that completes it, or makes it too much, is told of.
+        for size in [4, 8, 10] {
+            assert!(first_told(&chunks(secret, size)).is_some(), "{size}");
+        }
+        for size in [2, 4, 6, 8] {
+            // A name that was asked for before is no further piece, so pieces that are equal have to be told apart.
+            assert!(size == 2 || first_told(&chunks(&hex, size)).is_some(), "{size}");
+            let numbered: Vec<String> =
+                chunks(&hex, size).iter().enumerate().map(|(at, part)| format!("{at}.{part}")).collect();
+            assert!(first_told(&numbered).is_some(), "{size}");
+        }
+        assert_eq!(first_told(&chunks(&hex, 40)), Some(0));
+        assert_eq!(first_told(&[chunks(&hex, 20).join(".")]), Some(0));
+        // Nothing that any rule knows, only more and more of it.
+        let noise = |at: u64| format!("{:010x}", (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24);
+        let told = first_told(&(0..100).map(noise).collect::<Vec<_>>());
+        assert!(matches!(told, Some(10..=60)), "{told:?}");
+    }
+
+    #[test]
+    fn ordinary_names_are_not_told_of() {
+        let words =
+            ["www", "api", "cdn-3", "static", "eu-west-1", "my-bucket", "registry", "login", "img2", "user-content"];
+        let names: Vec<String> = (0..300).map(|at| format!("{}.{}", words[at % 10], words[at * 7 % 10])).collect();
+        assert_eq!(first_told(&names), None);
+        let sessions = sessions(4096.0);
+        for at in 0..2000 {
+            let found = sessions.host(1, at, "d111111abcdef8.wild.test", "wild.test").unwrap();
+            assert_eq!(rules(&found), [] as [&str; 0], "the same name tells nothing new");
+        }
+        assert_eq!(sessions.host(1, 0, "wild.test", "wild.test").unwrap().len(), 0);
     }
 }

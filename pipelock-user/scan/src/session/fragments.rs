@@ -18,6 +18,8 @@ const TAIL: usize = 1024;
 const HEAD: usize = 512;
 /// Bytes of candidates per lane and push.
 const CANDIDATES: usize = 4096;
+/// A piece at least so long that comes again at once is the same thing said twice, and not the next piece.
+const REPEATED: usize = 6;
 /// Pieces before the last that are also tried alone before the new one, with what lies between left out.
 const SKIPPED: usize = 8;
 
@@ -48,12 +50,12 @@ pub struct Joined {
 }
 
 impl Joined {
-    /// Whether a finding in [`Joined::text`] holds bytes of an older piece and of the new one.
-    pub fn crosses(&self, finding: &Range<usize>) -> bool {
+    /// The older pieces and the new one, if a finding in [`Joined::text`] holds bytes of both.
+    pub fn crosses(&self, finding: &Range<usize>) -> Option<[&[u8]; 2]> {
         let at = self.candidates.partition_point(|(candidate, _)| candidate.end < finding.end);
-        self.candidates.get(at).is_some_and(|(candidate, new)| {
-            candidate.start <= finding.start && finding.start < *new && *new < finding.end
-        })
+        let (candidate, new) = self.candidates.get(at)?;
+        let crosses = candidate.start <= finding.start && finding.start < *new && *new < finding.end;
+        if crosses { Some([self.text.get(candidate.start..*new)?, self.text.get(*new..candidate.end)?]) } else { None }
     }
 
     /// Whether there is nothing to scan.
@@ -79,14 +81,34 @@ struct Lane {
     used: u64,
 }
 
+/// What is kept of a value.
+fn tail(value: &[u8]) -> &[u8] {
+    &value[value.len() - value.len().min(TAIL)..]
+}
+
 impl Lane {
-    fn push(&mut self, now: u64, window: u64, value: &[u8], joined: &mut Joined) {
+    fn forget(&mut self, now: u64, window: u64) {
         self.used = self.used.max(now);
         while self.pieces.front().is_some_and(|(time, _)| time.saturating_add(window) <= now) {
             self.drop_front();
         }
+    }
+
+    fn is_last(&self, value: &[u8]) -> bool {
+        self.pieces.back().is_some_and(|(_, last)| last == tail(value))
+    }
+
+    fn take_back(&mut self, value: &[u8]) {
+        if let Some(at) = self.pieces.iter().rposition(|(_, piece)| piece == tail(value)) {
+            self.pieces.remove(at);
+            self.bytes -= tail(value).len();
+        }
+    }
+
+    fn push(&mut self, now: u64, window: u64, value: &[u8], joined: &mut Joined) {
+        self.forget(now, window);
         let head = &value[..value.len().min(HEAD)];
-        let tail = &value[value.len() - value.len().min(TAIL)..];
+        let tail = tail(value);
         if !head.is_empty() && !self.pieces.is_empty() {
             self.candidates(head, joined);
         }
@@ -139,13 +161,23 @@ impl Fragments {
         Self { limits: FragmentLimits { lanes: limits.lanes.max(2), ..limits }, table: Table::new(limits.sessions) }
     }
 
-    /// Takes a value a session sends at `now` (milliseconds) on a lane; returns what is to be scanned.
+    /// Takes a value a session sends at `now` (milliseconds) on a lane; returns what is to be scanned. What the lane ends in
+    /// already, as headers do that are the same in every request, is not taken again.
     pub fn push(&mut self, session: u64, lane: u64, now: u64, value: &[u8]) -> Joined {
         let mut joined = Joined::default();
         let window = self.limits.window;
         let lanes = self.table.entry(session, now, HashMap::new);
         let lane = if lane == VALUES { 0 } else { lane };
-        for (lane, value) in [(lane, value), (VALUES, without_label(value))] {
+        let is_repeated = lanes.get_mut(&lane).is_some_and(|own| {
+            own.forget(now, window);
+            own.is_last(value)
+        });
+        if is_repeated && value.len() >= REPEATED {
+            return joined;
+        }
+        // A short one may be the next letter of its lane, but says nothing to the others.
+        let common = (!is_repeated).then(|| (VALUES, without_label(value)));
+        for (lane, value) in [(lane, value)].into_iter().chain(common) {
             if lanes.len() >= self.limits.lanes && !lanes.contains_key(&lane) {
                 let oldest = lanes.iter().filter(|(known, _)| **known != VALUES).min_by_key(|(_, lane)| lane.used);
                 if let Some(oldest) = oldest.map(|(known, _)| *known) {
@@ -155,6 +187,17 @@ impl Fragments {
             lanes.entry(lane).or_default().push(now, window, value, &mut joined);
         }
         joined
+    }
+
+    /// Takes a value back that was pushed last and then was not sent: what is tried once more is judged once more.
+    pub fn take_back(&mut self, session: u64, lane: u64, now: u64, value: &[u8]) {
+        let lanes = self.table.entry(session, now, HashMap::new);
+        let lane = if lane == VALUES { 0 } else { lane };
+        for (lane, value) in [(lane, value), (VALUES, without_label(value))] {
+            if let Some(lane) = lanes.get_mut(&lane) {
+                lane.take_back(value);
+            }
+        }
     }
 
     /// Forgets a session that ended.
@@ -188,7 +231,7 @@ mod tests {
         joined.text.windows(SECRET.len()).enumerate().any(|(at, window)| {
             let span = at..at + SECRET.len();
             let alone = at == 0 || !joined.text[at - 1].is_ascii_alphanumeric();
-            window == SECRET && alone && joined.crosses(&span)
+            window == SECRET && alone && joined.crosses(&span).is_some()
         })
     }
 
@@ -235,6 +278,27 @@ mod tests {
             let value = vec![b'a' + (at % 26) as u8; (at % 300 * (at % 11)) as usize];
             let joined = fragments.push(1, at % 50, at, &value);
             assert!(joined.text.len() <= 20 << 10, "{}", joined.text.len());
+        }
+    }
+
+    #[test]
+    fn what_is_said_again_is_no_further_piece() {
+        assert!(sent(&[b"ghp_ABCDEFGHIJKLMN", b"ghp_ABCDEFGHIJKLMN", b"OPQRSTUVWXYZabcdef12"], &[1]));
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        fragments.push(1, 1, 0, b"text/html");
+        assert!(fragments.push(1, 1, 1, b"text/html").is_empty());
+        assert!(!fragments.push(1, 1, 2, b"l").is_empty() && !fragments.push(1, 1, 3, b"l").is_empty());
+    }
+
+    #[test]
+    fn what_was_stopped_is_stopped_again() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let pieces = [&SECRET[..10], &SECRET[10..20], &SECRET[20..]];
+        fragments.push(1, 1, 0, pieces[0]);
+        fragments.push(1, 1, 1, pieces[1]);
+        for now in 2..5 {
+            assert!(completes(&fragments.push(1, 1, now, pieces[2])), "{now}");
+            fragments.take_back(1, 1, now, pieces[2]);
         }
     }
 

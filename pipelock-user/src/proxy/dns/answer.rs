@@ -2,15 +2,17 @@
 //!
 //! Called by `server` for every message, UDP or TCP. It promises a reply with the id and question of the query, or
 //! none for what must not be answered; a verdict for the receipt in every case; and that a name which the rules do
-//! not allow is neither looked up nor given an address.
+//! not allow, or that says what must not leave, is neither looked up nor given an address.
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-use crate::flow::{Host, Reason, Verdict};
+use crate::flow::{Found, Host, Reason, Verdict};
 use crate::proxy::dns::message::{Extended, Question, Unreadable};
 use crate::proxy::dns::pool::Pool;
 
@@ -32,6 +34,25 @@ pub trait NameRules: Send + Sync {
     fn allowed(&self, name: &str) -> bool;
     /// What addresses to give.
     fn mode(&self) -> Mode;
+    /// Reads a name that is allowed: whoever is asked for it learns what it says.
+    fn read(&self, _name: &str) -> NameRead {
+        NameRead::Clean(Vec::new())
+    }
+    /// Waits until names can be read.
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// What the reading of a name came to.
+#[derive(Debug)]
+pub enum NameRead {
+    /// It may be asked for; this is to be noted.
+    Clean(Vec<Found>),
+    /// It may not.
+    Stopped(Verdict),
+    /// It cannot be told before [`NameRules::ready`].
+    NotYet,
 }
 
 /// A query that has been decided.
@@ -68,6 +89,22 @@ pub enum Outcome {
     Done(Answered),
     /// Allowed, but the real addresses have to be found first.
     NeedsLookup(Pending),
+    /// Allowed, but it cannot be read yet; what is answered if that stays so.
+    NotYet(Answered),
+}
+
+impl Outcome {
+    /// The same with what was found in the name.
+    fn noting(self, found: Vec<Found>) -> Self {
+        match self {
+            Self::Done(mut answered) => {
+                answered.verdict = answered.verdict.with(found);
+                Self::Done(answered)
+            }
+            Self::NeedsLookup(pending) => Self::NeedsLookup(Pending { noted: found, ..pending }),
+            Self::NotYet(_) => self,
+        }
+    }
 }
 
 /// An allowed query that waits for real addresses.
@@ -76,6 +113,7 @@ pub struct Pending {
     question: Question,
     host: Host,
     v6: bool,
+    noted: Vec<Found>,
 }
 
 impl Pending {
@@ -92,7 +130,7 @@ impl Pending {
             reply: None,
             name: Some(self.host.clone()),
             qtype: self.question.kind_text(),
-            verdict: Verdict::allow(Reason::DnsAnswered, None),
+            verdict: Verdict::allow(Reason::DnsAnswered, None).with(self.noted.clone()),
         }
     }
 
@@ -167,15 +205,33 @@ pub fn answer(query: &[u8], rules: &dyn NameRules, pool: &Pool) -> Outcome {
         let detail = format!("{host} is not allowed");
         return Outcome::Done(refuse(&question, Some(host), detail));
     }
-    let v6 = match kind {
+    match rules.read(name) {
+        NameRead::Clean(found) => resolve(question, host, rules.mode(), pool).noting(found),
+        NameRead::NotYet => Outcome::NotYet(fail(&question, Some(host), Reason::ScannerUnavailable)),
+        NameRead::Stopped(verdict) => Outcome::Done(match verdict.reason {
+            Reason::ScannerUnavailable => {
+                Answered { verdict, ..fail(&question, Some(host), Reason::ScannerUnavailable) }
+            }
+            reason => {
+                let reply = question.refusal(ResponseCode::Refused, Extended::Blocked, reason);
+                done(&question, Some(host), reply, verdict)
+            }
+        }),
+    }
+}
+
+/// Answers for a name that may be asked for.
+fn resolve(question: Question, host: Host, mode: Mode, pool: &Pool) -> Outcome {
+    let name = host.name().unwrap_or_default();
+    let v6 = match question.kind() {
         RecordType::A => false,
         RecordType::AAAA => true,
         // Everything else has no records. HTTPS and SVCB above all: they carry other addresses and the keys for
         // Encrypted ClientHello, which would hide the name that policy goes by.
         _ => return Outcome::Done(give(&question, host, [])),
     };
-    match rules.mode() {
-        Mode::Real => Outcome::NeedsLookup(Pending { question, host, v6 }),
+    match mode {
+        Mode::Real => Outcome::NeedsLookup(Pending { question, host, v6, noted: Vec::new() }),
         Mode::Synthetic => Outcome::Done(match pool.assign(name) {
             Some(synthetic) => {
                 let addr: IpAddr = if v6 { synthetic.v6.into() } else { synthetic.v4.into() };

@@ -45,7 +45,7 @@ fn wire(message: &Message) -> Vec<u8> {
 
 fn run(bytes: &[u8], pool: &Pool) -> Answered {
     match answer(bytes, &Rules(Mode::Synthetic), pool) {
-        Outcome::Done(answered) => answered,
+        Outcome::Done(answered) | Outcome::NotYet(answered) => answered,
         Outcome::NeedsLookup(pending) => panic!("synthetic mode wants to look up {}", pending.name()),
     }
 }
@@ -322,7 +322,7 @@ fn real_mode_waits_for_addresses_and_keeps_to_the_family() {
     let asked = with_edns(query("api.example.com.", RecordType::AAAA));
     let pending = || match answer(&wire(&asked), &Rules(Mode::Real), &pool) {
         Outcome::NeedsLookup(pending) => pending,
-        Outcome::Done(answered) => panic!("answered at once: {answered:?}"),
+        other => panic!("answered at once: {other:?}"),
     };
     assert_eq!(pending().name(), "api.example.com");
     let found: Vec<IpAddr> = (1..=20u16)
@@ -366,7 +366,7 @@ fn check_any(bytes: &[u8]) -> Result<(), TestCaseError> {
     let pool = pool();
     for mode in [Mode::Synthetic, Mode::Real] {
         let answered = match answer(bytes, &Rules(mode), &pool) {
-            Outcome::Done(answered) => answered,
+            Outcome::Done(answered) | Outcome::NotYet(answered) => answered,
             Outcome::NeedsLookup(pending) => {
                 prop_assert_eq!(mode, Mode::Real);
                 prop_assert!(Rules(mode).allowed(pending.name()));
@@ -461,5 +461,50 @@ proptest! {
     #[test]
     fn damaged_queries_are_dropped_or_answered_properly(bytes in nearly_query()) {
         check_any(&bytes)?;
+    }
+}
+
+/// Rules that read names.
+struct Read;
+
+impl NameRules for Read {
+    fn allowed(&self, name: &str) -> bool {
+        name.ends_with(".wild.example")
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::Synthetic
+    }
+
+    fn read(&self, name: &str) -> NameRead {
+        match name.split('.').next() {
+            Some("secret") => NameRead::Stopped(Verdict::block(Reason::DlpMatch, "token in name")),
+            Some("broken") => NameRead::Stopped(Verdict::block(Reason::ScannerUnavailable, "no scanner")),
+            Some("early") => NameRead::NotYet,
+            _ => NameRead::Clean(Vec::new()),
+        }
+    }
+}
+
+#[test]
+fn a_name_that_says_what_must_not_leave_has_no_address() {
+    let pool = pool();
+    for (name, kind, code, reason) in [
+        ("secret.wild.example", RecordType::A, ResponseCode::Refused, Reason::DlpMatch),
+        ("secret.wild.example", RecordType::TXT, ResponseCode::Refused, Reason::DlpMatch),
+        ("broken.wild.example", RecordType::AAAA, ResponseCode::ServFail, Reason::ScannerUnavailable),
+        ("early.wild.example", RecordType::A, ResponseCode::ServFail, Reason::ScannerUnavailable),
+        ("clean.wild.example", RecordType::A, ResponseCode::NoError, Reason::DnsAnswered),
+    ] {
+        let answered = match answer(&wire(&query(name, kind)), &Read, &pool) {
+            Outcome::Done(answered) | Outcome::NotYet(answered) => answered,
+            Outcome::NeedsLookup(_) => panic!("made-up addresses"),
+        };
+        assert_eq!((answered.reason(), answered.verdict.is_block()), (reason, code != ResponseCode::NoError), "{name}");
+        let reply = Message::from_vec(&answered.reply.expect("a reply")).expect("sound");
+        assert_eq!(
+            (reply.metadata.response_code, reply.answers.len()),
+            (code, usize::from(code == ResponseCode::NoError))
+        );
     }
 }

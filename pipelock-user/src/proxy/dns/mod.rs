@@ -11,7 +11,7 @@ mod message;
 mod pool;
 mod server;
 
-pub use answer::{Answered, Mode, NameRules, Outcome, Pending, answer, servfail};
+pub use answer::{Answered, Mode, NameRead, NameRules, Outcome, Pending, answer, servfail};
 pub use lookup::{Found, Lookup, SeenNames};
 pub use pool::{DEFAULT_MAX_NAMES, Pool, PoolError, Synthetic};
 pub use server::{Asker, DnsState, Filed, QueryLog, Transport, serve_tcp, serve_udp};

@@ -36,6 +36,8 @@ const MAX_QUERIES: u64 = 1024;
 const MAX_LOOKUPS: usize = 64;
 /// How long a look-up may take: stub resolvers give up after 5 s.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
+/// How long a name waits for the scanner that is to read it, which the first time on a machine is compiled.
+const SCANNER_LIMIT: Duration = Duration::from_secs(4);
 /// Datagrams at once whose reply waits for a receipt or a look-up, for each socket; with none free no more are received,
 /// and the kernel's queue holds what comes. Above [`MAX_LOOKUPS`], so that slow names hold up nobody.
 const MAX_WAITING: usize = 256;
@@ -116,6 +118,15 @@ impl DnsState {
         answer(query, self.rules.as_ref(), &self.pool)
     }
 
+    /// The same once names can be read, or after a wait that stub resolvers bear.
+    async fn decide_late(&self, query: &[u8]) -> Outcome {
+        let _ = timeout(SCANNER_LIMIT, self.rules.ready()).await;
+        match self.decide(query) {
+            Outcome::NotYet(refused) => Outcome::Done(refused),
+            outcome => outcome,
+        }
+    }
+
     /// Looks a name up, once its receipt is written; the reply that may go out.
     async fn complete(&self, asker: &Asker, query: &[u8], pending: Pending) -> Option<Vec<u8>> {
         let Ok(_place) = self.places.try_acquire() else {
@@ -140,8 +151,14 @@ impl DnsState {
     }
 
     async fn handle(&self, asker: &Asker, query: &[u8]) -> Option<Vec<u8>> {
-        match self.decide(query) {
-            Outcome::Done(answered) => release(self.log.query(asker, &answered), query, answered.reply).await,
+        let mut outcome = self.decide(query);
+        if matches!(outcome, Outcome::NotYet(_)) {
+            outcome = self.decide_late(query).await;
+        }
+        match outcome {
+            Outcome::Done(answered) | Outcome::NotYet(answered) => {
+                release(self.log.query(asker, &answered), query, answered.reply).await
+            }
             Outcome::NeedsLookup(pending) => self.complete(asker, query, pending).await,
         }
     }
@@ -192,6 +209,13 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, state: Arc<DnsState>) {
                 let state = Arc::clone(&state);
                 waiting.spawn(async move {
                     send(&socket, &asker, state.complete(&asker, &query, pending).await).await;
+                    drop(place);
+                });
+            }
+            Outcome::NotYet(_) => {
+                let state = Arc::clone(&state);
+                waiting.spawn(async move {
+                    send(&socket, &asker, state.handle(&asker, &query).await).await;
                     drop(place);
                 });
             }

@@ -234,3 +234,74 @@ async fn event_streams_pass_and_what_their_events_say_together_is_noted() {
     assert_eq!(world.receipts_of_count(3).await[2], ("warn".into(), "policy_allow".into()));
     assert_eq!(world.findings()[2][0]["place"], "events");
 }
+
+#[tokio::test]
+async fn a_secret_in_pieces_is_refused_with_the_request_that_completes_it() {
+    type Make = fn(&str) -> Vec<u8>;
+    let ways: [(&str, Make); 8] = [
+        ("header x-p", |part| request("GET", "/a", &format!("x-p: {part}\r\n"), b"")),
+        ("url", |part| request("GET", &format!("/a?q={part}"), "", b"")),
+        ("url", |part| request("GET", &format!("/a/{part}/b"), "", b"")),
+        ("body", |part| request("POST", "/a", "", part.as_bytes())),
+        ("body", |part| request("POST", "/a", "", format!("k={part}&n=1").as_bytes())),
+        ("body", |part| request("POST", "/a", "", format!("{{\"n\": 1, \"d\": [\"{part}\"]}}").as_bytes())),
+        ("body", |part| chunked(&[part])),
+        ("body", |part| chunked(&["{\"d\": \"", part, "\"", "}"])),
+    ];
+    for (place, make) in ways {
+        for size in [10, 20] {
+            let world = world("").await;
+            let parts: Vec<String> =
+                SECRET.as_bytes().chunks(size).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+            let (last, first) = parts.split_last().expect("some");
+            for part in first {
+                let text = ask(&world, &make(part)).await;
+                assert!(text.starts_with("HTTP/1.1 200"), "{place} {part}: {text}");
+            }
+            // Also when it is tried again.
+            for _ in 0..2 {
+                assert_problem(&ask(&world, &make(last)).await, "403", "dlp_match");
+            }
+            let seen = world.seen();
+            assert_eq!(seen.iter().filter(|seen| seen.body.is_some()).count(), first.len(), "{place}");
+            assert!(seen.iter().all(|seen| !format!("{seen:?}").contains(last)), "{place}: {seen:?}");
+            let findings = world.findings();
+            let found = findings.last().and_then(|found| found.first()).expect("a finding");
+            assert_eq!((&found["rule"], &found["place"]), (&"token".into(), &place.into()));
+        }
+    }
+}
+
+/// A request whose body comes in chunks.
+fn chunked(pieces: &[&str]) -> Vec<u8> {
+    let chunks: String = pieces.iter().map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len())).collect();
+    format!("POST /a HTTP/1.1\r\nhost: web.test:PORT\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
+        .into_bytes()
+}
+
+#[tokio::test]
+async fn what_ordinary_requests_say_together_is_nothing() {
+    let world = world("").await;
+    for at in 0..30 {
+        let headers = format!(
+            "user-agent: tool/1.2\r\naccept: application/json\r\nx-request-id: 550e8400-e29b-41d4-a716-4466554400{at:02}\r\n\
+             cookie: theme=dark; lang=en\r\n"
+        );
+        let body =
+            format!("{{\"model\": \"large\", \"messages\": [{{\"role\": \"user\", \"content\": \"Number {at}\"}}]}}");
+        let text = ask(&world, &request("POST", "/v1/messages", &headers, body.as_bytes())).await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+    assert!(world.findings().iter().all(Vec::is_empty), "{:?}", world.findings());
+}
+
+#[tokio::test]
+async fn a_rule_says_what_becomes_of_secrets_that_come_in() {
+    let world = world(", response_secrets: block").await;
+    let text = ask(&world, &request("GET", "/secret-events", "", b"")).await;
+    assert!(!text.contains("data: "), "{text}");
+    assert_eq!(world.receipts_of_count(2).await[1], ("block".into(), "injection_match".into()));
+    let world = self::world(", response: block").await;
+    let text = ask(&world, &request("GET", "/secret-events", "", b"")).await;
+    assert_eq!(text.matches("data: ").count(), 40, "that is about instructions: {text}");
+}

@@ -16,6 +16,8 @@ pub(in crate::proxy) const CLOSE: u8 = 8;
 
 /// Close codes (RFC 6455 §7.4.1).
 pub(in crate::proxy) const PROTOCOL_ERROR: u16 = 1002;
+/// A text message that is no UTF-8 (RFC 6455 §8.1).
+pub(in crate::proxy) const INVALID: u16 = 1007;
 /// A message that breaks a policy.
 pub(in crate::proxy) const POLICY: u16 = 1008;
 /// A message that is too big.

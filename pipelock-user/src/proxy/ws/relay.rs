@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::frame::{self, CLOSE, CONTINUATION, POLICY, PROTOCOL_ERROR, TOO_BIG};
+use super::frame::{self, CLOSE, CONTINUATION, INVALID, POLICY, PROTOCOL_ERROR, TEXT, TOO_BIG};
 use crate::flow::{FlowId, Found, Reason, Verdict};
 use crate::inspect::Messages;
 
@@ -102,7 +102,7 @@ async fn carry(
     let mut input = BytesMut::with_capacity(CHUNK);
     // The frames of a message that is not whole, and what they carry.
     let (mut waiting, mut message) = (BytesMut::new(), Vec::new());
-    let mut is_inside = false;
+    let (mut is_inside, mut is_text) = (false, false);
     loop {
         loop {
             // Control frames have room between the pieces of the longest message.
@@ -116,6 +116,9 @@ async fn carry(
             let text = if is_control {
                 &frame.payload
             } else {
+                if frame.opcode != CONTINUATION {
+                    is_text = frame.opcode == TEXT;
+                }
                 is_inside = !frame.is_last;
                 message.extend_from_slice(&frame.payload);
                 waiting.extend_from_slice(&frame.raw);
@@ -125,9 +128,12 @@ async fn carry(
                     }
                     continue;
                 }
+                if is_text && std::str::from_utf8(&message).is_err() {
+                    return Err(refuse((INVALID, "a text message that is no UTF-8"), way));
+                }
                 &message
             };
-            let found = messages.check(text).map_err(|verdict| (POLICY, verdict))?;
+            let found = messages.check(text, is_control).map_err(|verdict| (POLICY, verdict))?;
             noted(found, way);
             is_busy.store(true, Ordering::Relaxed);
             let written = match is_control {

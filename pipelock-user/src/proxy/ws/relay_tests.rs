@@ -112,6 +112,9 @@ async fn a_secret_in_a_message_ends_the_connection() {
         vec![json(first), json(second)],
         SECRET.chars().map(|letter| frame::write(TEXT, letter.to_string().as_bytes(), MASK)).collect(),
         SECRET.as_bytes().chunks(4).map(|part| frame::write(9, part, MASK)).collect(),
+        // Pings between the pieces are no pieces.
+        SECRET.chars().flat_map(|letter| [json(&letter.to_string()), frame::write(9, b"still here", MASK)]).collect(),
+        vec![json(first), frame::write(9, b"ping", MASK), frame::write(10, b"", MASK), json(second)],
     ] {
         let world = world("").await;
         let (code, reason) = stopped(&world, &frames).await;
@@ -119,6 +122,41 @@ async fn a_secret_in_a_message_ends_the_connection() {
         let receipts = world.receipts();
         assert_eq!(receipts.last(), Some(&("block".to_owned(), "dlp_match".to_owned())), "{receipts:?}");
         assert_eq!(world.findings().last().expect("a receipt")[0]["place"], "message");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_over_connections_is_stopped_where_it_is_complete() {
+    let world = world("").await;
+    for (at, part) in SECRET.as_bytes().chunks(10).enumerate() {
+        let text = format!("{{\"d\":\"{}\"}}", String::from_utf8_lossy(part));
+        let (mut agent, head) = open(&world).await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{at}: {head}");
+        agent.write_all(&frame::write(TEXT, text.as_bytes(), MASK)).await.expect("write");
+        let (opcode, payload) = next(&mut agent, &mut BytesMut::new()).await.expect("a frame");
+        let expected = if at < 3 { (TEXT, text.into_bytes()) } else { (CLOSE, payload.clone()) };
+        assert_eq!((opcode, payload), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_is_no_utf8_ends_the_connection() {
+    for frames in [
+        vec![frame::write(TEXT, &[0x68, 0xff], MASK)],
+        vec![piece(TEXT, false, &[0xc3]), frame::write(9, b"p", MASK), piece(0, true, b"x")],
+    ] {
+        let world = world("").await;
+        let (code, reason) = stopped(&world, &frames).await;
+        assert_eq!((code, reason.as_str()), (INVALID, "{\"reason\":\"request_malformed\",\"flow\":\"7\"}"));
+    }
+    // Cut within a letter is none of that, nor is what says that it is no text.
+    let world = world("").await;
+    let (mut agent, _) = open(&world).await;
+    let all = [piece(TEXT, false, &[0xc3]), piece(0, true, &[0xa9]), frame::write(BINARY, &[0xff], MASK)];
+    agent.write_all(&all.concat()).await.expect("write");
+    let mut input = BytesMut::new();
+    for expected in [(TEXT, vec![0xc3]), (0, vec![0xa9]), (BINARY, vec![0xff])] {
+        assert_eq!(next(&mut agent, &mut input).await, Some(expected));
     }
 }
 
