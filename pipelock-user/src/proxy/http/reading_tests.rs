@@ -300,7 +300,8 @@ async fn a_rule_says_what_becomes_of_secrets_that_come_in() {
     let world = world(", response_secrets: block").await;
     let text = ask(&world, &request("GET", "/secret-events", "", b"")).await;
     assert!(!text.contains("data: "), "{text}");
-    assert_eq!(world.receipts_of_count(2).await[1], ("block".into(), "injection_match".into()));
+    assert_problem(&text, "403", "injection_match");
+    assert_eq!(world.receipts(), [("block".to_owned(), "injection_match".to_owned())]);
     let world = self::world(", response: block").await;
     let text = ask(&world, &request("GET", "/secret-events", "", b"")).await;
     assert_eq!(text.matches("data: ").count(), 40, "that is about instructions: {text}");
