@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -212,10 +213,19 @@ impl Client {
         } else {
             String::new()
         };
+        // Names of things, as the paths of most services have: another in each request.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let path = match job.path.split_once("ID") {
+            Some((before, after)) => {
+                let id = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                format!("{before}{id:016x}{after}")
+            }
+            None => job.path.clone(),
+        };
         let length = if job.body > 0 { format!("Content-Length: {}\r\n", job.body) } else { String::new() };
         let head = format!(
             "{} {whole}{} HTTP/1.1\r\nHost: {HOST}:{port}\r\nUser-Agent: bench\r\nAccept: */*\r\n{length}\r\n",
-            job.method, job.path
+            job.method, path
         );
         let to = stream.get_mut();
         to.write_all(head.as_bytes())?;

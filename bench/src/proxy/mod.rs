@@ -53,6 +53,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("HTTP, 200 B", "GET http /200", 375, "keep"),
     scenario("HTTP, 10 KB", "GET http /10240", 125, "keep"),
     scenario("HTTPS, 200 B", "GET https /200", 375, "keep"),
+    scenario("HTTPS, 200 B, other paths", "GET https /items/ID/200", 375, "keep"),
     scenario("HTTPS, 10 KB", "GET https /10240", 125, "keep"),
     scenario("HTTPS, new connections", "GET https /200", 38, "new"),
     scenario("HTTPS, 1 MiB", "GET https /1048576", 4, "keep"),

@@ -172,7 +172,11 @@ fn requests_with_two_meanings_go_nowhere() {
             format!("GET /open/ HTTP/1.1\r\n{host}Connection: Upgrade\r\nUpgrade: h2c, tunnel/1\r\n\r\n"),
             &["upgrade_denied"],
         ),
-        ("h2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0".into(), &["protocol_unknown"]),
+        (
+            "h2 preface, and no request",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0".into(),
+            &["client_aborted"],
+        ),
         ("ssh", "SSH-2.0-OpenSSH_9.2\r\n".into(), &["protocol_unknown"]),
         ("nonsense", "\0\u{1}\u{2}\u{3}SECRET".into(), &["protocol_unknown"]),
     ];

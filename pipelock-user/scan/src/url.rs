@@ -14,7 +14,7 @@ use crate::rule::builtin::{self, Builtin};
 use crate::rule::{Confidence, Kind};
 use crate::scanner::Scanner;
 use crate::session::Joined;
-use crate::stream;
+use crate::stream::{self, Stream};
 
 /// What of a URL is judged, and how strictly.
 #[derive(Clone, Debug, Default)]
@@ -184,6 +184,11 @@ fn dense(part: &[u8]) -> bool {
         && part.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase() || b"_%".contains(byte))
 }
 
+/// Could it be a piece of a secret that is written in another way besides? Words and names made of words are none.
+fn may_be_encoded(value: &[u8]) -> bool {
+    value.len() < 6 || value.iter().any(u8::is_ascii_digit) || entropy::free(value)
+}
+
 /// Is it so sure that what only stands together by chance is not taken for it?
 pub(crate) fn telling(found: &Finding) -> bool {
     found.kind == Kind::Dlp
@@ -210,7 +215,16 @@ impl Scanner {
         if joined.is_empty() {
             return Ok(findings);
         }
-        for found in self.scan(&joined.text)? {
+        let mut all = Stream::plainly(&self.core, &joined.text)?;
+        if may_be_encoded(joined.new_value()) {
+            for (start, text) in joined.longest() {
+                let start = start as u64;
+                let moved = |range: Range<u64>| range.start + start..range.end + start;
+                let found = self.scan(text)?.into_iter().filter(|found| !found.path.is_empty());
+                all.extend(found.map(|found| Finding { span: moved(found.span), cover: moved(found.cover), ..found }));
+            }
+        }
+        for found in all {
             let place = found.span.start as usize..found.span.end as usize;
             let known = |one: &Finding| one.rule == found.rule && one.fingerprint == found.fingerprint;
             if !telling(&found) || findings.iter().any(known) {

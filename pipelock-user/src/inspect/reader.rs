@@ -193,6 +193,31 @@ impl Reader {
         Ok(())
     }
 
+    /// Reads a body that is there from its beginning to its end, as [`push`](Self::push) and [`finish`](Self::finish) do, and
+    /// faster.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn whole(&mut self, bytes: Bytes) -> Result<(), Verdict> {
+        if self.events.is_some() || self.end > 0 || bytes.is_empty() {
+            self.push(bytes)?;
+            return self.finish();
+        }
+        let Some(mut stream) = self.stream.take() else { return Err(closed()) };
+        self.remember(bytes.get(..usize::try_from(OWN).unwrap_or(usize::MAX)).unwrap_or(&bytes));
+        stream.last(&bytes).map_err(|error| unread(&error))?;
+        self.end = bytes.len() as u64;
+        let said = self.short.as_mut().map(|short| short.push(&bytes));
+        self.held.push_back(bytes);
+        self.judge(&stream.findings())?;
+        if let Some(said) = said {
+            self.judge_said(said)?;
+        }
+        self.judge_short()?;
+        self.free = self.end;
+        Ok(())
+    }
+
     /// The body is over: all of it may go on.
     ///
     /// # Errors

@@ -76,6 +76,33 @@ fn a_secret_at_every_place_and_cut_is_stopped_before_it_begins() {
 }
 
 #[test]
+fn a_body_that_is_whole_is_as_one_in_pieces() {
+    let texts = [
+        String::new(),
+        "clean".to_owned(),
+        format!("a {SECRET} b abc@def.example c"),
+        format!("{{\"d\":\"{SECRET}\"}}"),
+        format!("{} {ORDER} ", "words ".repeat(20_000)),
+        "x".repeat(200_000),
+    ];
+    for (text, more) in texts.iter().flat_map(|text| ["", "dlp: {action: redact}"].map(|more| (text, more))) {
+        for side in [Side::Request, Side::Response] {
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(1000).collect();
+            let (out, result) = read(more, side, &pieces, false);
+            let mut reader = Reader::new(&scanners(), &terms(more), side, Encoded::Plain).expect("a reader");
+            let whole = reader.whole(Bytes::copy_from_slice(text.as_bytes())).map(|()| reader.noted());
+            assert_eq!(whole, result, "{more}");
+            let mut all = Vec::new();
+            while let Some(bytes) = reader.take() {
+                all.extend_from_slice(&bytes);
+            }
+            // Of what was stopped nothing goes on.
+            assert_eq!(all, if result.is_ok() { out } else { Vec::new() }, "{more}");
+        }
+    }
+}
+
+#[test]
 fn what_is_redacted_leaves_a_placeholder_and_the_rest() {
     let text = format!("a {SECRET} b abc@def.example c {SECRET} d ghp_9999999999abcdefghijABCDEFGHIJ012345");
     let expected = "a <pipelock:credential:1> b abc@def.example c <pipelock:credential:1> d <pipelock:credential:2>";

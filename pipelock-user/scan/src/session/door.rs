@@ -279,6 +279,29 @@ mod tests {
         assert_eq!(["sk-0123456789", "abcdefghijk"].map(piece), [0, 1]);
     }
 
+    #[test]
+    fn what_is_written_in_another_way_and_then_cut_up_is_found() {
+        let secret = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
+        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let base64 = "Z2hwXzAxMjM0NTY3ODlhYmNkZWZnaGlqQUJDREVGR0hJSjAxMjM0NQ==";
+        let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let reference: String = secret.bytes().map(|byte| format!("&#{byte};")).collect();
+        for (at, text) in [&hex[..], base64, &percent, &reference, secret].into_iter().enumerate() {
+            for before in [&[][..], &["application"], &["8f3a9c2e11b"], &["v1", "QUJDREVG", "7"]] {
+                for size in [1, 2, 3, 5, 8, 13, 21] {
+                    let sessions = sessions(1e9);
+                    let mut found = 0;
+                    let pieces = text.as_bytes().chunks(size);
+                    // Pieces that come again at once are taken for one.
+                    for piece in before.iter().map(|text| text.as_bytes()).chain(pieces) {
+                        found += sessions.piece(1, 0, "x", piece).unwrap().len();
+                    }
+                    assert!(found > 0, "{at} {before:?} {size}");
+                }
+            }
+        }
+    }
+
     /// The names under `wild.test` that labels make, with the first that was told of.
     fn first_told(labels: &[String]) -> Option<usize> {
         let sessions = sessions(4096.0);

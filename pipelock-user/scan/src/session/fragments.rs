@@ -5,8 +5,8 @@
 //! when [`Joined::crosses`] says that old and new pieces both are in it; whatever lies in one piece was scanned already.
 //!
 //! Besides its own lane each value joins one lane of the whole session, there without a label before it (`part2: …`,
-//! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 20 KiB, copied and scanned), not
-//! what was sent before; at most [`FragmentLimits::lanes`] lanes of 1 KiB per session.
+//! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 20 KiB, copied and read as they stand,
+//! and 3 KiB of them decoded), not what was sent before; at most [`FragmentLimits::lanes`] lanes of 1 KiB per session.
 
 use super::table::Table;
 use std::collections::{HashMap, VecDeque};
@@ -47,6 +47,8 @@ pub struct Joined {
     pub text: Vec<u8>,
     /// Where each candidate lies, and where in it the new value begins.
     candidates: Vec<(Range<usize>, usize)>,
+    /// Of each lane the longest candidate, by its place among them.
+    longest: Vec<usize>,
 }
 
 impl Joined {
@@ -56,6 +58,19 @@ impl Joined {
         let (candidate, new) = self.candidates.get(at)?;
         let crosses = candidate.start <= finding.start && finding.start < *new && *new < finding.end;
         if crosses { Some([self.text.get(candidate.start..*new)?, self.text.get(*new..candidate.end)?]) } else { None }
+    }
+
+    /// Of each lane its longest candidate, with where it lies: what is cut up and written in some other way besides is
+    /// looked for in these alone, since it is found in them wherever it begins.
+    pub fn longest(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let candidates = self.longest.iter().filter_map(|at| self.candidates.get(*at));
+        candidates.filter_map(|(range, _)| Some((range.start, self.text.get(range.clone())?)))
+    }
+
+    /// The value that came last.
+    pub fn new_value(&self) -> &[u8] {
+        let last = self.candidates.last().and_then(|(range, new)| self.text.get(*new..range.end));
+        last.unwrap_or_default()
     }
 
     /// Whether there is nothing to scan.
@@ -127,17 +142,21 @@ impl Lane {
         }
     }
 
-    /// The last piece and the new value, the last two, three and so on; then earlier pieces alone before the new value.
+    /// The last piece and the new value, the last two, three and so on, and all; then earlier pieces alone before the new value.
     fn candidates(&self, new: &[u8], joined: &mut Joined) {
         let mut left = CANDIDATES;
         let (mut old, mut first) = (0, self.pieces.len());
         while first > 0 {
-            first -= 1;
-            old += self.pieces[first].1.len();
+            old += self.pieces[first - 1].1.len();
             let Some(rest) = left.checked_sub(old + new.len()) else { break };
             left = rest;
+            first -= 1;
             joined.add(self.pieces.range(first..).map(|(_, piece)| piece.as_slice()), new);
         }
+        if first > 0 {
+            joined.add(self.pieces.iter().map(|(_, piece)| piece.as_slice()), new);
+        }
+        joined.longest.push(joined.candidates.len() - 1);
         let last = self.pieces.len() - 1;
         for (_, piece) in self.pieces.range(last.saturating_sub(SKIPPED)..last) {
             joined.add([piece.as_slice()].into_iter(), new);

@@ -99,6 +99,15 @@ impl Layer {
         Ok(layer)
     }
 
+    /// An empty text that is read as it stands, in no view and undecoded.
+    pub(crate) fn plain(context: &mut Context<'_>) -> Result<Self, EngineError> {
+        let mut layer = Self::open(context, 0, None)?;
+        layer.views.clear();
+        (layer.runs, layer.pairs, layer.graphic) = (None, None, None);
+        (layer.packed, layer.wide) = (None, None);
+        Ok(layer)
+    }
+
     /// An empty text that is compressed as a whole.
     pub(crate) fn named(context: &mut Context<'_>, depth: usize, format: Format) -> Result<Self, EngineError> {
         let mut layer = Self::open(context, depth, None)?;

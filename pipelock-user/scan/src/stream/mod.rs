@@ -197,6 +197,14 @@ impl Stream {
         Ok(Self { core: Arc::clone(core), own: own.cloned(), root: Some(root), work, hits: Vec::new(), end: 0 })
     }
 
+    /// What is in a text as it stands.
+    pub(crate) fn plainly(core: &Arc<Core>, text: &[u8]) -> Result<Vec<Finding>, EngineError> {
+        let mut work = Work::default();
+        let root = Layer::plain(&mut context(core, None, &mut work))?;
+        let stream = Self { core: Arc::clone(core), own: None, root: Some(root), work, hits: Vec::new(), end: 0 };
+        stream.finish_with(text)
+    }
+
     /// Takes the next piece.
     ///
     /// # Errors

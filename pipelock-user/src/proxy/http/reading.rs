@@ -162,15 +162,29 @@ async fn read_whole(
     reader: &mut Reader,
     side: Side,
 ) -> Result<(Bytes, Option<HeaderMap>), Verdict> {
-    let mut trailers = None;
+    let (mut all, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| broken_off(&error, side))?;
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                // What came of it may say more than that it is not whole.
+                reader.push(if more.is_empty() { all } else { more.freeze() })?;
+                return Err(broken_off(&error, side));
+            }
+        };
         match frame.into_data() {
-            Ok(bytes) => reader.push(bytes)?,
+            // Mostly there is one piece, which then is copied nowhere.
+            Ok(bytes) if all.is_empty() => all = bytes,
+            Ok(bytes) => {
+                if more.is_empty() {
+                    more.extend_from_slice(&all);
+                }
+                more.extend_from_slice(&bytes);
+            }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    reader.finish()?;
+    reader.whole(if more.is_empty() { all } else { more.freeze() })?;
     let first = reader.take().unwrap_or_default();
     let Some(second) = reader.take() else { return Ok((first, trailers)) };
     let mut all = BytesMut::from(&first[..]);
