@@ -6,7 +6,7 @@
 //!
 //! Besides its own lane each value joins one lane of the whole session, there without a label before it (`part2: …`,
 //! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 20 KiB, copied and read as they stand,
-//! and 3 KiB of them decoded), not what was sent before; at most [`FragmentLimits::lanes`] lanes of 1 KiB per session.
+//! and 2 KiB of them decoded), not what was sent before; at most [`FragmentLimits::lanes`] lanes of 1 KiB per session.
 
 use super::table::Table;
 use std::collections::{HashMap, VecDeque};
@@ -14,11 +14,14 @@ use std::ops::Range;
 
 /// Bytes of a lane that are kept.
 const TAIL: usize = 1024;
+/// Bytes of a lane that are decoded with what comes next.
+const DECODED: usize = 512;
 /// Bytes of a new value that may complete something older.
 const HEAD: usize = 512;
 /// Bytes of candidates per lane and push.
 const CANDIDATES: usize = 4096;
-/// A piece at least so long that comes again at once is the same thing said twice, and not the next piece.
+/// So many bytes that come again at once, in one piece or in several that are the same, are the same thing said twice, and
+/// no further piece.
 const REPEATED: usize = 6;
 /// Pieces before the last that are also tried alone before the new one, with what lies between left out.
 const SKIPPED: usize = 8;
@@ -60,11 +63,14 @@ impl Joined {
         if crosses { Some([self.text.get(candidate.start..*new)?, self.text.get(*new..candidate.end)?]) } else { None }
     }
 
-    /// Of each lane its longest candidate, with where it lies: what is cut up and written in some other way besides is
+    /// Of each lane the end of its longest candidate, with where it lies: what is cut up and written in some other way besides is
     /// looked for in these alone, since it is found in them wherever it begins.
     pub fn longest(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let candidates = self.longest.iter().filter_map(|at| self.candidates.get(*at));
-        candidates.filter_map(|(range, _)| Some((range.start, self.text.get(range.clone())?)))
+        candidates.filter_map(|(range, new)| {
+            let start = range.start.max(new.saturating_sub(DECODED));
+            Some((start, self.text.get(start..range.end)?))
+        })
     }
 
     /// The value that came last.
@@ -109,8 +115,11 @@ impl Lane {
         }
     }
 
-    fn is_last(&self, value: &[u8]) -> bool {
-        self.pieces.back().is_some_and(|(_, last)| last == tail(value))
+    /// How many bytes at its end are this value, once or again and again.
+    fn repeats(&self, value: &[u8]) -> usize {
+        let value = tail(value);
+        let again = self.pieces.iter().rev().take(REPEATED).take_while(|(_, last)| last == value).count();
+        again * value.len()
     }
 
     fn take_back(&mut self, value: &[u8]) {
@@ -187,15 +196,15 @@ impl Fragments {
         let window = self.limits.window;
         let lanes = self.table.entry(session, now, HashMap::new);
         let lane = if lane == VALUES { 0 } else { lane };
-        let is_repeated = lanes.get_mut(&lane).is_some_and(|own| {
+        let repeated = lanes.get_mut(&lane).map_or(0, |own| {
             own.forget(now, window);
-            own.is_last(value)
+            own.repeats(value)
         });
-        if is_repeated && value.len() >= REPEATED {
+        if repeated >= REPEATED {
             return joined;
         }
         // A short one may be the next letter of its lane, but says nothing to the others.
-        let common = (!is_repeated).then(|| (VALUES, without_label(value)));
+        let common = (repeated == 0).then(|| (VALUES, without_label(value)));
         for (lane, value) in [(lane, value)].into_iter().chain(common) {
             if lanes.len() >= self.limits.lanes && !lanes.contains_key(&lane) {
                 let oldest = lanes.iter().filter(|(known, _)| **known != VALUES).min_by_key(|(_, lane)| lane.used);
