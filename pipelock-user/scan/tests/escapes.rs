@@ -110,3 +110,30 @@ fn an_escape_beside_the_secret_is_undone() {
         assert_eq!(streams::escaped(scanner(), text.as_bytes(), 1), None, "{text}");
     }
 }
+
+#[test]
+fn what_stands_in_noise_is_found_wherever_it_is() {
+    let mut number = 3u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (number >> 33) as u8
+    })
+    .take(6000)
+    .collect();
+    for text in [SECRET, ORDER] {
+        // Control characters that a view takes out, and base64 that does not begin with the text.
+        let split: String = text.chars().flat_map(|char| [char, '\u{1}']).collect();
+        for at in (1000..3100).step_by(67) {
+            let whole = [&noise[..at], split.as_bytes(), &noise[at..]].concat();
+            let coded = base64(&[&noise[..at], text.as_bytes(), &noise[at..]].concat(), STANDARD, false).into_bytes();
+            for whole in [whole, coded] {
+                let found = scanner().scan(&whole).unwrap();
+                assert!(!found.is_empty(), "{text} {at}");
+                for size in [100, 1024, 3000] {
+                    assert_eq!(streamed(&whole.chunks(size).collect::<Vec<_>>()), found, "{text} {at} {size}");
+                    assert_eq!(streams::escaped(scanner(), &whole, size), None, "{text} {at} {size}");
+                }
+            }
+        }
+    }
+}

@@ -13,12 +13,31 @@ use unicode_normalization::char::is_combining_mark;
 use super::{BACK, Turn};
 use crate::finding::Step;
 
+/// What terminal sequences begin with.
+pub(crate) const ESCAPE: u8 = 0x1b;
 /// Longest terminal sequence that is taken out.
 const SEQUENCE: usize = 32;
 
 /// Can the byte start a change? The others outside ASCII start no character of UTF-8.
-pub(super) fn unusual(byte: u8) -> bool {
+pub(crate) fn unusual(byte: u8) -> bool {
     matches!(byte, 0x7f | 0xc2..0xf5) || (byte < 0x20 && !matches!(byte, b'\n' | b'\r' | b'\t'))
+}
+
+/// Does the byte beyond ASCII at the start of `text` certainly stay, whatever is before it and behind `text`? Most in noise do, as
+/// they are of no character.
+pub(crate) fn stays(text: &[u8]) -> bool {
+    let goes_on = |at: usize| text.get(at).map(|byte| byte & 0xc0 == 0x80);
+    match *text {
+        [0xc2..0xe0, second, ..] if second & 0xc0 != 0x80 => true,
+        [first @ 0xc2..0xe0, second, ..] => {
+            let char = char::from_u32(u32::from(first & 0x1f) << 6 | u32::from(second & 0x3f));
+            char.is_some_and(|char| matches!(folded(char), Fold::Keep))
+        }
+        [0xe0..0xf5, second, ..] if second & 0xc0 != 0x80 => true,
+        [0xe0..0xf5, _, third, ..] if third & 0xc0 != 0x80 => true,
+        [0xf0..0xf5, ..] => goes_on(3) == Some(false),
+        _ => false,
+    }
 }
 
 pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
@@ -67,7 +86,7 @@ fn control(byte: u8, text: &[u8], last: bool) -> Turn {
         return Turn::Keep(1);
     }
     let gone = |take| Turn::bytes(take, &[], Step::Invisible);
-    if byte != 0x1b {
+    if byte != ESCAPE {
         return gone(1);
     }
     let ends: fn(u8) -> bool = match text.get(1) {
@@ -228,7 +247,26 @@ fn look_alike(char: char) -> char {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ViewKind, unescape::tests::all};
+    use super::super::{Turn, ViewKind, unescape::tests::all};
+
+    #[test]
+    fn what_stays_is_kept() {
+        let bytes =
+            [0x41, 0x80, 0x8b, 0xa4, 0xbf, 0xc2, 0xc3, 0xcc, 0xd0, 0xd7, 0xdf, 0xe0, 0xe2, 0xef, 0xf0, 0xf3, 0xf4];
+        let mut stay = 0;
+        for number in 0..bytes.len().pow(4) {
+            let text: Vec<u8> = (0..4).map(|place| bytes[number / bytes.len().pow(place) % bytes.len()]).collect();
+            for text in (1..=4).map(|length| &text[..length]) {
+                if text[0] >= 0x80 && super::stays(text) {
+                    stay += 1;
+                    for before in [&b""[..], b"a"] {
+                        assert!(matches!(super::turn(before, text, true), Turn::Keep(_)), "{text:x?}");
+                    }
+                }
+            }
+        }
+        assert!(stay > 1000);
+    }
 
     #[test]
     fn what_looks_the_same_reads_the_same() {

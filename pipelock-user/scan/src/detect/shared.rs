@@ -1,6 +1,7 @@
 //! What the detectors of all texts share: what to look for, and the rules by which hits name it. Made once by
 //! [`crate::Scanner`].
 
+use crate::decode;
 use crate::finding::{Fingerprint, Key, excerpt};
 use crate::known::KnownValues;
 use crate::rule::{Kind, RuleSet, builtin};
@@ -14,6 +15,7 @@ pub(crate) struct Shared {
     pub(super) wallet: Option<Wallet>,
     pub(super) seed: Option<usize>,
     pub(super) flood: Option<usize>,
+    shows: bool,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,8 @@ impl Shared {
             }
             Known { values, said }
         });
+        let shows =
+            known.as_ref().is_none_or(|known| known.values.values().all(|(_, value)| decode::shows::in_noise(value)));
         let wallet = (!watch.allowed.is_empty()).then(|| Wallet {
             poisoned: rules.builtin(builtin::POISONED.id),
             altered: rules.builtin(builtin::ALTERED.id),
@@ -50,7 +54,12 @@ impl Shared {
             watch,
         });
         let (seed, flood) = (rules.builtin(builtin::SEED.id), rules.builtin(builtin::FLOOD.id));
-        Self { key: key.clone(), known, wallet, seed, flood }
+        Self { key: key.clone(), known, wallet, seed, flood, shows }
+    }
+
+    /// Do all that is looked for show themselves in noise ([`crate::decode::shows`])? Known values may be any bytes.
+    pub(crate) fn shows(&self) -> bool {
+        self.shows
     }
 
     /// Bytes of a text that must be kept for those who look back.

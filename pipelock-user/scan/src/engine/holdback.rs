@@ -2,57 +2,103 @@
 //! Called by [`crate::stream`] after each piece.
 //!
 //! The beginnings of all patterns are a regular language themselves. Its automaton is run backwards from the end of the
-//! text and stops as soon as no beginning can fit, after a few bytes in prose. Repeats are taken without their bounds, to keep
-//! the automaton small; so that this does not hold back too much, patterns are grouped by the length of their longest
-//! match, and a group is asked about no more bytes than that.
+//! text and stops as soon as no beginning can fit. Repeats are taken without their bounds, to keep the automata small; so that
+//! this does not hold back too much, patterns are grouped by the length of their longest match, and a group is asked about no
+//! more bytes than that. Most groups are not asked at all, nor made: their patterns begin with words ([`super::heads`]) of which
+//! none is near the end.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Anchored, Input, MatchKind, nfa::thompson};
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 
-use crate::rule::Rule;
+use super::heads::{Finder, Head};
+use crate::rule::{Pattern, Rule};
 
-const GROUPS: [usize; 5] = [48, 128, 320, 800, crate::rule::pattern::MAX_LENGTH];
+/// Most patterns of a group. The states of its automaton are the sets of beginnings that may be going on: those of many patterns
+/// are so many, in noise, that none comes again, and each takes microseconds to make.
+const MEMBERS: usize = 12;
+/// Bytes of an automaton's cache, at most.
+const CACHE: usize = 1 << 20;
+/// Longest matches of the patterns whose words are looked for together: the fewer have long ones, the less is searched.
+const REACHES: [usize; 3] = [128, 512, usize::MAX];
 
 /// The automata of a set of rules.
 #[derive(Debug)]
 pub(crate) struct HoldBack {
+    /// Of patterns that begin with no word.
+    others: Vec<Group>,
+    /// Of those that do, by [`REACHES`].
+    headed: Vec<Headed>,
+}
+
+#[derive(Debug)]
+struct Headed {
+    longest: usize,
+    finder: Finder,
     groups: Vec<Group>,
 }
 
 #[derive(Debug)]
 struct Group {
     longest: usize,
-    automaton: DFA,
+    patterns: Vec<Pattern>,
+    automaton: OnceLock<Option<DFA>>,
     caches: Mutex<Vec<Cache>>,
 }
 
 impl HoldBack {
     pub(crate) fn new(rules: &[Rule]) -> Self {
-        let mut groups = Vec::new();
+        let mut patterns: Vec<(Option<Head>, &Pattern)> = rules
+            .iter()
+            .map(|rule| &rule.pattern)
+            .filter(|pattern| pattern.longest() > 0)
+            .map(|pattern| (Head::of(pattern.hir()), pattern))
+            .collect();
+        patterns.sort_by_key(|(_, pattern)| pattern.longest());
+        let others: Vec<&Pattern> =
+            patterns.iter().filter(|(head, _)| head.is_none()).map(|(_, pattern)| *pattern).collect();
+        let mut others: Vec<Group> = others.chunks(MEMBERS).map(Group::of).collect();
+        let mut headed = Vec::new();
         let mut below = 0;
-        for limit in GROUPS {
-            let members: Vec<&Rule> =
-                rules.iter().filter(|rule| (below + 1..=limit).contains(&rule.pattern.longest())).collect();
-            below = limit;
-            let Some(longest) = members.iter().map(|rule| rule.pattern.longest()).max() else { continue };
-            let beginnings = members.iter().map(|rule| beginning(rule.pattern.hir())).collect();
-            if let Some(automaton) = reversed(&Hir::alternation(beginnings)) {
-                groups.push(Group { longest, automaton, caches: Mutex::default() });
+        for reach in REACHES {
+            let inside = |pattern: &Pattern| (below..reach).contains(&pattern.longest());
+            let mut heads = Vec::new();
+            let mut members = Vec::new();
+            for (head, pattern) in patterns.iter().filter(|(_, pattern)| inside(pattern)) {
+                if let Some(head) = head {
+                    heads.push((head, members.len() / MEMBERS));
+                    members.push(*pattern);
+                }
+            }
+            below = reach;
+            let groups: Vec<Group> = members.chunks(MEMBERS).map(Group::of).collect();
+            let Some(longest) = groups.iter().map(|group| group.longest).max() else { continue };
+            match Finder::new(&heads) {
+                Some(finder) => headed.push(Headed { longest, finder, groups }),
+                None => others.extend(groups),
             }
         }
-        Self { groups }
+        Self { others, headed }
     }
 
     /// How many bytes at the end of `text` may be the beginning of a match; never more than the longest match.
     pub(crate) fn of(&self, text: &[u8]) -> usize {
-        let mut most = 0;
-        for group in &self.groups {
-            let limit = group.longest.min(text.len());
-            if limit > most {
-                most = most.max(group.of(&text[text.len() - limit..]));
+        let mut most = self.others.iter().fold(0, |most, group| group.more(text, most));
+        for headed in &self.headed {
+            let near = &text[text.len() - headed.longest.min(text.len())..];
+            most = most.max(headed.finder.begun(near));
+            let mut groups = 0u128;
+            headed.finder.each(near, |group, length| {
+                let fits = headed.groups.get(group).is_some_and(|group| length <= group.longest);
+                groups |= u128::from(fits) << group.min(127);
+            });
+            while groups != 0 {
+                if let Some(group) = headed.groups.get(groups.trailing_zeros() as usize) {
+                    most = group.more(text, most);
+                }
+                groups &= groups - 1;
             }
         }
         most
@@ -60,14 +106,29 @@ impl HoldBack {
 }
 
 impl Group {
-    fn of(&self, text: &[u8]) -> usize {
+    fn of(patterns: &[&Pattern]) -> Self {
+        let longest = patterns.iter().map(|pattern| pattern.longest()).max().unwrap_or(0);
+        let patterns = patterns.iter().map(|pattern| (*pattern).clone()).collect();
+        Self { longest, patterns, automaton: OnceLock::new(), caches: Mutex::default() }
+    }
+
+    /// How many bytes, when they are more than `known`.
+    fn more(&self, text: &[u8], known: usize) -> usize {
+        let limit = self.longest.min(text.len());
+        if limit <= known { known } else { known.max(self.begun(&text[text.len() - limit..])) }
+    }
+
+    fn begun(&self, text: &[u8]) -> usize {
+        let make = || reversed(&Hir::alternation(self.patterns.iter().map(|one| beginning(one.hir())).collect()));
+        // Without it nothing is known, and all is held.
+        let Some(automaton) = self.automaton.get_or_init(make) else { return text.len() };
         let cached = self.caches.lock().ok().and_then(|mut caches| caches.pop());
-        let mut cache = cached.unwrap_or_else(|| self.automaton.create_cache());
+        let mut cache = cached.unwrap_or_else(|| automaton.create_cache());
         let input = Input::new(text).anchored(Anchored::Yes);
-        let held = match self.automaton.try_search_rev(&mut cache, &input) {
+        let held = match automaton.try_search_rev(&mut cache, &input) {
             Ok(Some(found)) => text.len() - found.offset(),
             Ok(None) => 0,
-            // The automaton gave up: then nothing is known, and all is held.
+            // As above.
             Err(_) => text.len(),
         };
         if let Ok(mut caches) = self.caches.lock() {
@@ -82,7 +143,7 @@ fn reversed(hir: &Hir) -> Option<DFA> {
         .configure(thompson::Config::new().reverse(true).utf8(false).which_captures(thompson::WhichCaptures::None))
         .build_from_hir(hir)
         .ok()?;
-    let config = DFA::config().match_kind(MatchKind::All).cache_capacity(4 << 20).skip_cache_capacity_check(true);
+    let config = DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE).skip_cache_capacity_check(true);
     DFA::builder().configure(config).build_from_nfa(nfa).ok()
 }
 

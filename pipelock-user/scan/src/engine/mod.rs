@@ -7,6 +7,7 @@
 pub(crate) mod cache;
 mod confirm;
 mod dialect;
+mod heads;
 pub(crate) mod holdback;
 pub(crate) mod oracle;
 mod sparse;

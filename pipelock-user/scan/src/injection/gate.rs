@@ -2,12 +2,6 @@
 //! of every text, so its cost is the cost of a clean text. Promises to report every anchor that stands where words may
 //! stand; what it reports wakes the scorer, which decides.
 
-use std::collections::BTreeMap;
-
-use aho_corasick::automaton::Automaton as _;
-use aho_corasick::nfa::contiguous;
-use aho_corasick::{Anchored, BuildError, MatchKind};
-
 use super::lexicon::bounded;
 use super::plan::Anchor;
 use crate::bits;
@@ -19,7 +13,7 @@ impl Anchor {
     }
 
     /// What stands before the marked word, and behind the first `skip` bytes of it.
-    fn around(&self, skip: usize) -> (Around, Around) {
+    pub(super) fn around(&self, skip: usize) -> (Around, Around) {
         let before = self.text.as_bytes().get(..self.mark).unwrap_or_default();
         let around = Around::of(before, self.marked().get(skip..).unwrap_or_default());
         let mask = |side: u32| side.to_le_bytes().map(|byte| if byte == 0 { 0 } else { u8::MAX });
@@ -29,7 +23,7 @@ impl Anchor {
 
     /// Whether the anchor stands in `text` with its marked word at `at`: the case of ASCII letters and the amount of
     /// white space do not matter.
-    fn stands(&self, text: &str, at: usize) -> bool {
+    pub(super) fn stands(&self, text: &str, at: usize) -> bool {
         let bytes = text.as_bytes();
         let mut end = at;
         for &wanted in self.marked() {
@@ -59,13 +53,13 @@ impl Anchor {
 /// Four bytes on either side of a place, the nearest one lowest, without regard to case and to the amount of white space;
 /// zero where the text is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Around {
+pub(super) struct Around {
     left: u32,
     right: u32,
 }
 
 impl Around {
-    fn of(before: &[u8], behind: &[u8]) -> Self {
+    pub(super) fn of(before: &[u8], behind: &[u8]) -> Self {
         let left = before.last_chunk().and_then(|four| single(u32::from_be_bytes(*four)));
         let right = behind.first_chunk().and_then(|four| single(u32::from_le_bytes(*four)));
         Self {
@@ -75,7 +69,7 @@ impl Around {
     }
 
     /// Whether it is `other`, as far as `has` goes.
-    fn is(self, other: Self, has: Self) -> bool {
+    pub(super) fn is(self, other: Self, has: Self) -> bool {
         ((self.left ^ other.left) & has.left) | ((self.right ^ other.right) & has.right) == 0
     }
 }
@@ -319,60 +313,12 @@ fn beside(key: u32, other: u32) -> usize {
     hash(key.rotate_left(13) ^ other.wrapping_mul(0x85EB_CA6B))
 }
 
-/// The gate for folded text of any script: an automaton over the marked words of all anchors.
-#[derive(Debug)]
-pub(crate) struct FoldedGate {
-    automaton: contiguous::NFA,
-    /// The anchors of each marked word, with what is around it.
-    anchors: Vec<Vec<(Around, Around, Anchor)>>,
-}
-
-impl FoldedGate {
-    /// The gate for `anchors`.
-    ///
-    /// # Errors
-    /// When the automaton would be too large.
-    pub(crate) fn new(anchors: Vec<Anchor>) -> Result<Self, BuildError> {
-        let mut by_word: BTreeMap<String, Vec<(Around, Around, Anchor)>> = BTreeMap::new();
-        for anchor in anchors {
-            let (around, has) = anchor.around(anchor.word().len());
-            by_word.entry(anchor.word().to_owned()).or_default().push((around, has, anchor));
-        }
-        let automaton =
-            contiguous::NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(by_word.keys())?;
-        Ok(Self { automaton, anchors: by_word.into_values().collect() })
-    }
-
-    /// Calls `found` with the place of every anchor of the folded `text`, in the order of the ends of the marked words.
-    /// The walk never restarts, so an anchor is found even where one begins inside another.
-    pub(crate) fn each(&self, text: &str, mut found: impl FnMut(usize)) {
-        let Ok(mut state) = self.automaton.start_state(Anchored::No) else { return };
-        for (at, &byte) in text.as_bytes().iter().enumerate() {
-            state = self.automaton.next_state(Anchored::No, state, byte);
-            if !(self.automaton.is_special(state) && self.automaton.is_match(state)) {
-                continue;
-            }
-            for index in 0..self.automaton.match_len(state) {
-                let pattern = self.automaton.match_pattern(state, index);
-                let start = at + 1 - self.automaton.pattern_len(pattern);
-                let anchors = self.anchors.get(pattern.as_usize()).map_or(&[][..], Vec::as_slice);
-                // For one or two, the glance would cost as much as it saves.
-                let around =
-                    (anchors.len() > 2).then(|| Around::of(&text.as_bytes()[..start], &text.as_bytes()[at + 1..]));
-                let near = |wanted, has| around.is_none_or(|around| around.is(wanted, has));
-                if anchors.iter().any(|(wanted, has, anchor)| near(*wanted, *has) && anchor.stands(text, start)) {
-                    found(start);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Anchor, AsciiGate, FoldedGate, first_four, single};
+    use super::super::folded::FoldedGate;
+    use super::{Anchor, AsciiGate, first_four, single};
 
     #[test]
     fn four_bytes_at_once_are_as_one_by_one() {
@@ -423,7 +369,7 @@ mod tests {
         ] {
             let (mut a, mut b) = (Vec::new(), Vec::new());
             ascii.each(text, |at| a.push(at));
-            folded.each(&text.to_ascii_lowercase(), |at| b.push(at));
+            folded.each(&text.to_ascii_lowercase(), |span| b.push(span.start));
             assert_eq!(a, expected, "{text}");
             assert_eq!(b, expected, "{text}");
         }
@@ -443,7 +389,7 @@ mod tests {
             let (ascii, folded) = gates();
             let (mut a, mut b) = (Vec::new(), Vec::new());
             ascii.each(&text, |at| a.push(at));
-            folded.each(&text.to_ascii_lowercase(), |at| b.push(at));
+            folded.each(&text.to_ascii_lowercase(), |span| b.push(span.start));
             a.dedup();
             b.sort_unstable();
             b.dedup();

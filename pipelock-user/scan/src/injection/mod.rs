@@ -11,6 +11,7 @@
 mod builtin;
 mod class;
 mod fold;
+mod folded;
 mod gate;
 mod lexicon;
 mod own;
@@ -158,22 +159,55 @@ impl Detector {
         self.lexicon.ascii_gate.each(piece.text, |at| places.push(at));
         // Everything else needs folding, which only sentences with other characters are worth.
         let bytes = piece.text.as_bytes();
-        let mut at = region.start;
-        while let Some(next) = bytes.get(at..region.end).and_then(|rest| bits::position(rest, |byte| byte >= 0x80)) {
-            let start = piece.start_of(at + next);
-            let Some(end) = piece.end_of(start) else { return };
-            // An anchor may lie across the place where a long sentence was cut.
-            let behind = piece.end_of(end).unwrap_or(end).min(sentence::floor(piece.text, end + MAX_ANCHOR));
-            let Some(text) = piece.text.get(start..behind) else { return };
-            let Some(gate) = self.lexicon.folded_gate() else { return };
+        let Some(first) = bytes.get(region.clone()).and_then(|rest| bits::position(rest, |byte| byte >= 0x80)) else {
+            return;
+        };
+        let Some(gate) = self.lexicon.folded_gate() else { return };
+        let mut wide = Wide::default();
+        // The first is in a sentence that began earlier.
+        let start = piece.start_of(region.start + first);
+        let stop = sentence::floor(piece.text, region.end + MAX_ANCHOR);
+        let mut at = start;
+        while let Some(stretch) = gate.stretch(bytes, at..stop) {
+            at = stretch.end;
+            let Some(text) = piece.text.get(stretch.clone()) else { return };
             scratch.folded.fill(text);
-            gate.each(&scratch.folded.text, |at| places.push(start + scratch.folded.original(at)));
-            at = end;
+            gate.each(&scratch.folded.text, |span| {
+                let place = stretch.start + scratch.folded.original(span.start);
+                let length = span.len();
+                if wide.covers(piece, place, length) {
+                    places.push(place);
+                }
+            });
         }
     }
 
     fn names(&self, set: rule::ConceptSet) -> Vec<&str> {
         let names = self.lexicon.names.iter().enumerate();
         names.filter(|(id, _)| set >> id & 1 == 1).map(|(_, name)| name.as_str()).collect()
+    }
+}
+
+/// The sentences that are read folded: those with a character beyond ASCII, and the first bytes behind such, as an anchor may lie
+/// across the place where a long sentence was cut. Keeps the last sentence it was asked about.
+#[derive(Default)]
+struct Wide {
+    sentence: Range<usize>,
+    own: bool,
+    before: bool,
+}
+
+impl Wide {
+    /// Is the word of so many bytes at `at` read folded?
+    fn covers(&mut self, piece: Piece<'_>, at: usize, length: usize) -> bool {
+        if !self.sentence.contains(&at) {
+            let start = piece.start_of(at);
+            let Some(end) = piece.end_of(start) else { return false };
+            let wide = |range: Range<usize>| !piece.text.as_bytes().get(range).unwrap_or_default().is_ascii();
+            self.own = wide(start..end);
+            self.before = !self.own && start > 0 && wide(piece.start_of(start - 1)..start);
+            self.sentence = start..end;
+        }
+        self.own || self.before && at + length <= self.sentence.start + MAX_ANCHOR
     }
 }

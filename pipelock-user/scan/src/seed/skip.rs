@@ -55,10 +55,14 @@ fn kind(bytes: &[u8], word: &Range<usize>) -> Kind {
 fn odd(bytes: &[u8], floor: usize) -> Option<usize> {
     let block = bytes.get(floor..)?.first_chunk()?;
     let letters = bits::of(block, |byte| (byte | 0x20).wrapping_sub(b'a') < 26);
-    // What touches one of these is not judged by its length.
-    let unclear = bits::of(block, |byte| (byte.wrapping_sub(b'0') < 10) | (byte >= 0x80));
-    let marks = !letters & !unclear;
-    let starts = letters & !(letters << 1) & !(unclear << 1);
+    let digits = bits::of(block, |byte| byte.wrapping_sub(b'0') < 10);
+    let (beyond, carried) = (bits::of(block, |byte| byte >= 0x80), bits::of(block, |byte| byte & 0xc0 == 0x80));
+    let never = bits::of(block, |byte| (byte == 0xc0) | (byte == 0xc1) | (byte >= 0xf5));
+    // What begins behind a digit, or what may be a character beyond ASCII, is not judged by its length; nor is what ends before one.
+    let starts = letters & !(letters << 1) & !((digits | carried) << 1);
+    // A byte that begins no character, or goes on with one where a letter was, is no text. The last place is not looked at.
+    let broken = never | carried & letters << 1 | beyond & !carried & !(carried >> 1);
+    let marks = !letters & !digits & (!beyond | broken);
     let short = marks >> 1 | letters >> 1 & marks >> 2;
     let two = letters & letters >> 1;
     let four = two & two >> 2;
@@ -66,7 +70,7 @@ fn odd(bytes: &[u8], floor: usize) -> Option<usize> {
     let near = starts & (short | long) & ((1 << (STRIDE + 3)) - 1);
     let start = near.checked_ilog2()?;
     let end = start + (!letters >> start).trailing_zeros();
-    (marks.checked_shr(end)? & 1 == 1).then_some(floor + end as usize)
+    (end < u64::BITS - 1 && marks >> end & 1 == 1).then_some(floor + end as usize)
 }
 
 /// The word at or after a place.

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::Context;
 use super::layer::{Hit, Layer};
 use super::places::Places;
+use super::quiet::Quiet;
 use crate::decode::codec::{Bits, Radix};
 use crate::decode::inflate::Format;
 use crate::decode::sense::{self, Sense};
@@ -46,7 +47,7 @@ pub(crate) struct Lane {
 
 #[derive(Debug)]
 struct Island {
-    layer: Layer,
+    layer: Quiet,
     /// Number of the byte it starts with.
     first: u64,
     /// What is still to be pushed to the layer.
@@ -74,6 +75,7 @@ impl Lane {
     /// Decodes a run of base64 that is Brotli from its beginning.
     pub(crate) fn brotli(context: &mut Context<'_>, depth: usize) -> Result<Self, EngineError> {
         let layer = Layer::named(context, depth + 1, Format::Brotli)?;
+        let layer = Quiet::of(context, layer);
         let island = Island { layer, first: 0, buffer: Vec::new(), patience: BUSY };
         Ok(Self { island: Some(island), once: true, ..Self::new(Radix::Base64, 0) })
     }
@@ -92,12 +94,16 @@ impl Lane {
         }
         self.out.clear();
         self.bits.decode(self.radix, chars, &mut self.out);
-        let mut sign = self.sense.look(&self.out);
-        if self.made == 0 {
-            sign |= utf16::mark(&self.out).or_else(|| utf16::unmarked(&self.out)).is_some();
-        }
+        let utf16 = self.made == 0 && utf16::mark(&self.out).or_else(|| utf16::unmarked(&self.out)).is_some();
+        let sign = self.sense.look(&self.out) | utf16;
         if self.island.is_none() && sign && context.deeper(depth) {
-            let layer = Layer::open(context, depth + 1, None)?;
+            // What begins as UTF-16 shows nothing more of itself.
+            let layer = if utf16 {
+                let layer = Layer::open(context, depth + 1, None)?;
+                Quiet::of(context, layer)
+            } else {
+                Quiet::open(context, depth + 1, None)
+            };
             let first = self.made - self.before.len() as u64;
             self.island = Some(Island { layer, first, buffer: self.before.clone(), patience: QUIET });
         }

@@ -14,6 +14,7 @@ mod orders;
 mod packed;
 mod pairs;
 mod places;
+mod quiet;
 mod runs;
 mod sink;
 mod view;

@@ -4,6 +4,7 @@
 //! sentences, so that offsets stay and cuts change nothing.
 
 use super::{Context, Hit};
+use crate::decode::lossy;
 use crate::finding::excerpt;
 use crate::injection::Held;
 use crate::rule::Kind;
@@ -57,20 +58,10 @@ impl Orders {
     }
 
     fn append(&mut self, bytes: &[u8], last: bool) {
-        if let Ok(text) = std::str::from_utf8(bytes) {
-            return self.held.text.push_str(text);
-        }
-        let mut at = 0;
-        for chunk in bytes.utf8_chunks() {
-            self.held.text.push_str(chunk.valid());
-            at += chunk.valid().len() + chunk.invalid().len();
-            let unfinished = std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
-            if !last && at == bytes.len() && unfinished {
-                self.cut = chunk.invalid().to_vec();
-            } else {
-                chunk.invalid().iter().for_each(|_| self.held.text.push('~'));
-            }
-        }
+        let whole = if last { bytes.len() } else { lossy::cut(bytes) };
+        let (text, cut) = bytes.split_at(whole);
+        lossy::append(text, &mut self.held.text);
+        self.cut = cut.to_vec();
     }
 
     /// Bytes at the end of the text that no verdict covers yet.

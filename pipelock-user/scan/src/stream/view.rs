@@ -6,11 +6,13 @@
 //! hits those count that hold a change. Where islands lie follows from the changes alone, not from how the text was cut.
 
 use super::changes::Changes;
-use super::layer::{AGAIN, Hit, Layer};
+use super::layer::{AGAIN, Hit};
+use super::quiet::Quiet;
 use super::{Context, Window};
 use crate::decode::gate::Gate;
-use crate::decode::{AHEAD, BACK, Turn, ViewKind};
+use crate::decode::{AHEAD, BACK, Turn, ViewKind, fold};
 use crate::engine::EngineError;
+use crate::finding::Step;
 
 /// Bytes that are collected before they are looked at.
 const BUFFER: usize = 16 * 1024;
@@ -32,7 +34,7 @@ pub(crate) struct View {
 
 #[derive(Debug)]
 struct Island {
-    layer: Layer,
+    layer: Quiet,
     changes: Changes,
     /// What is still to be pushed to the layer.
     buffer: Vec<u8>,
@@ -113,6 +115,19 @@ impl View {
     ) -> Result<(), EngineError> {
         let reach = context.reach();
         while self.at < stop {
+            if self.kind == ViewKind::Fold
+                && let Some(island) = &mut self.island
+            {
+                let used =
+                    island.drop_controls(context, &text[(self.at - from) as usize..(stop - from) as usize], self.at);
+                self.at += used as u64;
+                if island.buffer.len() >= BUFFER {
+                    island.flush(context, false, hits)?;
+                }
+                if used > 0 {
+                    continue;
+                }
+            }
             let (before, ahead) = text.split_at((self.at - from) as usize);
             // Where the gate saw nothing, nothing changes; only the leet view changes more once it is open.
             let mut count = 0;
@@ -141,7 +156,7 @@ impl View {
                     Turn::Change { take, out, put, step } => {
                         let island = match &mut self.island {
                             Some(island) => island,
-                            empty => empty.insert(Island::open(context, window, self.at, depth, self.kind)?),
+                            empty => empty.insert(Island::open(context, window, self.at, depth, self.kind)),
                         };
                         // What was not looked at yet must still be found where it was.
                         let keep = (context.keep() + island.buffer.len()) as u64;
@@ -179,7 +194,7 @@ impl View {
     /// has ended that, so the island is asked that the change would open.
     fn begun(&self, context: &mut Context<'_>, window: &Window<'_>, depth: usize) -> Result<u64, EngineError> {
         let held = context.aside(|context| {
-            let mut island = Island::open(context, window, self.at, depth, self.kind)?;
+            let mut island = Island::open(context, window, self.at, depth, self.kind);
             island.flush(context, false, &mut Vec::new())?;
             let hold = island.changes.source_start(island.layer.hold(context));
             island.layer.close(context);
@@ -208,22 +223,45 @@ impl View {
 }
 
 impl Island {
-    fn open(
-        context: &mut Context<'_>,
-        window: &Window<'_>,
-        at: u64,
-        depth: usize,
-        kind: ViewKind,
-    ) -> Result<Box<Self>, EngineError> {
+    fn open(context: &mut Context<'_>, window: &Window<'_>, at: u64, depth: usize, kind: ViewKind) -> Box<Self> {
         let start = at.saturating_sub(context.reach()).max(window.start());
         let mut changes = Changes::default();
         changes.reset(start);
-        let layer = Layer::open(context, depth, Some(kind))?;
+        let layer = Quiet::open(context, depth, Some(kind));
         let mut island = Self { layer, changes, buffer: Vec::new(), length: 0, changed: at };
         for part in window.parts(start..at) {
             island.add(part);
         }
-        Ok(Box::new(island))
+        Box::new(island)
+    }
+
+    /// Takes the bytes at the start of `text`, which lies at `at`, of which control characters go and all others stay: as the view
+    /// of look-alikes would, of noise at a fraction of its cost. Says how many; with the last change, or before what else may
+    /// change, it is over.
+    fn drop_controls(&mut self, context: &Context<'_>, text: &[u8], at: u64) -> usize {
+        let room = BUFFER.saturating_sub(self.buffer.len());
+        let mut used = 0;
+        for (place, &byte) in text.iter().enumerate().take(room) {
+            if !fold::unusual(byte) {
+                continue;
+            }
+            if byte >= 0x80 {
+                if fold::stays(&text[place..]) {
+                    continue;
+                }
+                break;
+            }
+            let source = at + place as u64;
+            if byte == fold::ESCAPE || source - self.changed > context.reach() {
+                break;
+            }
+            self.add(&text[used..place]);
+            let keep = (context.keep() + self.buffer.len()) as u64;
+            self.changes.note(self.length, 0, source, 1, Step::Invisible, keep);
+            used = place + 1;
+            self.changed = source + 1;
+        }
+        used
     }
 
     fn add(&mut self, bytes: &[u8]) {
