@@ -76,12 +76,15 @@ const handler = (request, response) => {
     });
 };
 "#;
-/// What every such server begins with, and ends with: `handler` is between them.
+/// What every such server begins with, how it is made, and what it ends with.
 const HEAD: &str = r#"const http2 = require("http2"), fs = require("fs"), folder = process.argv[1];"#;
-const TAIL: &str = r#"
+const SECURE: &str = r#"
 const server = http2.createSecureServer({
     allowHTTP1: true, key: fs.readFileSync(folder + "/key.pem"), cert: fs.readFileSync(folder + "/cert.pem"),
 }, handler);
+"#;
+const CLEAR: &str = "const server = http2.createServer(handler);";
+const TAIL: &str = r#"
 server.listen(0, "127.0.0.1", () => {
     fs.writeFileSync(folder + "/port.new", String(server.address().port));
     fs.renameSync(folder + "/port.new", folder + "/port");
@@ -104,13 +107,26 @@ impl TlsServer {
     /// When node or openssl fails.
     #[must_use]
     pub fn node(names: &[&str], handler: &str, arguments: &[&str]) -> Self {
+        Self::node_with(names, handler, SECURE, arguments)
+    }
+
+    /// One that speaks HTTP/2 in the clear, to clients that know so beforehand (RFC 9113 §3.3).
+    ///
+    /// # Panics
+    /// When node or openssl fails.
+    #[must_use]
+    pub fn http2_in_the_clear() -> Self {
+        Self::node_with(&["web.test"], ECHO, CLEAR, &[])
+    }
+
+    fn node_with(names: &[&str], handler: &str, server: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         open_up(dir.path(), 0o755);
         let certificate = dir.path().join("cert.pem");
         make_certificate(dir.path(), names);
         open_up(&certificate, 0o644);
         let child = Command::new("node")
-            .args(["-e", &format!("{HEAD}{handler}{TAIL}")])
+            .args(["-e", &format!("{HEAD}{handler}{server}{TAIL}")])
             .arg(dir.path())
             .args(arguments)
             .stdin(Stdio::null())

@@ -14,6 +14,7 @@ mod meter;
 mod prefixed;
 mod pump;
 mod rescue;
+mod silent;
 mod state;
 mod through;
 mod tls;
