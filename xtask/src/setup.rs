@@ -14,8 +14,9 @@ const LLVM: &str = "22";
 const BPF_LINKER: &str = "0.13.0";
 /// Where the end-to-end tests find Python modules that the system may lack; every user can read it.
 const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
-/// What agents written in Python fetch with.
-const PYTHON_MODULES: &[&str] = &["aiohttp", "requests"];
+/// What agents written in Python fetch with: modules, and the packages that bring them.
+const PYTHON_MODULES: &[&str] = &["aiohttp", "grpc", "requests"];
+const PYTHON_PACKAGES: &[&str] = &["aiohttp", "grpcio", "requests"];
 /// The system's Python: one that lives in somebody's home is closed to the user an agent runs as.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -252,11 +253,11 @@ fn python_modules() -> Result<()> {
         "--target",
         PYTHON_FOLDER,
     ])
-    .args(PYTHON_MODULES);
+    .args(PYTHON_PACKAGES);
     if !run::is_root() {
-        bail!("missing: {} for Python. Run\n  sudo {}", PYTHON_MODULES.join(", "), run::shown(&pip));
+        bail!("missing: {} for Python. Run\n  sudo {}", PYTHON_PACKAGES.join(", "), run::shown(&pip));
     }
-    run::say(&format!("setup: installing {} into {PYTHON_FOLDER}", PYTHON_MODULES.join(", ")));
+    run::say(&format!("setup: installing {} into {PYTHON_FOLDER}", PYTHON_PACKAGES.join(", ")));
     std::fs::create_dir_all(PYTHON_FOLDER).context(PYTHON_FOLDER)?;
     run::check(&mut pip)?;
     if !is_whole() {

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Where programs are looked for: what an unprivileged user can reach, so no folders of root's.
 pub(crate) const PATH: &str = "/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
@@ -31,16 +31,43 @@ pub fn missing(what: &str) {
     eprintln!("SKIP: {what} is missing");
 }
 
+/// Programs written in Go: built once, where every user can run them, a folder for each version.
+const GO_FOLDER: &str = "/var/cache/pipelock-e2e/go";
+
+/// A program of a Go module in one version; builds it when it is not there. None, as [`missing`] has it, when that fails.
+pub fn go_tool(module: &str, version: &str) -> Option<String> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = module.rsplit('/').next()?;
+    let folder = format!("{GO_FOLDER}/{name}-{version}");
+    let program = format!("{folder}/{name}");
+    if !Path::new(&program).exists() {
+        let _ = fs::create_dir_all(&folder);
+        let go = find("go")?;
+        let built = Command::new(go).arg("install").arg(format!("{module}@{version}")).env("GOBIN", &folder).output();
+        let said = built.map(|built| String::from_utf8_lossy(&built.stderr).into_owned()).unwrap_or_default();
+        if !Path::new(&program).exists() {
+            eprintln!("{module}@{version} could not be built: {said}");
+            missing(name);
+            return None;
+        }
+        let _ = fs::set_permissions(GO_FOLDER, fs::Permissions::from_mode(0o755));
+        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o755));
+        let _ = fs::set_permissions(&program, fs::Permissions::from_mode(0o755));
+    }
+    Some(program)
+}
+
 /// Python modules that the system may not have: installed once, where every user can read them.
 const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
 
-/// What to put into PYTHONPATH so that `requests` and `aiohttp` are found; installs them when they are not.
+/// What to put into PYTHONPATH so that `requests`, `aiohttp` and `grpc` are found; installs them when they are not.
 pub fn python_path() -> &'static str {
     static PATH: OnceLock<()> = OnceLock::new();
     PATH.get_or_init(|| {
         let imports = |path: &str| {
             Command::new("/usr/bin/python3")
-                .args(["-c", "import requests, aiohttp"])
+                .args(["-c", "import requests, aiohttp, grpc"])
                 .env("PYTHONPATH", path)
                 .output()
                 .is_ok_and(|out| out.status.success())
@@ -54,11 +81,11 @@ pub fn python_path() -> &'static str {
             Some(packages) => Command::new("cp").arg("-rT").arg(packages).arg(PYTHON_FOLDER).status(),
             None => Command::new("/usr/bin/python3")
                 .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", PYTHON_FOLDER])
-                .args(["requests", "aiohttp"])
+                .args(["requests", "aiohttp", "grpcio"])
                 .status(),
         };
         if !installed.is_ok_and(|status| status.success()) {
-            eprintln!("requests and aiohttp could not be installed into {PYTHON_FOLDER}");
+            eprintln!("requests, aiohttp and grpcio could not be installed into {PYTHON_FOLDER}");
         }
         let _ = fs::set_permissions(PYTHON_FOLDER, fs::Permissions::from_mode(0o755));
     });

@@ -226,6 +226,17 @@ impl Running {
         }
     }
 
+    /// The most memory that the pipelock process has held so far, in KiB.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn memory_peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Sends a signal to the pipelock process.
     ///
     /// # Panics

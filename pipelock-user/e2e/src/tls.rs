@@ -76,13 +76,17 @@ const handler = (request, response) => {
     });
 };
 "#;
-/// What every such server begins with, and ends with: `handler` is between them.
+/// What every such server begins with, how it is made, and what it ends with.
 const HEAD: &str = r#"const http2 = require("http2"), fs = require("fs"), folder = process.argv[1];"#;
-const TAIL: &str = r#"
+const SECURE: &str = r#"
 const server = http2.createSecureServer({
     allowHTTP1: true, key: fs.readFileSync(folder + "/key.pem"), cert: fs.readFileSync(folder + "/cert.pem"),
 }, handler);
+"#;
+const CLEAR: &str = "const server = http2.createServer(handler);";
+const TAIL: &str = r#"
 server.on("request", request => {
+    if (globalThis.forgets) return;
     const keep = data => fs.appendFileSync(folder + "/seen", data);
     keep([request.method, request.url, JSON.stringify(request.headers), ""].join("\n"));
     request.on("data", keep);
@@ -116,19 +120,33 @@ impl TlsServer {
         }
     }
 
-    /// The same with a script that defines `handler(request, response)`; `process.argv[1]` is a folder, the rest follows.
+    /// The same with a script that defines `handler(request, response)`; `process.argv[1]` is a folder, the rest follows. What
+    /// arrives is not kept where the script sets `globalThis.forgets`.
     ///
     /// # Panics
     /// When node or openssl fails.
     #[must_use]
     pub fn node(names: &[&str], handler: &str, arguments: &[&str]) -> Self {
+        Self::node_with(names, handler, SECURE, arguments)
+    }
+
+    /// One that speaks HTTP/2 in the clear, to clients that know so beforehand (RFC 9113 §3.3).
+    ///
+    /// # Panics
+    /// When node or openssl fails.
+    #[must_use]
+    pub fn http2_in_the_clear() -> Self {
+        Self::node_with(&["web.test"], ECHO, CLEAR, &[])
+    }
+
+    fn node_with(names: &[&str], handler: &str, server: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         open_up(dir.path(), 0o755);
         let certificate = dir.path().join("cert.pem");
         make_certificate(dir.path(), names);
         open_up(&certificate, 0o644);
         let child = Command::new("node")
-            .args(["-e", &format!("{HEAD}{handler}{TAIL}")])
+            .args(["-e", &format!("{HEAD}{handler}{server}{TAIL}")])
             .arg(dir.path())
             .args(arguments)
             .stdin(Stdio::null())

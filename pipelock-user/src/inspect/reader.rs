@@ -147,12 +147,6 @@ impl Reader {
         self.terms.stops_secrets(self.side)
     }
 
-    /// Bytes that were read so far.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.end
-    }
-
     /// Reads the next bytes.
     ///
     /// # Errors
@@ -258,6 +252,18 @@ impl Reader {
     #[must_use]
     pub fn holds(&self) -> bool {
         self.free < self.end
+    }
+
+    /// True when bytes may go on.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.free > self.at
+    }
+
+    /// True when it reads an event stream.
+    #[must_use]
+    pub fn is_of_events(&self) -> bool {
+        self.events.is_some()
     }
 
     /// Bytes that were read and not yet taken.

@@ -1,7 +1,7 @@
 //! The loop that every listener of the proxy runs.
 //!
 //! Called by `listen` and `http::explicit`. It promises that a connection holds a place until its task ends, that one that
-//! finds no place is refused at once, and that closing the proxy ends every connection.
+//! finds no place is refused at once, unless another makes room, and that closing the proxy ends every connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,15 +19,24 @@ const BACK_OFF: Duration = Duration::from_millis(20);
 /// take a moment to say why, and without (`false`) it must not wait for the client.
 pub(super) async fn accept<F, C, R, D>(listener: TcpListener, proxy: Arc<Proxy>, serve: F, refuse: R)
 where
-    F: Fn(Arc<Proxy>, TcpStream, SocketAddr) -> C,
+    F: Fn(Arc<Proxy>, TcpStream, SocketAddr) -> C + Clone + Send + 'static,
     C: Future<Output = ()> + Send + 'static,
-    R: Fn(Arc<Proxy>, TcpStream, SocketAddr, bool) -> D,
+    R: Fn(Arc<Proxy>, TcpStream, SocketAddr, bool) -> D + Clone + Send + 'static,
     D: Future<Output = ()> + Send + 'static,
 {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => match proxy.place() {
                 Place::Free(place) => hold(&proxy, place, serve(proxy.clone(), stream, peer)),
+                Place::Soon => {
+                    let (proxy, serve, refuse) = (proxy.clone(), serve.clone(), refuse.clone());
+                    tokio::spawn(async move {
+                        match proxy.next_place().await {
+                            Some(place) => hold(&proxy, place, serve(proxy.clone(), stream, peer)),
+                            None => refuse(proxy, stream, peer, false).await,
+                        }
+                    });
+                }
                 Place::LastWords(place) => hold(&proxy, place, refuse(proxy.clone(), stream, peer, true)),
                 Place::None => refuse(proxy.clone(), stream, peer, false).await,
             },

@@ -65,7 +65,7 @@ where
         }
         Protocol::Http2 => {
             carries(&mut guard, "tls-http2");
-            http::serve_http2(proxy, stream, buffer, flow, guard).await
+            http::serve_http2(proxy, stream, buffer, flow, guard, true).await
         }
         Protocol::Tls | Protocol::Unknown => Some(refuse(stream, guard, Reason::ProtocolUnknown, rule).await),
     }

@@ -31,8 +31,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Accepts what the kernel redirects. `netns` is the cookie of the namespace the listener is in.
 pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
-    let serve = |proxy: Arc<Proxy>, stream, peer| async move { connection(&proxy, stream, peer, netns).await };
-    let refuse = |proxy: Arc<Proxy>, stream, peer, may_wait| async move {
+    let serve = move |proxy: Arc<Proxy>, stream, peer| async move { connection(&proxy, stream, peer, netns).await };
+    let refuse = move |proxy: Arc<Proxy>, stream, peer, may_wait| async move {
         turn_away(&proxy, stream, peer, netns, may_wait).await
     };
     accept(listener, proxy, serve, refuse).await;
@@ -146,7 +146,16 @@ async fn converse(
     }
     let mut buffer = BytesMut::with_capacity(4096);
     let due = Instant::now() + rules.policy.limits().detect();
-    let protocol = match detect(&mut stream, &mut buffer, due).await {
+    let mut silent = proxy.silence.enter();
+    let detected = tokio::select! {
+        detected = detect(&mut stream, &mut buffer, due) => detected,
+        () = silent.dismissed() => {
+            let detail = "limits.max_connections: it said nothing, and made room for another";
+            return Some(refuse(stream, guard, Verdict::block(Reason::LimitExceeded, detail)));
+        }
+    };
+    drop(silent);
+    let protocol = match detected {
         Ok(protocol) => protocol,
         Err(DetectError::Timeout) => {
             return Some(refuse(stream, guard, Verdict::block(Reason::DetectTimeout, "the client said nothing")));
@@ -172,8 +181,8 @@ async fn converse(
             Some(refuse_tls(stream, guard, verdict).await)
         }
         Protocol::Http2 => {
-            let verdict = Verdict::block(Reason::ProtocolUnknown, "HTTP/2 in the clear is not spoken here");
-            Some(refuse(stream, guard, verdict))
+            guard.carries("http2");
+            http::serve_http2(proxy, stream, buffer, flow.clone(), Some(guard), false).await
         }
         Protocol::Unknown => {
             let verdict = Verdict::block(Reason::ProtocolUnknown, "the first bytes are neither HTTP nor TLS");

@@ -16,6 +16,7 @@ mod meter;
 mod prefixed;
 mod pump;
 mod rescue;
+mod silent;
 mod state;
 mod through;
 mod tls;

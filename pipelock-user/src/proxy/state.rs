@@ -13,6 +13,7 @@ use crate::flow::{Account, Flow, Host, Reason, Verdict};
 use crate::inspect::Inspection;
 use crate::net::Resolver;
 use crate::policy::Policy;
+use crate::proxy::silent::Silence;
 use crate::proxy::tls::Interception;
 use crate::recorder::Recorder;
 
@@ -20,6 +21,8 @@ use crate::recorder::Recorder;
 const MAX_CONNECTIONS: u32 = 8192;
 /// Connections beyond those that are told why at the same time; the rest is cut without a word.
 const TURNED_AWAY: u32 = 64;
+/// How long one that was told to go may take.
+const SOON: Duration = Duration::from_secs(2);
 /// Requests under way at a time: more than there can be, since this is only to know when there are none.
 const ANSWERS: u32 = u32::MAX;
 
@@ -28,6 +31,8 @@ const ANSWERS: u32 = u32::MAX;
 pub(super) enum Place {
     /// It is served, and holds this until it ends.
     Free(OwnedSemaphorePermit),
+    /// It is served as soon as one that has said nothing has gone, which was told to.
+    Soon,
     /// There are too many: it is told so in what it speaks, which takes a moment.
     LastWords(OwnedSemaphorePermit),
     /// There are too many even of these: it is cut.
@@ -66,6 +71,8 @@ pub struct Proxy {
     pub account: Arc<dyn Account>,
     /// Where requests are recorded.
     pub recorder: Recorder,
+    /// Connections that have said nothing yet.
+    pub(super) silence: Arc<Silence>,
     slots: Arc<Semaphore>,
     places: u32,
     turned_away: Arc<Semaphore>,
@@ -88,7 +95,8 @@ impl Proxy {
         let turned_away = Arc::new(Semaphore::new(usize::try_from(TURNED_AWAY).unwrap_or(usize::MAX)));
         let answers = Arc::new(Semaphore::new(usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS)));
         let closing = watch::Sender::new(false);
-        Arc::new(Self { rules, origins, account, recorder, slots, places, turned_away, answers, closing })
+        let silence = Arc::default();
+        Arc::new(Self { rules, origins, account, recorder, silence, slots, places, turned_away, answers, closing })
     }
 
     /// Ends every connection and waits until each has reported its flow and the receipts of its requests are written, or
@@ -115,7 +123,15 @@ impl Proxy {
         if let Some(place) = free(&self.slots) {
             return Place::Free(place);
         }
+        if self.silence.dismiss() {
+            return Place::Soon;
+        }
         free(&self.turned_away).map_or(Place::None, Place::LastWords)
+    }
+
+    /// A place, once there is one; none if that takes long.
+    pub(super) async fn next_place(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::time::timeout(SOON, self.slots.clone().acquire_owned()).await.ok()?.ok()
     }
 
     /// Held by a request that outlives its connection until its receipt is written; none once the proxy has closed.

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::framing::{Framing, Refusal};
-use super::guarded::Guarded;
+use super::guarded::{Guarded, untold};
 use super::serve::{Body, Session, internal};
 use crate::flow::Verdict;
 use crate::proxy::idle::Watched;
@@ -51,7 +51,8 @@ where
     let guarded = Guarded::new(prefix, watched, framing, limits.request_timeout(), session.refused.clone());
     let service = service_fn({
         let session = session.clone();
-        move |request: Request<Incoming>| -> Pin<Box<dyn Future<Output = Result<_, Infallible>> + Send>> {
+        move |mut request: Request<Incoming>| -> Pin<Box<dyn Future<Output = Result<_, Infallible>> + Send>> {
+            untold(request.headers_mut());
             let is_connect = request.method() == Method::CONNECT;
             // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
             let answer = session.proxy.answering().map(|place| {

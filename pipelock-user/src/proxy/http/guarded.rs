@@ -10,12 +10,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::framing::{Framing, Refusal};
 use crate::proxy::through::write_through;
 
+/// What hyper is told in each head, so that it sends the trailers of an answer, which it does only to who asks for them.
+const TAKES_TRAILERS: &[u8] = b"te:pipelock, trailers\r\n";
+/// Header lines that hyper takes: with more, nothing is added.
+const MAX_LINES: usize = 100;
 /// Bytes read at a time.
 const CHUNK: usize = 16 * 1024;
 
@@ -96,6 +101,26 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
     }
 }
 
+/// Says in a whole head that trailers are taken; [`untold`] takes it out again.
+fn take_trailers(head: &mut BytesMut) {
+    let Some(at) = head.iter().position(|byte| *byte == b'\n') else { return };
+    // The request line and the empty one are no header lines.
+    if head.iter().filter(|byte| **byte == b'\n').count().saturating_sub(2) < MAX_LINES {
+        let rest = head.split_off(at + 1);
+        head.extend_from_slice(TAKES_TRAILERS);
+        head.unsplit(rest);
+    }
+}
+
+/// A request as it was before [`TAKES_TRAILERS`] was added.
+pub(super) fn untold(headers: &mut HeaderMap) {
+    let values: Vec<HeaderValue> = headers.get_all(header::TE).iter().cloned().collect();
+    headers.remove(header::TE);
+    for value in values.into_iter().filter(|value| value != "pipelock, trailers") {
+        headers.append(header::TE, value);
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -109,11 +134,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             if this.is_over() {
                 return Poll::Ready(Ok(()));
             }
+            let was_in_head = this.framing.is_in_head();
             if let Err(refusal) = this.framing.advance(&mut this.input, &mut this.output) {
                 this.refuse(refusal);
                 continue;
             }
             if !this.output.is_empty() {
+                if was_in_head {
+                    take_trailers(&mut this.output);
+                }
                 // The next head has a time of its own.
                 this.head_due = None;
                 continue;

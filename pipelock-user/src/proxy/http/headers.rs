@@ -1,13 +1,12 @@
 //! Headers that belong to one connection and are not passed on.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
@@ -32,10 +31,26 @@ pub(super) fn strip_hop(headers: &mut HeaderMap) {
     headers.remove(header::ALT_SVC);
 }
 
+/// True when the sender takes trailers (RFC 9110 §10.1.4).
+pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
+    let texts = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Names the trailers in the head if nobody has (RFC 9110 §6.6.2): over HTTP/1.1 hyper sends no others.
+pub(super) fn announce(headers: &mut HeaderMap, trailers: &HeaderMap) {
+    if headers.contains_key(header::TRAILER) {
+        return;
+    }
+    let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    if let Ok(names) = HeaderValue::try_from(names.join(", ")) {
+        headers.insert(header::TRAILER, names);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn hop_headers_go_and_the_rest_stays() {

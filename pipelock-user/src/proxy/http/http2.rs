@@ -2,8 +2,8 @@
 //!
 //! Called by `serve`. It promises that every request is answered in a task of its own, so that its receipt is written even
 //! when the agent resets the stream; that streams which are opened and reset in a row (CVE-2023-44487) do not pile up such
-//! tasks; that what hyper refuses by itself has a receipt too; and that silence, or evidence that can no longer be written,
-//! ends the connection.
+//! tasks, and frames that carry nothing do not go on without end; that what hyper refuses by itself has a receipt too; and
+//! that silence, or evidence that can no longer be written, ends the connection.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,8 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
 use super::framing::{Refusal, sound};
+use super::pace::Pace;
 use super::serve::{Session, internal};
 use super::witness::{Untaken, Witness};
+use crate::flow::{Reason, Verdict};
 use crate::proxy::idle::Watched;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
@@ -35,8 +37,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How much longer the connection lasts than the request on it that silence or lost evidence ended: its answer says so.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Serves requests until either side is done.
-pub(super) async fn converse<S>(session: &Arc<Session>, stream: S, prefix: BytesMut)
+/// Serves requests until either side is done; what cut the connection, if it was.
+pub(super) async fn converse<S>(session: &Arc<Session>, stream: S, prefix: BytesMut) -> Option<Verdict>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -44,8 +46,8 @@ where
     let watched = Watched::new(Prefixed::new(prefix, stream), &session.activity);
     // A stream that was reset is none of hyper's any more, but its request may still be under way.
     let places = Arc::new(Semaphore::new(usize::try_from(MAX_STREAMS).unwrap_or(1)));
-    let untaken = Untaken::default();
-    let watched = Witness::new(watched, untaken.clone(), {
+    let (untaken, pace) = (Untaken::default(), Arc::<Pace>::default());
+    let watched = Witness::new(watched, untaken.clone(), &pace, {
         let session = session.clone();
         move |refusal, is_answered| refused(&session, &refusal, is_answered)
     });
@@ -91,13 +93,15 @@ where
             connection.as_mut().graceful_shutdown();
             // GOAWAY, and the goodbye of TLS.
             let _ = tokio::time::timeout(LINGER, connection).await;
-            return;
+            return None;
         }
-        () = lost => return,
+        () = lost => return None,
     };
     if let Err(error) = ended {
         tracing::debug!(flow = session.flow.id.0, %error, "the HTTP/2 connection was broken off");
     }
+    let flood = "HTTP/2 frames that carry nothing came without end (PING, SETTINGS, PRIORITY, empty DATA)";
+    pace.is_exceeded().then(|| Verdict::let_out(Reason::LimitExceeded, flood))
 }
 
 /// Writes the receipt of what hyper refused by itself: with an answer, or by breaking it off.

@@ -1,7 +1,8 @@
-//! HTTP/1.1, in the clear and inside TLS that was opened, and HTTP/2 inside it: strict framing, one authority, method and path by
+//! HTTP/1.1 and HTTP/2, in the clear and inside TLS that was opened: strict framing, one authority, method and path by
 //! policy, a receipt for each request.
 
 mod afterword;
+mod arriving;
 mod authority;
 mod converse;
 mod explicit;
@@ -10,7 +11,10 @@ mod guarded;
 mod headers;
 mod http2;
 mod outgoing;
+mod pace;
 mod passing;
+#[cfg(test)]
+mod peers_tests;
 mod reading;
 mod serve;
 mod sniffed;

@@ -6,7 +6,7 @@
 use http::{HeaderValue, Request, Uri, Version, header, uri};
 
 use super::authority::Authority;
-use super::headers::strip_hop;
+use super::headers::{strip_hop, wants_trailers};
 use super::upgrade::{WebSocket, say};
 use super::upstream::Carrier;
 use crate::flow::{Reason, Verdict};
@@ -39,7 +39,7 @@ pub(super) fn outgoing<B>(
     // Codings other than chunked are not undone here, so whoever reads the body has to be told of them. `framing` has
     // left one line at most.
     let codings = request.headers_mut().remove(header::TRANSFER_ENCODING);
-    let wants_trailers = request.headers().get_all(header::TE).iter().any(|value| value == "trailers");
+    let wants_trailers = wants_trailers(request.headers());
     strip_hop(request.headers_mut());
     match form {
         Form::Http1 => {
@@ -53,6 +53,8 @@ pub(super) fn outgoing<B>(
             join_cookies(&mut request);
             if request.extensions().get::<WebSocket>().is_some() {
                 say(request.headers_mut());
+            } else if wants_trailers {
+                request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
             }
         }
         Form::Http2 => {
@@ -63,11 +65,11 @@ pub(super) fn outgoing<B>(
             *request.uri_mut() = Uri::from_parts(parts).map_err(|_| malformed("request target"))?;
             *request.version_mut() = Version::HTTP_2;
             request.headers_mut().remove(header::HOST);
-            if wants_trailers {
-                // The one thing that may be said of the hop (RFC 9113 §8.2.2), and gRPC insists on it.
-                request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
-            }
         }
+    }
+    if wants_trailers {
+        // Of the hop, and true of ours too (RFC 9110 §10.1.4, RFC 9113 §8.2.2); gRPC insists on it.
+        request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
     }
     Ok(request)
 }
@@ -104,8 +106,9 @@ mod tests {
         assert_eq!(field("host").as_deref(), Some("a.example"));
         assert_eq!(field("cookie").as_deref(), Some("a=1; b=2"));
         assert_eq!(field("transfer-encoding").as_deref(), Some("gzip, chunked"));
-        assert_eq!(field("te"), None);
+        assert_eq!((field("te").as_deref(), field("connection").as_deref()), (Some("trailers"), Some("te")));
         let request = formed(Request::get("/"), 443, false, Form::Http1);
+        assert_eq!(request.headers().get("te"), None);
         assert_eq!(request.headers()["host"], "a.example:443", "the port that http leaves out is 80");
     }
 

@@ -3,17 +3,19 @@
 //! Made by `reading`; sent by `upstream` and released by `serve`. It promises that nothing of a piece goes on before the
 //! scanner has let it, that no more is read than goes on and is held back, and that trailers come last and are read too.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::afterword::Afterword;
+use super::arriving::Arriving;
 use crate::flow::Verdict;
 use crate::inspect::{Reader, Scanners, Side, Terms};
 
@@ -22,20 +24,35 @@ pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long a sender may pause before what is held back of it is judged by itself.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How much of an answer is read before its head goes on, so that one that is stopped there is a denial, and no answer that
+/// breaks off; …
+const AHEAD: u64 = 64 * 1024;
+/// … how long its first bytes may take, which includes the judgement at a pause; …
+const FIRST: Duration = Duration::from_millis(70);
+/// … and how long what comes next, once there is something that may go on.
+const NEXT: Duration = Duration::from_millis(10);
 
 /// A body.
 pub(super) enum Passing {
     /// As it comes.
-    Unread(Incoming),
+    Unread(Arriving),
     /// Read to its end before any of it went on.
     Whole(Option<Bytes>, Option<HeaderMap>),
     /// Read as it goes.
     Read(Box<Read>),
 }
 
+/// Why reading did not go on.
+pub(super) enum Broken {
+    /// The scanner stopped it.
+    Stopped(Verdict),
+    /// The sender did not go on.
+    Failed(Failure),
+}
+
 /// A body that is read as it goes.
 pub(super) struct Read {
-    body: Incoming,
+    body: Arriving,
     reader: Reader,
     scanners: Arc<Scanners>,
     terms: Arc<Terms>,
@@ -51,7 +68,7 @@ pub(super) struct Read {
 
 impl Read {
     pub(super) fn new(
-        body: Incoming,
+        body: Arriving,
         reader: Reader,
         (scanners, terms): (&Arc<Scanners>, &Arc<Terms>),
         side: Side,
@@ -84,38 +101,65 @@ impl Read {
             if self.is_over {
                 return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
             }
-            let step = match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.pause = None;
-                    match frame.into_data() {
-                        Ok(bytes) => self.reader.push(bytes),
-                        Err(frame) => frame.into_trailers().map_or(Ok(()), |trailers| self.end(Some(trailers))),
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-                Poll::Ready(None) => self.end(None),
-                Poll::Pending if self.reader.holds() => {
-                    let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
-                    match pause.as_mut().poll(cx) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(()) => {
-                            // If it cannot be judged by itself, it waits; without a busy loop.
-                            pause.as_mut().reset(Instant::now() + PAUSE);
-                            let settled = self.reader.settle();
-                            if settled.is_ok() && self.reader.holds() {
-                                let _ = pause.as_mut().poll(cx);
-                                return Poll::Pending;
-                            }
-                            settled
-                        }
-                    }
-                }
-                Poll::Pending => return Poll::Pending,
-            };
-            if let Err(verdict) = step {
-                self.cut(verdict);
+            match ready!(self.poll_step(cx)) {
+                Ok(()) => {}
+                Err(Broken::Stopped(verdict)) => self.cut(verdict),
+                Err(Broken::Failed(error)) => return Poll::Ready(Some(Err(error))),
             }
         }
+    }
+
+    /// Reads the next frame, or judges what is held back when there is a pause.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let step = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.pause = None;
+                match frame.into_data() {
+                    Ok(bytes) => self.reader.push(bytes),
+                    Err(frame) => frame.into_trailers().map_or(Ok(()), |trailers| self.end(Some(trailers))),
+                }
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Broken::Failed(error))),
+            Poll::Ready(None) => self.end(None),
+            Poll::Pending if self.reader.holds() => {
+                let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
+                ready!(pause.as_mut().poll(cx));
+                // If it cannot be judged by itself, it waits; without a busy loop.
+                pause.as_mut().reset(Instant::now() + PAUSE);
+                let settled = self.reader.settle();
+                if settled.is_ok() && self.reader.holds() {
+                    let _ = pause.as_mut().poll(cx);
+                    return Poll::Pending;
+                }
+                settled
+            }
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(step.map_err(Broken::Stopped))
+    }
+
+    /// Reads on while nothing has gone on yet, as far as it comes without a pause.
+    ///
+    /// # Errors
+    /// [`Broken`]: nothing of it has gone on.
+    pub(super) async fn ahead(&mut self) -> Result<(), Broken> {
+        let start = Instant::now();
+        loop {
+            let may_go = self.reader.is_ready();
+            if self.is_over || self.reader.waiting() >= AHEAD || may_go && self.reader.is_of_events() {
+                return Ok(());
+            }
+            let due = if may_go { Instant::now() + NEXT } else { start + FIRST };
+            match tokio::time::timeout_at(due, poll_fn(|cx| self.poll_step(cx))).await {
+                Ok(read) => read?,
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// The trailers, once the end was read.
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
     }
 
     fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Verdict> {
@@ -143,7 +187,7 @@ impl Body for Passing {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
-            Self::Unread(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Unread(body) => Pin::new(body).poll_frame(cx),
             Self::Whole(bytes, trailers) => Poll::Ready(match bytes.take() {
                 Some(bytes) => Some(Ok(Frame::data(bytes))),
                 None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::afterword::Afterword;
+use super::arriving::Arriving;
 use super::authority::Authority;
-use super::passing::{Failure, Passing, Read};
+use super::headers::announce;
+use super::passing::{Broken, Failure, Passing, Read};
 use super::upstream::Carrier;
 use crate::flow::{Found, Reason, Verdict};
 use crate::inspect::{Encoded, Messages, Reader, Scanners, Side, Terms};
@@ -89,7 +91,7 @@ impl Reading {
     ///
     /// # Errors
     /// [`Reason::DlpMatch`] when it was read whole; what is said when it cannot be read to its end.
-    pub(super) async fn request(&self, request: Request<Incoming>) -> Result<Request<Passing>, Verdict> {
+    pub(super) async fn request(&self, request: Request<Arriving>) -> Result<Request<Passing>, Verdict> {
         let (mut head, body) = request.into_parts();
         if body.is_end_stream() {
             return Ok(Request::from_parts(head, Passing::Unread(body)));
@@ -102,7 +104,7 @@ impl Reading {
     ///
     /// # Errors
     /// [`Reason::InjectionMatch`], [`Reason::ContentUnreadable`]; what is said when it cannot be read to its end.
-    pub(super) async fn response(&self, response: Response<Incoming>) -> Result<Response<Passing>, Verdict> {
+    pub(super) async fn response(&self, response: Response<Arriving>) -> Result<Response<Passing>, Verdict> {
         let (mut head, body) = response.into_parts();
         let side = side_of(&head.headers);
         self.answer_head(side, &head.headers)?;
@@ -117,7 +119,7 @@ impl Reading {
         Ok(Response::from_parts(head, body))
     }
 
-    async fn body(&self, headers: &mut HeaderMap, body: Incoming, side: Side, whole: u64) -> Result<Passing, Verdict> {
+    async fn body(&self, headers: &mut HeaderMap, body: Arriving, side: Side, whole: u64) -> Result<Passing, Verdict> {
         let encoded = Encoded::of(headers)?;
         let mut reader = Reader::new(&self.scanners, &self.terms, side, encoded)?;
         let is_redacted = encoded == Encoded::Plain && self.terms.may_redact(side);
@@ -125,19 +127,15 @@ impl Reading {
         if kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {
             reader = reader.of_events();
         }
-        if let Some(length) = body.size_hint().exact().filter(|length| *length <= whole) {
+        if body.size_hint().exact().is_some_and(|length| length <= whole) {
             let (bytes, trailers) = read_whole(body, &mut reader, side).await?;
-            // HTTP/2 can end with its connection, which is no end of the body.
-            if reader.total() < length {
-                let missing = format!("{} of {length} bytes came", reader.total());
-                return Err(broken_off(&missing.into(), side));
-            }
             let mut noted = reader.noted();
             if let Some(trailers) = &trailers {
                 noted.extend(self.terms.check_headers(&self.scanners, side, trailers)?);
             }
             self.afterword.note(noted, if side.is_outbound() { "request body" } else { "response body" });
-            if headers.contains_key(header::CONTENT_LENGTH) {
+            // Something may have been taken out. The answer to HEAD has a length and no body.
+            if headers.contains_key(header::CONTENT_LENGTH) && !bytes.is_empty() {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             }
             return Ok(Passing::Whole(Some(bytes), trailers));
@@ -146,19 +144,27 @@ impl Reading {
             headers.remove(header::CONTENT_LENGTH);
         }
         let shared = (&self.scanners, &self.terms);
-        Ok(Passing::Read(Box::new(Read::new(body, reader, shared, side, &self.afterword, is_redacted))))
+        let mut read = Box::new(Read::new(body, reader, shared, side, &self.afterword, is_redacted));
+        if !side.is_outbound() {
+            read.ahead().await.map_err(|broken| match broken {
+                Broken::Stopped(verdict) => verdict,
+                Broken::Failed(error) => broken_off(&error, side),
+            })?;
+            read.trailers().into_iter().for_each(|trailers| announce(headers, trailers));
+        }
+        Ok(Passing::Read(read))
     }
 }
 
 /// Reads a body to its end.
 async fn read_whole(
-    mut body: Incoming,
+    mut body: Arriving,
     reader: &mut Reader,
     side: Side,
 ) -> Result<(Bytes, Option<HeaderMap>), Verdict> {
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| broken_off(&error.into(), side))?;
+        let frame = frame.map_err(|error| broken_off(&error, side))?;
         match frame.into_data() {
             Ok(bytes) => reader.push(bytes)?,
             Err(frame) => trailers = frame.into_trailers().ok(),

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use super::afterword::Afterword;
+use super::arriving::Arriving;
 use super::authority::{Authority, agree};
 use super::converse::converse;
 use super::guarded::Refused;
@@ -112,20 +113,21 @@ where
     untold
 }
 
-/// The same for HTTP/2 inside TLS.
+/// The same for HTTP/2.
 pub(in crate::proxy) async fn serve_http2<S>(
     proxy: &Arc<Proxy>,
     stream: S,
     prefix: BytesMut,
     flow: Arc<Flow>,
     guard: Option<FlowGuard>,
+    is_tls: bool,
 ) -> Option<Verdict>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let session = Session::new(proxy, flow, guard, Carrier { is_tls: true, is_http2: true });
+    let session = Session::new(proxy, flow, guard, Carrier { is_tls, is_http2: true });
     let cut = tokio::select! {
-        () = Box::pin(http2::converse(&session, stream, prefix)) => None,
+        cut = Box::pin(http2::converse(&session, stream, prefix)) => cut,
         cut = session.disallowed() => Some(cut),
     };
     session.end(cut)
@@ -309,6 +311,8 @@ impl Session {
         let path = request.uri().path().to_owned();
         let label = verdict.rule.clone();
         let rule = || label.clone();
+        let version = request.version();
+        let request = request.map(|body| Arriving::new(body, version));
         let request = match reading {
             None => Ok(request.map(Passing::Unread)),
             Some(reading) => self.in_time(rules, reading.request(request)).await,
@@ -359,11 +363,14 @@ impl Session {
                             *locked(&self.upgraded) = Some(upgraded);
                             strip_hop(response.headers_mut());
                             say(response.headers_mut());
-                            (verdict, Some(response.map(Passing::Unread)), Some(addr))
+                            let response = response.map(|body| Passing::Unread(Arriving::new(body, version)));
+                            (verdict, Some(response), Some(addr))
                         }
                     };
                 }
                 strip_hop(response.headers_mut());
+                let version = response.version();
+                let response = response.map(|body| Arriving::new(body, version));
                 match reading {
                     None => (verdict, Some(response.map(Passing::Unread)), Some(addr)),
                     Some(reading) => match self.in_time(rules, reading.response(response)).await {

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::authority::Authority;
+use super::framing::sound_answer;
 use super::outgoing::{Form, outgoing};
 use super::passing::Passing;
 use crate::flow::{PolicyId, Reason, Verdict, locked};
@@ -132,6 +133,10 @@ impl Upstreams {
             };
             match sent {
                 Ok(response) => {
+                    sound_answer(&response).map_err(|what| {
+                        let detail = format!("the answer can be read in two ways: {what}");
+                        (Verdict::let_out(Reason::UpstreamFailed, detail), Some(addr))
+                    })?;
                     // What was upgraded carries no other request.
                     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         self.keep(upstream);

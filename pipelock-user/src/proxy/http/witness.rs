@@ -2,7 +2,8 @@
 //!
 //! Put by `http2` around the agent's connection. It promises that each stream which the agent opened is given to whoever
 //! answers requests, or told here when hyper answered or reset it instead, and so the connection when hyper broke that off
-//! for what the agent sent. What the agent may ask again as if it had not (REFUSED_STREAM) is no request.
+//! for what the agent sent; and that the connection ends when `pace` says that too many frames carried nothing. What the agent
+//! may ask again as if it had not (REFUSED_STREAM) is no request.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -13,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Refusal;
+use super::pace::Pace;
 use crate::flow::locked;
 
 /// Bytes of the head of a frame, and before the first frame of the agent (RFC 9113 §3.4).
@@ -57,18 +59,20 @@ pub(super) struct Witness<S, T> {
     /// The last stream that the agent opened.
     last: u32,
     untaken: Untaken,
+    pace: Arc<Pace>,
     tell: T,
 }
 
 impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
     /// The connection from its preface on; `tell` hears what was refused, and whether it was answered.
-    pub(super) fn new(stream: S, untaken: Untaken, tell: T) -> Self {
+    pub(super) fn new(stream: S, untaken: Untaken, pace: &Arc<Pace>, tell: T) -> Self {
         let incoming = Frames { skip: PREFACE, ..Frames::default() };
-        Self { stream, incoming, outgoing: Frames::default(), last: 0, untaken, tell }
+        Self { stream, incoming, outgoing: Frames::default(), last: 0, untaken, pace: pace.clone(), tell }
     }
 
     fn read(&mut self, bytes: &[u8]) {
         self.incoming.pass(bytes, |frame| {
+            self.pace.received(frame.kind, frame.flags, frame.length);
             // Trailers come on a stream that is open already.
             if frame.kind == HEADERS && frame.stream > self.last {
                 self.last = frame.stream;
@@ -79,6 +83,7 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
 
     fn written(&mut self, bytes: &[u8]) {
         self.outgoing.pass(bytes, |frame| {
+            self.pace.sent(frame.kind);
             let refusal = match (frame.kind, frame.code) {
                 // The only answer that it gives itself.
                 (HEADERS, _) if self.untaken.ended(frame.stream) => {
@@ -99,7 +104,9 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
 /// A frame, as far as it is of interest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Frame {
+    length: usize,
     kind: u8,
+    flags: u8,
     stream: u32,
     /// The error code, of the two types that have one.
     code: u32,
@@ -136,7 +143,7 @@ impl Frames {
 
     /// The frame, once as much of it is there as is of interest, and how much of it is left.
     fn whole(&self) -> Option<(Frame, usize)> {
-        let [a, b, c, kind, _, s0, s1, s2, s3, payload @ ..] = self.head;
+        let [a, b, c, kind, flags, s0, s1, s2, s3, payload @ ..] = self.head;
         let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
         // The code of GOAWAY stands behind the number of a stream (RFC 9113 §6.8).
         let (wanted, at) = match kind {
@@ -152,7 +159,7 @@ impl Frames {
             payload.get(at..wanted).and_then(|code| code.first_chunk()).map_or(0, |code| u32::from_be_bytes(*code));
         // The first bit is reserved (RFC 9113 §4.1).
         let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
-        Some((Frame { kind, stream, code }, length - wanted))
+        Some((Frame { length, kind, flags, stream, code }, length - wanted))
     }
 }
 
@@ -162,6 +169,9 @@ impl<S: AsyncRead + Unpin, T: FnMut(Refusal, bool) + Unpin> AsyncRead for Witnes
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         this.read(buf.filled().get(before..).unwrap_or_default());
+        if this.pace.is_exceeded() {
+            return Poll::Ready(Err(io::Error::other("too many frames that carry nothing")));
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -231,7 +241,8 @@ mod tests {
     #[test]
     fn what_nobody_took_is_told_and_what_was_taken_is_not() {
         let (untaken, mut told) = (Untaken::default(), Vec::new());
-        let mut witness = Witness::new((), untaken.clone(), |refusal: Refusal, _| told.push(refusal.reason.code()));
+        let mut witness =
+            Witness::new((), untaken.clone(), &Arc::default(), |refusal: Refusal, _| told.push(refusal.reason.code()));
         witness.read(&[0; PREFACE]);
         for stream in [1, 3, 5, 7] {
             witness.read(&frame(HEADERS, stream, b"head"));

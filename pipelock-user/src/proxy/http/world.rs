@@ -276,7 +276,7 @@ fn answer(path: &str, body: Bytes) -> Response<Either<Full<Bytes>, Pieces>> {
             response
         }
         "/order-late" => {
-            pieces(vec!["clean words. ".repeat(1000), "more. ".repeat(1000), format!("{ORDER}, end"), "end".into()])
+            pieces(vec!["clean words. ".repeat(6000), "more. ".repeat(1000), format!("{ORDER}, end"), "end".into()])
         }
         "/secret-events" => {
             let event = |part: &[u8]| format!("data: {}\n\n", String::from_utf8_lossy(part));

@@ -5,6 +5,7 @@
 //! parsers could frame differently are refused before any of the request is acted on. Header lines that break the
 //! grammar and have nothing to do with framing or routing are left out, as RFC 9110 §5.5 allows; they do not leave.
 
+mod answer;
 mod chunked;
 mod fields;
 mod head;
@@ -21,6 +22,7 @@ pub(in crate::proxy) use self::whole::through;
 use bytes::{Buf as _, BytesMut};
 use http::StatusCode;
 
+pub(super) use self::answer::sound_answer;
 use self::chunked::Chunked;
 use self::head::{Body, canonical, end_of_head};
 pub(super) use self::http2::sound;
