@@ -74,12 +74,12 @@ fn shown(padded: &[u8; PART + 2 * NEAR]) -> [u8; PART] {
     }
     let mut out = [0; PART];
     let [two, three, four] = &begins;
-    for at in 0..PART {
+    for (at, out) in out.iter_mut().enumerate() {
         let own = at + NEAR;
         let of = two[own] | two[own - 1] | three[own] | three[own - 1] | three[own - 2];
         let of = of | four[own] | four[own - 1] | four[own - 2] | four[own - 3];
         let byte = padded[own];
-        out[at] = if (byte < 0x80) | (of != 0) { byte } else { NONE };
+        *out = if (byte < 0x80) | (of != 0) { byte } else { NONE };
     }
     out
 }
