@@ -119,8 +119,12 @@ impl SigningKey {
     pub fn save(&self, path: &Path) -> Result<(), KeyError> {
         let failed = |source| KeyError::Io { path: path.to_owned(), source };
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-        writeln!(file, "{PRIVATE_HEADER}\n{}", base64(&self.0.to_keypair_bytes())).map_err(failed)?;
-        file.sync_all().map_err(failed)
+        let text = format!("{PRIVATE_HEADER}\n{}\n", base64(&self.0.to_keypair_bytes()));
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| {
+            // A part of a key, just made, is of no use and in the way of the next attempt.
+            let _ = std::fs::remove_file(path);
+            failed(source)
+        })
     }
 
     /// The public half.

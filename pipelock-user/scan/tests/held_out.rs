@@ -20,9 +20,9 @@ fn found(file: &str) -> (usize, usize) {
 #[test]
 fn most_attacks_are_found() {
     let (hits, all) = found("injections.tsv");
-    assert!(all >= 300 && hits * 100 >= all * 70, "{hits} of {all}");
+    assert!(all >= 300 && hits * 100 >= all * 78, "{hits} of {all}");
     let (hits, all) = found("injections-later.tsv");
-    assert!(all >= 100 && hits * 100 >= all * 30, "{hits} of {all}");
+    assert!(all >= 100 && hits * 100 >= all * 38, "{hits} of {all}");
 }
 
 #[test]

@@ -15,8 +15,12 @@ use super::Failure;
 
 /// Writes a file that must not be there yet.
 pub(super) fn create(path: &Path, text: &str) -> Result<(), Failure> {
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| failure(path, &error))
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| failure(path, &error))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+        // Just made, and not what it should be.
+        let _ = std::fs::remove_file(path);
+        failure(path, &error)
+    })
 }
 
 /// Writes a file anew. A link is followed if it is our own or root's, as /dev/stdout is, and only this one.

@@ -118,8 +118,9 @@ fn starts_hidden(text: &[u8]) -> bool {
 }
 
 fn ends_hidden(text: &[u8]) -> bool {
-    text.len() >= 4 && starts_hidden(&text[text.len() - 4..])
-        || text.len() >= 3 && starts_hidden(&text[text.len() - 3..])
+    // A selector of three bytes ends here, and not one byte before: behind `g\u{fe0f}h` nothing hidden ends.
+    let selector = text.len() >= 3 && starts_hidden(&text[text.len() - 3..]);
+    selector || text.last_chunk::<4>().is_some_and(|last| last[0] == 0xf3 && starts_hidden(last))
 }
 
 #[derive(Clone, Copy)]

@@ -14,7 +14,7 @@ pub(crate) const EQUALS: u16 = 2;
 pub(crate) const UNICODE: u16 = 4;
 /// A digit, `@` or `$` between letters.
 pub(crate) const LEET: u16 = 8;
-/// Three times the same separator with single characters between, before and behind.
+/// Three times the same separator with single characters between, before and behind, which may be `_` or `-`.
 pub(crate) const SPACED: u16 = 16;
 /// A NUL byte.
 pub(crate) const NUL: u16 = 32;
@@ -109,6 +109,8 @@ struct Masks {
     digits: u64,
     hexes: u64,
     blanks: u64,
+    /// `_` and `-`, which tokens hold.
+    marks: u64,
     /// What no prose holds: see [`rare`].
     rare: u64,
 }
@@ -120,6 +122,7 @@ impl Masks {
             digits: bits::of(block, digit),
             hexes: bits::of(block, |byte| digit(byte) | ((byte | 0x20).wrapping_sub(b'a') < 6)),
             blanks: bits::of(block, |byte| byte == b' '),
+            marks: bits::of(block, |byte| (byte == b'_') | (byte == b'-')),
             rare: bits::of(block, rare),
         }
     }
@@ -138,7 +141,10 @@ impl Masks {
         let mut set = |bits: u64, flag: u16| found |= if bits == 0 { 0 } else { flag };
         // Not at a chain's start but from its first separator on, where words are no hex digits.
         set(!words(0) & hexes(1) & hexes(2) & !words(3) & (hexes(4) | blanks(4)) & hexes(5), PAIRS);
-        let mut single = words(0) & !words(1) & words(2) & !words(3) & words(4) & !words(5) & words(6) & !words(7);
+        let units = |ahead| words(ahead) | at(self.marks, later.marks, ahead);
+        let mut single = units(0) & !words(1) & units(2) & !words(3) & units(4) & !words(5) & units(6) & !words(7);
+        // Rulers are marks all through.
+        single &= words(0) | words(2) | words(4) | words(6);
         while single != 0 {
             let from = single.trailing_zeros() as usize;
             let byte = |at: usize| if at < BLOCK { block[at] } else { next[at - BLOCK] };

@@ -1,12 +1,22 @@
 //! The view in which words that were spelled out are words: `i.g.n.o.r.e` reads `ignore`. Called by [`super::ViewKind`].
 //!
-//! A separator is dropped when it stands in a chain of at least four single letters or digits that the same separator joins.
+//! A separator is dropped when it stands in a chain of at least four single letters or digits that the same separator joins. The
+//! marks that tokens hold count like letters where they are not the separator: `g.h.p._.0` reads `ghp_0`.
 
 use super::{BACK, Turn};
 use crate::finding::Step;
 
 const LEAST: usize = 4;
 const _: () = assert!(2 * LEAST + 2 < BACK);
+
+/// Is the byte one that a separator may stand beside?
+fn single(byte: u8, separator: u8) -> bool {
+    byte.is_ascii_alphanumeric() || is_mark(byte) && !is_mark(separator)
+}
+
+fn is_mark(byte: u8) -> bool {
+    matches!(byte, b'_' | b'-')
+}
 
 pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
     let Some(&separator) = text.first() else { return Turn::More };
@@ -15,13 +25,16 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
     }
     // Singles to the left, each followed by the separator.
     let mut left = 0;
+    // Marks alone are a ruler.
+    let mut plain = false;
     let mut rest = before;
     while left < LEAST {
-        let Some((single, shorter)) = rest.split_last() else { break };
-        if !single.is_ascii_alphanumeric() || shorter.last().is_some_and(u8::is_ascii_alphanumeric) {
+        let Some((byte, shorter)) = rest.split_last() else { break };
+        if !single(*byte, separator) || shorter.last().is_some_and(u8::is_ascii_alphanumeric) {
             break;
         }
         left += 1;
+        plain |= byte.is_ascii_alphanumeric();
         match shorter.split_last() {
             Some((&byte, shorter)) if byte == separator => rest = shorter,
             _ => break,
@@ -35,33 +48,36 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
         let at = 1 + 2 * right;
         match text.get(at) {
             None if !last => return Turn::More,
-            Some(byte) if byte.is_ascii_alphanumeric() => {}
+            Some(byte) if single(*byte, separator) => {}
             _ => break,
         }
+        let word = text.get(at).is_some_and(u8::is_ascii_alphanumeric);
         match text.get(at + 1) {
             None if !last => return Turn::More,
             Some(byte) if byte.is_ascii_alphanumeric() => break,
             Some(&byte) if byte == separator => right += 1,
             _ => {
                 right += 1;
+                plain |= word;
                 break;
             }
         }
+        plain |= word;
     }
-    if right > 0 && left + right >= LEAST { Turn::bytes(1, &[], Step::Spaced) } else { Turn::Keep(1) }
+    if plain && right > 0 && left + right >= LEAST { Turn::bytes(1, &[], Step::Spaced) } else { Turn::Keep(1) }
 }
 
 /// Does `tail` end in a single character and a separator, or in another single one behind these?
 pub(super) fn may_begin(tail: &[u8]) -> bool {
     let chain = match tail {
-        [before @ .., separator, single] if single.is_ascii_alphanumeric() && !separator.is_ascii_alphanumeric() => {
+        [before @ .., separator, byte] if single(*byte, *separator) && !separator.is_ascii_alphanumeric() => {
             &tail[..=before.len()]
         }
         _ => tail,
     };
     match chain {
-        [before @ .., single, separator] => {
-            single.is_ascii_alphanumeric()
+        [before @ .., byte, separator] => {
+            single(*byte, *separator)
                 && !separator.is_ascii_alphanumeric()
                 && before.last().is_none_or(|byte| !byte.is_ascii_alphanumeric())
         }
@@ -82,6 +98,9 @@ mod tests {
             ("this is a b c test", "this is a b c test"),
             ("x-a-b-c-d-yy", "xabcd-yy"),
             ("A_K_I_A", "AKIA"),
+            ("g.h.p._.0.1 s k - a n t - a", "ghp_01 sk-ant-a"),
+            ("g|h|p|_|0", "ghp_0"),
+            ("- - - - - - a", "- - - - - - a"),
         ] {
             assert_eq!(all(ViewKind::Spaced, text), plain, "{text}");
         }

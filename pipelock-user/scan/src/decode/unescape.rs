@@ -58,6 +58,8 @@ const NAMED: &[(&str, char)] = &[
     ("zwsp", '\u{200b}'),
 ];
 const LONGEST_NAME: usize = 14;
+/// Most digits of a character's number.
+const LONGEST_NUMBER: usize = 10;
 
 /// What is read at one place.
 enum Unit {
@@ -304,9 +306,27 @@ fn braced(text: &[u8], last: bool) -> Unit {
     Unit::Plain(1)
 }
 
+/// `&#65;` or `&#x41;`, also without the semicolon, as browsers read it.
+fn number(text: &[u8], last: bool) -> Unit {
+    let (start, radix) = if matches!(text.get(2), Some(b'x' | b'X')) { (3, 16) } else { (2, 10) };
+    let digits = text.iter().skip(start).take(LONGEST_NUMBER).take_while(|byte| char::from(**byte).is_digit(radix));
+    let end = start + digits.count();
+    if end >= text.len() && !last {
+        return Unit::More;
+    }
+    let number = text.get(start..end).and_then(|digits| std::str::from_utf8(digits).ok());
+    let char = number.and_then(|digits| u32::from_str_radix(digits, radix).ok()).and_then(char::from_u32);
+    let take = end + usize::from(text.get(end) == Some(&b';'));
+    char.map_or(Unit::Plain(1), |char| Unit::Char(take, char, Step::Html))
+}
+
 fn entity(text: &[u8], last: bool) -> Unit {
-    let end =
-        text.iter().take(LONGEST_NAME + 2).skip(1).position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'#');
+    match text.get(1) {
+        Some(b'#') => return number(text, last),
+        None if !last => return Unit::More,
+        _ => {}
+    }
+    let end = text.iter().take(LONGEST_NAME + 2).skip(1).position(|byte| !byte.is_ascii_alphanumeric());
     let Some(end) = end.map(|end| end + 1) else {
         return if last || text.len() >= LONGEST_NAME + 2 { Unit::Plain(1) } else { Unit::More };
     };
@@ -314,13 +334,7 @@ fn entity(text: &[u8], last: bool) -> Unit {
         return Unit::Plain(1);
     }
     let name = std::str::from_utf8(&text[1..end]).unwrap_or_default();
-    let char = match name.strip_prefix('#') {
-        Some(number) => match number.strip_prefix(['x', 'X']) {
-            Some(digits) => u32::from_str_radix(digits, 16).ok().and_then(char::from_u32),
-            None => number.parse().ok().and_then(char::from_u32),
-        },
-        None => NAMED.iter().find(|(known, _)| *known == name).map(|(_, char)| *char),
-    };
+    let char = NAMED.iter().find(|(known, _)| *known == name).map(|(_, char)| *char);
     char.map_or(Unit::Plain(1), |char| Unit::Char(end + 1, char, Step::Html))
 }
 
@@ -363,6 +377,7 @@ pub(crate) mod tests {
             (r"\ud83d", r"\ud83d"),
             (r#"a\nb\"c"#, "a\nb\\\"c"),
             ("&lt;&nope;&#x41;&#0065;&", "<&nope;AA&"),
+            ("&#103&#104&#x70_ &#65 &# &#; &#x; &#65", "ghp_ A &# &#; &#x; A"),
             ("%u0041", "A"),
             ("%c3%a9", "é"),
             ("%%34%31 %%34", "A %4"),

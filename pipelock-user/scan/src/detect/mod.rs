@@ -46,7 +46,7 @@ impl Detectors {
             for phrase in self.phrases.drain(..) {
                 let span = phrase.start..phrase.end;
                 let fingerprint = window.with(span.clone(), |text| shared.key.fingerprint(text));
-                let excerpt = format!("{} words", phrase.words);
+                let excerpt = phrase.excerpt();
                 hits.push(Hit { rule, seen: span.clone(), span, path: Vec::new(), fingerprint, excerpt });
             }
         }
@@ -106,6 +106,7 @@ fn step(encoding: Encoding) -> Option<Step> {
         Encoding::OtherCase => Some(Step::Case),
         Encoding::Base64 => Some(Step::Base64),
         Encoding::Base32 => Some(Step::Base32),
+        Encoding::Base85 => Some(Step::Base85),
         Encoding::Hex => Some(Step::Hex),
         Encoding::Percent => Some(Step::Percent),
         Encoding::Rot13 => Some(Step::Rot13),

@@ -62,6 +62,11 @@ impl Shared {
         self.shows
     }
 
+    /// The rule for seed phrases, when they are looked for.
+    pub(crate) fn seed(&self) -> Option<usize> {
+        self.seed
+    }
+
     /// Bytes of a text that must be kept for those who look back.
     pub(crate) fn longest(&self) -> usize {
         self.known.as_ref().map_or(0, |known| known.values.longest())

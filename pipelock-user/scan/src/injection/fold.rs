@@ -36,6 +36,9 @@ impl Folded {
                         self.mark(at);
                     }
                     space = true;
+                } else if byte == b'*' && emphasis(bytes, at) {
+                    at += 1;
+                    self.mark(at);
                 } else {
                     space = false;
                     self.text.push(char::from(byte.to_ascii_lowercase()));
@@ -73,6 +76,15 @@ impl Folded {
         // Inside a letter that became several, the letter's end is the nearest place that exists.
         self.map.get(index + 1).map_or(position, |&(_, next)| position.min(next as usize))
     }
+}
+
+/// Is the star one of Markdown's emphasis: between a letter and what is none, or beside another star that is?
+fn emphasis(bytes: &[u8], at: usize) -> bool {
+    let beside = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte >= 0x80);
+    let before = bytes[..at].iter().rev().take(3).find(|byte| **byte != b'*');
+    let behind = bytes[at..].iter().take(3).find(|byte| **byte != b'*');
+    // `a * b` and `a*b` are sums; a list item has a blank behind its star.
+    beside(before) != beside(behind)
 }
 
 /// Folds one text on its own.

@@ -17,7 +17,8 @@ struct RawLanguage {
     #[serde(default)]
     verb_final: bool,
     /// Concept → words. `word*` is a stem, everything else is matched whole; `^` marks the word of an anchor phrase by
-    /// which the gate looks for it; `(a|b|)` stands for each of its alternatives, here two words or none. A space in front
+    /// which the gate looks for it; `(a|b|)` stands for each of its alternatives, here two words or none; `word~` stands
+    /// for itself and for what a slip of the finger makes of it: a letter left out, two swapped. A space in front
     /// keeps letters away that would be allowed there: ` .env` is not in `process.env`.
     concepts: BTreeMap<String, Vec<String>>,
 }
@@ -99,14 +100,15 @@ pub(crate) fn plan(names: &[String], anchors: u128, languages: &[(&str, &str)]) 
             for (entry, written) in
                 words.iter().flat_map(|entry| alternatives(entry).into_iter().map(move |one| (entry, one)))
             {
-                let marked = fold(&written);
+                let whole = written.trim_end_matches('*');
+                let marked = fold(whole);
                 let folded = marked.replace('^', "");
-                let word = folded.trim_end_matches('*').trim();
+                let word = folded.trim();
                 if word.is_empty() {
                     return Err(refuse(file, format!("{concept}: an empty word")));
                 }
                 let open_left = !entry.starts_with(' ') && !needs_boundary(word.chars().next());
-                let open_right = folded.ends_with('*') || !needs_boundary(word.chars().next_back());
+                let open_right = whole.len() < written.len() || !needs_boundary(word.chars().next_back());
                 let is_anchor = anchors >> concept_id & 1 == 1;
                 if is_anchor {
                     let anchor = gates.entry(word.to_owned()).or_default();
@@ -134,11 +136,33 @@ pub(crate) fn plan(names: &[String], anchors: u128, languages: &[(&str, &str)]) 
 /// The phrases that `entry` stands for: each `(a|b)` in it is one of its alternatives, which may be empty. Parentheses do
 /// not nest; one that is not closed stands for itself.
 fn alternatives(entry: &str) -> Vec<String> {
+    if let Some(word) = entry.strip_suffix('~') {
+        return slips(word);
+    }
     let split = entry.split_once('(').and_then(|(before, rest)| Some((before, rest.split_once(')')?)));
     let Some((before, (choices, behind))) = split else {
         return vec![entry.split_whitespace().collect::<Vec<_>>().join(" ")];
     };
     choices.split('|').flat_map(|choice| alternatives(&format!("{before}{choice}{behind}"))).collect()
+}
+
+/// The word, and what it is with a letter left out, written twice, or in the place of its neighbour; never the first letter, by which
+/// readers know it.
+fn slips(word: &str) -> Vec<String> {
+    let letters: Vec<char> = word.chars().collect();
+    let mut all = vec![word.to_owned()];
+    for at in 1..letters.len() {
+        let (before, here) = letters.split_at(at);
+        let of = |parts: [&[char]; 3]| parts.concat().into_iter().collect::<String>();
+        all.push(of([before, &here[1..], &[]]));
+        all.push(of([before, &here[..1], here]));
+        if let [one, other, rest @ ..] = here {
+            all.push(of([before, &[*other, *one], rest]));
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Where the word of `phrase` begins that is marked in `marked`, unless it is too short to be looked for: nothing behind the
@@ -172,7 +196,16 @@ fn needs_boundary(c: Option<char>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{alternatives, marked_word};
+    use super::{alternatives, marked_word, slips};
+
+    #[test]
+    fn slips_of_the_finger_are_one_letter_away() {
+        let all = slips("ignore");
+        for word in ["ignore", "ingore", "ignroe", "ignoe", "ignoore", "ignor"] {
+            assert!(all.iter().any(|slip| slip == word), "{word}");
+        }
+        assert!(all.iter().all(|slip| slip.starts_with('i')) && all.len() < 20, "{all:?}");
+    }
 
     #[test]
     fn a_mark_without_a_word_is_none() {

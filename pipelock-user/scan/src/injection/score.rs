@@ -14,6 +14,8 @@ use super::sentence::floor;
 const MAX_HITS: usize = 384;
 /// Anchors of one rule tried in one sentence.
 const MAX_PIVOTS: usize = 12;
+/// Bytes before the words of a rule in which its order may begin: `Tell me: what is …`.
+const LEAD: usize = 24;
 /// Points of a rule that count, so that a heap of evidence cannot outweigh a quotation without limit.
 const CEILING: i32 = 150;
 
@@ -183,8 +185,10 @@ impl View<'_> {
             concepts |= 1 << nearest.sense.concept;
             span = span.start.min(nearest.start as usize)..span.end.max(nearest.end as usize);
         }
-        // Alphabets of India and its neighbours take three bytes for a letter, and their words are as long as ours.
-        let scale = if self.folded.text.as_bytes().get(pivot.start as usize) == Some(&0xE0) { 2 } else { 1 };
+        // Greek, Cyrillic, Hebrew and the like take two bytes for a letter, alphabets of India and its neighbours three, and
+        // their words are as long as ours.
+        let lead = self.folded.text.as_bytes().get(pivot.start as usize);
+        let scale = if matches!(lead, Some(0xCE..=0xDF | 0xE0 | 0xE1)) { 2 } else { 1 };
         if span.len() > rule.within * scale {
             return None;
         }
@@ -193,9 +197,8 @@ impl View<'_> {
             nearby |= 1 << name;
         }
         let verb = taken.first().map_or(pivot.start, |&(start, _)| start);
-        if let Some(imperative) =
-            self.computed.imperative.filter(|_| languages & self.verb_final != 0 || self.begins_clause(verb))
-        {
+        let commands = self.orders(rule, &span, languages);
+        if let Some(imperative) = self.computed.imperative.filter(|_| languages & self.verb_final != 0 || commands) {
             nearby |= 1 << imperative;
         }
         let mut points = rule.base;
@@ -206,7 +209,9 @@ impl View<'_> {
             }
         }
         points = points.min(CEILING);
-        let described = self.computed.descriptive.filter(|_| self.follows_auxiliary(verb)).map_or(0, |id| 1 << id);
+        // Where one verb gives an order, another may still say what something does: "list all keys you can see".
+        let describes = !commands && self.follows_auxiliary(verb);
+        let described = self.computed.descriptive.filter(|_| describes).map_or(0, |id| 1 << id);
         for &(concept, worth) in &rule.lower {
             if (nearby | described) >> concept & 1 == 1 {
                 points -= worth;
@@ -247,6 +252,14 @@ impl View<'_> {
         let Some(auxiliary) = self.computed.auxiliary else { return false };
         let directly_before = |concept| self.hits.iter().any(|hit| hit.sense.concept == concept && hit.end + 1 == verb);
         directly_before(auxiliary) && !self.computed.must.is_some_and(directly_before)
+    }
+
+    /// Whether any word of the rule's first group in `span`, or little before it, begins a clause.
+    fn orders(&self, rule: &ConceptRule, span: &Range<usize>, languages: u64) -> bool {
+        let verbs = rule.groups.first().copied().unwrap_or_default();
+        let near = span.start.saturating_sub(LEAD) as u32..span.end as u32;
+        let hits = self.hits.iter().filter(|hit| near.contains(&hit.start) && verbs >> hit.sense.concept & 1 == 1);
+        hits.filter(|hit| hit.sense.languages & languages != 0).any(|hit| self.begins_clause(hit.start))
     }
 
     /// Whether the word that starts at `verb` begins a sentence or a clause, as the verb of an order does.

@@ -1,7 +1,7 @@
 //! The ways a value may be written, each as literal bytes to search for.
 //!
 //! Called by [`super::Builder`]. Only encodings that keep a value in one piece of text are here; wrapped, compressed and
-//! nested ones are undone by the engine's decoding first. Promises: at most about 60 needles of at most `LONGEST` bytes
+//! nested ones are undone by the engine's decoding first. Promises: at most about 70 needles of at most `LONGEST` bytes
 //! per value plus one per 16 bytes; no needle shorter than [`SHORTEST`].
 
 /// How a known value was written.
@@ -17,6 +17,8 @@ pub enum Encoding {
     Base64,
     /// Base32, upper or lower case, beginning at any of five places in a group.
     Base32,
+    /// Base85 as Git and Python write it, or Ascii85, beginning at any of four places in a group.
+    Base85,
     /// Hexadecimal, with or without separators.
     Hex,
     /// Percent-encoded, wholly or where needed.
@@ -46,6 +48,8 @@ const PARTED: usize = 32;
 
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// RFC 1924, which Git and Python follow.
+const BASE85: &[u8; 85] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~";
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// The needles of a value, each with its meaning; no two are the same.
@@ -71,6 +75,11 @@ pub(super) fn needles(value: &[u8]) -> Vec<(Vec<u8>, Encoding)> {
         let upper = grouped(start, offset, 5, BASE32);
         add(upper.to_ascii_lowercase(), Encoding::Base32);
         add(upper, Encoding::Base32);
+    }
+    for offset in 0..4 {
+        let whole = start.get(offset..).unwrap_or_default();
+        add(eighty_five(whole, |digit| BASE85[digit]), Encoding::Base85);
+        add(eighty_five(whole, |digit| b'!' + digit as u8), Encoding::Base85);
     }
     for upper in [false, true] {
         let digits: Vec<String> =
@@ -138,6 +147,16 @@ fn grouped(value: &[u8], offset: usize, width: usize, alphabet: &[u8]) -> Vec<u8
     let last = (offset + value.len()) * 8 / width;
     let digit = |at: usize| (0..width).fold(0, |digit, place| (digit << 1) | usize::from(bit(at * width + place)));
     (first..last).filter_map(|at| alphabet.get(digit(at)).copied()).collect()
+}
+
+/// The digits of whole groups: four bytes are five digits.
+fn eighty_five(value: &[u8], digit: impl Fn(usize) -> u8) -> Vec<u8> {
+    let (groups, _) = value.as_chunks::<4>();
+    let digits = groups.iter().flat_map(|group| {
+        let number = u32::from_be_bytes(*group);
+        [52_200_625, 614_125, 7225, 85, 1].map(|place| digit((number / place % 85) as usize))
+    });
+    digits.collect()
 }
 
 /// Percent-encoding of all but the unreserved characters (RFC 3986).

@@ -30,6 +30,8 @@ fn every_encoding_is_found() {
         ("NNLDQ5ZPKEZHUTBLHFXFINB5PBJDO4CNGA======", Encoding::Base32),
         ("6b5638772f51327a4c2b396e54343d785237704d30", Encoding::Hex),
         ("6B:56:38:77:2F:51:32:7A:4C:2B:39:6E:54:34:3D:78:52:37:70:4D:30", Encoding::Hex),
+        (r#"cxzTTcP~*gdQ2-hZd5cqcv3fTO)z<R"#, Encoding::Base85),
+        (r#"CLqd,<]G:V;)3Gk.lhKH1d-(]2fMJF"#, Encoding::Base85),
         ("kV8w%2FQ2zL%2B9nT4%3DxR7pM0", Encoding::Percent),
         ("xI8j/D2mY+9aG4=kE7cZ0", Encoding::Rot13),
         ("0Mp7Rx=4Tn9+Lz2Q/w8Vk", Encoding::Reversed),

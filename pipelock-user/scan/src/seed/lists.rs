@@ -39,7 +39,7 @@ pub(super) const LANGUAGES: [Language; 10] = [
     Language::Portuguese,
 ];
 
-const TEXTS: [&str; 10] = [
+pub(super) const TEXTS: [&str; 10] = [
     include_str!("../../wordlists/english.txt"),
     include_str!("../../wordlists/japanese.txt"),
     include_str!("../../wordlists/korean.txt"),
@@ -52,12 +52,30 @@ const TEXTS: [&str; 10] = [
     include_str!("../../wordlists/portuguese.txt"),
 ];
 
+/// The list of English words by their first four letters, which no other word begins with.
+pub(super) const CUT: usize = LANGUAGES.len();
+/// Lists, the one of beginnings included.
+pub(super) const LISTS: usize = LANGUAGES.len() + 1;
+
+/// Are most of these words longer than what their list of beginnings has of them? A text of short words is none.
+pub(super) fn most_cut(numbers: &[u16]) -> bool {
+    static LONG: OnceLock<Vec<bool>> = OnceLock::new();
+    let long = LONG.get_or_init(|| TEXTS[0].lines().map(|word| word.len() > BEGINNING).collect());
+    let cut = numbers.iter().filter(|number| long.get(usize::from(**number)).is_some_and(|long| *long)).count();
+    cut * 2 >= numbers.len()
+}
+
+/// Letters that tell an English word from all others of its list.
+const BEGINNING: usize = 4;
+
 /// Words of a list.
 pub(super) const WORDS: usize = 2048;
-/// Longest word that fits a [`pack`]ed key, in bytes; without accents no Latin word is longer.
-pub(super) const LONGEST: usize = 8;
+/// Longest word that has a [`pack`]ed key, in bytes; without accents no Latin word is longer.
+pub(super) const LONGEST: usize = 9;
+/// Bytes that a key holds as they are.
+const WHOLE: usize = 8;
 
-/// A word's list (position in [`LANGUAGES`]) and number (0 to 2047).
+/// A word's list (position in [`LANGUAGES`], or [`CUT`]) and number (0 to 2047).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) language: u8,
@@ -68,7 +86,7 @@ pub(super) struct Entry {
 const SLOTS: usize = 1 << 15;
 
 struct Index {
-    /// Words of up to eight bytes: key (0 is free), first entry, number of entries.
+    /// Words with a key: key (0 is free), first entry, number of entries.
     short: Vec<(u64, u32, u8)>,
     /// One bit for each upper part of a hash that one of them has: 16 KiB, which stay in the first cache as the table does not.
     map: Vec<u64>,
@@ -76,9 +94,26 @@ struct Index {
     entries: Vec<Entry>,
 }
 
-/// Up to eight bytes as a number.
-pub(super) fn pack(word: &[u8]) -> u64 {
+/// A word as a number: of up to eight bytes, or of nine letters of ASCII in lower case. No two words have the same.
+pub(super) fn pack(word: &[u8]) -> Option<u64> {
+    match word {
+        [first, rest @ ..] if rest.len() == WHOLE => {
+            word.iter().all(u8::is_ascii_lowercase).then(|| nine(*first, number(rest)))
+        }
+        _ => (word.len() <= WHOLE).then(|| number(word)),
+    }
+}
+
+fn number(word: &[u8]) -> u64 {
     word.iter().fold(0, |key, &byte| (key << 8) | u64::from(byte))
+}
+
+/// The key of nine letters, in lower case. The upper three bits of a letter are always the same, 011: those of the first two
+/// of eight have room for the five that tell the ninth, which never make 011 twice.
+pub(super) fn nine(first: u8, rest: u64) -> u64 {
+    const ROOM: u64 = 0xe0e0 << 48;
+    let first = u64::from(first & 0x1f);
+    (rest & !ROOM) | (first >> 3) << 61 | (first & 7) << 53
 }
 
 /// Bits of the hash that choose one of the map.
@@ -123,6 +158,9 @@ fn build(wanted: fn(usize) -> bool) -> Index {
                 forms.push((full.into(), entry));
             }
             forms.push((Cow::Borrowed(word), entry));
+            if language == 0 {
+                forms.push((word[..word.len().min(BEGINNING)].into(), Entry { language: CUT as u8, ..entry }));
+            }
         }
     }
     forms.sort_unstable_by(|a, b| (&a.0, a.1.language, a.1.number).cmp(&(&b.0, b.1.language, b.1.number)));
@@ -138,8 +176,7 @@ fn build(wanted: fn(usize) -> bool) -> Index {
         let place = (index.entries.len() as u32, group.len() as u8);
         index.entries.extend(group.iter().map(|(_, entry)| *entry));
         let word = &group[0].0;
-        if word.len() <= LONGEST {
-            let key = pack(word.as_bytes());
+        if let Some(key) = pack(word.as_bytes()) {
             let mut at = slot(key);
             while index.short[at].0 != 0 {
                 at = (at + 1) % SLOTS;
@@ -181,8 +218,8 @@ fn short(index: &'static Index, key: u64) -> &'static [Entry] {
 }
 
 fn exact(index: &'static Index, word: &str) -> &'static [Entry] {
-    if word.len() <= LONGEST {
-        return short(index, pack(word.as_bytes()));
+    if let Some(key) = pack(word.as_bytes()) {
+        return short(index, key);
     }
     index.long.get(word).map_or(&[], |&place| entries(index, place))
 }
@@ -231,11 +268,47 @@ mod tests {
         }
     }
 
+    /// As people type it, without its accents.
+    fn bare(word: &str) -> String {
+        word.nfkd().filter(|letter| !is_combining_mark(*letter)).collect()
+    }
+
+    #[test]
+    fn every_latin_word_is_found_by_its_letters_alone() {
+        for (language, text) in TEXTS.iter().enumerate().filter(|(language, _)| !eastern(*language)) {
+            for (number, word) in text.lines().enumerate() {
+                let (entry, bare) = (Entry { language: language as u8, number: number as u16 }, bare(word));
+                let key = pack(bare.as_bytes()).unwrap_or_default();
+                assert!(packed(key).contains(&entry) && maybe(key), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_nine_letters_are_no_others() {
+        let mut keys: Vec<u64> =
+            TEXTS.iter().flat_map(|text| text.lines()).filter_map(|word| pack(bare(word).as_bytes())).collect();
+        let mut words: Vec<String> = TEXTS
+            .iter()
+            .flat_map(|text| text.lines())
+            .map(bare)
+            .filter(|word| pack(word.as_bytes()).is_some())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(keys.len(), words.len());
+        assert_ne!(pack(b"centesimo"), pack(b"entesimo"));
+        assert_ne!(pack(b"centesimo"), pack(b"dentesimo"));
+        assert_eq!(pack("abcdefgh\u{e9}".as_bytes()), None);
+    }
+
     #[test]
     fn accents_may_be_left_out() {
         let number = |word: &str| wide(word).iter().find(|entry| entry.language == 3).map(|entry| entry.number);
         assert_eq!(number("ábaco"), number("abaco"));
         assert!(number("abaco").is_some());
-        assert!(packed(pack(b"qwertyui")).is_empty());
+        assert!(packed(super::number(b"qwertyui")).is_empty());
     }
 }

@@ -10,16 +10,19 @@
 //! phrase and a word such as "mnemonic" or 助记词 stands shortly before.
 
 mod chinese;
+mod glued;
 mod lists;
 mod run;
 mod skip;
 mod stream;
+mod tagged;
 
+pub(crate) use glued::glued;
 pub use lists::Language;
 pub(crate) use stream::Seeker;
 
 use crate::stream::Window;
-use lists::{Entry, LANGUAGES};
+use lists::{CUT, Entry, LANGUAGES, LISTS};
 use run::Run;
 use unicode_normalization::char::is_combining_mark;
 
@@ -37,6 +40,13 @@ pub struct Phrase {
     pub start: u64,
     /// Where the last word ends.
     pub end: u64,
+}
+
+impl Phrase {
+    /// What may be told of it.
+    pub(crate) fn excerpt(&self) -> String {
+        format!("{} words", self.words)
+    }
 }
 
 /// All phrases of a text, overlapping ones joined into the one with the most words.
@@ -73,13 +83,13 @@ enum Glue {
 /// Runs of all languages over one reading of the words.
 #[derive(Debug, Clone)]
 struct Reading {
-    runs: [Run; 10],
+    runs: [Run; LISTS],
     /// Languages whose run is not empty, one bit each.
     active: u16,
 }
 
 impl Reading {
-    const EMPTY: Reading = Reading { runs: [const { Run::EMPTY }; 10], active: 0 };
+    const EMPTY: Reading = Reading { runs: [const { Run::EMPTY }; LISTS], active: 0 };
 
     fn push(&mut self, entries: &[Entry], start: u64, end: u64, found: &mut Vec<Phrase>) {
         let mut present = 0u16;
@@ -89,8 +99,10 @@ impl Reading {
         self.clear(self.active & !present);
         for entry in entries {
             let language = usize::from(entry.language);
-            if let Some((words, start)) = self.runs[language].push(entry.number, start) {
-                found.push(Phrase { language: LANGUAGES[language], words, start, end });
+            let fits = if language == CUT { lists::most_cut } else { |_: &[u16]| true };
+            if let Some((words, start)) = self.runs[language].push(entry.number, start, fits) {
+                let language = LANGUAGES.get(language).copied().unwrap_or(Language::English);
+                found.push(Phrase { language, words, start, end });
             }
         }
         self.active = present;
@@ -116,8 +128,8 @@ pub struct Detector {
     readings: [Reading; 2],
     /// Bytes fed so far.
     offset: u64,
-    /// The word being read: packed while it is short and ASCII, else spelled out in `wide`.
-    key: u64,
+    /// The word being read: its last letters while it is ASCII, else spelled out in `wide`.
+    key: u128,
     letters: usize,
     wide: String,
     start: u64,
@@ -237,7 +249,7 @@ impl Detector {
         if !self.wide.is_empty() && self.wide.len() < WORD_BYTES {
             self.wide.push(char::from(lower));
         }
-        self.key = (self.key << 8) | u64::from(lower);
+        self.key = (self.key << 8) | u128::from(lower);
         self.letters += 1;
     }
 
@@ -251,7 +263,7 @@ impl Detector {
         } else if letter.is_alphabetic() || (self.letters > 0 && is_combining_mark(letter)) {
             self.begin(at);
             if self.wide.is_empty() {
-                // Spell out what was packed so far; more than eight letters of ASCII are no word's beginning.
+                // Spell out what was packed so far; more letters of ASCII than any word has are no word's beginning.
                 for place in (0..self.letters.min(lists::LONGEST)).rev() {
                     self.wide.push(char::from((self.key >> (8 * place)) as u8));
                 }
@@ -282,7 +294,8 @@ impl Detector {
     fn end_word(&mut self, end: u64, found: &mut Vec<Phrase>) {
         let entries = match self.letters {
             _ if !self.wide.is_empty() => lists::wide(&self.wide),
-            3..=lists::LONGEST => lists::packed(self.key),
+            3..lists::LONGEST => lists::packed(self.key as u64),
+            lists::LONGEST => lists::packed(lists::nine((self.key >> 64) as u8, self.key as u64)),
             _ => &[],
         };
         let before = found.len();

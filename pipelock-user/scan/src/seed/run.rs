@@ -33,7 +33,8 @@ impl Run {
     }
 
     /// Adds a word; returns how many of the last words are a phrase and where the first of them starts.
-    pub(super) fn push(&mut self, number: u16, start: u64) -> Option<(usize, u64)> {
+    /// `fits` has a word on each.
+    pub(super) fn push(&mut self, number: u16, start: u64, fits: fn(&[u16]) -> bool) -> Option<(usize, u64)> {
         let at = (self.length % MOST as u64) as usize;
         self.numbers[at] = number;
         self.starts[at] = start;
@@ -47,16 +48,41 @@ impl Run {
             for (offset, word) in words[..count].iter_mut().enumerate() {
                 *word = self.numbers[back(offset)];
             }
-            (checksum(&words[..count]) && !listed(&words[..count])).then(|| (count, self.starts[back(0)]))
+            (checksum(&words[..count]) && likely(&words[..count]) && fits(&words[..count]))
+                .then(|| (count, self.starts[back(0)]))
         })
     }
 }
 
-/// Numbers that only rise, only fall or never change: a piece of the list itself, a dictionary, or one word repeated.
-fn listed(numbers: &[u16]) -> bool {
-    numbers.windows(2).all(|pair| pair[0] == pair[1])
-        || numbers.is_sorted_by(|a, b| a < b)
-        || numbers.is_sorted_by(|a, b| a > b)
+/// Can these be a phrase, whose words chance has chosen? One row of words in sixteen has a right checksum, and source code
+/// and tables have many rows: they say the same words again, or say them in order. Of true phrases one in a hundred
+/// thousand does so.
+pub(super) fn likely(numbers: &[u16]) -> bool {
+    let again = numbers.iter().enumerate().filter(|(at, number)| numbers[..*at].contains(number)).count();
+    let rising = numbers.windows(2).filter(|pair| pair[0] < pair[1]).count();
+    let falling = numbers.windows(2).filter(|pair| pair[0] > pair[1]).count();
+    let ordered = rising.max(falling) + 2 >= numbers.len();
+    (again <= if numbers.len() < 18 { 2 } else { 3 } && !ordered) || made(numbers)
+}
+
+/// A phrase that somebody made for a test: of one byte over and over, or one word and another that makes the sum right.
+fn made(numbers: &[u16]) -> bool {
+    let [first, body @ .., last] = numbers else { return false };
+    let bytes = bytes(numbers);
+    let entropy = &bytes[..numbers.len() * 4 / 3];
+    let one_word = body.iter().all(|number| number == first);
+    let one_byte = entropy.iter().all(|byte| *byte == entropy[0]);
+    first != last && (one_word || one_byte)
+}
+
+/// What the words say, 11 bits each, highest first: of 24 words 264 bits.
+fn bytes(numbers: &[u16]) -> [u8; 33] {
+    let mut bytes = [0u8; 33];
+    for bit in 0..numbers.len().min(MOST) * 11 {
+        let set = (numbers[bit / 11] >> (10 - bit % 11)) & 1;
+        bytes[bit / 8] |= (set as u8) << (7 - bit % 8);
+    }
+    bytes
 }
 
 /// Whether the last bits of 12, 15, 18, 21 or 24 words are the checksum of the others.
@@ -64,12 +90,7 @@ pub(super) fn checksum(numbers: &[u16]) -> bool {
     if !LENGTHS.contains(&numbers.len()) || numbers.iter().any(|&number| usize::from(number) >= WORDS) {
         return false;
     }
-    // 24 words are 264 bits: 33 bytes.
-    let mut bytes = [0u8; 33];
-    for bit in 0..numbers.len() * 11 {
-        let set = (numbers[bit / 11] >> (10 - bit % 11)) & 1;
-        bytes[bit / 8] |= (set as u8) << (7 - bit % 8);
-    }
+    let bytes = bytes(numbers);
     let sum_bits = numbers.len() / 3;
     let entropy = numbers.len() * 4 / 3;
     let sum = Sha256::digest(&bytes[..entropy]);
@@ -96,11 +117,26 @@ mod tests {
     }
 
     #[test]
+    fn words_said_again_or_in_order_are_no_phrase() {
+        let row = |numbers: &[u16]| likely(numbers);
+        assert!(row(&[5, 900, 13, 7, 2000, 44, 800, 3, 1999, 60, 61, 12]));
+        assert!(row(&[5, 900, 13, 5, 2000, 44, 800, 13, 1999, 60, 61, 12]));
+        assert!(!row(&[5, 900, 13, 5, 2000, 44, 800, 13, 1999, 60, 61, 900]));
+        assert!(!row(&[5, 9, 13, 17, 20, 44, 80, 83, 99, 160, 161, 12]));
+        assert!(!row(&[5, 9, 13, 17, 2, 44, 80, 83, 99, 160, 161, 162]));
+        assert!(!row(&[161, 160, 99, 83, 80, 44, 20, 17, 13, 9, 5, 12]));
+        assert!(!row(&[7; 12]));
+        let mut tests = [1000; 12];
+        tests[11] = 4;
+        assert!(row(&tests), "one word, and one that makes the sum right");
+    }
+
+    #[test]
     fn a_piece_of_the_list_is_no_phrase() {
         let mut found = 0;
         let mut run = Run::EMPTY;
         for number in 0..2048 {
-            found += usize::from(run.push(number, u64::from(number)).is_some());
+            found += usize::from(run.push(number, u64::from(number), |_| true).is_some());
         }
         assert_eq!(found, 0);
     }

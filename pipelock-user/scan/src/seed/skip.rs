@@ -41,10 +41,15 @@ fn kind(bytes: &[u8], word: &Range<usize>) -> Kind {
         return Kind::Unclear;
     }
     let listed = (3..=lists::LONGEST).contains(&text.len()) && {
-        let key = match bytes.get(word.start..).and_then(<[u8]>::first_chunk) {
-            // Without a loop over the letters.
-            Some(eight) => (u64::from_be_bytes(*eight) | 0x2020_2020_2020_2020) >> (8 * (8 - text.len())),
-            None => text.iter().fold(0, |key, byte| (key << 8) | u64::from(byte | 0x20)),
+        let lower = |eight: &[u8; 8]| u64::from_be_bytes(*eight) | 0x2020_2020_2020_2020;
+        let key = if text.len() > 8 {
+            text.last_chunk().map_or(0, |eight| lists::nine(text[0], lower(eight)))
+        } else {
+            match bytes.get(word.start..).and_then(<[u8]>::first_chunk) {
+                // Without a loop over the letters.
+                Some(eight) => lower(eight) >> (8 * (8 - text.len())),
+                None => text.iter().fold(0, |key, byte| (key << 8) | u64::from(byte | 0x20)),
+            }
         };
         lists::maybe(key)
     };
@@ -66,7 +71,8 @@ fn odd(bytes: &[u8], floor: usize) -> Option<usize> {
     let short = marks >> 1 | letters >> 1 & marks >> 2;
     let two = letters & letters >> 1;
     let four = two & two >> 2;
-    let long = four & four >> 4 & letters >> lists::LONGEST;
+    let eight = four & four >> 4;
+    let long = eight & eight >> (lists::LONGEST - 7);
     let near = starts & (short | long) & ((1 << (STRIDE + 3)) - 1);
     let start = near.checked_ilog2()?;
     let end = start + (!letters >> start).trailing_zeros();
@@ -187,7 +193,7 @@ mod tests {
             if floor == 0 || !letter(bytes[floor - 1]) {
                 let odd = odd(bytes, floor);
                 let found = odd.map(|end| words.iter().find(|word| word.end == end).cloned());
-                let is_odd = |word: &Range<usize>| kind(bytes, word) == Kind::Foreign && !(3..=8).contains(&word.len());
+                let is_odd = |word: &Range<usize>| kind(bytes, word) == Kind::Foreign && !(3..=lists::LONGEST).contains(&word.len());
                 prop_assert!(found.is_none_or(|word| word.is_some_and(|word| is_odd(&word) && word.start < floor + 47)));
             }
             prop_assert_eq!(word_at(bytes, at, floor), words.iter().find(|word| word.end > at).cloned());

@@ -4,6 +4,7 @@
 //! where it has to go on. Its findings are those it would make on the whole text, so cuts change nothing.
 
 use super::chinese::Unspaced;
+use super::tagged::Tagged;
 use super::{Detector, Phrase, skip};
 use crate::stream::Window;
 
@@ -26,6 +27,7 @@ pub(crate) struct Seeker {
     /// The beginning of a character that a later piece may complete: at most 3 bytes.
     cut: Vec<u8>,
     unspaced: Unspaced,
+    tagged: Tagged,
 }
 
 impl Seeker {
@@ -46,6 +48,7 @@ impl Seeker {
             detector.finish(found);
         }
         self.unspaced.push(window, last, found);
+        self.tagged.push(window, last, found);
     }
 
     fn take(&mut self, bytes: &[u8], base: u64, last: bool, found: &mut Vec<Phrase>) {
@@ -102,12 +105,12 @@ impl Seeker {
     /// Where the first phrase may start that is not over yet, in a text of which `end` bytes came.
     pub(crate) fn hold(&self, end: u64) -> u64 {
         let begun = self.detector.as_ref().filter(|_| self.awake).and_then(|detector| detector.begun());
-        begun.unwrap_or(end).min(end - self.cut.len() as u64).min(self.unspaced.hold())
+        begun.unwrap_or(end).min(end - self.cut.len() as u64).min(self.unspaced.hold()).min(self.tagged.hold(end))
     }
 
     /// Bytes it takes beside itself.
     pub(crate) fn memory(&self) -> usize {
-        self.detector.as_ref().map_or(0, |_| size_of::<Detector>()) + self.cut.capacity()
+        self.detector.as_ref().map_or(0, |_| size_of::<Detector>()) + self.cut.capacity() + self.tagged.memory()
     }
 
     /// Starts over with a new text.
@@ -115,5 +118,6 @@ impl Seeker {
         self.awake = false;
         self.cut.clear();
         self.unspaced = Unspaced::default();
+        self.tagged = Tagged::default();
     }
 }

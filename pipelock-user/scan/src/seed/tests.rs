@@ -2,6 +2,8 @@
 
 use super::*;
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
+use unicode_normalization::UnicodeNormalization as _;
 
 const ENGLISH: &str = "legal winner thank year wave sausage worth useful legal winner thank yellow";
 
@@ -107,7 +109,67 @@ fn longer_phrases_win_over_those_inside_them() {
     assert_eq!(one(text).words, 24);
 }
 
+/// The words that say these bytes, 16 to 32 of them.
+fn phrase_of(language: usize, entropy: &[u8]) -> Vec<&'static str> {
+    let sum = Sha256::digest(entropy);
+    let bit = |at: usize| entropy.get(at / 8).unwrap_or(&sum[0]) >> (7 - at % 8) & 1;
+    let count = entropy.len() * 3 / 4;
+    let number = |word: usize| (0..11).fold(0, |number, at| number << 1 | usize::from(bit(word * 11 + at)));
+    (0..count).map(|word| lists::TEXTS[language].lines().nth(number(word)).unwrap()).collect()
+}
+
+const SEPARATORS: [&str; 25] = [
+    " ", "  ", "\n", "\r\n", "\t", ",", ", ", "; ", "-", "_", "|", " | ", "/", ".", "\", \"", "', '", " 3. ", "\n12) ",
+    " — ", "…", "。", "\u{3000}", "\u{b7}", " => ", "*",
+];
+
+/// What is left of a word that is typed without its accents.
+fn bare(word: &str) -> String {
+    word.nfkd().filter(|letter| !is_combining_mark(*letter)).collect()
+}
+
+#[test]
+fn beginnings_of_words_are_enough() {
+    let cut = |phrase: &str| phrase.split(' ').map(|word| &word[..word.len().min(4)]).collect::<Vec<_>>().join(" ");
+    let long = "void come effort suffer camp survey warrior heavy shoot primary clutch crush open amazing screen patrol \
+                group space point ten exist slush involve unfold";
+    assert_eq!(one(&cut(ENGLISH)).words, 12);
+    assert_eq!(one(&cut(long).to_uppercase()).words, 24);
+    // Short words of the list are no beginnings.
+    assert_eq!(scan("also able acid also able acid aunt army atom auto axis baby"), []);
+}
+
 proptest! {
+    #[test]
+    fn any_phrase_of_any_list_is_found(
+        language in 0usize..10,
+        entropy in (4usize..=8).prop_flat_map(|words| proptest::collection::vec(any::<u8>(), words * 4)),
+        same in 0usize..25,
+        others in proptest::collection::vec(0usize..25, 24),
+        mixed in any::<bool>(),
+        form in 0usize..5,
+        before in "[a-zA-Z é的.:]{0,60}",
+    ) {
+        let words = phrase_of(language, &entropy);
+        let mut text = format!("{before}: ");
+        for (at, word) in words.iter().enumerate() {
+            let word = match form {
+                0 => bare(word),
+                1 => word.to_uppercase(),
+                2 => word.nfc().collect(),
+                3 => word.nfkd().collect(),
+                _ => (*word).to_owned(),
+            };
+            text += &word;
+            text += SEPARATORS[if mixed { others[at] } else { same }];
+        }
+        // Words said thrice again are taken for code, and Japanese ones that differ in a mark only for the first of them.
+        let again = words.iter().enumerate().filter(|(at, word)| words[..*at].contains(word)).count();
+        prop_assume!(again < 3 && (language != 1 && language != 2 || form > 1));
+        let found = scan(&text);
+        prop_assert!(found.iter().any(|phrase| phrase.words >= words.len()), "{:?} {}", found, text);
+    }
+
     #[test]
     fn a_cut_anywhere_changes_nothing(cuts in proptest::collection::vec(0usize..400, 0..6), upper in any::<bool>()) {
         let text = format!("déjà-vu 1. {ENGLISH} 助记词 ábaco, {ENGLISH}!");

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::{Budget, Hit};
 use crate::finding::{Finding, Fingerprint};
 use crate::rule::builtin::{self, Builtin};
-use crate::rule::{Confidence, Rule, Severity};
+use crate::rule::{Confidence, Kind, Rule, Severity};
 use crate::scanner::{Core, FINDINGS};
 
 /// The findings that remain, in order of their place.
@@ -51,7 +51,9 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
         let also = also.into_iter().filter_map(id).collect();
         Some(Finding { also, cover, ..finding(rule(hit)?, hit) })
     };
+    let secrets = Secrets::new(core, hits);
     let mut findings: Vec<Finding> = kept.into_iter().filter_map(made).collect();
+    findings.iter_mut().for_each(|finding| secrets.withhold(finding));
     findings.dedup_by(|next, before| joined(before, next));
     // Hits beyond these were not kept, whatever became of those that were.
     let many = findings.len() > FINDINGS || hits.len() >= super::MOST_HITS;
@@ -65,6 +67,33 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
         None => {}
     }
     findings
+}
+
+/// Where secrets lie, whatever became of the hits that told.
+struct Secrets {
+    /// Sorted, none inside another.
+    spans: Vec<Range<u64>>,
+    /// There were more than are known.
+    many: bool,
+}
+
+impl Secrets {
+    fn new(core: &Core, hits: &[Hit]) -> Self {
+        let secret = |hit: &&Hit| core.rules.rule(hit.rule).is_some_and(|rule| rule.kind == Kind::Dlp);
+        let mut spans: Vec<Range<u64>> = hits.iter().filter(secret).map(|hit| hit.span.clone()).collect();
+        spans.sort_by_key(|span| (span.start, Reverse(span.end)));
+        spans.dedup_by(|next, before| next.end <= before.end);
+        Self { spans, many: hits.len() >= super::MOST_HITS }
+    }
+
+    /// Takes the text out of an injection's excerpt when a secret stands in it.
+    fn withhold(&self, finding: &mut Finding) {
+        let first = self.spans.partition_point(|span| span.end <= finding.cover.start);
+        let overlaps = self.many || self.spans.get(first).is_some_and(|span| span.start < finding.cover.end);
+        if finding.kind == Kind::Injection && overlaps {
+            finding.excerpt = format!("…({})", finding.span.end - finding.span.start);
+        }
+    }
 }
 
 /// How much a rule says: what nothing else looks like before what many things look like. A rule that names one vendor has

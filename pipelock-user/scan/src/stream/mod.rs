@@ -21,6 +21,7 @@ mod view;
 mod wide;
 mod window;
 
+use std::ops::Range;
 use std::sync::{Arc, RwLock};
 
 pub(crate) use layer::Hit;
@@ -236,10 +237,11 @@ impl Stream {
         self.take(piece, true)
     }
 
-    /// Where what was found begins, from the `from`th thing on, as far as [`Progress::findings`] counts: in the order in
-    /// which it was found, and before what is the same became one finding. Every finding begins at one of these.
-    pub fn starts(&self, from: usize) -> impl Iterator<Item = u64> {
-        self.hits.iter().skip(from).map(|hit| hit.span.start)
+    /// Where what was found lies, from the `from`th thing on, as far as [`Progress::findings`] counts: in the order in
+    /// which it was found, and before what is the same became one finding. Every finding begins where one of these does, and
+    /// ends where one does.
+    pub fn spans(&self, from: usize) -> impl Iterator<Item = Range<u64>> {
+        self.hits.iter().skip(from).map(|hit| hit.span.clone())
     }
 
     pub(crate) fn finish_with(mut self, piece: &[u8]) -> Result<Vec<Finding>, EngineError> {

@@ -17,6 +17,7 @@ use crate::decode::codec::{Alphabet, BASE58_LONGEST, Bits, Radix, base58, in_run
 use crate::decode::inflate::Format;
 use crate::engine::EngineError;
 use crate::finding::Step;
+use crate::seed;
 
 /// Least characters of a run.
 const LEAST: usize = 16;
@@ -88,6 +89,7 @@ impl Runs {
                 if chars.len() < SHORT {
                     let start = self.at;
                     self.at += run.len() as u64;
+                    glued(context, &chars, start..self.at, hits);
                     short(context, &chars, start..self.at, ANY_PHASE, depth, hits)?;
                     if chars.len() < run.len() && depth <= APART {
                         lines(context, &run, start, depth, hits)?;
@@ -244,6 +246,15 @@ fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: usize, last: bool) -> Break {
         }
     }
     Break::Wrap(length)
+}
+
+/// A seed phrase without anything between its words looks like any other run.
+fn glued(context: &Context<'_>, run: &[u8], span: Range<u64>, hits: &mut Vec<Hit>) {
+    if let (Some(rule), Some(phrase)) = (context.shared.seed(), seed::glued(run)) {
+        let fingerprint = context.key.fingerprint(&run[phrase.start as usize..phrase.end as usize]);
+        let excerpt = phrase.excerpt();
+        hits.push(Hit { rule, seen: span.clone(), span, path: Vec::new(), fingerprint, excerpt });
+    }
 }
 
 /// What stands between the breaks of a run at `start`, each by itself: in a list, a word begins and ends with its line.

@@ -19,7 +19,7 @@ mod token;
 pub type Validator = fn(&[u8]) -> bool;
 
 /// All validators, ordered by name.
-const TABLE: [(&str, Validator); 54] = [
+const TABLE: [(&str, Validator); 55] = [
     ("aadhaar", personal::aadhaar),
     ("aba", money::aba),
     ("age-key", bech32::age_secret_key),
@@ -54,6 +54,7 @@ const TABLE: [(&str, Validator); 54] = [
     ("not-placeholder", placeholder::not_placeholder),
     ("npm-checksum", token::checksum),
     ("npm-no-checksum", token::no_checksum),
+    ("passphrase", placeholder::passphrase),
     ("passport-mrz", personal::passport_mrz),
     ("pem-body", structure::pem_body),
     ("pem-shape", structure::pem_shape),

@@ -9,7 +9,7 @@
 const MAX: usize = 1024;
 
 /// Words that stand where a secret will be. Compared without case.
-const WORDS: [&str; 36] = [
+const WORDS: [&str; 37] = [
     "example",
     "sample",
     "placeholder",
@@ -46,6 +46,7 @@ const WORDS: [&str; 36] = [
     "deadbeef",
     "undefined",
     "somekey",
+    "sekrit",
 ];
 
 /// Words that make no secret alone, but may be a part of one (`SuperSecretDBPass!2026`).
@@ -74,6 +75,19 @@ const FILLERS: [&str; 24] = [
     "api",
     "my",
     "the",
+];
+
+/// Values that documents everywhere show: of RFC 5849, 6749 and 6750, and what was copied from them.
+const PUBLISHED: [&str; 9] = [
+    "2YotnFZFEjr1zCsicMWpAA",
+    "tGzv3JOkF0XG5Qx2TlKWIA",
+    "SlAV32hkKG",
+    "mF_9.B5f-4.1JqM",
+    "h480djs93hd8",
+    "kjfch2345sdf",
+    "kkk9d7dh3k39sjv7",
+    "ad180jjd733klru7",
+    "hh5s93j4hdidpola",
 ];
 
 /// Letters and digits that must be left of a value without its fillers.
@@ -162,6 +176,9 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
     let template = secret.iter().any(|byte| b"{}<>()[]$`".contains(byte)) || contains(secret, "%s");
+    if PUBLISHED.iter().any(|known| secret == known.as_bytes()) {
+        return false;
+    }
     let plain = !template
         && varied(secret)
         && !WORDS.iter().any(|word| contains(secret, word))
@@ -206,6 +223,14 @@ pub(super) fn strong_password(secret: &[u8]) -> bool {
     let present = classes.iter().filter(|class| secret.iter().any(class)).count();
     let path = secret.iter().filter(|byte| b"/\\:.,".contains(byte)).count() > 1;
     !path && present >= 2 && secret.iter().any(u8::is_ascii_digit) && not_placeholder(secret)
+}
+
+/// A password of words: [`not_placeholder`], and words or other characters joined by marks, or a digit among letters; a name
+/// with dots (`self.password`) is none.
+pub(super) fn passphrase(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let parts = secret.split(|byte| b"-_ +!~".contains(byte)).filter(|part| part.len() >= 3).count();
+    !secret.contains(&b'.') && (parts >= 3 || strong_password(secret)) && not_placeholder(secret)
 }
 
 /// Hexadecimal that no counting row or repetition made: for keys that are told by a label only.
@@ -318,6 +343,16 @@ mod tests {
         }
         for text in ["getPassword", "my-secret-name", "config.db.Password1", "/etc/Secret1/x", "Required!"] {
             assert!(!strong_password(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_passphrase_is_of_several_words() {
+        for text in ["correct-horse-battery-staple", "purple_monkey_dishwasher", "kV8wQ2zL9nT4"] {
+            assert!(passphrase(text.as_bytes()), "{text}");
+        }
+        for text in ["my-secret-name", "required", "self.password", "your-password-here", "config.db.user_pass_word"] {
+            assert!(!passphrase(text.as_bytes()), "{text}");
         }
     }
 

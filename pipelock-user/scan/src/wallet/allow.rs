@@ -87,6 +87,11 @@ impl AllowList {
         self.entries.is_empty()
     }
 
+    /// Whether an address of the chain is allowed.
+    pub fn has(&self, chain: Chain) -> bool {
+        self.entries.iter().any(|(known, _)| *known == chain)
+    }
+
     /// How the address stands to the list.
     pub fn check(&self, address: &Address) -> Standing {
         let same_chain = || self.entries.iter().enumerate().filter(|(_, (chain, _))| *chain == address.chain);

@@ -3,7 +3,7 @@
 //! An address is a word of letters and digits between others, at most [`LONGEST`] bytes; only words of at least
 //! [`SHORTEST`] are looked at, which a look at every so-manyth byte finds.
 
-use super::{Address, AllowList, Chains, Standing, candidate, recognise};
+use super::{Address, AllowList, Chain, Chains, Standing, candidate, recognise};
 use crate::stream::Window;
 
 /// Fewest and most bytes of an address.
@@ -15,13 +15,26 @@ const LONGEST: usize = 90;
 pub struct Watch {
     /// The addresses of the user; without any nothing is looked for.
     pub allowed: AllowList,
-    /// The chains.
+    /// The chains; Solana is looked for as well when one of its addresses is allowed, so that imitations are found.
     pub chains: Chains,
     /// Whether addresses that are not on the list, and look like none on it, are findings.
     pub unlisted: bool,
 }
 
 impl Watch {
+    /// How an address stands to the list; `None` when nothing is to be said of it. Nothing but its likeness tells an address of
+    /// Solana from other words when these are not asked for.
+    fn standing(&self, address: &Address) -> Option<Standing> {
+        let standing = self.allowed.check(address);
+        let likely =
+            address.chain != Chain::Solana || self.chains.solana || matches!(standing, Standing::Poisoned { .. });
+        (standing != Standing::Allowed && likely).then_some(standing)
+    }
+
+    fn looked_for(&self) -> Chains {
+        Chains { solana: self.chains.solana || self.allowed.has(Chain::Solana), ..self.chains }
+    }
+
     /// Is the text an allowed address?
     pub(crate) fn allows(&self, text: &[u8]) -> bool {
         address(text, 0, Chains { solana: true, ..self.chains })
@@ -53,6 +66,7 @@ impl Seeker {
         last: bool,
         mut found: impl FnMut(std::ops::Range<u64>, Standing, bool),
     ) {
+        let chains = watch.looked_for();
         let from = self.at.max(window.start());
         window.with(from..window.end(), |bytes| {
             let mut at = 0;
@@ -71,11 +85,10 @@ impl Seeker {
                     at = if self.long { end } else { start };
                     break;
                 }
-                if let Some(address) = bytes.get(start..end).and_then(|word| address(word, start, watch.chains)) {
-                    let standing = watch.allowed.check(&address);
-                    if standing != Standing::Allowed {
-                        found(from + start as u64..from + end as u64, standing, address.altered);
-                    }
+                if let Some(address) = bytes.get(start..end).and_then(|word| address(word, start, chains))
+                    && let Some(standing) = watch.standing(&address)
+                {
+                    found(from + start as u64..from + end as u64, standing, address.altered);
                 }
             }
             self.at = from + at as u64;

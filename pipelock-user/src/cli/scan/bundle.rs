@@ -1,12 +1,14 @@
 //! Bundles of rules in files: FILE, and in FILE.sig the signature over its bytes. Called by the verbs `scan` and `sign`.
 //!
 //! Promises: what was signed here is taken there; a version lower than the highest that was seen, which is remembered in
-//! the state folder, is refused, and so is everything when that memory cannot be read.
+//! the state folder, is refused, and so are other contents under the same version, and everything when that memory cannot be
+//! read.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pipelock_receipt::bind::sha256_hex;
 use pipelock_receipt::codec::unhex;
 use pipelock_receipt::{PublicKey, SigningKey};
 use pipelock_scan::RuleSet;
@@ -48,11 +50,18 @@ pub(super) fn load(file: &Path, key: &str) -> Result<Bundle, Failure> {
     // The highest version seen is remembered, so that an old bundle is not taken for a new one.
     let folder = folders::state().join("bundles");
     let memory = folder.join(bundle.name());
-    let seen = seen(&memory)?;
+    let (seen, digest) = seen(&memory)?;
     bundle.check_seen(seen).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-    if bundle.version() > seen {
-        let stored =
-            std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&memory, format!("{}\n", bundle.version())));
+    let own = sha256_hex(&bytes);
+    if bundle.version() == seen && digest.as_ref().is_some_and(|digest| *digest != own) {
+        return Err(Failure::usage(format!(
+            "{}: version {seen} was seen with other contents: a change needs a higher monotonic_version",
+            file.display()
+        )));
+    }
+    if bundle.version() > seen || digest.is_none() {
+        let line = format!("{} {own}\n", bundle.version());
+        let stored = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&memory, line));
         if let Err(error) = stored {
             output::note(&format!("warning: {}: {error}: an older bundle will not be noticed", memory.display()));
         }
@@ -60,17 +69,23 @@ pub(super) fn load(file: &Path, key: &str) -> Result<Bundle, Failure> {
     Ok(bundle)
 }
 
-/// The highest version seen so far, 0 when there was none.
-fn seen(memory: &Path) -> Result<u64, Failure> {
+/// The highest version seen so far, 0 when there was none, and the SHA-256 of the bundle that had it, as far as it was noted.
+fn seen(memory: &Path) -> Result<(u64, Option<String>), Failure> {
+    let parse = |text: &str| {
+        let mut words = text.split_ascii_whitespace();
+        let version = words.next()?.parse().ok()?;
+        let digest = words.next().map(str::to_owned);
+        words.next().is_none().then_some((version, digest))
+    };
     match std::fs::read_to_string(memory) {
-        Ok(text) => text.trim().parse().map_err(|_| {
+        Ok(text) => parse(&text).ok_or_else(|| {
             Failure::usage(format!(
                 "{}: not the number of the newest version seen: write it there, or remove the file",
                 memory.display()
             ))
         }),
         // A folder that is none is said when the version is to be stored.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(0),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok((0, None)),
         Err(error) => Err(Failure::usage(format!("{}: {error}", memory.display()))),
     }
 }

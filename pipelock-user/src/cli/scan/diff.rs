@@ -8,6 +8,7 @@ use std::io::Read;
 
 use pipelock_scan::{EngineError, Scanner};
 
+use super::name::Names;
 use super::place::Place;
 use super::read::{Text, Unread, fill};
 use super::report::Located;
@@ -17,14 +18,17 @@ const HEADER: usize = 16 << 10;
 /// Added text that is collected before it is scanned.
 const PIECE: usize = 1 << 20;
 
-/// What is in the added lines of everything that `source` gives; `read` hears how many bytes came.
+/// Adds what is in the added lines of everything that `source` gives, and in the names of their files; `read` hears how many
+/// bytes came.
 pub(super) fn scan(
     scanner: &Scanner,
     mut source: impl Read,
     buffer: &mut Vec<u8>,
     mut read: impl FnMut(u64),
-) -> Result<Vec<Located>, Unread> {
-    let mut hunks = Hunks { scanner, text: None, found: Vec::new() };
+    names: &mut Names,
+    to: &mut Vec<Located>,
+) -> Result<(), Unread> {
+    let mut hunks = Hunks { scanner, names, text: None, found: to };
     let mut diff = Diff::default();
     loop {
         let ended = fill(&mut source, buffer)?;
@@ -32,7 +36,7 @@ pub(super) fn scan(
         diff.push(buffer, ended, &mut hunks)?;
         if ended {
             hunks.end()?;
-            return Ok(hunks.found);
+            return diff.problem().map_or(Ok(()), |problem| Err(Unread::Form(problem)));
         }
     }
 }
@@ -48,8 +52,9 @@ trait Added {
 /// Scans each hunk's added lines as one text, so that what spans lines is found.
 struct Hunks<'a> {
     scanner: &'a Scanner,
+    names: &'a mut Names,
     text: Option<Hunk>,
-    found: Vec<Located>,
+    found: &'a mut Vec<Located>,
 }
 
 struct Hunk {
@@ -66,13 +71,15 @@ struct Hunk {
 impl Hunks<'_> {
     fn end(&mut self) -> Result<(), EngineError> {
         let Some(Hunk { path, text, waiting, numbers, .. }) = self.text.take() else { return Ok(()) };
-        for (place, finding) in text.last(&waiting)? {
-            let after = numbers.partition_point(|(line, _)| *line <= place.line);
-            let line = match numbers.get(after.saturating_sub(1)) {
-                Some((first, number)) => number + place.line.saturating_sub(*first),
-                None => place.line,
+        for (place, end, finding) in text.last(&waiting)? {
+            let line = |line: usize| {
+                let after = numbers.partition_point(|(first, _)| *first <= line);
+                let stretch = numbers.get(after.saturating_sub(1));
+                stretch.map_or(line, |(first, number)| number + line.saturating_sub(*first))
             };
-            self.found.push(Located { path: path.clone(), place: Place { line, ..place }, finding });
+            let of = |place: Place| Place { line: line(place.line), ..place };
+            let (place, end) = (of(place), end.map(of));
+            self.found.push(Located { path: path.clone(), place, end, in_name: false, finding });
         }
         Ok(())
     }
@@ -82,7 +89,8 @@ impl Added for Hunks<'_> {
     fn begin(&mut self, path: &str) -> Result<(), EngineError> {
         self.end()?;
         let text = Text::new(self.scanner)?;
-        let path = path.to_owned();
+        let (path, found) = self.names.look(self.scanner, path.as_bytes())?;
+        self.found.extend(found);
         self.text = Some(Hunk { path, text, waiting: Vec::new(), lines: 0, numbers: Vec::new(), ended: true });
         Ok(())
     }
@@ -120,6 +128,12 @@ struct Diff {
     number: usize,
     /// What the line is that goes on.
     line: Line,
+    /// Something in it that only diffs have.
+    is_diff: bool,
+    /// There was anything but blanks.
+    has_text: bool,
+    /// A hunk ended before it had the lines that it says it has.
+    is_short: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -154,6 +168,15 @@ impl Diff {
         Ok(())
     }
 
+    /// Why this, read to its end, was no whole diff.
+    fn problem(&self) -> Option<&'static str> {
+        if self.has_text && !self.is_diff {
+            return Some("it is no unified diff");
+        }
+        let is_short = self.is_short || self.left_new > 0 || self.left_old.iter().any(|left| *left > 0);
+        is_short.then_some("a hunk has fewer lines than its header says: something may have been cut off")
+    }
+
     fn go_on(&mut self, part: &[u8], ends: bool, to: &mut impl Added) -> Result<(), EngineError> {
         to.add(self.number, part)?;
         if ends {
@@ -175,6 +198,11 @@ impl Diff {
             return Ok(());
         }
         // One column for each old file. An empty line stands for an unchanged one, from which a mailer took the space.
+        if !matches!(line.first(), Some(b' ' | b'+' | b'-' | b'\r' | b'\n')) {
+            // No line of a hunk: whatever follows is read as if the hunk were over.
+            (self.left_old, self.left_new, self.is_short) = (Vec::new(), 0, true);
+            return self.header(line, to);
+        }
         let columns = line.get(..parents).filter(|columns| !columns.iter().any(|byte| b"\r\n".contains(byte)));
         let columns = columns.unwrap_or_default();
         let removed = columns.contains(&b'-');
@@ -197,6 +225,10 @@ impl Diff {
     fn header(&mut self, line: &[u8], to: &mut impl Added) -> Result<(), EngineError> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // Changes without a hunk: of names, modes, empty files, and of what is no text.
+        let others: [&[u8]; 6] = [b"diff ", b"Binary files ", b"Only in ", b"--- ", b"+++ ", b"* Unmerged path "];
+        self.is_diff |= others.iter().any(|start| line.starts_with(start));
+        self.has_text |= !line.trim_ascii().is_empty();
         if let Some(name) = line.strip_prefix(b"--- ") {
             self.old = named(name);
         } else if let Some(name) = line.strip_prefix(b"+++ ") {
@@ -206,7 +238,7 @@ impl Diff {
             let both = prefixed(&name) && (self.old == "/dev/null" || prefixed(&self.old));
             self.path = if both { name[2..].to_owned() } else { name };
         } else if let Some((old, first, new)) = hunk(line) {
-            (self.left_old, self.number, self.left_new) = (old, first, new);
+            (self.left_old, self.number, self.left_new, self.is_diff) = (old, first, new, true);
             to.begin(&self.path)?;
         }
         Ok(())
@@ -349,6 +381,24 @@ mod tests {
                     diff --git a/q b/q\nGIT binary patch\nliteral 5\nMcmZ?wbhEHbWMp7u0096L0RR91\n\nliteral 0\nHcmV?d00001\n\n\
                     diff --git a/r b/r\n--- a/r\n+++ b/r\n@@ -1 +1 @@\n-a\n+last";
         assert_eq!(added(diff), [("r".to_owned(), lines(&[(1, "last")]))]);
+    }
+
+    #[test]
+    fn what_is_no_whole_diff_is_told() {
+        let problem = |diff: &str| {
+            let (mut reader, mut seen) = (Diff::default(), Seen::default());
+            reader.push(diff.as_bytes(), true, &mut seen).unwrap();
+            (reader.problem().map(|problem| problem.split(' ').next().unwrap()), seen.0)
+        };
+        for whole in ["", "\n \n", "--- a\n+++ b\n@@ -1 +1 @@\n-a\n+b\n", "diff --git a/x b/x\nold mode 100644\n"] {
+            assert_eq!(problem(whole).0, None, "{whole}");
+        }
+        assert_eq!(problem("token = 1\n").0, Some("it"));
+        assert_eq!(problem("--- a\n+++ b\n@@ -1 +1,3 @@\n-a\n+b\n").0, Some("a"));
+        // A hunk that says it is longer does not hide the file behind it.
+        let (told, seen) =
+            problem("--- a\n+++ b\n@@ -0,0 +1,9 @@\n+a\ndiff --git c d\n--- c\n+++ d\n@@ -0,0 +1 @@\n+x\n");
+        assert_eq!((told, seen.len(), &*seen[1].0), (Some("a"), 2, "d"));
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// A file to be read, with its length as far as it is known; or a path that cannot be read.
 pub(super) type Entry = (PathBuf, io::Result<u64>);
@@ -52,9 +55,21 @@ fn folder(path: &Path, entries: &mut Vec<Entry>) {
 /// The file, or standard input.
 pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
     if path == Path::new("-") {
+        if is_closed() {
+            return Err(io::Error::other("standard input is closed: give a PATH, or something to read"));
+        }
         return Ok(Box::new(io::stdin().lock()));
     }
     Ok(Box::new(File::open(path)?))
+}
+
+/// Is nobody there who could send anything? A process that starts without standard input gets /dev/null for it, open for
+/// reading and writing; `< /dev/null` opens it for reading.
+fn is_closed() -> bool {
+    let null = std::fs::metadata("/dev/null").map(|meta| meta.rdev());
+    let here = std::fs::metadata("/proc/self/fd/0").map(|meta| meta.rdev());
+    let mode = fcntl(io::stdin(), FcntlArg::F_GETFL).map(|flags| OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE);
+    mode == Ok(OFlag::O_RDWR) && null.is_ok_and(|null| here.is_ok_and(|here| null == here))
 }
 
 /// A bar on stderr when that is a terminal and the work is long.

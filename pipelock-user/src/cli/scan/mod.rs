@@ -7,6 +7,7 @@
 pub(super) mod bundle;
 mod diff;
 mod files;
+mod name;
 mod options;
 mod place;
 mod read;
@@ -14,10 +15,11 @@ mod report;
 
 use std::path::{Path, PathBuf};
 
-use pipelock_scan::Scanner;
+use pipelock_scan::{Kind, Scanner};
 
 use super::{Failure, USAGE};
 use files::{Entry, Progress};
+use name::Names;
 use read::Unread;
 use report::{Form, Located, Report};
 
@@ -81,7 +83,12 @@ pub(super) fn scan(args: &Args) -> Result<u8, Failure> {
 
 fn run(args: &Args) -> Result<u8, Failure> {
     let rules = options::rules(args)?;
+    let kind = args.kind.map(|kind| match kind {
+        What::Dlp => Kind::Dlp,
+        What::Injection => Kind::Injection,
+    });
     if args.list_rules {
+        let rules = kind.map_or_else(|| rules.clone(), |kind| rules.only(kind));
         report::list(&rules, args.json);
         return Ok(0);
     }
@@ -96,39 +103,51 @@ fn run(args: &Args) -> Result<u8, Failure> {
     let mut entries: Vec<Entry> = Vec::new();
     paths.iter().for_each(|path| files::below(path, &mut entries));
     let mut progress = Progress::new(entries.iter().filter_map(|(_, length)| length.as_ref().ok()).sum());
-    let mut report = Report::new(form);
+    let mut report = Report::new(form, kind);
+    let mut names = Names::default();
     let mut buffer = Vec::new();
     for (path, length) in entries {
-        let found = length.map_err(Unread::from).and_then(|_| file(args, &scanner, &path, &mut buffer, &mut progress));
-        match found {
-            Ok(found) if found.is_empty() => {}
-            Ok(found) => {
-                progress.clear();
-                found.into_iter().for_each(|located| report.add(located));
-            }
-            // One that cannot be read is said, not passed over in silence.
+        let (name, mut found) = match names.look(&scanner, path.as_os_str().as_encoded_bytes()) {
+            Ok(looked) => looked,
             Err(error) => {
-                progress.clear();
-                report.unread(&path, &error);
+                report.unread("a file whose name cannot be shown", &error);
+                continue;
             }
+        };
+        let mut input = Input { args, scanner: &scanner, buffer: &mut buffer, progress: &mut progress };
+        let result = length.map_err(Unread::from).and_then(|_| input.read(&path, &name, &mut names, &mut found));
+        if !found.is_empty() || result.is_err() {
+            progress.clear();
+        }
+        found.into_iter().for_each(|located| report.add(located));
+        // One that cannot be read is said, not passed over in silence.
+        if let Err(error) = result {
+            report.unread(&name, &error);
         }
     }
     progress.clear();
     Ok(report.finish(scanner.rules()))
 }
 
-fn file(
-    args: &Args,
-    scanner: &Scanner,
-    path: &Path,
-    buffer: &mut Vec<u8>,
-    progress: &mut Progress,
-) -> Result<Vec<Located>, Unread> {
-    let source = files::open(path)?;
-    if args.diff {
-        return diff::scan(scanner, source, buffer, |bytes| progress.add(bytes));
+/// What reading a file takes.
+struct Input<'a> {
+    args: &'a Args,
+    scanner: &'a Scanner,
+    buffer: &'a mut Vec<u8>,
+    progress: &'a mut Progress,
+}
+
+impl Input<'_> {
+    /// Adds what is in a file, also of one that is read in part.
+    fn read(&mut self, path: &Path, name: &str, names: &mut Names, to: &mut Vec<Located>) -> Result<(), Unread> {
+        let source = files::open(path)?;
+        let read = |bytes| self.progress.add(bytes);
+        if self.args.diff {
+            return diff::scan(self.scanner, source, self.buffer, read, names, to);
+        }
+        let found = read::scan(self.scanner, source, self.buffer, read)?;
+        let located = |(place, end, finding)| Located { path: name.to_owned(), place, end, in_name: false, finding };
+        to.extend(found.into_iter().map(located));
+        Ok(())
     }
-    let found = read::scan(scanner, source, buffer, |bytes| progress.add(bytes))?;
-    let path = path.display().to_string();
-    Ok(found.into_iter().map(|(place, finding)| Located { path: path.clone(), place, finding }).collect())
 }

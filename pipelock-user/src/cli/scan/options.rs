@@ -6,27 +6,23 @@ use std::time::Duration;
 
 use pipelock_scan::known::{self, Source};
 use pipelock_scan::wallet::{AllowList, Likeness, Watch};
-use pipelock_scan::{Kind, RuleSet, Scanner};
+use pipelock_scan::{RuleSet, Scanner};
 
 use super::super::{Failure, output};
-use super::{Args, What, bundle};
+use super::{Args, bundle};
 use crate::app::folders;
 
 /// Longest file of secrets, in bytes.
 const MOST_SECRETS: u64 = 16 << 20;
 
-/// The shipped rules and those of bundles, of the kind that is asked for.
+/// The shipped rules and those of bundles: of all kinds, since what one finds must not show what another would have hidden.
 pub(super) fn rules(args: &Args) -> Result<RuleSet, Failure> {
     let mut rules = RuleSet::shipped()?;
     for file in &args.rules_bundle {
         let key = args.bundle_key.as_deref().ok_or_else(|| Failure::usage("--rules-bundle needs --bundle-key"))?;
         rules = bundle::load(file, key)?.add_to(rules).map_err(Failure::usage)?;
     }
-    Ok(match args.kind {
-        None => rules,
-        Some(What::Dlp) => rules.only(Kind::Dlp),
-        Some(What::Injection) => rules.only(Kind::Injection),
-    })
+    Ok(rules)
 }
 
 /// The scanner; compiles the rules at the first call on this machine.

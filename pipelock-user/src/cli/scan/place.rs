@@ -18,11 +18,21 @@ const MOST: usize = 8 << 20;
 /// Most lines with a mark that are remembered.
 const MARKS: usize = 100_000;
 
-/// Line and column, both from 1; the column counts bytes.
+/// Line and column, both from 1; `column` counts bytes, `character` what begins a character of UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Place {
     pub(super) line: usize,
     pub(super) column: usize,
+    pub(super) character: usize,
+}
+
+impl Place {
+    /// Where every text begins.
+    pub(super) const FIRST: Self = Self { line: 1, column: 1, character: 1 };
+}
+
+fn characters(text: &[u8]) -> usize {
+    text.iter().filter(|byte| !(0x80..0xc0).contains(*byte)).count()
 }
 
 /// The places of a text.
@@ -34,6 +44,8 @@ pub(super) struct Places {
     /// The line `base` lies in, and where that starts.
     line: usize,
     start: u64,
+    /// Characters of that line before `base`.
+    before: usize,
     places: HashMap<u64, Place>,
     /// By line, what stands behind the mark.
     marks: HashMap<usize, String>,
@@ -41,7 +53,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new() -> Self {
-        Self { kept: Vec::new(), base: 0, line: 1, start: 0, places: HashMap::new(), marks: HashMap::new() }
+        Self { kept: Vec::new(), base: 0, line: 1, start: 0, before: 0, places: HashMap::new(), marks: HashMap::new() }
     }
 
     /// Takes the next piece of the text.
@@ -53,10 +65,13 @@ impl Places {
     pub(super) fn note(&mut self, at: u64) {
         let before = usize::try_from(at.saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.kept.len());
         let text = &self.kept[..before];
-        let start = memchr::memrchr(b'\n', text).map_or(self.start, |end| self.base + end as u64 + 1);
+        let (start, character) = match memchr::memrchr(b'\n', text) {
+            Some(end) => (self.base + end as u64 + 1, characters(&text[end + 1..])),
+            None => (self.start, self.before + characters(text)),
+        };
         let line = self.line + memchr::memchr_iter(b'\n', text).count();
         let column = usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX).saturating_add(1);
-        self.places.insert(at, Place { line, column });
+        self.places.insert(at, Place { line, column, character: character + 1 });
     }
 
     /// Nothing before `released` will be asked for.
@@ -88,14 +103,17 @@ impl Places {
         self.line += memchr::memchr_iter(b'\n', gone).count();
         if let Some(end) = memchr::memrchr(b'\n', gone) {
             self.start = self.base + end as u64 + 1;
+            self.before = characters(&gone[end + 1..]);
+        } else {
+            self.before += characters(gone);
         }
         self.base += count as u64;
         self.kept.drain(..count);
     }
 
-    /// The place that was noted for a byte; the first one when none was.
-    pub(super) fn of(&self, at: u64) -> Place {
-        self.places.get(&at).copied().unwrap_or(Place { line: 1, column: 1 })
+    /// The place that was noted for a byte.
+    pub(super) fn of(&self, at: u64) -> Option<Place> {
+        self.places.get(&at).copied()
     }
 
     /// Does the line say that this rule is to be ignored on it? After [`end`](Self::end).
@@ -134,7 +152,7 @@ mod tests {
 
     #[test]
     fn places_are_the_same_however_the_text_comes() {
-        let text = format!("ab\ncd\n{}x # pipelock:ignore\n\nend", "line\n".repeat(1000)).into_bytes();
+        let text = format!("ab\ncd\n{}x # pipelock:ignore\n\né end", "line\n".repeat(1000)).into_bytes();
         for size in [1, 7, 600, 100_000] {
             let mut places = Places::new();
             let mut at = 0;
@@ -149,11 +167,12 @@ mod tests {
                 places.release(at.saturating_sub(20));
             }
             places.end();
-            let place = |line, column| Place { line, column };
-            assert_eq!(places.of(0), place(1, 1), "{size}");
-            assert_eq!(places.of(4), place(2, 2));
-            assert_eq!(places.of(5006), place(1003, 1));
-            assert_eq!(places.of(text.len() as u64 - 1), place(1005, 3));
+            let place = |line, column, character| Some(Place { line, column, character });
+            assert_eq!(places.of(0), place(1, 1, 1), "{size}");
+            assert_eq!(places.of(4), place(2, 2, 2));
+            assert_eq!(places.of(5006), place(1003, 1, 1));
+            assert_eq!(places.of(text.len() as u64 - 1), place(1005, 6, 5));
+            assert_eq!(places.of(1), None);
             assert!(places.ignored(1003, "a") && !places.ignored(1002, "a"));
         }
     }

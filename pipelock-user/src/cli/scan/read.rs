@@ -6,6 +6,9 @@ use pipelock_scan::{EngineError, Finding, Scanner, Stream};
 
 use super::place::{Place, Places};
 
+/// A finding with its place, and where it ends as far as that is known.
+pub(super) type Placed = (Place, Option<Place>, Finding);
+
 /// Bytes that are read at once; what is not longer is scanned whole, which is faster.
 const PIECE: usize = 1 << 20;
 
@@ -16,6 +19,8 @@ pub(super) enum Unread {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Engine(#[from] EngineError),
+    #[error("{0}")]
+    Form(&'static str),
 }
 
 /// A text on its way through the scanner.
@@ -40,19 +45,21 @@ impl Text {
     }
 
     /// Takes the last piece; gives the findings that no comment says to ignore, with their places.
-    pub(super) fn last(mut self, piece: &[u8]) -> Result<Vec<(Place, Finding)>, EngineError> {
+    pub(super) fn last(mut self, piece: &[u8]) -> Result<Vec<Placed>, EngineError> {
         self.stream.last(piece)?;
         self.places.push(piece);
         self.note();
         self.places.end();
         let findings = self.stream.findings().into_iter();
-        let placed = findings.map(|finding| (self.places.of(finding.span.start), finding));
-        Ok(placed.filter(|(place, finding)| !self.places.ignored(place.line, &finding.rule)).collect())
+        let place = |finding: &Finding| self.places.of(finding.span.start).unwrap_or(Place::FIRST);
+        let placed = findings.map(|finding| (place(&finding), self.places.of(finding.span.end), finding));
+        Ok(placed.filter(|(place, _, finding)| !self.places.ignored(place.line, &finding.rule)).collect())
     }
 
     fn note(&mut self) {
-        for at in self.stream.starts(self.noted) {
-            self.places.note(at);
+        for span in self.stream.spans(self.noted) {
+            self.places.note(span.start);
+            self.places.note(span.end);
             self.noted += 1;
         }
     }
@@ -64,7 +71,7 @@ pub(super) fn scan(
     mut source: impl Read,
     buffer: &mut Vec<u8>,
     mut read: impl FnMut(u64),
-) -> Result<Vec<(Place, Finding)>, Unread> {
+) -> Result<Vec<Placed>, Unread> {
     let mut text = Text::new(scanner)?;
     loop {
         let ended = fill(&mut source, buffer)?;

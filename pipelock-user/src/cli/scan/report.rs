@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 
 use pipelock_scan::rule::Rule;
-use pipelock_scan::{Finding, RuleSet, Severity};
+use pipelock_scan::{Finding, Kind, RuleSet, Severity};
 use serde_json::{Value, json};
 
 use super::super::{USAGE, output};
@@ -17,6 +16,10 @@ use super::place::Place;
 pub(super) struct Located {
     pub(super) path: String,
     pub(super) place: Place,
+    /// Where it ends, as far as that is known.
+    pub(super) end: Option<Place>,
+    /// It is in the name of the file.
+    pub(super) in_name: bool,
     pub(super) finding: Finding,
 }
 
@@ -31,6 +34,8 @@ pub(super) enum Form {
 #[derive(Debug)]
 pub(super) struct Report {
     form: Form,
+    /// What is asked for; all when nothing is said.
+    kind: Option<Kind>,
     results: Vec<Value>,
     /// Rules that results name and the list of rules may not have: of known values, by id.
     named: BTreeMap<Arc<str>, Value>,
@@ -39,11 +44,16 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(form: Form) -> Self {
-        Self { form, results: Vec::new(), named: BTreeMap::new(), findings: 0, unread: Vec::new() }
+    pub(super) fn new(form: Form, kind: Option<Kind>) -> Self {
+        Self { form, kind, results: Vec::new(), named: BTreeMap::new(), findings: 0, unread: Vec::new() }
     }
 
     pub(super) fn add(&mut self, located: Located) {
+        // What could not be looked at is told whatever was asked for.
+        let finding = &located.finding;
+        if self.kind.is_some_and(|kind| kind != finding.kind) && &*finding.class != "budget" {
+            return;
+        }
         self.findings += 1;
         match self.form {
             Form::Text => output::line(&text(&located)),
@@ -52,8 +62,8 @@ impl Report {
         }
     }
 
-    pub(super) fn unread(&mut self, file: &Path, error: &impl Display) {
-        let message = format!("{}: {error}: not looked at", plain(&file.display().to_string()));
+    pub(super) fn unread(&mut self, file: &str, error: &impl Display) {
+        let message = format!("{}: {error}: not looked at", plain(file));
         output::error(&message);
         self.unread.push(json!({"level": "error", "message": {"text": message}}));
     }
@@ -85,7 +95,8 @@ impl Report {
             "executionSuccessful": self.unread.is_empty(),
             "toolExecutionNotifications": self.unread,
         });
-        let run = json!({"tool": {"driver": driver}, "invocations": [invocation], "results": self.results});
+        let run = json!({"tool": {"driver": driver},
+            "columnKind": "unicodeCodePoints", "invocations": [invocation], "results": self.results});
         let schema = "https://json.schemastore.org/sarif-2.1.0.json";
         json!({"$schema": schema, "version": "2.1.0", "runs": [run]})
     }
@@ -137,13 +148,14 @@ fn plain(text: &str) -> String {
 }
 
 fn text(located: &Located) -> String {
-    let Located { path, place: Place { line, column }, finding } = located;
+    let Located { path, place: Place { line, column, .. }, finding, .. } = located;
     let steps = steps(finding);
     let through = if steps.is_empty() { String::new() } else { format!(" in {}", steps.join(" in ")) };
     // Injections are shown as they are; what could move the cursor was taken out when the excerpt was made.
     let (path, name) = (plain(path), plain(&finding.name));
     let shown = if finding.excerpt.is_empty() { String::new() } else { format!(": {}", plain(&finding.excerpt)) };
-    format!("{path}:{line}:{column}: {name} ({}, {}){through}{shown}", finding.rule, word(finding.severity))
+    let place = if located.in_name { format!("{path}: in its name") } else { format!("{path}:{line}:{column}") };
+    format!("{place}: {name} ({}, {}){through}{shown}", finding.rule, word(finding.severity))
 }
 
 fn json_of(located: &Located) -> Value {
@@ -152,6 +164,7 @@ fn json_of(located: &Located) -> Value {
         "path": located.path,
         "line": located.place.line,
         "column": located.place.column,
+        "in_name": located.in_name,
         "rule": &*finding.rule,
         "also": finding.also.iter().map(|rule| &**rule).collect::<Vec<_>>(),
         "name": &*finding.name,
@@ -187,15 +200,31 @@ fn sarif_rule(rule: &Rule) -> Value {
 
 fn sarif_of(located: &Located) -> Value {
     let finding = &located.finding;
-    // Without a column: SARIF counts characters, we count bytes.
-    let region = json!({"startLine": located.place.line});
+    let mut place = json!({"artifactLocation": {"uri": uri(&located.path)}});
+    if !located.in_name {
+        place["region"] = region(located);
+    }
+    let message = match located.in_name {
+        true => format!("{}, in the name of the file: {}", finding.name, finding.excerpt),
+        false => format!("{}: {}", finding.name, finding.excerpt),
+    };
     json!({
         "ruleId": &*finding.rule,
         "level": level(finding.severity),
-        "message": {"text": format!("{}: {}", finding.name, finding.excerpt)},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(&located.path)}, "region": region}}],
+        "message": {"text": message},
+        "locations": [{"physicalLocation": place}],
         "properties": {"decode_path": steps(finding), "mitre": &*finding.mitre, "confidence": finding.confidence},
     })
+}
+
+/// In characters, as `columnKind` says; the end is the place behind the last one.
+fn region(Located { place, end, .. }: &Located) -> Value {
+    let mut region = json!({"startLine": place.line, "startColumn": place.character});
+    if let Some(end) = end.filter(|end| (end.line, end.character) >= (place.line, place.character)) {
+        region["endLine"] = end.line.into();
+        region["endColumn"] = end.character.into();
+    }
+    region
 }
 
 /// The path as a URI reference (RFC 3986).
