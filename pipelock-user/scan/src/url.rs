@@ -11,7 +11,7 @@ use crate::engine::EngineError;
 use crate::entropy;
 use crate::finding::{Finding, Step, excerpt};
 use crate::rule::builtin::{self, Builtin};
-use crate::rule::{Confidence, Kind};
+use crate::rule::{Confidence, Kind, Severity};
 use crate::scanner::Scanner;
 use crate::session::Joined;
 use crate::stream::{self, Stream};
@@ -191,8 +191,10 @@ fn may_be_encoded(value: &[u8]) -> bool {
 
 /// Is it so sure that what only stands together by chance is not taken for it?
 pub(crate) fn telling(found: &Finding) -> bool {
+    // What has the form of a critical token and only not its check digits hardly stands together by chance.
+    let is_shaped = found.confidence == Confidence::Medium && found.severity == Severity::Critical;
     found.kind == Kind::Dlp
-        && found.confidence == Confidence::High
+        && (found.confidence == Confidence::High || is_shaped)
         && matches!(&*found.class, "credential" | "private_key" | "crypto")
 }
 
