@@ -19,6 +19,7 @@ mod evidence;
 mod http;
 mod outside;
 mod sandbox;
+mod sockets;
 mod terminal;
 mod tls;
 
@@ -28,6 +29,7 @@ pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use http::{Answer, HttpServer, Seen, echo};
 pub use outside::{Outside, PacketCount};
 pub use sandbox::{Run, Running, Sandbox};
+pub use sockets::Sockets;
 pub use terminal::on_terminal;
 pub use tls::TlsServer;
 

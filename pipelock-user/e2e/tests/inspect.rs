@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use pipelock_e2e::{Answer, HttpServer, Run, Sandbox, TlsServer, need};
+use pipelock_e2e::{Answer, HttpServer, Run, Sandbox, Sockets, TlsServer, need};
 
 const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ01234567";
 /// How the bodies begin that have the secret after 260 kB.
@@ -188,57 +188,6 @@ fn large_bodies_pass_unchanged_in_bounded_memory() {
     println!("peak {peak} KiB");
 }
 
-/// A server that agrees to WebSockets and sends back what it gets; ends with the test.
-struct Sockets(std::process::Child, u16);
-
-impl Drop for Sockets {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Sockets {
-    fn start() -> Self {
-        use std::io::BufRead as _;
-        let script = r#"
-const crypto = require("crypto");
-const server = require("http").createServer((q, r) => r.end("plain"));
-server.on("upgrade", (request, socket) => {
-    const key = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    const accept = crypto.createHash("sha1").update(key).digest("base64");
-    socket.write("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + "\r\n\r\n");
-    let input = Buffer.alloc(0);
-    socket.on("error", () => {});
-    socket.on("data", data => {
-        input = Buffer.concat([input, data]);
-        while (input.length >= 6) {
-            let length = input[1] & 127, at = 2;
-            if (length == 126) { length = input.readUInt16BE(2); at = 4; }
-            if (input.length < at + 4 + length) return;
-            const mask = input.subarray(at, at + 4), payload = Buffer.from(input.subarray(at + 4, at + 4 + length));
-            for (let i = 0; i < length; i++) payload[i] ^= mask[i % 4];
-            const head = length < 126 ? Buffer.from([input[0], length]) : Buffer.from([input[0], 126, length >> 8, length & 255]);
-            socket.write(Buffer.concat([head, payload]));
-            input = input.subarray(at + 4 + length);
-        }
-    });
-});
-server.listen(0, "127.0.0.1", () => console.log(server.address().port));
-"#;
-        let mut child = std::process::Command::new("node")
-            .args(["-e", script])
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("node");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        std::io::BufReader::new(stdout).read_line(&mut line).expect("a line");
-        Self(child, line.trim().parse().expect("a port"))
-    }
-}
-
 #[test]
 fn websocket_messages_are_read() {
     need!("node");
@@ -253,8 +202,8 @@ socket.onmessage = event => {
 };
 socket.onclose = event => console.log("closed " + event.code + " " + event.reason);
 "#;
-    let url = format!("ws://web.test:{}/", server.1);
-    let enabled = policy(server.1, "websocket: {enabled: true}");
+    let url = format!("ws://web.test:{}/", server.port);
+    let enabled = policy(server.port, "websocket: {enabled: true}");
     let long = "many words ".repeat(500);
     let node = ["node", "--experimental-websocket", "-e", client, &url];
     let run = Sandbox::new(&enabled).run_ok(&[&node[..], &["hello", &long]].concat());
@@ -265,7 +214,7 @@ socket.onclose = event => console.log("closed " + event.code + " " + event.reaso
     assert!(run.text().contains("closed 1008") && run.text().contains("dlp_match"), "{run}");
     let last = run.evidence.http().pop().expect("a receipt");
     assert_eq!((last.verdict.as_str(), last.reason.as_str()), ("block", "dlp_match"), "{run}");
-    let run = Sandbox::new(&policy(server.1, "")).run(&[&node[..], &["hello"]].concat());
+    let run = Sandbox::new(&policy(server.port, "")).run(&[&node[..], &["hello"]].concat());
     assert!(!run.text().contains("got"), "{run}");
     assert_eq!(run.evidence.http()[0].reason, "upgrade_denied", "{run}");
 }
