@@ -124,8 +124,10 @@ fn what_stands_in_noise_is_found_wherever_it_is() {
         // Control characters that a view takes out, and base64 that does not begin with the text.
         let split: String = text.chars().flat_map(|char| [char, '\u{1}']).collect();
         for at in (1000..3100).step_by(67) {
-            let whole = [&noise[..at], split.as_bytes(), &noise[at..]].concat();
-            let coded = base64(&[&noise[..at], text.as_bytes(), &noise[at..]].concat(), STANDARD, false).into_bytes();
+            // No letter of the noise may join a word.
+            let within = |text: &[u8]| [&noise[..at], b"\xff", text, b"\xff", &noise[at..]].concat();
+            let whole = within(split.as_bytes());
+            let coded = base64(&within(text.as_bytes()), STANDARD, false).into_bytes();
             for whole in [whole, coded] {
                 let found = scanner().scan(&whole).unwrap();
                 assert!(!found.is_empty(), "{text} {at}");
