@@ -18,6 +18,12 @@ fn is_mark(byte: u8) -> bool {
     matches!(byte, b'_' | b'-')
 }
 
+/// Does a text of singles end here that another separator joins?
+fn in_chain(separator: u8, before: &[u8]) -> bool {
+    let [.., other, last] = before else { return false };
+    !separator.is_ascii_alphanumeric() && single(*last, separator) && *other == separator
+}
+
 pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
     let Some(&separator) = text.first() else { return Turn::More };
     if separator.is_ascii_alphanumeric() || !separator.is_ascii() || matches!(separator, b'\n' | b'\r') {
@@ -37,6 +43,8 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
         plain |= byte.is_ascii_alphanumeric();
         match shorter.split_last() {
             Some((&byte, shorter)) if byte == separator => rest = shorter,
+            // The end of another chain is no beginning of this one.
+            Some((&byte, shorter)) if left == 1 && in_chain(byte, shorter) => return Turn::Keep(1),
             _ => break,
         }
     }

@@ -316,7 +316,12 @@ fn number(text: &[u8], last: bool) -> Unit {
     }
     let number = text.get(start..end).and_then(|digits| std::str::from_utf8(digits).ok());
     let char = number.and_then(|digits| u32::from_str_radix(digits, radix).ok()).and_then(char::from_u32);
-    let take = end + usize::from(text.get(end) == Some(&b';'));
+    let next = text.get(end);
+    if next.is_some_and(|byte| !byte.is_ascii()) {
+        // What does not show may stand before the semicolon: it is taken out first.
+        return Unit::Plain(1);
+    }
+    let take = end + usize::from(next == Some(&b';'));
     char.map_or(Unit::Plain(1), |char| Unit::Char(take, char, Step::Html))
 }
 
