@@ -188,7 +188,7 @@ impl View<'_> {
         // Greek, Cyrillic, Hebrew and the like take two bytes for a letter, alphabets of India and its neighbours three, and
         // their words are as long as ours.
         let lead = self.folded.text.as_bytes().get(pivot.start as usize);
-        let scale = if matches!(lead, Some(0xCE..=0xDF | 0xE0 | 0xE1)) { 2 } else { 1 };
+        let scale = if matches!(lead, Some(0xCE..=0xE1)) { 2 } else { 1 };
         if span.len() > rule.within * scale {
             return None;
         }
