@@ -7,6 +7,7 @@
 //!
 //! `scanners` loads the engine, `terms` knows what the policy does about findings.
 
+mod encoded;
 mod events;
 mod head;
 mod lanes;
@@ -19,9 +20,10 @@ mod reader;
 mod scanners;
 mod terms;
 
+pub use encoded::Encoded;
 pub use messages::Messages;
 pub use permit::Permit;
-pub use reader::{Encoded, Reader};
+pub use reader::Reader;
 pub use scanners::{Inspection, InspectionError, Scanners};
 pub use terms::{Side, Terms};
 

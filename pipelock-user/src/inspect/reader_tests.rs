@@ -1,5 +1,6 @@
 //! Bodies at every cut: what is to be stopped never comes out, and what is clean comes out as it went in.
 
+use pipelock_scan::Coding;
 use proptest::prelude::*;
 
 use super::*;

@@ -31,8 +31,8 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
     }
     // Singles to the left, each followed by the separator.
     let mut left = 0;
-    // Marks alone are a ruler.
-    let mut plain = false;
+    // Marks with hardly a letter among them are a ruler.
+    let mut letters = 0;
     let mut rest = before;
     while left < LEAST {
         let Some((byte, shorter)) = rest.split_last() else { break };
@@ -40,7 +40,7 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
             break;
         }
         left += 1;
-        plain |= byte.is_ascii_alphanumeric();
+        letters += usize::from(byte.is_ascii_alphanumeric());
         match shorter.split_last() {
             Some((&byte, shorter)) if byte == separator => rest = shorter,
             // The end of another chain is no beginning of this one.
@@ -66,13 +66,17 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
             Some(&byte) if byte == separator => right += 1,
             _ => {
                 right += 1;
-                plain |= word;
+                letters += usize::from(word);
                 break;
             }
         }
-        plain |= word;
+        letters += usize::from(word);
     }
-    if plain && right > 0 && left + right >= LEAST { Turn::bytes(1, &[], Step::Spaced) } else { Turn::Keep(1) }
+    if 2 * letters >= left + right && right > 0 && left + right >= LEAST {
+        Turn::bytes(1, &[], Step::Spaced)
+    } else {
+        Turn::Keep(1)
+    }
 }
 
 /// Does `tail` end in a single character and a separator, or in another single one behind these?

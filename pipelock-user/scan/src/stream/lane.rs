@@ -192,7 +192,7 @@ impl Lane {
         self.origin + (byte * 8).div_ceil(u64::from(self.radix.bits())).max(1)
     }
 
-    /// As [`Layer::hold`], in characters of the run: a sign that comes next may be of what came last.
+    /// As `Layer::hold`, in characters of the run: a sign that comes next may be of what came last.
     pub(crate) fn hold(&self, context: &Context<'_>) -> u64 {
         let open = self.island.as_ref().map_or(u64::MAX, |island| island.first + island.layer.hold(context));
         self.char(open.min(self.made - self.before.len() as u64))

@@ -157,7 +157,7 @@ impl Packed {
         Ok(())
     }
 
-    /// As [`Layer::hold`]: nothing of a member can be replaced, so all that is not known of it is held.
+    /// As `Layer::hold`: nothing of a member can be replaced, so all that is not known of it is held.
     pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
         let member = self.member.as_ref().map_or(u64::MAX, |member| member.output.hold(context));
         member.min(self.at).min(window.end())

@@ -192,7 +192,7 @@ impl Quiet {
         Ok(())
     }
 
-    /// As [`Layer::hold`].
+    /// As `Layer::hold`.
     pub(crate) fn hold(&self, context: &Context<'_>) -> u64 {
         let layer = self.layer.as_ref().map(|layer| self.base + layer.hold(context));
         if self.always { layer.unwrap_or(0) } else { layer.map_or(self.fed, |hold| hold.min(self.fed)) }

@@ -169,7 +169,7 @@ impl Runs {
         self.long.take().map_or(Ok(()), |long| long.close(context, hits))
     }
 
-    /// As [`Layer::hold`].
+    /// As `Layer::hold`.
     pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
         match &self.long {
             None => self.at.min(window.end()),

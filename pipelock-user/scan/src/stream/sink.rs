@@ -115,7 +115,7 @@ impl Sink {
         self.mark(end.saturating_sub(1)).map_or(self.end, place).min(self.end)
     }
 
-    /// As [`Layer::hold`], in the offsets of the text.
+    /// As `Layer::hold`, in the offsets of the text.
     pub(crate) fn hold(&self, context: &Context<'_>) -> u64 {
         let hold = self.layer.hold(context);
         if hold >= self.made { self.end } else { self.start(hold) }

@@ -204,7 +204,7 @@ impl View {
         Ok(held.unwrap_or_else(|| self.at.saturating_sub(context.reach()).max(window.start())).min(self.at))
     }
 
-    /// As [`Layer::hold`].
+    /// As `Layer::hold`.
     pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
         let own = if self.waiting { self.at } else { window.end() };
         let Some(island) = &self.island else {
