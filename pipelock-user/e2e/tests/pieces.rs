@@ -56,6 +56,9 @@ fn over_the_messages_of_a_websocket() {
     }
 }
 
+/// A path, and how a part goes into the options of curl.
+type Way = (&'static str, fn(&str) -> Vec<String>);
+
 #[test]
 fn over_requests_of_one_connection_and_of_several() {
     need!("curl", "openssl", "node");
@@ -63,12 +66,12 @@ fn over_requests_of_one_connection_and_of_several() {
     let server = TlsServer::http2(&["web.test"]);
     let roots = format!("tls: {{extra_roots: [{}]}}", server.certificate.display());
     let parts = pieces(SECRET, 11);
-    let ways: [(&str, &dyn Fn(&str) -> Vec<String>); 5] = [
-        ("/a", &|part| vec!["-H".into(), format!("X-P: {part}")]),
-        ("/a", &|part| vec!["--data-binary".into(), part.into()]),
-        ("/a", &|part| vec!["--json".into(), format!("{{\"d\": \"{part}\"}}")]),
-        ("/a?q=PART", &|_| Vec::new()),
-        ("/a/PART/b", &|_| Vec::new()),
+    let ways: [Way; 5] = [
+        ("/a", |part| vec!["-H".into(), format!("X-P: {part}")]),
+        ("/a", |part| vec!["--data-binary".into(), part.into()]),
+        ("/a", |part| vec!["--json".into(), format!("{{\"d\": \"{part}\"}}")]),
+        ("/a?q=PART", |_| Vec::new()),
+        ("/a/PART/b", |_| Vec::new()),
     ];
     for (path, options) in ways {
         for (version, base, policy) in [
