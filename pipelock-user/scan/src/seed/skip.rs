@@ -190,7 +190,9 @@ mod tests {
                 }
                 start += part.len() + 1;
             }
-            if floor == 0 || !letter(bytes[floor - 1]) {
+            // The floor is the start of the text or the end of a word: no letter or digit before it touches the word behind it.
+            let touches = |at: usize| bytes.get(at).is_some_and(|&byte| letter(byte) || byte.is_ascii_digit());
+            if floor == 0 || !touches(floor) || !touches(floor - 1) {
                 let odd = odd(bytes, floor);
                 let found = odd.map(|end| words.iter().find(|word| word.end == end).cloned());
                 let is_odd = |word: &Range<usize>| kind(bytes, word) == Kind::Foreign && !(3..=lists::LONGEST).contains(&word.len());
