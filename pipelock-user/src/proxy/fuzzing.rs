@@ -1,6 +1,7 @@
 //! What the fuzz targets call: each takes hostile bytes, and panics when something does not hold that is promised of them.
 //!
-//! Compiled for `cargo xtask fuzz` alone, with `--cfg fuzzing`.
+//! Compiled for `cargo xtask fuzz` (`--cfg fuzzing`), and for a test that tries each with a few inputs, so that they go on
+//! being right while nobody fuzzes.
 
 #![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a fuzz target reports by panicking")]
 
@@ -85,7 +86,7 @@ pub fn dns(query: &[u8]) {
     let pool = Pool::with_prefix(7, 100);
     for mode in [Mode::Synthetic, Mode::Real] {
         let answered = match answer(query, &Rules(mode), &pool) {
-            Outcome::Done(answered) => answered,
+            Outcome::Done(answered) | Outcome::NotYet(answered) => answered,
             Outcome::NeedsLookup(pending) => {
                 assert!(pending.name().ends_with("allowed.test"));
                 let found: Vec<IpAddr> = (0..20_u8).map(|last| IpAddr::from([192, 0, 2, last])).collect();
@@ -179,5 +180,33 @@ pub fn multipart(bytes: &[u8], at: u16, cuts: &[u8]) {
         assert!(body.starts_with(&out));
         assert!(result.is_err() || (secret.is_empty() && out == body));
         assert!(!out.windows(SECRET.len()).any(|window| window == SECRET));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_the_targets_assert_holds(bytes in vec(any::<u8>(), 0..300), cuts in vec(any::<u8>(), 0..6), at: u16) {
+            hello(&bytes, &cuts);
+            hello(&[&[0x16, 3, 1][..], &bytes].concat(), &cuts);
+            dns(&bytes);
+            // A question for a name that is allowed, and whatever follows.
+            let question = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07allowed\x04test\0\0\x01\0\x01";
+            dns(&[&question[..], &bytes].concat());
+            dns(question);
+            http(&bytes, &cuts);
+            http(&[b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", &bytes[..]].concat(), &cuts);
+            websocket(&bytes, &cuts);
+            websocket(&[&[0x81, 3][..], &bytes].concat(), &cuts);
+            multipart(&bytes, at % 300, &cuts);
+        }
     }
 }

@@ -6,7 +6,7 @@
 mod accept;
 mod detect;
 pub mod dns;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;
 mod idle;

@@ -25,6 +25,6 @@ mod witness;
 pub(in crate::proxy) mod world;
 
 pub use explicit::serve_explicit;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(super) use framing::through;
 pub(super) use serve::{serve, serve_http2};

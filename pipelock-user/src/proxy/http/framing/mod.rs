@@ -30,7 +30,7 @@ use crate::flow::{Reason, Verdict};
 
 /// Why a request is not read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(in crate::proxy) struct Refusal {
     /// The stable reason.
     pub(super) reason: Reason,
     /// The status of the answer.
