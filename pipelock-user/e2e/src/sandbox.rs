@@ -239,11 +239,22 @@ impl Running {
 
     /// Sends a signal to the pipelock process.
     ///
+    /// One that is to stop has stopped, in all its threads, when this returns.
+    ///
     /// # Panics
     /// When it is gone.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("kill");
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = task.and_then(|task| std::fs::read_to_string(task.path().join("status")));
+            status.is_ok_and(|status| status.contains("\nState:\tT"))
+        };
+        while signal == nix::sys::signal::Signal::SIGSTOP
+            && !std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").all(is_stopped)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Makes pipelock read its policy again, by the signal that `pipelock reload` sends.

@@ -190,6 +190,14 @@ impl Scanner {
         self.stream()?.finish_with(text)
     }
 
+    /// How many bytes at the end of a text may be the beginning of something, as they stand.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    pub(crate) fn begun(&self, text: &[u8]) -> Result<usize, EngineError> {
+        Stream::begun(&self.core, text)
+    }
+
     /// How often vectorscan reports something in one bare pass over `text`: the ceiling that measurements compare with.
     ///
     /// # Errors

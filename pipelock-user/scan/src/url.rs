@@ -13,8 +13,7 @@ use crate::finding::{Finding, Step, excerpt};
 use crate::rule::builtin::{self, Builtin};
 use crate::rule::{Confidence, Kind, Severity};
 use crate::scanner::Scanner;
-use crate::session::Joined;
-use crate::stream::{self, Stream};
+use crate::stream;
 
 /// What of a URL is judged, and how strictly.
 #[derive(Clone, Debug, Default)]
@@ -184,11 +183,6 @@ fn dense(part: &[u8]) -> bool {
         && part.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase() || b"_%".contains(byte))
 }
 
-/// Could it be a piece of a secret that is written in another way besides? Words and names made of words are none.
-fn may_be_encoded(value: &[u8]) -> bool {
-    value.len() < 6 || value.iter().any(u8::is_ascii_digit) || entropy::free(value)
-}
-
 /// Is it so sure that what only stands together by chance is not taken for it?
 pub(crate) fn telling(found: &Finding) -> bool {
     // What has the form of a critical token and only not its check digits hardly stands together by chance.
@@ -203,48 +197,6 @@ pub(crate) fn in_pieces(found: Finding, span: Range<u64>) -> Finding {
     let mut path = vec![Step::Joined];
     path.extend(found.path.iter().filter(|step| **step != Step::Joined));
     Finding { cover: span.clone(), span, path, ..found }
-}
-
-impl Scanner {
-    /// Whether the rule of a finding finds something in a text.
-    fn has_secret(&self, text: &[u8], like: &Finding) -> Result<bool, EngineError> {
-        Ok(self.scan(text)?.iter().any(|found| found.rule == like.rule))
-    }
-
-    /// What is in pieces that were put together, where old and new ones both are part of it; `span` is the new one's place.
-    pub(crate) fn scan_joined(&self, joined: &Joined, span: &Range<u64>) -> Result<Vec<Finding>, EngineError> {
-        let mut findings: Vec<Finding> = Vec::new();
-        if joined.is_empty() {
-            return Ok(findings);
-        }
-        let mut all = Stream::plainly(&self.core, &joined.text)?;
-        if may_be_encoded(joined.new_value()) {
-            for (start, text) in joined.longest() {
-                let start = start as u64;
-                let moved = |range: Range<u64>| range.start + start..range.end + start;
-                let found = self.scan(text)?.into_iter().filter(|found| !found.path.is_empty());
-                all.extend(found.map(|found| Finding { span: moved(found.span), cover: moved(found.cover), ..found }));
-            }
-        }
-        for found in all {
-            let place = found.span.start as usize..found.span.end as usize;
-            let known = |one: &Finding| one.rule == found.rule && one.fingerprint == found.fingerprint;
-            if !telling(&found) || findings.iter().any(known) {
-                continue;
-            }
-            // A secret that is whole in one of them, with the end or beginning of the other, was judged by itself.
-            if let Some(parts) = joined.crosses(&place)
-                && !parts
-                    .into_iter()
-                    .map(|part| self.has_secret(part, &found))
-                    .collect::<Result<Vec<_>, _>>()?
-                    .contains(&true)
-            {
-                findings.push(in_pieces(found, span.clone()));
-            }
-        }
-        Ok(findings)
-    }
 }
 
 #[cfg(test)]

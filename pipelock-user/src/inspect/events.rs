@@ -94,11 +94,6 @@ impl Events {
         Ok(found)
     }
 
-    /// What the events say together if they end here.
-    pub(super) fn ends(&self) -> Result<Vec<Finding>, EngineError> {
-        self.lanes.ends()
-    }
-
     /// True at the end of an event that nothing holds: nothing more belongs to it.
     pub(super) fn is_between(&self) -> bool {
         self.at_boundary && !self.lanes.holds()

@@ -5,6 +5,7 @@
 
 use http::HeaderMap;
 use http::header::{self, HeaderName};
+use pipelock_scan::session::Sent;
 use pipelock_scan::{EngineError, Finding};
 
 use super::scanners::Scanners;
@@ -29,13 +30,18 @@ impl Terms {
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_url(&self, scanners: &Scanners, url: &str) -> Result<Vec<Found>, Verdict> {
-        let mut findings = scanners.sessions.url(SESSION, scanners.now(), url).map_err(|error| unread(&error))?;
+        let Sent { mut findings, tickets } =
+            scanners.sessions.url(SESSION, scanners.now(), url).map_err(|error| unread(&error))?;
         if let Some(host) = host_of(url) {
             let mut of_name = self.of_name(scanners, host)?;
             of_name.retain(|found| findings.iter().all(|known| known.rule != found.rule));
             findings.extend(of_name);
         }
-        self.sort(Side::Request, &findings, |_| "url".to_owned())
+        let judged = self.sort(Side::Request, &findings, |_| "url".to_owned());
+        if judged.is_err() {
+            scanners.take_back(&tickets);
+        }
+        judged
     }
 
     /// Reads a name that is asked for, by itself and together with those before; what is to be noted. What a rule spells out
@@ -78,10 +84,21 @@ impl Terms {
             places.get(at).map_or_else(|| "header".to_owned(), |(_, name)| format!("header {name}"))
         })?;
         if side.is_outbound() {
+            let mut sent = Vec::new();
             for (name, value) in headers.iter().filter(|(name, _)| is_read(name)) {
-                let place = format!("header {name}");
-                noted.extend(self.check_piece(scanners, side, (&place, &place), value.as_bytes())?);
+                let place = || format!("header {name}");
+                match self.check_piece(scanners, side, ("header", name), value.as_bytes(), place) {
+                    Ok((more, tickets)) => {
+                        noted.extend(more);
+                        sent.extend(tickets);
+                    }
+                    Err(verdict) => {
+                        scanners.take_back(&sent);
+                        return Err(verdict);
+                    }
+                }
             }
+            noted.truncate(MOST_TOLD);
         }
         Ok(noted)
     }

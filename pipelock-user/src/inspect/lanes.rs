@@ -15,6 +15,8 @@ const MOST_TEXTS: usize = 64;
 const LONGEST: usize = 64 * 1024;
 /// Bytes of a text that are kept for its end.
 const TAIL: usize = 1024;
+/// Bytes before those of which nothing is certain that are read with them.
+const CONTEXT: usize = 64;
 /// A text at least so long that comes again at once is a name, not a piece.
 const NAME: usize = 8;
 
@@ -40,6 +42,8 @@ struct Lane {
     is_held: bool,
     last: String,
     used: u64,
+    /// The message that it grew with last.
+    grown: u64,
 }
 
 /// Pieces put end to end.
@@ -49,11 +53,27 @@ struct Text {
     judged: usize,
     /// Its end.
     tail: String,
+    /// How many bytes of that may belong to something that is still to be found.
+    open: usize,
+    end: u64,
 }
 
 impl Text {
     fn new(scanner: &Scanner) -> Result<Self, EngineError> {
-        Ok(Self { stream: scanner.stream()?, judged: 0, tail: String::new() })
+        Ok(Self { stream: scanner.stream()?, judged: 0, tail: String::new(), open: 0, end: 0 })
+    }
+
+    /// What is found if it ends here, beside what was found by now.
+    fn ends(&self, scanner: &Scanner) -> Result<Vec<Finding>, EngineError> {
+        if self.open == 0 {
+            return Ok(Vec::new());
+        }
+        let open = self.tail.len().saturating_sub(self.open);
+        let text = &self.tail[floor(&self.tail, open.saturating_sub(CONTEXT))..];
+        let before = (text.len() - self.open.min(text.len())) as u64;
+        let mut found = scanner.scan(text.as_bytes())?;
+        found.retain(|finding| finding.span.end > before);
+        Ok(found)
     }
 
     /// Adds a piece; what is found by now, if there is more than before.
@@ -64,6 +84,8 @@ impl Text {
             self.tail.drain(..keep);
         }
         let progress = self.stream.push(piece.as_bytes())?;
+        self.end += piece.len() as u64;
+        self.open = usize::try_from(self.end.saturating_sub(progress.released)).unwrap_or(usize::MAX);
         if progress.findings == self.judged {
             return Ok(Vec::new());
         }
@@ -127,22 +149,13 @@ impl Lanes {
         Ok(found)
     }
 
-    /// What the texts say if they end here.
-    pub(super) fn ends(&self) -> Result<Vec<Finding>, EngineError> {
-        self.ends_of(|_| true)
-    }
-
-    /// What the texts of the last message say if they end here: for those who let it go on whole, whatever comes.
+    /// What the texts of the last message say if they end here: it goes on whole, whatever comes.
     pub(super) fn ends_now(&self) -> Result<Vec<Finding>, EngineError> {
-        self.ends_of(|lane| lane.used == self.messages)
-    }
-
-    fn ends_of(&self, is_asked: impl Fn(&Lane) -> bool) -> Result<Vec<Finding>, EngineError> {
         let mut found = Vec::new();
-        for lane in self.lanes.iter().filter(|lane| is_asked(lane)) {
-            found.extend(self.scanner.scan(lane.text.tail.as_bytes())?);
+        for lane in self.lanes.iter().filter(|lane| lane.grown == self.messages) {
+            found.extend(lane.text.ends(&self.scanner)?);
             if let Some(words) = &lane.words {
-                found.extend(orders(self.scanner.scan(words.tail.as_bytes())?));
+                found.extend(orders(words.ends(&self.scanner)?));
             }
         }
         Ok(found)
@@ -173,6 +186,7 @@ impl Lanes {
                     is_held: false,
                     last: String::new(),
                     used,
+                    grown: 0,
                 });
                 self.lanes.len() - 1
             }
@@ -182,6 +196,7 @@ impl Lanes {
         if text.len() >= NAME && lane.last == text {
             return Ok(());
         }
+        lane.grown = used;
         text[..floor(text, NAME * 8)].clone_into(&mut lane.last);
         if self.has_words {
             let is_apart = |end: Option<char>| end.is_none_or(char::is_whitespace);
@@ -213,13 +228,29 @@ fn floor(text: &str, at: usize) -> usize {
 
 /// The texts of a value with their places, places in lists being one.
 pub(super) fn leaves<'v>(value: &'v Value, place: String, texts: &mut Vec<(String, &'v str)>) {
-    if texts.len() >= MOST_TEXTS {
-        return;
-    }
+    let has_texts = |item: &Value| match item {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(_) | Value::Object(_) => true,
+        _ => false,
+    };
     match value {
-        Value::String(text) if !text.is_empty() => texts.push((place, text)),
-        Value::Array(items) => items.iter().for_each(|item| leaves(item, format!("{place}[]"), texts)),
-        Value::Object(map) => map.iter().for_each(|(key, item)| leaves(item, format!("{place}.{key}"), texts)),
+        Value::String(text) => texts.push((place, text)),
+        Value::Array(items) => {
+            for item in items.iter().filter(|item| has_texts(item)) {
+                if texts.len() >= MOST_TEXTS {
+                    return;
+                }
+                leaves(item, format!("{place}[]"), texts);
+            }
+        }
+        Value::Object(map) => {
+            for (key, item) in map.iter().filter(|(_, item)| has_texts(item)) {
+                if texts.len() >= MOST_TEXTS {
+                    return;
+                }
+                leaves(item, format!("{place}.{key}"), texts);
+            }
+        }
         _ => {}
     }
 }

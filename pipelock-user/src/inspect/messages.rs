@@ -3,11 +3,12 @@
 //! Made by `proxy::ws` for each direction of a connection that is read. It promises that a message which is to be stopped never
 //! goes on; of a secret in pieces the message that completes it is stopped.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::head::unread;
 use super::lanes::Lanes;
-use super::pieces::{SHORT, values};
+use super::pieces::{SHORT, beginning, values};
 use super::scanners::Scanners;
 use super::terms::{MOST_TOLD, Side, Terms, told};
 use crate::flow::{Found, Verdict};
@@ -15,9 +16,8 @@ use crate::policy::FindingAction;
 
 /// Where the findings stand.
 const PLACE: &str = "message";
-/// Messages of one connection whose values are put together with those of other connections; what comes later is put together
-/// with these.
-const FIRST: u64 = 16;
+/// Findings that are remembered as told.
+const MOST_KNOWN: usize = 64;
 
 /// One direction.
 pub struct Messages {
@@ -25,9 +25,8 @@ pub struct Messages {
     terms: Arc<Terms>,
     side: Side,
     lanes: Lanes,
-    count: u64,
-    /// What was told already: texts put together are read again with each message.
-    told: Vec<Found>,
+    /// What was told already, by rule and secret: texts put together are read again with each message.
+    told: VecDeque<(Arc<str>, [u8; 32])>,
 }
 
 impl Messages {
@@ -40,8 +39,7 @@ impl Messages {
             terms: terms.clone(),
             side,
             lanes: Lanes::new(scanner, None, !side.is_outbound()),
-            count: 0,
-            told: Vec::new(),
+            told: VecDeque::new(),
         }
     }
 
@@ -56,26 +54,36 @@ impl Messages {
         let pushed = if is_control { self.lanes.push_control(message) } else { self.lanes.push(message) };
         findings.extend(pushed.map_err(|error| unread(&error))?);
         findings.extend(self.lanes.ends_now().map_err(|error| unread(&error))?);
-        self.count += 1;
-        if self.side.is_outbound() && self.count <= FIRST && message.len() <= SHORT {
-            for (lane, value) in values(message) {
-                findings.extend(self.terms.piece(&self.scanners, &format!("message {lane}"), &value)?);
+        let mut tickets = Vec::new();
+        if self.side.is_outbound() && !is_control {
+            let pieces = if message.len() <= SHORT { values(message) } else { beginning(message) };
+            for (lane, value) in pieces {
+                let sent = self.terms.piece(&self.scanners, ("message", lane), &value)?;
+                findings.extend(sent.findings);
+                tickets.extend(sent.tickets);
             }
         }
         let mut all: Vec<Found> = Vec::new();
+        let mut known = Vec::new();
         for finding in &findings {
             // Frames go on as they are, so nothing is taken out of them.
             let action = match self.terms.action(self.side, finding) {
                 FindingAction::Redact => FindingAction::Block,
                 action => action,
             };
+            let secret = (&finding.rule, &finding.fingerprint.0);
+            if action == FindingAction::Warn && self.told.iter().any(|(rule, print)| (rule, print) == secret) {
+                continue;
+            }
             let found = told(finding, PLACE, action);
             let has_room = all.len() < MOST_TOLD || action == FindingAction::Block;
             if action != FindingAction::Off && has_room && !all.contains(&found) {
+                known.push((finding.rule.clone(), finding.fingerprint.0));
                 all.push(found);
             }
         }
         if all.iter().any(|found| found.action == "block") {
+            self.scanners.take_back(&tickets);
             all.retain(|found| found.action == "block");
             all.truncate(MOST_TOLD);
             return Err(self.terms.stop(self.side, all));
@@ -86,9 +94,8 @@ impl Messages {
         {
             own.remember(&String::from_utf8_lossy(message));
         }
-        all.retain(|found| !self.told.contains(found));
-        self.told.extend_from_slice(&all);
-        self.told.drain(..self.told.len().saturating_sub(MOST_TOLD));
+        self.told.extend(known);
+        self.told.drain(..self.told.len().saturating_sub(MOST_KNOWN));
         Ok(all)
     }
 }

@@ -4,7 +4,10 @@
 //! and protocols of an attachment. It promises bounded work for each message: at most [`MOST_VALUES`] values of at most
 //! [`SHORT`] bytes in all.
 
-use pipelock_scan::{Finding, url_decoded};
+use std::hash::Hash;
+
+use pipelock_scan::session::{Sent, Ticket};
+use pipelock_scan::url_decoded;
 use serde_json::Value;
 
 use super::head::{SESSION, unread};
@@ -24,33 +27,34 @@ const BEGINNING: usize = 512;
 pub(super) type Values = Vec<(String, Vec<u8>)>;
 
 impl Terms {
-    /// What a value completes; `lane` says which value it is.
+    /// What a value completes; `lane` says which value of the rule it is.
     ///
     /// # Errors
     /// [`crate::flow::Reason::ScannerUnavailable`].
-    pub(super) fn piece(&self, scanners: &Scanners, lane: &str, value: &[u8]) -> Result<Vec<Finding>, Verdict> {
-        let lane = format!("{} {lane}", self.rule());
-        scanners.sessions.piece(SESSION, scanners.now(), &lane, value).map_err(|error| unread(&error))
+    pub(super) fn piece(&self, scanners: &Scanners, lane: impl Hash, value: &[u8]) -> Result<Sent, Verdict> {
+        scanners.sessions.piece(SESSION, scanners.now(), (self.rule(), lane), value).map_err(|error| unread(&error))
     }
 
-    /// Forgets a value that was only the beginning of one.
-    pub(super) fn forget_piece(&self, scanners: &Scanners, lane: &str, value: &[u8]) {
-        scanners.sessions.take_back(SESSION, scanners.now(), &format!("{} {lane}", self.rule()), value);
-    }
-
-    /// What a value completes, judged: what is to be noted.
+    /// What a value completes, judged: what is to be noted, and by what it is taken back if it is not sent in the end.
     ///
     /// # Errors
-    /// [`crate::flow::Reason::DlpMatch`], [`crate::flow::Reason::ScannerUnavailable`].
+    /// [`crate::flow::Reason::DlpMatch`], [`crate::flow::Reason::ScannerUnavailable`]. The value is taken back then.
     pub(super) fn check_piece(
         &self,
         scanners: &Scanners,
         side: Side,
-        (lane, place): (&str, &str),
+        lane: impl Hash,
         value: &[u8],
-    ) -> Result<Vec<Found>, Verdict> {
-        let findings = self.piece(scanners, lane, value)?;
-        self.sort(side, &findings, |_| place.to_owned())
+        place: impl Fn() -> String,
+    ) -> Result<(Vec<Found>, Vec<Ticket>), Verdict> {
+        let Sent { findings, tickets } = self.piece(scanners, lane, value)?;
+        match self.sort(side, &findings, |_| place()) {
+            Ok(noted) => Ok((noted, tickets)),
+            Err(verdict) => {
+                scanners.take_back(&tickets);
+                Err(verdict)
+            }
+        }
     }
 }
 
@@ -68,6 +72,11 @@ pub(super) fn values(message: &[u8]) -> Values {
     fields(message).unwrap_or_else(|| vec![(String::new(), message.to_vec())])
 }
 
+/// The beginning of a message that is not short.
+pub(super) fn beginning(message: &[u8]) -> Values {
+    vec![(String::new(), message[..message.len().min(BEGINNING)].to_vec())]
+}
+
 fn texts(value: &Value) -> Values {
     let mut all = Vec::new();
     leaves(value, String::new(), &mut all);
@@ -80,7 +89,7 @@ fn fields(message: &[u8]) -> Option<Values> {
         && message.iter().all(|byte| byte.is_ascii_graphic() && !b"{}<>\"".contains(byte))
         && message.split(|byte| *byte == b'&').all(|field| {
             let name = field.split(|byte| *byte == b'=').next().unwrap_or_default();
-            !name.is_empty() && name.len() < field.len() && name.len() <= 64
+            field.is_empty() || (!name.is_empty() && name.len() < field.len() && name.len() <= 64)
         });
     let field = |field: &[u8]| {
         let at = field.iter().position(|byte| *byte == b'=')?;
@@ -97,16 +106,26 @@ pub(super) struct Short {
     text: Vec<u8>,
     is_raw: bool,
     seen: usize,
-    /// The values of what is no JSON, as far as it came.
-    open: Values,
+    /// The values of what is no JSON, as far as it came, with that by which they are taken back.
+    open: Vec<(String, Vec<u8>, Vec<Ticket>)>,
 }
 
 /// What a body says by now.
 #[derive(Debug, Default)]
 pub(super) struct Said {
-    /// Values that have grown since they were told, and are to be forgotten.
-    pub(super) outgrown: Values,
+    /// Of values that have grown since they were told: they are to be taken back.
+    pub(super) outgrown: Vec<Ticket>,
+    /// What is new. Whoever judged one that [`may grow`](Self::may_grow) tells by what it is taken back.
     pub(super) values: Values,
+    /// How many of them, from the last on, may grow.
+    growing: usize,
+}
+
+impl Said {
+    /// Whether the value with this number may still grow.
+    pub(super) fn may_grow(&self, number: usize) -> bool {
+        number + self.growing >= self.values.len()
+    }
 }
 
 impl Short {
@@ -116,13 +135,15 @@ impl Short {
             return Said::default();
         }
         self.seen += bytes.len();
-        self.text.extend_from_slice(bytes);
         if self.seen > SHORT {
             self.is_raw = true;
-            let text = std::mem::take(&mut self.text);
-            let beginning = text.get(..BEGINNING).unwrap_or(&text).to_vec();
-            return Said { outgrown: std::mem::take(&mut self.open), values: vec![(String::new(), beginning)] };
+            let mut text = std::mem::take(&mut self.text);
+            text.truncate(BEGINNING);
+            text.extend_from_slice(&bytes[..bytes.len().min(BEGINNING - text.len())]);
+            let outgrown = self.open.drain(..).flat_map(|(_, _, tickets)| tickets).collect();
+            return Said { outgrown, values: beginning(&text), growing: 0 };
         }
+        self.text.extend_from_slice(bytes);
         let mut whole = Values::new();
         if !self.is_raw && matches!(self.text.trim_ascii_start().first(), None | Some(b'{' | b'[')) {
             let mut documents = serde_json::Deserializer::from_slice(&self.text).into_iter::<Value>();
@@ -143,10 +164,10 @@ impl Short {
                 return Said { values: whole, ..Said::default() };
             }
         }
-        let mut said = self.as_it_stands();
-        said.values.extend(whole);
-        said.values.truncate(MOST_VALUES);
-        said
+        let said = self.as_it_stands();
+        whole.truncate(MOST_VALUES.saturating_sub(said.values.len()));
+        whole.extend(said.values);
+        Said { values: whole, ..said }
     }
 
     /// What waits is taken for whole.
@@ -154,10 +175,25 @@ impl Short {
         if self.is_raw { Said::default() } else { self.as_it_stands() }
     }
 
+    /// A value that may grow was judged; by what it is taken back.
+    pub(super) fn judged(&mut self, name: String, value: Vec<u8>, tickets: Vec<Ticket>) {
+        self.open.push((name, value, tickets));
+    }
+
     fn as_it_stands(&mut self) -> Said {
         self.is_raw = true;
-        let values = values(&self.text);
-        Said { outgrown: std::mem::replace(&mut self.open, values.clone()), values }
+        let mut values = values(&self.text);
+        let mut outgrown = Vec::new();
+        self.open.retain_mut(|(name, value, tickets)| {
+            let known = values.iter().position(|(new, text)| new == name && text == value);
+            match known {
+                Some(at) => drop(values.remove(at)),
+                None => outgrown.append(tickets),
+            }
+            known.is_some()
+        });
+        let growing = values.len();
+        Said { outgrown, values, growing }
     }
 
     /// Bytes that wait.
@@ -191,24 +227,44 @@ mod tests {
         }
     }
 
+    /// What is said of the next bytes, or of none: how many were taken back, what is new, how much waits.
+    fn said(short: &mut Short, text: &str) -> (usize, String, u64) {
+        let said = if text.is_empty() { short.rest() } else { short.push(text.as_bytes()) };
+        let may_grow: Vec<bool> = (0..said.values.len()).map(|number| said.may_grow(number)).collect();
+        for ((name, value), _) in said.values.iter().zip(&may_grow).filter(|(_, grows)| **grows) {
+            short.judged(name.clone(), value.clone(), vec![Ticket::default()]);
+        }
+        (said.outgrown.len(), shown(said.values).join(" "), short.waiting())
+    }
+
     #[test]
     fn json_waits_until_it_is_whole_and_nothing_else_does() {
         let mut short = Short::default();
-        let mut push = |text: &str| {
-            let Said { outgrown, values } = if text.is_empty() { short.rest() } else { short.push(text.as_bytes()) };
-            (shown(outgrown).join(" "), shown(values).join(" "), short.waiting())
-        };
-        let said = |outgrown: &str, values: &str, waiting| (outgrown.to_owned(), values.to_owned(), waiting);
-        assert_eq!(push("{\"d\":\"gh"), said("", "", 8));
-        assert_eq!(push("p_\"}\n{\"d\":\"01\"} {\"d"), said("", ".d=ghp_ .d=01", 3));
-        assert_eq!(push(""), said("", "={\"d", 0));
-        assert_eq!(push("plain"), said("={\"d", "={\"dplain", 0));
-        assert_eq!(push(""), said("", "", 0));
+        let mut push = |text: &str| said(&mut short, text);
+        let said = |outgrown: usize, values: &str, waiting| (outgrown, values.to_owned(), waiting);
+        assert_eq!(push("{\"d\":\"gh"), said(0, "", 8));
+        assert_eq!(push("p_\"}\n{\"d\":\"01\"} {\"d"), said(0, ".d=ghp_ .d=01", 3));
+        assert_eq!(push(""), said(0, "={\"d", 0));
+        assert_eq!(push("plain"), said(1, "={\"dplain", 0));
+        assert_eq!(push(""), said(0, "", 0));
         let mut short = Short::default();
-        assert_eq!(shown(short.push(b"{]").values), ["={]"]);
-        let said = short.push(&[b'x'; SHORT]);
-        assert_eq!((said.values[0].1.len(), said.outgrown.len()), (BEGINNING, 1));
+        assert_eq!(super::tests::said(&mut short, "{]").1, "={]");
+        let more = "x".repeat(SHORT);
+        let (outgrown, beginning, _) = super::tests::said(&mut short, &more);
+        assert_eq!((outgrown, beginning.len()), (1, 1 + BEGINNING));
+        assert!(beginning.starts_with("={]xxx"));
         assert!(short.push(b"more").values.is_empty());
+    }
+
+    #[test]
+    fn only_what_grows_is_judged_again() {
+        let mut short = Short::default();
+        for (text, expected) in
+            [("a=1&b=2&c=3", (0, "a=1 b=2 c=3")), ("4", (1, "c=34")), ("5&d=6", (1, "c=345 d=6")), ("&", (0, ""))]
+        {
+            let (outgrown, values, _) = said(&mut short, text);
+            assert_eq!((outgrown, values.as_str()), expected, "{text}");
+        }
     }
 
     proptest! {

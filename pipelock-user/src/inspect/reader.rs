@@ -25,12 +25,14 @@ use crate::policy::FindingAction;
 
 /// Bytes that are read at once.
 const PIECE: usize = 32 * 1024;
-/// Bytes before what is held back that are read with it when the sender pauses.
-const CONTEXT: usize = 2 * 1024;
+/// Bytes that went on which are kept, for when the sender pauses and what is held back is read with what stands before it.
+const RECENT: usize = 2 * 1024;
+/// Bytes before those of which nothing is certain that are read with them then.
+const CONTEXT: usize = 64;
 /// Pauses after which an event goes on though its texts may be the beginning of a secret.
 const PAUSES: u32 = 5;
 /// Bytes of what an agent sends that are remembered as its own words.
-const OWN: u64 = 256 * 1024;
+const OWN: usize = 256 * 1024;
 
 /// One body on its way.
 pub struct Reader {
@@ -47,6 +49,8 @@ pub struct Reader {
     at: u64,
     free: u64,
     end: u64,
+    /// Up to where nothing more can be found by what comes.
+    certain: u64,
     /// The last bytes that went on.
     recent: Vec<u8>,
     /// Findings of the scanner that were judged, as it counts them.
@@ -86,6 +90,7 @@ impl Reader {
             at: 0,
             free: 0,
             end: 0,
+            certain: 0,
             recent: Vec::new(),
             judged: 0,
             cuts: VecDeque::new(),
@@ -120,7 +125,6 @@ impl Reader {
     pub fn push(&mut self, mut bytes: Bytes) -> Result<(), Verdict> {
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE));
-            self.remember(&piece);
             self.end += piece.len() as u64;
             let Some(stream) = &mut self.stream else { return Err(closed()) };
             let progress = stream.push(&piece).map_err(|error| unread(&error))?;
@@ -131,6 +135,7 @@ impl Reader {
                 self.judge(&findings)?;
             }
             let mut free = progress.released;
+            self.certain = progress.released;
             if let (Some(short), Some(piece)) = (&mut self.short, self.held.back()) {
                 let said = short.push(piece);
                 free = free.min(self.end.saturating_sub(short.waiting()));
@@ -146,6 +151,9 @@ impl Reader {
                 self.judge_apart(&found)?;
             }
             self.free = self.free.max(free);
+            if let Some(piece) = self.held.back() {
+                self.remember(piece);
+            }
         }
         self.pauses = 0;
         if self.events.as_ref().is_some_and(Events::is_between) {
@@ -165,16 +173,16 @@ impl Reader {
             return self.finish();
         }
         let Some(mut stream) = self.stream.take() else { return Err(closed()) };
-        self.remember(bytes.get(..usize::try_from(OWN).unwrap_or(usize::MAX)).unwrap_or(&bytes));
         stream.last(&bytes).map_err(|error| unread(&error))?;
         self.end = bytes.len() as u64;
         let said = self.short.as_mut().map(|short| short.push(&bytes));
-        self.held.push_back(bytes);
+        self.held.push_back(bytes.clone());
         self.judge(&stream.findings())?;
         if let Some(said) = said {
             self.judge_said(said)?;
         }
         self.judge_short()?;
+        self.remember(&bytes);
         self.free = self.end;
         Ok(())
     }
@@ -187,7 +195,6 @@ impl Reader {
         let Some(stream) = self.stream.take() else { return Ok(()) };
         let findings = stream.finish().map_err(|error| unread(&error))?;
         self.judge(&findings)?;
-        self.judge_events()?;
         self.judge_short()?;
         self.free = self.end;
         Ok(())
@@ -202,7 +209,6 @@ impl Reader {
         if self.pauses < PAUSES && self.events.as_ref().is_some_and(|events| !events.is_between()) {
             return Ok(());
         }
-        self.judge_events()?;
         self.judge_short()?;
         self.let_go()
     }
@@ -214,14 +220,18 @@ impl Reader {
     }
 
     /// Judges what values complete of what other bodies began.
-    fn judge_said(&mut self, said: Said) -> Result<(), Verdict> {
-        for (lane, value) in said.outgrown {
-            self.terms.forget_piece(&self.scanners, &format!("body {lane}"), &value);
-        }
-        for (lane, value) in said.values {
-            let lane = format!("body {lane}");
-            match self.terms.check_piece(&self.scanners, self.side, (&lane, self.place), &value) {
-                Ok(noted) => noted.into_iter().for_each(|found| self.note(found)),
+    fn judge_said(&mut self, mut said: Said) -> Result<(), Verdict> {
+        self.scanners.take_back(&said.outgrown);
+        let grows: Vec<bool> = (0..said.values.len()).map(|number| said.may_grow(number)).collect();
+        for ((name, value), grows) in said.values.drain(..).zip(grows) {
+            let place = || self.place.to_owned();
+            match self.terms.check_piece(&self.scanners, self.side, ("body", &name), &value, place) {
+                Ok((noted, tickets)) => {
+                    noted.into_iter().for_each(|found| self.note(found));
+                    if let Some(short) = self.short.as_mut().filter(|_| grows) {
+                        short.judged(name, value, tickets);
+                    }
+                }
                 Err(verdict) => {
                     self.stream = None;
                     return Err(verdict);
@@ -237,26 +247,24 @@ impl Reader {
         }
     }
 
-    /// What events say together, if they end here.
-    fn judge_events(&mut self) -> Result<(), Verdict> {
-        let Some(events) = &self.events else { return Ok(()) };
-        let found = events.ends().map_err(|error| unread(&error))?;
-        self.judge_apart(&found)
-    }
-
     /// Lets what is held back go on, if the text could end there.
     fn let_go(&mut self) -> Result<(), Verdict> {
         if self.is_coded || !self.holds() {
             return Ok(());
         }
-        let mut text = self.recent.clone();
-        let before = text.len() as u64;
-        let skipped = self.free.saturating_sub(self.at);
+        // Only what is not certain yet is read once more, with what stands before it.
+        let from = self.certain.max(self.at.saturating_sub(self.recent.len() as u64)).saturating_sub(CONTEXT as u64);
+        let gone = usize::try_from(self.at.saturating_sub(from)).unwrap_or(usize::MAX).min(self.recent.len());
+        let mut text = self.recent[self.recent.len() - gone..].to_vec();
+        let mut skip = from.saturating_sub(self.at);
         for piece in &self.held {
-            text.extend_from_slice(piece);
+            let skipped = skip.min(piece.len() as u64);
+            skip -= skipped;
+            text.extend_from_slice(&piece[usize::try_from(skipped).unwrap_or(usize::MAX)..]);
         }
+        let start = self.end - text.len() as u64;
         let findings = scanner(&self.scanners, self.side).scan(&text).map_err(|error| unread(&error))?;
-        let actions = findings.iter().filter(|finding| finding.span.end > before + skipped).map(|finding| {
+        let actions = findings.iter().filter(|finding| start + finding.span.end > self.free).map(|finding| {
             match self.terms.action(self.side, finding) {
                 // Its place among what comes is not settled, so it cannot be taken out.
                 FindingAction::Redact => (finding, FindingAction::Block),
@@ -360,8 +368,8 @@ impl Reader {
 
     /// Keeps the end of what went on.
     fn recall(&mut self, bytes: &[u8]) {
-        let tail = &bytes[bytes.len() - bytes.len().min(CONTEXT)..];
-        let over = (self.recent.len() + tail.len()).saturating_sub(CONTEXT);
+        let tail = &bytes[bytes.len() - bytes.len().min(RECENT)..];
+        let over = (self.recent.len() + tail.len()).saturating_sub(RECENT);
         self.recent.drain(..over.min(self.recent.len()));
         self.recent.extend_from_slice(tail);
     }
@@ -438,14 +446,16 @@ impl Reader {
         format!("<pipelock:{}:{number}>", finding.class)
     }
 
-    /// The agent's own words are no instruction to it when they come back.
-    fn remember(&self, piece: &[u8]) {
+    /// The agent's own words are no instruction to it when they come back; what was stopped it has not said.
+    fn remember(&self, last: &[u8]) {
+        let before = usize::try_from(self.end).unwrap_or(usize::MAX).saturating_sub(last.len());
+        let words = last.get(..OWN.saturating_sub(before).min(last.len())).unwrap_or_default();
         if self.side == Side::Request
             && !self.is_coded
-            && self.end < OWN
+            && !words.is_empty()
             && let Ok(mut own) = self.scanners.own.write()
         {
-            own.remember(&String::from_utf8_lossy(piece));
+            own.remember(&String::from_utf8_lossy(words));
         }
     }
 }

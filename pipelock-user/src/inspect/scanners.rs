@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use pipelock_scan::injection::OwnText;
-use pipelock_scan::session::{BudgetLimits, FragmentLimits, Sessions};
+use pipelock_scan::session::{BudgetLimits, FragmentLimits, Sessions, Ticket};
 use pipelock_scan::{EngineError, Kind, RuleSet, Scanner, known};
 use tokio::sync::watch;
 
+use super::head::SESSION;
 use crate::flow::{Reason, Verdict, locked};
 use crate::policy::Policy;
 
@@ -87,6 +88,13 @@ impl Scanners {
             return url;
         }
         String::from_utf8_lossy(&pipelock_scan::redact(url.as_bytes(), &findings)).into_owned()
+    }
+
+    /// Takes back values that are not sent in the end.
+    pub(super) fn take_back(&self, tickets: &[Ticket]) {
+        if !tickets.is_empty() {
+            self.sessions.take_back(SESSION, self.now(), tickets);
+        }
     }
 
     /// Milliseconds since they were made.

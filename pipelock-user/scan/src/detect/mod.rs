@@ -76,12 +76,27 @@ impl Detectors {
 
     /// Where the first byte is that may belong to something not yet known.
     pub(crate) fn hold(&self, shared: &Shared, window: &Window<'_>) -> u64 {
+        let flood = shared.flood.map_or(u64::MAX, |_| self.floods.hold(window.end()));
+        flood.min(self.secret_hold(shared, window))
+    }
+
+    fn secret_hold(&self, shared: &Shared, window: &Window<'_>) -> u64 {
         let end = window.end();
         let known = shared.known.as_ref().map_or(end, |known| known.values.hold(window));
         let seed = shared.seed.map_or(end, |_| self.seeds.hold(end));
         let wallet = shared.wallet.as_ref().map_or(end, |_| self.wallets.hold());
-        let flood = shared.flood.map_or(end, |_| self.floods.hold(end));
-        known.min(seed).min(wallet).min(flood)
+        known.min(seed).min(wallet)
+    }
+
+    /// Where the first byte of a text is that may belong to a secret which is not over; nothing was pushed before.
+    pub(crate) fn begun(&mut self, shared: &Shared, window: &Window<'_>) -> u64 {
+        if shared.seed.is_some() {
+            self.seeds.push(window, false, &mut self.phrases);
+        }
+        if let Some(watch) = &shared.wallet {
+            self.wallets.push(&watch.watch, window, false, |_, _, _| {});
+        }
+        self.secret_hold(shared, window)
     }
 
     /// Bytes it takes beside itself.

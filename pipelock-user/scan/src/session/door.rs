@@ -1,12 +1,12 @@
 //! What sessions send, request by request: [`Sessions`]. Called by whoever sends requests on.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::table::Table;
-use super::{Budget, BudgetLimits, FragmentLimits, Fragments};
+use super::{Budget, BudgetLimits, FragmentLimits, Fragments, Ticket};
 use crate::engine::EngineError;
 use crate::entropy;
 use crate::finding::Finding;
@@ -31,6 +31,18 @@ pub struct Sessions {
     window: u64,
     /// Keyed, so that nobody outside can choose which lanes meet.
     lanes: RandomState,
+    /// Held while a name is judged: whoever asks for it at the same time waits for that.
+    judging: Mutex<()>,
+}
+
+/// What is in values that a session is about to send.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Sent {
+    /// In them, and in them and what was sent before.
+    pub findings: Vec<Finding>,
+    /// By which they are [taken back](Sessions::take_back).
+    pub tickets: Vec<Ticket>,
 }
 
 #[derive(Debug)]
@@ -51,28 +63,34 @@ impl Sessions {
             of_names: Budget::new(BudgetLimits { bits: budget.bits * OF_NAMES, ..budget }),
             names: Table::new(budget.sessions),
         };
-        Self { scanner, state: Mutex::new(state), window: fragments.window, lanes: RandomState::new() }
+        Self {
+            scanner,
+            state: Mutex::new(state),
+            window: fragments.window,
+            lanes: RandomState::new(),
+            judging: Mutex::new(()),
+        }
     }
 
     /// What is in a URL, as [`Scanner::scan_url`] says, and what it makes together with what this session sent before: a secret
-    /// in pieces, more data in free values than a session may send.
+    /// in pieces, more data in free values than a session may send. What is not sent in the end is to be taken back.
     ///
     /// # Errors
     /// [`EngineError`]: the URL must then be taken for dirty.
-    pub fn url(&self, session: u64, now: u64, url: &str) -> Result<Vec<Finding>, EngineError> {
-        let mut findings = self.scanner.scan_url(url)?;
+    pub fn url(&self, session: u64, now: u64, url: &str) -> Result<Sent, EngineError> {
+        let mut sent = Sent { findings: self.scanner.scan_url(url)?, tickets: Vec::new() };
         let parts = Parts::of(url);
         let host = url.get(parts.host.clone()).unwrap_or_default();
         let bytes = url.as_bytes();
         for (at, part) in parts.segments.iter().enumerate() {
             let lane = self.lanes.hash_one((host, "", at));
-            self.take(session, now, lane, &url::decoded(&bytes[part.clone()]), part, &mut findings)?;
+            self.take(session, now, lane, &url::decoded(&bytes[part.clone()]), part, &mut sent)?;
         }
         for (key, value) in &parts.query {
             let lane = self.lanes.hash_one((host, &bytes[key.clone()], 0));
-            self.take(session, now, lane, &url::decoded(&bytes[value.clone()]), value, &mut findings)?;
+            self.take(session, now, lane, &url::decoded(&bytes[value.clone()]), value, &mut sent)?;
         }
-        Ok(findings)
+        Ok(sent)
     }
 
     /// As [`url`](Self::url) for one value of a message: a header, a field of a form, an argument of a tool, a body of at most
@@ -80,11 +98,10 @@ impl Sessions {
     ///
     /// # Errors
     /// [`EngineError`]: the value must then be taken for dirty.
-    pub fn value(&self, session: u64, now: u64, lane: &str, value: &[u8]) -> Result<Vec<Finding>, EngineError> {
-        let mut findings = self.scanner.scan(value)?;
-        let lane = self.lanes.hash_one(lane);
-        self.take(session, now, lane, value, &(0..value.len()), &mut findings)?;
-        Ok(findings)
+    pub fn value(&self, session: u64, now: u64, lane: impl Hash, value: &[u8]) -> Result<Sent, EngineError> {
+        let mut sent = Sent { findings: self.scanner.scan(value)?, tickets: Vec::new() };
+        self.take(session, now, self.lanes.hash_one(lane), value, &(0..value.len()), &mut sent)?;
+        Ok(sent)
     }
 
     /// As [`value`](Self::value) for what was read by itself already, and need not be of the session's choice: only what it
@@ -92,16 +109,16 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`value`](Self::value).
-    pub fn piece(&self, session: u64, now: u64, lane: &str, value: &[u8]) -> Result<Vec<Finding>, EngineError> {
-        let mut findings = Vec::new();
-        self.join(session, now, self.lanes.hash_one(lane), value, &(0..value.len()), &mut findings)?;
-        Ok(findings)
+    pub fn piece(&self, session: u64, now: u64, lane: impl Hash, value: &[u8]) -> Result<Sent, EngineError> {
+        let mut sent = Sent::default();
+        self.join(session, now, self.lanes.hash_one(lane), value, &(0..value.len()), &mut sent)?;
+        Ok(sent)
     }
 
-    /// Takes back a [`piece`](Self::piece) that was the last of its lane: more of it has come.
-    pub fn take_back(&self, session: u64, now: u64, lane: &str, value: &[u8]) {
-        let lane = self.lanes.hash_one(lane);
-        self.lock().fragments.take_back(session, lane, now, value);
+    /// Takes values back that are not sent in the end, or not as they were: tried once more, they are judged once more.
+    pub fn take_back(&self, session: u64, now: u64, tickets: &[Ticket]) {
+        let mut state = self.lock();
+        tickets.iter().for_each(|ticket| state.fragments.take_back(session, now, ticket));
     }
 
     /// What is in a host name (canonical) below `zone`, before it is looked up: as [`Scanner::scan_url`] says of one, and what
@@ -116,36 +133,42 @@ impl Sessions {
         }
         let mut findings = self.scanner.scan_url(name)?;
         let hash = self.lanes.hash_one(name);
+        let _judging = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = {
             let mut state = self.lock();
             let names = state.names.entry(session, now, HashMap::new);
-            let is_known = names.get(&hash).is_some_and(|seen| seen.saturating_add(self.window) > now);
-            if !is_known && names.len() >= MOST_NAMES {
-                names.retain(|_, seen| seen.saturating_add(self.window) > now);
-                if names.len() >= MOST_NAMES {
-                    names.clear();
-                }
-            }
-            names.insert(hash, now);
-            if is_known {
+            if names.get(&hash).is_some_and(|seen| seen.saturating_add(self.window) > now) {
+                names.insert(hash, now);
                 return Ok(findings);
             }
             entropy::data_labels(name, zone)
                 .fold(false, |over, label| over | state.of_names.record(session, now, label.as_bytes()).over)
         };
         let mut at = 0;
+        let mut sent = Sent::default();
         for (position, label) in chosen.split('.').enumerate() {
             let lane = self.lanes.hash_one((zone, "host", position));
-            self.join(session, now, lane, label.as_bytes(), &(at..at + label.len()), &mut findings)?;
+            self.join(session, now, lane, label.as_bytes(), &(at..at + label.len()), &mut sent)?;
             at += label.len() + 1;
         }
+        findings.append(&mut sent.findings);
         if is_over && self.scanner.has(&builtin::HOST_BUDGET) {
             let place = 0..chosen.len() as u64;
             findings.push(Finding { span: place.clone(), cover: place, ..stream::whole(&builtin::HOST_BUDGET, 0) });
         }
-        if !findings.is_empty() {
-            // Asked for again, it is read again.
-            self.lock().names.entry(session, now, HashMap::new).remove(&hash);
+        if findings.is_empty() {
+            // Asked for again, it says nothing new.
+            let mut state = self.lock();
+            let names = state.names.entry(session, now, HashMap::new);
+            if names.len() >= MOST_NAMES {
+                names.retain(|_, seen| seen.saturating_add(self.window) > now);
+                if names.len() >= MOST_NAMES {
+                    names.clear();
+                }
+            }
+            names.insert(hash, now);
+        } else {
+            self.take_back(session, now, &sent.tickets);
         }
         Ok(findings)
     }
@@ -170,20 +193,20 @@ impl Sessions {
         lane: u64,
         value: &[u8],
         place: &Range<usize>,
-        findings: &mut Vec<Finding>,
+        sent: &mut Sent,
     ) -> Result<(), EngineError> {
         let over = entropy::free(value) && self.lock().budget.record(session, now, value).over;
-        self.join(session, now, lane, value, place, findings)?;
-        let told = findings.iter().any(|finding| *finding.rule == *builtin::SESSION_BUDGET.id);
+        self.join(session, now, lane, value, place, sent)?;
+        let told = sent.findings.iter().any(|finding| *finding.rule == *builtin::SESSION_BUDGET.id);
         if over && !told && self.scanner.has(&builtin::SESSION_BUDGET) {
             let place = place.start as u64..place.end as u64;
             let whole = stream::whole(&builtin::SESSION_BUDGET, 0);
-            findings.push(Finding { span: place.clone(), cover: place, ..whole });
+            sent.findings.push(Finding { span: place.clone(), cover: place, ..whole });
         }
         Ok(())
     }
 
-    /// Adds what a value completes. It is taken for one that is not sent then.
+    /// Adds what a value completes. What could not be read is taken for one that is not sent.
     fn join(
         &self,
         session: u64,
@@ -191,14 +214,24 @@ impl Sessions {
         lane: u64,
         value: &[u8],
         place: &Range<usize>,
-        findings: &mut Vec<Finding>,
+        sent: &mut Sent,
     ) -> Result<(), EngineError> {
-        let joined = self.lock().fragments.push(session, lane, now, value);
-        let found = self.scanner.scan_joined(&joined, &(place.start as u64..place.end as u64))?;
-        if !found.is_empty() {
-            self.lock().fragments.take_back(session, lane, now, value);
+        let (joined, ticket) = self.lock().fragments.push(session, lane, now, value);
+        let found = self.scanner.scan_joined(&joined, &(place.start as u64..place.end as u64));
+        match &found {
+            Ok(found) if found.is_empty() => {
+                if ticket != Ticket::default() {
+                    self.lock().fragments.settle(session, now, &ticket);
+                }
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.take_back(session, now, &sent.tickets);
+                self.take_back(session, now, std::slice::from_ref(&ticket));
+            }
         }
-        findings.extend(found);
+        sent.tickets.push(ticket);
+        sent.findings.extend(found?);
         Ok(())
     }
 }
@@ -216,8 +249,17 @@ mod tests {
         Sessions::new(scanner, BudgetLimits { bits, ..BudgetLimits::default() }, FragmentLimits::default())
     }
 
-    fn rules(findings: &[Finding]) -> Vec<&str> {
-        findings.iter().map(|finding| &*finding.rule).collect()
+    fn rules(sent: &Sent) -> Vec<&str> {
+        sent.findings.iter().map(|finding| &*finding.rule).collect()
+    }
+
+    /// Pushes a piece that is stopped when it completes something: how much it does.
+    fn piece(sessions: &Sessions, session: u64, value: &str) -> usize {
+        let sent = sessions.piece(session, 0, "x", value.as_bytes()).unwrap();
+        if !sent.findings.is_empty() {
+            sessions.take_back(session, 0, &sent.tickets);
+        }
+        sent.findings.len()
     }
 
     #[test]
@@ -229,9 +271,10 @@ mod tests {
         assert_eq!(rules(&sessions.url(2, 1, &url("ABCDEFGHIJ012345")).unwrap()), [] as [&str; 0]);
         let found = sessions.url(1, 2, &url("ABCDEFGHIJ012345")).unwrap();
         assert_eq!(rules(&found), ["token"]);
-        assert_eq!(found[0].span, 23..39);
-        assert_eq!(found[0].path, [crate::Step::Joined]);
-        sessions.value(3, 0, "body", b"ghp_0123456789abcdefghij").unwrap();
+        assert_eq!(found.findings[0].span, 23..39);
+        assert_eq!(found.findings[0].path, [crate::Step::Joined]);
+        let begun = sessions.value(3, 0, "body", b"ghp_0123456789abcdefghij").unwrap();
+        assert_eq!(rules(&begun), [] as [&str; 0]);
         assert_eq!(rules(&sessions.value(3, 1, "body", b"ABCDEFGHIJ012345").unwrap()), ["token"]);
     }
 
@@ -259,13 +302,18 @@ mod tests {
             assert_eq!(rules(&sessions.url(1, 0, &url(part)).unwrap()), [] as [&str; 0]);
         }
         for _ in 0..3 {
-            assert_eq!(rules(&sessions.url(1, 2, &url("ABCDEFGHIJ012345")).unwrap()), ["token"]);
+            // Twice at once, and then it is not sent.
+            let [first, second] = [(), ()].map(|()| sessions.url(1, 2, &url("ABCDEFGHIJ012345")).unwrap());
+            assert_eq!([rules(&first), rules(&second)], [["token"], ["token"]]);
+            sessions.take_back(1, 2, &first.tickets);
+            sessions.take_back(1, 2, &second.tickets);
         }
         let parts = ["ghp_012345", "6789abcdef", "ghijABCDEF", "GHIJ012345"];
-        let found: Vec<_> =
-            parts.iter().map(|part| sessions.piece(2, 0, "x", part.as_bytes()).unwrap().len()).collect();
-        assert_eq!(found, [0, 0, 0, 1]);
-        assert_eq!(sessions.piece(2, 0, "x", parts[3].as_bytes()).unwrap().len(), 1);
+        assert_eq!(parts.map(|part| piece(&sessions, 2, part)), [0, 0, 0, 1]);
+        assert_eq!(piece(&sessions, 2, parts[3]), 1);
+        // Not even with so much behind it that nothing older is looked at.
+        let long = format!("{} {}", parts[3], "more words and ".repeat(200));
+        assert_eq!([(), ()].map(|()| piece(&sessions, 2, &long)), [1, 1]);
     }
 
     #[test]
@@ -274,7 +322,7 @@ mod tests {
                     pattern: 'sk-[A-Za-z0-9]{20,100}'}]";
         let scanner = Scanner::new(RuleSet::read(&[("test", rule)]).unwrap().with_builtins(), &[1; 32]).unwrap();
         let sessions = Sessions::new(scanner, BudgetLimits::default(), FragmentLimits::default());
-        let piece = |value: &str| sessions.piece(1, 0, "x", value.as_bytes()).unwrap().len();
+        let piece = |value: &str| piece(&sessions, 1, value);
         assert_eq!(["Bearer sk-0123456789abcdefghij", "application", "hello"].map(piece), [0; 3]);
         assert_eq!(["sk-0123456789", "abcdefghijk"].map(piece), [0, 1]);
     }
@@ -294,7 +342,7 @@ mod tests {
                     let pieces = text.as_bytes().chunks(size);
                     // Pieces that come again at once are taken for one.
                     for piece in before.iter().map(|text| text.as_bytes()).chain(pieces) {
-                        found += sessions.piece(1, 0, "x", piece).unwrap().len();
+                        found += sessions.piece(1, 0, "x", piece).unwrap().findings.len();
                     }
                     assert!(found > 0, "{at} {before:?} {size}");
                 }
@@ -348,7 +396,7 @@ mod tests {
         let sessions = sessions(4096.0);
         for at in 0..2000 {
             let found = sessions.host(1, at, "d111111abcdef8.wild.test", "wild.test").unwrap();
-            assert_eq!(rules(&found), [] as [&str; 0], "the same name tells nothing new");
+            assert!(found.is_empty(), "the same name tells nothing new: {found:?}");
         }
         assert_eq!(sessions.host(1, 0, "wild.test", "wild.test").unwrap().len(), 0);
     }

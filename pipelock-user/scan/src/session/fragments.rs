@@ -1,19 +1,24 @@
-//! Secrets sent in pieces: over several requests, messages, fields or parameters.
+//! Secrets in pieces: what a session sent over several messages, fields or parameters.
 //!
 //! The engine pushes every outbound value with the lane it belongs to (one per parameter name and host, say); what comes
-//! back is a text to scan, made of the pieces sent lately put end to end in every way that is likely. A finding counts
-//! when [`Joined::crosses`] says that old and new pieces both are in it; whatever lies in one piece was scanned already.
+//! back are the pieces sent lately with the new one behind them, put end to end in every way that is likely by
+//! [`Joined::candidates`]. A finding counts when [`Candidates::crosses`] says that old and new pieces both are in it; whatever lies
+//! in one piece was scanned already.
 //!
 //! Besides its own lane each value joins one lane of the whole session, there without a label before it (`part2: …`,
-//! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 20 KiB, copied and read as they stand,
-//! and 2 KiB of them decoded), not what was sent before; at most [`FragmentLimits::lanes`] lanes of 1 KiB per session.
+//! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 22 KiB, copied and read as they stand,
+//! and 2 KiB of them decoded), not what was sent before; at most [`FragmentLimits::lanes`] lanes of 2 KiB per session.
 
-use super::table::Table;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 
-/// Bytes of a lane that are kept.
+use super::table::Table;
+
+/// Bytes of a lane that are put before what comes next, and of a piece that are kept.
 const TAIL: usize = 1024;
+/// Bytes of a lane that are kept: a piece that is taken back leaves what it stood before.
+const KEPT: usize = 2 * TAIL;
 /// Bytes of a lane that are decoded with what comes next.
 const DECODED: usize = 512;
 /// Bytes of a new value that may complete something older.
@@ -43,132 +48,195 @@ impl Default for FragmentLimits {
     }
 }
 
-/// Pieces put together, to be scanned.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+/// A value that was pushed, by which it can be taken back: what is not sent in the end completes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Ticket {
+    /// The lanes it is in, with its number there.
+    places: Vec<(u64, u64)>,
+}
+
+/// What was sent lately on one lane, and what comes after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lately {
+    /// The older pieces end to end, then the new one.
+    text: Vec<u8>,
+    /// Where each older piece begins, and where the new one does.
+    starts: Vec<usize>,
+    new: usize,
+}
+
+/// Pieces of all lanes of a value with the value behind them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Joined {
-    /// Candidates, each followed by a line end.
-    pub text: Vec<u8>,
-    /// Where each candidate lies, and where in it the new value begins.
-    candidates: Vec<(Range<usize>, usize)>,
-    /// Of each lane the longest candidate, by its place among them.
-    longest: Vec<usize>,
+    lanes: Vec<Lately>,
 }
 
 impl Joined {
-    /// The older pieces and the new one, if a finding in [`Joined::text`] holds bytes of both.
-    pub fn crosses(&self, finding: &Range<usize>) -> Option<[&[u8]; 2]> {
-        let at = self.candidates.partition_point(|(candidate, _)| candidate.end < finding.end);
-        let (candidate, new) = self.candidates.get(at)?;
-        let crosses = candidate.start <= finding.start && finding.start < *new && *new < finding.end;
-        if crosses { Some([self.text.get(candidate.start..*new)?, self.text.get(*new..candidate.end)?]) } else { None }
+    /// Whether there is nothing to scan.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
     }
 
-    /// Of each lane the end of its longest candidate, with where it lies: what is cut up and written in some other way besides is
+    /// All that is to be read as it stands. `begins` tells of a text how many bytes at its end may be the beginning of something:
+    /// only with these can what comes next make a finding.
+    pub fn candidates(&self, begins: impl Fn(&[u8]) -> usize) -> Candidates {
+        let mut candidates = Candidates::default();
+        for lane in &self.lanes {
+            lane.add(&begins, &mut candidates);
+        }
+        candidates
+    }
+
+    /// Of each lane its end with the new value, and where that begins: what is cut up and written in some other way besides is
     /// looked for in these alone, since it is found in them wherever it begins.
-    pub fn longest(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        let candidates = self.longest.iter().filter_map(|at| self.candidates.get(*at));
-        candidates.filter_map(|(range, new)| {
-            let start = range.start.max(new.saturating_sub(DECODED));
-            Some((start, self.text.get(start..range.end)?))
+    pub fn ends(&self) -> impl Iterator<Item = (&[u8], usize)> {
+        self.lanes.iter().filter_map(|lane| {
+            let start = lane.new.saturating_sub(DECODED);
+            Some((lane.text.get(start..)?, lane.new - start))
         })
     }
 
     /// The value that came last.
     pub fn new_value(&self) -> &[u8] {
-        let last = self.candidates.last().and_then(|(range, new)| self.text.get(*new..range.end));
-        last.unwrap_or_default()
+        self.lanes.last().and_then(|lane| lane.text.get(lane.new..)).unwrap_or_default()
+    }
+}
+
+impl Lately {
+    /// The last piece and the new value, the last two, three and so on, as far as what they complete may begin in them; then
+    /// earlier pieces alone before the new value.
+    fn add(&self, begins: impl Fn(&[u8]) -> usize, candidates: &mut Candidates) {
+        let (old, new) = self.text.split_at(self.new);
+        let open = self.new - begins(old).min(self.new);
+        let mut left = CANDIDATES;
+        for (at, start) in self.starts.iter().enumerate().rev() {
+            // What begins at the end of the text before is no part of this piece.
+            if self.starts.get(at + 1).copied().unwrap_or(self.new) <= open {
+                break;
+            }
+            let Some(rest) = left.checked_sub(self.text.len() - start) else {
+                // In the longest, all begins somewhere.
+                candidates.add(&old[self.starts[0]..], new);
+                break;
+            };
+            left = rest;
+            candidates.add(&old[*start..], new);
+        }
+        let pieces = self.starts.windows(2).rev().take(SKIPPED).map(|ends| &old[ends[0]..ends[1]]);
+        for piece in pieces.filter(|piece| begins(piece) > 0) {
+            candidates.add(piece, new);
+        }
+    }
+}
+
+/// Texts to be scanned, put together from pieces.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Candidates {
+    /// Each followed by a line end.
+    pub text: Vec<u8>,
+    /// Where each lies, and where in it the new value begins.
+    places: Vec<(Range<usize>, usize)>,
+}
+
+impl Candidates {
+    /// The older pieces and the new one with their places, if a finding in [`Candidates::text`] holds bytes of both.
+    pub fn crosses(&self, finding: &Range<usize>) -> Option<[Range<usize>; 2]> {
+        let at = self.places.partition_point(|(candidate, _)| candidate.end < finding.end);
+        let (candidate, new) = self.places.get(at)?;
+        let crosses = candidate.start <= finding.start && finding.start < *new && *new < finding.end;
+        crosses.then_some([candidate.start..*new, *new..candidate.end])
     }
 
-    /// Whether there is nothing to scan.
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
-
-    fn add<'a>(&mut self, old: impl Iterator<Item = &'a [u8]>, new: &[u8]) {
+    fn add(&mut self, old: &[u8], new: &[u8]) {
         let start = self.text.len();
-        old.for_each(|piece| self.text.extend_from_slice(piece));
+        self.text.extend_from_slice(old);
         let boundary = self.text.len();
         self.text.extend_from_slice(new);
-        self.candidates.push((start..self.text.len(), boundary));
+        self.places.push((start..self.text.len(), boundary));
         self.text.push(b'\n');
     }
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    /// Time and bytes of the latest pieces, [`TAIL`] bytes in all.
-    pieces: VecDeque<(u64, Vec<u8>)>,
-    bytes: usize,
-    used: u64,
+#[derive(Debug)]
+struct Piece {
+    number: u64,
+    time: u64,
+    /// Of the whole value, of which only the end is kept.
+    hash: u64,
+    end: Vec<u8>,
+    /// It was judged, and completes nothing.
+    is_clean: bool,
 }
 
-/// What is kept of a value.
-fn tail(value: &[u8]) -> &[u8] {
-    &value[value.len() - value.len().min(TAIL)..]
+#[derive(Debug, Default)]
+struct Lane {
+    /// The latest, [`KEPT`] bytes in all.
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+    used: u64,
 }
 
 impl Lane {
     fn forget(&mut self, now: u64, window: u64) {
         self.used = self.used.max(now);
-        while self.pieces.front().is_some_and(|(time, _)| time.saturating_add(window) <= now) {
+        while self.pieces.front().is_some_and(|piece| piece.time.saturating_add(window) <= now) {
             self.drop_front();
         }
     }
 
-    /// How many bytes at its end are this value, once or again and again.
-    fn repeats(&self, value: &[u8]) -> usize {
-        let value = tail(value);
-        let again = self.pieces.iter().rev().take(REPEATED).take_while(|(_, last)| last == value).count();
-        again * value.len()
+    /// How often this value is at its end, as far as that matters.
+    fn repeats(&self, hash: u64) -> usize {
+        self.pieces.iter().rev().take(REPEATED).take_while(|piece| piece.hash == hash).count()
     }
 
-    fn take_back(&mut self, value: &[u8]) {
-        if let Some(at) = self.pieces.iter().rposition(|(_, piece)| piece == tail(value)) {
-            self.pieces.remove(at);
-            self.bytes -= tail(value).len();
+    /// Whether what it ends in was judged.
+    fn is_clean(&self) -> bool {
+        self.pieces.back().is_none_or(|piece| piece.is_clean)
+    }
+
+    fn take_back(&mut self, number: u64) {
+        if let Some(at) = self.pieces.iter().rposition(|piece| piece.number == number)
+            && let Some(piece) = self.pieces.remove(at)
+        {
+            self.bytes -= piece.end.len();
         }
     }
 
-    fn push(&mut self, now: u64, window: u64, value: &[u8], joined: &mut Joined) {
-        self.forget(now, window);
+    /// What was sent lately but the last `without` pieces, with the beginning of a value behind it.
+    fn join(&self, value: &[u8], without: usize) -> Option<Lately> {
+        let end = self.pieces.len().saturating_sub(without);
         let head = &value[..value.len().min(HEAD)];
-        let tail = tail(value);
-        if !head.is_empty() && !self.pieces.is_empty() {
-            self.candidates(head, joined);
+        let mut length = 0;
+        let counts = |piece: &&Piece| {
+            length += piece.end.len();
+            length <= TAIL
+        };
+        let count = self.pieces.range(..end).rev().take_while(counts).count();
+        if head.is_empty() || count == 0 {
+            return None;
         }
-        if !tail.is_empty() {
-            self.pieces.push_back((now, tail.to_vec()));
-            self.bytes += tail.len();
+        let (mut text, mut starts) = (Vec::with_capacity(TAIL + HEAD), Vec::with_capacity(count));
+        for piece in self.pieces.range(end - count..end) {
+            starts.push(text.len());
+            text.extend_from_slice(&piece.end);
         }
-        while self.bytes > TAIL {
+        let new = text.len();
+        text.extend_from_slice(head);
+        Some(Lately { text, starts, new })
+    }
+
+    fn push(&mut self, piece: Piece) {
+        self.bytes += piece.end.len();
+        self.pieces.push_back(piece);
+        while self.bytes > KEPT {
             self.drop_front();
         }
     }
 
     fn drop_front(&mut self) {
-        if let Some((_, piece)) = self.pieces.pop_front() {
-            self.bytes -= piece.len();
-        }
-    }
-
-    /// The last piece and the new value, the last two, three and so on, and all; then earlier pieces alone before the new value.
-    fn candidates(&self, new: &[u8], joined: &mut Joined) {
-        let mut left = CANDIDATES;
-        let (mut old, mut first) = (0, self.pieces.len());
-        while first > 0 {
-            old += self.pieces[first - 1].1.len();
-            let Some(rest) = left.checked_sub(old + new.len()) else { break };
-            left = rest;
-            first -= 1;
-            joined.add(self.pieces.range(first..).map(|(_, piece)| piece.as_slice()), new);
-        }
-        if first > 0 {
-            joined.add(self.pieces.iter().map(|(_, piece)| piece.as_slice()), new);
-        }
-        joined.longest.push(joined.candidates.len() - 1);
-        let last = self.pieces.len() - 1;
-        for (_, piece) in self.pieces.range(last.saturating_sub(SKIPPED)..last) {
-            joined.add([piece.as_slice()].into_iter(), new);
+        if let Some(piece) = self.pieces.pop_front() {
+            self.bytes -= piece.end.len();
         }
     }
 }
@@ -181,30 +249,43 @@ const VALUES: u64 = u64::MAX;
 pub struct Fragments {
     limits: FragmentLimits,
     table: Table<HashMap<u64, Lane>>,
+    /// Keyed, so that nobody outside can choose which values are taken for the same.
+    hasher: RandomState,
+    pushed: u64,
 }
 
 impl Fragments {
     /// No pieces yet.
     pub fn new(limits: FragmentLimits) -> Self {
-        Self { limits: FragmentLimits { lanes: limits.lanes.max(2), ..limits }, table: Table::new(limits.sessions) }
+        let limits = FragmentLimits { lanes: limits.lanes.max(2), ..limits };
+        Self { limits, table: Table::new(limits.sessions), hasher: RandomState::new(), pushed: 0 }
     }
 
     /// Takes a value a session sends at `now` (milliseconds) on a lane; returns what is to be scanned. What the lane ends in
     /// already, as headers do that are the same in every request, is not taken again.
-    pub fn push(&mut self, session: u64, lane: u64, now: u64, value: &[u8]) -> Joined {
-        let mut joined = Joined::default();
+    pub fn push(&mut self, session: u64, lane: u64, now: u64, value: &[u8]) -> (Joined, Ticket) {
+        let (mut joined, mut ticket) = (Joined::default(), Ticket::default());
         let window = self.limits.window;
         let lanes = self.table.entry(session, now, HashMap::new);
         let lane = if lane == VALUES { 0 } else { lane };
-        let repeated = lanes.get_mut(&lane).map_or(0, |own| {
+        let hash = self.hasher.hash_one(value);
+        let (repeats, is_clean) = lanes.get_mut(&lane).map_or((0, true), |own| {
             own.forget(now, window);
-            own.repeats(value)
+            (own.repeats(hash), own.is_clean())
         });
+        let repeated = repeats * value.len();
+        if (repeated >= REPEATED && is_clean) || value.is_empty() {
+            return (joined, ticket);
+        }
         if repeated >= REPEATED {
-            return joined;
+            // The same at once, which is still being judged or was let go on with a note: it is judged as that was.
+            for own in [lane, VALUES].iter().filter_map(|lane| lanes.get(lane)) {
+                joined.lanes.extend(own.join(value, own.repeats(hash)));
+            }
+            return (joined, ticket);
         }
         // A short one may be the next letter of its lane, but says nothing to the others.
-        let common = (repeated == 0).then(|| (VALUES, without_label(value)));
+        let common = (repeats == 0).then(|| (VALUES, without_label(value)));
         for (lane, value) in [(lane, value)].into_iter().chain(common) {
             if lanes.len() >= self.limits.lanes && !lanes.contains_key(&lane) {
                 let oldest = lanes.iter().filter(|(known, _)| **known != VALUES).min_by_key(|(_, lane)| lane.used);
@@ -212,18 +293,35 @@ impl Fragments {
                     lanes.remove(&oldest);
                 }
             }
-            lanes.entry(lane).or_default().push(now, window, value, &mut joined);
+            let own = lanes.entry(lane).or_default();
+            own.forget(now, window);
+            joined.lanes.extend(own.join(value, 0));
+            self.pushed += 1;
+            let end = value[value.len() - value.len().min(TAIL)..].to_vec();
+            own.push(Piece { number: self.pushed, time: now, hash, end, is_clean: false });
+            ticket.places.push((lane, self.pushed));
         }
-        joined
+        (joined, ticket)
     }
 
-    /// Takes a value back that was pushed last and then was not sent: what is tried once more is judged once more.
-    pub fn take_back(&mut self, session: u64, lane: u64, now: u64, value: &[u8]) {
+    /// Notes that a value was judged and completes nothing: said again, it says nothing new.
+    pub fn settle(&mut self, session: u64, now: u64, ticket: &Ticket) {
         let lanes = self.table.entry(session, now, HashMap::new);
-        let lane = if lane == VALUES { 0 } else { lane };
-        for (lane, value) in [(lane, value), (VALUES, without_label(value))] {
-            if let Some(lane) = lanes.get_mut(&lane) {
-                lane.take_back(value);
+        for (lane, number) in &ticket.places {
+            let pieces = lanes.get_mut(lane).map(|lane| lane.pieces.iter_mut().rev()).into_iter().flatten();
+            pieces.filter(|piece| piece.number == *number).for_each(|piece| piece.is_clean = true);
+        }
+    }
+
+    /// Takes a value back that was pushed and then was not sent: what is tried once more is judged once more.
+    pub fn take_back(&mut self, session: u64, now: u64, ticket: &Ticket) {
+        if ticket.places.is_empty() {
+            return;
+        }
+        let lanes = self.table.entry(session, now, HashMap::new);
+        for (lane, number) in &ticket.places {
+            if let Some(lane) = lanes.get_mut(lane) {
+                lane.take_back(*number);
             }
         }
     }
@@ -256,6 +354,7 @@ mod tests {
 
     /// Whether a whole line of the joined text is the secret, and crosses.
     fn completes(joined: &Joined) -> bool {
+        let joined = joined.candidates(<[u8]>::len);
         joined.text.windows(SECRET.len()).enumerate().any(|(at, window)| {
             let span = at..at + SECRET.len();
             let alone = at == 0 || !joined.text[at - 1].is_ascii_alphanumeric();
@@ -263,11 +362,18 @@ mod tests {
         })
     }
 
+    /// Pushes a value that is then judged to complete nothing.
+    fn push(fragments: &mut Fragments, session: u64, lane: u64, now: u64, value: &[u8]) -> Joined {
+        let (joined, ticket) = fragments.push(session, lane, now, value);
+        fragments.settle(session, now, &ticket);
+        joined
+    }
+
     fn sent(pieces: &[&[u8]], lanes: &[u64]) -> bool {
         let mut fragments = Fragments::new(FragmentLimits::default());
         let mut found = false;
         for (at, piece) in pieces.iter().enumerate() {
-            found |= completes(&fragments.push(1, lanes[at % lanes.len()], at as u64, piece));
+            found |= completes(&push(&mut fragments, 1, lanes[at % lanes.len()], at as u64, piece));
         }
         found
     }
@@ -294,9 +400,9 @@ mod tests {
     #[test]
     fn old_pieces_and_other_sessions_do_not_count() {
         let mut fragments = Fragments::new(FragmentLimits { window: 100, ..FragmentLimits::default() });
-        fragments.push(1, 1, 0, &SECRET[..20]);
-        assert!(fragments.push(2, 1, 1, &SECRET[20..]).is_empty());
-        assert!(fragments.push(1, 1, 100, &SECRET[20..]).is_empty());
+        push(&mut fragments, 1, 1, 0, &SECRET[..20]);
+        assert!(push(&mut fragments, 2, 1, 1, &SECRET[20..]).is_empty());
+        assert!(push(&mut fragments, 1, 1, 100, &SECRET[20..]).is_empty());
     }
 
     #[test]
@@ -304,8 +410,8 @@ mod tests {
         let mut fragments = Fragments::new(FragmentLimits::default());
         for at in 0..10_000u64 {
             let value = vec![b'a' + (at % 26) as u8; (at % 300 * (at % 11)) as usize];
-            let joined = fragments.push(1, at % 50, at, &value);
-            assert!(joined.text.len() <= 20 << 10, "{}", joined.text.len());
+            let joined = push(&mut fragments, 1, at % 50, at, &value).candidates(<[u8]>::len);
+            assert!(joined.text.len() <= 22 << 10, "{}", joined.text.len());
         }
     }
 
@@ -313,21 +419,65 @@ mod tests {
     fn what_is_said_again_is_no_further_piece() {
         assert!(sent(&[b"ghp_ABCDEFGHIJKLMN", b"ghp_ABCDEFGHIJKLMN", b"OPQRSTUVWXYZabcdef12"], &[1]));
         let mut fragments = Fragments::new(FragmentLimits::default());
-        fragments.push(1, 1, 0, b"text/html");
-        assert!(fragments.push(1, 1, 1, b"text/html").is_empty());
-        assert!(!fragments.push(1, 1, 2, b"l").is_empty() && !fragments.push(1, 1, 3, b"l").is_empty());
+        push(&mut fragments, 1, 1, 0, b"text/html");
+        assert!(push(&mut fragments, 1, 1, 1, b"text/html").is_empty());
+        assert!(!push(&mut fragments, 1, 1, 2, b"l").is_empty() && !push(&mut fragments, 1, 1, 3, b"l").is_empty());
     }
 
     #[test]
     fn what_was_stopped_is_stopped_again() {
         let mut fragments = Fragments::new(FragmentLimits::default());
         let pieces = [&SECRET[..10], &SECRET[10..20], &SECRET[20..]];
-        fragments.push(1, 1, 0, pieces[0]);
-        fragments.push(1, 1, 1, pieces[1]);
+        push(&mut fragments, 1, 1, 0, pieces[0]);
+        push(&mut fragments, 1, 1, 1, pieces[1]);
+        let long = [pieces[2], &[b'.'; 3000]].concat();
+        let begins = |joined: &Joined| {
+            let candidates = joined.candidates(<[u8]>::len);
+            candidates.text.split(|byte| *byte == b'\n').any(|line| line.starts_with(SECRET))
+        };
         for now in 2..5 {
-            assert!(completes(&fragments.push(1, 1, now, pieces[2])), "{now}");
-            fragments.take_back(1, 1, now, pieces[2]);
+            for value in [pieces[2], &long] {
+                let (joined, ticket) = fragments.push(1, 1, now, value);
+                assert!(begins(&joined), "{now}");
+                // The same at the same time is judged as it is.
+                let (again, none) = fragments.push(1, 1, now, value);
+                assert!(begins(&again) && none == Ticket::default(), "{now}");
+                fragments.take_back(1, now, &ticket);
+            }
         }
+    }
+
+    #[test]
+    fn what_is_taken_back_is_what_was_pushed() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        push(&mut fragments, 1, 1, 0, &SECRET[..20]);
+        let (_, skipped) = fragments.push(1, 1, 1, &SECRET[..20]);
+        fragments.take_back(1, 1, &skipped);
+        assert!(completes(&push(&mut fragments, 1, 1, 2, &SECRET[20..])));
+    }
+
+    #[test]
+    fn only_the_whole_is_the_same_again() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        push(&mut fragments, 1, 1, 0, &SECRET[..20]);
+        let padding = [b'.'; TAIL];
+        push(&mut fragments, 1, 1, 1, &padding);
+        let joined = push(&mut fragments, 1, 1, 2, &[&SECRET[20..], &padding].concat());
+        assert!(!joined.is_empty());
+    }
+
+    #[test]
+    fn what_begins_nothing_is_not_put_before_anything() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let values: [&[u8]; 4] = [b"alpha", b"beta", b"gh", b"p_0"];
+        let (mut joined, mut lines) = (Joined::default(), Vec::new());
+        for value in values {
+            joined = push(&mut fragments, 1, 1, 0, value);
+        }
+        let begins = |text: &[u8]| if text.ends_with(b"gh") { 2 } else { 0 };
+        lines.extend(joined.candidates(begins).text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+        // Once for each lane.
+        assert_eq!(lines, [&b"ghp_0"[..], b"ghp_0", b""]);
     }
 
     #[test]
@@ -364,7 +514,8 @@ mod tests {
         fn nothing_panics(values in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..1500), 0..20)) {
             let mut fragments = Fragments::new(FragmentLimits { window: 5, sessions: 1, lanes: 0 });
             for (at, value) in values.iter().enumerate() {
-                let joined = fragments.push(at as u64 % 3, at as u64 % 5, at as u64 * 2, value);
+                let (joined, _) = fragments.push(at as u64 % 3, at as u64 % 5, at as u64 * 2, value);
+                let joined = joined.candidates(|text| text.len() / 2);
                 joined.crosses(&(0..joined.text.len()));
             }
         }

@@ -64,29 +64,9 @@ pub(crate) struct Layer {
 impl Layer {
     /// An empty text below `depth` codecs, which is the work of the views up to and with `below`.
     pub(crate) fn open(context: &mut Context<'_>, depth: usize, below: Option<ViewKind>) -> Result<Self, EngineError> {
-        let mut layer = match context.pooled() {
-            Some(layer) => layer,
-            None => Self {
-                matcher: context.engine.open()?,
-                orders: Orders::default(),
-                detectors: Detectors::default(),
-                tail: Vec::new(),
-                first: 0,
-                views: Vec::new(),
-                runs: None,
-                pairs: None,
-                graphic: None,
-                packed: None,
-                wide: None,
-                depth: 0,
-                injections_only: false,
-                matches: Vec::new(),
-                gate: Gate::default(),
-            },
-        };
+        let mut layer = Self::plain(context)?;
         let from = below.map_or(0, |below| below as usize + 1);
         layer.depth = depth;
-        layer.views.clear();
         layer.views.extend(ViewKind::ALL[from..].iter().map(|kind| View::new(*kind)));
         let decodes = !matches!(below, Some(ViewKind::Spaced | ViewKind::Leet));
         layer.runs = decodes.then(Runs::default);
@@ -101,11 +81,26 @@ impl Layer {
 
     /// An empty text that is read as it stands, in no view and undecoded.
     pub(crate) fn plain(context: &mut Context<'_>) -> Result<Self, EngineError> {
-        let mut layer = Self::open(context, 0, None)?;
-        layer.views.clear();
-        (layer.runs, layer.pairs, layer.graphic) = (None, None, None);
-        (layer.packed, layer.wide) = (None, None);
-        Ok(layer)
+        if let Some(layer) = context.pooled() {
+            return Ok(Self { depth: 0, injections_only: false, ..layer });
+        }
+        Ok(Self {
+            matcher: context.engine.open()?,
+            orders: Orders::default(),
+            detectors: Detectors::default(),
+            tail: Vec::new(),
+            first: 0,
+            views: Vec::new(),
+            runs: None,
+            pairs: None,
+            graphic: None,
+            packed: None,
+            wide: None,
+            depth: 0,
+            injections_only: false,
+            matches: Vec::new(),
+            gate: Gate::default(),
+        })
     }
 
     /// An empty text that is compressed as a whole.
@@ -233,6 +228,12 @@ impl Layer {
             hold = hold.min(wide.hold(context, &window));
         }
         hold
+    }
+
+    /// Where the first byte of an open text is that may belong to something which is not over, as it stands.
+    pub(crate) fn begun(&mut self, context: &Context<'_>, text: &[u8]) -> u64 {
+        let window = Window { first: 0, old: &[], new: text };
+        self.matcher.hold(context.rules, &window).min(self.detectors.begun(context.shared, &window))
     }
 
     /// Has something begun that shows no sign of itself while it goes on: compressed data, or UTF-16?

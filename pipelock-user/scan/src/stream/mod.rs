@@ -207,6 +207,16 @@ impl Stream {
         stream.finish_with(text)
     }
 
+    /// How many bytes at the end of a text may be the beginning of something in it as it stands.
+    pub(crate) fn begun(core: &Arc<Core>, text: &[u8]) -> Result<usize, EngineError> {
+        let mut work = Work::default();
+        let mut context = context(core, None, &mut work);
+        let mut root = Layer::plain(&mut context)?;
+        let hold = root.begun(&context, text);
+        root.close(&mut context);
+        Ok(text.len() - usize::try_from(hold).unwrap_or(0).min(text.len()))
+    }
+
     /// Takes the next piece.
     ///
     /// # Errors

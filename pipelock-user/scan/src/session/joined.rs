@@ -1,0 +1,75 @@
+//! What is in pieces that were put together. Called by [`super::door`], which keeps the pieces.
+//!
+//! Promises: only what old and new pieces make together is told of, and bounded work for each value.
+
+use std::ops::Range;
+
+use super::fragments::Joined;
+use crate::engine::EngineError;
+use crate::entropy;
+use crate::finding::Finding;
+use crate::scanner::Scanner;
+use crate::stream::Stream;
+use crate::url::{in_pieces, telling};
+
+/// Could it be a piece of a secret that is written in another way besides? Words and names made of words are none.
+fn may_be_encoded(value: &[u8]) -> bool {
+    value.len() < 6 || value.iter().any(u8::is_ascii_digit) || entropy::free(value)
+}
+
+impl Scanner {
+    /// What is in pieces that were put together, where old and new ones both are part of it; `span` is the new one's place.
+    pub(super) fn scan_joined(&self, joined: &Joined, span: &Range<u64>) -> Result<Vec<Finding>, EngineError> {
+        let mut findings: Vec<Finding> = Vec::new();
+        if joined.is_empty() {
+            return Ok(findings);
+        }
+        // A text of which nothing is known may begin anything.
+        let candidates = joined.candidates(|text| self.begun(text).unwrap_or(text.len()));
+        if !candidates.text.is_empty() {
+            let crosses = |place: &Range<usize>| candidates.crosses(place);
+            let found = Stream::plainly(&self.core, &candidates.text)?;
+            self.add_crossing(&candidates.text, found, crosses, span, &mut findings)?;
+        }
+        if may_be_encoded(joined.new_value()) {
+            for (text, new) in joined.ends() {
+                let crosses =
+                    |place: &Range<usize>| (place.start < new && new < place.end).then_some([0..new, new..text.len()]);
+                let found = self.scan(text)?.into_iter().filter(|found| !found.path.is_empty()).collect();
+                self.add_crossing(text, found, crosses, span, &mut findings)?;
+            }
+        }
+        Ok(findings)
+    }
+
+    fn add_crossing(
+        &self,
+        text: &[u8],
+        found: Vec<Finding>,
+        crosses: impl Fn(&Range<usize>) -> Option<[Range<usize>; 2]>,
+        span: &Range<u64>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), EngineError> {
+        for found in found {
+            let place = found.span.start as usize..found.span.end as usize;
+            let known = |one: &Finding| one.rule == found.rule && one.fingerprint == found.fingerprint;
+            if !telling(&found) || findings.iter().any(known) {
+                continue;
+            }
+            let Some([old, new]) = crosses(&place) else { continue };
+            if !self.has_secret(text, old, &found)? && !self.has_secret(text, new, &found)? {
+                findings.push(in_pieces(found, span.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the rule of a finding finds something in a part alone, where the finding lies: a secret that is whole in one part,
+    /// with the end or beginning of the other, was judged by itself.
+    fn has_secret(&self, text: &[u8], part: Range<usize>, like: &Finding) -> Result<bool, EngineError> {
+        let part_text = text.get(part.clone()).unwrap_or_default();
+        let place = like.span.start.saturating_sub(part.start as u64)..like.span.end.saturating_sub(part.start as u64);
+        let overlaps = |found: &Finding| found.span.start < place.end && place.start < found.span.end;
+        Ok(self.scan(part_text)?.iter().any(|found| found.rule == like.rule && overlaps(found)))
+    }
+}
