@@ -31,7 +31,11 @@ where
                 Place::Soon => {
                     let (proxy, serve, refuse) = (proxy.clone(), serve.clone(), refuse.clone());
                     tokio::spawn(async move {
-                        match proxy.next_place().await {
+                        let place = tokio::select! {
+                            place = proxy.next_place() => place,
+                            () = proxy.closed() => return,
+                        };
+                        match place {
                             Some(place) => hold(&proxy, place, serve(proxy.clone(), stream, peer)),
                             None => refuse(proxy, stream, peer, false).await,
                         }

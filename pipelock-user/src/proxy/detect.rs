@@ -1,4 +1,5 @@
-//! Tells a protocol by its first bytes. Called by `listen` and `http`; promises that what it cannot tell is `Unknown`, which blocks.
+//! Tells a protocol by its first bytes. Called by `listen` and `http`; promises that what it cannot tell is `Unknown`, which
+//! blocks.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -62,9 +63,12 @@ pub(super) fn begins_tls(start: &[u8]) -> Option<bool> {
 
 /// The protocol of a stream that begins like this; none while it could still be more than one.
 fn classify(start: &[u8]) -> Option<Protocol> {
+    match begins_tls(start) {
+        Some(true) => return Some(Protocol::Tls),
+        None => return None,
+        Some(false) => {}
+    }
     match start {
-        _ if begins_tls(start) == Some(true) => Some(Protocol::Tls),
-        [] | [0x16] => None,
         _ if H2_PREFACE.starts_with(start) => None,
         _ if start.starts_with(H2_PREFACE) => Some(Protocol::Http2),
         _ => match start.iter().position(|byte| !is_token(*byte)) {

@@ -69,6 +69,12 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// The same with what was found in the name.
+    fn noting(mut self, found: Vec<Found>) -> Self {
+        self.verdict = self.verdict.with(found);
+        self
+    }
+
     /// The stable reason of the verdict.
     #[must_use]
     pub fn reason(&self) -> Reason {
@@ -91,20 +97,6 @@ pub enum Outcome {
     NeedsLookup(Pending),
     /// Allowed, but it cannot be read yet; what is answered if that stays so.
     NotYet(Answered),
-}
-
-impl Outcome {
-    /// The same with what was found in the name.
-    fn noting(self, found: Vec<Found>) -> Self {
-        match self {
-            Self::Done(mut answered) => {
-                answered.verdict = answered.verdict.with(found);
-                Self::Done(answered)
-            }
-            Self::NeedsLookup(pending) => Self::NeedsLookup(Pending { noted: found, ..pending }),
-            Self::NotYet(_) => self,
-        }
-    }
 }
 
 /// An allowed query that waits for real addresses.
@@ -137,7 +129,7 @@ impl Pending {
     /// Ends the wait before anything was looked up.
     #[must_use]
     pub fn refuse(self, reason: Reason) -> Answered {
-        fail(&self.question, Some(self.host), reason)
+        fail(&self.question, Some(self.host), reason).noting(self.noted)
     }
 
     /// The addresses among `found` that the reply will hold: those of the family asked for, eight at most.
@@ -206,7 +198,7 @@ pub fn answer(query: &[u8], rules: &dyn NameRules, pool: &Pool) -> Outcome {
         return Outcome::Done(refuse(&question, Some(host), detail));
     }
     match rules.read(name) {
-        NameRead::Clean(found) => resolve(question, host, rules.mode(), pool).noting(found),
+        NameRead::Clean(found) => resolve(question, host, rules.mode(), pool, found),
         NameRead::NotYet => Outcome::NotYet(fail(&question, Some(host), Reason::ScannerUnavailable)),
         NameRead::Stopped(verdict) => Outcome::Done(match verdict.reason {
             Reason::ScannerUnavailable => {
@@ -221,24 +213,27 @@ pub fn answer(query: &[u8], rules: &dyn NameRules, pool: &Pool) -> Outcome {
 }
 
 /// Answers for a name that may be asked for.
-fn resolve(question: Question, host: Host, mode: Mode, pool: &Pool) -> Outcome {
+fn resolve(question: Question, host: Host, mode: Mode, pool: &Pool, noted: Vec<Found>) -> Outcome {
     let name = host.name().unwrap_or_default();
     let v6 = match question.kind() {
         RecordType::A => false,
         RecordType::AAAA => true,
         // Everything else has no records. HTTPS and SVCB above all: they carry other addresses and the keys for
         // Encrypted ClientHello, which would hide the name that policy goes by.
-        _ => return Outcome::Done(give(&question, host, [])),
+        _ => return Outcome::Done(give(&question, host, []).noting(noted)),
     };
     match mode {
-        Mode::Real => Outcome::NeedsLookup(Pending { question, host, v6, noted: Vec::new() }),
-        Mode::Synthetic => Outcome::Done(match pool.assign(name) {
-            Some(synthetic) => {
-                let addr: IpAddr = if v6 { synthetic.v6.into() } else { synthetic.v4.into() };
-                give(&question, host, [address(addr)])
-            }
-            None => fail(&question, Some(host), Reason::DnsExhausted),
-        }),
+        Mode::Real => Outcome::NeedsLookup(Pending { question, host, v6, noted }),
+        Mode::Synthetic => {
+            let answered = match pool.assign(name) {
+                Some(synthetic) => {
+                    let addr: IpAddr = if v6 { synthetic.v6.into() } else { synthetic.v4.into() };
+                    give(&question, host, [address(addr)])
+                }
+                None => fail(&question, Some(host), Reason::DnsExhausted),
+            };
+            Outcome::Done(answered.noting(noted))
+        }
     }
 }
 

@@ -118,8 +118,9 @@ impl DnsState {
         answer(query, self.rules.as_ref(), &self.pool)
     }
 
-    /// The same once names can be read, or after a wait that stub resolvers bear.
-    async fn decide_late(&self, query: &[u8]) -> Outcome {
+    /// The same once names can be read, or after a wait that stub resolvers bear. As many may wait as may be looked up.
+    async fn decide_late(&self, query: &[u8], refused: Answered) -> Outcome {
+        let Ok(_place) = self.places.try_acquire() else { return Outcome::Done(refused) };
         let _ = timeout(SCANNER_LIMIT, self.rules.ready()).await;
         match self.decide(query) {
             Outcome::NotYet(refused) => Outcome::Done(refused),
@@ -151,9 +152,13 @@ impl DnsState {
     }
 
     async fn handle(&self, asker: &Asker, query: &[u8]) -> Option<Vec<u8>> {
-        let mut outcome = self.decide(query);
-        if matches!(outcome, Outcome::NotYet(_)) {
-            outcome = self.decide_late(query).await;
+        self.settle(asker, query, self.decide(query)).await
+    }
+
+    /// What a decision comes to: the reply that may go out.
+    async fn settle(&self, asker: &Asker, query: &[u8], mut outcome: Outcome) -> Option<Vec<u8>> {
+        if let Outcome::NotYet(refused) = outcome {
+            outcome = self.decide_late(query, refused).await;
         }
         match outcome {
             Outcome::Done(answered) | Outcome::NotYet(answered) => {
@@ -205,17 +210,10 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, state: Arc<DnsState>) {
                     drop(place);
                 });
             }
-            Outcome::NeedsLookup(pending) => {
+            outcome => {
                 let state = Arc::clone(&state);
                 waiting.spawn(async move {
-                    send(&socket, &asker, state.complete(&asker, &query, pending).await).await;
-                    drop(place);
-                });
-            }
-            Outcome::NotYet(_) => {
-                let state = Arc::clone(&state);
-                waiting.spawn(async move {
-                    send(&socket, &asker, state.handle(&asker, &query).await).await;
+                    send(&socket, &asker, state.settle(&asker, &query, outcome).await).await;
                     drop(place);
                 });
             }

@@ -16,7 +16,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::framing::{Refusal, sound};
 use super::pace::Pace;
@@ -48,8 +48,12 @@ where
     let places = Arc::new(Semaphore::new(usize::try_from(MAX_STREAMS).unwrap_or(1)));
     let (untaken, pace) = (Untaken::default(), Arc::<Pace>::default());
     let watched = Witness::new(watched, untaken.clone(), &pace, {
-        let session = session.clone();
-        move |refusal, is_answered| refused(&session, &refusal, is_answered)
+        let (session, places, pace) = (session.clone(), places.clone(), pace.clone());
+        move |refusal: Refusal, is_answered| match places.clone().try_acquire_owned() {
+            Ok(place) => refused(&session, &refusal, is_answered, place),
+            // Faster than receipts are written: the last has no place to wait in, so it ends with the connection's own.
+            Err(_) => pace.exceed(),
+        }
     });
     let service = service_fn({
         let session = session.clone();
@@ -100,19 +104,20 @@ where
     if let Err(error) = ended {
         tracing::debug!(flow = session.flow.id.0, %error, "the HTTP/2 connection was broken off");
     }
-    let flood = "HTTP/2 frames that carry nothing came without end (PING, SETTINGS, PRIORITY, empty DATA)";
+    let flood = "HTTP/2 frames that carry nothing came without end (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, \
+                 empty DATA), or heads that are none";
     pace.is_exceeded().then(|| Verdict::let_out(Reason::LimitExceeded, flood))
 }
 
 /// Writes the receipt of what hyper refused by itself: with an answer, or by breaking it off.
-fn refused(session: &Arc<Session>, refusal: &Refusal, is_answered: bool) {
+fn refused(session: &Arc<Session>, refusal: &Refusal, is_answered: bool, place: OwnedSemaphorePermit) {
     let Some(answering) = session.proxy.answering() else { return };
     let policy = session.proxy.rules().policy.id().clone();
     let (target, status) = (session.flow.target.authority(), is_answered.then(|| refusal.status.as_u16()));
     let record = session.record(&policy, "-".into(), target, &refusal.verdict(), status, None);
     let session = session.clone();
     tokio::spawn(async move {
-        let _held = answering;
+        let _held = (place, answering);
         let _ = session.file(&record).await;
     });
 }

@@ -149,7 +149,7 @@ impl Read {
             if self.is_over || self.reader.waiting() >= AHEAD || may_go && self.reader.is_of_events() {
                 return Ok(());
             }
-            let due = if may_go { Instant::now() + NEXT } else { start + FIRST };
+            let due = if may_go { (Instant::now() + NEXT).min(start + FIRST) } else { start + FIRST };
             match tokio::time::timeout_at(due, poll_fn(|cx| self.poll_step(cx))).await {
                 Ok(read) => read?,
                 Err(_) => return Ok(()),

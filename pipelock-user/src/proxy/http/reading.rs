@@ -220,11 +220,13 @@ fn ask_readable(headers: &mut HeaderMap) {
         let kinds = value.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
         kinds.into_iter().any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
     });
+    let name_of = |coding: &str| coding.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let names_gzip = wanted.iter().any(|coding| name_of(coding) == "gzip");
     let kept: Vec<String> = wanted
         .into_iter()
         .filter(|coding| {
-            let name = coding.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            !is_part && !streams && CODINGS.contains(&name.as_str())
+            let name = name_of(coding);
+            !is_part && !streams && CODINGS.contains(&name.as_str()) && (name != "*" || !names_gzip)
         })
         // A wildcard would invite what cannot be undone; what it says of its worth holds for what takes its place.
         .map(|coding| match coding.strip_prefix('*') {

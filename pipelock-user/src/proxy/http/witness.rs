@@ -5,49 +5,51 @@
 //! for what the agent sent; and that the connection ends when `pace` says that too many frames carried nothing. What the agent
 //! may ask again as if it had not (REFUSED_STREAM) is no request.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Refusal;
 use super::pace::Pace;
-use crate::flow::locked;
 
 /// Bytes of the head of a frame, and before the first frame of the agent (RFC 9113 §3.4).
 const HEAD: usize = 9;
 const PREFACE: usize = 24;
-/// Types of frames (RFC 9113 §6).
+/// Types of frames (RFC 9113 §6), the flag that is PADDED.
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
+const PADDED: u8 = 8;
+/// Most bytes of a head that is a status only: the change of a table's size, a name, a length and three digits.
+const BARE: usize = 7;
 /// Error codes (RFC 9113 §7).
 const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// The streams that the agent has opened and nobody has taken, in their order.
+/// How many streams the agent has opened that nobody has taken and that were not told of. hyper gives requests out without the
+/// number of their stream, and not only after what it refused before them has gone out, so they can only be counted.
 #[derive(Clone, Default)]
-pub(super) struct Untaken(Arc<Mutex<VecDeque<u32>>>);
+pub(super) struct Untaken(Arc<AtomicUsize>);
 
 impl Untaken {
-    /// hyper gave the next one out.
+    /// hyper gave one out, or refused it.
     pub(super) fn take(&self) {
-        locked(&self.0).pop_front();
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
     }
 
-    fn opened(&self, stream: u32) {
-        locked(&self.0).push_back(stream);
+    fn opened(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// hyper ends a stream; true when nobody had it.
-    fn ended(&self, stream: u32) -> bool {
-        let mut streams = locked(&self.0);
-        let found = streams.iter().position(|one| *one == stream);
-        found.and_then(|at| streams.remove(at)).is_some()
+    fn are_there(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
     }
 }
 
@@ -58,6 +60,8 @@ pub(super) struct Witness<S, T> {
     outgoing: Frames,
     /// The last stream that the agent opened.
     last: u32,
+    /// Those that have had no answer.
+    open: BTreeSet<u32>,
     untaken: Untaken,
     pace: Arc<Pace>,
     tell: T,
@@ -67,7 +71,16 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
     /// The connection from its preface on; `tell` hears what was refused, and whether it was answered.
     pub(super) fn new(stream: S, untaken: Untaken, pace: &Arc<Pace>, tell: T) -> Self {
         let incoming = Frames { skip: PREFACE, ..Frames::default() };
-        Self { stream, incoming, outgoing: Frames::default(), last: 0, untaken, pace: pace.clone(), tell }
+        Self {
+            stream,
+            incoming,
+            outgoing: Frames::default(),
+            last: 0,
+            open: BTreeSet::new(),
+            untaken,
+            pace: pace.clone(),
+            tell,
+        }
     }
 
     fn read(&mut self, bytes: &[u8]) {
@@ -76,7 +89,11 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             // Trailers come on a stream that is open already.
             if frame.kind == HEADERS && frame.stream > self.last {
                 self.last = frame.stream;
-                self.untaken.opened(frame.stream);
+                self.open.insert(frame.stream);
+                self.untaken.opened();
+            }
+            if frame.kind == RST_STREAM {
+                self.open.remove(&frame.stream);
             }
         });
     }
@@ -84,12 +101,17 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
     fn written(&mut self, bytes: &[u8]) {
         self.outgoing.pass(bytes, |frame| {
             self.pace.sent(frame.kind);
+            let is_first = matches!(frame.kind, HEADERS | RST_STREAM) && self.open.remove(&frame.stream);
             let refusal = match (frame.kind, frame.code) {
-                // The only answer that it gives itself.
-                (HEADERS, _) if self.untaken.ended(frame.stream) => {
+                (HEADERS, _) if is_first && frame.is_bare => {
+                    self.untaken.take();
                     Refusal::too_large("the request head is longer than allowed")
                 }
-                (RST_STREAM, code) if self.untaken.ended(frame.stream) && code != REFUSED_STREAM => {
+                (RST_STREAM, code) if is_first && self.untaken.are_there() => {
+                    self.untaken.take();
+                    if code == REFUSED_STREAM {
+                        return;
+                    }
                     Refusal::malformed("the request head breaks HTTP/2")
                 }
                 (GOAWAY, ENHANCE_YOUR_CALM) => Refusal::too_large("more of HTTP/2 than a connection may ask for"),
@@ -101,15 +123,34 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
     }
 }
 
+/// Whether the block of an answer's head is a status and nothing more (RFC 7541 §6). hyper answers so itself; what is answered for us
+/// has a date.
+fn is_bare(mut block: &[u8]) -> bool {
+    // A change of the table's size may stand before it, a number of one byte or more.
+    while let Some((first, rest)) = block.split_first().filter(|(first, _)| **first & 0xe0 == 0x20) {
+        let more = if first & 0x1f == 0x1f { rest.iter().take_while(|byte| **byte >= 0x80).count() + 1 } else { 0 };
+        block = rest.get(more..).unwrap_or_default();
+    }
+    match block {
+        [indexed] => *indexed >= 0x80,
+        // With an indexed name that is below 15, and a value in plain or Huffman's letters.
+        [name, length, value @ ..] if *name & 0x80 == 0 => value.len() == usize::from(*length & 0x7f),
+        _ => false,
+    }
+}
+
 /// A frame, as far as it is of interest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Frame {
+    /// Without padding.
     length: usize,
     kind: u8,
     flags: u8,
     stream: u32,
     /// The error code, of the two types that have one.
     code: u32,
+    /// Of the head of an answer: whether it is a status only.
+    is_bare: bool,
 }
 
 /// Finds frames in a stream of bytes, however it is cut.
@@ -117,7 +158,7 @@ struct Frame {
 struct Frames {
     /// Bytes that are not looked at.
     skip: usize,
-    /// The head of a frame, and the error code behind it.
+    /// The head of a frame, and the beginning of what is behind it.
     head: [u8; HEAD + 8],
     have: usize,
 }
@@ -145,8 +186,10 @@ impl Frames {
     fn whole(&self) -> Option<(Frame, usize)> {
         let [a, b, c, kind, flags, s0, s1, s2, s3, payload @ ..] = self.head;
         let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
-        // The code of GOAWAY stands behind the number of a stream (RFC 9113 §6.8).
+        // The code of GOAWAY stands behind the number of a stream (RFC 9113 §6.8), how much is padding before what is none (§6.1).
         let (wanted, at) = match kind {
+            DATA if flags & PADDED != 0 => (1, 0),
+            HEADERS => (BARE + 1, 0),
             RST_STREAM => (4, 0),
             GOAWAY => (8, 4),
             _ => (0, 0),
@@ -155,11 +198,20 @@ impl Frames {
         if self.have < HEAD + wanted {
             return None;
         }
-        let code =
-            payload.get(at..wanted).and_then(|code| code.first_chunk()).map_or(0, |code| u32::from_be_bytes(*code));
-        // The first bit is reserved (RFC 9113 §4.1).
-        let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
-        Some((Frame { length, kind, flags, stream, code }, length - wanted))
+        let payload = payload.get(..wanted).unwrap_or_default();
+        let is_code = matches!(kind, RST_STREAM | GOAWAY);
+        let code = payload.get(at..).and_then(|code| code.first_chunk()).filter(|_| is_code);
+        let padding = payload.first().filter(|_| kind == DATA).map_or(0, |padding| 1 + usize::from(*padding));
+        let frame = Frame {
+            length: length.saturating_sub(padding),
+            kind,
+            flags,
+            // The first bit is reserved (RFC 9113 §4.1).
+            stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
+            code: code.map_or(0, |code| u32::from_be_bytes(*code)),
+            is_bare: kind == HEADERS && length <= BARE && is_bare(payload),
+        };
+        Some((frame, length - wanted))
     }
 }
 
@@ -238,6 +290,10 @@ mod tests {
         }
     }
 
+    /// The head of an answer of ours, and of hyper's own.
+    const OURS: &[u8] = &[0x88, 0xbe, 0xbf];
+    const BARE_431: &[u8] = &[0x48, 0x83, 0x64, 0x11, 0xff];
+
     #[test]
     fn what_nobody_took_is_told_and_what_was_taken_is_not() {
         let (untaken, mut told) = (Untaken::default(), Vec::new());
@@ -251,12 +307,58 @@ mod tests {
         // The second is malformed, the third too long, the fourth to be asked again.
         untaken.take();
         witness.written(&frame(RST_STREAM, 3, &[0, 0, 0, 1]));
-        witness.written(&frame(HEADERS, 5, b"431"));
+        witness.written(&frame(HEADERS, 5, BARE_431));
         witness.written(&frame(RST_STREAM, 7, &[0, 0, 0, 7]));
-        witness.written(&frame(HEADERS, 1, b"200"));
+        witness.written(&frame(HEADERS, 1, OURS));
         witness.written(&frame(RST_STREAM, 1, &[0, 0, 0, 1]));
         witness.written(&frame(GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, 0]));
         witness.written(&frame(GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, 9]));
         assert_eq!(told, ["request_malformed", "limit_exceeded", "request_malformed"]);
+    }
+
+    #[test]
+    fn what_is_taken_before_a_refusal_goes_out_is_not_told_instead_of_it() {
+        let (untaken, mut told) = (Untaken::default(), Vec::new());
+        let mut witness =
+            Witness::new((), untaken.clone(), &Arc::default(), |refusal: Refusal, _| told.push(refusal.reason.code()));
+        witness.read(&[0; PREFACE]);
+        // The agent reads slowly: the second is given out before the first, which is malformed, was reset.
+        [1, 3].iter().for_each(|stream| witness.read(&frame(HEADERS, *stream, b"head")));
+        untaken.take();
+        witness.written(&frame(RST_STREAM, 1, &[0, 0, 0, 1]));
+        witness.written(&frame(HEADERS, 3, OURS));
+        witness.written(&frame(RST_STREAM, 3, &[0, 0, 0, 2]));
+        assert_eq!(told, ["request_malformed"]);
+    }
+
+    #[test]
+    fn a_bare_status_is_told_from_more() {
+        for (block, expected) in [
+            (BARE_431, true),
+            (&[0x48, 3, b'4', b'3', b'1'], true),
+            (&[0x20, 0x48, 3, b'4', b'3', b'1'], true),
+            (&[0x3f, 0xe1, 0x1f, 0xbe], true),
+            (&[0xbe], true),
+            (OURS, false),
+            (&[0x88, 0xbe], false),
+            (&[0x48, 3, b'4', b'3', b'1', 0xbe], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_bare(block), expected, "{block:x?}");
+        }
+    }
+
+    #[test]
+    fn padding_is_no_content() {
+        let mut lengths = Vec::new();
+        let mut frames = Frames::default();
+        let mut padded = frame(DATA, 1, &[5, 0, 0, 0, 0, 0]);
+        padded[4] = PADDED;
+        let mut more = frame(DATA, 1, &[2, b'x', 0, 0]);
+        more[4] = PADDED;
+        for byte in [padded, more, frame(DATA, 1, b"xyz")].concat() {
+            frames.pass(&[byte], |frame| lengths.push(frame.length));
+        }
+        assert_eq!(lengths, [0, 1, 3]);
     }
 }

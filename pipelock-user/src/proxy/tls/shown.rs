@@ -68,8 +68,9 @@ impl Shown {
         let mut known = locked(&self.0);
         if known.len() >= MOST {
             known.retain(|_, since| since.elapsed() < FRESH);
-            if known.len() >= MOST {
-                known.clear();
+            let oldest = known.iter().min_by_key(|(_, since)| **since).map(|(asked, _)| asked.clone());
+            if let Some(oldest) = oldest.filter(|_| known.len() >= MOST) {
+                known.remove(&oldest);
             }
         }
         known.insert((host.clone(), addr), Instant::now());
