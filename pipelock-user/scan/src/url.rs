@@ -11,9 +11,9 @@ use crate::engine::EngineError;
 use crate::entropy;
 use crate::finding::{Finding, Step, excerpt};
 use crate::rule::builtin::{self, Builtin};
-use crate::rule::{Confidence, Kind, Severity};
+use crate::rule::{Confidence, Kind};
 use crate::scanner::Scanner;
-use crate::stream;
+use crate::stream::{self, Stream};
 
 /// What of a URL is judged, and how strictly.
 #[derive(Clone, Debug, Default)]
@@ -164,7 +164,7 @@ impl Scanner {
                 starts.push(text.len() as u64);
                 text.extend_from_slice(&decoded(&url.as_bytes()[part.clone()]));
             }
-            for found in self.scan(&text)? {
+            for found in Stream::telling(&self.core)?.finish_with(&text)? {
                 let first = starts.partition_point(|start| *start <= found.span.start).saturating_sub(1);
                 let last = starts.partition_point(|start| *start < found.span.end).saturating_sub(1);
                 if first < last && telling(&found) {
@@ -183,12 +183,9 @@ fn dense(part: &[u8]) -> bool {
         && part.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase() || b"_%".contains(byte))
 }
 
-/// Is it so sure that what only stands together by chance is not taken for it?
+/// As [`Rule::is_telling`](crate::rule::Rule::is_telling), of what detectors find too.
 pub(crate) fn telling(found: &Finding) -> bool {
-    // What has the form of a critical token and only not its check digits hardly stands together by chance.
-    let is_shaped = found.confidence == Confidence::Medium && found.severity == Severity::Critical;
-    found.kind == Kind::Dlp
-        && (found.confidence == Confidence::High || is_shaped)
+    (found.confidence == Confidence::High || found.rule.ends_with("-shape"))
         && matches!(&*found.class, "credential" | "private_key" | "crypto")
 }
 

@@ -39,6 +39,8 @@ struct Lane {
     /// The same with a blank between pieces that have none: words that come one by one. Only what is an order in it counts.
     words: Option<Text>,
     hold: Option<Stream>,
+    /// What that has released.
+    released: u64,
     is_held: bool,
     last: String,
     used: u64,
@@ -103,10 +105,8 @@ impl Lane {
             self.words = Some(words);
         }
         let Some(words) = &mut self.words else { return Ok(Vec::new()) };
-        if is_glued {
-            words.push(" ")?;
-        }
-        Ok(orders(words.push(piece)?))
+        let found = if is_glued { words.push(&format!(" {piece}"))? } else { words.push(piece)? };
+        Ok(orders(found))
     }
 }
 
@@ -183,6 +183,7 @@ impl Lanes {
                     text: Text::new(&self.scanner)?,
                     words: None,
                     hold,
+                    released: 0,
                     is_held: false,
                     last: String::new(),
                     used,
@@ -205,10 +206,10 @@ impl Lanes {
         }
         found.extend(lane.text.push(text)?);
         if let Some(hold) = &mut lane.hold {
-            // Counted by the stream itself: what it has not released is what may begin something.
-            let before = hold.push(&[])?.released;
-            let after = hold.push(text.as_bytes())?.released;
-            lane.is_held = after < before + text.len() as u64 || (lane.is_held && after == before);
+            // What it has not released is what may begin something.
+            let before = std::mem::replace(&mut lane.released, hold.push(text.as_bytes())?.released);
+            let more = lane.released - before;
+            lane.is_held = more < text.len() as u64 || (lane.is_held && more == 0);
         }
         Ok(())
     }

@@ -49,9 +49,9 @@ struct Group {
 }
 
 impl HoldBack {
-    pub(crate) fn new(rules: &[Rule]) -> Self {
+    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Self {
         let mut patterns: Vec<(Option<Head>, &Pattern)> = rules
-            .iter()
+            .into_iter()
             .map(|rule| &rule.pattern)
             .filter(|pattern| pattern.longest() > 0)
             .map(|pattern| (Head::of(pattern.hir()), pattern))

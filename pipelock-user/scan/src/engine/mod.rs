@@ -32,17 +32,18 @@ pub(crate) struct Match {
 /// Finds the matches of one text that comes in pieces.
 pub(crate) trait Matcher: Send + std::fmt::Debug {
     /// Looks at the new piece of `window`; `last` says that the text ends with it. What is certain is appended to
-    /// `matches`.
+    /// `matches`; with `telling`, of the rules that are so alone.
     fn push(
         &mut self,
         rules: &RuleSet,
+        telling: bool,
         window: &Window<'_>,
         last: bool,
         matches: &mut Vec<Match>,
     ) -> Result<(), EngineError>;
 
-    /// Where the first match may start that has not been reported; `window` as in the last push.
-    fn hold(&self, rules: &RuleSet, window: &Window<'_>) -> u64;
+    /// Where the first match may start that has not been reported; the rest as in the last push.
+    fn hold(&self, rules: &RuleSet, telling: bool, window: &Window<'_>) -> u64;
 
     /// Starts over with a new text.
     fn reset(&mut self);

@@ -40,6 +40,7 @@ impl Matcher for Plain {
     fn push(
         &mut self,
         rules: &RuleSet,
+        telling: bool,
         window: &Window<'_>,
         last: bool,
         matches: &mut Vec<Match>,
@@ -49,14 +50,14 @@ impl Matcher for Plain {
         }
         self.text.extend_from_slice(window.new);
         if last {
-            for (index, rule) in rules.rules().iter().enumerate() {
+            for (index, rule) in rules.rules().iter().enumerate().filter(|(_, rule)| !telling || rule.is_telling()) {
                 self.search(index, rule, matches);
             }
         }
         Ok(())
     }
 
-    fn hold(&self, _rules: &RuleSet, _window: &Window<'_>) -> u64 {
+    fn hold(&self, _rules: &RuleSet, _telling: bool, _window: &Window<'_>) -> u64 {
         self.start
     }
 

@@ -30,7 +30,8 @@ struct Shared {
     /// The rules in the databases, in their order there.
     numbers: Vec<u32>,
     scratch: Mutex<Vec<Scratch>>,
-    holdback: OnceLock<HoldBack>,
+    /// Of all rules, and of those that are telling.
+    holdback: [OnceLock<HoldBack>; 2],
 }
 
 impl Vector {
@@ -61,7 +62,7 @@ impl Vector {
     pub(crate) fn of(count: usize, sparse: Vec<Sparse>, block: Database, stream: Database) -> Self {
         let numbers = (0u32..).take(count).filter(|rule| !sparse.iter().any(|sparse| sparse.rule == *rule)).collect();
         let stream = Arc::new(stream);
-        let (scratch, holdback) = (Mutex::default(), OnceLock::new());
+        let (scratch, holdback) = (Mutex::default(), [OnceLock::new(), OnceLock::new()]);
         Self { shared: Arc::new(Shared { block, stream, sparse, numbers, scratch, holdback }) }
     }
 
@@ -169,6 +170,7 @@ impl Matcher for Fast {
     fn push(
         &mut self,
         rules: &RuleSet,
+        telling: bool,
         window: &Window<'_>,
         last: bool,
         matches: &mut Vec<Match>,
@@ -183,11 +185,18 @@ impl Matcher for Fast {
         let start = self.start;
         let mut runs = Runs::default();
         runs.look(&shared.sparse, window.new);
-        for (sparse, at) in shared.sparse.iter().zip(&mut self.places) {
+        let counts =
+            |rule: u32| !telling || rules.rules().get(rule as usize).is_some_and(crate::rule::Rule::is_telling);
+        for (sparse, at) in shared.sparse.iter().zip(&mut self.places).filter(|(sparse, _)| counts(sparse.rule)) {
             sparse.search(window, &runs, at, |first, last| confirm.note_all(rules, sparse.rule, first, last));
         }
         let number = |id: u32| shared.numbers.get(id as usize).copied().unwrap_or(u32::MAX);
-        let note = |id: u32, end: u64| confirm.note(rules, number(id), start + end);
+        let note = |id: u32, end: u64| {
+            let rule = number(id);
+            if counts(rule) {
+                confirm.note(rules, rule, start + end);
+            }
+        };
         if !self.started && last && window.new.len() < u32::MAX as usize {
             shared.with_scratch(|scratch| shared.block.scan(scratch, window.new, note))?;
         } else if !window.new.is_empty() {
@@ -204,8 +213,10 @@ impl Matcher for Fast {
         Ok(())
     }
 
-    fn hold(&self, rules: &RuleSet, window: &Window<'_>) -> u64 {
-        let holdback = self.shared.holdback.get_or_init(|| HoldBack::new(rules.rules()));
+    fn hold(&self, rules: &RuleSet, telling: bool, window: &Window<'_>) -> u64 {
+        let counts = |rule: &&Rule| !telling || rule.is_telling();
+        let holdback = &self.shared.holdback[usize::from(telling)];
+        let holdback = holdback.get_or_init(|| HoldBack::new(rules.rules().iter().filter(counts)));
         let longest = rules.longest() as u64;
         let end = window.end();
         let from = end.saturating_sub(longest).max(window.start());

@@ -94,6 +94,14 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Is a match of it so sure that what only stands together by chance is not taken for one? Rules named `…-shape` find what has
+    /// the form of a critical token and only not its check digits, which hardly stands together by chance either.
+    pub(crate) fn is_telling(&self) -> bool {
+        self.kind == Kind::Dlp
+            && (self.confidence == Confidence::High || self.id.ends_with("-shape"))
+            && matches!(&*self.class, "credential" | "private_key" | "crypto")
+    }
+
     /// MITRE ids, ATT&CK before ATLAS.
     pub fn mitre(&self) -> Arc<[String]> {
         self.attack.iter().chain(&self.atlas).cloned().collect()

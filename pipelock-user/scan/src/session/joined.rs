@@ -28,14 +28,15 @@ impl Scanner {
         let candidates = joined.candidates(|text| self.begun(text).unwrap_or(text.len()));
         if !candidates.text.is_empty() {
             let crosses = |place: &Range<usize>| candidates.crosses(place);
-            let found = Stream::plainly(&self.core, &candidates.text)?;
+            let found = Stream::plainly(&self.core)?.finish_with(&candidates.text)?;
             self.add_crossing(&candidates.text, found, crosses, span, &mut findings)?;
         }
         if may_be_encoded(joined.new_value()) {
             for (text, new) in joined.ends() {
                 let crosses =
                     |place: &Range<usize>| (place.start < new && new < place.end).then_some([0..new, new..text.len()]);
-                let found = self.scan(text)?.into_iter().filter(|found| !found.path.is_empty()).collect();
+                let found = Stream::telling(&self.core)?.finish_with(text)?;
+                let found = found.into_iter().filter(|found| !found.path.is_empty()).collect();
                 self.add_crossing(text, found, crosses, span, &mut findings)?;
             }
         }
@@ -70,6 +71,7 @@ impl Scanner {
         let part_text = text.get(part.clone()).unwrap_or_default();
         let place = like.span.start.saturating_sub(part.start as u64)..like.span.end.saturating_sub(part.start as u64);
         let overlaps = |found: &Finding| found.span.start < place.end && place.start < found.span.end;
-        Ok(self.scan(part_text)?.iter().any(|found| found.rule == like.rule && overlaps(found)))
+        let found = Stream::telling(&self.core)?.finish_with(part_text)?;
+        Ok(found.iter().any(|found| found.rule == like.rule && overlaps(found)))
     }
 }

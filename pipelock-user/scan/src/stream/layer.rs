@@ -150,7 +150,7 @@ impl Layer {
         last: bool,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        self.matcher.push(context.rules, window, last, &mut self.matches)?;
+        self.matcher.push(context.rules, context.telling, window, last, &mut self.matches)?;
         for found in self.matches.drain(..) {
             let Some(rule) = context.rules.rules().get(found.rule) else { continue };
             if self.injections_only && rule.kind != Kind::Injection {
@@ -204,7 +204,7 @@ impl Layer {
     /// Where the first byte is that may belong to something not yet known.
     pub(crate) fn hold(&self, context: &Context<'_>) -> u64 {
         let window = Window { first: self.first, old: &self.tail, new: &[] };
-        let mut hold = self.matcher.hold(context.rules, &window);
+        let mut hold = self.matcher.hold(context.rules, context.telling, &window);
         hold = hold.min(window.end().saturating_sub(self.orders.undecided()));
         if !self.injections_only {
             hold = hold.min(self.detectors.hold(context.shared, &window));
@@ -233,7 +233,7 @@ impl Layer {
     /// Where the first byte of an open text is that may belong to something which is not over, as it stands.
     pub(crate) fn begun(&mut self, context: &Context<'_>, text: &[u8]) -> u64 {
         let window = Window { first: 0, old: &[], new: text };
-        self.matcher.hold(context.rules, &window).min(self.detectors.begun(context.shared, &window))
+        self.matcher.hold(context.rules, context.telling, &window).min(self.detectors.begun(context.shared, &window))
     }
 
     /// Has something begun that shows no sign of itself while it goes on: compressed data, or UTF-16?

@@ -47,6 +47,8 @@ pub(crate) struct Context<'a> {
     pub(crate) shared: &'a Shared,
     own: Option<&'a RwLock<OwnText>>,
     pub(crate) key: &'a Key,
+    /// Only rules that are telling count.
+    telling: bool,
     work: &'a mut Work,
 }
 
@@ -182,6 +184,8 @@ pub struct Stream {
     work: Work,
     hits: Vec<Hit>,
     end: u64,
+    /// Only rules that are telling count.
+    telling: bool,
 }
 
 impl Stream {
@@ -191,26 +195,38 @@ impl Stream {
         coding: Option<Coding>,
     ) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let mut context = context(core, None, &mut work);
+        let mut context = context(core, None, false, &mut work);
         let root = match coding {
             None => Layer::open(&mut context, 0, None)?,
             Some(coding) => Layer::named(&mut context, 0, coding.format())?,
         };
-        Ok(Self { core: Arc::clone(core), own: own.cloned(), root: Some(root), work, hits: Vec::new(), end: 0 })
+        Ok(Self {
+            core: Arc::clone(core),
+            own: own.cloned(),
+            root: Some(root),
+            work,
+            hits: Vec::new(),
+            end: 0,
+            telling: false,
+        })
     }
 
-    /// What is in a text as it stands.
-    pub(crate) fn plainly(core: &Arc<Core>, text: &[u8]) -> Result<Vec<Finding>, EngineError> {
+    /// Of a text that is put together from others: only for [`Rule::is_telling`](crate::rule::Rule::is_telling) rules.
+    pub(crate) fn telling(core: &Arc<Core>) -> Result<Self, EngineError> {
+        Ok(Self { telling: true, ..Self::open(core, None, None)? })
+    }
+
+    /// The same, of the text as it stands.
+    pub(crate) fn plainly(core: &Arc<Core>) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let root = Layer::plain(&mut context(core, None, &mut work))?;
-        let stream = Self { core: Arc::clone(core), own: None, root: Some(root), work, hits: Vec::new(), end: 0 };
-        stream.finish_with(text)
+        let root = Some(Layer::plain(&mut context(core, None, true, &mut work))?);
+        Ok(Self { core: Arc::clone(core), own: None, root, work, hits: Vec::new(), end: 0, telling: true })
     }
 
-    /// How many bytes at the end of a text may be the beginning of something in it as it stands.
+    /// How many bytes at the end of a text may be the beginning of what [`plainly`](Self::plainly) finds.
     pub(crate) fn begun(core: &Arc<Core>, text: &[u8]) -> Result<usize, EngineError> {
         let mut work = Work::default();
-        let mut context = context(core, None, &mut work);
+        let mut context = context(core, None, true, &mut work);
         let mut root = Layer::plain(&mut context)?;
         let hold = root.begun(&context, text);
         root.close(&mut context);
@@ -224,7 +240,7 @@ impl Stream {
     pub fn push(&mut self, piece: &[u8]) -> Result<Progress, EngineError> {
         self.take(piece, false)?;
         let core = Arc::clone(&self.core);
-        let context = context(&core, None, &mut self.work);
+        let context = context(&core, None, self.telling, &mut self.work);
         let hold = self.root.as_ref().map_or(0, |root| root.hold(&context));
         Ok(Progress { released: hold.min(self.end), findings: self.hits.len() })
     }
@@ -276,7 +292,7 @@ impl Stream {
         self.end += piece.len() as u64;
         self.work.input = self.end;
         let core = Arc::clone(&self.core);
-        let mut context = context(&core, self.own.as_deref(), &mut self.work);
+        let mut context = context(&core, self.own.as_deref(), self.telling, &mut self.work);
         let Some(root) = &mut self.root else { return Ok(()) };
         root.push(&mut context, piece, last, &mut self.hits)?;
         self.hits.truncate(MOST_HITS);
@@ -287,6 +303,7 @@ impl Stream {
     }
 }
 
-fn context<'a>(core: &'a Core, own: Option<&'a RwLock<OwnText>>, work: &'a mut Work) -> Context<'a> {
-    Context { core, rules: &core.rules, engine: &*core.engine, shared: &core.shared, own, key: &core.key, work }
+fn context<'a>(core: &'a Core, own: Option<&'a RwLock<OwnText>>, telling: bool, work: &'a mut Work) -> Context<'a> {
+    let Core { rules, shared, key, .. } = core;
+    Context { core, rules, engine: &*core.engine, shared, own, key, telling, work }
 }
