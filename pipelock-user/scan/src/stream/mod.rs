@@ -36,7 +36,8 @@ use crate::engine::{Engine, EngineError};
 use crate::finding::{Finding, Key};
 use crate::injection::OwnText;
 use crate::rule::RuleSet;
-use crate::scanner::{Core, Limits};
+use crate::scanner::{Core, Limits, Memory};
+use crate::session::{Given, Readings};
 
 /// What a scan works with: shared things, and what is left of the budget.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(crate) struct Context<'a> {
     pub(crate) engine: &'a dyn Engine,
     pub(crate) shared: &'a Shared,
     own: Option<&'a RwLock<OwnText>>,
+    /// Where what is read is remembered.
+    pub(crate) given: Option<&'a Given>,
     pub(crate) key: &'a Key,
     work: &'a mut Work,
 }
@@ -177,7 +180,9 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Stream {
     core: Arc<Core>,
-    own: Option<Arc<RwLock<OwnText>>>,
+    memory: Memory,
+    /// Of a text that is read as it is: what is remembered of it.
+    readings: Option<Readings>,
     root: Option<Layer>,
     work: Work,
     hits: Vec<Hit>,
@@ -185,32 +190,46 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn open(
-        core: &Arc<Core>,
-        own: Option<&Arc<RwLock<OwnText>>>,
-        coding: Option<Coding>,
-    ) -> Result<Self, EngineError> {
+    pub(crate) fn open(core: &Arc<Core>, memory: &Memory, coding: Option<Coding>) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let mut context = context(core, None, &mut work);
+        let mut context = context(core, None, None, &mut work);
         let root = match coding {
             None => Layer::open(&mut context, 0, None)?,
             Some(coding) => Layer::named(&mut context, 0, coding.format())?,
         };
-        Ok(Self { core: Arc::clone(core), own: own.cloned(), root: Some(root), work, hits: Vec::new(), end: 0 })
+        // Of one that is compressed it is what it says that counts.
+        let readings = (memory.given.is_some() && coding.is_none()).then(Readings::default);
+        Ok(Self {
+            core: Arc::clone(core),
+            memory: memory.clone(),
+            readings,
+            root: Some(root),
+            work,
+            hits: Vec::new(),
+            end: 0,
+        })
     }
 
     /// What is in a text as it stands.
     pub(crate) fn plainly(core: &Arc<Core>, text: &[u8]) -> Result<Vec<Finding>, EngineError> {
         let mut work = Work::default();
-        let root = Layer::plain(&mut context(core, None, &mut work))?;
-        let stream = Self { core: Arc::clone(core), own: None, root: Some(root), work, hits: Vec::new(), end: 0 };
+        let root = Layer::plain(&mut context(core, None, None, &mut work))?;
+        let stream = Self {
+            core: Arc::clone(core),
+            memory: Memory::default(),
+            readings: None,
+            root: Some(root),
+            work,
+            hits: Vec::new(),
+            end: 0,
+        };
         stream.finish_with(text)
     }
 
     /// How many bytes at the end of a text may be the beginning of something in it as it stands.
     pub(crate) fn begun(core: &Arc<Core>, text: &[u8]) -> Result<usize, EngineError> {
         let mut work = Work::default();
-        let mut context = context(core, None, &mut work);
+        let mut context = context(core, None, None, &mut work);
         let mut root = Layer::plain(&mut context)?;
         let hold = root.begun(&context, text);
         root.close(&mut context);
@@ -224,7 +243,7 @@ impl Stream {
     pub fn push(&mut self, piece: &[u8]) -> Result<Progress, EngineError> {
         self.take(piece, false)?;
         let core = Arc::clone(&self.core);
-        let context = context(&core, None, &mut self.work);
+        let context = context(&core, None, None, &mut self.work);
         let hold = self.root.as_ref().map_or(0, |root| root.hold(&context));
         Ok(Progress { released: hold.min(self.end), findings: self.hits.len() })
     }
@@ -276,7 +295,11 @@ impl Stream {
         self.end += piece.len() as u64;
         self.work.input = self.end;
         let core = Arc::clone(&self.core);
-        let mut context = context(&core, self.own.as_deref(), &mut self.work);
+        let Memory { own, given } = &self.memory;
+        if let (Some(readings), Some(given)) = (&mut self.readings, given) {
+            readings.push(given, piece, last);
+        }
+        let mut context = context(&core, own.as_deref(), given.as_deref(), &mut self.work);
         let Some(root) = &mut self.root else { return Ok(()) };
         root.push(&mut context, piece, last, &mut self.hits)?;
         self.hits.truncate(MOST_HITS);
@@ -287,6 +310,11 @@ impl Stream {
     }
 }
 
-fn context<'a>(core: &'a Core, own: Option<&'a RwLock<OwnText>>, work: &'a mut Work) -> Context<'a> {
-    Context { core, rules: &core.rules, engine: &*core.engine, shared: &core.shared, own, key: &core.key, work }
+fn context<'a>(
+    core: &'a Core,
+    own: Option<&'a RwLock<OwnText>>,
+    given: Option<&'a Given>,
+    work: &'a mut Work,
+) -> Context<'a> {
+    Context { core, rules: &core.rules, engine: &*core.engine, shared: &core.shared, own, given, key: &core.key, work }
 }
