@@ -15,8 +15,8 @@ const BPF_LINKER: &str = "0.13.0";
 /// Where the end-to-end tests find Python modules that the system may lack; every user can read it.
 const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
 /// What agents written in Python fetch with: modules, and the packages that bring them.
-const PYTHON_MODULES: &[&str] = &["aiohttp", "grpc", "requests"];
-const PYTHON_PACKAGES: &[&str] = &["aiohttp", "grpcio", "requests"];
+const PYTHON_MODULES: &[&str] = &["aiohttp", "grpc", "h2", "httpx", "requests"];
+const PYTHON_PACKAGES: &[&str] = &["aiohttp", "grpcio", "httpx[http2]", "requests"];
 /// The system's Python: one that lives in somebody's home is closed to the user an agent runs as.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -79,6 +79,7 @@ const E2E: &[Need] = &[
     program!("unshare", "util-linux"),
     program!("node", "nodejs"),
     program!("npm", "npm"),
+    program!("chromium", "chromium"),
     program!("java", "default-jdk-headless"),
     program!("javac", "default-jdk-headless"),
     Need {

@@ -13,7 +13,20 @@ def with_trailer(context):
     context.set_trailing_metadata((("x-sum", "7"),))
 
 
+def keep(what):
+    """What arrived is kept in `seen`."""
+    with open(os.path.join(sys.argv[2], "seen"), "ab") as file:
+        file.write(what)
+
+
+class Keeper(grpc.ServerInterceptor):
+    def intercept_service(self, continuation, details):
+        keep(f"{details.method} {details.invocation_metadata}\n".encode())
+        return continuation(details)
+
+
 def unary(message, context):
+    keep(message)
     with_trailer(context)
     return message
 
@@ -37,7 +50,7 @@ def fails(message, context):
 
 
 def serve(folder, certificate=None):
-    server = grpc.server(futures.ThreadPoolExecutor(8))
+    server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=(Keeper(),))
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
         "Up": grpc.stream_unary_rpc_method_handler(up),
@@ -86,9 +99,15 @@ def chat(target, form):
         said.append(word.decode())
         ready.put(True)
     print("both:", *said)
-    for label, name, message in [("status:", "Fails", b"x"), ("secret:", "Unary", SECRET)]:
+    token = SECRET.split()[1].decode()
+    for label, name, message, more in [
+        ("status:", "Fails", b"x", ()),
+        ("secret:", "Unary", SECRET, ()),
+        ("secret in a header:", "Unary", b"x", (("x-key", token),)),
+        ("secret in a name:", token, b"x", ()),
+    ]:
         try:
-            print(label, of("unary_unary", name)(message, timeout=30))
+            print(label, of("unary_unary", name)(message, timeout=30, metadata=more))
         except grpc.RpcError as error:
             print(label, error.code().name, *([error.details()] if label == "status:" else []))
     print("after it:", unary(b"hello", timeout=30).decode())

@@ -61,13 +61,13 @@ pub fn go_tool(module: &str, version: &str) -> Option<String> {
 /// Python modules that the system may not have: installed once, where every user can read them.
 const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
 
-/// What to put into PYTHONPATH so that `requests`, `aiohttp` and `grpc` are found; installs them when they are not.
+/// What to put into PYTHONPATH so that `requests`, `aiohttp`, `grpc` and `httpx` are found; installs them when they are not.
 pub fn python_path() -> &'static str {
     static PATH: OnceLock<()> = OnceLock::new();
     PATH.get_or_init(|| {
         let imports = |path: &str| {
             Command::new("/usr/bin/python3")
-                .args(["-c", "import requests, aiohttp, grpc"])
+                .args(["-c", "import requests, aiohttp, grpc, httpx, h2"])
                 .env("PYTHONPATH", path)
                 .output()
                 .is_ok_and(|out| out.status.success())
@@ -81,11 +81,11 @@ pub fn python_path() -> &'static str {
             Some(packages) => Command::new("cp").arg("-rT").arg(packages).arg(PYTHON_FOLDER).status(),
             None => Command::new("/usr/bin/python3")
                 .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", PYTHON_FOLDER])
-                .args(["requests", "aiohttp", "grpcio"])
+                .args(["requests", "aiohttp", "grpcio", "httpx[http2]"])
                 .status(),
         };
         if !installed.is_ok_and(|status| status.success()) {
-            eprintln!("requests, aiohttp and grpcio could not be installed into {PYTHON_FOLDER}");
+            eprintln!("requests, aiohttp, grpcio and httpx could not be installed into {PYTHON_FOLDER}");
         }
         let _ = fs::set_permissions(PYTHON_FOLDER, fs::Permissions::from_mode(0o755));
     });

@@ -22,13 +22,13 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn the_doctor_tells_clients_that_work_from_one_that_pins() {
-    need!("curl", "python3", "openssl");
+    need!("curl", "python3", "openssl", "chromium");
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("chmod");
     let out = run(folder.path(), "/usr/bin:/bin", &["doctor", "--json", "curl", "python", "chromium"]);
     let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|error| panic!("{error}: {out:?}"));
     let result = |report: &Value, at: usize| report["clients"][at]["result"].as_str().expect("a word").to_owned();
-    assert_eq!((result(&report, 0), result(&report, 1)), ("works".into(), "works".into()), "{report:#}");
+    assert!((0..3).all(|at| result(&report, at) == "works"), "{report:#}");
     assert!(report["all_work"] == true && out.status.success(), "{report:#}");
 
     // A curl that believes one certificate only.

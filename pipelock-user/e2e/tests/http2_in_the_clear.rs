@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pipelock_e2e::{Run, Sandbox, TlsServer, has_python_module, missing, need, python_path};
+use pipelock_e2e::{
+    Run, SECRET, Sandbox, TlsServer, assert_kept_in, has_python_module, holds, missing, need, python_path,
+};
 
-const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ01234567";
 const GRPC: &str = include_str!("../agents/grpc_peers.py");
 
 fn policy(port: u16, more: &str) -> String {
@@ -80,7 +81,7 @@ impl Drop for Server {
     }
 }
 
-fn chat(server: &Server, tls: &str) -> Run {
+fn chat(server: &Server, folder: &Path, tls: &str) -> Run {
     let sandbox = Sandbox::new(&policy(server.1, tls)).env("PYTHONPATH", python_path());
     let script = sandbox.file("grpc_peers.py", GRPC).display().to_string();
     let target = format!("web.test:{}", server.1);
@@ -92,12 +93,19 @@ fn chat(server: &Server, tls: &str) -> Run {
                     both: one two three\n\
                     status: NOT_FOUND no such thing\n\
                     secret: PERMISSION_DENIED\n\
+                    secret in a header: PERMISSION_DENIED\n\
+                    secret in a name: PERMISSION_DENIED\n\
                     after it: hello\n";
     assert_eq!(run.text(), expected, "{run}");
     let requests = run.evidence.http();
     let stopped: Vec<_> = requests.iter().filter(|request| request.verdict == "block").collect();
-    assert_eq!(stopped.iter().map(|request| request.reason.as_str()).collect::<Vec<_>>(), ["dlp_match"], "{run}");
-    assert_eq!(requests.len(), 7, "{requests:#?}");
+    assert_eq!(stopped.iter().map(|request| request.reason.as_str()).collect::<Vec<_>>(), ["dlp_match"; 3], "{run}");
+    assert_eq!(requests.len(), 9, "{requests:#?}");
+    let seen = std::fs::read(folder.join("seen")).expect("what arrived");
+    assert!(holds(&seen, "hello"), "{run}");
+    for place in ["body", "header x-key", "url"] {
+        assert_kept_in(&run, place, &seen);
+    }
     run
 }
 
@@ -109,13 +117,13 @@ fn grpc_in_the_clear_and_over_tls() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path(), None);
-    let run = chat(&server, "");
+    let run = chat(&server, folder.path(), "");
     assert!(run.evidence.connections().iter().all(|flow| flow.carrier.as_deref() == Some("http2")), "{run}");
 
     // Only for its certificate.
     let secure = TlsServer::http2(&["web.test"]);
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path(), Some(&secure.certificate));
-    let run = chat(&server, &format!("tls: {{extra_roots: [{}]}}", secure.certificate.display()));
+    let run = chat(&server, folder.path(), &format!("tls: {{extra_roots: [{}]}}", secure.certificate.display()));
     assert!(run.evidence.connections().iter().all(|flow| flow.carrier.as_deref() == Some("tls-http2")), "{run}");
 }

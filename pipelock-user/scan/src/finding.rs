@@ -51,6 +51,8 @@ pub enum Step {
     Zlib,
     /// Zstandard
     Zstd,
+    /// A file in a ZIP archive.
+    Zip,
     /// Raw deflate, where a header said so.
     Deflate,
     /// Brotli
@@ -71,7 +73,7 @@ impl Step {
     /// True for compressed data, inside which nothing can be replaced.
     #[must_use]
     pub fn is_packed(self) -> bool {
-        matches!(self, Self::Gzip | Self::Zlib | Self::Zstd | Self::Deflate | Self::Brotli)
+        matches!(self, Self::Gzip | Self::Zlib | Self::Zstd | Self::Zip | Self::Deflate | Self::Brotli)
     }
 
     /// Its name in findings.
@@ -96,6 +98,7 @@ impl Step {
             Self::Gzip => "gzip",
             Self::Zlib => "zlib",
             Self::Zstd => "zstd",
+            Self::Zip => "zip",
             Self::Deflate => "deflate",
             Self::Brotli => "brotli",
             Self::Utf7 => "utf7",

@@ -11,6 +11,7 @@ use crate::finding::{Finding, Key};
 use crate::injection::OwnText;
 use crate::known::{self, KnownValues};
 use crate::rule::RuleSet;
+use crate::session::Given;
 use crate::stream::Stream;
 use crate::url::UrlOptions;
 use crate::wallet;
@@ -53,7 +54,21 @@ pub(crate) struct Core {
 #[derive(Clone, Debug)]
 pub struct Scanner {
     pub(crate) core: Arc<Core>,
-    own: Option<Arc<RwLock<OwnText>>>,
+    memory: Memory,
+}
+
+/// What is remembered of texts that go by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    /// The agent's own words.
+    pub(crate) own: Option<Arc<RwLock<OwnText>>>,
+    /// What the agent was given.
+    pub(crate) given: Option<Arc<Given>>,
+}
+
+impl Memory {
+    /// Of nothing.
+    pub(crate) const NONE: Self = Self { own: None, given: None };
 }
 
 /// What a scanner is to look for, before it is made.
@@ -126,7 +141,7 @@ impl Builder {
         let known = KnownValues::new(known, fast)?;
         let shared = Shared::new(&mut rules, &key, Some(known), wallet);
         let core = Core { rules, engine, shared, key, limits, urls, idle: Mutex::default() };
-        Ok(Scanner { core: Arc::new(core), own: None })
+        Ok(Scanner { core: Arc::new(core), memory: Memory::default() })
     }
 }
 
@@ -172,14 +187,21 @@ impl Scanner {
             urls: UrlOptions::default(),
             idle: Mutex::default(),
         };
-        Self { core: Arc::new(core), own: None }
+        Self { core: Arc::new(core), memory: Memory::default() }
     }
 
     /// The same scanner for what comes in to an agent: its own words, which `own` remembers, are no injection when they
     /// come back. They are remembered with [`OwnText::remember`], by whoever sees them leave.
     #[must_use]
     pub fn foreign(&self, own: Arc<RwLock<OwnText>>) -> Self {
-        Self { core: Arc::clone(&self.core), own: Some(own) }
+        Self { core: Arc::clone(&self.core), memory: Memory { own: Some(own), ..self.memory.clone() } }
+    }
+
+    /// The same scanner for texts that an agent is given: `given` remembers what links are made of, so that sending them is
+    /// not taken for sending data.
+    #[must_use]
+    pub fn giving(&self, given: Arc<Given>) -> Self {
+        Self { core: Arc::clone(&self.core), memory: Memory { given: Some(given), ..self.memory.clone() } }
     }
 
     /// What is in `text`.
@@ -216,7 +238,7 @@ impl Scanner {
     /// # Errors
     /// When memory runs out.
     pub fn stream(&self) -> Result<Stream, EngineError> {
-        Stream::open(&self.core, self.own.as_ref(), None)
+        Stream::open(&self.core, &self.memory, None)
     }
 
     /// As [`stream`](Self::stream), of a text whose sender says that it is compressed. Brotli and raw deflate are seen only
@@ -225,7 +247,7 @@ impl Scanner {
     /// # Errors
     /// When memory runs out.
     pub fn stream_as(&self, coding: Coding) -> Result<Stream, EngineError> {
-        Stream::open(&self.core, self.own.as_ref(), Some(coding))
+        Stream::open(&self.core, &self.memory, Some(coding))
     }
 
     /// The rules.

@@ -4,6 +4,7 @@
 //! is the order of the promises: programs are attached (closed: they know no listener yet), listeners are bound and
 //! made known, the chain is opened, the agent starts, capabilities are dropped, and only then is the first byte read.
 
+mod browsers;
 mod capsule;
 mod denials;
 mod explicit;

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::browsers;
 use crate::proxy::{SYSTEM_BUNDLES, Trust};
 
 /// Where the folders are: open to all, unlike /run/pipelock.
@@ -65,9 +66,7 @@ impl TrustFiles {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).open(&new)?;
-            file.write_all(bytes)?;
-            file.set_permissions(Permissions::from_mode(0o644))?;
+            write_open(&new, bytes)?;
             std::fs::rename(&new, folder.join(name))?;
         }
         Ok(Self(folder.to_owned()))
@@ -94,6 +93,8 @@ impl TrustFiles {
 #[derive(Debug)]
 pub struct TrustFolder {
     files: TrustFiles,
+    /// Folders with files for browsers, and those that they are laid over.
+    layers: Vec<(PathBuf, PathBuf)>,
     /// Keys that the agent must not have, whoever it runs as.
     keys: Vec<PathBuf>,
 }
@@ -112,8 +113,9 @@ impl TrustFolder {
         }
         // Mounts are made by the names that the agent sees.
         let keys = keys.iter().filter_map(|key| key.canonicalize().ok()).collect();
-        let folder = Self { files: TrustFiles(path), keys };
+        let mut folder = Self { files: TrustFiles(path), layers: Vec::new(), keys };
         TrustFiles::write(&folder.files.0, trust)?;
+        folder.layers = browsers::write(&folder.files.0, &trust.added)?;
         Ok(folder)
     }
 
@@ -121,6 +123,12 @@ impl TrustFolder {
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         self.files.variables()
+    }
+
+    /// The folders that are laid over others, so that browsers find in those what tells them whom to trust.
+    #[must_use]
+    pub fn layers(&self) -> &[(PathBuf, PathBuf)] {
+        &self.layers
     }
 
     /// The file that takes the place of each of the system's own bundles that is there, and of each key.
@@ -132,7 +140,20 @@ impl TrustFolder {
     }
 }
 
-/// Makes a folder that all may read. The one above it is gone whenever the last run ends.
+/// Writes a file that all may read and that was not there, no link either.
+pub(super) fn write_open(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(0o644))
+}
+
+/// Makes a folder that all may read and that was not there.
+pub(super) fn make_open(path: &Path) -> io::Result<()> {
+    std::fs::create_dir(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+/// Makes the folder of a run, which all may read. The one above it is gone whenever the last run ends.
 fn make(path: &Path) -> io::Result<()> {
     let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755));
     // Not `create_dir_all`: it fails when what is there already goes away while it looks.
@@ -142,10 +163,7 @@ fn make(path: &Path) -> io::Result<()> {
     };
     let mut made = Ok(());
     for _ in 0..ATTEMPTS {
-        made = above()
-            .and_then(|()| open(Path::new(FOLDER)))
-            .and_then(|()| std::fs::create_dir(path))
-            .and_then(|()| open(path));
+        made = above().and_then(|()| open(Path::new(FOLDER))).and_then(|()| make_open(path));
         if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             break;
         }

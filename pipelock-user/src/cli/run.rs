@@ -113,6 +113,9 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     for (file, place) in trust.iter().flat_map(TrustFolder::covers) {
         command = command.cover(file, place);
     }
+    for (layer, place) in trust.iter().flat_map(TrustFolder::layers) {
+        command = command.lay(layer.clone(), place.clone());
+    }
     let recorded = session.record(Place::At(evidence), key, confinement, Some(uid))?;
     let agent = match command.spawn(&cgroup) {
         Ok(agent) => agent,

@@ -465,7 +465,11 @@ fn closed() -> Verdict {
 }
 
 fn scanner(scanners: &Scanners, side: Side) -> &Scanner {
-    if side.is_outbound() { &scanners.outbound } else { &scanners.inbound }
+    match side {
+        Side::RequestHead | Side::Request => &scanners.outbound,
+        Side::Response => &scanners.inbound,
+        Side::Binary => &scanners.binary,
+    }
 }
 
 /// Makes what overlaps one.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use pipelock_scan::injection::OwnText;
-use pipelock_scan::session::{BudgetLimits, FragmentLimits, Sessions, Ticket};
+use pipelock_scan::session::{BudgetLimits, FragmentLimits, Given, Sessions, Ticket};
 use pipelock_scan::{EngineError, Kind, RuleSet, Scanner, known};
 use tokio::sync::watch;
 
@@ -46,6 +46,8 @@ pub struct Scanners {
     pub(super) outbound: Scanner,
     /// What comes in: instructions, and secrets as well.
     pub(super) inbound: Scanner,
+    /// The same for what is no text: nothing of it is remembered.
+    pub(super) binary: Scanner,
     /// URLs of the whole attachment, and what they make together.
     pub(super) sessions: Sessions,
     /// What the agent said lately.
@@ -70,12 +72,14 @@ impl Scanners {
 
     fn of(outbound: Scanner, inbound: Scanner) -> Self {
         let own = Arc::new(RwLock::new(OwnText::new(OWN_WORDS)));
-        let inbound = inbound.foreign(own.clone());
+        let binary = inbound.foreign(own.clone());
+        let given = Arc::new(Given::default());
+        let inbound = binary.giving(given.clone());
         // There is one session, with all that the agent sends.
         let budget = BudgetLimits { sessions: 1, ..BudgetLimits::default() };
         let fragments = FragmentLimits { sessions: 1, lanes: MOST_LANES, ..FragmentLimits::default() };
-        let sessions = Sessions::new(outbound.clone(), budget, fragments);
-        Self { outbound, inbound, sessions, own, started: Instant::now() }
+        let sessions = Sessions::new(outbound.clone(), budget, fragments).beside(given);
+        Self { outbound, inbound, binary, sessions, own, started: Instant::now() }
     }
 
     /// A URL with placeholders for the secrets in it.

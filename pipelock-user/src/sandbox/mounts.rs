@@ -59,8 +59,12 @@ struct Place {
 pub(super) struct ReadOnlyKernel {
     places: Vec<Place>,
     runtime: Option<Runtime>,
+    /// Folders whose files are seen among those of others, as options of a mount, with the others.
+    layers: Vec<(CString, CString)>,
     /// Files that stand in the place of others.
     covers: Vec<(CString, CString)>,
+    /// Where everything is mounted.
+    points: Vec<PathBuf>,
 }
 
 impl ReadOnlyKernel {
@@ -84,7 +88,22 @@ impl ReadOnlyKernel {
         }
         let folder = format!("/run/user/{uid}");
         let runtime = std::path::Path::new(&folder).is_dir().then(|| CString::new(folder).ok()).flatten();
-        Ok(Self { places, runtime: runtime.map(|path| Runtime { path, uid, gid }), covers: Vec::new() })
+        let runtime = runtime.map(|path| Runtime { path, uid, gid });
+        let points = find::points(&mountinfo);
+        Ok(Self { places, runtime, layers: Vec::new(), covers: Vec::new(), points })
+    }
+
+    /// Also shows the files of folders among those of others. What is mounted below a folder would not be seen any more, so
+    /// such a folder is left as it is.
+    pub(super) fn under(mut self, layers: &[(PathBuf, PathBuf)]) -> Self {
+        let is_whole = |place: &PathBuf| !self.points.iter().any(|point| point != place && point.starts_with(place));
+        let text = |path: &PathBuf| path.to_str().filter(|path| !path.contains([':', ',', '\\'])).map(str::to_owned);
+        let layers = layers.iter().filter(|(_, place)| is_whole(place)).filter_map(|(layer, place)| {
+            let options = format!("lowerdir={}:{}", text(layer)?, text(place)?);
+            Some((CString::new(options).ok()?, CString::new(text(place)?).ok()?))
+        });
+        self.layers = layers.collect();
+        self
     }
 
     /// Also shows files in the place of others.
@@ -117,6 +136,13 @@ impl ReadOnlyKernel {
             let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | flags;
             // SAFETY: see above.
             check(unsafe { libc::mount(null, path, null, flags, ptr::null()) })?;
+        }
+        // Before the files, which may lie in such a folder.
+        for (options, place) in &self.layers {
+            let (overlay, flags) = (c"overlay".as_ptr(), libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV);
+            // Without it the agent sees less, and so may not trust us; nothing depends on it otherwise.
+            // SAFETY: see above.
+            let _ = unsafe { libc::mount(overlay, place.as_ptr(), overlay, flags, options.as_ptr().cast()) };
         }
         for (file, place) in &self.covers {
             // SAFETY: see above.

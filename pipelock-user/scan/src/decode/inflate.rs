@@ -1,4 +1,4 @@
-//! Compressed data. gzip, zlib and Zstandard are recognised by their first bytes; raw deflate and brotli have none and are
+//! Compressed data. gzip, zlib, Zstandard and files of ZIP archives are recognised by their first bytes; raw deflate and brotli have none and are
 //! named by who knows. Called by `stream::packed`, which feeds pieces and counts what comes out.
 //!
 //! Promises: what was decoded before data turns out to be damaged or cut short is handed on; memory is bounded whatever the
@@ -8,6 +8,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::brotli::Brotli;
 use super::gzip::GzipHeader;
+use super::zip::{Skipped, ZipHeader};
 use super::zstd::Zstd;
 use crate::finding::Step;
 
@@ -17,17 +18,20 @@ pub(crate) enum Format {
     Gzip,
     Zlib,
     Zstd,
+    Zip,
     Deflate,
     Brotli,
 }
 
 impl Format {
-    /// What the first bytes say. Sources: RFC 1952 §2.3, RFC 1950 §2.2, RFC 8878 §3.1.1.
+    /// What the first bytes say. Sources: RFC 1952 §2.3, RFC 1950 §2.2, RFC 8878 §3.1.1, APPNOTE
+    /// 6.3.10 §4.3.7.
     pub(crate) fn of(text: &[u8]) -> Option<Self> {
         match text {
             [0x1f, 0x8b, 0x08, flags, ..] if flags & 0xe0 == 0 => Some(Self::Gzip),
             [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => Some(Self::Zlib),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            [b'P', b'K', 3, 4, ..] => Some(Self::Zip),
             _ => None,
         }
     }
@@ -37,6 +41,7 @@ impl Format {
             Self::Gzip => Step::Gzip,
             Self::Zlib => Step::Zlib,
             Self::Zstd => Step::Zstd,
+            Self::Zip => Step::Zip,
             Self::Deflate => Step::Deflate,
             Self::Brotli => Step::Brotli,
         }
@@ -84,10 +89,26 @@ impl Coding {
     }
 }
 
+/// What precedes deflated data.
+#[derive(Debug)]
+pub(crate) enum Header {
+    Gzip(GzipHeader),
+    Zip(ZipHeader),
+}
+
+impl Header {
+    fn skip(&mut self, text: &[u8]) -> Skipped {
+        match self {
+            Self::Gzip(header) => header.skip(text).map_or(Skipped::All, Skipped::Some),
+            Self::Zip(header) => header.skip(text),
+        }
+    }
+}
+
 /// One compressed member on its way.
 #[derive(Debug)]
 pub(crate) enum Inflate {
-    Deflate { state: Box<Decompress>, header: Option<GzipHeader> },
+    Deflate { state: Box<Decompress>, header: Option<Header> },
     Zstd(Box<Zstd>),
     Brotli(Brotli),
 }
@@ -109,7 +130,8 @@ impl Inflate {
     pub(crate) fn new(format: Format) -> Self {
         let deflate = |zlib, header| Self::Deflate { state: Box::new(Decompress::new(zlib)), header };
         match format {
-            Format::Gzip => deflate(false, Some(GzipHeader::default())),
+            Format::Gzip => deflate(false, Some(Header::Gzip(GzipHeader::default()))),
+            Format::Zip => deflate(false, Some(Header::Zip(ZipHeader::default()))),
             Format::Zlib => deflate(true, None),
             Format::Deflate => deflate(false, None),
             Format::Zstd => Self::Zstd(Box::new(Zstd::new())),
@@ -124,8 +146,9 @@ impl Inflate {
                 let mut start = 0;
                 if let Some(waiting) = header {
                     match waiting.skip(text) {
-                        None => return Progress::Going,
-                        Some(used) => {
+                        Skipped::All => return Progress::Going,
+                        Skipped::Other => return Progress::Broken,
+                        Skipped::Some(used) => {
                             start = used;
                             *header = None;
                         }

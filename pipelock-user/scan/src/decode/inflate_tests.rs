@@ -29,6 +29,18 @@ fn zstd(text: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
 }
 
+/// The first file of an archive: its header with a name and something more, and its data.
+fn zip(text: &[u8], method: u8) -> Vec<u8> {
+    let mut to = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+    to.write_all(text).unwrap();
+    let mut all = b"PK\x03\x04\x14\0\x08\0".to_vec();
+    all.extend_from_slice(&[method, 0]);
+    all.extend_from_slice(&[7; 16]);
+    all.extend_from_slice(b"\x04\0\x03\0nameext");
+    all.extend(to.finish().unwrap());
+    all
+}
+
 fn run(format: Format, pieces: &[&[u8]]) -> (Vec<u8>, Progress) {
     let (mut inflate, mut plain, mut progress) = (Inflate::new(format), Vec::new(), Progress::Going);
     for (at, piece) in pieces.iter().enumerate() {
@@ -50,6 +62,7 @@ fn what_was_compressed_comes_back_at_every_cut() {
         (Format::Gzip, gzip(TEXT)),
         (Format::Zlib, zlib(TEXT)),
         (Format::Zstd, zstd(TEXT)),
+        (Format::Zip, zip(TEXT, 8)),
         (Format::Deflate, raw.finish().unwrap()),
         (Format::Brotli, unhex(BROTLI)),
     ] {
@@ -86,6 +99,11 @@ fn what_came_before_the_damage_is_handed_on() {
         assert!(!matches!(progress, Progress::Ended(_)), "{format:?}");
         assert!(plain.len() > 90_000 && noise.starts_with(&plain[..90_000]), "{format:?} damaged: {}", plain.len());
     }
+}
+
+#[test]
+fn a_file_that_is_stored_is_left_to_whoever_looks_on() {
+    assert_eq!(run(Format::Zip, &[&zip(TEXT, 0)]), (Vec::new(), Progress::Broken));
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) mod spaced;
 pub(crate) mod unescape;
 pub(crate) mod utf16;
 pub(crate) mod utf7;
+mod zip;
 mod zstd;
 
 use crate::finding::Step;

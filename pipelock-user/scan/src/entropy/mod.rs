@@ -62,7 +62,7 @@ pub fn url_part(part: &[u8], limits: Limits) -> bool {
         // two folders: names of things. Anything else of that length is data.
         return !matches!(part.len(), 32 | 40 | 56 | 60 | 64 | 96 | 128) && part.len() >= 32 && shannon(part) > 3.0;
     }
-    let separator = |byte: &u8| b"-_+. ,/~:".contains(byte);
+    let separator = separates;
     let longest = part.split(separator).map(<[u8]>::len).max().unwrap_or(0);
     if longest < 12 && part.iter().any(separator) && !chunked(part, separator) {
         return false;
@@ -74,12 +74,25 @@ pub fn url_part(part: &[u8], limits: Limits) -> bool {
     shannon(part) > limit && !words::readable(part)
 }
 
+/// Bytes that part a value into pieces.
+fn separates(byte: &u8) -> bool {
+    b"-_+. ,/~:".contains(byte)
+}
+
+/// A piece that tells little: short, or a word.
+pub(crate) fn is_word(piece: &[u8]) -> bool {
+    piece.len() < 6 || piece.iter().all(u8::is_ascii_alphabetic) && words::readable(piece)
+}
+
 /// Whether a value may carry data of the sender's choice: no word, no short number, no name made of words, no UUID.
 pub(crate) fn free(value: &[u8]) -> bool {
     let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
-    let word = |word: &[u8]| word.len() < 6 || word.iter().all(u8::is_ascii_alphabetic) && words::readable(word);
-    let separator = |byte: &u8| b"-_+. ,/~:".contains(byte);
-    value.len() >= 6 && digits + 2 < value.len().max(14) && !uuid(value) && !value.split(separator).all(word)
+    value.len() >= 6 && digits + 2 < value.len().max(14) && !uuid(value) && free_pieces(value).next().is_some()
+}
+
+/// The pieces of a value that are no words.
+pub(crate) fn free_pieces(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(separates).filter(|piece| !is_word(piece))
 }
 
 /// Pieces of equal length, four or more of at least four bytes: data cut up rather than words. Their last may be shorter.

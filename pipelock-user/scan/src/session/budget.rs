@@ -2,8 +2,10 @@
 //!
 //! The engine records every outbound value (query values, path segments, labels, arguments) that no rule explains. A
 //! value sent before tells little: it costs only the choice among those sent lately, so that the same key in every
-//! request does not use the budget up.
+//! request does not use the budget up. So it is with the pieces of values: those that are words cost nothing, and those that
+//! the session was given cost what taking the next link of a list does.
 
+use super::given::Given;
 use super::table::Table;
 use crate::entropy;
 use std::hash::{BuildHasher, RandomState};
@@ -14,6 +16,8 @@ const STEPS: u64 = 16;
 const REMEMBERED: usize = 128;
 /// Bits that a repeated value costs: the choice of one in [`REMEMBERED`].
 const REPEATED_BITS: f64 = 7.0;
+/// Bits that a piece costs which the session was given: who follows links does so in their order, but for leaving some out.
+const GIVEN_BITS: f64 = 2.0;
 
 /// The settings of a [`Budget`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,6 +55,44 @@ struct Session {
     count: usize,
 }
 
+impl Session {
+    fn knows(&self, hash: u64) -> bool {
+        self.remembered[..self.count.min(REMEMBERED)].contains(&hash)
+    }
+
+    fn remember(&mut self, hash: u64) {
+        self.remembered[self.count % REMEMBERED] = hash;
+        self.count += 1;
+    }
+
+    /// What a value costs.
+    fn cost(&mut self, hasher: &RandomState, value: &[u8], given: Option<&Given>) -> f64 {
+        let full = entropy::bits(value);
+        let whole = hasher.hash_one(value);
+        if self.knows(whole) {
+            return full.min(REPEATED_BITS);
+        }
+        let (mut cost, mut pieces, mut new) = (0.0, 0, Vec::new());
+        for piece in entropy::free_pieces(value) {
+            pieces += 1;
+            let hash = hasher.hash_one(piece);
+            if given.is_some_and(|given| given.holds(piece)) {
+                cost += GIVEN_BITS;
+            } else if self.knows(hash) {
+                cost += REPEATED_BITS;
+            } else {
+                self.remember(hash);
+                new.extend_from_slice(piece);
+            }
+        }
+        if pieces != 1 {
+            self.remember(whole);
+        }
+        // What has no pieces is counted as it is.
+        (if pieces == 0 { full } else { cost + entropy::bits(&new) }).min(full)
+    }
+}
+
 /// The budgets of all sessions.
 #[derive(Debug)]
 pub struct Budget {
@@ -69,7 +111,11 @@ impl Budget {
 
     /// Records a value a session sends at `now` (milliseconds). Linear in the value.
     pub fn record(&mut self, session: u64, now: u64, value: &[u8]) -> Spent {
-        let hash = self.hasher.hash_one(value);
+        self.record_beside(session, now, value, None)
+    }
+
+    /// The same of a session that was given something.
+    pub(super) fn record_beside(&mut self, session: u64, now: u64, value: &[u8], given: Option<&Given>) -> Spent {
         let step = now / (self.limits.window / STEPS);
         let state = self.table.entry(session, now, || Session {
             steps: [0.0; STEPS as usize],
@@ -81,13 +127,7 @@ impl Budget {
             state.steps[((state.current + passed) % STEPS) as usize] = 0.0;
         }
         state.current = state.current.max(step);
-        let known = state.remembered[..state.count.min(REMEMBERED)].contains(&hash);
-        let full = entropy::bits(value);
-        let cost = if known { full.min(REPEATED_BITS) } else { full };
-        if !known {
-            state.remembered[state.count % REMEMBERED] = hash;
-            state.count += 1;
-        }
+        let cost = state.cost(&self.hasher, value, given);
         state.steps[(state.current % STEPS) as usize] += cost;
         let bits = state.steps.iter().sum();
         Spent { bits, over: bits > self.limits.bits }
@@ -121,6 +161,23 @@ mod tests {
         let mut budget = budget(100.0);
         budget.record(1, 0, b"0123456789abcdef");
         assert_eq!(budget.record(1, 0, b"0123456789abcdef").bits, 64.0 + REPEATED_BITS);
+    }
+
+    #[test]
+    fn what_was_given_costs_the_choice_only_and_words_nothing() {
+        let given = Given::default();
+        super::super::Readings::default().push(&given, b"href=/4f9a2b7c1d/zq9xw3-1.0.whl", true);
+        let mut budget = budget(1e9);
+        let mut cost = |value: &[u8]| {
+            let before = budget.record_beside(1, 0, b"", None).bits;
+            budget.record_beside(1, 0, value, Some(&given)).bits - before
+        };
+        assert_eq!(cost(b"4f9a2b7c1d"), GIVEN_BITS);
+        assert_eq!(cost(b"4f9a2b7c1d-zq9xw3-release.whl"), 2.0 * GIVEN_BITS);
+        assert_eq!(cost(b"zq9xw3-0123456789abcdef"), GIVEN_BITS + 64.0);
+        assert_eq!(cost(b"0123456789abcdef.release"), REPEATED_BITS);
+        // Cut into pieces it costs what it did whole.
+        assert_eq!(cost(b"ghijkl-mnopqr-stuvwx"), entropy::bits(b"ghijklmnopqrstuvwx"));
     }
 
     #[test]

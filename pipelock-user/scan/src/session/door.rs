@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::table::Table;
-use super::{Budget, BudgetLimits, FragmentLimits, Fragments, Ticket};
+use super::{Budget, BudgetLimits, FragmentLimits, Fragments, Given, Ticket};
 use crate::engine::EngineError;
 use crate::entropy;
 use crate::finding::Finding;
@@ -26,6 +26,8 @@ const MOST_NAMES: usize = 4096;
 #[derive(Debug)]
 pub struct Sessions {
     scanner: Scanner,
+    /// What came in, of which values may be made that tell nothing.
+    given: Option<Arc<Given>>,
     state: Mutex<State>,
     /// How long names are remembered, in milliseconds.
     window: u64,
@@ -65,11 +67,18 @@ impl Sessions {
         };
         Self {
             scanner,
+            given: None,
             state: Mutex::new(state),
             window: fragments.window,
             lanes: RandomState::new(),
             judging: Mutex::new(()),
         }
+    }
+
+    /// Values made of what `given` remembers are not taken for data of a session's own choice. It is that of all sessions.
+    #[must_use]
+    pub fn beside(self, given: Arc<Given>) -> Self {
+        Self { given: Some(given), ..self }
     }
 
     /// What is in a URL, as [`Scanner::scan_url`] says, and what it makes together with what this session sent before: a secret
@@ -82,6 +91,12 @@ impl Sessions {
         let parts = Parts::of(url);
         let host = url.get(parts.host.clone()).unwrap_or_default();
         let bytes = url.as_bytes();
+        if let Some(given) = &self.given {
+            sent.findings.retain(|finding| {
+                let part = bytes.get(finding.span.start as usize..finding.span.end as usize);
+                *finding.rule != *builtin::PART.id || !part.is_some_and(|part| given.has_given(&url::decoded(part)))
+            });
+        }
         for (at, part) in parts.segments.iter().enumerate() {
             let lane = self.lanes.hash_one((host, "", at));
             self.take(session, now, lane, &url::decoded(&bytes[part.clone()]), part, &mut sent)?;
@@ -195,7 +210,8 @@ impl Sessions {
         place: &Range<usize>,
         sent: &mut Sent,
     ) -> Result<(), EngineError> {
-        let over = entropy::free(value) && self.lock().budget.record(session, now, value).over;
+        let over =
+            entropy::free(value) && self.lock().budget.record_beside(session, now, value, self.given.as_deref()).over;
         self.join(session, now, lane, value, place, sent)?;
         let told = sent.findings.iter().any(|finding| *finding.rule == *builtin::SESSION_BUDGET.id);
         if over && !told && self.scanner.has(&builtin::SESSION_BUDGET) {
@@ -292,6 +308,63 @@ mod tests {
         }
         sessions.end(1);
         assert_eq!(rules(&sessions.url(1, 30, &url(9)).unwrap()), [] as [&str; 0]);
+    }
+
+    /// Random digits, the same every time.
+    fn hex(seed: usize, length: usize) -> String {
+        let mut state = seed as u64 + 1;
+        let mut digit = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            format!("{:x}", state >> 60)
+        };
+        (0..length).map(|_| digit()).collect()
+    }
+
+    /// What an installer reads of a package, and what it asks for then.
+    fn package(at: usize) -> (String, Vec<String>) {
+        let (pypi, sum) = (hex(at, 60), hex(at + 1000, 64));
+        let wheel = format!("pkg{at}x_core-2.{at}-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl");
+        let link = format!("https://files.example/packages/{}/{}/{pypi}/{wheel}", &sum[..2], &sum[2..4]);
+        let go = format!("v0.0.0-2024{:04}{:06}-{}", 101 + at, 7 * at, hex(at + 2000, 12));
+        let layer = format!("sha256:{}", hex(at + 3000, 64));
+        let signature = hex(at + 4000, 43);
+        let text = format!(
+            "<a href=\"{link}#sha256={sum}\">{wheel}</a>\n\"example.com/mod{at} {go}\"\n{{\"digest\": \"{layer}\"}}\n\
+             location: https://store.example/blob?sig={signature}&se=2026\n{{\"name\":\"p{at}q7z-sys\",\"vers\":\"0.1.{at}\"}}"
+        );
+        let urls = vec![
+            format!("{link}.metadata"),
+            link,
+            format!("https://go.example/example.com/mod{at}/@v/{go}.zip"),
+            format!("https://registry.example/v2/library/x/blobs/{layer}"),
+            format!("https://store.example/blob?sig={signature}&se=2026"),
+            format!("https://crates.example/crates/p{at}q7z-sys/p{at}q7z-sys-0.1.{at}.crate"),
+        ];
+        (text, urls)
+    }
+
+    #[test]
+    fn what_answers_link_to_raises_nothing_and_leaves_the_budget_to_what_they_do_not() {
+        let limits = BudgetLimits::default();
+        let first_told = |is_given: bool| {
+            let scanner = sessions(1.0).scanner;
+            let given = Arc::new(Given::default());
+            let inbound = scanner.giving(given.clone());
+            let sessions = Sessions::new(scanner, limits, FragmentLimits::default()).beside(given);
+            let told = (0..100).position(|at| {
+                let (text, urls) = package(at);
+                if is_given {
+                    inbound.scan(text.as_bytes()).unwrap();
+                }
+                urls.iter().any(|url| !sessions.url(1, 0, url).unwrap().findings.is_empty())
+            });
+            let own = |at: usize| format!("https://files.example/packages/{}.whl", hex(at, 40));
+            let spent = (9000..9100).position(|at| !sessions.url(1, 0, &own(at)).unwrap().findings.is_empty());
+            (told, spent)
+        };
+        // Without what was given the first packages raise something; and with it what is sent besides still runs into the limit.
+        assert!(matches!(first_told(false).0, Some(0..20)), "{:?}", first_told(false));
+        assert!(matches!(first_told(true), (None, Some(1..30))), "{:?}", first_told(true));
     }
 
     #[test]

@@ -36,7 +36,8 @@ use crate::engine::{Engine, EngineError};
 use crate::finding::{Finding, Key};
 use crate::injection::OwnText;
 use crate::rule::RuleSet;
-use crate::scanner::{Core, Limits};
+use crate::scanner::{Core, Limits, Memory};
+use crate::session::{Given, Readings};
 
 /// What a scan works with: shared things, and what is left of the budget.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(crate) struct Context<'a> {
     pub(crate) engine: &'a dyn Engine,
     pub(crate) shared: &'a Shared,
     own: Option<&'a RwLock<OwnText>>,
+    /// Where what is read is remembered.
+    pub(crate) given: Option<&'a Given>,
     pub(crate) key: &'a Key,
     /// Only rules that are telling count.
     telling: bool,
@@ -179,7 +182,9 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Stream {
     core: Arc<Core>,
-    own: Option<Arc<RwLock<OwnText>>>,
+    memory: Memory,
+    /// Of a text that is read as it is: what is remembered of it.
+    readings: Option<Readings>,
     root: Option<Layer>,
     work: Work,
     hits: Vec<Hit>,
@@ -189,20 +194,19 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn open(
-        core: &Arc<Core>,
-        own: Option<&Arc<RwLock<OwnText>>>,
-        coding: Option<Coding>,
-    ) -> Result<Self, EngineError> {
+    pub(crate) fn open(core: &Arc<Core>, memory: &Memory, coding: Option<Coding>) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let mut context = context(core, None, false, &mut work);
+        let mut context = context(core, &Memory::NONE, false, &mut work);
         let root = match coding {
             None => Layer::open(&mut context, 0, None)?,
             Some(coding) => Layer::named(&mut context, 0, coding.format())?,
         };
+        // Of one that is compressed it is what it says that counts.
+        let readings = (memory.given.is_some() && coding.is_none()).then(Readings::default);
         Ok(Self {
             core: Arc::clone(core),
-            own: own.cloned(),
+            memory: memory.clone(),
+            readings,
             root: Some(root),
             work,
             hits: Vec::new(),
@@ -213,20 +217,28 @@ impl Stream {
 
     /// Of a text that is put together from others: only for [`Rule::is_telling`](crate::rule::Rule::is_telling) rules.
     pub(crate) fn telling(core: &Arc<Core>) -> Result<Self, EngineError> {
-        Ok(Self { telling: true, ..Self::open(core, None, None)? })
+        Self::of_telling(core, |context| Layer::open(context, 0, None))
     }
 
     /// The same, of the text as it stands.
     pub(crate) fn plainly(core: &Arc<Core>) -> Result<Self, EngineError> {
+        Self::of_telling(core, Layer::plain)
+    }
+
+    fn of_telling(
+        core: &Arc<Core>,
+        open: impl FnOnce(&mut Context<'_>) -> Result<Layer, EngineError>,
+    ) -> Result<Self, EngineError> {
         let mut work = Work::default();
-        let root = Some(Layer::plain(&mut context(core, None, true, &mut work))?);
-        Ok(Self { core: Arc::clone(core), own: None, root, work, hits: Vec::new(), end: 0, telling: true })
+        let root = Some(open(&mut context(core, &Memory::NONE, true, &mut work))?);
+        let (core, memory) = (Arc::clone(core), Memory::NONE);
+        Ok(Self { core, memory, readings: None, root, work, hits: Vec::new(), end: 0, telling: true })
     }
 
     /// How many bytes at the end of a text may be the beginning of what [`plainly`](Self::plainly) finds.
     pub(crate) fn begun(core: &Arc<Core>, text: &[u8]) -> Result<usize, EngineError> {
         let mut work = Work::default();
-        let mut context = context(core, None, true, &mut work);
+        let mut context = context(core, &Memory::NONE, true, &mut work);
         let mut root = Layer::plain(&mut context)?;
         let hold = root.begun(&context, text);
         root.close(&mut context);
@@ -240,7 +252,7 @@ impl Stream {
     pub fn push(&mut self, piece: &[u8]) -> Result<Progress, EngineError> {
         self.take(piece, false)?;
         let core = Arc::clone(&self.core);
-        let context = context(&core, None, self.telling, &mut self.work);
+        let context = context(&core, &Memory::NONE, self.telling, &mut self.work);
         let hold = self.root.as_ref().map_or(0, |root| root.hold(&context));
         Ok(Progress { released: hold.min(self.end), findings: self.hits.len() })
     }
@@ -292,7 +304,10 @@ impl Stream {
         self.end += piece.len() as u64;
         self.work.input = self.end;
         let core = Arc::clone(&self.core);
-        let mut context = context(&core, self.own.as_deref(), self.telling, &mut self.work);
+        if let (Some(readings), Some(given)) = (&mut self.readings, &self.memory.given) {
+            readings.push(given, piece, last);
+        }
+        let mut context = context(&core, &self.memory, self.telling, &mut self.work);
         let Some(root) = &mut self.root else { return Ok(()) };
         root.push(&mut context, piece, last, &mut self.hits)?;
         self.hits.truncate(MOST_HITS);
@@ -303,7 +318,8 @@ impl Stream {
     }
 }
 
-fn context<'a>(core: &'a Core, own: Option<&'a RwLock<OwnText>>, telling: bool, work: &'a mut Work) -> Context<'a> {
+fn context<'a>(core: &'a Core, memory: &'a Memory, telling: bool, work: &'a mut Work) -> Context<'a> {
     let Core { rules, shared, key, .. } = core;
-    Context { core, rules, engine: &*core.engine, shared, own, key, telling, work }
+    let (own, given) = (memory.own.as_deref(), memory.given.as_deref());
+    Context { core, rules, engine: &*core.engine, shared, own, given, key, telling, work }
 }

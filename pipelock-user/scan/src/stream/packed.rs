@@ -7,17 +7,20 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use memchr::memchr3_iter;
+use memchr::{memchr3_iter, memmem};
 
 use super::layer::{Hit, Layer};
 use super::{Context, Window};
 use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::{Format, Inflate, Progress};
 use crate::engine::EngineError;
+use crate::session::Readings;
 
 const SEGMENT: usize = 256;
 /// Bytes that tell a format.
 const MAGIC: u64 = 4;
+/// Those of a file in a ZIP archive.
+const ZIP: &[u8; MAGIC as usize] = b"PK\x03\x04";
 /// Bytes of a text for each time that a segment is searched once more, and how often that may be at its start.
 const AGAIN: u64 = 128;
 const AT_FIRST: u64 = 16;
@@ -47,6 +50,8 @@ struct Member {
 struct Output {
     format: Format,
     layer: Layer,
+    /// Of a whole text: what is remembered of what came out.
+    readings: Option<Readings>,
     /// Bytes that came out so far.
     made: u64,
     /// Bytes of output, and of the text, before each segment that may still be asked for.
@@ -96,7 +101,9 @@ impl Packed {
                         continue;
                     }
                     self.doubted = (!named_so).then_some(at);
-                    self.member = Some(Box::new(Member::open(context, format, at, depth + 1)?));
+                    let mut member = Member::open(context, format, at, depth + 1)?;
+                    member.output.readings = named_so.then(Readings::default);
+                    self.member = Some(Box::new(member));
                 }
                 Some(member) => {
                     let count = (end - self.at).min(SEGMENT as u64);
@@ -138,7 +145,10 @@ impl Packed {
         loop {
             let end = if self.at < fresh { (fresh + MAGIC).min(window.end()) } else { window.end() };
             let found = window.with(self.at..end, |text| {
-                memchr3_iter(0x1f, 0x78, 0x28, text).find_map(|at| Some((at, Format::of(&text[at..])?)))
+                let named = memchr3_iter(0x1f, 0x78, 0x28, text).find_map(|at| Some((at, Format::of(&text[at..])?)));
+                // The fourth has a beginning that is in every text.
+                let zip = memmem::find(text, ZIP).map(|at| (at, Format::Zip));
+                named.into_iter().chain(zip).min_by_key(|(at, _)| *at)
             });
             if let Some((at, format)) = found {
                 return Some((self.at + at as u64, format));
@@ -176,7 +186,8 @@ impl Packed {
 impl Member {
     fn open(context: &mut Context<'_>, format: Format, start: u64, depth: usize) -> Result<Self, EngineError> {
         let layer = Layer::open(context, depth, None)?;
-        let output = Output { format, layer, made: 0, segments: VecDeque::from([(0, start)]), end: start };
+        let output =
+            Output { format, layer, readings: None, made: 0, segments: VecDeque::from([(0, start)]), end: start };
         Ok(Self { inflate: Inflate::new(format), output })
     }
 
@@ -222,6 +233,9 @@ impl Output {
     ) -> Result<(), EngineError> {
         if !context.spend(out.len()) {
             return Ok(());
+        }
+        if let (Some(readings), Some(given)) = (&mut self.readings, context.given) {
+            readings.push(given, out, last);
         }
         let mut found = Vec::new();
         self.layer.push(context, out, last, &mut found)?;

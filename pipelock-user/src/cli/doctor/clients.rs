@@ -155,8 +155,8 @@ pub(super) const CLIENTS: [Client; 15] = [
         key: "chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
         command: |goal| shell(CHROMIUM, goal),
-        advice: "browsers have a store of their own: certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n pipelock -i FILE, with the \
-                 output of `pipelock ca` as FILE",
+        advice: "one that is installed elsewhere than by the system's packages reads no policy of /etc/chromium or /etc/opt/chrome; \
+                 put the output of `pipelock ca` into FILE and say certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n pipelock -i FILE",
     },
 ];
 

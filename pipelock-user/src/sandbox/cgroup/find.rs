@@ -16,6 +16,15 @@ pub(crate) struct Mount {
     pub(crate) point: PathBuf,
 }
 
+/// Where anything is mounted, in a mountinfo text.
+pub(crate) fn points(mountinfo: &[u8]) -> Vec<PathBuf> {
+    mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(unescape)
+        .collect()
+}
+
 /// Every mount of the file system `kind` in a mountinfo text (format: proc_pid_mountinfo(5)), in the order of the text.
 pub(crate) fn mounts_of(mountinfo: &[u8], kind: &[u8]) -> Vec<Mount> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(|line| parse_mount(line, kind)).collect()
@@ -90,6 +99,7 @@ mod tests {
         assert_eq!(mounts_of(HYBRID, b"cgroup2"), [Mount { root: "/".into(), point: "/sys/fs/cgroup/unified".into() }]);
         let mounts = mounts_of(CONTAINER, b"cgroup2");
         assert_eq!(mounts.len(), 2);
+        assert_eq!(points(CONTAINER), [Path::new("/sys/fs/cgroup"), Path::new("/mnt/with space\\x")]);
         assert_eq!(mounts.get(1).map(|m| m.point.as_path()), Some(Path::new("/mnt/with space\\x")));
     }
 

@@ -166,6 +166,7 @@ pub struct AgentCommand {
     seccomp: bool,
     protect_kernel: bool,
     covers: Vec<(PathBuf, PathBuf)>,
+    layers: Vec<(PathBuf, PathBuf)>,
 }
 
 impl AgentCommand {
@@ -180,6 +181,7 @@ impl AgentCommand {
             seccomp: true,
             protect_kernel: true,
             covers: Vec::new(),
+            layers: Vec::new(),
         };
         if command.user.change {
             let AgentUser { name, home, shell, .. } = command.user.clone();
@@ -209,6 +211,13 @@ impl AgentCommand {
     #[must_use]
     pub fn cover(mut self, file: PathBuf, place: PathBuf) -> Self {
         self.covers.push((file, place));
+        self
+    }
+
+    /// Shows the agent the files of a folder among those of another, read-only; where that cannot be done it sees the other.
+    #[must_use]
+    pub fn lay(mut self, layer: PathBuf, place: PathBuf) -> Self {
+        self.layers.push((layer, place));
         self
     }
 
@@ -276,7 +285,7 @@ impl AgentCommand {
         let landlock = Domain::create().map_err(step("make the Landlock domain"))?;
         let filters = if self.seccomp { Some(Filters::build(landlock.is_none())?) } else { None };
         let mounts = if self.may_protect_kernel()? {
-            Some(ReadOnlyKernel::prepare(self.user.uid, self.user.gid)?.covering(&self.covers))
+            Some(ReadOnlyKernel::prepare(self.user.uid, self.user.gid)?.covering(&self.covers).under(&self.layers))
         } else {
             None
         };

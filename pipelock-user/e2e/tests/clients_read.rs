@@ -1,0 +1,300 @@
+//! Clients of every language over TLS that is opened and read: what they fetch and send is as it was, and a secret in URL, header,
+//! body or message stays in, for the same reason everywhere.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::process::Command;
+
+use pipelock_e2e::{Run, SECRET, Sandbox, TlsServer, assert_kept_in, find, has_python_module, holds, missing, need};
+
+const SITE: &str = include_str!("../agents/browser.js");
+
+fn site() -> TlsServer {
+    TlsServer::node(&["web.test"], SITE, &["a page"])
+}
+
+fn sandbox(site: &TlsServer) -> Sandbox {
+    Sandbox::new(&format!(
+        "egress: [{{destination: web.test, ports: [{}], scan: true}}]\ndns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n\
+         ssrf: {{allow: [\"127.0.0.0/8\"]}}\ntls: {{extra_roots: [{}]}}\nwebsocket: {{enabled: true}}",
+        site.port(),
+        site.certificate.display()
+    ))
+}
+
+/// Runs a client that fetches, sends and then leaks: what it says of each, and what the receipts say.
+fn ask(site: &TlsServer, sandbox: Sandbox, words: &[&str], carrier: &str, has_frames: bool) {
+    let base = format!("https://web.test:{}", site.port());
+    let run: Run = sandbox.run_ok(&[words, &[&base, SECRET]].concat());
+    let expected = std::fs::read_to_string(site.certificate.with_file_name("expected")).expect("what the site has");
+    let mut lines: Vec<&str> = expected.lines().take(3).collect();
+    lines.extend(["url 403 dlp_match", "header 403 dlp_match", "body 403 dlp_match"]);
+    if has_frames {
+        lines.extend(["message hello", "frame 1008 dlp_match"]);
+    }
+    assert_eq!(run.text().trim(), lines.join("\n"), "{run}");
+    let seen = site.seen();
+    for place in ["url", "header x-key", "body"].into_iter().chain(has_frames.then_some("message")) {
+        assert_kept_in(&run, place, &seen);
+    }
+    assert!(holds(&seen, "/text") && !holds(&seen, "/leak"), "a request arrived that was stopped: {run}");
+    let requests = run.evidence.http();
+    let blocked = requests.iter().filter(|request| request.verdict == "block").count();
+    assert_eq!((blocked, requests.len()), if has_frames { (4, 8) } else { (3, 6) }, "{requests:#?}");
+    let flows = run.evidence.connections();
+    assert!(flows.iter().any(|flow| flow.carrier.as_deref() == Some(carrier)), "{flows:#?}");
+}
+
+const PYTHON: &str = r#"
+import hashlib, json, sys
+base, secret = sys.argv[1:3]
+def say(name, status, body):
+    print(name, status, f"{len(body)} {hashlib.sha256(body).hexdigest()}" if status == 200 else json.loads(body)["reason"])
+    return body
+LEAKS = [("url", "GET", {"params": {"key": secret}}), ("header", "GET", {"headers": {"X-Key": secret}}),
+         ("body", "POST", {"json": {"key": secret}})]
+"#;
+const REQUESTS: &str = r#"
+import requests as client
+"#;
+const HTTPX: &str = r#"
+import httpx
+client = httpx.Client(http2=True)
+"#;
+const ONE_BY_ONE: &str = r#"
+def ask(name, method, path, **more):
+    answer = client.request(method, base + path, **more)
+    return say(name, answer.status_code, answer.content)
+ask("text", "GET", "/text")
+data = ask("bytes", "GET", "/bytes")
+ask("up", "POST", "/up", data=data) if client.__class__.__name__ != "Client" else ask("up", "POST", "/up", content=data)
+for name, method, more in LEAKS:
+    ask(name, method, "/leak", **more)
+"#;
+const AIOHTTP: &str = r#"
+import aiohttp, asyncio
+async def main():
+    async with aiohttp.ClientSession() as session:
+        async def ask(name, method, path, **more):
+            async with session.request(method, base + path, **more) as answer:
+                return say(name, answer.status, await answer.read())
+        await ask("text", "GET", "/text")
+        data = await ask("bytes", "GET", "/bytes")
+        await ask("up", "POST", "/up", data=data)
+        for name, method, more in LEAKS:
+            await ask(name, method, "/leak", **more)
+        async with session.ws_connect(base + "/ws") as socket:
+            await socket.send_str("hello")
+            print("message", (await socket.receive()).data)
+            await socket.send_str(secret)
+            end = await socket.receive()
+            print("frame", end.data, json.loads(end.extra)["reason"])
+asyncio.run(main())
+"#;
+
+fn python(module: &str, parts: &[&str], carrier: &str, has_frames: bool) {
+    if !has_python_module(module) {
+        return missing(&format!("{module} for Python"));
+    }
+    let site = site();
+    let sandbox = sandbox(&site).env("PYTHONPATH", pipelock_e2e::python_path());
+    let script = sandbox.file("client.py", format!("{PYTHON}{}", parts.concat())).display().to_string();
+    ask(&site, sandbox, &["/usr/bin/python3", &script], carrier, has_frames);
+}
+
+#[test]
+fn python_requests() {
+    need!("python3", "node", "openssl");
+    python("requests", &[REQUESTS, ONE_BY_ONE], "tls-http1", false);
+}
+
+#[test]
+fn python_httpx_over_http2() {
+    need!("python3", "node", "openssl");
+    python("httpx, h2", &[HTTPX, ONE_BY_ONE], "tls-http2", false);
+}
+
+#[test]
+fn python_aiohttp() {
+    need!("python3", "node", "openssl");
+    python("aiohttp", &[AIOHTTP], "tls-http1", true);
+}
+
+const NODE: &str = r#"
+const [base, secret] = process.argv.slice(1), crypto = require("crypto");
+const ask = async (name, path, options) => {
+    const answer = await fetch(base + path, options), body = Buffer.from(await answer.arrayBuffer());
+    const sum = () => `${body.length} ${crypto.createHash("sha256").update(body).digest("hex")}`;
+    console.log(name, answer.status, answer.ok ? sum() : JSON.parse(body).reason);
+    return body;
+};
+(async () => {
+    await ask("text", "/text");
+    const data = await ask("bytes", "/bytes");
+    await ask("up", "/up", { method: "POST", body: data });
+    await ask("url", "/leak?key=" + secret);
+    await ask("header", "/leak", { headers: { "x-key": secret } });
+    await ask("body", "/leak", { method: "POST", body: JSON.stringify({ key: secret }) });
+    const socket = new WebSocket(base.replace("https", "wss") + "/ws");
+    socket.onopen = () => socket.send("hello");
+    socket.onmessage = event => { console.log("message " + event.data); socket.send(secret); };
+    socket.onclose = event => console.log("frame", event.code, JSON.parse(event.reason).reason);
+})();
+"#;
+
+#[test]
+fn node_fetch_and_websocket() {
+    need!("node", "openssl");
+    let site = site();
+    ask(&site, sandbox(&site), &["node", "--experimental-websocket", "-e", NODE], "tls-http1", true);
+}
+
+const GO: &str = r#"package main
+
+import ("bytes"; "crypto/sha256"; "encoding/json"; "fmt"; "io"; "net/http"; "os")
+
+func ask(name, method, path string, body []byte, key string) []byte {
+	request, _ := http.NewRequest(method, os.Args[1] + path, bytes.NewReader(body))
+	if key != "" { request.Header.Set("X-Key", key) }
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil { println(err.Error()); os.Exit(1) }
+	data, _ := io.ReadAll(answer.Body)
+	if answer.StatusCode == 200 {
+		fmt.Printf("%s 200 %d %x\n", name, len(data), sha256.Sum256(data))
+	} else {
+		var problem struct{ Reason string }
+		json.Unmarshal(data, &problem)
+		fmt.Println(name, answer.StatusCode, problem.Reason)
+	}
+	return data
+}
+
+func main() {
+	ask("text", "GET", "/text", nil, "")
+	ask("up", "POST", "/up", ask("bytes", "GET", "/bytes", nil, ""), "")
+	ask("url", "GET", "/leak?key=" + os.Args[2], nil, "")
+	ask("header", "GET", "/leak", nil, os.Args[2])
+	ask("body", "POST", "/leak", []byte(`{"key": "` + os.Args[2] + `"}`), "")
+}
+"#;
+
+#[test]
+fn go_net_http() {
+    need!("go", "node", "openssl");
+    let site = site();
+    let sandbox = sandbox(&site);
+    sandbox.file("main.go", GO);
+    let program = sandbox.work().join("client");
+    let out = Command::new(find("go").expect("go"))
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg("main.go")
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-mod=mod")
+        .current_dir(sandbox.work())
+        .output()
+        .expect("go build");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    ask(&site, sandbox, &[program.to_str().expect("text")], "tls-http2", false);
+}
+
+const JAVA: &str = r#"
+import java.net.URI;
+import java.net.http.*;
+import java.security.MessageDigest;
+import java.util.HexFormat;
+import java.util.concurrent.*;
+public class Client {
+    static final HttpClient CLIENT = HttpClient.newHttpClient();
+    static String reason(String json) { return json.replaceAll("(?s).*\"reason\": ?\"([a-z_]+)\".*", "$1"); }
+    static byte[] ask(String name, HttpRequest.Builder request) throws Exception {
+        var answer = CLIENT.send(request.build(), HttpResponse.BodyHandlers.ofByteArray());
+        byte[] body = answer.body();
+        var sum = HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(body));
+        System.out.println(name + " " + answer.statusCode() + " "
+            + (answer.statusCode() == 200 ? body.length + " " + sum : reason(new String(body))));
+        return body;
+    }
+    public static void main(String[] args) throws Exception {
+        String base = args[0], secret = args[1];
+        ask("text", HttpRequest.newBuilder(URI.create(base + "/text")));
+        byte[] data = ask("bytes", HttpRequest.newBuilder(URI.create(base + "/bytes")));
+        ask("up", HttpRequest.newBuilder(URI.create(base + "/up")).POST(HttpRequest.BodyPublishers.ofByteArray(data)));
+        ask("url", HttpRequest.newBuilder(URI.create(base + "/leak?key=" + secret)));
+        ask("header", HttpRequest.newBuilder(URI.create(base + "/leak")).header("X-Key", secret));
+        ask("body", HttpRequest.newBuilder(URI.create(base + "/leak"))
+            .POST(HttpRequest.BodyPublishers.ofString("{\"key\": \"" + secret + "\"}")));
+        var done = new CountDownLatch(1);
+        CLIENT.newWebSocketBuilder().buildAsync(URI.create(base.replace("https", "wss") + "/ws"), new WebSocket.Listener() {
+            public void onOpen(WebSocket socket) { socket.sendText("hello", true); socket.request(1); }
+            public CompletionStage<?> onText(WebSocket socket, CharSequence text, boolean last) {
+                System.out.println("message " + text);
+                socket.sendText(secret, true);
+                socket.request(1);
+                return null;
+            }
+            public CompletionStage<?> onClose(WebSocket socket, int code, String why) {
+                System.out.println("frame " + code + " " + reason(why));
+                done.countDown();
+                return null;
+            }
+            public void onError(WebSocket socket, Throwable error) { error.printStackTrace(); done.countDown(); }
+        });
+        done.await(30, TimeUnit.SECONDS);
+        System.exit(0);
+    }
+}
+"#;
+
+#[test]
+fn java_http_client_and_websocket() {
+    need!("java", "javac", "node", "openssl");
+    let site = site();
+    let sandbox = sandbox(&site);
+    sandbox.file("Client.java", JAVA);
+    let out = Command::new("javac").arg("Client.java").current_dir(sandbox.work()).output().expect("javac");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    ask(&site, sandbox, &["java", "-XX:TieredStopAtLevel=1", "Client"], "tls-http2", true);
+}
+
+/// Each request on a connection of its own, byte by byte as it is written here.
+const OPENSSL: &str = r#"
+host=${1#https://}
+ask() { # NAME HEAD [BODY]
+    printf "$2 HTTP/1.1\r\nHost: $host\r\nConnection: close\r\nContent-Length: ${#3}\r\n$4\r\n%s" "$3" |
+        openssl s_client -quiet -verify_return_error -verify_hostname web.test -connect "$host" -ign_eof >"$1.out" 2>/dev/null
+    status=$(head -n1 "$1.out" | cut -d' ' -f2)
+    if [ "$status" = 200 ]; then
+        size=$(tr -d '\r' <"$1.out" | sed -n 's/^content-length: //Ip' | head -n1)
+        echo "$1 200 $size $(tail -c "$size" "$1.out" | sha256sum | cut -d' ' -f1)"
+    else
+        echo "$1 $status $(grep -ao '"reason": "[a-z_]*"' "$1.out" | cut -d'"' -f4)"
+    fi
+}
+ask text "GET /text"
+ask bytes "GET /bytes"
+ask up "POST /up" "$(tail -c 70000 bytes.out | sha256sum | cut -d' ' -f1)"
+ask url "GET /leak?key=$2"
+ask header "GET /leak" "" "X-Key: $2\r\n"
+ask body "POST /leak" "{\"key\": \"$2\"}"
+"#;
+
+#[test]
+fn openssl_s_client() {
+    need!("openssl", "node");
+    let site = site();
+    let sandbox = sandbox(&site);
+    // It cannot send bytes of every kind from a shell, so what it sends is the sum of what it got.
+    let expected = site.certificate.with_file_name("expected");
+    let text = std::fs::read_to_string(&expected).expect("what the site has");
+    let sum = text.lines().nth(1).and_then(|line| line.rsplit(' ').next()).expect("the sum of the bytes");
+    let out = Command::new("sh").args(["-c", "printf %s \"$0\" | sha256sum", sum]).output().expect("sh");
+    let twice = String::from_utf8_lossy(&out.stdout).into_owned();
+    let (text_line, bytes_line) = (text.lines().next().expect("one"), text.lines().nth(1).expect("two"));
+    // The answer to it is the sum of that, and the last column the sum of the answer.
+    let answer = twice.split(' ').next().expect("a sum");
+    let out = Command::new("sh").args(["-c", "printf %s \"$0\" | sha256sum", answer]).output().expect("sh");
+    let last = String::from_utf8_lossy(&out.stdout).split(' ').next().expect("a sum").to_owned();
+    std::fs::write(&expected, format!("{text_line}\n{bytes_line}\nup 200 64 {last}\n")).expect("write");
+    let script = sandbox.file("client.sh", OPENSSL).display().to_string();
+    ask(&site, sandbox, &["sh", &script], "tls-http1", false);
+}

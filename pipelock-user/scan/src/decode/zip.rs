@@ -1,0 +1,50 @@
+//! The local header of a file in a ZIP archive (APPNOTE 6.3.10 §4.3.7), which may come in pieces: of wheels, jars, office
+//! documents. Called by [`super::inflate`].
+
+/// Bytes that every header has.
+const FIXED: usize = 30;
+/// The method that is decoded. What is stored needs none, and of the others none is in use.
+const DEFLATE: u16 = 8;
+
+/// Where in a header the next byte belongs.
+#[derive(Debug, Default)]
+pub(crate) struct ZipHeader {
+    read: usize,
+    method: u16,
+    /// Bytes of the name and of what else follows the fixed part.
+    more: usize,
+}
+
+/// What became of a piece of the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skipped {
+    /// All of it was header.
+    All,
+    /// Deflated data begins behind so many bytes.
+    Some(usize),
+    /// What follows is not deflated.
+    Other,
+}
+
+impl ZipHeader {
+    /// Takes header bytes.
+    pub(super) fn skip(&mut self, text: &[u8]) -> Skipped {
+        for (at, &byte) in text.iter().enumerate() {
+            if self.read == FIXED && self.method != DEFLATE {
+                return Skipped::Other;
+            }
+            if self.read >= FIXED + self.more && self.read >= FIXED {
+                return Skipped::Some(at);
+            }
+            match self.read {
+                8 => self.method = u16::from(byte),
+                9 => self.method |= u16::from(byte) << 8,
+                26 | 28 => self.more += usize::from(byte),
+                27 | 29 => self.more += usize::from(byte) << 8,
+                _ => {}
+            }
+            self.read += 1;
+        }
+        Skipped::All
+    }
+}
