@@ -16,6 +16,7 @@
 mod attached;
 mod clients;
 mod evidence;
+mod explicit;
 mod http;
 mod outside;
 mod sandbox;
@@ -26,6 +27,7 @@ mod tls;
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
 pub use clients::{find, go_tool, has_python_module, missing, python_path};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
+pub use explicit::{Answered, Explicit};
 pub use http::{Answer, HttpServer, Seen, echo};
 pub use outside::{Outside, PacketCount};
 pub use sandbox::{Run, Running, Sandbox};

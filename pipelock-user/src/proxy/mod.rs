@@ -6,6 +6,7 @@
 mod accept;
 mod detect;
 pub mod dns;
+mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;

@@ -16,7 +16,7 @@ pub struct RequestRecord {
     pub flow: std::sync::Arc<Flow>,
     /// The policy that decided; it may be a later one than the flow was opened under.
     pub policy: PolicyId,
-    /// `forward` for HTTP, `dns` for a query.
+    /// `forward` for HTTP, `connect` for a tunnel, `fetch` for what was fetched on a client's behalf, `dns` for a query.
     pub transport: &'static str,
     /// HTTP method or DNS type.
     pub method: String,
@@ -96,7 +96,7 @@ impl RequestRecord {
             (draft.action_type, draft.side_effect, draft.reversibility) = ActionType::of_http_method(&self.method);
         }
         draft.method.clone_from(&self.method);
-        draft.layer = layer(&self.verdict).into();
+        draft.layer = self.verdict.layer().into();
         draft.pattern = self.verdict.reason.code().into();
         draft.severity = severity(&self.verdict.findings).into();
         draft.actor.clone_from(&self.flow.origin.comm);
@@ -120,16 +120,6 @@ impl RequestRecord {
             flow.insert("findings".into(), self.verdict.findings.iter().map(finding).collect());
         }
         (draft, json!({ "flow_v1": flow }))
-    }
-}
-
-/// The layer that decided.
-fn layer(verdict: &Verdict) -> &'static str {
-    match verdict.reason {
-        Reason::DlpMatch => "dlp",
-        Reason::InjectionMatch => "response_scan",
-        Reason::ContentUnreadable | Reason::ScannerUnavailable => "scan",
-        _ => "policy",
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::authority::{Authority, of_target};
 use super::converse::converse;
+use super::doors;
 use super::serve::{Body, Session};
 use super::sniffed::{Sniffed, names};
 use super::upstream::Carrier;
@@ -191,8 +192,8 @@ async fn read(
 }
 
 async fn answer(session: Arc<Session>, request: Request<Incoming>, granted: Granted) -> Response<Body> {
-    if request.method() == Method::GET && request.uri().authority().is_none() && request.uri().path() == "/health" {
-        return Response::new(Either::Right(Full::new(Bytes::from_static(b"{\"status\":\"ok\"}\n"))));
+    if let Some(answer) = doors::answer(&session, &request).await {
+        return answer.map(Either::Right);
     }
     let authority = of_target(&request);
     match authority {

@@ -5,7 +5,10 @@ mod afterword;
 mod arriving;
 mod authority;
 mod converse;
+mod doors;
+mod errand;
 mod explicit;
+mod filing;
 mod framing;
 mod guarded;
 mod headers;
@@ -24,7 +27,8 @@ mod witness;
 #[cfg(test)]
 pub(in crate::proxy) mod world;
 
+pub(super) use errand::{Answer, Errand, Place};
 pub use explicit::serve_explicit;
 #[cfg(any(test, fuzzing))]
 pub(super) use framing::through;
-pub(super) use serve::{serve, serve_http2};
+pub(super) use serve::{Session, serve, serve_http2};

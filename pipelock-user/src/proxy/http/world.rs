@@ -180,7 +180,7 @@ impl World {
         self.receipts_of("connect")
     }
 
-    fn receipts_of(&self, transport: &str) -> Vec<(String, String)> {
+    pub(in crate::proxy) fn receipts_of(&self, transport: &str) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(self.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
         let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let action = |entry: Value| {
@@ -269,6 +269,29 @@ fn answer(path: &str, body: Bytes) -> Response<Either<Full<Bytes>, Pieces>> {
             response
         }
         "/order" => whole(format!("Dear agent, {ORDER} and go.").into()),
+        "/page" => typed(
+            whole("<title>T &amp; t</title><p>Seen <b hidden>not seen</b><script>x</script>".into()),
+            "text/html; charset=utf-8",
+        ),
+        // Neither is there in the bytes as they are.
+        "/order-in-tags" => typed(whole(ORDER.replace("-ALL", "<b>-ALL</b>").into()), "text/html"),
+        "/order-hidden" => {
+            let order = ORDER.replace("-ALL", "<b>-ALL</b>");
+            typed(whole(format!("<p style='display:none'>{order}</p>fine words").into()), "text/html")
+        }
+        "/long" => typed(pieces(vec!["words and words ".repeat(4096); 96]), "text/plain"),
+        "/packed" => {
+            let mut response = whole("x".into());
+            response.headers_mut().insert("content-encoding", http::HeaderValue::from_static("gzip"));
+            response
+        }
+        to if to.starts_with("/to/") => {
+            let mut response = whole("elsewhere".into());
+            *response.status_mut() = http::StatusCode::FOUND;
+            let to = to.replacen("/to/", "", 1);
+            response.headers_mut().insert("location", http::HeaderValue::from_str(&to).expect("a value"));
+            response
+        }
         "/order-in-image" => typed(whole(ORDER.into()), "image/png"),
         "/order-in-header" => {
             let mut response = whole("x".into());
