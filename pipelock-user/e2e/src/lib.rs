@@ -25,7 +25,7 @@ mod terminal;
 mod tls;
 
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
-pub use clients::{find, go_tool, has_python_module, missing, python_path};
+pub use clients::{find, go_tool, has_python_module, missing, python_path, schemathesis};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use explicit::{Answered, Explicit};
 pub use http::{Answer, HttpServer, Seen, echo};

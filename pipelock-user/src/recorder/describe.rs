@@ -99,10 +99,12 @@ impl RequestRecord {
         draft.layer = self.verdict.layer().into();
         draft.pattern = self.verdict.reason.code().into();
         draft.severity = severity(&self.verdict.findings).into();
-        draft.actor.clone_from(&self.flow.origin.comm);
+        let origin = &self.flow.origin;
+        draft.actor = origin.identity.as_ref().map_or_else(|| origin.comm.clone(), ToString::to_string);
         draft.intent.clone_from(&self.verdict.detail);
         draft.policy_hash = Some(self.policy.to_string());
         let mut flow = Map::new();
+        insert_some(&mut flow, "identity", origin.identity.as_deref());
         if self.flow.id.0 == 0 {
             // An explicit client: the kernel was not asked, so only its address is known.
             flow.insert("src".into(), json!(self.flow.target.original.to_string()));
@@ -117,7 +119,7 @@ impl RequestRecord {
         insert_some(&mut flow, "dialled", self.dialled.map(|addr| addr.to_string()));
         insert_some(&mut flow, "part", self.part);
         if !self.verdict.findings.is_empty() {
-            flow.insert("findings".into(), self.verdict.findings.iter().map(finding).collect());
+            flow.insert("findings".into(), json!(self.verdict.findings));
         }
         (draft, json!({ "flow_v1": flow }))
     }
@@ -127,20 +129,6 @@ impl RequestRecord {
 fn severity(findings: &[Found]) -> &'static str {
     let rank = |word: &str| ["low", "medium", "high", "critical"].iter().position(|known| *known == word);
     findings.iter().map(|found| found.severity).max_by_key(|word| rank(word)).unwrap_or_default()
-}
-
-fn finding(found: &Found) -> Value {
-    json!({
-        "rule": found.rule,
-        "name": found.name,
-        "class": found.class,
-        "severity": found.severity,
-        "confidence": found.confidence,
-        "place": found.place,
-        "decoded": found.decoded,
-        "mitre": found.mitre,
-        "action": found.action,
-    })
 }
 
 /// What the kernel recorded of a flow, in the recorder's terms; `app` fills it from the kernel's record.

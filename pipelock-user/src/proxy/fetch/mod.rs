@@ -53,11 +53,28 @@ pub(in crate::proxy) async fn fetch<B>(session: &Arc<Session>, request: &Request
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
-    let asked = question::url_of(request.uri().query()).and_then(|url| question::read(&url));
+    let asked = question::url_of("url=", request.uri().query()).and_then(|url| question::read(&url));
     match asked {
         Ok((url, place)) => told(fetched(session, url, place).await),
         Err(verdict) => refuse(session, request, verdict, StatusCode::BAD_REQUEST).await,
     }
+}
+
+/// Where a URL that a client wrote leads.
+///
+/// # Errors
+/// [`Reason::RequestMalformed`].
+pub(in crate::proxy) fn place_of(url: &str) -> Result<Place, Verdict> {
+    question::check(url)?;
+    question::read(url).map(|(_, place)| place)
+}
+
+/// Where the WebSocket leads that a query asks for.
+///
+/// # Errors
+/// [`Reason::RequestMalformed`].
+pub(in crate::proxy) fn socket_of(parameter: &str, query: Option<&str>) -> Result<Place, Verdict> {
+    question::read_socket(&question::url_of(parameter, query)?)
 }
 
 /// Refuses what is no question, with a receipt.

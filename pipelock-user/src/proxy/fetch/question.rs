@@ -12,24 +12,46 @@ use crate::proxy::http::Place;
 /// Longest URL, in bytes.
 pub(super) const MOST_URL: usize = 8192;
 
-/// The one URL of a query (`url=…`, application/x-www-form-urlencoded).
+/// The schemes of URLs that lead somewhere.
+#[derive(Clone, Copy)]
+struct Schemes {
+    plain: &'static str,
+    secure: &'static str,
+    /// What is said of others.
+    others: &'static str,
+}
+
+const WEB: Schemes = Schemes { plain: "http", secure: "https", others: "only http and https are asked for" };
+const SOCKETS: Schemes = Schemes { plain: "ws", secure: "wss", others: "only ws and wss lead to WebSockets" };
+
+/// The one URL of a query (`url=…` where `parameter` is `url=`; application/x-www-form-urlencoded).
 ///
 /// # Errors
 /// [`Reason::RequestMalformed`].
-pub(super) fn url_of(query: Option<&str>) -> Result<String, Verdict> {
+pub(super) fn url_of(parameter: &str, query: Option<&str>) -> Result<String, Verdict> {
     let mut found = None;
     for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
-        let Some(value) = part.strip_prefix("url=") else {
-            return Err(malformed("the query may hold url= and nothing else; write & in the URL as %26"));
+        let Some(value) = part.strip_prefix(parameter) else {
+            return Err(malformed("the query may hold the URL and nothing else; write & in it as %26"));
         };
         if found.replace(value).is_some() {
             return Err(malformed("the query names two URLs"));
         }
     }
-    let url = decoded(found.ok_or_else(|| malformed("the query names no URL: ask for /fetch?url=https%3A%2F%2F…"))?)
-        .ok_or_else(|| malformed("the URL in the query is not percent-encoded UTF-8"))?;
+    let url =
+        decoded(found.ok_or_else(|| malformed("the query names no URL: write ?url= and the URL, percent-encoded"))?)
+            .ok_or_else(|| malformed("the URL in the query is not percent-encoded UTF-8"))?;
+    check(&url)?;
+    Ok(url)
+}
+
+/// Refuses what the parser would mend.
+///
+/// # Errors
+/// [`Reason::RequestMalformed`].
+pub(super) fn check(url: &str) -> Result<(), Verdict> {
     if url.is_empty() {
-        return Err(malformed("the URL in the query is empty"));
+        return Err(malformed("the URL is empty"));
     }
     if url.len() > MOST_URL {
         return Err(malformed(&format!("the URL is longer than {MOST_URL} bytes")));
@@ -38,7 +60,7 @@ pub(super) fn url_of(query: Option<&str>) -> Result<String, Verdict> {
     if url.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
         return Err(malformed("the URL holds control characters, spaces or backslashes"));
     }
-    Ok(url)
+    Ok(())
 }
 
 /// A URL that a client wrote.
@@ -47,8 +69,17 @@ pub(super) fn url_of(query: Option<&str>) -> Result<String, Verdict> {
 /// [`Reason::RequestMalformed`].
 pub(super) fn read(url: &str) -> Result<(Url, Place), Verdict> {
     let url = Url::parse(url).map_err(|error| malformed(&format!("the URL cannot be read: {error}")))?;
-    let place = place(&url).map_err(malformed)?;
+    let place = place(&url, WEB).map_err(malformed)?;
     Ok((url, place))
+}
+
+/// Where the URL of a WebSocket leads.
+///
+/// # Errors
+/// [`Reason::RequestMalformed`].
+pub(super) fn read_socket(url: &str) -> Result<Place, Verdict> {
+    let url = Url::parse(url).map_err(|error| malformed(&format!("the URL cannot be read: {error}")))?;
+    place(&url, SOCKETS).map_err(malformed)
 }
 
 /// Where a redirect leads; [`Reason::UpstreamFailed`] when that cannot be read.
@@ -61,16 +92,16 @@ pub(super) fn redirected(from: &Url, location: &[u8]) -> Result<(Url, Place), Ve
     if url.as_str().len() > MOST_URL {
         return Err(failed("it is too long"));
     }
-    let place = place(&url).map_err(failed)?;
+    let place = place(&url, WEB).map_err(failed)?;
     Ok((url, place))
 }
 
 /// Where a URL leads.
-fn place(url: &Url) -> Result<Place, &'static str> {
+fn place(url: &Url, schemes: Schemes) -> Result<Place, &'static str> {
     let is_tls = match url.scheme() {
-        "https" => true,
-        "http" => false,
-        _ => return Err("only http and https are fetched"),
+        scheme if scheme == schemes.secure => true,
+        scheme if scheme == schemes.plain => false,
+        _ => return Err(schemes.others),
     };
     if !url.username().is_empty() || url.password().is_some() {
         return Err("the URL holds credentials; send none in URLs");
@@ -113,7 +144,7 @@ mod tests {
     use super::*;
 
     fn asked(query: &str) -> Result<String, String> {
-        let read = url_of(Some(query)).and_then(|url| read(&url));
+        let read = url_of("url=", Some(query)).and_then(|url| read(&url));
         read.map(|(url, place)| format!("{url} {} {} {} {}", place.is_tls, place.host, place.port, place.path))
             .map_err(|verdict| verdict.detail)
     }
@@ -165,6 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn sockets_have_schemes_of_their_own() {
+        let place = read_socket("wss://a.example/x?y").expect("a URL");
+        assert_eq!((place.is_tls, place.port, place.path.to_string()), (true, 443, "/x?y".to_owned()));
+        let place = read_socket("ws://a.example:8080").expect("a URL");
+        assert_eq!((place.is_tls, place.port, place.path.to_string()), (false, 8080, "/".to_owned()));
+        for url in ["https://a.example/", "ws://", "ws://u@a.example/"] {
+            assert!(read_socket(url).is_err_and(|verdict| verdict.reason == Reason::RequestMalformed), "{url}");
+        }
+        assert!(asked("url=ws://a.example/").is_err());
+    }
+
+    #[test]
     fn redirects_are_joined() {
         let (from, _) = read("https://a.example/x/y?z").expect("a URL");
         let to = |location: &str| {
@@ -182,7 +225,7 @@ mod tests {
         #[test]
         fn any_query_and_any_redirect_is_answered(text in "\\PC{0,60}", bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             for query in [format!("url={text}"), format!("url=http://{text}"), text.clone()] {
-                if let Ok((_, place)) = url_of(Some(&query)).and_then(|url| read(&url)) {
+                if let Ok((_, place)) = url_of("url=", Some(&query)).and_then(|url| read(&url)) {
                     prop_assert!(place.port != 0 && place.path.path().starts_with('/'));
                 }
             }

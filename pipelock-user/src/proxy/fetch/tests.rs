@@ -1,6 +1,7 @@
 //! What a client of `/fetch` is told, and what the receipts say.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
@@ -19,7 +20,7 @@ impl Door {
         let world = World::new(more).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let proxy = listener.local_addr().expect("bound");
-        tokio::spawn(serve_explicit(listener, world.proxy.clone()));
+        tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::default()));
         Self { world, proxy }
     }
 

@@ -1,12 +1,12 @@
 //! A request of our own for a client that wants to hear what it came to, and not the bytes as they come.
 //!
-//! Called by `fetch`. It promises that such a request goes the way of every other (policy, scanner, dialling, budgets,
+//! Called by `fetch` and `api`. It promises that such a request goes the way of every other (policy, scanner, dialling, budgets,
 //! receipt), that no more of its answer is kept than was asked for, and that it ends when the client goes or the time is up.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
@@ -17,6 +17,10 @@ use super::reading::Reading;
 use super::serve::{Carried, Session};
 use super::upstream::Carrier;
 use crate::flow::{Host, Reason, Verdict};
+use crate::inspect::permit_flow;
+use crate::net::check_reach;
+use crate::proxy::listen::dial_limit;
+use crate::proxy::state::Rules;
 use crate::recorder::RequestRecord;
 
 /// What is asked for.
@@ -56,6 +60,10 @@ pub(in crate::proxy) struct Errand {
     pub(in crate::proxy) answer: Option<Answer>,
 }
 
+/// Marks a request that goes all the way up to the network, and no further.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rehearsal;
+
 /// The headers of a request of our own.
 const HEADERS: [(HeaderName, &str); 3] = [
     (header::ACCEPT, "*/*"),
@@ -73,7 +81,7 @@ impl Session {
         most: usize,
     ) -> Errand {
         let carrier = Carrier { is_tls: place.is_tls, is_http2: false };
-        let own = Self::by(transport, &self.proxy, self.flow.clone(), None, carrier);
+        let own = Self::by(transport, &self.proxy, self.identified(), None, carrier);
         let errand = own.errand(place, most);
         tokio::pin!(errand);
         let ended = tokio::select! {
@@ -84,6 +92,54 @@ impl Session {
         // Not dropped: its receipt must be written.
         own.end(Some(ended));
         errand.await
+    }
+
+    /// Asks what would become of a request for a place, as far as can be told before anything is sent: policy, URL, addresses.
+    pub(in crate::proxy) async fn ask_about(
+        self: &Arc<Self>,
+        transport: &'static str,
+        (method, place): (Method, &Place),
+        due: Instant,
+    ) -> RequestRecord {
+        let carrier = Carrier { is_tls: place.is_tls, is_http2: false };
+        let own = Self::by(transport, &self.proxy, self.identified(), None, carrier);
+        let mut request = Request::new(Arriving::none());
+        *request.method_mut() = method;
+        *request.uri_mut() = place.path.clone();
+        request.extensions_mut().insert(Rehearsal);
+        let authority = Authority { host: place.host.clone(), port: place.port };
+        let carried = own.carry(Ok(authority), request);
+        tokio::pin!(carried);
+        let ended = tokio::select! {
+            carried = &mut carried => return carried.record,
+            ended = self.ended() => ended,
+            () = tokio::time::sleep_until(due) => Verdict::block(Reason::IdleTimeout, "it took too long as a whole"),
+        };
+        own.end(Some(ended));
+        carried.await.record
+    }
+
+    /// Whether the place of a request could be reached by its addresses: the end of its way, if it may not leave.
+    pub(super) async fn rehearse(
+        &self,
+        rules: &Rules,
+        authority: &Authority,
+        verdict: Verdict,
+    ) -> (Verdict, Option<Response<Passing>>) {
+        let reached = match permit_flow(&verdict, authority.host.clone(), authority.port) {
+            Err(denied) => Err(denied),
+            Ok(permit) => {
+                let reach = check_reach(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules));
+                tokio::select! {
+                    reached = reach => reached.map_err(|error| Verdict::block(error.reason(), error.to_string())),
+                    ended = self.ended() => Err(ended),
+                }
+            }
+        };
+        match reached {
+            Ok(()) => (verdict, Some(Response::new(Passing::Unread(Arriving::none())))),
+            Err(denied) => (denied.by(verdict.rule), None),
+        }
     }
 
     async fn errand(self: &Arc<Self>, place: &Place, most: usize) -> Errand {
@@ -108,7 +164,10 @@ impl Session {
                 Errand { verdict, target, answer: Some(answer) }
             }
             Err(failed) => {
-                let cut = reading.as_ref().and_then(|reading| reading.afterword.verdict());
+                let cut = match &reading {
+                    Some(reading) => reading.afterword.cut_told().await,
+                    None => None,
+                };
                 let verdict = match cut {
                     // It has a receipt already.
                     Some(cut) => cut.by(verdict.rule),

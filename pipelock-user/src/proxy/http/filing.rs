@@ -3,15 +3,36 @@
 //! Called by `serve`, `converse` and the doors. It promises that the log, the flow and the receipt say the same.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
 use super::serve::Session;
-use crate::flow::{PolicyId, Reason, Verdict, locked};
+use crate::flow::{Flow, Origin, PolicyId, Reason, Verdict, locked};
 use crate::proxy::listen::log;
 use crate::recorder::RequestRecord;
 
 impl Session {
+    /// The flow, with who its client has shown to be.
+    pub(super) fn identified(&self) -> Arc<Flow> {
+        match self.identity.get() {
+            None => self.flow.clone(),
+            Some(identity) => {
+                let origin = Origin { identity: Some(identity.clone()), ..self.flow.origin.clone() };
+                Arc::new(Flow { origin, ..(*self.flow).clone() })
+            }
+        }
+    }
+
+    /// Takes note of who asks. A connection is one client's.
+    pub(super) fn identify(&self, identity: Option<Arc<str>>) -> Result<(), Verdict> {
+        let Some(identity) = identity else { return Ok(()) };
+        if *self.identity.get_or_init(|| identity.clone()) == identity {
+            return Ok(());
+        }
+        Err(Verdict::block(Reason::IdentityRequired, "the connection is another client's; open one of your own"))
+    }
+
     /// Says in the flow's receipt that a body was cut, which the request's receipt may be too early for.
     pub(super) fn note_budgets(&self) {
         let meters = locked(&self.meters);
@@ -33,7 +54,7 @@ impl Session {
         dialled: Option<SocketAddr>,
     ) -> RequestRecord {
         RequestRecord {
-            flow: self.flow.clone(),
+            flow: self.identified(),
             policy: policy.clone(),
             transport: self.transport,
             method,
@@ -60,6 +81,28 @@ impl Session {
             guard.note(verdict);
         }
         log(&self.flow, verdict);
+    }
+
+    /// Writes down the verdict on something that goes nowhere; the verdict to tell.
+    pub(in crate::proxy) async fn tell(
+        &self,
+        transport: &'static str,
+        method: &str,
+        target: &str,
+        verdict: Verdict,
+    ) -> Verdict {
+        let policy = self.proxy.rules().policy.id().clone();
+        let record = self.record(&policy, method.to_owned(), target.to_owned(), &verdict, Some(200), None);
+        match self.file(&RequestRecord { transport, ..record }).await {
+            Ok(()) => verdict,
+            Err(unwritten) => unwritten,
+        }
+    }
+
+    /// Whom to count questions for: the name, else the address.
+    pub(in crate::proxy) fn client(&self) -> String {
+        let address = || self.flow.target.original.ip().to_string();
+        self.identity.get().map_or_else(address, |name| format!("={name}"))
     }
 
     /// Refuses something that a door could not read, with a receipt; the verdict to tell.

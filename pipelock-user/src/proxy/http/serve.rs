@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex as StdMutex};
+use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
@@ -16,11 +16,13 @@ use super::afterword::Afterword;
 use super::arriving::Arriving;
 use super::authority::{Authority, agree};
 use super::converse::converse;
+use super::errand::Rehearsal;
 use super::guarded::Refused;
 use super::headers::strip_hop;
 use super::http2;
 use super::passing::Passing;
 use super::reading::{Reading, url};
+use super::socket::AtDoor;
 use super::upgrade::{Asked, Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
 use super::upstream::{Carrier, Errand, Upstreams};
 use crate::flow::{Action, Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
@@ -44,6 +46,8 @@ pub(in crate::proxy) struct Session {
     pub(in crate::proxy) flow: Arc<Flow>,
     /// The door that it came through, as receipts name it.
     pub(super) transport: &'static str,
+    /// Who a client of the explicit proxy has shown to be.
+    pub(super) identity: OnceLock<Arc<str>>,
     /// Reports the flow; explicit clients have none to report.
     pub(super) guard: Option<Arc<StdMutex<FlowGuard>>>,
     /// What the agent speaks.
@@ -105,15 +109,11 @@ where
         ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
         cut = session.disallowed() => (None, Some(cut)),
     };
-    let upgraded = locked(&session.upgraded).take();
-    let (ended, upgraded) = match (ended, upgraded) {
-        (Some(ended), Some(upgraded)) => (None, Some((ended, upgraded))),
-        (ended, _) => (ended, None),
+    let is_upgraded = locked(&session.upgraded).is_some();
+    let ended = match ended {
+        Some((stream, unread)) if is_upgraded => return session.carry_on(Prefixed::new(unread, stream)).await,
+        ended => ended,
     };
-    if let Some(((stream, unread), upgraded)) = upgraded {
-        let cut = Box::pin(upgraded.carry(&session, Prefixed::new(unread, stream))).await;
-        return session.end(cut);
-    }
     let untold = session.end(cut);
     if let Some((mut stream, _)) = ended {
         // TLS says goodbye, or the client takes the answer for one that was cut off.
@@ -159,6 +159,7 @@ impl Session {
             proxy: proxy.clone(),
             flow,
             transport,
+            identity: OnceLock::new(),
             guard: guard.map(|guard| Arc::new(StdMutex::new(guard))),
             carrier,
             upstreams: Upstreams::default(),
@@ -185,6 +186,16 @@ impl Session {
         };
         self.note_budgets();
         untold
+    }
+
+    /// Carries what the connection became, to its end; what cut it.
+    pub(super) async fn carry_on<S>(&self, stream: S) -> Option<Verdict>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let upgraded = locked(&self.upgraded).take()?;
+        let cut = Box::pin(upgraded.carry(self, stream)).await;
+        self.end(cut)
     }
 
     /// Waits for that, or for the end of the proxy.
@@ -281,8 +292,8 @@ impl Session {
         let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
         let wants_upgrade = request.headers().get_all(header::UPGRADE).iter().any(offers);
         let is_websocket = rules.policy.websocket().enabled
-            // Explicit clients open a tunnel for it (RFC 6455 §4.1).
-            && (self.carrier.is_tls || self.guard.is_some())
+            // Explicit clients open a tunnel for it (RFC 6455 §4.1), or have a door of their own.
+            && (self.carrier.is_tls || self.guard.is_some() || request.extensions().get::<AtDoor>().is_some())
             && request.body().is_end_stream()
             && is_websocket(&request);
         if wants_upgrade && !is_websocket && !verdict.is_block() {
@@ -319,6 +330,10 @@ impl Session {
                     return Forwarded { reading: Some(reading.clone()), ..Forwarded::not(denied.by(verdict.rule)) };
                 }
             }
+        }
+        if request.extensions().get::<Rehearsal>().is_some() {
+            let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
+            return Forwarded { verdict, response, dialled: None, reading };
         }
         let (verdict, response, dialled) =
             self.send(rules, &authority, request, verdict, (reading.as_ref(), &meter)).await;
