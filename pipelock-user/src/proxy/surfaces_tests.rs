@@ -87,7 +87,7 @@ fn last(world: &World) -> Value {
         }
         Some(Value::Object(facts.clone()))
     };
-    entries.filter_map(of).last().expect("a receipt")
+    entries.filter_map(of).next_back().expect("a receipt")
 }
 
 /// Holds what receipts say against each other and against what was expected.
