@@ -172,6 +172,8 @@ fn the_schema_takes_what_the_reader_takes() {
         assert!(schema_takes(&text), "{}", path.display());
         assert!(schema_takes(&load(&path).canonical_json()), "canonical form of {}", path.display());
     }
+    let open = "{version: 1, default_deny: false}";
+    assert!(schema_takes(open) && Policy::parse(open, "p").is_ok_and(|policy| schema_takes(&policy.canonical_json())));
 }
 
 #[test]
@@ -180,7 +182,7 @@ fn schema_and_reader_refuse_the_same() {
         "{}",
         "version: 2",
         "{version: 1, unknown: 1}",
-        "{version: 1, default_deny: false}",
+        "{version: 1, default_deny: 'false'}",
         "{version: 1, listen: everywhere}",
         "{version: 1, egress: [{scan: true}]}",
         "{version: 1, egress: [{destination: a.b, methods: []}]}",

@@ -106,3 +106,21 @@ pub fn has_python_module(module: &str) -> bool {
         .output()
         .is_ok_and(|out| out.status.success())
 }
+
+/// Where schemathesis is kept, with what it needs.
+const SCHEMATHESIS_FOLDER: &str = "/var/cache/pipelock-e2e/schemathesis";
+
+/// schemathesis, which tests an API by its contract; installs it when it is not there. None, as [`missing`] has it, when that fails.
+pub fn schemathesis() -> Option<PathBuf> {
+    let program = Path::new(SCHEMATHESIS_FOLDER).join("bin/schemathesis");
+    if !program.exists() {
+        let _ = Command::new("/usr/bin/python3").args(["-m", "venv", SCHEMATHESIS_FOLDER]).status();
+        let pip = Path::new(SCHEMATHESIS_FOLDER).join("bin/pip");
+        let _ = Command::new(pip).args(["install", "--quiet", "schemathesis>=4,<5"]).status();
+    }
+    if !program.exists() {
+        missing("schemathesis");
+        return None;
+    }
+    Some(program)
+}

@@ -16,6 +16,7 @@
 mod attached;
 mod clients;
 mod evidence;
+mod explicit;
 mod git;
 mod http;
 mod leaks;
@@ -26,8 +27,9 @@ mod terminal;
 mod tls;
 
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
-pub use clients::{find, go_tool, has_python_module, missing, python_path};
+pub use clients::{find, go_tool, has_python_module, missing, python_path, schemathesis};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
+pub use explicit::{Answered, Explicit};
 pub use git::GIT_SITE;
 pub use http::{Answer, HttpServer, Seen, echo};
 pub use leaks::{SECRET, assert_kept_in, assert_quiet, holds};

@@ -15,7 +15,7 @@ use super::session::SessionError;
 use super::tls::rules_of;
 use crate::flow::{Account, Flow, FlowId, Host, Outcome};
 use crate::policy::Policy;
-use crate::proxy::{Origins, Proxy, serve_explicit};
+use crate::proxy::{Gate, Origins, Proxy, serve_explicit};
 use crate::recorder::{Capsule, OpenChain, Place, RecorderConfig, Summary};
 
 /// Nobody is behind an explicit connection: the kernel was not asked.
@@ -43,7 +43,7 @@ impl Account for NoKernel {
     fn report(&self, _: FlowId, _: Outcome) {}
 }
 
-/// Serves explicit clients on `listen` until `stop`; `ready` is called with the address once it listens. Gives back what
+/// Serves explicit clients that `gate` lets in on `listen` until `stop`; `ready` is called with the address once it listens. Gives back what
 /// the chain came to, and the path of the evidence folder if that does not lead to it any more.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub async fn serve_alone(
     policy: Policy,
     evidence: PathBuf,
     key: SigningKey,
-    listen: SocketAddr,
+    (listen, gate): (SocketAddr, Gate),
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(Summary, Option<PathBuf>), SessionError> {
@@ -71,6 +71,7 @@ pub async fn serve_alone(
             "mode": "explicit",
             "level": "none",
             "listen": address.to_string(),
+            "tokens": gate.is_closed(),
             "policy_source": policy.source(),
             "not_enforced": limits,
         }))),
@@ -83,7 +84,7 @@ pub async fn serve_alone(
     }
     let (_rules, watched) = watch::channel(Arc::new(rules));
     let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
-    let serving = tokio::spawn(serve_explicit(listener, proxy.clone()));
+    let serving = tokio::spawn(serve_explicit(listener, proxy.clone(), Arc::new(gate)));
     ready(address);
     stop.await;
     serving.abort();

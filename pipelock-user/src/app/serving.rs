@@ -15,7 +15,7 @@ use super::lock::Lock;
 use super::refusals::{Refusals, Sockets};
 use super::session::{SessionError, Undo, apply};
 use super::state::State;
-use super::tls::rules_of;
+use super::tls::enforced;
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Rules};
@@ -96,7 +96,7 @@ impl Serving {
     /// and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
         let former = self.rules.borrow().clone();
-        let rules = rules_of(policy, Some(&former), &self.environment)?;
+        let rules = enforced(policy, Some(&former), &self.environment)?;
         if let Err(error) = self.put(&rules.policy) {
             if let Err(error) = self.put(&former.policy) {
                 tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");

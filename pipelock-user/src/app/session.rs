@@ -23,7 +23,7 @@ use super::lock::Lock;
 use super::server::start_time;
 use super::serving::Serving;
 use super::state::{FOLDER, State};
-use super::tls::rules_of;
+use super::tls::enforced;
 use super::trust::TrustFolder;
 use crate::flow::PolicyId;
 use crate::inspect::InspectionError;
@@ -58,6 +58,12 @@ pub enum SessionError {
     /// What a former proxy left keeps changing.
     #[error("the kernel's counters do not come to rest; stop the agent and try again")]
     Unrest,
+    /// A policy for clients of the explicit proxy alone.
+    #[error(
+        "default_deny: false is for clients of the explicit proxy (pipelock run without a command): the kernel denies what no \
+         rule names. Remove it, and name the destinations under egress"
+    )]
+    DefaultAllow,
     /// The evidence.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
@@ -164,7 +170,7 @@ impl Session {
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         // First: nothing is attached when a file is missing.
-        let rules = rules_of(config.policy, None, &config.environment)?;
+        let rules = enforced(config.policy, None, &config.environment)?;
         State::try_room(&plan.id()).map_err(SessionError::State)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();

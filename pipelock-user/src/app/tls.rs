@@ -43,6 +43,21 @@ pub(super) fn keys(policy: &Policy) -> Vec<PathBuf> {
     std::iter::once(own).chain(clients.map(|pair| policy.locate(&pair.key))).collect()
 }
 
+/// What decides under a policy that the kernel holds an agent to; as [`rules_of`].
+///
+/// # Errors
+/// [`SessionError::DefaultAllow`] besides.
+pub(super) fn enforced(
+    policy: Policy,
+    former: Option<&Rules>,
+    environment: &Environment,
+) -> Result<Rules, SessionError> {
+    if policy.unnamed().is_some() {
+        return Err(SessionError::DefaultAllow);
+    }
+    rules_of(policy, former, environment)
+}
+
 /// What decides under a policy. `former` is what did before.
 ///
 /// # Errors
@@ -56,7 +71,8 @@ pub(super) fn rules_of(
     let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);
     let former = former.and_then(|former| former.tls.as_deref());
     // Connections that are open stay readable under a policy which would not open them.
-    let is_wanted = policy.rules().iter().any(|rule| rule.wants_reading() && opens(rule.protocol()));
+    let is_wanted =
+        policy.rules().iter().chain(policy.unnamed()).any(|rule| rule.wants_reading() && opens(rule.protocol()));
     let tls = if is_wanted || former.is_some() {
         let ca = Arc::new(authority(&policy)?);
         let tls = Interception::new(&policy, &ca, former)?;

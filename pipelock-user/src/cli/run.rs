@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipelock_receipt::SigningKey;
@@ -19,6 +21,7 @@ use crate::app::{
 };
 use crate::kernel::attachment_id;
 use crate::policy::Policy;
+use crate::proxy::{Gate, Identities};
 use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::{Cgroup, CgroupError};
@@ -27,6 +30,8 @@ use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals}
 
 /// How the names of the cgroups of `run` begin.
 const CGROUP: &str = "pipelock-run-";
+/// Longest file of tokens, in bytes.
+const MOST_TOKENS: u64 = 1 << 20;
 /// How long processes that the command left behind may take to die.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,9 +52,12 @@ pub(super) struct Args {
     /// Say nothing but errors.
     #[arg(long, short)]
     quiet: bool,
-    /// Without CMD: where the proxy for explicit clients (HTTPS_PROXY) listens; loopback only.
+    /// Without CMD: where the proxy for explicit clients (HTTPS_PROXY) listens; beyond loopback with --tokens only.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888", conflicts_with = "command")]
     listen: SocketAddr,
+    /// Without CMD: serve only those who send a token of this file (lines NAME=TOKEN) in Proxy-Authorization.
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    tokens: Option<PathBuf>,
     /// The command and its arguments; without one the proxy runs alone, for explicit clients, until SIGINT or SIGTERM.
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -141,12 +149,16 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
 
 /// The proxy without a command: for clients that are told to use it.
 fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
-    if !args.listen.ip().is_loopback() {
-        return Err(Failure::usage(format!(
-            "{} is not a loopback address; the proxy serves this host only",
-            args.listen
-        )));
-    }
+    let gate = match &args.tokens {
+        Some(file) => Gate::for_those(identities(file)?),
+        None if args.listen.ip().is_loopback() => Gate::open(),
+        None => {
+            return Err(Failure::usage(format!(
+                "{} is not a loopback address, and others than this host could use the proxy; say who may with --tokens FILE",
+                args.listen
+            )));
+        }
+    };
     let evidence = args.session.evidence("proxy")?;
     let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -155,11 +167,23 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         };
         let ready = |address| output::note(&format!("proxy on http://{address}; set HTTPS_PROXY and HTTP_PROXY to it"));
-        Ok::<_, Failure>(serve_alone(policy, evidence, key, args.listen, ready, stop).await?)
+        Ok::<_, Failure>(serve_alone(policy, evidence, key, (args.listen, gate), ready, stop).await?)
     })??;
     output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
     output::moved(&summary.folder, moved_from.as_deref());
     Ok(0)
+}
+
+/// Those who may use the proxy.
+fn identities(file: &Path) -> Result<Identities, Failure> {
+    let failed = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", file.display()));
+    let open = std::fs::File::open(file).map_err(|error| failed(&error))?;
+    if open.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
+        output::note(&format!("warning: others may read the tokens in {0}: chmod 600 {0}", file.display()));
+    }
+    let mut text = String::new();
+    open.take(MOST_TOKENS).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    Identities::parse(&text).map_err(|error| failed(&error))
 }
 
 /// Whether a cgroup is one that `run` made, by its name: for one that was killed before it could say so.

@@ -1,9 +1,10 @@
 //! What the scanner found, as far as a denial, the log and a receipt may tell: where and by which rule, never the secret.
 //!
-//! Made by `inspect`; carried by a [`crate::flow::Verdict`] to `proxy` and `recorder`.
+//! Made by `inspect`; carried by a [`crate::flow::Verdict`] to `proxy` and `recorder`. Receipts and answers hold it in the form that it
+//! has here.
 
 /// One thing that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Found {
     /// Id of the rule: `github-token`, and for a value that somebody named `known-value`.
     pub rule: String,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::flow::Host;
 
@@ -42,6 +43,8 @@ pub struct Origin {
     pub uid: u32,
     /// Name of the process, at most 15 bytes; the agent can choose it.
     pub comm: String,
+    /// Who a client of the explicit proxy has shown to be, by its token.
+    pub identity: Option<Arc<str>>,
 }
 
 /// Where the flow was going.

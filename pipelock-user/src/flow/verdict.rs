@@ -61,6 +61,17 @@ impl Verdict {
         self.action == Action::Block
     }
 
+    /// The layer that decided, as receipts and denials name it: `dlp`, `response_scan`, `scan` or `policy`.
+    #[must_use]
+    pub fn layer(&self) -> &'static str {
+        match self.reason {
+            Reason::DlpMatch => "dlp",
+            Reason::InjectionMatch => "response_scan",
+            Reason::ContentUnreadable | Reason::ScannerUnavailable => "scan",
+            _ => "policy",
+        }
+    }
+
     /// The receipt's word for the action.
     #[must_use]
     pub fn word(&self) -> &'static str {

@@ -103,6 +103,16 @@ impl Terms {
         Ok(noted)
     }
 
+    /// Reads a text that goes nowhere yet, and remembers nothing of it; what is to be noted.
+    ///
+    /// # Errors
+    /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`], [`Reason::ContentUnreadable`], [`Reason::ScannerUnavailable`].
+    pub fn check_text(&self, scanners: &Scanners, side: Side, place: &str, text: &str) -> Result<Vec<Found>, Verdict> {
+        let scanner = if side.is_outbound() { &scanners.outbound } else { &scanners.inbound };
+        let findings = scanner.scan(text.as_bytes()).map_err(|error| unread(&error))?;
+        self.sort(side, &findings, |_| place.to_owned())
+    }
+
     /// What is to be noted of findings in something that cannot be changed.
     pub(super) fn sort(
         &self,

@@ -66,10 +66,25 @@ impl Terms {
                 rule: rule.label(),
                 zone: match rule.destination() {
                     Destination::Below(apex) => Some(apex.clone()),
+                    Destination::Unnamed => Some(String::new()),
                     _ => None,
                 },
             })
         })
+    }
+
+    /// Those of a policy for what has no destination yet.
+    #[must_use]
+    pub fn general(policy: &Policy) -> Self {
+        Self {
+            out: policy.dlp().action,
+            entropy: policy.dlp().entropy,
+            orders: policy.response().action,
+            secrets: policy.response().secrets,
+            allowed: Vec::new(),
+            rule: String::new(),
+            zone: None,
+        }
     }
 
     /// The rule, as the policy spells it.

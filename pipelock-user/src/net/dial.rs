@@ -87,11 +87,27 @@ pub async fn connect(
     timeout: Duration,
 ) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let start = Instant::now();
-    let found = tokio::time::timeout(timeout, resolver.resolve(permit.host(), permit.port()))
-        .await
-        .unwrap_or_else(|_| Err(ResolveError::Timeout { host: permit.host().to_string(), after: timeout }))?;
+    let found = find(permit, resolver, timeout).await?;
     let checked = check_dial(&found, ssrf_allow)?;
     Ok(dial(permit, &checked, timeout.saturating_sub(start.elapsed())).await?)
+}
+
+/// Resolves the host of the permit and checks every answer, as [`connect`] does, and dials nothing.
+///
+/// # Errors
+/// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
+pub async fn check_reach(
+    permit: &Permit,
+    resolver: &Resolver,
+    ssrf_allow: &[IpNet],
+    timeout: Duration,
+) -> Result<(), ConnectError> {
+    check_dial(&find(permit, resolver, timeout).await?, ssrf_allow).map(drop)
+}
+
+async fn find(permit: &Permit, resolver: &Resolver, timeout: Duration) -> Result<Vec<SocketAddr>, ResolveError> {
+    let found = tokio::time::timeout(timeout, resolver.resolve(permit.host(), permit.port())).await;
+    found.unwrap_or_else(|_| Err(ResolveError::Timeout { host: permit.host().to_string(), after: timeout }))
 }
 
 /// Connects to this address of the permit's host, which was dialled before.

@@ -10,7 +10,7 @@ mod ranges;
 mod resolve;
 mod ssrf;
 
-pub use dial::{ConnectError, DialError, connect, connect_again, dial, may_be_dialled};
+pub use dial::{ConnectError, DialError, check_reach, connect, connect_again, dial, may_be_dialled};
 pub use ranges::Class;
 pub use resolve::{LookupFuture, NameService, ResolveError, Resolver, StaticHosts};
 pub use ssrf::{CheckedAddr, SsrfDenied, check, check_all};

@@ -1,7 +1,8 @@
 //! From destination and request to a decision, without walking the rules.
 //!
 //! Called by the resolver, the proxy and the command line. It promises that a decision costs the labels of the name (or
-//! the different prefix lengths of the networks), not the number of rules, and that what no rule names is denied.
+//! the different prefix lengths of the networks), not the number of rules, and that what no rule names is denied, unless the
+//! policy says `default_deny: false`; then a rule of its own covers that.
 //!
 //! The most specific rule that names the host *and* uses the port decides alone: exact name, then the wildcard with the
 //! longest domain; exact address, then the network with the longest prefix. A more specific rule therefore narrows a
@@ -37,6 +38,8 @@ impl Index {
             match &rule.destination {
                 Destination::Name(name) => index.names.entry(name.clone()).or_default().push(number),
                 Destination::Below(apex) => index.below.entry(apex.clone()).or_default().push(number),
+                // Asked for when nothing else is found.
+                Destination::Unnamed => {}
                 Destination::Addr(addr) => index.addrs.entry(*addr).or_default().push(number),
                 Destination::Net(net) => {
                     let length = net.prefix_len();
@@ -84,6 +87,12 @@ impl Index {
 }
 
 impl Policy {
+    /// The rule for what none of the [rules](Self::rules) names; none when that is denied, as it is by default.
+    #[must_use]
+    pub fn unnamed(&self) -> Option<&Rule> {
+        self.parts.unnamed.as_ref()
+    }
+
     /// The rules that name this host, most specific destination first.
     fn naming(&self, host: &Host) -> Vec<&Rule> {
         let candidates = self.index.candidates(host);
@@ -119,6 +128,9 @@ impl Policy {
     /// [`Reason::HostDenied`] when no rule names the host, [`Reason::PortDenied`] when none that does uses the port.
     pub fn find(&self, host: &Host, port: u16) -> Result<&Rule, Reason> {
         let naming = self.naming(host);
+        if let (true, Some(unnamed)) = (naming.is_empty(), self.unnamed()) {
+            return Ok(unnamed);
+        }
         let nothing = if naming.is_empty() { Reason::HostDenied } else { Reason::PortDenied };
         naming.into_iter().find(|rule| rule.uses_port(port)).ok_or(nothing)
     }
@@ -172,4 +184,41 @@ fn shown(text: &str) -> String {
         shown.push('…');
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: &str = "version: \"1.0\"\ndefault_deny: false\negress: [{destination: a.example, methods: [GET]}]\n";
+
+    #[test]
+    fn what_no_rule_names_is_read_and_let_through_if_the_policy_says_so() {
+        let policy = Policy::parse(OPEN, "test").expect("valid");
+        let asked = |host: &str, port, method| {
+            let verdict = policy.check_request(&Host::parse(host).expect(host), port, method, "/");
+            format!("{} {} {}", verdict.word(), verdict.reason, verdict.rule.unwrap_or_default())
+        };
+        for (host, port) in [("b.example", 80), ("b.example", 8443), ("192.0.2.1", 443), ("[2001:db8::1]", 1)] {
+            assert_eq!(asked(host, port, "DELETE"), "allow policy_allow default_deny: false", "{host}");
+        }
+        // A rule that names a host says all that may go there.
+        assert_eq!(asked("a.example", 443, "GET"), "allow policy_allow egress[0] a.example");
+        assert_eq!(asked("a.example", 443, "PUT"), "block method_denied egress[0] a.example");
+        assert_eq!(asked("a.example", 8443, "GET"), "block port_denied ");
+        let unnamed = policy.unnamed().expect("open");
+        assert!(unnamed.scan() && unnamed.wants_reading() && unnamed.unfit(true).is_none());
+        assert!(policy.warnings().iter().any(|warning| warning.contains("default_deny: false")), "it is said");
+        // The resolver of an agent does not know of it.
+        assert!(!policy.names_allowed("b.example"));
+    }
+
+    #[test]
+    fn the_hash_tells_an_open_policy_from_a_closed_one() {
+        let open = Policy::parse(OPEN, "test").expect("valid");
+        let closed = Policy::parse(&OPEN.replace("false", "true"), "test").expect("valid");
+        assert_ne!(open.id(), closed.id());
+        let again = Policy::parse(&open.canonical_json(), "test").expect("the canonical form is a policy");
+        assert_eq!((again.id(), again.unnamed().is_some()), (open.id(), true));
+    }
 }

@@ -22,6 +22,8 @@ pub enum Destination {
     Addr(IpAddr),
     /// Every address of this network, when it is asked for as an address.
     Net(IpNet),
+    /// Whatever no rule names: of the rule that `default_deny: false` stands for, and of no other.
+    Unnamed,
 }
 
 /// What is wrong with a text and what to write instead.
@@ -40,6 +42,7 @@ impl Destination {
             },
             (Self::Addr(own), Host::Addr(addr)) => *own == addr.to_canonical(),
             (Self::Net(net), Host::Addr(addr)) => net.contains(&addr.to_canonical()),
+            (Self::Unnamed, _) => true,
             _ => false,
         }
     }
@@ -205,6 +208,7 @@ impl fmt::Display for Destination {
             Self::Below(apex) => write!(f, "*.{apex}"),
             Self::Addr(addr) => write!(f, "{addr}"),
             Self::Net(net) => write!(f, "{net}"),
+            Self::Unnamed => f.write_str("default_deny: false"),
         }
     }
 }

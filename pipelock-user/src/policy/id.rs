@@ -26,7 +26,7 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
     let hosts: Map<String, Value> = parts.dns_hosts.iter().map(|(name, addrs)| (name.clone(), json!(addrs))).collect();
     let mut value = json!({
         "version": "1.0",
-        "default_deny": true,
+        "default_deny": parts.unnamed.is_none(),
         "egress": parts.rules.iter().map(rule).collect::<Vec<_>>(),
         "websocket": {
             "enabled": parts.websocket.enabled,

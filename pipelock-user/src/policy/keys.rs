@@ -44,8 +44,6 @@ pub(super) enum Shape {
     /// The version of the format.
     Version,
     Bool,
-    /// `true`, the only value this build knows; the text says why.
-    OnlyTrue,
     /// One of these words.
     Words(&'static [&'static str]),
     /// A whole number between these, both included.
@@ -105,9 +103,9 @@ pub(super) static ROOT: Section = Section {
         key("websocket", Shape::Section(&WEBSOCKET), NONE, "WebSocket connections."),
         key(
             "default_deny",
-            Shape::OnlyTrue,
+            Shape::Bool,
             Default::Bool(true),
-            "What no rule names is denied. Only true is accepted.",
+            "What no rule names is denied. false is for clients of the explicit proxy only: what no rule names is read and let through.",
         ),
         key(
             "dns_resolution",

@@ -18,7 +18,7 @@ use super::raw::{self, MAX_BYTES, Value};
 use super::read::{Field, Reader, join};
 use super::rule;
 use super::tls::Tls;
-use super::types::{DnsMode, Limits, Listen, Parts, Policy, WebSocket};
+use super::types::{DnsMode, Limits, Listen, Parts, Policy, Rule, WebSocket};
 use crate::flow::Host;
 
 /// Addresses one name may have under `dns.hosts`.
@@ -80,9 +80,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     if let Some(version) = root.get("version") {
         check_version(report, &version);
     }
-    if let Some(deny) = root.get("default_deny") {
-        check_default_deny(report, &deny);
-    }
+    let denies_unnamed = root.bool(report, "default_deny");
     let websocket = root.section(report, "websocket");
     let dns = root.section(report, "dns");
     let ssrf = root.section(report, "ssrf");
@@ -93,6 +91,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     let limits = root.section(report, "limits");
     Parts {
         rules: rule::rules(report, root),
+        unnamed: (!denies_unnamed).then(Rule::of_unnamed),
         websocket: WebSocket {
             enabled: websocket.bool(report, "enabled"),
             frame_scan: websocket.bool(report, "frame_scan"),
@@ -132,21 +131,6 @@ fn check_version(report: &mut Report, field: &Field<'_>) {
     if !known {
         let message = format!("this build reads version \"1.0\" of the format, found {}", field.node.value.kind());
         field.wrong(report, message, "write version: \"1.0\"");
-    }
-}
-
-fn check_default_deny(report: &mut Report, field: &Field<'_>) {
-    match field.node.value {
-        Value::Bool(true) => {}
-        Value::Bool(false) => field.wrong(
-            report,
-            "default_deny: false is for users of an explicit proxy only, and is not available yet",
-            "write true or remove the key: the kernel always denies what no rule names",
-        ),
-        _ => {
-            let message = format!("expected true, found {}", field.node.value.kind());
-            field.wrong(report, message, "write true, without quotes, or remove the key");
-        }
     }
 }
 

@@ -30,6 +30,27 @@ pub(super) fn rules(report: &mut Report, root: &Reader<'_>) -> Vec<Rule> {
     items.iter().enumerate().filter_map(|(index, item)| rule(report, item, index, &mut seen)).collect()
 }
 
+impl Rule {
+    /// The rule that `default_deny: false` stands for: anything, and all of it read.
+    pub(super) fn of_unnamed() -> Self {
+        Self {
+            index: 0,
+            destination: Destination::Unnamed,
+            include_apex: false,
+            ports: PortRange::new(1, u16::MAX).into_iter().collect(),
+            methods: None,
+            paths: None,
+            scan: true,
+            response: None,
+            response_secrets: None,
+            allow_secrets: Vec::new(),
+            protocol: Protocol::Auto,
+            client: None,
+            budgets: Budgets::default(),
+        }
+    }
+}
+
 fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -> Option<Rule> {
     if let Value::Text(host) = &field.node.value {
         field.wrong(report, "expected a rule, found only a text", format!("write `- destination: {}`", quote(host)));

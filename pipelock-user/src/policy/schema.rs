@@ -51,7 +51,6 @@ fn shape(shape_of: &Shape) -> Map<String, Value> {
     let value = match shape_of {
         Shape::Version => json!({ "enum": ["1.0", "1", 1] }),
         Shape::Bool => json!({ "type": "boolean" }),
-        Shape::OnlyTrue => json!({ "const": true }),
         Shape::Words(words) => json!({ "enum": words }),
         Shape::Number(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Shape::Size(least, most) => json!({ "anyOf": [

@@ -35,6 +35,8 @@ pub struct Policy {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts {
     pub(super) rules: Vec<Rule>,
+    /// For what none of them names (`default_deny: false`).
+    pub(super) unnamed: Option<Rule>,
     pub(super) websocket: WebSocket,
     pub(super) dns_mode: DnsMode,
     pub(super) dns_hosts: BTreeMap<String, Vec<IpAddr>>,
@@ -214,6 +216,9 @@ impl Rule {
     /// The rule as the policy spells it: `egress[0] api.github.com`.
     #[must_use]
     pub fn label(&self) -> String {
+        if self.destination == Destination::Unnamed {
+            return self.destination.to_string();
+        }
         format!("egress[{}] {}", self.index, self.destination)
     }
 

@@ -45,6 +45,9 @@ impl Policy {
             labels(&|rule| stops(rule.response()) && rule.response_secrets().is_none() && passes_secrets),
             "response is about instructions only; secrets in answers pass (response_secrets, response.secrets)",
         );
+        if self.unnamed().is_some() {
+            warnings.push("default_deny: false: what no rule names is read and let through, not denied".to_owned());
+        }
         if self.websocket().enabled && !self.websocket().frame_scan && self.rules().iter().any(Rule::scan) {
             warnings
                 .push("websocket.frame_scan: false passes WebSocket messages unread, whatever scan says".to_owned());

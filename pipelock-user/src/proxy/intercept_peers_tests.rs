@@ -15,7 +15,7 @@ use crate::proxy::ws::frame;
 async fn tunnel(opened: &Opened) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let proxy = listener.local_addr().expect("bound");
-    tokio::spawn(serve_explicit(listener, opened.world.proxy.clone()));
+    tokio::spawn(serve_explicit(listener, opened.world.proxy.clone(), Arc::default()));
     #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
     let mut client = TcpStream::connect(proxy).await.expect("connect");
     let port = opened.world.addr.port();

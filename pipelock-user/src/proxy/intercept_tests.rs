@@ -441,3 +441,5 @@ async fn what_is_under_way_ends_when_evidence_is_lost() {
 
 #[path = "intercept_peers_tests.rs"]
 mod peers;
+#[path = "surfaces_tests.rs"]
+mod surfaces;

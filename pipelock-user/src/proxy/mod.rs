@@ -4,11 +4,14 @@
 //! its connection ends however it ends, and that a request's receipt is written before its answer is released.
 
 mod accept;
+mod api;
 mod detect;
 pub mod dns;
+mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;
+mod identity;
 mod idle;
 mod intercept;
 mod listen;
@@ -23,7 +26,8 @@ mod tls;
 mod tunnel;
 mod ws;
 
-pub use http::serve_explicit;
+pub use http::{Gate, serve_explicit};
+pub use identity::{Identities, TokensError};
 pub use listen::serve;
 pub use state::{Origins, Proxy, Rules};
 pub use tls::{CaError, CertificateAuthority, Interception, SYSTEM_BUNDLES, Trust, server_of};

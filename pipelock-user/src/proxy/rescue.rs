@@ -17,6 +17,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         Reason::ResolveFailed | Reason::DialFailed | Reason::UpstreamFailed | Reason::CertificateInvalid => {
             StatusCode::BAD_GATEWAY
         }
+        Reason::IdentityRequired => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
         Reason::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         Reason::BudgetExceeded | Reason::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         Reason::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -109,6 +110,9 @@ fn describe(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Bytes {
         "title": "pipelock did not let this request through",
         "status": status.as_u16(),
         "detail": verdict.detail,
+        "blocked": true,
+        "block_reason": if verdict.detail.is_empty() { verdict.reason.hint() } else { &verdict.detail },
+        "scanner": verdict.layer(),
         "reason": verdict.reason.code(),
         "rule": verdict.rule,
         "what_to_do": verdict.reason.hint(),

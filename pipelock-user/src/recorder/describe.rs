@@ -16,7 +16,7 @@ pub struct RequestRecord {
     pub flow: std::sync::Arc<Flow>,
     /// The policy that decided; it may be a later one than the flow was opened under.
     pub policy: PolicyId,
-    /// `forward` for HTTP, `dns` for a query.
+    /// `forward` for HTTP, `connect` for a tunnel, `fetch` for what was fetched on a client's behalf, `dns` for a query.
     pub transport: &'static str,
     /// HTTP method or DNS type.
     pub method: String,
@@ -96,13 +96,15 @@ impl RequestRecord {
             (draft.action_type, draft.side_effect, draft.reversibility) = ActionType::of_http_method(&self.method);
         }
         draft.method.clone_from(&self.method);
-        draft.layer = layer(&self.verdict).into();
+        draft.layer = self.verdict.layer().into();
         draft.pattern = self.verdict.reason.code().into();
         draft.severity = severity(&self.verdict.findings).into();
-        draft.actor.clone_from(&self.flow.origin.comm);
+        let origin = &self.flow.origin;
+        draft.actor = origin.identity.as_ref().map_or_else(|| origin.comm.clone(), ToString::to_string);
         draft.intent.clone_from(&self.verdict.detail);
         draft.policy_hash = Some(self.policy.to_string());
         let mut flow = Map::new();
+        insert_some(&mut flow, "identity", origin.identity.as_deref());
         if self.flow.id.0 == 0 {
             // An explicit client: the kernel was not asked, so only its address is known.
             flow.insert("src".into(), json!(self.flow.target.original.to_string()));
@@ -117,19 +119,9 @@ impl RequestRecord {
         insert_some(&mut flow, "dialled", self.dialled.map(|addr| addr.to_string()));
         insert_some(&mut flow, "part", self.part);
         if !self.verdict.findings.is_empty() {
-            flow.insert("findings".into(), self.verdict.findings.iter().map(finding).collect());
+            flow.insert("findings".into(), json!(self.verdict.findings));
         }
         (draft, json!({ "flow_v1": flow }))
-    }
-}
-
-/// The layer that decided.
-fn layer(verdict: &Verdict) -> &'static str {
-    match verdict.reason {
-        Reason::DlpMatch => "dlp",
-        Reason::InjectionMatch => "response_scan",
-        Reason::ContentUnreadable | Reason::ScannerUnavailable => "scan",
-        _ => "policy",
     }
 }
 
@@ -137,20 +129,6 @@ fn layer(verdict: &Verdict) -> &'static str {
 fn severity(findings: &[Found]) -> &'static str {
     let rank = |word: &str| ["low", "medium", "high", "critical"].iter().position(|known| *known == word);
     findings.iter().map(|found| found.severity).max_by_key(|word| rank(word)).unwrap_or_default()
-}
-
-fn finding(found: &Found) -> Value {
-    json!({
-        "rule": found.rule,
-        "name": found.name,
-        "class": found.class,
-        "severity": found.severity,
-        "confidence": found.confidence,
-        "place": found.place,
-        "decoded": found.decoded,
-        "mitre": found.mitre,
-        "action": found.action,
-    })
 }
 
 /// What the kernel recorded of a flow, in the recorder's terms; `app` fills it from the kernel's record.

@@ -421,8 +421,16 @@ mod tests {
     async fn a_receipt_given_up_before_there_was_room_is_counted_as_lost() {
         let (queue, mut items) = mpsc::channel(1);
         let recorder = Recorder { queue, lost_requests: Arc::default() };
-        let origin =
-            Origin { cgroup_id: 1, netns_cookie: 1, socket_cookie: 1, pid: 1, tgid: 1, uid: 1, comm: "t".into() };
+        let origin = Origin {
+            cgroup_id: 1,
+            netns_cookie: 1,
+            socket_cookie: 1,
+            pid: 1,
+            tgid: 1,
+            uid: 1,
+            comm: "t".into(),
+            identity: None,
+        };
         let target = Target { name: None, original: "192.0.2.53:53".parse().expect("an address") };
         let record = RequestRecord {
             flow: Arc::new(Flow { id: FlowId(1), origin, target, policy: PolicyId("p".into()) }),

@@ -381,6 +381,7 @@ pub fn to_flow(record: &FlowRecord, name: Option<Host>, policy: PolicyId) -> Flo
             tgid: record.tgid,
             uid: record.uid,
             comm,
+            identity: None,
         },
         target: Target { name, original: std::net::SocketAddr::new(from_addr(record.dst), record.dst_port) },
         policy,

@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
+use tokio::task::JoinHandle;
+
 use crate::flow::{Flow, FlowGuard, Found, Verdict, locked};
 use crate::proxy::listen::log;
 use crate::proxy::state::Proxy;
@@ -30,6 +32,8 @@ struct State {
     noted: Vec<Found>,
     /// The receipt of the request, once it is written.
     written: Option<RequestRecord>,
+    /// Writes the receipt of the cut.
+    adding: Option<JoinHandle<()>>,
 }
 
 impl Afterword {
@@ -53,8 +57,21 @@ impl Afterword {
             state.written.clone()
         };
         if let Some(record) = record {
-            tokio::spawn(self.add(record, verdict, part));
+            let adding = tokio::spawn(self.add(record, verdict, part));
+            locked(&self.state).adding = Some(adding);
         }
+    }
+
+    /// What cut a body, once its receipt is written: for who is told of it apart from the body.
+    pub(super) async fn cut_told(&self) -> Option<Verdict> {
+        let (verdict, adding) = {
+            let mut state = locked(&self.state);
+            (state.cut.as_ref().map(|(verdict, _)| verdict.clone()), state.adding.take())
+        };
+        if let Some(adding) = adding {
+            let _ = adding.await;
+        }
+        verdict
     }
 
     /// The same for what the agent is told of only when the receipt is written.
@@ -114,7 +131,8 @@ impl Afterword {
             (cut, std::mem::take(&mut state.noted))
         };
         if let Some((verdict, part)) = cut {
-            tokio::spawn(self.add(record.clone(), verdict, part));
+            let adding = tokio::spawn(self.add(record.clone(), verdict, part));
+            locked(&self.state).adding = Some(adding);
         }
         self.note(noted, "request body");
     }

@@ -1,6 +1,6 @@
 //! A body as it comes from its sender, with one thing mended that hyper lets pass.
 //!
-//! Made by `serve` and `reading` of what hyper hands over. It promises that a body of HTTP/2 whose stream ended before the
+//! Made by `serve` and `reading` of what hyper hands over, and by `errand` of nothing. It promises that a body of HTTP/2 whose stream ended before the
 //! body did is broken off: hyper takes the stream's end without an error (GOAWAY or RST_STREAM with NO_ERROR, RFC 9113
 //! §7) for the end of the body, and who is sent on such a body would take it for whole.
 
@@ -15,7 +15,8 @@ use super::passing::Failure;
 
 /// The body.
 pub(super) struct Arriving {
-    body: Incoming,
+    /// None of a request of our own, which has none.
+    body: Option<Incoming>,
     is_http2: bool,
     /// The last frame has come, or the failure was told.
     is_over: bool,
@@ -24,7 +25,12 @@ pub(super) struct Arriving {
 impl Arriving {
     /// The body of a message of this version.
     pub(super) fn new(body: Incoming, version: Version) -> Self {
-        Self { body, is_http2: version == Version::HTTP_2, is_over: false }
+        Self { body: Some(body), is_http2: version == Version::HTTP_2, is_over: false }
+    }
+
+    /// No body.
+    pub(super) fn none() -> Self {
+        Self { body: None, is_http2: false, is_over: true }
     }
 }
 
@@ -34,14 +40,15 @@ impl Body for Arriving {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.is_over |= frame.is_trailers();
                 Some(Ok(frame))
             }
             Some(Err(error)) => Some(Err(error.into())),
-            None if this.is_over || !this.is_http2 || this.body.is_end_stream() => None,
+            None if this.is_over || !this.is_http2 || body.is_end_stream() => None,
             None => {
                 this.is_over = true;
                 Some(Err("the stream ended before the body did".into()))
@@ -50,10 +57,10 @@ impl Body for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }

@@ -116,6 +116,13 @@ pub(super) fn of_target<B>(request: &Request<B>) -> Result<Authority, Verdict> {
     Ok(named)
 }
 
+/// The host that a request for a door of ours names in its Host header.
+pub(super) fn door_host<B>(request: &Request<B>) -> Result<Option<Host>, Verdict> {
+    let Some(header) = host_line(request)? else { return Ok(None) };
+    let malformed = |_| Verdict::block(Reason::RequestMalformed, "the Host header is not text");
+    Ok(Some(split(header.to_str().map_err(malformed)?, 80)?.host))
+}
+
 /// The one Host header. In HTTP/1.1 it must be there, also where the request line or DNS has said the name (RFC 9112 §3.2): a
 /// client that leaves it out speaks something else.
 fn host_line<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, Verdict> {
@@ -166,6 +173,7 @@ mod tests {
                 tgid: 1,
                 uid: 1,
                 comm: "t".into(),
+                identity: None,
             },
             target: Target {
                 name: name.map(|name| Host::parse(name).expect(name)),

@@ -4,8 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode};
+use bytes::BytesMut;
+use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 use super::authority::{Authority, of_target};
 use super::converse::converse;
+use super::doors;
+use super::gate::{Gate, challenge, is_door};
 use super::serve::{Body, Session};
 use super::sniffed::{Sniffed, names};
 use super::upstream::Carrier;
@@ -31,20 +33,25 @@ use crate::proxy::tunnel::{Tunnel, shows_name};
 use crate::proxy::{rescue, tls};
 use crate::recorder::RequestRecord;
 
-/// What an answered CONNECT was granted.
-enum Grant {
+/// What an answered CONNECT was granted, or a request for a WebSocket.
+pub(super) enum Grant {
     /// A tunnel that nobody reads, and its far end.
     Unread(Tunnel, TcpStream),
     /// One that is opened: what it was asked for, and the rule.
     Read(Authority, String),
+    /// A WebSocket, by what asked for it and its receipt.
+    Socket(Arc<Session>, Box<RequestRecord>),
 }
 
-/// Where the answer to CONNECT leaves it for the connection.
-type Granted = Arc<Mutex<Option<Grant>>>;
+/// Where the answer leaves it for the connection.
+pub(super) type Granted = Arc<Mutex<Option<Grant>>>;
 
 /// Accepts explicit clients until the proxy ends.
-pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
-    let serve = |proxy: Arc<Proxy>, stream, peer| async move { connection(&proxy, stream, peer).await };
+pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>, gate: Arc<Gate>) {
+    let serve = move |proxy: Arc<Proxy>, stream, peer| {
+        let gate = gate.clone();
+        async move { connection(&proxy, gate, stream, peer).await }
+    };
     let refuse =
         |proxy: Arc<Proxy>, stream, peer, may_wait| async move { turn_away(&proxy, stream, peer, may_wait).await };
     accept(listener, proxy, serve, refuse).await;
@@ -52,8 +59,16 @@ pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>) {
 
 /// What its requests share; none of them has a flow of the kernel's.
 fn session_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
-    let origin =
-        Origin { cgroup_id: 0, netns_cookie: 0, socket_cookie: 0, pid: 0, tgid: 0, uid: 0, comm: String::new() };
+    let origin = Origin {
+        cgroup_id: 0,
+        netns_cookie: 0,
+        socket_cookie: 0,
+        pid: 0,
+        tgid: 0,
+        uid: 0,
+        comm: String::new(),
+        identity: None,
+    };
     let flow = Arc::new(Flow {
         id: FlowId(0),
         origin,
@@ -82,13 +97,13 @@ async fn turn_away(proxy: &Arc<Proxy>, mut stream: TcpStream, peer: SocketAddr, 
     linger(&mut stream).await;
 }
 
-async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
+async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, stream: TcpStream, peer: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let session = session_of(proxy, peer);
     let granted = Granted::default();
     let answer = {
         let granted = granted.clone();
-        move |session, request| answer(session, request, granted.clone())
+        move |session, request| admit(session, request, gate.clone(), granted.clone())
     };
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
     session.end(None);
@@ -99,9 +114,15 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
             let cut = carry(proxy, &tunnel, Prefixed::new(unread, stream), upstream).await;
             (cut, format!("{}:{}", tunnel.host, tunnel.port), Some(tunnel.dialled))
         }
+        Grant::Socket(asked, record) => {
+            if let Some(cut) = asked.carry_on(Prefixed::new(unread, stream)).await {
+                let _ = asked.file(&RequestRecord { verdict: cut, part: Some("messages"), ..*record }).await;
+            }
+            return;
+        }
         Grant::Read(authority, rule) => {
             let target = format!("{}:{}", authority.host, authority.port);
-            (read(proxy, &session.flow, (authority, rule), stream, unread).await, target, None)
+            (read(proxy, &session.identified(), (authority, rule), stream, unread).await, target, None)
         }
     };
     if let Some(end) = end {
@@ -190,10 +211,56 @@ async fn read(
     Some(denied.by(Some(rule)))
 }
 
-async fn answer(session: Arc<Session>, request: Request<Incoming>, granted: Granted) -> Response<Body> {
-    if request.method() == Method::GET && request.uri().authority().is_none() && request.uri().path() == "/health" {
-        return Response::new(Either::Right(Full::new(Bytes::from_static(b"{\"status\":\"ok\"}\n"))));
+/// Answers those that the gate lets in.
+async fn admit(
+    session: Arc<Session>,
+    mut request: Request<Incoming>,
+    gate: Arc<Gate>,
+    granted: Granted,
+) -> Response<Body> {
+    if doors::is_for_all(&request) {
+        return doors::health(&session).map(Either::Right);
     }
+    let denied = match gate.admit(&request).and_then(|identity| session.identify(identity)) {
+        Ok(()) => {
+            // It was for us, and is nobody else's business: the scanner's neither.
+            request.headers_mut().remove(header::PROXY_AUTHORIZATION);
+            return answer(session, &gate, request, granted).await;
+        }
+        Err(denied) => denied,
+    };
+    let is_door = is_door(&request);
+    let (transport, target) = if is_door {
+        ("door", request.uri().path().to_owned())
+    } else {
+        (if request.method() == Method::CONNECT { "connect" } else { "forward" }, without_query(request.uri()))
+    };
+    let needs_identity = denied.reason == Reason::IdentityRequired;
+    let status = if is_door && needs_identity { StatusCode::UNAUTHORIZED } else { rescue::status(denied.reason) };
+    let told = session.refuse(transport, request.method(), &target, denied, status).await;
+    let mut response = rescue::problem(&told, session.flow.id);
+    if told.reason == Reason::IdentityRequired {
+        challenge(&mut response, is_door);
+    }
+    response.map(Either::Right)
+}
+
+/// A request target without what a receipt does not keep.
+fn without_query(target: &Uri) -> String {
+    let authority = target.authority().map_or("-", |authority| authority.as_str());
+    // Credentials before an `@` would be no host's.
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match target.scheme_str() {
+        Some(scheme) => format!("{scheme}://{host}{}", target.path()),
+        None => host.to_owned(),
+    }
+}
+
+async fn answer(session: Arc<Session>, gate: &Gate, request: Request<Incoming>, granted: Granted) -> Response<Body> {
+    let request = match doors::answer(&session, gate, request, &granted).await {
+        Ok(answer) => return answer,
+        Err(request) => request,
+    };
     let authority = of_target(&request);
     match authority {
         Ok(authority) if request.method() == Method::CONNECT => tunnel(&session, authority, &granted).await,

@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::serve_explicit;
+use super::{Gate, serve_explicit};
 use crate::proxy::http::world::{World, read_all, read_hello, rules};
 
 async fn start(more: &str) -> (World, SocketAddr) {
+    start_for(more, Gate::open()).await
+}
+
+async fn start_for(more: &str, gate: Gate) -> (World, SocketAddr) {
     let world = World::new(more).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let addr = listener.local_addr().expect("bound");
-    tokio::spawn(serve_explicit(listener, world.proxy.clone()));
+    tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::new(gate)));
     (world, addr)
 }
 
@@ -147,4 +151,102 @@ async fn what_cannot_be_read_is_answered_and_recorded() {
     let text = read_all(&mut send(proxy, "GET http://web.test/ HTTP/1.1\nHost: web.test\n\n").await).await;
     assert!(text.starts_with("HTTP/1.1 400") && text.contains("request_malformed"), "{text}");
     assert_eq!(world.receipts(), [pair("block", "request_malformed")]);
+}
+
+/// ci:0123456789abcdef and dev:fedcba9876543210.
+const CI: &str = "Proxy-Authorization: Basic Y2k6MDEyMzQ1Njc4OWFiY2RlZg==\r\n";
+const DEV: &str = "Proxy-Authorization: Bearer fedcba9876543210\r\n";
+
+fn tokens() -> Gate {
+    let known = "ci=0123456789abcdef\ndev=fedcba9876543210\n";
+    Gate::for_those(crate::proxy::Identities::parse(known).expect("sound"))
+}
+
+#[tokio::test]
+async fn who_shows_no_token_is_told_to_and_who_does_is_named() {
+    let (world, proxy) = start_for(", scan: true", tokens()).await;
+    let port = world.addr.port();
+    let get = |header: &str| {
+        format!("GET http://web.test:{port}/x?q HTTP/1.1\r\nHost: web.test:{port}\r\n{header}Connection: close\r\n\r\n")
+    };
+    let connect = |header: &str| format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n{header}\r\n");
+    let wrong = "Proxy-Authorization: Bearer 0123456789abcdeX\r\n";
+    for request in [get(""), get(wrong), connect(""), connect(wrong), get("Authorization: Bearer 0123456789abcdef\r\n")]
+    {
+        let text = read_all(&mut send(proxy, &request).await).await;
+        assert!(text.starts_with("HTTP/1.1 407") && text.contains("x-pipelock-reason: identity_required"), "{text}");
+        assert!(
+            text.contains("proxy-authenticate: Basic realm") && text.contains("proxy-authenticate: Bearer"),
+            "{text}"
+        );
+    }
+    assert!(world.seen().is_empty());
+    for header in [CI, DEV] {
+        assert!(read_all(&mut send(proxy, &get(header)).await).await.starts_with("HTTP/1.1 200"));
+    }
+    assert!(world.seen().iter().all(|seen| !seen.headers.contains_key("proxy-authorization")), "it goes no further");
+    let mut expected = vec![pair("block", "identity_required"); 3];
+    expected.extend([pair("allow", "policy_allow"), pair("allow", "policy_allow")]);
+    assert_eq!(world.receipts(), expected);
+    assert_eq!(world.identities("forward"), ["", "", "", "ci", "dev"]);
+    let evidence = std::fs::read_to_string(world.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
+    assert!(!evidence.contains("0123456789abcde") && !evidence.contains("?q"), "neither token nor query is kept");
+}
+
+#[tokio::test]
+async fn a_tunnel_is_its_clients() {
+    let (world, proxy) = start_for("", tokens()).await;
+    let port = world.addr.port();
+    let connect = format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n{CI}\r\n");
+    let mut client = send(proxy, &connect).await;
+    let mut head = [0; 12];
+    client.read_exact(&mut head).await.expect("an answer");
+    assert_eq!(&head[9..], b"200");
+    assert_eq!(world.identities("connect"), ["ci"]);
+}
+
+#[tokio::test]
+async fn one_connection_is_one_clients() {
+    let (world, proxy) = start_for("", tokens()).await;
+    let port = world.addr.port();
+    let get = |header: &str, end| {
+        format!("GET http://web.test:{port}/x HTTP/1.1\r\nHost: web.test:{port}\r\n{header}{end}\r\n")
+    };
+    let mut client = send(proxy, &get(CI, "")).await;
+    read_hello(&mut client).await;
+    client.write_all(get(DEV, "Connection: close\r\n").as_bytes()).await.expect("write");
+    assert!(read_all(&mut client).await.starts_with("HTTP/1.1 407"));
+    assert_eq!(world.receipts(), [pair("allow", "policy_allow"), pair("block", "identity_required")]);
+    assert_eq!(world.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn our_doors_are_for_programs_of_this_host_or_those_with_a_token() {
+    let ask = async |proxy: SocketAddr, headers: &str| {
+        let request = format!("GET /fetch HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+        let text = read_all(&mut send(proxy, &request).await).await;
+        text[9..12].to_owned()
+    };
+    let (world, proxy) = start("").await;
+    for (headers, status) in [
+        ("Host: 127.0.0.1:8888\r\n", "400"),
+        ("Host: localhost\r\n", "400"),
+        ("Host: localhost\r\nSec-Fetch-Site: none\r\n", "400"),
+        ("Host: rebound.test:8888\r\n", "403"),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", "403"),
+    ] {
+        assert_eq!(ask(proxy, headers).await, status, "{headers}");
+    }
+    assert_eq!(world.receipts_of("door"), vec![pair("block", "name_mismatch"); 2]);
+    let (world, proxy) = start_for("", tokens()).await;
+    for (headers, status) in [
+        ("Host: proxy.test\r\n", "401"),
+        ("Host: proxy.test\r\nAuthorization: Bearer 0123456789abcdef\r\n", "400"),
+        ("Host: proxy.test\r\nProxy-Authorization: Bearer 0123456789abcdef\r\n", "400"),
+    ] {
+        assert_eq!(ask(proxy, headers).await, status, "{headers}");
+    }
+    assert_eq!((world.identities("door"), world.identities("fetch")), (vec![String::new()], vec!["ci".into(); 2]));
+    let health = read_all(&mut send(proxy, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
 }

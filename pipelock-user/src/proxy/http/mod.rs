@@ -5,8 +5,12 @@ mod afterword;
 mod arriving;
 mod authority;
 mod converse;
+mod doors;
+mod errand;
 mod explicit;
+mod filing;
 mod framing;
+mod gate;
 mod guarded;
 mod headers;
 mod http2;
@@ -18,13 +22,16 @@ mod peers_tests;
 mod reading;
 mod serve;
 mod sniffed;
+mod socket;
 mod upgrade;
 mod upstream;
 mod witness;
 #[cfg(test)]
 pub(in crate::proxy) mod world;
 
+pub(super) use errand::{Answer, Errand, Place};
 pub use explicit::serve_explicit;
 #[cfg(any(test, fuzzing))]
 pub(super) use framing::through;
-pub(super) use serve::{serve, serve_http2};
+pub use gate::Gate;
+pub(super) use serve::{Session, serve, serve_http2};

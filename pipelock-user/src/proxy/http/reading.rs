@@ -119,6 +119,23 @@ impl Reading {
         Ok(Response::from_parts(head, body))
     }
 
+    /// Text that was made of an answer; what may be shown of it. What is `known` is not noted again.
+    ///
+    /// # Errors
+    /// [`Reason::InjectionMatch`], [`Reason::ScannerUnavailable`].
+    pub(super) fn text(&self, text: String, known: &[Found]) -> Result<String, Verdict> {
+        let mut reader = Reader::new(&self.scanners, &self.terms, Side::Response, Encoded::Plain)?;
+        reader.whole(Bytes::from(text))?;
+        let mut noted = reader.noted();
+        noted.retain(|found| known.iter().all(|known| known.rule != found.rule));
+        self.afterword.note(noted, "readable text");
+        let mut shown = Vec::new();
+        while let Some(bytes) = reader.take() {
+            shown.extend_from_slice(&bytes);
+        }
+        Ok(String::from_utf8_lossy(&shown).into_owned())
+    }
+
     async fn body(&self, headers: &mut HeaderMap, body: Arriving, side: Side, whole: u64) -> Result<Passing, Verdict> {
         let encoded = Encoded::of(headers)?;
         let mut reader = Reader::new(&self.scanners, &self.terms, side, encoded)?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex as StdMutex};
+use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
@@ -16,18 +16,20 @@ use super::afterword::Afterword;
 use super::arriving::Arriving;
 use super::authority::{Authority, agree};
 use super::converse::converse;
+use super::errand::Rehearsal;
 use super::guarded::Refused;
 use super::headers::strip_hop;
 use super::http2;
 use super::passing::Passing;
 use super::reading::{Reading, url};
+use super::socket::AtDoor;
 use super::upgrade::{Asked, Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
 use super::upstream::{Carrier, Errand, Upstreams};
 use crate::flow::{Action, Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
 use crate::policy::{Protocol, Rule};
 use crate::proxy::idle::Activity;
-use crate::proxy::listen::{LINGER, budget_of, log};
+use crate::proxy::listen::{LINGER, budget_of};
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
@@ -38,17 +40,21 @@ use crate::recorder::RequestRecord;
 pub(super) type Body = Either<Passing, Full<Bytes>>;
 
 /// What the requests of one connection share.
-pub(super) struct Session {
-    pub(super) proxy: Arc<Proxy>,
+pub(in crate::proxy) struct Session {
+    pub(in crate::proxy) proxy: Arc<Proxy>,
     /// The kernel's flow; for explicit clients one without a number.
-    pub(super) flow: Arc<Flow>,
+    pub(in crate::proxy) flow: Arc<Flow>,
+    /// The door that it came through, as receipts name it.
+    pub(super) transport: &'static str,
+    /// Who a client of the explicit proxy has shown to be.
+    pub(super) identity: OnceLock<Arc<str>>,
     /// Reports the flow; explicit clients have none to report.
-    guard: Option<Arc<StdMutex<FlowGuard>>>,
+    pub(super) guard: Option<Arc<StdMutex<FlowGuard>>>,
     /// What the agent speaks.
     carrier: Carrier,
     upstreams: Upstreams,
     /// What this connection has used of the budgets of rules, by policy and rule.
-    meters: StdMutex<HashMap<(PolicyId, String), Arc<Meter>>>,
+    pub(super) meters: StdMutex<HashMap<(PolicyId, String), Arc<Meter>>>,
     /// For rules without a budget.
     unlimited: Arc<Meter>,
     /// When either side was last heard of.
@@ -59,6 +65,13 @@ pub(super) struct Session {
     over: watch::Sender<Option<Verdict>>,
     /// What the connection became, once its agent was told so.
     upgraded: StdMutex<Option<Upgraded>>,
+}
+
+/// What became of a request, recorded: the answer to release, unless there is none for the reason in its verdict.
+pub(super) struct Carried {
+    pub(super) record: RequestRecord,
+    pub(super) response: Option<Response<Passing>>,
+    pub(super) reading: Option<Reading>,
 }
 
 /// What became of a request.
@@ -96,15 +109,11 @@ where
         ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
         cut = session.disallowed() => (None, Some(cut)),
     };
-    let upgraded = locked(&session.upgraded).take();
-    let (ended, upgraded) = match (ended, upgraded) {
-        (Some(ended), Some(upgraded)) => (None, Some((ended, upgraded))),
-        (ended, _) => (ended, None),
+    let is_upgraded = locked(&session.upgraded).is_some();
+    let ended = match ended {
+        Some((stream, unread)) if is_upgraded => return session.carry_on(Prefixed::new(unread, stream)).await,
+        ended => ended,
     };
-    if let Some(((stream, unread), upgraded)) = upgraded {
-        let cut = Box::pin(upgraded.carry(&session, Prefixed::new(unread, stream))).await;
-        return session.end(cut);
-    }
     let untold = session.end(cut);
     if let Some((mut stream, _)) = ended {
         // TLS says goodbye, or the client takes the answer for one that was cut off.
@@ -135,9 +144,22 @@ where
 
 impl Session {
     pub(super) fn new(proxy: &Arc<Proxy>, flow: Arc<Flow>, guard: Option<FlowGuard>, carrier: Carrier) -> Arc<Self> {
+        Self::by("forward", proxy, flow, guard, carrier)
+    }
+
+    /// The same for another door.
+    pub(super) fn by(
+        transport: &'static str,
+        proxy: &Arc<Proxy>,
+        flow: Arc<Flow>,
+        guard: Option<FlowGuard>,
+        carrier: Carrier,
+    ) -> Arc<Self> {
         Arc::new(Self {
             proxy: proxy.clone(),
             flow,
+            transport,
+            identity: OnceLock::new(),
             guard: guard.map(|guard| Arc::new(StdMutex::new(guard))),
             carrier,
             upstreams: Upstreams::default(),
@@ -166,8 +188,18 @@ impl Session {
         untold
     }
 
+    /// Carries what the connection became, to its end; what cut it.
+    pub(super) async fn carry_on<S>(&self, stream: S) -> Option<Verdict>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let upgraded = locked(&self.upgraded).take()?;
+        let cut = Box::pin(upgraded.carry(self, stream)).await;
+        self.end(cut)
+    }
+
     /// Waits for that, or for the end of the proxy.
-    async fn ended(&self) -> Verdict {
+    pub(super) async fn ended(&self) -> Verdict {
         let mut over = self.over.subscribe();
         let ended = tokio::select! {
             ended = over.wait_for(Option::is_some) => ended.ok().and_then(|ended| ended.clone()),
@@ -199,6 +231,16 @@ impl Session {
         authority: Result<Authority, Verdict>,
         request: Request<Incoming>,
     ) -> Response<Body> {
+        let version = request.version();
+        let carried = self.carry(authority, request.map(|body| Arriving::new(body, version))).await;
+        match carried.response {
+            Some(response) => response.map(Either::Left),
+            None => rescue::problem(&carried.record.verdict, self.flow.id).map(Either::Right),
+        }
+    }
+
+    /// The same for whoever tells what became of it in words of its own.
+    pub(super) async fn carry(&self, authority: Result<Authority, Verdict>, request: Request<Arriving>) -> Carried {
         let method = request.method().to_string();
         // One policy from the decision to its receipt, whatever is loaded meanwhile.
         let rules = self.proxy.rules();
@@ -230,18 +272,15 @@ impl Session {
         if let Err(unwritten) = self.file(&record).await {
             // Nobody is told of an upgrade that is not recorded.
             locked(&self.upgraded).take();
-            return rescue::problem(&unwritten, self.flow.id).map(Either::Right);
+            return Carried { record: RequestRecord { verdict: unwritten, ..record }, response: None, reading: None };
         }
         if let Some(reading) = &reading {
             reading.afterword.written(&record);
         }
-        match response {
-            Some(response) => response.map(Either::Left),
-            None => rescue::problem(&verdict, self.flow.id).map(Either::Right),
-        }
+        Carried { record, response, reading }
     }
 
-    async fn forward(&self, rules: &Rules, authority: Authority, mut request: Request<Incoming>) -> Forwarded {
+    async fn forward(&self, rules: &Rules, authority: Authority, mut request: Request<Arriving>) -> Forwarded {
         let path = request.uri().path();
         let verdict = rules.policy.check_request(&authority.host, authority.port, request.method().as_str(), path);
         let rule = rules.policy.find(&authority.host, authority.port);
@@ -253,8 +292,8 @@ impl Session {
         let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
         let wants_upgrade = request.headers().get_all(header::UPGRADE).iter().any(offers);
         let is_websocket = rules.policy.websocket().enabled
-            // Explicit clients open a tunnel for it (RFC 6455 §4.1).
-            && (self.carrier.is_tls || self.guard.is_some())
+            // Explicit clients open a tunnel for it (RFC 6455 §4.1), or have a door of their own.
+            && (self.carrier.is_tls || self.guard.is_some() || request.extensions().get::<AtDoor>().is_some())
             && request.body().is_end_stream()
             && is_websocket(&request);
         if wants_upgrade && !is_websocket && !verdict.is_block() {
@@ -292,6 +331,10 @@ impl Session {
                 }
             }
         }
+        if request.extensions().get::<Rehearsal>().is_some() {
+            let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
+            return Forwarded { verdict, response, dialled: None, reading };
+        }
         let (verdict, response, dialled) =
             self.send(rules, &authority, request, verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
@@ -303,7 +346,7 @@ impl Session {
         &self,
         rules: &Rules,
         authority: &Authority,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
         verdict: Verdict,
         (reading, meter): (Option<&Reading>, &Arc<Meter>),
     ) -> (Verdict, Option<Response<Passing>>, Option<SocketAddr>) {
@@ -312,7 +355,6 @@ impl Session {
         let label = verdict.rule.clone();
         let rule = || label.clone();
         let version = request.version();
-        let request = request.map(|body| Arriving::new(body, version));
         let request = match reading {
             None => Ok(request.map(Passing::Unread)),
             Some(reading) => self.in_time(rules, reading.request(request)).await,
@@ -419,56 +461,6 @@ impl Session {
         let key = (rules.policy.id().clone(), rule.label());
         let mut meters = locked(&self.meters);
         meters.entry(key).or_insert_with(|| Meter::new(budget)).clone()
-    }
-
-    /// Says in the flow's receipt that a body was cut, which the request's receipt may be too early for.
-    fn note_budgets(&self) {
-        let meters = locked(&self.meters);
-        let over = meters.iter().find(|(_, meter)| meter.was_refused());
-        if let (Some(((_, rule), _)), Some(guard)) = (over, &self.guard) {
-            let cut = Verdict::let_out(Reason::BudgetExceeded, "what was over the budget was cut or refused")
-                .by(Some(rule.clone()));
-            locked(guard).end(cut);
-        }
-    }
-
-    pub(super) fn record(
-        &self,
-        policy: &PolicyId,
-        method: String,
-        target: String,
-        verdict: &Verdict,
-        status: Option<u16>,
-        dialled: Option<SocketAddr>,
-    ) -> RequestRecord {
-        RequestRecord {
-            flow: self.flow.clone(),
-            policy: policy.clone(),
-            transport: "forward",
-            method,
-            target,
-            verdict: verdict.clone(),
-            status,
-            dialled,
-            part: None,
-        }
-    }
-
-    /// Notes what was decided, and writes its receipt; else the verdict to tell instead.
-    pub(super) async fn file(&self, record: &RequestRecord) -> Result<(), Verdict> {
-        self.note(&record.policy, &record.verdict);
-        let unwritten = |_| Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
-        self.proxy.recorder.request(record).await.map_err(unwritten)
-    }
-
-    pub(super) fn note(&self, policy: &PolicyId, verdict: &Verdict) {
-        if let Some(guard) = &self.guard {
-            let mut guard = locked(guard);
-            guard.count_request();
-            guard.decided_by(policy);
-            guard.note(verdict);
-        }
-        log(&self.flow, verdict);
     }
 }
 

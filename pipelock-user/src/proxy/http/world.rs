@@ -132,8 +132,16 @@ impl World {
         #[allow(clippy::disallowed_methods, reason = "the test plays the agent")]
         let agent = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connect");
         let (stream, _) = listener.accept().await.expect("accept");
-        let origin =
-            Origin { cgroup_id: 1, netns_cookie: 1, socket_cookie: 1, pid: 1, tgid: 1, uid: 1, comm: "agent".into() };
+        let origin = Origin {
+            cgroup_id: 1,
+            netns_cookie: 1,
+            socket_cookie: 1,
+            pid: 1,
+            tgid: 1,
+            uid: 1,
+            comm: "agent".into(),
+            identity: None,
+        };
         let original = SocketAddr::from(([198, 18, 0, 1], self.addr.port()));
         let target = Target { name: Host::parse("web.test").ok(), original };
         let policy = self.rules.borrow().policy.id().clone();
@@ -180,7 +188,7 @@ impl World {
         self.receipts_of("connect")
     }
 
-    fn receipts_of(&self, transport: &str) -> Vec<(String, String)> {
+    pub(in crate::proxy) fn receipts_of(&self, transport: &str) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(self.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
         let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let action = |entry: Value| {
@@ -190,6 +198,17 @@ impl World {
             })
         };
         entries.filter_map(action).collect()
+    }
+
+    /// Who the receipts of a door say it was.
+    pub(in crate::proxy) fn identities(&self, transport: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
+        let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let who = |entry: Value| {
+            let is_it = find(&entry, "action_record")?["transport"] == transport;
+            is_it.then(|| find(&entry, "identity").and_then(Value::as_str).unwrap_or_default().to_owned())
+        };
+        entries.filter_map(who).collect()
     }
 
     /// What the receipts of requests say of findings, in order.
@@ -209,7 +228,7 @@ impl World {
     }
 }
 
-fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+pub(in crate::proxy) fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     match value {
         Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|value| find(value, key))),
         _ => None,
@@ -269,6 +288,29 @@ fn answer(path: &str, body: Bytes) -> Response<Either<Full<Bytes>, Pieces>> {
             response
         }
         "/order" => whole(format!("Dear agent, {ORDER} and go.").into()),
+        "/page" => typed(
+            whole("<title>T &amp; t</title><p>Seen <b hidden>not seen</b><script>x</script>".into()),
+            "text/html; charset=utf-8",
+        ),
+        // Neither is there in the bytes as they are.
+        "/order-in-tags" => typed(whole(ORDER.replace("-ALL", "<b>-ALL</b>").into()), "text/html"),
+        "/order-hidden" => {
+            let order = ORDER.replace("-ALL", "<b>-ALL</b>");
+            typed(whole(format!("<p style='display:none'>{order}</p>fine words").into()), "text/html")
+        }
+        "/long" => typed(pieces(vec!["words and words ".repeat(4096); 96]), "text/plain"),
+        "/packed" => {
+            let mut response = whole("x".into());
+            response.headers_mut().insert("content-encoding", http::HeaderValue::from_static("gzip"));
+            response
+        }
+        to if to.starts_with("/to/") => {
+            let mut response = whole("elsewhere".into());
+            *response.status_mut() = http::StatusCode::FOUND;
+            let to = to.replacen("/to/", "", 1);
+            response.headers_mut().insert("location", http::HeaderValue::from_str(&to).expect("a value"));
+            response
+        }
         "/order-in-image" => typed(whole(ORDER.into()), "image/png"),
         "/order-in-header" => {
             let mut response = whole("x".into());

@@ -1,0 +1,127 @@
+//! `pipelock run` without a command: the proxy for clients that ask for it, and what it wrote down.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::evidence::{pipelock, verify_json};
+
+/// A proxy of the test's own; killed when it is dropped.
+pub struct Explicit {
+    child: Child,
+    /// `127.0.0.1:PORT`.
+    pub addr: String,
+    /// A folder for files of the test; the policy and the evidence are in it.
+    pub folder: TempDir,
+}
+
+/// What a client of it was answered.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The status; 0 when there was none.
+    pub status: u16,
+    /// The head, in lower case.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+impl Answered {
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Explicit {
+    /// Starts one on a port that is free.
+    ///
+    /// # Panics
+    /// When it does not say where it listens.
+    #[must_use]
+    pub fn start(policy: &str, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("policy.yaml"), policy).expect("write the policy");
+        let mut child = Command::new(pipelock())
+            .args(["run", "--policy", "policy.yaml", "--evidence", "evidence", "--listen", "127.0.0.1:0"])
+            .args(more)
+            .current_dir(folder.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start pipelock");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        let mut said = Vec::new();
+        let addr = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it did not start: {said:?}"));
+            if let Some((_, rest)) = line.split_once("proxy on http://") {
+                break rest.split(';').next().expect("an address").to_owned();
+            }
+            said.push(line);
+        };
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, addr, folder }
+    }
+
+    /// Where a path of its own is.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    /// Runs curl.
+    ///
+    /// # Panics
+    /// When curl cannot be run.
+    #[must_use]
+    pub fn curl(&self, args: &[&str]) -> Answered {
+        let out = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "60", "--noproxy", "", "--dump-header", "-"])
+            .args(args)
+            .output()
+            .expect("curl");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        // Before the answer there may be that to CONNECT.
+        let at = text.rfind("HTTP/1.1 ").unwrap_or(0);
+        let (head, body) = text[at..].split_once("\r\n\r\n").unwrap_or((&text[at..], ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Answered { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    /// The folder of the evidence.
+    #[must_use]
+    pub fn evidence(&self) -> PathBuf {
+        self.folder.path().join("evidence")
+    }
+
+    /// Ends it; its receipts, which verify.
+    ///
+    /// # Panics
+    /// When it does not end well, or its evidence does not verify.
+    #[must_use]
+    pub fn end(mut self) -> Vec<Value> {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")), Signal::SIGTERM).expect("kill");
+        assert!(self.child.wait().expect("wait").success(), "it ends well");
+        let (code, report) = verify_json(&self.evidence());
+        assert_eq!(code, 0, "the evidence does not verify: {report:#}");
+        let text = fs::read_to_string(self.evidence().join("receipts.json")).expect("receipts.json");
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        value["receipts"].as_array().expect("a list").clone()
+    }
+}
+
+impl Drop for Explicit {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,225 @@
+//! `POST /api/v1/scan` of the explicit proxy: a verdict for who asks before it acts. `openapi.json` is its contract.
+//!
+//! Called by `http::doors`. It promises that the verdict is that of every other door, with a receipt; that a question is
+//! bounded in length, number and time; and that each error has a code of its own.
+
+mod judge;
+mod question;
+mod rates;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Body;
+use serde_json::json;
+use tokio::time::Instant;
+
+pub(in crate::proxy) use self::rates::Rates;
+use crate::flow::{Reason, Verdict};
+use crate::proxy::http::Session;
+
+/// Where it is.
+pub(in crate::proxy) const PATH: &str = "/api/v1/scan";
+/// Where its contract is.
+pub(in crate::proxy) const CONTRACT_PATH: &str = "/api/v1/openapi.json";
+/// The contract (OpenAPI 3.1).
+pub(in crate::proxy) const CONTRACT: &str = include_str!("openapi.json");
+/// What receipts call this door.
+const TRANSPORT: &str = "scan";
+/// Longest body, in bytes.
+const MOST_BODY: usize = 1024 * 1024;
+/// How long the body may take to come, …
+const READ: Duration = Duration::from_secs(5);
+/// … and the verdict.
+const JUDGE: Duration = Duration::from_secs(5);
+
+/// Why a question is not answered.
+#[derive(Debug)]
+pub(in crate::proxy) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// The same question may be answered later.
+    is_retryable: bool,
+    reason: Reason,
+    wait: Option<Duration>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: &str) -> Self {
+        let reason = Reason::RequestMalformed;
+        Self { status, code, message: message.to_owned(), is_retryable: false, reason, wait: None }
+    }
+
+    fn invalid_json(why: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_json", why)
+    }
+
+    fn invalid_input(why: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_input", why)
+    }
+
+    fn invalid_kind() -> Self {
+        let kinds = "kind is url, dlp, prompt_injection or tool_call";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_kind", kinds)
+    }
+
+    fn late() -> Self {
+        let late = Self::new(StatusCode::SERVICE_UNAVAILABLE, "scan_deadline_exceeded", "no verdict in time");
+        Self { is_retryable: true, reason: Reason::ScannerUnavailable, ..late }
+    }
+
+    fn too_often(wait: Duration) -> Self {
+        let often = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "more than 600 questions a minute");
+        Self { is_retryable: true, reason: Reason::LimitExceeded, wait: Some(wait), ..often }
+    }
+}
+
+/// Answers a request for [`PATH`].
+pub(in crate::proxy) async fn scan<B>(
+    session: &Arc<Session>,
+    rates: &Rates,
+    request: Request<B>,
+) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let start = Instant::now();
+    let scan_id = scan_id();
+    let method = request.method().clone();
+    let answered = answer(session, rates, request).await;
+    let refusal = match answered {
+        Ok((question, verdict)) => return completed(&question, &verdict, &scan_id, start),
+        Err(refusal) => refusal,
+    };
+    let verdict = Verdict::block(refusal.reason, format!("{}: {}", refusal.code, refusal.message));
+    let told = session.refuse(TRANSPORT, &method, PATH, verdict, refusal.status).await;
+    if told.reason == Reason::RecorderUnavailable {
+        return refused(&Refusal { reason: told.reason, ..unrecorded() }, &scan_id);
+    }
+    refused(&refusal, &scan_id)
+}
+
+/// What is asked, as the answer repeats it.
+struct Asked {
+    kind: &'static str,
+    request_id: Option<String>,
+}
+
+async fn answer<B>(session: &Arc<Session>, rates: &Rates, request: Request<B>) -> Result<(Asked, Verdict), Refusal>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if request.method() != Method::POST {
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "ask with POST"));
+    }
+    rates.take(&session.client(), std::time::Instant::now()).map_err(Refusal::too_often)?;
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if !kind.eq_ignore_ascii_case(b"application/json") {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(Refusal::new(status, "unsupported_media_type", "Content-Type is application/json"));
+    }
+    let body = tokio::time::timeout(READ, Box::pin(Limited::new(request.into_body(), MOST_BODY).collect()));
+    let body = match body.await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let why = format!("the body is longer than {MOST_BODY} bytes");
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &why));
+        }
+        Ok(Err(error)) => return Err(Refusal::new(StatusCode::BAD_REQUEST, "read_error", &error.to_string())),
+        Err(_) => return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "read_error", "the body came too slowly")),
+    };
+    let question = question::read(&body)?;
+    let asked = Asked { kind: question.kind.word(), request_id: question.request_id };
+    let verdict = judge::judge(session, question.kind, Instant::now() + JUDGE).await?;
+    match verdict.reason {
+        Reason::RecorderUnavailable => Err(unrecorded()),
+        Reason::ScannerUnavailable => {
+            let why = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "scanner_unavailable", &verdict.detail);
+            Err(Refusal { is_retryable: true, reason: verdict.reason, ..why })
+        }
+        _ => Ok((asked, verdict)),
+    }
+}
+
+fn unrecorded() -> Refusal {
+    let lost = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "recorder_unavailable", "evidence is not written");
+    Refusal { reason: Reason::RecorderUnavailable, ..lost }
+}
+
+/// Tells one question from another.
+fn scan_id() -> String {
+    let mut id = [0; 8];
+    // Without randomness it tells nothing, and the verdict is the same.
+    let _ = getrandom::fill(&mut id);
+    format!("scan-{:016x}", u64::from_be_bytes(id))
+}
+
+fn completed(asked: &Asked, verdict: &Verdict, scan_id: &str, start: Instant) -> Response<Full<Bytes>> {
+    let is_blocked = verdict.is_block();
+    let why = || if verdict.detail.is_empty() { verdict.reason.hint() } else { &verdict.detail };
+    let body = json!({
+        "status": "completed",
+        "decision": if is_blocked { "deny" } else { "allow" },
+        "kind": asked.kind,
+        "scan_id": scan_id,
+        "request_id": asked.request_id,
+        "duration_ms": u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "engine_version": env!("CARGO_PKG_VERSION"),
+        "verdict": verdict.word(),
+        "reason": verdict.reason.code(),
+        "rule": verdict.rule,
+        "blocked": is_blocked,
+        "block_reason": is_blocked.then(why),
+        "scanner": is_blocked.then(|| verdict.layer()),
+        "what_to_do": is_blocked.then(|| verdict.reason.hint()),
+        "findings": verdict.findings,
+        "errors": [],
+    });
+    response(StatusCode::OK, verdict.reason, &body)
+}
+
+fn refused(refusal: &Refusal, scan_id: &str) -> Response<Full<Bytes>> {
+    let body = json!({
+        "status": "error",
+        "scan_id": scan_id,
+        "reason": refusal.reason.code(),
+        "errors": [{"code": refusal.code, "message": refusal.message, "retryable": refusal.is_retryable}],
+    });
+    let mut response = response(refusal.status, refusal.reason, &body);
+    if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    if let Some(wait) = refusal.wait {
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(1)));
+    }
+    if matches!(refusal.code, "body_too_large" | "read_error") {
+        // The rest of the body is nobody's.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn response(status: StatusCode, reason: Reason, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("x-pipelock-reason"), reason.code()),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

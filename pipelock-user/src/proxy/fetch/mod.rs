@@ -1,0 +1,198 @@
+//! `GET /fetch?url=…` of the explicit proxy: asks for a URL on the client's behalf and answers with what a person would
+//! read there, as JSON.
+//!
+//! Called by `http::explicit`. It promises that each hop is a request like any other, with a receipt of its own; that title
+//! and text are scanned again as they are shown, and what a page hides with them; and that whatever was asked, the answer is
+//! bounded, comes in time and says what became of it.
+
+mod element;
+mod html;
+mod page;
+mod question;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use url::Url;
+
+use self::page::{Page, page};
+use crate::flow::{Reason, Verdict};
+use crate::inspect::Encoded;
+use crate::proxy::http::{Answer, Errand, Place, Session};
+use crate::proxy::rescue;
+
+/// What receipts call this door.
+const TRANSPORT: &str = "fetch";
+/// How long a fetch may take, redirects and all.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Redirects that are followed.
+const MOST_REDIRECTS: usize = 5;
+/// Bytes of an answer that are looked at.
+const MOST_BODY: usize = 5 * 1024 * 1024;
+
+/// What a fetch came to.
+struct Fetched {
+    verdict: Verdict,
+    status: StatusCode,
+    /// The URL that was asked for, or that the last redirect led to; without query when it is refused.
+    url: Option<String>,
+    page: Option<(Answer, Page)>,
+}
+
+/// Answers a request for `/fetch`; its body is not read.
+pub(in crate::proxy) async fn fetch<B>(session: &Arc<Session>, request: &Request<B>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        let verdict = Verdict::block(Reason::RequestMalformed, "ask for /fetch with GET");
+        let mut response = refuse(session, request, verdict, StatusCode::METHOD_NOT_ALLOWED).await;
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    let asked = question::url_of("url=", request.uri().query()).and_then(|url| question::read(&url));
+    match asked {
+        Ok((url, place)) => told(fetched(session, url, place).await),
+        Err(verdict) => refuse(session, request, verdict, StatusCode::BAD_REQUEST).await,
+    }
+}
+
+/// Where a URL that a client wrote leads.
+///
+/// # Errors
+/// [`Reason::RequestMalformed`].
+pub(in crate::proxy) fn place_of(url: &str) -> Result<Place, Verdict> {
+    question::check(url)?;
+    question::read(url).map(|(_, place)| place)
+}
+
+/// Where the WebSocket leads that a query asks for.
+///
+/// # Errors
+/// [`Reason::RequestMalformed`].
+pub(in crate::proxy) fn socket_of(parameter: &str, query: Option<&str>) -> Result<Place, Verdict> {
+    question::read_socket(&question::url_of(parameter, query)?)
+}
+
+/// Refuses what is no question, with a receipt.
+async fn refuse<B>(
+    session: &Session,
+    request: &Request<B>,
+    verdict: Verdict,
+    status: StatusCode,
+) -> Response<Full<Bytes>> {
+    // What was to be a URL may hold anything, so the receipt does not repeat it.
+    let told = session.refuse(TRANSPORT, request.method(), "/fetch", verdict, status).await;
+    let status = if told.reason == Reason::RequestMalformed { status } else { rescue::status(told.reason) };
+    self::told(Fetched { verdict: told, status, url: None, page: None })
+}
+
+/// Follows a URL to its page.
+async fn fetched(session: &Arc<Session>, mut url: Url, mut place: Place) -> Fetched {
+    let due = Instant::now() + PATIENCE;
+    let mut redirects = 0;
+    loop {
+        let Errand { verdict, target, answer } = session.ask(TRANSPORT, &place, due, MOST_BODY).await;
+        let Some(answer) = answer else { return refused(verdict, target) };
+        let stopped = match answer.headers.get(header::LOCATION).filter(|_| redirects_with(answer.status)) {
+            None => match shown(&answer) {
+                Ok(page) => {
+                    let url = Some(url.to_string());
+                    return Fetched { verdict, status: StatusCode::OK, url, page: Some((answer, page)) };
+                }
+                Err((verdict, part)) => session.stop(&answer, verdict, part).await,
+            },
+            Some(_) if redirects == MOST_REDIRECTS => {
+                let detail = format!("more than {MOST_REDIRECTS} redirects");
+                session.stop(&answer, Verdict::let_out(Reason::UpstreamFailed, detail), "redirect").await
+            }
+            Some(location) => match question::redirected(&url, location.as_bytes()) {
+                Ok(next) => {
+                    (url, place) = next;
+                    redirects += 1;
+                    continue;
+                }
+                Err(verdict) => session.stop(&answer, verdict, "redirect").await,
+            },
+        };
+        return refused(stopped, target);
+    }
+}
+
+fn redirects_with(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// The page of an answer, read as it is shown where its rule scans.
+fn shown(answer: &Answer) -> Result<Page, (Verdict, &'static str)> {
+    match Encoded::of(&answer.headers) {
+        Ok(Encoded::Plain) => {}
+        // It was asked for plain; what is in it was scanned, but there is nothing to show.
+        Ok(_) => {
+            let detail = "the destination compressed what was asked for plain; a client of its own can read it";
+            return Err((Verdict::block(Reason::ContentUnreadable, detail), "response body"));
+        }
+        Err(verdict) => return Err((verdict, "response body")),
+    }
+    let mut page = page(&answer.headers, &answer.body);
+    page.is_cut |= answer.is_cut;
+    let read = |text: &mut String, part| {
+        *text = answer.read(std::mem::take(text)).map_err(|verdict| (verdict, part))?;
+        Ok(())
+    };
+    read(&mut page.title, "title")?;
+    if let Some(text) = &mut page.text {
+        read(text, "readable text")?;
+    }
+    read(&mut page.hidden, "hidden text")?;
+    Ok(page)
+}
+
+fn refused(verdict: Verdict, target: String) -> Fetched {
+    Fetched { status: rescue::status(verdict.reason), verdict, url: Some(target), page: None }
+}
+
+/// What the client is told.
+fn told(fetched: Fetched) -> Response<Full<Bytes>> {
+    let Fetched { verdict, status, url, page } = fetched;
+    let is_blocked = page.is_none();
+    let kind = |answer: &Answer| {
+        let kind = answer.headers.get(header::CONTENT_TYPE)?;
+        Some(String::from_utf8_lossy(kind.as_bytes()).into_owned())
+    };
+    let mut body = json!({
+        "url": url,
+        "blocked": is_blocked,
+        "reason": verdict.reason.code(),
+        "block_reason": is_blocked.then(|| if verdict.detail.is_empty() { verdict.reason.hint() } else { &verdict.detail }),
+        "scanner": is_blocked.then(|| verdict.layer()),
+        "rule": verdict.rule,
+        "what_to_do": is_blocked.then(|| verdict.reason.hint()),
+        "status_code": Value::Null,
+    });
+    if let Some((answer, page)) = page {
+        body["status_code"] = json!(answer.status.as_u16());
+        body["content_type"] = json!(kind(&answer));
+        body["title"] = json!(page.title);
+        body["content"] = json!(page.text);
+        body["truncated"] = json!(page.is_cut);
+        body["scanned"] = json!(answer.is_read());
+    }
+    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("x-pipelock-reason"), verdict.reason.code()),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Who is let in at the explicit proxy, and as whom.
+//!
+//! Asked by `explicit` for each request, before anything else is. It promises that where tokens are known nobody is served
+//! without one, and that where none are a page in a browser cannot use our doors.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+
+use super::authority::door_host;
+use crate::flow::{Host, Reason, Verdict};
+use crate::proxy::api::Rates;
+use crate::proxy::identity::{Identities, OF_A_DOOR, OF_A_PROXY};
+
+/// What the explicit proxy asks of its clients.
+#[derive(Debug, Default)]
+pub struct Gate {
+    known: Option<Identities>,
+    /// How often each asks the Scan API.
+    pub(super) rates: Rates,
+}
+
+impl Gate {
+    /// Nothing: whoever reaches the listener is served. For loopback only.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::default()
+    }
+
+    /// A token.
+    #[must_use]
+    pub fn for_those(identities: Identities) -> Self {
+        Self { known: Some(identities), rates: Rates::default() }
+    }
+
+    /// True when it asks for a token.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// Who asks; none where nobody has to say.
+    ///
+    /// # Errors
+    /// [`Reason::IdentityRequired`]; [`Reason::NameMismatch`] for a request that a page of another site may have made.
+    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Option<Arc<str>>, Verdict> {
+        let names: &[_] = if is_door(request) { &OF_A_DOOR } else { &OF_A_PROXY };
+        match &self.known {
+            Some(known) => {
+                let denied = || Verdict::block(Reason::IdentityRequired, "no token that is known");
+                known.of(request.headers(), names).ok_or_else(denied).map(Some)
+            }
+            None if is_door(request) => from_this_host(request).map(|()| None),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Whether a request is for one of our doors: it names a path alone (RFC 9112 §3.2.1).
+pub(super) fn is_door<B>(request: &Request<B>) -> bool {
+    request.uri().authority().is_none() && request.method() != Method::CONNECT
+}
+
+/// Refuses what browsers send for pages of others: under a name that leads here, or across sites (Fetch Metadata, §2.2).
+fn from_this_host<B>(request: &Request<B>) -> Result<(), Verdict> {
+    let is_own = match door_host(request)? {
+        None => true,
+        Some(Host::Addr(_)) => true,
+        Some(Host::Name(name)) => name == "localhost",
+    };
+    if !is_own {
+        return Err(Verdict::block(Reason::NameMismatch, "Host is neither an address nor localhost"));
+    }
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if site.is_some_and(|site| site != b"none" && site != b"same-origin") {
+        return Err(Verdict::block(Reason::NameMismatch, "a page of another site asks"));
+    }
+    Ok(())
+}
+
+/// Says in an answer how to show who one is (RFC 9110 §11.7.1): that of a proxy, or of a door of our own.
+pub(super) fn challenge<B>(response: &mut Response<B>, is_door: bool) {
+    let (status, name) = match is_door {
+        true => (StatusCode::UNAUTHORIZED, header::WWW_AUTHENTICATE),
+        false => (StatusCode::PROXY_AUTHENTICATION_REQUIRED, header::PROXY_AUTHENTICATE),
+    };
+    *response.status_mut() = status;
+    for way in ["Basic realm=\"pipelock\", charset=\"UTF-8\"", "Bearer realm=\"pipelock\""] {
+        response.headers_mut().append(&name, HeaderValue::from_static(way));
+    }
+}
