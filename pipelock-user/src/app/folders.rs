@@ -3,6 +3,8 @@
 //! Called by `tls`, `inspection` and the verb `scan`. It promises that all of them mean the same folders: the one that systemd
 //! gives a service, root's, or the user's own. What is not an absolute path is passed over, as the XDG specification says.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// What leads to one of the folders.
@@ -40,7 +42,12 @@ impl Place {
 
     fn choose(&self, is_root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
         let absolute = |name| variable(name).filter(|path| path.is_absolute());
-        if let Some(given) = absolute(self.service) {
+        // A service may have several, with colons between (systemd.exec(5)).
+        let first = |path: PathBuf| {
+            let all = path.into_os_string().into_encoded_bytes();
+            PathBuf::from(OsStr::from_bytes(all.split(|byte| *byte == b':').next().unwrap_or_default()))
+        };
+        if let Some(given) = absolute(self.service).map(first) {
             return Some(given);
         }
         if is_root {
@@ -65,7 +72,7 @@ mod tests {
         };
         let both = |state: &str, cache: &str| (Some(PathBuf::from(state)), Some(PathBuf::from(cache)));
         let home = ("HOME", "/home/a");
-        let service = [("STATE_DIRECTORY", "/s"), ("CACHE_DIRECTORY", "/c"), home];
+        let service = [("STATE_DIRECTORY", "/s:/other"), ("CACHE_DIRECTORY", "/c"), home];
         let user = [("XDG_STATE_HOME", "/s"), ("XDG_CACHE_HOME", "/c"), home];
         for is_root in [true, false] {
             assert_eq!(with(is_root, &service), both("/s", "/c"));

@@ -39,7 +39,8 @@ pub(super) fn inspection(
         && former.policy.dlp().scan_env == dlp.scan_env
         && former.policy.dlp().secrets_files.is_empty()
         && dlp.secrets_files.is_empty()
-        && former.inspect.is_some()
+        // One that could not be loaded is tried again.
+        && former.inspect.as_ref().is_some_and(|inspect| !matches!(inspect.now(), Some(Err(_))))
     {
         return Ok(former.inspect.clone());
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use pipelock_receipt::folder::EVIDENCE;
 use serde_json::{Value, json};
 
 use self::clients::{CLIENTS, Client, Goal};
@@ -25,6 +26,7 @@ use crate::app::probe::Probe;
 use crate::flow::{Host, Reason};
 use crate::policy::Policy;
 use crate::proxy::{CertificateAuthority, Trust};
+use crate::sandbox::spawn::AgentUser;
 
 /// Longest that one client may take; Java and npm take seconds on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -136,6 +138,8 @@ struct Office {
     probe: Probe,
     /// Set for clients that are not run by `run`.
     variables: Vec<(&'static str, std::ffi::OsString)>,
+    /// Who runs the clients: ours, without root.
+    agent: AgentUser,
     is_root: bool,
     user: Option<String>,
 }
@@ -149,24 +153,40 @@ impl Drop for Office {
 impl Office {
     fn open(args: &Args) -> Result<Self, Failure> {
         let is_root = nix::unistd::geteuid().is_root();
-        let folder = std::env::temp_dir().join(format!("pipelock-doctor-{}", keys::run_id()?));
-        make(&folder, 0o755)?;
-        // Only we make entries in it: a client that could would have us open whatever its link leads to.
-        make(&folder.join("home"), 0o755)?;
+        let agent = match &args.user {
+            Some(name) => AgentUser::named(name).map_err(Failure::usage)?,
+            None => AgentUser::by_default(|name| std::env::var_os(name))?,
+        };
         let given = keys::policy(args.policy.as_deref(), true)?;
         let server = Arc::new(CertificateAuthority::for_now()?);
         let name = if is_root { NAME } else { "localhost" };
         let host = Host::parse(name).map_err(|error| format!("{name}: {error}"))?;
         let probe = Probe::start(&server, &host)?;
-        let mut variables = Vec::new();
+        let folder = std::env::temp_dir().join(format!("pipelock-doctor-{}", keys::run_id()?));
+        make(&folder, 0o755)?;
+        // From here on it goes with the office.
+        let user = args.user.clone();
+        let mut office = Self { folder: folder.clone(), probe, variables: Vec::new(), agent, is_root, user };
+        // Only we make entries in it: a client that could would have us open whatever its link leads to.
+        make(&folder.join("home"), 0o755)?;
         if is_root {
             std::fs::write(folder.join("server.pem"), server.pem())?;
             std::fs::write(folder.join("policy.yaml"), policy(&given, &folder, probe.address.port()).to_string())?;
         } else {
             let files = TrustFiles::write(&folder, &Trust::gather(&Policy::deny_all(), &server)?)?;
-            variables = files.variables();
+            office.variables = files.variables();
         }
-        Ok(Self { folder, probe, variables, is_root, user: args.user.clone() })
+        Ok(office)
+    }
+
+    /// The folder of a client, which nobody else may put anything into: what it is told there is done as the agent.
+    fn home(&self, client: &Client) -> std::io::Result<PathBuf> {
+        let home = self.folder.join("home").join(client.key);
+        make(&home, 0o700)?;
+        if self.is_root {
+            std::os::unix::fs::chown(&home, Some(self.agent.uid), Some(self.agent.gid))?;
+        }
+        Ok(home)
     }
 
     fn mode(&self) -> &'static str {
@@ -181,8 +201,7 @@ impl Office {
         if client.installed().is_none() {
             return Ok((Outcome::NotInstalled, String::new()));
         }
-        let home = self.folder.join("home").join(client.key);
-        make(&home, 0o777)?;
+        let home = self.home(client)?;
         let name = if self.is_root { NAME } else { "localhost" };
         let authority = format!("{name}:{}", self.probe.address.port());
         let goal = Goal { url: format!("https://{authority}/{}", client.key), authority: &authority, folder: &home };
@@ -222,7 +241,7 @@ impl Office {
 
     /// Whether the evidence says that the client refused the certificate.
     fn was_distrusted(&self, client: &Client) -> bool {
-        let text = std::fs::read_to_string(self.evidence(client).join("evidence.jsonl")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.evidence(client).join(EVIDENCE)).unwrap_or_default();
         text.contains(&format!("\"{}\"", Reason::ClientPinned.code()))
     }
 }
@@ -316,6 +335,8 @@ fn shown(said: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -326,6 +347,8 @@ mod tests {
             let mode = std::fs::metadata(&folder).expect("it is there").permissions().mode();
             assert_eq!(mode & 0o7777, 0o755, "{}", folder.display());
         }
+        let home = std::fs::metadata(office.home(&CLIENTS[0]).expect("a home")).expect("it is there");
+        assert_eq!((home.permissions().mode() & 0o7777, home.uid()), (0o700, office.agent.uid));
     }
 
     #[test]

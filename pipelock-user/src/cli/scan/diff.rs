@@ -43,6 +43,8 @@ pub(super) fn scan(
 
 /// What a reader of a diff does with what is added.
 trait Added {
+    /// A file has this name now; it may be told more than once.
+    fn named(&mut self, path: &str) -> Result<(), EngineError>;
     /// A hunk of this file begins.
     fn begin(&mut self, path: &str) -> Result<(), EngineError>;
     /// A piece of an added line; `number` counts lines of the new file from 1.
@@ -54,6 +56,8 @@ struct Hunks<'a> {
     scanner: &'a Scanner,
     names: &'a mut Names,
     text: Option<Hunk>,
+    /// The last name that was looked at, and as it is shown.
+    name: Option<(String, String)>,
     found: &'a mut Vec<Located>,
 }
 
@@ -86,11 +90,20 @@ impl Hunks<'_> {
 }
 
 impl Added for Hunks<'_> {
+    fn named(&mut self, path: &str) -> Result<(), EngineError> {
+        if self.name.as_ref().is_none_or(|(last, _)| last != path) {
+            let (shown, found) = self.names.look(self.scanner, path.as_bytes())?;
+            self.found.extend(found);
+            self.name = Some((path.to_owned(), shown));
+        }
+        Ok(())
+    }
+
     fn begin(&mut self, path: &str) -> Result<(), EngineError> {
         self.end()?;
+        self.named(path)?;
         let text = Text::new(self.scanner)?;
-        let (path, found) = self.names.look(self.scanner, path.as_bytes())?;
-        self.found.extend(found);
+        let path = self.name.as_ref().map_or_else(String::new, |(_, shown)| shown.clone());
         self.text = Some(Hunk { path, text, waiting: Vec::new(), lines: 0, numbers: Vec::new(), ended: true });
         Ok(())
     }
@@ -237,12 +250,37 @@ impl Diff {
             let prefixed = |name: &str| name.get(1..2) == Some("/") && name.as_bytes()[0].is_ascii_lowercase();
             let both = prefixed(&name) && (self.old == "/dev/null" || prefixed(&self.old));
             self.path = if both { name[2..].to_owned() } else { name };
+            if self.path != "/dev/null" {
+                to.named(&self.path)?;
+            }
+        } else if let Some(name) = new_name(line) {
+            to.named(&name)?;
         } else if let Some((old, first, new)) = hunk(line) {
             (self.left_old, self.number, self.left_new, self.is_diff) = (old, first, new, true);
             to.begin(&self.path)?;
         }
         Ok(())
     }
+}
+
+/// The new name of a file of which nothing else may be said: it is renamed, copied, empty or no text.
+fn new_name(line: &[u8]) -> Option<String> {
+    let behind = |text: &[u8], mark: &[u8]| {
+        let at = text.windows(mark.len()).rposition(|window| window == mark)?;
+        Some(named(text.get(at + mark.len()..)?))
+    };
+    let git = |text: &[u8]| {
+        // In quotes the name has its prefix in them.
+        behind(text, b" b/").or_else(|| Some(behind(text, b" ").filter(|name| name.starts_with("b/"))?.split_off(2)))
+    };
+    if let Some(name) = line.strip_prefix(b"rename to ").or_else(|| line.strip_prefix(b"copy to ")) {
+        return Some(named(name));
+    }
+    if line.starts_with(b"diff --git ") {
+        return git(line);
+    }
+    let both = line.strip_prefix(b"Binary files ")?.strip_suffix(b" differ")?;
+    git(both).or_else(|| behind(both, b" and ")).filter(|name| name != "/dev/null")
 }
 
 /// The name in a header: in quotes with escapes, or up to a tab.
