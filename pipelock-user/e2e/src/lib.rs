@@ -14,22 +14,26 @@
 )]
 
 mod attached;
+mod child;
 mod clients;
 mod evidence;
 mod http;
 mod outside;
+mod policies;
 mod sandbox;
 mod sockets;
 mod terminal;
 mod tls;
 
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
+pub use child::Served;
 pub use clients::{find, go_tool, has_python_module, missing, python_path};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use http::{Answer, HttpServer, Seen, echo};
 pub use outside::{Outside, PacketCount};
+pub use policies::web_policy;
 pub use sandbox::{Run, Running, Sandbox};
-pub use sockets::Sockets;
+pub use sockets::web_sockets;
 pub use terminal::on_terminal;
 pub use tls::TlsServer;
 

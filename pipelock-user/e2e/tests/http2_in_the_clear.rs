@@ -3,19 +3,15 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use pipelock_e2e::{Run, Sandbox, TlsServer, has_python_module, missing, need, python_path};
+use pipelock_e2e::{Run, Sandbox, Served, TlsServer, has_python_module, missing, need, python_path, web_policy};
 
 const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ01234567";
 const GRPC: &str = include_str!("../agents/grpc_peers.py");
 
 fn policy(port: u16, more: &str) -> String {
-    format!(
-        "egress: [{{destination: web.test, ports: [{port}], methods: [GET, POST], paths: [\"/ok/*\", \"/e2e.Echo/*\"]}}]\n\
-         dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n{more}"
-    )
+    web_policy(port, ", methods: [GET, POST], paths: [\"/ok/*\", \"/e2e.Echo/*\"]", more)
 }
 
 #[test]
@@ -53,37 +49,18 @@ fn curl_with_prior_knowledge() {
     }
 }
 
-/// The server of `grpc_peers.py`; killed when it is dropped.
-struct Server(Child, u16);
-
-impl Server {
-    fn start(folder: &Path, certificate: Option<&Path>) -> Self {
-        let mut command = Command::new("/usr/bin/python3");
-        command.args(["-c", GRPC, "serve"]).arg(folder).env("PYTHONPATH", python_path()).stdin(Stdio::null());
-        let child = command.args(certificate).stdout(Stdio::null()).spawn().expect("python3");
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let mut server = Self(child, 0);
-        while server.1 == 0 {
-            assert!(Instant::now() < deadline, "the server does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-            server.1 =
-                std::fs::read_to_string(folder.join("port")).ok().and_then(|port| port.parse().ok()).unwrap_or(0);
-        }
-        server
-    }
+/// The server of `grpc_peers.py`.
+fn grpc_server(certificate: Option<&Path>) -> Served {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", GRPC, "serve"]).arg(folder.path()).args(certificate).env("PYTHONPATH", python_path());
+    Served::start(&mut command, folder)
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn chat(server: &Server, tls: &str) -> Run {
-    let sandbox = Sandbox::new(&policy(server.1, tls)).env("PYTHONPATH", python_path());
+fn chat(server: &Served, tls: &str) -> Run {
+    let sandbox = Sandbox::new(&policy(server.port(), tls)).env("PYTHONPATH", python_path());
     let script = sandbox.file("grpc_peers.py", GRPC).display().to_string();
-    let target = format!("web.test:{}", server.1);
+    let target = format!("web.test:{}", server.port());
     let run =
         sandbox.run_ok(&["/usr/bin/python3", &script, "chat", &target, if tls.is_empty() { "clear" } else { "tls" }]);
     let expected = "unary: hello trailer 7\n\
@@ -103,19 +80,15 @@ fn chat(server: &Server, tls: &str) -> Run {
 
 #[test]
 fn grpc_in_the_clear_and_over_tls() {
-    need!("openssl", "node");
+    need!("python3", "openssl", "node");
     if !has_python_module("grpc") {
         return missing("grpcio for Python");
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path(), None);
-    let run = chat(&server, "");
+    let run = chat(&grpc_server(None), "");
     assert!(run.evidence.connections().iter().all(|flow| flow.carrier.as_deref() == Some("http2")), "{run}");
 
     // Only for its certificate.
     let secure = TlsServer::http2(&["web.test"]);
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path(), Some(&secure.certificate));
-    let run = chat(&server, &format!("tls: {{extra_roots: [{}]}}", secure.certificate.display()));
+    let run = chat(&grpc_server(Some(&secure.certificate)), &secure.roots());
     assert!(run.evidence.connections().iter().all(|flow| flow.carrier.as_deref() == Some("tls-http2")), "{run}");
 }
