@@ -1,4 +1,5 @@
-//! h2spec, which tries every sentence of RFC 9113 and RFC 7541 on a server, as the agent: what it meets is pipelock.
+//! h2spec, which tries the sentences of RFC 9113 and RFC 7541 on a server, what they ask for strictly too, as the agent: what it
+//! meets is pipelock.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
 use pipelock_e2e::{Run, Sandbox, TlsServer, go_tool, need, web_policy};
