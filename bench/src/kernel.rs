@@ -8,47 +8,36 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::load::{median, origin};
-use crate::peers::haproxy;
+use crate::client::HOST;
+use crate::load::median;
+use crate::origin;
+use crate::peers::{free, haproxy};
+use crate::setting::{Setting, machine, tell};
+use crate::subject::{Scenario, Subject, rounds};
 
 const ROUNDS: usize = 5;
 const CONNECTS: &str = "4000";
-const REQUESTS: &str = "40000";
-const CONNECTIONS: &str = "16";
+const CONNECTIONS: usize = 16;
+const SMALL: Scenario = Scenario {
+    name: "http",
+    request: "GET http /73",
+    count: 2500,
+    connections: CONNECTIONS,
+    mode: "keep",
+    body: 0,
+    is_large: false,
+};
 const STARTS: usize = 20;
 
 struct Bench {
-    pipelock: PathBuf,
-    own: PathBuf,
-    folder: tempfile::TempDir,
+    setting: Setting,
     evidence: std::cell::Cell<usize>,
 }
 
 /// Runs the suite, prints the table and writes it to bench/results/kernel.md; or one part of it, which is only printed.
 pub(crate) fn run(part: Option<&str>) -> Result<()> {
-    let bench = Bench {
-        pipelock: std::env::var_os("PIPELOCK_BIN")
-            .context("PIPELOCK_BIN is not set; use cargo xtask bench kernel")?
-            .into(),
-        own: std::env::current_exe()?,
-        folder: tempfile::tempdir()?,
-        evidence: std::cell::Cell::new(0),
-    };
-    // The agent is another user and has to reach this program.
-    let shared = PathBuf::from("/tmp").join(format!("pipelock-bench-{}", std::process::id()));
-    std::fs::copy(&bench.own, &shared)?;
-    let bench = Bench { own: shared.clone(), ..bench };
-    let result = bench.measure(part);
-    let _ = std::fs::remove_file(shared);
-    let table = result?;
-    println!("{table}");
-    if part.is_some() {
-        return Ok(());
-    }
-    let results = Path::new("bench/results");
-    std::fs::create_dir_all(results)?;
-    std::fs::write(results.join("kernel.md"), table)?;
-    Ok(())
+    let bench = Bench { setting: Setting::new()?, evidence: std::cell::Cell::new(0) };
+    tell("kernel", &bench.measure(part)?, part.is_none())
 }
 
 impl Bench {
@@ -74,7 +63,7 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let addr = listener.local_addr()?;
         std::thread::spawn(move || for _ in listener.incoming() {});
-        let origin = origin()?;
+        let origin = origin::plain()?;
         let policy = self.policy(origin, Some(addr))?;
         let (mut bare, mut hooked, mut redirected) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..ROUNDS {
@@ -103,38 +92,37 @@ impl Bench {
     }
 
     fn requests(&self, table: &mut String) -> Result<()> {
-        let origin = origin()?;
+        let origin = origin::plain()?;
         let policy = self.policy(origin, None)?;
-        let peer = haproxy(origin, self.folder.path())?;
-        let (mut direct, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
-            eprintln!("http: round {} of {ROUNDS}", round + 1);
-            let load =
-                |host: &str, port: u16| ["http", host, &port.to_string(), REQUESTS, CONNECTIONS].map(str::to_owned);
-            direct.push(rate(&self.bare(&load("127.0.0.1", origin.port()))?)?);
-            ours.push(rate(&self.inside(&policy, &load("web.bench", origin.port()))?)?);
-            if let Some(peer) = &peer {
-                theirs.push(rate(&self.bare(&load("127.0.0.1", peer.addr.port()))?)?);
-            }
+        let port = origin.port().to_string();
+        let load = |route: String| {
+            let mut command = Command::new(&self.setting.own);
+            command.args(["load", &route, &port, &port, "none"]);
+            command
+        };
+        let mut subjects = vec![Subject::start("direct", &mut load(format!("at={origin},{origin}")), Vec::new())?];
+        let addr = free()?;
+        let peer = haproxy(self.setting.folder(), 4000, &[(addr, "", origin.to_string())])?;
+        if peer.is_some() {
+            let name = "HAProxy, one thread, no policy and no evidence";
+            subjects.push(Subject::start(name, &mut load(format!("at={addr},{addr}")), Vec::new())?);
         }
-        let direct = middle(&mut direct);
+        let mut inside = self.command(&policy, &self.setting.own);
+        inside.args(["load", "name", &port, &port, "none"]);
+        subjects.push(Subject::start("pipelock, transparent, a signed receipt a request", &mut inside, Vec::new())?);
+        let rows = rounds(&mut subjects, &SMALL, ROUNDS)?;
         writeln!(
             table,
             "| HTTP/1.1, {CONNECTIONS} kept connections, small answers | requests/s | of direct |\n|---|---|---|"
         )?;
-        writeln!(table, "| direct | {direct:.0} | 1.00 |")?;
-        if theirs.is_empty() {
-            writeln!(table, "| HAProxy | not installed | |")?;
-        } else {
-            let theirs = middle(&mut theirs);
-            writeln!(
-                table,
-                "| HAProxy, one thread, no policy and no evidence | {theirs:.0} | {:.2} |",
-                theirs / direct
-            )?;
+        let direct = rows.first().map_or(f64::NAN, |(_, figures)| figures.rate);
+        for (name, figures) in &rows {
+            writeln!(table, "| {name} | {:.0} | {:.2} |", figures.rate, figures.rate / direct)?;
         }
-        let ours = middle(&mut ours);
-        writeln!(table, "| pipelock, transparent, a signed receipt a request | {ours:.0} | {:.2} |\n", ours / direct)?;
+        if peer.is_none() {
+            writeln!(table, "| HAProxy | not installed | |")?;
+        }
+        writeln!(table)?;
         Ok(())
     }
 
@@ -157,13 +145,13 @@ impl Bench {
     }
 
     fn policy(&self, origin: SocketAddr, open: Option<SocketAddr>) -> Result<PathBuf> {
-        let path = self.folder.path().join(format!("policy-{}.yaml", self.number()));
+        let path = self.setting.folder().join(format!("policy-{}.yaml", self.number()));
         let loopback = open.map(|addr| format!("loopback:\n  allow: [{}]\n", addr.port())).unwrap_or_default();
         std::fs::write(
             &path,
             format!(
-                "version: \"1.0\"\negress:\n  - destination: web.bench\n    ports: [{}]\n    methods: [GET]\n    scan: false\n\
-                 dns:\n  hosts:\n    web.bench: 127.0.0.1\nssrf:\n  allow: [\"127.0.0.0/8\"]\n{loopback}",
+                "version: \"1.0\"\negress:\n  - destination: {HOST}\n    ports: [{}]\n    methods: [GET]\n    scan: false\n\
+                 dns:\n  hosts:\n    {HOST}: 127.0.0.1\nssrf:\n  allow: [\"127.0.0.0/8\"]\n{loopback}",
                 origin.port()
             ),
         )?;
@@ -176,19 +164,19 @@ impl Bench {
     }
 
     fn command(&self, policy: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(&self.pipelock);
+        let mut command = Command::new(&self.setting.pipelock);
         command.args(["run", "--quiet", "--policy"]).arg(policy);
-        command.arg("--evidence").arg(self.folder.path().join(format!("evidence-{}", self.number())));
+        command.arg("--evidence").arg(self.setting.folder().join(format!("evidence-{}", self.number())));
         command.arg("--").arg(program);
         command
     }
 
     fn bare<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Result<String> {
-        output(Command::new(&self.own).args(args))
+        output(Command::new(&self.setting.own).args(args))
     }
 
     fn inside<S: AsRef<std::ffi::OsStr>>(&self, policy: &Path, args: &[S]) -> Result<String> {
-        output(self.command(policy, &self.own).args(args))
+        output(self.command(policy, &self.setting.own).args(args))
     }
 }
 
@@ -208,22 +196,6 @@ fn nanos(text: &str) -> Result<Duration> {
     Ok(Duration::from_nanos(text.parse().with_context(|| format!("not a number: {text}"))?))
 }
 
-fn rate(text: &str) -> Result<f64> {
-    text.parse().with_context(|| format!("not a number: {text}"))
-}
-
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
-}
-
-fn middle(rates: &mut [f64]) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates.get(rates.len() / 2).copied().unwrap_or_default()
-}
-
-pub(crate) fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let kernel = kernel.trim().split('-').next().unwrap_or_default().to_owned();
-    format!("{cores} cores, Linux {kernel}")
 }

@@ -3,12 +3,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 #![allow(clippy::disallowed_methods, reason = "the load, not the product; without threads there is no figure")]
 
+mod client;
+mod cpu;
 mod detect;
 mod kernel;
 mod load;
+mod origin;
 mod peers;
 mod proxy;
 mod scan;
+mod setting;
+mod subject;
 
 use anyhow::{Result, bail};
 
@@ -25,10 +30,7 @@ fn main() -> Result<()> {
         ["proxy", part] => proxy::run(Some(part)),
         // What the suites start inside the cgroup: this same program.
         ["connect", addr, count] => load::connect(addr.parse()?, count.parse()?),
-        ["http", host, port, count, connections] => {
-            load::http(host, port.parse()?, count.parse()?, connections.parse()?)
-        }
-        ["load", route, plain, tls, roots] => proxy::client::main(route, plain.parse()?, tls.parse()?, roots),
+        ["load", route, plain, tls, roots] => client::main(route, plain.parse()?, tls.parse()?, roots),
         _ => bail!("usage: pipelock-bench kernel [connect|http|start] | proxy [PART] | scan | detect CORPUS [TREE…]"),
     }
 }

@@ -223,8 +223,12 @@ fn input_that_is_not_what_it_should_be_is_told() {
     // Where nothing can be written, no empty key is left behind.
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("key").to_str().unwrap().to_owned();
-    let output = shell(&format!("ulimit -f 0; trap '' XFSZ; exec \"$1\" keygen -o '{key}'"));
-    assert!(!output.status.success() && !Path::new(&key).exists(), "{}", stderr(&output));
+    let keygen = |before: &str| shell(&format!("{before} exec \"$1\" keygen -o '{key}'"));
+    let output = keygen("ulimit -f 0; trap '' XFSZ;");
+    assert!(!output.status.success() && stderr(&output).contains("File too large"), "{}", stderr(&output));
+    assert!(!Path::new(&key).exists());
+    let output = keygen("trap '' XFSZ;");
+    assert!(output.status.success() && Path::new(&key).exists(), "{}", stderr(&output));
 }
 
 #[test]

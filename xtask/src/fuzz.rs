@@ -2,10 +2,10 @@
 //! missing.
 //!
 //! The address sanitizer is off: it would have to be linked into vectorscan's C++ as well, and the Rust has no `unsafe`.
-//! What a target learned is kept under the target folder and used again; what broke one is beside it.
+//! It begins with the rules, or with the messages in `pipelock-user/fuzz/seeds`. What a target learned is kept under the target
+//! folder and used again; what broke one is beside it.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -57,16 +57,18 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if args.seconds == 0 {
         return Ok(());
     }
-    let seeds = folder.join("seeds");
-    if is_scan {
-        write_seeds(&seeds)?;
+    let seeds = folder.join("seeds").join(if is_scan { "scan" } else { &args.target });
+    let all = if is_scan { rules()? } else { messages(&args.target)? };
+    fs::create_dir_all(&seeds).with_context(|| seeds.display().to_string())?;
+    for (at, seed) in all.iter().enumerate() {
+        fs::write(seeds.join(format!("{at:04}")), seed)?;
     }
     let corpus = folder.join("corpus").join(&args.target);
     fs::create_dir_all(&corpus).with_context(|| corpus.display().to_string())?;
     let artifacts = folder.join("artifacts").join(&args.target);
     fs::create_dir_all(&artifacts).with_context(|| artifacts.display().to_string())?;
     let mut go = fuzz();
-    go.arg("run").args(options).arg(&folder).arg(&args.target).arg(&corpus).args(is_scan.then_some(&seeds)).arg("--");
+    go.arg("run").args(options).arg(&folder).arg(&args.target).arg(&corpus).arg(&seeds).arg("--");
     go.arg(format!("-max_total_time={}", args.seconds));
     go.arg(format!("-artifact_prefix={}/", artifacts.display()));
     go.args(["-max_len=4096", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]);
@@ -75,16 +77,59 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// One seed for each rule: its lines, in which are its examples.
-fn write_seeds(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let mut count = 0;
+/// What targets of the scan engine begin with. One for each rule: its lines, in which are its examples.
+fn rules() -> Result<Vec<Vec<u8>>> {
+    let mut seeds = Vec::new();
     for file in run::files(&run::root().join("pipelock-user/scan/rules"))? {
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        for rule in text.split("\n  - ") {
-            fs::write(folder.join(format!("{count:04}")), format!("rules:\n  - {rule}"))?;
-            count += 1;
+        seeds.extend(text.split("\n  - ").map(|rule| format!("rules:\n  - {rule}").into_bytes()));
+    }
+    Ok(seeds)
+}
+
+/// What a target of the proxy begins with: the messages that are kept for it, whole and cut.
+fn messages(target: &str) -> Result<Vec<Vec<u8>>> {
+    let mut seeds = Vec::new();
+    for file in run::files(&run::root().join("pipelock-user/fuzz/seeds").join(target))? {
+        let message = fs::read(&file).with_context(|| file.display().to_string())?;
+        seeds.extend([&[][..], &[1, 2, 40]].map(|cuts| seed(target, cuts, &message)));
+    }
+    Ok(seeds)
+}
+
+/// A message as the target takes it apart, by the crate `arbitrary`: numbers lowest byte first; of a list each member after an
+/// odd byte, and an even one where it ends; what is left is the message.
+fn seed(target: &str, cuts: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut seed = Vec::new();
+    if target == "multipart" {
+        // Where the secret goes: behind the message, or into it.
+        let at = if cuts.is_empty() { message.len() } else { message.len() / 2 };
+        seed.extend(u16::try_from(at).unwrap_or(u16::MAX).to_le_bytes());
+    }
+    if target != "dns" {
+        seed.extend(cuts.iter().flat_map(|cut| [1, *cut]));
+        seed.push(0);
+    }
+    seed.extend(message);
+    seed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_of_the_proxy_has_something_to_begin_with() {
+        for target in PROXY {
+            assert!(messages(target).is_ok_and(|seeds| seeds.len() > 8), "{target}");
         }
     }
-    Ok(())
+
+    #[test]
+    fn seeds_are_read_as_the_target_does() {
+        assert_eq!(seed("dns", &[], b"ab"), b"ab");
+        assert_eq!(seed("http", &[], b"ab"), b"\0ab");
+        assert_eq!(seed("hello", &[7, 9], b"ab"), b"\x01\x07\x01\x09\0ab");
+        assert_eq!(seed("multipart", &[], b"ab"), b"\x02\0\0ab");
+    }
 }

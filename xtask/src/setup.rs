@@ -15,8 +15,13 @@ const BPF_LINKER: &str = "0.13.0";
 /// Where the end-to-end tests find Python modules that the system may lack; every user can read it.
 const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
 /// What agents written in Python fetch with: modules, and the packages that bring them.
-const PYTHON_MODULES: &[&str] = &["aiohttp", "grpc", "h2", "httpx", "requests"];
-const PYTHON_PACKAGES: &[&str] = &["aiohttp", "grpcio", "httpx[http2]", "requests"];
+const PYTHON_MODULES: &[(&str, &str)] = &[
+    ("aiohttp", "aiohttp"),
+    ("grpc", "grpcio"),
+    ("h2", "httpx[http2]"),
+    ("httpx", "httpx[http2]"),
+    ("requests", "requests"),
+];
 /// The system's Python: one that lives in somebody's home is closed to the user an agent runs as.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -234,7 +239,8 @@ fn components() -> Result<()> {
 
 /// HTTP clients for Python, installed once.
 fn python_modules() -> Result<()> {
-    let imports = format!("import {}", PYTHON_MODULES.join(", "));
+    let (modules, packages): (Vec<&str>, Vec<&str>) = PYTHON_MODULES.iter().copied().unzip();
+    let imports = format!("import {}", modules.join(", "));
     let is_whole = || {
         let mut python = Command::new(PYTHON);
         let done = python.args(["-c", &imports]).env("PYTHONPATH", PYTHON_FOLDER).output();
@@ -254,15 +260,15 @@ fn python_modules() -> Result<()> {
         "--target",
         PYTHON_FOLDER,
     ])
-    .args(PYTHON_PACKAGES);
+    .args(&packages);
     if !run::is_root() {
-        bail!("missing: {} for Python. Run\n  sudo {}", PYTHON_PACKAGES.join(", "), run::shown(&pip));
+        bail!("missing: {} for Python. Run\n  sudo {}", packages.join(", "), run::shown(&pip));
     }
-    run::say(&format!("setup: installing {} into {PYTHON_FOLDER}", PYTHON_PACKAGES.join(", ")));
+    run::say(&format!("setup: installing {} into {PYTHON_FOLDER}", packages.join(", ")));
     std::fs::create_dir_all(PYTHON_FOLDER).context(PYTHON_FOLDER)?;
     run::check(&mut pip)?;
     if !is_whole() {
-        bail!("{PYTHON_FOLDER} lacks one of {}", PYTHON_MODULES.join(", "));
+        bail!("{PYTHON_FOLDER} lacks one of {}", modules.join(", "));
     }
     Ok(())
 }

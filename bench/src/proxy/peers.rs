@@ -1,61 +1,47 @@
 //! The peers of the proxy suite: each opens TLS with an authority of ours, verifies the origin by another, logs nothing.
-//! One that is not installed is left out and said.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
-use super::client::HOST;
+use crate::client::HOST;
+use crate::peers::{self, Peer, free, is_installed};
 
-/// A peer that runs until it is dropped.
-pub(super) struct Peer {
-    pub(super) name: &'static str,
-    /// The route that the load takes.
+/// A peer, and the route to it that the load takes.
+pub(super) struct Through {
+    pub(super) peer: Peer,
     pub(super) route: String,
-    pub(super) child: Child,
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// All that are installed; `folder` holds certificates and keys; so many connections at a time.
-pub(super) fn start(origin: (SocketAddr, SocketAddr), folder: &Path, most: usize) -> Result<Vec<Peer>> {
+/// All of them, none where one is not installed; `folder` holds certificates and keys; so many connections at a time.
+pub(super) fn start(
+    origin: (SocketAddr, SocketAddr),
+    folder: &Path,
+    most: usize,
+) -> Result<[(&'static str, Option<Through>); 3]> {
     std::fs::write(folder.join("hosts"), format!("127.0.0.1 localhost {HOST}\n"))?;
-    let all = [haproxy(origin, folder, most)?, squid(folder)?, mitmproxy(folder)?];
-    Ok(all.into_iter().flatten().collect())
+    Ok([("HAProxy", haproxy(origin, folder, most)?), ("squid", squid(folder)?), ("mitmproxy", mitmproxy(folder)?)])
 }
 
-fn haproxy((plain, tls): (SocketAddr, SocketAddr), folder: &Path, most: usize) -> Result<Option<Peer>> {
+fn haproxy((plain, tls): (SocketAddr, SocketAddr), folder: &Path, most: usize) -> Result<Option<Through>> {
     let (first, second) = (free()?, free()?);
     let at = folder.display();
-    let config = format!(
-        "global\n nbthread 1\n maxconn {most}\ndefaults\n mode http\n timeout connect 5s\n timeout client 600s\n timeout server 600s\n \
-         http-reuse always\nfrontend plain\n bind {first}\n default_backend plain\nfrontend tls\n \
-         bind {second} ssl crt {at}/own-both.pem generate-certificates ca-sign-file {at}/own-both.pem\n default_backend tls\n\
-         backend plain\n server o {plain}\nbackend tls\n \
-         server o {tls} ssl ca-file {at}/upstream.pem verify required sni str({HOST}) verifyhost {HOST}\n"
-    );
-    let path = folder.join("haproxy.cfg");
-    std::fs::write(&path, config)?;
-    let child = started(Command::new("haproxy").arg("-db").arg("-f").arg(&path), folder)?;
-    let peer = peer("HAProxy", format!("at={first},{second}"), child, first)?;
+    let options = format!("ssl crt {at}/own-both.pem generate-certificates ca-sign-file {at}/own-both.pem");
+    let server = format!("{tls} ssl ca-file {at}/upstream.pem verify required sni str({HOST}) verifyhost {HOST}");
+    let ways = [(first, "", plain.to_string()), (second, options.as_str(), server)];
+    let Some(peer) = peers::haproxy(folder, most, &ways)? else { return Ok(None) };
     // It ends the connection for which it makes a certificate (2.6).
-    let mut first = Command::new("openssl");
-    first.args(["s_client", "-connect", &second.to_string(), "-servername", HOST]).stdin(Stdio::null());
-    let _ = first.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    Ok(peer)
+    let mut hello = Command::new("openssl");
+    hello.args(["s_client", "-connect", &second.to_string(), "-servername", HOST]).stdin(Stdio::null());
+    let _ = hello.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    Ok(Some(Through { peer, route: format!("at={first},{second}") }))
 }
 
-fn squid(folder: &Path) -> Result<Option<Peer>> {
+fn squid(folder: &Path) -> Result<Option<Through>> {
     const HELPER: &str = "/usr/lib/squid/security_file_certgen";
-    if !Path::new(HELPER).exists() {
+    if !is_installed("squid") || !is_installed(HELPER) {
         return Ok(None);
     }
     let addr = free()?;
@@ -74,14 +60,14 @@ fn squid(folder: &Path) -> Result<Option<Peer>> {
     anyhow::ensure!(made.success(), "squid's store of certificates");
     // Its own name for shared memory, and not that of a squid of the machine.
     let name = format!("bench{}", std::process::id());
-    let child =
-        started(&mut with_hosts(folder, &["squid", "-N", "-n", &name, "-f", &format!("{at}/squid.conf")]), folder)?;
-    peer("squid", format!("proxy={addr}"), child, addr)
+    let words = ["squid", "-N", "-n", &name, "-f", &format!("{at}/squid.conf")];
+    let peer = Peer::start("squid", &mut with_hosts(folder, &words), addr)?;
+    Ok(Some(Through { peer, route: format!("proxy={addr}") }))
 }
 
-fn mitmproxy(folder: &Path) -> Result<Option<Peer>> {
+fn mitmproxy(folder: &Path) -> Result<Option<Through>> {
     let program = std::env::var("MITMDUMP").unwrap_or_else(|_| "mitmdump".to_owned());
-    if Command::new(&program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+    if !is_installed(&program) {
         return Ok(None);
     }
     let addr = free()?;
@@ -108,41 +94,14 @@ fn mitmproxy(folder: &Path) -> Result<Option<Peer>> {
         "--set",
         &roots,
     ];
-    let child = started(&mut with_hosts(folder, &words), folder)?;
-    peer("mitmproxy", format!("proxy={addr}"), child, addr)
+    let peer = Peer::start("mitmproxy", &mut with_hosts(folder, &words), addr)?;
+    Ok(Some(Through { peer, route: format!("proxy={addr}") }))
 }
 
 /// A command that finds the origin by its name.
 fn with_hosts(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     let script = format!("mount --bind {}/hosts /etc/hosts && exec \"$@\"", folder.display());
-    command.args(["--mount", "sh", "-c", &script, "sh"]).args(words);
+    command.args(["--mount", "sh", "-c", &script, "sh"]).args(words).current_dir(folder);
     command
-}
-
-fn started(command: &mut Command, folder: &Path) -> Result<Option<Child>> {
-    match command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-        Ok(child) => Ok(Some(child)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("{command:?}")),
-    }
-}
-
-fn peer(name: &'static str, route: String, child: Option<Child>, addr: SocketAddr) -> Result<Option<Peer>> {
-    let Some(child) = child else { return Ok(None) };
-    let mut peer = Peer { name, route, child };
-    for _ in 0..400 {
-        if TcpStream::connect(addr).is_ok() {
-            return Ok(Some(peer));
-        }
-        if let Some(status) = peer.child.try_wait()? {
-            bail!("{name} ended: {status}");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    bail!("{name} does not listen")
-}
-
-fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

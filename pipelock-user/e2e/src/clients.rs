@@ -3,7 +3,6 @@
 //! Used by the `need!` macro and by tests that run Python. It promises that a missing client is a failure in CI and
 //! never a silent pass elsewhere.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -43,7 +42,10 @@ pub fn go_tool(module: &str, version: &str) -> Option<String> {
     let program = format!("{folder}/{name}");
     if !Path::new(&program).exists() {
         let _ = fs::create_dir_all(&folder);
-        let go = find("go")?;
+        let Some(go) = find("go") else {
+            missing("go");
+            return None;
+        };
         let built = Command::new(go).arg("install").arg(format!("{module}@{version}")).env("GOBIN", &folder).output();
         let said = built.map(|built| String::from_utf8_lossy(&built.stderr).into_owned()).unwrap_or_default();
         if !Path::new(&program).exists() {
@@ -60,19 +62,22 @@ pub fn go_tool(module: &str, version: &str) -> Option<String> {
 
 /// Python modules that the system may not have: installed once, where every user can read them.
 const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
+/// The modules, and the packages that bring them; `cargo xtask setup` installs the same.
+const PYTHON_MODULES: [(&str, &str); 5] = [
+    ("aiohttp", "aiohttp"),
+    ("grpc", "grpcio"),
+    ("h2", "httpx[http2]"),
+    ("httpx", "httpx[http2]"),
+    ("requests", "requests"),
+];
 
 /// What to put into PYTHONPATH so that `requests`, `aiohttp`, `grpc` and `httpx` are found; installs them when they are not.
 pub fn python_path() -> &'static str {
     static PATH: OnceLock<()> = OnceLock::new();
     PATH.get_or_init(|| {
-        let imports = |path: &str| {
-            Command::new("/usr/bin/python3")
-                .args(["-c", "import requests, aiohttp, grpc, httpx, h2"])
-                .env("PYTHONPATH", path)
-                .output()
-                .is_ok_and(|out| out.status.success())
-        };
-        if imports(PYTHON_FOLDER) {
+        let imports = PYTHON_MODULES.map(|(module, _)| format!("import {module}")).join("\n");
+        let found = Command::new("/usr/bin/python3").args(["-c", &imports]).env("PYTHONPATH", PYTHON_FOLDER).output();
+        if found.is_ok_and(|out| out.status.success()) {
             return;
         }
         let _ = fs::create_dir_all(PYTHON_FOLDER);
@@ -81,20 +86,15 @@ pub fn python_path() -> &'static str {
             Some(packages) => Command::new("cp").arg("-rT").arg(packages).arg(PYTHON_FOLDER).status(),
             None => Command::new("/usr/bin/python3")
                 .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", PYTHON_FOLDER])
-                .args(["requests", "aiohttp", "grpcio", "httpx[http2]"])
+                .args(PYTHON_MODULES.map(|(_, package)| package))
                 .status(),
         };
         if !installed.is_ok_and(|status| status.success()) {
-            eprintln!("requests, aiohttp, grpcio and httpx could not be installed into {PYTHON_FOLDER}");
+            eprintln!("the modules that tests in Python use could not be installed into {PYTHON_FOLDER}");
         }
         let _ = fs::set_permissions(PYTHON_FOLDER, fs::Permissions::from_mode(0o755));
     });
     PYTHON_FOLDER
-}
-
-fn packages_of(python: &OsStr) -> Option<String> {
-    let out = Command::new(python).args(["-c", "import sysconfig as s; print(s.get_path('purelib'))"]).output().ok()?;
-    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
 }
 
 /// Whether Python can import a module (with [`python_path`]).

@@ -14,6 +14,7 @@
 )]
 
 mod attached;
+mod child;
 mod clients;
 mod evidence;
 mod explicit;
@@ -21,12 +22,14 @@ mod git;
 mod http;
 mod leaks;
 mod outside;
+mod policies;
 mod sandbox;
 mod sockets;
 mod terminal;
 mod tls;
 
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
+pub use child::Served;
 pub use clients::{find, go_tool, has_python_module, missing, python_path, schemathesis};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use explicit::{Answered, Explicit};
@@ -34,8 +37,9 @@ pub use git::GIT_SITE;
 pub use http::{Answer, HttpServer, Seen, echo};
 pub use leaks::{SECRET, assert_kept_in, assert_quiet, holds};
 pub use outside::{Outside, PacketCount};
+pub use policies::web_policy;
 pub use sandbox::{Run, Running, Sandbox};
-pub use sockets::Sockets;
+pub use sockets::web_sockets;
 pub use terminal::on_terminal;
 pub use tls::TlsServer;
 

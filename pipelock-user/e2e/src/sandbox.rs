@@ -176,6 +176,29 @@ impl Sandbox {
         run
     }
 
+    /// Runs two scripts of sh, which have to succeed, with what they find in `$1` and on; and by how much the memory of the
+    /// pipelock process rose at most while the second ran, in KiB. In the first it comes to hold what it needs once.
+    ///
+    /// # Panics
+    /// As [`Self::run_ok`].
+    #[must_use]
+    pub fn run_measured(self, first: &str, script: &str, arguments: &[&str]) -> (Run, u64) {
+        let script = format!(
+            "set -e\n{first}\ntouch ready; while [ ! -e go ]; do sleep 0.01; done\n\
+             {script}\ntouch done; while [ ! -e stop ]; do sleep 0.01; done"
+        );
+        let mut running = self.spawn(&[&["sh", "-c", &script, "sh"], arguments].concat());
+        running.wait_for("ready");
+        let before = running.forget_memory_peak();
+        running.sandbox.file("go", "");
+        running.wait_for("done");
+        let rise = running.memory_peak() - before;
+        running.sandbox.file("stop", "");
+        let run = running.wait();
+        assert_eq!(run.code(), 0, "{run}");
+        (run, rise)
+    }
+
     /// Starts a command and leaves it running.
     ///
     /// # Panics
@@ -226,12 +249,14 @@ impl Running {
         }
     }
 
+    /// Lets the peak begin anew from what the pipelock process holds now, which is told in KiB: proc(5), `clear_refs`.
+    fn forget_memory_peak(&self) -> u64 {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("it runs");
+        self.memory_peak()
+    }
+
     /// The most memory that the pipelock process has held so far, in KiB.
-    ///
-    /// # Panics
-    /// When it is gone.
-    #[must_use]
-    pub fn memory_peak(&self) -> u64 {
+    fn memory_peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
         line.trim().trim_end_matches(" kB").parse().expect("a number")

@@ -1,30 +1,10 @@
 //! A WebSocket server for tests: Node.js, which agrees to every upgrade and sends back what it gets.
 
-use std::io::BufRead as _;
+use std::process::Command;
 
-/// The server; ends with the test.
-#[derive(Debug)]
-pub struct Sockets {
-    child: std::process::Child,
-    /// Where it listens on loopback.
-    pub port: u16,
-}
+use crate::child::Served;
 
-impl Drop for Sockets {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Sockets {
-    /// Starts it.
-    ///
-    /// # Panics
-    /// When node fails.
-    #[must_use]
-    pub fn start() -> Self {
-        let script = r#"
+const SCRIPT: &str = r#"
 const crypto = require("crypto");
 const server = require("http").createServer((q, r) => r.end("plain"));
 server.on("upgrade", (request, socket) => {
@@ -47,17 +27,19 @@ server.on("upgrade", (request, socket) => {
         }
     });
 });
-server.listen(0, "127.0.0.1", () => console.log(server.address().port));
+const fs = require("fs"), folder = process.argv[1];
+server.listen(0, "127.0.0.1", () => {
+    fs.writeFileSync(folder + "/port.new", String(server.address().port));
+    fs.renameSync(folder + "/port.new", folder + "/port");
+});
 "#;
-        let mut child = std::process::Command::new("node")
-            .args(["-e", script])
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("node");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        std::io::BufReader::new(stdout).read_line(&mut line).expect("a line");
-        Self { child, port: line.trim().parse().expect("a port") }
-    }
+
+/// Starts it on loopback.
+///
+/// # Panics
+/// When node fails.
+#[must_use]
+pub fn web_sockets() -> Served {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    Served::start(Command::new("node").args(["-e", SCRIPT]).arg(folder.path()), folder)
 }

@@ -6,19 +6,18 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
+use crate::child::Served;
 use crate::sandbox::open_up;
 
 /// The server; killed when it is dropped.
 pub struct TlsServer {
-    child: Child,
     /// Where it listens.
     pub addr: SocketAddr,
     /// The certificate, to be trusted by clients.
     pub certificate: PathBuf,
-    dir: tempfile::TempDir,
+    served: Served,
 }
 
 impl TlsServer {
@@ -28,37 +27,24 @@ impl TlsServer {
     /// When openssl fails.
     #[must_use]
     pub fn start(host: &str, names: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        open_up(dir.path(), 0o755);
-        let certificate = dir.path().join("cert.pem");
-        make_certificate(dir.path(), names);
-        open_up(&certificate, 0o644);
+        let (folder, certificate) = certified(names);
         let addr = TcpListener::bind((host, 0)).and_then(|free| free.local_addr()).expect("a free port");
         let mut command = Command::new("openssl");
-        command.args(["s_server", "-quiet", "-www", "-accept"]).arg(addr.to_string());
-        let child = command
-            .arg("-cert")
-            .arg(&certificate)
-            .arg("-key")
-            .arg(dir.path().join("key.pem"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("openssl s_server");
-        let server = Self { child, addr, certificate, dir };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(addr).is_err() {
-            assert!(Instant::now() < deadline, "openssl s_server does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server
+        command.args(["s_server", "-quiet", "-www", "-accept"]).arg(addr.to_string()).stderr(Stdio::null());
+        command.arg("-cert").arg(&certificate).arg("-key").arg(folder.path().join("key.pem"));
+        Self { addr, certificate, served: Served::at(addr, &mut command, folder) }
     }
 
     /// The port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.addr.port()
+    }
+
+    /// What a policy says to trust it.
+    #[must_use]
+    pub fn roots(&self) -> String {
+        format!("tls: {{extra_roots: [{}]}}", self.certificate.display())
     }
 }
 
@@ -114,7 +100,7 @@ impl TlsServer {
     /// When it cannot be read.
     #[must_use]
     pub fn seen(&self) -> Vec<u8> {
-        match std::fs::read(self.dir.path().join("seen")) {
+        match std::fs::read(self.served.folder().join("seen")) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             seen => seen.expect("what arrived"),
         }
@@ -140,36 +126,22 @@ impl TlsServer {
     }
 
     fn node_with(names: &[&str], handler: &str, server: &str, arguments: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        open_up(dir.path(), 0o755);
-        let certificate = dir.path().join("cert.pem");
-        make_certificate(dir.path(), names);
-        open_up(&certificate, 0o644);
-        let child = Command::new("node")
-            .args(["-e", &format!("{HEAD}{handler}{server}{TAIL}")])
-            .arg(dir.path())
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("node");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let port = loop {
-            if let Ok(port) = std::fs::read_to_string(dir.path().join("port")) {
-                break port.parse().expect("a port");
-            }
-            assert!(Instant::now() < deadline, "node does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), certificate, dir }
+        let (folder, certificate) = certified(names);
+        let mut command = Command::new("node");
+        command.args(["-e", &format!("{HEAD}{handler}{server}{TAIL}")]).arg(folder.path()).args(arguments);
+        let served = Served::start(&mut command, folder);
+        Self { addr: served.addr, certificate, served }
     }
 }
 
-impl Drop for TlsServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A folder with a key, and a certificate that every user can read.
+fn certified(names: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    open_up(folder.path(), 0o755);
+    let certificate = folder.path().join("cert.pem");
+    make_certificate(folder.path(), names);
+    open_up(&certificate, 0o644);
+    (folder, certificate)
 }
 
 fn make_certificate(folder: &Path, names: &[&str]) {

@@ -4,16 +4,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use pipelock_e2e::{HttpServer, Run, Sandbox, need};
+use pipelock_e2e::{HttpServer, Run, Sandbox, need, web_policy};
 use serde_json::Value;
 
 const RAW: &str = include_str!("../agents/raw.py");
 
 fn policy(port: u16, more: &str) -> String {
-    format!(
-        "egress: [{{destination: web.test, ports: [{port}], scan: false, {more}}}]\n\
-         dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\nssrf: {{allow: [\"127.0.0.0/8\"]}}"
-    )
+    web_policy(port, &format!(", scan: false, {more}"), "")
 }
 
 /// Sends these bytes to web.test.

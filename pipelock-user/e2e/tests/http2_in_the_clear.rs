@@ -3,20 +3,17 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use pipelock_e2e::{
-    Run, SECRET, Sandbox, TlsServer, assert_kept_in, has_python_module, holds, missing, need, python_path,
+    Run, SECRET, Sandbox, Served, TlsServer, assert_kept_in, has_python_module, holds, missing, need, python_path,
+    web_policy,
 };
 
 const GRPC: &str = include_str!("../agents/grpc_peers.py");
 
 fn policy(port: u16, more: &str) -> String {
-    format!(
-        "egress: [{{destination: web.test, ports: [{port}], methods: [GET, POST], paths: [\"/ok/*\", \"/e2e.Echo/*\"]}}]\n\
-         dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n{more}"
-    )
+    web_policy(port, ", methods: [GET, POST], paths: [\"/ok/*\", \"/e2e.Echo/*\"]", more)
 }
 
 #[test]
@@ -54,37 +51,18 @@ fn curl_with_prior_knowledge() {
     }
 }
 
-/// The server of `grpc_peers.py`; killed when it is dropped.
-struct Server(Child, u16);
-
-impl Server {
-    fn start(folder: &Path, certificate: Option<&Path>) -> Self {
-        let mut command = Command::new("/usr/bin/python3");
-        command.args(["-c", GRPC, "serve"]).arg(folder).env("PYTHONPATH", python_path()).stdin(Stdio::null());
-        let child = command.args(certificate).stdout(Stdio::null()).spawn().expect("python3");
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let mut server = Self(child, 0);
-        while server.1 == 0 {
-            assert!(Instant::now() < deadline, "the server does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-            server.1 =
-                std::fs::read_to_string(folder.join("port")).ok().and_then(|port| port.parse().ok()).unwrap_or(0);
-        }
-        server
-    }
+/// The server of `grpc_peers.py`.
+fn grpc_server(certificate: Option<&Path>) -> Served {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", GRPC, "serve"]).arg(folder.path()).args(certificate).env("PYTHONPATH", python_path());
+    Served::start(&mut command, folder)
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn chat(server: &Server, folder: &Path, tls: &str) -> Run {
-    let sandbox = Sandbox::new(&policy(server.1, tls)).env("PYTHONPATH", python_path());
+fn chat(server: &Served, tls: &str) -> Run {
+    let sandbox = Sandbox::new(&policy(server.port(), tls)).env("PYTHONPATH", python_path());
     let script = sandbox.file("grpc_peers.py", GRPC).display().to_string();
-    let target = format!("web.test:{}", server.1);
+    let target = format!("web.test:{}", server.port());
     let run =
         sandbox.run_ok(&["/usr/bin/python3", &script, "chat", &target, if tls.is_empty() { "clear" } else { "tls" }]);
     let expected = "unary: hello trailer 7\n\
@@ -101,7 +79,7 @@ fn chat(server: &Server, folder: &Path, tls: &str) -> Run {
     let stopped: Vec<_> = requests.iter().filter(|request| request.verdict == "block").collect();
     assert_eq!(stopped.iter().map(|request| request.reason.as_str()).collect::<Vec<_>>(), ["dlp_match"; 3], "{run}");
     assert_eq!(requests.len(), 9, "{requests:#?}");
-    let seen = std::fs::read(folder.join("seen")).expect("what arrived");
+    let seen = std::fs::read(server.folder().join("seen")).expect("what arrived");
     assert!(holds(&seen, "hello"), "{run}");
     for place in ["body", "header x-key", "url"] {
         assert_kept_in(&run, place, &seen);
@@ -111,19 +89,15 @@ fn chat(server: &Server, folder: &Path, tls: &str) -> Run {
 
 #[test]
 fn grpc_in_the_clear_and_over_tls() {
-    need!("openssl", "node");
+    need!("python3", "openssl", "node");
     if !has_python_module("grpc") {
         return missing("grpcio for Python");
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path(), None);
-    let run = chat(&server, folder.path(), "");
+    let run = chat(&grpc_server(None), "");
     assert!(run.evidence.connections().iter().all(|flow| flow.carrier.as_deref() == Some("http2")), "{run}");
 
     // Only for its certificate.
     let secure = TlsServer::http2(&["web.test"]);
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path(), Some(&secure.certificate));
-    let run = chat(&server, folder.path(), &format!("tls: {{extra_roots: [{}]}}", secure.certificate.display()));
+    let run = chat(&grpc_server(Some(&secure.certificate)), &secure.roots());
     assert!(run.evidence.connections().iter().all(|flow| flow.carrier.as_deref() == Some("tls-http2")), "{run}");
 }

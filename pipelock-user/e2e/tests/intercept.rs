@@ -1,17 +1,11 @@
 //! Real clients over TLS that is opened, told nothing: neither of a proxy nor of an authority to trust.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
-use pipelock_e2e::{Run, Sandbox, TlsServer, need};
+use pipelock_e2e::{Run, Sandbox, TlsServer, need, web_policy};
 
 fn sandbox(server: &TlsServer, more: &str) -> Sandbox {
-    let policy = format!(
-        "egress: [{{destination: web.test, ports: [{}], paths: [\"/ok/*\", \"/simple/*\"]{more}}}]\n\
-         dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n\
-         tls: {{extra_roots: [{}]}}",
-        server.port(),
-        server.certificate.display()
-    );
-    Sandbox::new(&policy)
+    let members = format!(", paths: [\"/ok/*\", \"/simple/*\"]{more}");
+    Sandbox::new(&web_policy(server.port(), &members, &server.roots()))
 }
 
 /// One request, read and let through, with its receipt; no file is left.
@@ -217,11 +211,7 @@ fn a_client_that_pins_is_told_apart_with_the_rule_to_add() {
 fn a_destination_that_nobody_vouches_for_gets_nothing() {
     need!("curl", "openssl", "node");
     let server = TlsServer::http2(&["web.test"]);
-    let policy = format!(
-        "egress: [{{destination: web.test, ports: [{}]}}]\ndns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n\
-         ssrf: {{allow: [\"127.0.0.0/8\"]}}",
-        server.port()
-    );
+    let policy = web_policy(server.port(), "", "");
     let url = format!("https://web.test:{}/", server.port());
     let run = Sandbox::new(&policy).run_ok(&["curl", "-sS", &url]);
     assert!(run.text().contains("\"reason\": \"certificate_invalid\""), "{run}");

@@ -4,16 +4,7 @@
 
 use std::process::Command;
 
-use pipelock_e2e::{GIT_SITE, Sandbox, TlsServer, need};
-
-fn policy(server: &TlsServer, more: &str) -> String {
-    format!(
-        "egress: [{{destination: web.test, ports: [{}]{more}}}]\ndns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n\
-         ssrf: {{allow: [\"127.0.0.0/8\"]}}\ntls: {{extra_roots: [{}]}}",
-        server.port(),
-        server.certificate.display()
-    )
-}
+use pipelock_e2e::{GIT_SITE, Sandbox, TlsServer, need, web_policy};
 
 #[test]
 fn git_clones_and_pushes() {
@@ -35,15 +26,18 @@ fn git_clones_and_pushes() {
          git clone -q {url} one; cd one; git checkout -q -b main; head -c 3000000 /dev/zero | openssl enc -aes-128-ctr -nosalt -K 0123456789abcdef0123456789abcdef -iv 0 > big; git add big\n\
          git commit -qm first; git push -q origin main; cd ..; git clone -q {url} two; cmp one/big two/big; git -C two rev-parse HEAD"
     );
-    let run = Sandbox::new(&policy(&server, "")).run_ok(&["sh", "-c", &script]);
+    let run = Sandbox::new(&web_policy(server.port(), "", &server.roots())).run_ok(&["sh", "-c", &script]);
     assert_eq!(git(&["--git-dir", "project.git", "rev-parse", "main"]), run.text().trim(), "{run}");
     let requests = run.evidence.http();
     assert!(requests.iter().all(|request| request.verdict == "allow"), "{requests:#?}");
     assert!(requests.iter().any(|request| request.target.ends_with("/git-receive-pack")), "{run}");
 
     // One that may fetch and not push.
-    let sandbox =
-        Sandbox::new(&policy(&server, ", paths: [\"/project.git/info/refs\", \"/project.git/git-upload-pack\"]"));
+    let sandbox = Sandbox::new(&web_policy(
+        server.port(),
+        ", paths: [\"/project.git/info/refs\", \"/project.git/git-upload-pack\"]",
+        &server.roots(),
+    ));
     let script = format!(
         "git clone -q {url} three && cd three && \
          git -c user.name=a -c user.email=a@b.test commit -q --allow-empty -m second && ! git push -q origin main"
@@ -81,7 +75,7 @@ call.on("close", () => session.close());
 next();
 "#;
     let url = format!("https://web.test:{}", server.port());
-    let run = Sandbox::new(&policy(&server, "")).run_ok(&["node", "-e", client, &url]);
+    let run = Sandbox::new(&web_policy(server.port(), "", &server.roots())).run_ok(&["node", "-e", client, &url]);
     let expected = "status 200 application/grpc\ngot message 0;\ngot message 1;\ngot message 2;\ngot message 3;\ngot message 4;\n\
                     trailers 0 fine\n";
     assert_eq!(run.text(), expected, "{run}");

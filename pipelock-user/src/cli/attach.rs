@@ -167,8 +167,7 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
     };
     let namespaces = namespaces(cgroup)?;
     // Also without a rule that scans: a reload may bring one.
-    let environments =
-        if policy.dlp().scan_env { Environments::of(&cgroup.procs()?) } else { Environments::default() };
+    let environments = if policy.dlp().scan_env { Environments::of(&cgroup.procs()?) } else { Environments::default() };
     if let Some(pid) = environments.unread.first() {
         output::note(&format!(
             "warning: the environment of process {pid} (of {} in all) could not be read to its end; name its secrets under \

@@ -12,8 +12,8 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::{EVIDENCE, FolderError};
@@ -139,10 +139,11 @@ impl Folder {
         self.open_at(name, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT)
     }
 
-    /// Whether there is a file of this name, and no link.
+    /// Whether there is a file of this name: no link, folder or pipe. It is not opened, which could wait without end.
     #[must_use]
     pub fn holds(&self, name: &str) -> bool {
-        self.open_at(name, OFlag::O_RDONLY).is_ok()
+        let found = fstatat(&self.dir, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| SFlag::S_IFMT.bits() & found.st_mode == SFlag::S_IFREG.bits())
     }
 
     /// Removes a file; none is as good.

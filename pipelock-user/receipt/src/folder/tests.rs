@@ -97,6 +97,18 @@ fn links_in_the_folder_are_not_followed_and_the_chain_is_the_one_that_was_begun(
 }
 
 #[test]
+fn only_a_file_is_held() {
+    let temp = tempfile::tempdir().unwrap();
+    let (folder, _) = recorded(&temp.path().join("evidence"));
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("folder")).unwrap();
+    symlink(at(EVIDENCE), at("link")).unwrap();
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let held = [EVIDENCE, "folder", "link", "pipe", "nothing"].map(|name| folder.holds(name));
+    assert_eq!(held, [true, false, false, false, false]);
+}
+
+#[test]
 fn a_folder_that_others_can_change_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let (path, link) = (temp.path().join("evidence"), temp.path().join("link"));

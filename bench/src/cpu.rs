@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// User and system time, and resident memory in KiB, of processes that live.
-pub(super) fn used(pids: &[u32]) -> (Duration, u64) {
+pub(crate) fn used(pids: &[u32]) -> (Duration, u64) {
     let all = pids.iter().filter_map(|pid| fields(*pid));
     let (ticks, pages) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     (Duration::from_millis(ticks * 10), pages * 4)
@@ -19,7 +19,7 @@ fn fields(pid: u32) -> Option<(u64, u64)> {
 }
 
 /// A process and those below it.
-pub(super) fn tree(pid: u32) -> Vec<u32> {
+pub(crate) fn tree(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
     let tasks = std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
     for task in tasks.into_iter().flatten().flatten() {

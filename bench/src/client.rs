@@ -1,4 +1,4 @@
-//! The load of the proxy suite: runs inside the cgroup or beside it, takes jobs from standard input, one a line, and
+//! The load of the kernel and the proxy suite: runs inside the cgroup or beside it, takes jobs from standard input, one a line, and
 //! answers each with a line of JSON. It lives as long as its input, so that what it passes through is warm.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// The name of the origin.
-pub(super) const HOST: &str = "origin.bench";
+pub(crate) const HOST: &str = "origin.bench";
 
 /// How the origin is reached.
 #[derive(Clone, Copy, Debug)]
@@ -52,12 +52,14 @@ struct Client {
 
 /// Serves jobs until the input ends: `METHOD SCHEME PATH COUNT CONNECTIONS keep|new|events|idle BODY_BYTES`.
 ///
-/// `roots` is a file of certificates, `-` for the one that `SSL_CERT_FILE` names.
+/// `roots` is a file of certificates, `-` for the one that `SSL_CERT_FILE` names; `none` where nothing is asked for over TLS.
 pub(crate) fn main(route: &str, plain: u16, tls: u16, roots: &str) -> Result<()> {
     let roots = if roots == "-" { std::env::var("SSL_CERT_FILE").context("SSL_CERT_FILE")? } else { roots.to_owned() };
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(&roots)? {
-        store.add(certificate?).context("a root")?;
+    if roots != "none" {
+        for certificate in CertificateDer::pem_file_iter(&roots)? {
+            store.add(certificate?).context("a root")?;
+        }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -156,7 +158,7 @@ impl Client {
             line.clear();
             ensure!(stream.read_line(&mut line)? > 0, "the events ended");
             if let Some(sent) = line.strip_prefix("data: ").and_then(|text| text.trim().parse().ok()) {
-                took.push(super::now().saturating_sub(Duration::from_nanos(sent)));
+                took.push(crate::setting::now().saturating_sub(Duration::from_nanos(sent)));
             }
         }
         Ok(took)
@@ -229,7 +231,7 @@ impl Client {
         );
         let to = stream.get_mut();
         to.write_all(head.as_bytes())?;
-        super::origin::fill(to, job.body)?;
+        crate::origin::fill(to, job.body)?;
         to.flush()?;
         Ok(())
     }

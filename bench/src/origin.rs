@@ -1,4 +1,4 @@
-//! The origin of the proxy suite: HTTP/1.1 on kept connections, in the clear and over TLS, a thread each. It answers with
+//! The origin of the kernel and the proxy suite: HTTP/1.1 on kept connections, in the clear and over TLS, a thread each. It answers with
 //! prose of the size that the path names, with events, and takes what it is sent.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -16,18 +16,23 @@ const PROSE: &str = "The committee met on Tuesday to review the results of the s
     Rainfall was lower than expected, yet yields in the northern valley held up well thanks to new drip lines. ";
 
 /// Starts it; the addresses for HTTP and HTTPS.
-pub(super) fn start(certificate: &Path, key: &Path) -> Result<(SocketAddr, SocketAddr)> {
+pub(crate) fn start(certificate: &Path, key: &Path) -> Result<(SocketAddr, SocketAddr)> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
     let config = versions.with_no_client_auth().with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
     let config = Arc::new(config);
-    let plain = listen(serve)?;
+    let plain = plain()?;
     let tls = listen(move |stream| {
         let connection = ServerConnection::new(config.clone()).ok()?;
         serve(StreamOwned::new(connection, stream))
     })?;
     Ok((plain, tls))
+}
+
+/// Starts one for HTTP only.
+pub(crate) fn plain() -> Result<SocketAddr> {
+    listen(serve)
 }
 
 fn listen(serve: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) -> Result<SocketAddr> {
@@ -47,7 +52,7 @@ fn listen(serve: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) -> Re
 }
 
 /// Writes so many bytes of prose.
-pub(super) fn fill(to: &mut impl Write, mut left: u64) -> std::io::Result<()> {
+pub(crate) fn fill(to: &mut impl Write, mut left: u64) -> std::io::Result<()> {
     static PIECE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| PROSE.repeat(320).into_bytes());
     while left > 0 {
         let piece = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE.len());
@@ -103,15 +108,15 @@ fn events(to: &mut impl Write) -> Option<()> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     to.write_all(head.as_bytes()).ok()?;
     loop {
-        let event = format!("data: {}\n\n", super::now().as_nanos());
+        let event = format!("data: {}\n\n", crate::setting::now().as_nanos());
         to.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).ok()?;
         to.flush().ok()?;
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Makes an authority and a certificate for [`super::client::HOST`] in a folder: `NAME.pem` and `NAME.key`.
-pub(super) fn certificates(folder: &Path) -> Result<()> {
+/// Makes an authority and a certificate for [`crate::client::HOST`] in a folder: `NAME.pem` and `NAME.key`.
+pub(crate) fn certificates(folder: &Path) -> Result<()> {
     let script = format!(
         "set -e; for ca in upstream own; do openssl ecparam -name prime256v1 -genkey -noout -out $ca.key; \
          openssl req -x509 -new -key $ca.key -days 30 -subj /CN=$ca -out $ca.pem -addext keyUsage=critical,keyCertSign,cRLSign; done; \
@@ -119,7 +124,7 @@ pub(super) fn certificates(folder: &Path) -> Result<()> {
          openssl req -new -key origin.key -subj /CN={host} -out origin.csr; echo subjectAltName=DNS:{host} > extensions; \
          openssl x509 -req -in origin.csr -CA upstream.pem -CAkey upstream.key -CAcreateserial -days 30 -extfile extensions -out origin.pem; \
          cat own.pem own.key > own-both.pem; chmod 644 *.pem *.key",
-        host = super::client::HOST
+        host = crate::client::HOST
     );
     let out = std::process::Command::new("sh").args(["-c", &script]).current_dir(folder).output().context("openssl")?;
     anyhow::ensure!(out.status.success(), "openssl: {}", String::from_utf8_lossy(&out.stderr));
