@@ -81,14 +81,10 @@ pub fn python_path() -> &'static str {
             return;
         }
         let _ = fs::create_dir_all(PYTHON_FOLDER);
-        let installed = match std::env::var_os("PIPELOCK_E2E_PYTHON").and_then(|python| packages_of(&python)) {
-            // What `cargo xtask setup` installed lies in a home that the agent's user may not enter.
-            Some(packages) => Command::new("cp").arg("-rT").arg(packages).arg(PYTHON_FOLDER).status(),
-            None => Command::new("/usr/bin/python3")
-                .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", PYTHON_FOLDER])
-                .args(PYTHON_MODULES.map(|(_, package)| package))
-                .status(),
-        };
+        let installed = Command::new("/usr/bin/python3")
+            .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", PYTHON_FOLDER])
+            .args(PYTHON_MODULES.map(|(_, package)| package))
+            .status();
         if !installed.is_ok_and(|status| status.success()) {
             eprintln!("the modules that tests in Python use could not be installed into {PYTHON_FOLDER}");
         }

@@ -171,7 +171,10 @@ impl Office {
         make(&folder.join("home"), 0o755)?;
         if is_root {
             std::fs::write(folder.join("server.pem"), server.pem())?;
-            std::fs::write(folder.join("policy.yaml"), policy(&given, &folder, probe.address.port()).to_string())?;
+            std::fs::write(
+                folder.join("policy.yaml"),
+                policy(&given, &folder, office.probe.address.port()).to_string(),
+            )?;
         } else {
             let files = TrustFiles::write(&folder, &Trust::gather(&Policy::deny_all(), &server)?)?;
             office.variables = files.variables();

@@ -28,7 +28,7 @@ pub(super) fn scan(
     names: &mut Names,
     to: &mut Vec<Located>,
 ) -> Result<(), Unread> {
-    let mut hunks = Hunks { scanner, names, text: None, found: to };
+    let mut hunks = Hunks { scanner, names, text: None, name: None, found: to };
     let mut diff = Diff::default();
     loop {
         let ended = fill(&mut source, buffer)?;
@@ -339,9 +339,16 @@ mod tests {
     use super::*;
 
     #[derive(Default, Debug, PartialEq)]
-    struct Seen(Vec<(String, Vec<(usize, String)>)>);
+    struct Seen(Vec<(String, Vec<(usize, String)>)>, Vec<String>);
 
     impl Added for Seen {
+        fn named(&mut self, path: &str) -> Result<(), EngineError> {
+            if self.1.last().is_none_or(|last| last != path) {
+                self.1.push(path.to_owned());
+            }
+            Ok(())
+        }
+
         fn begin(&mut self, path: &str) -> Result<(), EngineError> {
             self.0.push((path.to_owned(), Vec::new()));
             Ok(())
@@ -410,6 +417,18 @@ mod tests {
         let found = added(diff);
         assert_eq!(found[0].1, lines(&[(2, "both\n"), (3, "mine\n"), (4, "theirs\n")]));
         assert_eq!(found[1].1, lines(&[(10, "end\n")]));
+    }
+
+    #[test]
+    fn every_new_name_is_told() {
+        let diff = "diff --git a/o b/n new\nsimilarity index 100%\nrename from o\nrename to n new\n\
+                    diff --git a/p b/p\nBinary files a/p and b/p differ\n\
+                    diff --git a/e b/e\nnew file mode 100644\nindex 0000000..e69de29\n\
+                    diff --git \"a/\\303\\257\" \"b/\\303\\257\"\n--- \"a/\\303\\257\"\n+++ \"b/\\303\\257\"\n@@ -1 +1 @@\n-a\n+b\n@@ -9 +9 @@\n-a\n+b\n\
+                    Binary files /dev/null and x/q differ\nBinary files x/r and /dev/null differ\n";
+        let mut seen = Seen::default();
+        Diff::default().push(diff.as_bytes(), true, &mut seen).unwrap();
+        assert_eq!(seen.1, ["n new", "p", "e", "\u{ef}", "x/q"]);
     }
 
     #[test]
