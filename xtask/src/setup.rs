@@ -82,6 +82,9 @@ const E2E: &[Need] = &[
     program!("wget", "wget"),
     program!("ip", "iproute2"),
     program!("unshare", "util-linux"),
+    // What scrapes the metrics, and what checks them.
+    program!("prometheus", "prometheus"),
+    program!("promtool", "prometheus"),
     program!("node", "nodejs"),
     program!("npm", "npm"),
     program!("chromium", "chromium"),

@@ -22,7 +22,7 @@ pub mod verify;
 
 pub use chain::{Appended, ChainError, ChainWriter, Closed, Opening};
 pub use draft::{ActionDraft, ActionType, Reversibility, SideEffect};
-pub use folder::{Folder, FolderError, write_folder};
+pub use folder::{Folder, FolderError, Room, write_folder};
 pub use sign::{PublicKey, SigningKey};
 pub use verify::{Options, Problem, ProblemKind, Report, verify_path};
 

@@ -101,11 +101,6 @@ impl Denials {
         let is_inbound = key.hook == hook::INGRESS;
         let end = count.comm.iter().position(|byte| *byte == 0).unwrap_or(count.comm.len());
         let last = wall_clock(count.last_ns, now.0, now.1);
-        tracing::info!(
-            count = new,
-            reason = reason.map_or("unknown", kernel_code),
-            "denials were counted, not recorded singly"
-        );
         DenialFacts {
             count: new,
             target: (!is_rest).then(|| {

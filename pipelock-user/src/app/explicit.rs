@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use pipelock_receipt::SigningKey;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::watch as latest;
 
 use super::inspection::Environment;
 use super::serving::conclude;
 use super::session::SessionError;
 use super::tls::rules_of;
+use super::watch::{self, Watch, Watched};
 use crate::flow::{Account, Flow, FlowId, Host, Outcome};
 use crate::policy::Policy;
 use crate::proxy::{Gate, Origins, Proxy, serve_explicit};
@@ -59,7 +60,8 @@ pub async fn serve_alone(
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
     let address = listener.local_addr().map_err(SessionError::Listen)?;
     let rules = rules_of(policy, None, &Environment::Own)?;
-    let policy = &rules.policy;
+    let door = watch::door(&rules.policy)?;
+    let policy = rules.policy.clone();
     let mut limits = policy.warnings();
     limits.push("no kernel enforcement: only clients that use the proxy are seen".into());
     let chain = OpenChain::create(RecorderConfig {
@@ -82,8 +84,11 @@ pub async fn serve_alone(
     if let Some(inspect) = &rules.inspect {
         inspect.start();
     }
-    let (_rules, watched) = watch::channel(Arc::new(rules));
+    let (_rules, watched) = latest::channel(Arc::new(rules));
     let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
+    let watched = Watched { kernel: None, proxy: proxy.clone(), recorder: recorder.clone(), evidence: folder.clone() };
+    let _watch = Watch::start(watched, door)?;
+    watch::in_force(&policy, 1);
     let serving = tokio::spawn(serve_explicit(listener, proxy.clone(), Arc::new(gate)));
     ready(address);
     stop.await;

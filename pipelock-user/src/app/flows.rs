@@ -72,9 +72,6 @@ pub(super) async fn write_flows(
                 tally.allowed += u64::from(!flow.outcome.verdict.is_block());
                 let facts = facts_of(&flow, &generations);
                 let is_denial = is_denial(flow.record.reason);
-                if is_denial {
-                    log_denial(&facts, flow.outcome.verdict.reason);
-                }
                 match recorder.queue_flow(&facts, &flow.outcome).await {
                     Ok(written) => in_flight.push_back((FlowId(flow.record.flow_id), is_denial, written)),
                     Err(_) => tally.lost += 1,
@@ -95,19 +92,6 @@ pub(super) async fn write_flows(
 /// Whether the programs took the flow's part of their quota of denials.
 fn is_denial(reason: u8) -> bool {
     KernelReason::from_u8(reason).is_some_and(KernelReason::is_denial)
-}
-
-fn log_denial(facts: &FlowFacts, reason: Reason) {
-    tracing::info!(
-        flow = facts.flow.id.0,
-        target = %facts.flow.target.original,
-        comm = %facts.flow.origin.comm,
-        pid = facts.flow.origin.pid,
-        hook = facts.hook,
-        verdict = "block",
-        reason = %reason,
-        "flow"
-    );
 }
 
 fn facts_of(finished: &Finished, generations: &Generations) -> FlowFacts {
@@ -143,11 +127,11 @@ pub(super) fn protocol_name(protocol: u16) -> String {
 }
 
 /// The kernel's reason as a code: the redirects have words of their own, since the proxy decides those flows.
-pub fn kernel_code(reason: KernelReason) -> &'static str {
+pub const fn kernel_code(reason: KernelReason) -> &'static str {
     match reason {
         KernelReason::Redirect => "redirect",
         KernelReason::RedirectDns => "redirect_dns",
-        other => Reason::from(other).code(),
+        other => Reason::of_kernel(other).code(),
     }
 }
 

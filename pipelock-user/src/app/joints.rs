@@ -15,7 +15,7 @@ use crate::inspect::Terms;
 use crate::kernel::{Ledger, Maps, to_flow};
 use crate::policy::DnsMode;
 use crate::proxy::dns::{Answered, Asker, Filed, Mode, NameRead, NameRules, Pool, QueryLog, SeenNames, Transport};
-use crate::proxy::{Origins, Rules};
+use crate::proxy::{COUNTS, KnockedBy, Origins, Rules};
 use crate::recorder::{Recorder, RequestRecord};
 
 /// Policies by generation: the kernel stores with each flow the number of the policy that was in force.
@@ -160,6 +160,7 @@ impl DnsReceipts {
     /// Accounts for a decision, `requests` of which are new; its receipt, unless no flow asked.
     fn receipt(&self, asker: &Asker, outcome: &Answered, requests: u64) -> Option<RequestRecord> {
         let Some(flow) = self.flow_of(asker) else {
+            COUNTS.without_origin.add(KnockedBy::Dns);
             tracing::warn!(peer = %asker.peer, reason = %Reason::NoOrigin, "a query that no flow accounts for was refused");
             return None;
         };
@@ -170,15 +171,6 @@ impl DnsReceipts {
             Some(Ok(scanners)) => scanners.without_secrets(name),
             _ => "-".to_owned(),
         };
-        tracing::info!(
-            flow = flow.id.0,
-            name,
-            qtype = %outcome.qtype,
-            comm = %flow.origin.comm,
-            verdict = outcome.verdict.word(),
-            reason = %outcome.verdict.reason,
-            "query"
-        );
         let policy = rules.policy.id().clone();
         let report = Outcome {
             verdict: outcome.verdict.clone(),
@@ -224,6 +216,7 @@ impl QueryLog for DnsReceipts {
 
     fn opened(&self, asker: &mut Asker) -> bool {
         let Some(record) = self.maps.take_origin(self.netns, asker.peer, KernelReason::RedirectDns) else {
+            COUNTS.without_origin.add(KnockedBy::Dns);
             return false;
         };
         let flow = to_flow(&record, None, self.generations.find(record.generation));

@@ -4,6 +4,7 @@
 //! is the order of the promises: programs are attached (closed: they know no listener yet), listeners are bound and
 //! made known, the chain is opened, the agent starts, capabilities are dropped, and only then is the first byte read.
 
+mod addresses;
 mod browsers;
 mod capsule;
 mod denials;
@@ -23,6 +24,7 @@ mod session;
 pub mod state;
 pub mod tls;
 mod trust;
+mod watch;
 
 pub use explicit::serve_alone;
 pub use flows::kernel_code;

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::flow::Reason;
 use crate::proxy::Rules;
 use crate::recorder::{Recorder, SocketRecord};
 use crate::sandbox::refusals::{RefusalListener, RefusedSocket};
@@ -83,16 +82,6 @@ impl Refusals {
 
 fn describe(refused: &RefusedSocket, count: u64, rules: &watch::Receiver<Arc<Rules>>) -> SocketRecord {
     let (family, kind) = (refused.family_name(), refused.kind_name());
-    tracing::info!(
-        family,
-        kind,
-        protocol = refused.protocol,
-        pid = refused.tgid,
-        comm = %refused.comm,
-        count,
-        reason = %Reason::SocketDenied,
-        "socket refused"
-    );
     SocketRecord {
         family,
         kind,

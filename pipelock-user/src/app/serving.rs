@@ -16,6 +16,7 @@ use super::refusals::{Refusals, Sockets};
 use super::session::{SessionError, Undo, apply};
 use super::state::State;
 use super::tls::enforced;
+use super::watch::{Watch, in_force, reloaded};
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Rules};
@@ -32,6 +33,8 @@ pub struct Serving {
     pub(super) attachment: Attachment,
     pub(super) maps: Arc<Maps>,
     pub(super) rules: watch::Sender<Arc<Rules>>,
+    /// Where metrics can be read.
+    pub(super) watch: Watch,
     /// What the agent had in its environment when it was attached.
     pub(super) environment: Environment,
     pub(super) proxy: Arc<Proxy>,
@@ -92,11 +95,12 @@ impl Serving {
     /// Puts another policy in force: the kernel first, then the proxy. Links are not touched.
     ///
     /// # Errors
-    /// [`SessionError::Tls`], [`SessionError::Inspection`], [`SessionError::Maps`]: the old policy stays in force in the proxy,
+    /// [`SessionError::Tls`], [`SessionError::Inspection`], [`SessionError::Metrics`], [`SessionError::Maps`]: the old policy stays in force in the proxy,
     /// and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
         let former = self.rules.borrow().clone();
         let rules = enforced(policy, Some(&former), &self.environment)?;
+        let listening = self.watch.prepare(&rules.policy)?;
         if let Err(error) = self.put(&rules.policy) {
             if let Err(error) = self.put(&former.policy) {
                 tracing::error!(%error, "the kernel may still use ports of the policy that was not put in force");
@@ -104,6 +108,10 @@ impl Serving {
             return Err(error);
         }
         tracing::info!(policy = %rules.policy.id(), generation = self.generation, "policy in force");
+        in_force(&rules.policy, self.generation);
+        if let Err(error) = self.watch.make(listening) {
+            tracing::error!(%error, "metrics cannot be read any more");
+        }
         if let Some(inspect) = &rules.inspect {
             inspect.start();
         }
@@ -161,6 +169,7 @@ impl Serving {
 
     /// Tells whoever asked for a reload, through the state file, what came of it.
     pub fn answer_reload(&self, error: Option<String>) {
+        reloaded(error.is_none());
         if let Some(mut state) = State::read(&self.attachment.id) {
             state.policy_hash = self.rules.borrow().policy.id().to_string();
             state.generation = self.generation;

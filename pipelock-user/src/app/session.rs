@@ -9,10 +9,10 @@ use std::time::Duration;
 use pipelock_common::{Config, KernelReason, LAYOUT, SockState, sock_flag};
 use pipelock_receipt::SigningKey;
 use serde_json::Value;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
+use tokio::sync::watch as latest;
 
+use super::addresses::follow_addresses;
 use super::capsule::{Facts, capsule};
 use super::denials::Denials;
 use super::flows::{Base, settle_base, write_flows};
@@ -25,20 +25,17 @@ use super::serving::Serving;
 use super::state::{FOLDER, State};
 use super::tls::enforced;
 use super::trust::TrustFolder;
+use super::watch::{self, Kernel, Watch, Watched};
 use crate::flow::PolicyId;
 use crate::inspect::InspectionError;
-use crate::kernel::{AddressChanges, AddressList, Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
+use crate::kernel::{Attachment, KernelError, Ledger, Level, Maps, Plan, finished_flows};
 use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
 use crate::proxy::{CaError, Proxy, Rules, Trust, serve};
 use crate::recorder::{OpenChain, Place, RecorderConfig, RecorderError};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::held::KeptSocket;
-
-/// How often the host's own addresses are read again when no change is told of.
-const ADDRESSES: Duration = Duration::from_secs(5);
-/// Rest after reading them, so that a host whose addresses never rest does not keep us busy.
-const ADDRESSES_REST: Duration = Duration::from_millis(20);
+use crate::telemetry::{Door, DoorError};
 
 /// Why a session could not be set up or ended.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +64,9 @@ pub enum SessionError {
     /// The evidence.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
+    /// Where metrics can be read.
+    #[error(transparent)]
+    Metrics(#[from] DoorError),
     /// What TLS is opened with.
     #[error("TLS cannot be opened: {0}")]
     Tls(#[from] CaError),
@@ -148,6 +148,8 @@ pub struct Session {
     maps: Arc<Maps>,
     namespaces: Vec<Namespace>,
     rules: Rules,
+    /// Where metrics can be read, bound already.
+    door: Option<Door>,
     environment: Environment,
     mode: &'static str,
     cgroup_path: PathBuf,
@@ -171,6 +173,7 @@ impl Session {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         // First: nothing is attached when a file is missing.
         let rules = enforced(config.policy, None, &config.environment)?;
+        let door = watch::door(&rules.policy)?;
         State::try_room(&plan.id()).map_err(SessionError::State)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
         let id = attachment.id.clone();
@@ -180,6 +183,7 @@ impl Session {
             maps: Arc::new(maps),
             namespaces: config.namespaces,
             rules,
+            door,
             environment: config.environment,
             mode: config.mode,
             cgroup_path: config.cgroup_path,
@@ -297,6 +301,7 @@ impl Recorded {
             maps,
             namespaces,
             rules,
+            door,
             environment,
             base,
             mode,
@@ -328,7 +333,7 @@ impl Recorded {
         generations.file(generation, policy.id().clone());
         let pool = Arc::new(Pool::new(policy.dns_max_names())?);
         let seen = Arc::new(SeenNames::default());
-        let (rules, watched) = watch::channel(Arc::new(rules));
+        let (rules, watched) = latest::channel(Arc::new(rules));
         let redirected = [KernelReason::Redirect as u8, KernelReason::RedirectDns as u8];
         let orphans = base.pending.iter().filter(|(_, reason)| redirected.contains(reason)).map(|(flow, _)| *flow);
         let ledger = Ledger::new(maps.clone(), base.settled, base.counters.unrecorded, orphans);
@@ -339,6 +344,11 @@ impl Recorded {
             generations: generations.clone(),
         });
         let proxy = Proxy::new(watched.clone(), origins, ledger.clone(), recorder.clone());
+        let kernel = Some(Kernel::of(&attachment, &maps));
+        let watched_by =
+            Watched { kernel, proxy: proxy.clone(), recorder: recorder.clone(), evidence: evidence.clone() };
+        let watch = Watch::start(watched_by, door)?;
+        watch::in_force(&policy, generation);
         let mut tasks = Vec::new();
         for namespace in namespaces {
             let Namespace { cookie, addresses, changes, .. } = namespace;
@@ -412,6 +422,7 @@ impl Recorded {
             attachment,
             maps,
             rules,
+            watch,
             environment,
             proxy,
             generations,
@@ -447,48 +458,11 @@ pub(super) fn apply(maps: &Maps, policy: &Policy, generation: u32) -> Result<(),
 }
 
 /// Looks real addresses up with the resolver of the policy in force.
-struct RulesLookup(watch::Receiver<Arc<Rules>>);
+struct RulesLookup(latest::Receiver<Arc<Rules>>);
 
 impl crate::proxy::dns::Lookup for RulesLookup {
     fn lookup<'a>(&'a self, name: &'a str) -> crate::proxy::dns::Found<'a> {
         let rules = self.0.borrow().clone();
         Box::pin(async move { rules.resolver.lookup(name).await })
     }
-}
-
-/// Keeps the kernel's table of one namespace's addresses as they are: read again at once when one changes, and from time to
-/// time.
-async fn follow_addresses(maps: Arc<Maps>, cookie: u64, mut list: AddressList, changes: AddressChanges) {
-    // SAFETY: it owns the descriptor it names, and closes it when it is dropped.
-    let changes = unsafe { AsyncFd::register_with_interest(changes, Interest::READABLE) }
-        .inspect_err(|error| tracing::warn!(%error, namespace = cookie, "changes of addresses are seen late"))
-        .ok();
-    let mut tick = tokio::time::interval(ADDRESSES);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = changed(changes.as_ref()) => {}
-        }
-        // What was read last stays in force.
-        let put = list
-            .read()
-            .map_err(|error| error.to_string())
-            .and_then(|addresses| maps.set_own(cookie, &addresses).map_err(|error| error.to_string()));
-        if let Err(error) = put {
-            tracing::warn!(error, namespace = cookie, "the host's addresses could not be read again");
-        }
-        tokio::time::sleep(ADDRESSES_REST).await;
-    }
-}
-
-/// Waits for a change; for ever when nobody tells of any.
-async fn changed(changes: Option<&AsyncFd<AddressChanges>>) {
-    let Some(changes) = changes else { return std::future::pending().await };
-    while let Ok(mut guard) = changes.readable().await {
-        // An error is as good a reason to look as a change.
-        if guard.try_io(|changes| changes.get_ref().take()).is_ok() {
-            return;
-        }
-    }
-    std::future::pending().await
 }

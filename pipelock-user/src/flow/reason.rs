@@ -95,8 +95,10 @@ reasons! {
     Internal = "internal_error", "A defect in pipelock; the flow was denied.";
 }
 
-impl From<KernelReason> for Reason {
-    fn from(reason: KernelReason) -> Self {
+impl Reason {
+    /// What the kernel's reason is called here.
+    #[must_use]
+    pub const fn of_kernel(reason: KernelReason) -> Self {
         match reason {
             KernelReason::Redirect => Self::PolicyAllow,
             KernelReason::RedirectDns => Self::DnsAnswered,
@@ -116,6 +118,12 @@ impl From<KernelReason> for Reason {
             KernelReason::AddressDenied => Self::AddressDenied,
             KernelReason::DeviceDenied => Self::DeviceDenied,
         }
+    }
+}
+
+impl From<KernelReason> for Reason {
+    fn from(reason: KernelReason) -> Self {
+        Self::of_kernel(reason)
     }
 }
 

@@ -8,6 +8,7 @@ use http::header::{self, HeaderName};
 use pipelock_scan::session::Sent;
 use pipelock_scan::{EngineError, Finding};
 
+use super::counts::{Place, Timed};
 use super::scanners::Scanners;
 use super::terms::{MOST_TOLD, Side, Terms, told};
 use crate::flow::{Found, Reason, Verdict};
@@ -30,6 +31,7 @@ impl Terms {
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_url(&self, scanners: &Scanners, url: &str) -> Result<Vec<Found>, Verdict> {
+        let _timed = Timed::new(Place::Url);
         let Sent { mut findings, tickets } =
             scanners.sessions.url(SESSION, scanners.now(), url).map_err(|error| unread(&error))?;
         if let Some(host) = host_of(url) {
@@ -50,6 +52,7 @@ impl Terms {
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_name(&self, scanners: &Scanners, name: &str) -> Result<Vec<Found>, Verdict> {
+        let _timed = Timed::new(Place::Name);
         let findings = self.of_name(scanners, name)?;
         self.sort(Side::Request, &findings, |_| "name".to_owned())
     }
@@ -64,6 +67,7 @@ impl Terms {
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_headers(&self, scanners: &Scanners, side: Side, headers: &HeaderMap) -> Result<Vec<Found>, Verdict> {
+        let _timed = Timed::new(Place::Headers);
         let (mut text, mut places) = (Vec::new(), Vec::new());
         let is_read = |name: &HeaderName| side != Side::RequestHead || !HARMLESS.contains(name);
         for (name, value) in headers.iter().filter(|(name, _)| is_read(name)) {

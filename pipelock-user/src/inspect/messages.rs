@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::counts::{COUNTS, Place, Timed};
 use super::head::unread;
 use super::lanes::Lanes;
 use super::pieces::{SHORT, beginning, values};
@@ -50,6 +51,8 @@ impl Messages {
     /// [`crate::flow::Reason::ScannerUnavailable`].
     pub fn check(&mut self, message: &[u8], is_control: bool) -> Result<Vec<Found>, Verdict> {
         let scanner = if self.side.is_outbound() { &self.scanners.outbound } else { &self.scanners.inbound };
+        let _timed = Timed::new(Place::Message);
+        COUNTS.read(self.side, message.len());
         let mut findings = scanner.scan(message).map_err(|error| unread(&error))?;
         let pushed = if is_control { self.lanes.push_control(message) } else { self.lanes.push(message) };
         findings.extend(pushed.map_err(|error| unread(&error))?);

@@ -7,6 +7,7 @@
 //!
 //! `scanners` loads the engine, `terms` knows what the policy does about findings.
 
+mod counts;
 mod encoded;
 mod events;
 mod head;
@@ -20,6 +21,7 @@ mod reader;
 mod scanners;
 mod terms;
 
+pub(crate) use counts::COUNTS;
 pub use encoded::Encoded;
 pub use messages::Messages;
 pub use permit::Permit;

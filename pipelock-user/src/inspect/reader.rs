@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes};
 use pipelock_scan::{Finding, Scanner, Stream};
 
+use super::counts::{COUNTS, Place, Timed};
 use super::encoded::Encoded;
 use super::events::Events;
 use super::head::unread;
@@ -124,7 +125,9 @@ impl Reader {
     /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`]: the body ends here; [`Reason::ScannerUnavailable`].
     pub fn push(&mut self, mut bytes: Bytes) -> Result<(), Verdict> {
         while !bytes.is_empty() {
+            let _timed = Timed::new(Place::Body);
             let piece = bytes.split_to(bytes.len().min(PIECE));
+            COUNTS.read(self.side, piece.len());
             self.end += piece.len() as u64;
             let Some(stream) = &mut self.stream else { return Err(closed()) };
             let progress = stream.push(&piece).map_err(|error| unread(&error))?;
@@ -172,6 +175,8 @@ impl Reader {
             self.push(bytes)?;
             return self.finish();
         }
+        let _timed = Timed::new(Place::Body);
+        COUNTS.read(self.side, bytes.len());
         let Some(mut stream) = self.stream.take() else { return Err(closed()) };
         stream.last(&bytes).map_err(|error| unread(&error))?;
         self.end = bytes.len() as u64;

@@ -13,6 +13,7 @@ use pipelock_scan::session::{BudgetLimits, FragmentLimits, Given, Sessions, Tick
 use pipelock_scan::{EngineError, Kind, RuleSet, Scanner, known};
 use tokio::sync::watch;
 
+use super::counts::COUNTS;
 use super::head::SESSION;
 use crate::flow::{Reason, Verdict, locked};
 use crate::policy::Policy;
@@ -167,6 +168,7 @@ impl Inspection {
             let told = Told(&this.state);
             let known = locked(&this.known).take().unwrap_or_default();
             let loaded = Scanners::load(known, this.cache.as_deref()).map(Arc::new);
+            COUNTS.is_ready.set(usize::from(loaded.is_ok()));
             if let Err(why) = &loaded {
                 tracing::error!("the scanner cannot be started, so what is to be scanned is not let through: {why}");
             }

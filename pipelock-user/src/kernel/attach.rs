@@ -288,7 +288,12 @@ impl Attachment {
     /// True while every link is pinned, which is what keeps the cgroup closed when we die.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
-        self.links.iter().all(|(path, _)| path.exists())
+        self.pins().all(Path::exists)
+    }
+
+    /// Where the links are pinned.
+    pub fn pins(&self) -> impl Iterator<Item = &Path> {
+        self.links.iter().map(|(path, _)| path.as_path())
     }
 
     /// Lets go of the links: from here on only their pins keep the programs attached.

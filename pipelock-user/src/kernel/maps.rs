@@ -254,6 +254,14 @@ impl Maps {
         let _ = locked(&self.settled).set(0, settled, 0);
     }
 
+    /// How much of the table was given back, as the programs know it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn settled(&self) -> Result<Settled, MapError> {
+        locked(&self.settled).get(&0, 0)
+    }
+
     /// Keeps a place for the denials of each reason that find none of their own. Before the programs run.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::counts::{COUNTS, Connected};
 use crate::flow::{Host, Reason};
 use crate::inspect::Permit;
 use crate::net::own::is_own;
@@ -87,6 +88,19 @@ pub async fn connect(
     timeout: Duration,
 ) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let start = Instant::now();
+    let connected = connect_at(start, permit, resolver, ssrf_allow, timeout).await;
+    COUNTS.connects.add(Connected::of(&connected));
+    COUNTS.seconds.since(start.into_std());
+    connected
+}
+
+async fn connect_at(
+    start: Instant,
+    permit: &Permit,
+    resolver: &Resolver,
+    ssrf_allow: &[IpNet],
+    timeout: Duration,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let found = find(permit, resolver, timeout).await?;
     let checked = check_dial(&found, ssrf_allow)?;
     Ok(dial(permit, &checked, timeout.saturating_sub(start.elapsed())).await?)

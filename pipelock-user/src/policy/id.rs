@@ -50,8 +50,12 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
         },
     });
     // Sections that came later are left out when they say nothing, so that older policies keep their ids.
-    let later =
-        [("tls", parts.tls.canonical()), ("dlp", parts.dlp.canonical()), ("response", parts.response.canonical())];
+    let later = [
+        ("tls", parts.tls.canonical()),
+        ("dlp", parts.dlp.canonical()),
+        ("response", parts.response.canonical()),
+        ("metrics", parts.metrics.canonical()),
+    ];
     if let Value::Object(map) = &mut value {
         map.extend(later.into_iter().filter_map(|(name, section)| Some((name.to_owned(), section?))));
     }

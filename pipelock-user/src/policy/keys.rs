@@ -3,6 +3,8 @@
 //! Used by `read` (which keys, bounds and defaults) and `schema`. It promises that the two cannot diverge: a key, bound,
 //! word or default exists in this table or not at all.
 
+use super::metrics::METRICS;
+
 /// The default ports of a rule.
 pub(super) const DEFAULT_PORTS: &[u16] = &[80, 443];
 
@@ -58,6 +60,8 @@ pub(super) enum Shape {
     Method,
     Path,
     Cidr,
+    /// An address with a port.
+    Address,
     /// The path of a file; relative to the folder of the policy.
     File,
     /// The id of a rule of the scanner, or `env:NAME`.
@@ -73,11 +77,11 @@ pub(super) enum Shape {
     FilledList(&'static Shape),
 }
 
-const fn key(name: &'static str, shape: Shape, default: Default, doc: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, shape: Shape, default: Default, doc: &'static str) -> Key {
     Key { name, aka: &[], shape, default, doc }
 }
 
-const fn tried_as(mut key: Key, aka: &'static [&'static str]) -> Key {
+pub(super) const fn tried_as(mut key: Key, aka: &'static [&'static str]) -> Key {
     key.aka = aka;
     key
 }
@@ -141,6 +145,7 @@ pub(super) static ROOT: Section = Section {
             ),
             &["responses", "response_scanning"],
         ),
+        key("metrics", Shape::Section(&METRICS), NONE, "Where what is counted can be read, for Prometheus."),
         tried_as(key("limits", Shape::Section(&LIMITS), NONE, "Limits of the proxy."), &["limit"]),
     ],
 };
@@ -422,8 +427,8 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section, for hints about misplaced keys and for tests.
-pub(super) static ALL: [&Section; 11] =
-    [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &TLS, &DLP, &RESPONSE, &LIMITS];
+pub(super) static ALL: [&Section; 12] =
+    [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &TLS, &DLP, &RESPONSE, &METRICS, &LIMITS];
 
 impl Section {
     /// The key with this name.

@@ -14,6 +14,7 @@ use super::content::{Dlp, Responses};
 use super::destination::parse_net;
 use super::error::{PolicyErrors, Report, quote};
 use super::keys::ROOT;
+use super::metrics::Metrics;
 use super::raw::{self, MAX_BYTES, Value};
 use super::read::{Field, Reader, join};
 use super::rule;
@@ -88,6 +89,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     let tls = root.section(report, "tls");
     let dlp = root.section(report, "dlp");
     let response = root.section(report, "response");
+    let metrics = root.section(report, "metrics");
     let limits = root.section(report, "limits");
     Parts {
         rules: rule::rules(report, root),
@@ -106,6 +108,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
         tls: Tls::read(report, &tls),
         dlp: Dlp::read(report, &dlp),
         response: Responses::read(report, &response),
+        metrics: Metrics::read(report, &metrics),
         limits: Limits {
             max_connections: count(report, &limits, "max_connections"),
             header_bytes: count(report, &limits, "header_bytes"),

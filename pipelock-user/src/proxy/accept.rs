@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::counts::{COUNTS, Placed};
 use super::state::{Place, Proxy};
 
 /// Rest after an accept that failed, so that a lack of descriptors does not turn into a busy loop.
@@ -26,7 +27,7 @@ where
 {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match proxy.place() {
+            Ok((stream, peer)) => match placed(&proxy) {
                 Place::Free(place) => hold(&proxy, place, serve(proxy.clone(), stream, peer)),
                 Place::Soon => {
                     let (proxy, serve, refuse) = (proxy.clone(), serve.clone(), refuse.clone());
@@ -51,6 +52,13 @@ where
             }
         }
     }
+}
+
+/// A place for one more, counted.
+fn placed(proxy: &Proxy) -> Place {
+    let place = proxy.place();
+    COUNTS.connections.add(Placed::of(&place));
+    place
 }
 
 /// Runs a conversation that holds a place, until it ends or the proxy closes.

@@ -5,6 +5,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
+use super::counts::{COUNTS, Spoken};
+
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -48,7 +50,9 @@ pub(super) async fn detect(
             }
         }
     };
-    tokio::time::timeout_at(due, read).await.unwrap_or(Err(DetectError::Timeout))
+    let detected = tokio::time::timeout_at(due, read).await.unwrap_or(Err(DetectError::Timeout));
+    COUNTS.detected.add(Spoken::of(&detected));
+    detected
 }
 
 /// Whether a stream that begins like this speaks TLS; none while it could.

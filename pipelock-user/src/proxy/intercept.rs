@@ -15,9 +15,10 @@ use super::listen::LINGER;
 use super::state::Proxy;
 use super::tls::{Agreed, Interception, greet};
 use crate::flow::{Flow, FlowGuard, Host, Reason, Target, Verdict};
+use crate::telemetry::plain_host;
 
-/// Opens the connection and serves what is inside; the verdict, unless the flow has it and `http` has logged request by
-/// request.
+/// Opens the connection and serves what is inside; the verdict, unless the flow has it and its requests have
+/// said theirs.
 pub(super) async fn intercept<S>(
     proxy: &Arc<Proxy>,
     tls: &Interception,
@@ -36,8 +37,9 @@ where
         Ok(greeted) => greeted,
         Err(verdict) => {
             let verdict = verdict.by(Some(rule));
-            if verdict.reason == Reason::ClientPinned {
-                tracing::warn!(comm = %flow.origin.comm, pid = flow.origin.pid, "{}", verdict.detail);
+            if verdict.reason == Reason::ClientPinned && plain_host(&host.to_string()) == host.to_string() {
+                // The decision's own event does not say what to do about it.
+                tracing::warn!(comm = ?flow.origin.comm, pid = flow.origin.pid, "{}", verdict.detail);
             }
             if let Some(guard) = &mut guard {
                 guard.end(verdict.clone());

@@ -14,6 +14,7 @@ use crate::inspect::permit_flow;
 use crate::net::connect;
 use crate::policy::{Protocol as RuleProtocol, Rule};
 use crate::proxy::accept::accept;
+use crate::proxy::counts::{COUNTS, Transport};
 use crate::proxy::detect::{DetectError, Protocol, detect};
 use crate::proxy::intercept::intercept;
 use crate::proxy::meter::Budget;
@@ -40,9 +41,8 @@ pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
 
 async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr, netns: u64) {
     let Some((flow, guard)) = identify(proxy, &stream, peer, netns) else { return };
-    if let Some(verdict) = Box::pin(converse(proxy, stream, &flow, guard)).await {
-        log(&flow, &verdict);
-    }
+    // Whatever ended it, the flow's guard has said so.
+    let _ = Box::pin(converse(proxy, stream, &flow, guard)).await;
 }
 
 /// The flow of a connection, taken; none when it is none that could be accounted for, and then the connection is cut.
@@ -52,6 +52,7 @@ fn identify(proxy: &Proxy, stream: &TcpStream, peer: SocketAddr, netns: u64) -> 
         return None;
     }
     let Some(flow) = proxy.origins.take(netns, peer) else {
+        COUNTS.without_origin.add(Transport::Tcp);
         tracing::warn!(%peer, reason = %Reason::NoOrigin, "a connection that no flow accounts for was dropped");
         reset(stream);
         return None;
@@ -68,7 +69,6 @@ fn identify(proxy: &Proxy, stream: &TcpStream, peer: SocketAddr, netns: u64) -> 
 async fn turn_away(proxy: &Proxy, stream: TcpStream, peer: SocketAddr, netns: u64, may_wait: bool) {
     let Some((flow, mut guard)) = identify(proxy, &stream, peer, netns) else { return };
     let verdict = proxy.no_place();
-    log(&flow, &verdict);
     if let Some(name) = &flow.target.name {
         guard.names(name.clone());
     }
@@ -89,21 +89,7 @@ async fn dismiss(mut stream: TcpStream, flow: &Flow, verdict: &Verdict) {
     linger(&mut stream).await;
 }
 
-pub(super) fn log(flow: &Flow, verdict: &Verdict) {
-    tracing::info!(
-        flow = flow.id.0,
-        target = %flow.target.authority(),
-        comm = %flow.origin.comm,
-        pid = flow.origin.pid,
-        verdict = verdict.word(),
-        reason = %verdict.reason,
-        rule = verdict.rule.as_deref().unwrap_or(""),
-        detail = %verdict.detail,
-        "flow"
-    );
-}
-
-/// Speaks with the agent; the verdict that ended the flow, unless `http` has logged request by request.
+/// Speaks with the agent; the verdict that ended the flow, unless its requests have said theirs.
 async fn converse(
     proxy: &Arc<Proxy>,
     mut stream: TcpStream,
@@ -191,7 +177,7 @@ async fn converse(
     }
 }
 
-/// TLS that no rule wants read goes through; other is opened. The verdict, unless `http` has logged request by request.
+/// TLS that no rule wants read goes through; other is opened. The verdict, unless its requests have said theirs.
 async fn pass_tls(
     proxy: &Arc<Proxy>,
     mut stream: TcpStream,

@@ -5,6 +5,7 @@
 
 mod accept;
 mod api;
+mod counts;
 mod detect;
 pub mod dns;
 mod fetch;
@@ -26,6 +27,7 @@ mod tls;
 mod tunnel;
 mod ws;
 
+pub(crate) use counts::{COUNTS, Transport as KnockedBy};
 pub use http::{Gate, serve_explicit};
 pub use identity::{Identities, TokensError};
 pub use listen::serve;

@@ -177,6 +177,13 @@ impl Proxy {
         Verdict::let_out(Reason::RecorderUnavailable, "cut: evidence is no longer written")
     }
 
+    /// Connections that are served now, and as many as may be.
+    #[must_use]
+    pub fn connections(&self) -> (usize, usize) {
+        let places = usize::try_from(self.places).unwrap_or(usize::MAX);
+        (places.saturating_sub(self.slots.available_permits()), places)
+    }
+
     #[cfg(test)]
     pub(super) fn is_full(&self) -> bool {
         self.slots.available_permits() == 0

@@ -4,8 +4,11 @@
 //! in the file, in order, signed; that a full queue makes the caller wait and loses nothing; and that after a failed
 //! write nothing is acknowledged any more, so that nothing leaves unrecorded.
 
+mod counts;
 mod describe;
+mod entry;
 mod task;
+mod told;
 
 pub use describe::{Capsule, DenialFacts, FlowFacts, KernelTotals, RequestRecord, SocketRecord, wall_clock};
-pub use task::{OpenChain, Place, Recorder, RecorderConfig, RecorderError, Summary};
+pub use task::{OpenChain, Place, Queue, Recorder, RecorderConfig, RecorderError, Summary};

@@ -3,19 +3,18 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use pipelock_receipt::folder::{EVIDENCE, KEY_HEX, KEY_PEM, POLICY};
-use pipelock_receipt::{
-    ActionDraft, ChainError, ChainWriter, Closed, Folder, FolderError, Opening, PublicKey, SigningKey,
-};
-use serde_json::Value;
+use pipelock_receipt::{ChainError, ChainWriter, Closed, Folder, FolderError, Opening, PublicKey, SigningKey};
 use tokio::sync::{mpsc, oneshot};
 
+use super::counts::{COUNTS, Counted};
 use super::describe::{Capsule, DenialFacts, FlowFacts, KernelTotals, RequestRecord, SocketRecord};
+use super::entry::Entry;
 use crate::flow::Outcome;
 
 /// What waits for the signer at most; callers beyond that wait themselves.
@@ -87,7 +86,7 @@ pub struct Summary {
 enum Item {
     /// Time goes by: sync what is written, beat when it is due.
     Tick,
-    Draft(Box<ActionDraft>, Value, oneshot::Sender<()>),
+    Entry(Box<Entry>),
     Close(String, oneshot::Sender<Result<Summary, RecorderError>>),
 }
 
@@ -145,9 +144,11 @@ impl OpenChain {
     /// [`RecorderError::Thread`].
     pub fn start(self) -> Result<(Recorder, JoinHandle<()>), RecorderError> {
         let (queue, items) = mpsc::channel(QUEUE);
+        let last = Arc::new(AtomicU64::new(seconds_now()));
+        let written = last.clone();
         let thread = std::thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || work(self.chain, items, self.folder.path()))
+            .spawn(move || work(self.chain, items, self.folder.path(), &written))
             .map_err(RecorderError::Thread)?;
         let weak = queue.downgrade();
         tokio::spawn(async move {
@@ -160,7 +161,9 @@ impl OpenChain {
                 }
             }
         });
-        Ok((Recorder { queue, lost_requests: Arc::default() }, thread))
+        // So that the families are there before anything is counted.
+        LazyLock::force(&COUNTS);
+        Ok((Recorder { queue, lost_requests: Arc::default(), last }, thread))
     }
 }
 
@@ -170,6 +173,19 @@ pub struct Recorder {
     queue: mpsc::Sender<Item>,
     /// Requests whose receipt was given up before there was room for it in the queue.
     lost_requests: Arc<AtomicU64>,
+    /// When the last receipt was written, in seconds since 1970.
+    last: Arc<AtomicU64>,
+}
+
+/// How the queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// What waits.
+    pub waiting: usize,
+    /// What may wait.
+    pub room: usize,
+    /// When the last receipt was written, in seconds since 1970.
+    pub last_receipt: u64,
 }
 
 /// Counts a receipt as lost when it is dropped before it was queued.
@@ -202,13 +218,20 @@ impl Recorder {
         self.lost_requests.load(Ordering::Relaxed)
     }
 
+    /// How the queue is at this moment.
+    #[must_use]
+    pub fn queue(&self) -> Queue {
+        let room = self.queue.max_capacity();
+        let waiting = room.saturating_sub(self.queue.capacity());
+        Queue { waiting, room, last_receipt: self.last.load(Ordering::Relaxed) }
+    }
+
     /// Records a request or query; returns when its receipt is written.
     ///
     /// # Errors
     /// [`RecorderError::Gone`]: then nothing may leave.
     pub async fn request(&self, record: &RequestRecord) -> Result<(), RecorderError> {
-        let (draft, ext) = record.draft();
-        self.append(draft, ext).await
+        self.append(Entry::of_request(record)).await
     }
 
     /// Queues a request or query, at once if there is room. The future waits for room if there was none, and then until
@@ -218,13 +241,10 @@ impl Recorder {
         &self,
         record: &RequestRecord,
     ) -> impl Future<Output = Result<(), RecorderError>> + Send + 'static + use<> {
-        let (draft, ext) = record.draft();
-        let (done, written) = oneshot::channel();
-        let left = match self.queue.try_send(Item::Draft(Box::new(draft), ext, done)) {
+        let (entry, written) = Entry::of_request(record);
+        let left = match self.queue.try_send(Item::Entry(entry)) {
             Ok(()) => None,
-            Err(mpsc::error::TrySendError::Full(item) | mpsc::error::TrySendError::Closed(item)) => {
-                Some((item, Unqueued(Some(self.lost_requests.clone()))))
-            }
+            Err(no_room) => Some((unqueued(no_room), Unqueued(Some(self.lost_requests.clone())))),
         };
         let queue = self.queue.clone();
         async move {
@@ -241,8 +261,7 @@ impl Recorder {
     /// # Errors
     /// [`RecorderError::Gone`].
     pub async fn submit(&self, record: &RequestRecord) -> Result<(), RecorderError> {
-        let (draft, ext) = record.draft();
-        self.enqueue(draft, ext).await.map(drop)
+        self.enqueue(Entry::of_request(record)).await.map(drop)
     }
 
     /// Queues a flow without waiting for its receipt; the receiver says when it is written.
@@ -254,8 +273,7 @@ impl Recorder {
         facts: &FlowFacts,
         outcome: &Outcome,
     ) -> Result<oneshot::Receiver<()>, RecorderError> {
-        let (draft, ext) = facts.draft(outcome);
-        self.enqueue(draft, ext).await
+        self.enqueue(Entry::of_flow(facts, outcome)).await
     }
 
     /// Records refused sockets; blocks until the receipt is written. Not to be called on the runtime's threads.
@@ -263,9 +281,8 @@ impl Recorder {
     /// # Errors
     /// [`RecorderError::Gone`].
     pub fn socket_blocking(&self, record: &SocketRecord) -> Result<(), RecorderError> {
-        let (draft, ext) = record.draft();
-        let (done, written) = oneshot::channel();
-        self.queue.blocking_send(Item::Draft(Box::new(draft), ext, done)).map_err(|_| RecorderError::Gone)?;
+        let (entry, written) = Entry::new(record.draft(), Counted::Socket(record.count));
+        self.queue.blocking_send(Item::Entry(entry)).map_err(|_| RecorderError::Gone)?;
         written.blocking_recv().map_err(|_| RecorderError::Gone)
     }
 
@@ -274,8 +291,7 @@ impl Recorder {
     /// # Errors
     /// [`RecorderError::Gone`].
     pub async fn queue_denials(&self, facts: &DenialFacts) -> Result<oneshot::Receiver<()>, RecorderError> {
-        let (draft, ext) = facts.draft();
-        self.enqueue(draft, ext).await
+        self.enqueue(Entry::new(facts.draft(), Counted::Denials(facts.count))).await
     }
 
     /// Records what the kernel counted.
@@ -283,8 +299,7 @@ impl Recorder {
     /// # Errors
     /// [`RecorderError::Gone`].
     pub async fn totals(&self, totals: &KernelTotals) -> Result<(), RecorderError> {
-        let (draft, ext) = totals.draft();
-        self.append(draft, ext).await
+        self.append(Entry::new(totals.draft(), Counted::Ledger)).await
     }
 
     /// Ends the chain and makes the disk have it.
@@ -297,15 +312,36 @@ impl Recorder {
         closed.await.map_err(|_| RecorderError::Gone)?
     }
 
-    async fn append(&self, draft: ActionDraft, ext: Value) -> Result<(), RecorderError> {
-        self.enqueue(draft, ext).await?.await.map_err(|_| RecorderError::Gone)
+    async fn append(&self, entry: Queued) -> Result<(), RecorderError> {
+        self.enqueue(entry).await?.await.map_err(|_| RecorderError::Gone)
     }
 
-    async fn enqueue(&self, draft: ActionDraft, ext: Value) -> Result<oneshot::Receiver<()>, RecorderError> {
-        let (done, written) = oneshot::channel();
-        self.queue.send(Item::Draft(Box::new(draft), ext, done)).await.map_err(|_| RecorderError::Gone)?;
+    async fn enqueue(&self, (entry, written): Queued) -> Result<oneshot::Receiver<()>, RecorderError> {
+        let item = match self.queue.try_send(Item::Entry(entry)) {
+            Ok(()) => return Ok(written),
+            Err(no_room) => unqueued(no_room),
+        };
+        self.queue.send(item).await.map_err(|_| RecorderError::Gone)?;
         Ok(written)
     }
+}
+
+/// A receipt on its way, and who says when it is written.
+type Queued = (Box<Entry>, oneshot::Receiver<()>);
+
+/// What found no room, or nobody any more.
+fn unqueued(error: mpsc::error::TrySendError<Item>) -> Item {
+    match error {
+        mpsc::error::TrySendError::Full(item) => {
+            COUNTS.waited.add();
+            item
+        }
+        mpsc::error::TrySendError::Closed(item) => item,
+    }
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Writes the first receipt; gives the hash of the policy back that is in it.
@@ -350,8 +386,8 @@ fn write_first(
 
 /// The task: ends at `close`, when every handle is gone, or at the first write that fails. What was not acknowledged
 /// then never is: the senders are dropped, and the callers see `Gone`.
-fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &Path) {
-    let mut waiting: Vec<oneshot::Sender<()>> = Vec::with_capacity(BATCH);
+fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &Path, last: &AtomicU64) {
+    let mut waiting: Vec<Box<Entry>> = Vec::with_capacity(BATCH);
     let mut batch = Vec::with_capacity(BATCH);
     let mut last_beat = Instant::now();
     let mut last_sync = Instant::now();
@@ -363,10 +399,10 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
         for item in batch.drain(..) {
             match item {
                 Item::Tick => {}
-                Item::Draft(draft, ext, done) => match chain.append(&draft, Some(&ext)) {
-                    Ok(_) => waiting.push(done),
+                Item::Entry(mut entry) => match entry.sign(&mut chain) {
+                    Ok(()) => waiting.push(entry),
                     // Not recorded, so not acknowledged; the chain itself is as it was.
-                    Err(ChainError::Draft(_) | ChainError::Ext(_) | ChainError::TooLong) => drop(done),
+                    Err(ChainError::Draft(_) | ChainError::Ext(_) | ChainError::TooLong) => drop(entry),
                     Err(error) => return report(&error),
                 },
                 Item::Close(reason, done) => {
@@ -375,8 +411,8 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
                         Ok(closed)
                     });
                     // After an error they are dropped unacknowledged: what they wait for may not be on disk.
-                    for written in waiting.drain(..).filter(|_| result.is_ok()) {
-                        let _ = written.send(());
+                    if result.is_ok() {
+                        acknowledge(&mut waiting);
                     }
                     let _ = done.send(result.map_err(RecorderError::from).map(|closed| Summary {
                         folder: folder.to_owned(),
@@ -392,20 +428,31 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
             if let Err(error) = chain.heartbeat(SystemTime::now()) {
                 return report(&error);
             }
+            COUNTS.beat();
+            last.store(seconds_now(), Ordering::Relaxed);
         }
+        let start = Instant::now();
         let written = if last_sync.elapsed() >= SYNC_EVERY {
-            last_sync = Instant::now();
-            chain.sync()
+            last_sync = start;
+            chain.sync().inspect(|()| COUNTS.sync.since(start))
         } else {
-            chain.flush()
+            chain.flush().inspect(|()| COUNTS.write.since(start))
         };
         if let Err(error) = written {
             return report(&error);
         }
-        for done in waiting.drain(..) {
-            let _ = done.send(());
+        if !waiting.is_empty() {
+            last.store(seconds_now(), Ordering::Relaxed);
+            acknowledge(&mut waiting);
         }
     }
+}
+
+/// What is written is told to whoever waits for it, and then to the log.
+#[allow(clippy::vec_box, reason = "they come in boxes, and stay in them")]
+fn acknowledge(waiting: &mut Vec<Box<Entry>>) {
+    waiting.iter_mut().for_each(|entry| entry.acknowledge());
+    waiting.clear();
 }
 
 fn report(error: &ChainError) {
@@ -420,7 +467,7 @@ mod tests {
     #[tokio::test]
     async fn a_receipt_given_up_before_there_was_room_is_counted_as_lost() {
         let (queue, mut items) = mpsc::channel(1);
-        let recorder = Recorder { queue, lost_requests: Arc::default() };
+        let recorder = Recorder { queue, lost_requests: Arc::default(), last: Arc::default() };
         let origin = Origin {
             cgroup_id: 1,
             netns_cookie: 1,
@@ -449,8 +496,8 @@ mod tests {
         assert_eq!(recorder.lost_requests(), 1);
         let waits = tokio::spawn(recorder.queue_request(&record));
         for _ in 0..2 {
-            let Some(Item::Draft(_, _, done)) = items.recv().await else { panic!("a receipt") };
-            done.send(()).expect("somebody waits");
+            let Some(Item::Entry(mut entry)) = items.recv().await else { panic!("a receipt") };
+            entry.acknowledge();
         }
         assert!(queued.await.is_ok() && waits.await.expect("not cancelled").is_ok());
         assert_eq!(recorder.lost_requests(), 1, "what was written in the end is not lost");

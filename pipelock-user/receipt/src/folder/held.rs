@@ -21,6 +21,15 @@ use super::{EVIDENCE, FolderError};
 /// Write permission for group and others.
 const OPEN_TO_OTHERS: u32 = 0o022;
 
+/// How much room evidence takes, and has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of the chain.
+    pub taken: u64,
+    /// Bytes that the disk has left for who is not root.
+    pub left: u64,
+}
+
 /// An evidence folder, held open.
 #[derive(Debug)]
 pub struct Folder {
@@ -97,6 +106,16 @@ impl Folder {
         };
         let is_same = found.is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino()));
         (!is_same).then(|| self.whereabouts())
+    }
+
+    /// How much the chain takes, and how much the disk has left for it, in bytes.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn room(&self) -> io::Result<Room> {
+        let taken = self.evidence.as_ref().map_or(Ok(0), |file| file.metadata().map(|found| found.len()))?;
+        let disk = nix::sys::statvfs::fstatvfs(&self.dir)?;
+        Ok(Room { taken, left: disk.blocks_available().saturating_mul(disk.fragment_size()) })
     }
 
     /// What the kernel calls the open folder; as it was called, and `(deleted)`, when nothing leads there any more.

@@ -13,7 +13,7 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::path::PathBuf;
 use std::thread::Builder;
 
-pub use self::held::Folder;
+pub use self::held::{Folder, Room};
 use self::summary::Summary;
 use crate::bind::sha256_hex;
 use crate::body::Receipt;

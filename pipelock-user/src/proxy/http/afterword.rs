@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tokio::task::JoinHandle;
 
-use crate::flow::{Flow, FlowGuard, Found, Verdict, locked};
-use crate::proxy::listen::log;
+use crate::flow::{FlowGuard, Found, Verdict, locked};
 use crate::proxy::state::Proxy;
 use crate::recorder::RequestRecord;
 
@@ -18,7 +17,6 @@ const MOST: usize = 32;
 /// The word after the receipt.
 pub(super) struct Afterword {
     proxy: Arc<Proxy>,
-    flow: Arc<Flow>,
     /// Weak: a body may outlive the connection, and must not keep the flow open.
     guard: Option<Weak<Mutex<FlowGuard>>>,
     state: Mutex<State>,
@@ -37,13 +35,8 @@ struct State {
 }
 
 impl Afterword {
-    pub(super) fn new(proxy: &Arc<Proxy>, flow: &Arc<Flow>, guard: Option<&Arc<Mutex<FlowGuard>>>) -> Arc<Self> {
-        Arc::new(Self {
-            proxy: proxy.clone(),
-            flow: flow.clone(),
-            guard: guard.map(Arc::downgrade),
-            state: Mutex::default(),
-        })
+    pub(super) fn new(proxy: &Arc<Proxy>, guard: Option<&Arc<Mutex<FlowGuard>>>) -> Arc<Self> {
+        Arc::new(Self { proxy: proxy.clone(), guard: guard.map(Arc::downgrade), state: Mutex::default() })
     }
 
     /// A body was cut: `part` says which.
@@ -144,7 +137,6 @@ impl Afterword {
         verdict: Verdict,
         part: &'static str,
     ) -> impl Future<Output = ()> + Send + use<> {
-        log(&self.flow, &verdict);
         if verdict.is_block()
             && let Some(guard) = self.guard.as_ref().and_then(Weak::upgrade)
         {

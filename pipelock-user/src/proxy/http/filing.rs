@@ -1,6 +1,7 @@
 //! What a session writes down: the receipt of each request, and what its flow is to say.
 //!
-//! Called by `serve`, `converse` and the doors. It promises that the log, the flow and the receipt say the same.
+//! Called by `serve`, `converse` and the doors. It promises that the flow and the receipt say the same; the log
+//! follows the receipt.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use http::{Method, StatusCode};
 
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reason, Verdict, locked};
-use crate::proxy::listen::log;
 use crate::recorder::RequestRecord;
 
 impl Session {
@@ -80,7 +80,6 @@ impl Session {
             guard.decided_by(policy);
             guard.note(verdict);
         }
-        log(&self.flow, verdict);
     }
 
     /// Writes down the verdict on something that goes nowhere; the verdict to tell.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex as StdMutex, OnceLock};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
@@ -28,6 +29,7 @@ use super::upstream::{Carrier, Errand, Upstreams};
 use crate::flow::{Action, Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
 use crate::policy::{Protocol, Rule};
+use crate::proxy::counts::{COUNTS, Decided};
 use crate::proxy::idle::Activity;
 use crate::proxy::listen::{LINGER, budget_of};
 use crate::proxy::meter::{Budget, Meter};
@@ -241,6 +243,7 @@ impl Session {
 
     /// The same for whoever tells what became of it in words of its own.
     pub(super) async fn carry(&self, authority: Result<Authority, Verdict>, request: Request<Arriving>) -> Carried {
+        let start = Instant::now();
         let method = request.method().to_string();
         // One policy from the decision to its receipt, whatever is loaded meanwhile.
         let rules = self.proxy.rules();
@@ -269,7 +272,9 @@ impl Session {
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
         let policy = rules.policy.id();
         let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
-        if let Err(unwritten) = self.file(&record).await {
+        let filed = self.file(&record).await;
+        COUNTS.request_seconds.since(Decided::of(&verdict), start);
+        if let Err(unwritten) = filed {
             // Nobody is told of an upgrade that is not recorded.
             locked(&self.upgraded).take();
             return Carried { record: RequestRecord { verdict: unwritten, ..record }, response: None, reading: None };
@@ -311,7 +316,7 @@ impl Session {
             let denied = Verdict::block(Reason::BudgetExceeded, "what one connection may use is used up");
             return Forwarded::not(denied.by(verdict.rule));
         }
-        let afterword = || Afterword::new(&self.proxy, &self.flow, self.guard.as_ref());
+        let afterword = || Afterword::new(&self.proxy, self.guard.as_ref());
         let reading = match self.in_time(rules, Reading::of(rules, rule, afterword)).await {
             Ok(reading) => reading,
             Err(denied) => {

@@ -20,6 +20,7 @@ use super::passing::Passing;
 use crate::flow::{PolicyId, Reason, Verdict, locked};
 use crate::inspect::Permit;
 use crate::net::connect;
+use crate::proxy::counts::{COUNTS, Found};
 use crate::proxy::idle::{Activity, Watched};
 use crate::proxy::listen::dial_limit;
 use crate::proxy::meter::{Meter, Metered};
@@ -124,6 +125,7 @@ impl Upstreams {
                 Some(kept) => (kept, false),
                 None => self.open(errand).await?,
             };
+            COUNTS.sent_on.add(if is_new { Found::New } else { Found::Kept });
             let addr = upstream.addr;
             let formed = outgoing(request, errand.authority, errand.carrier, upstream.sender.form());
             let formed = formed.map_err(|denied| (denied, None))?;

@@ -13,6 +13,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::Interception;
 use crate::flow::{Host, Reason, Verdict};
+use crate::proxy::counts::{COUNTS, Peer, Shaken};
+use crate::telemetry::plain_host;
 
 /// What the client and we have agreed to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +39,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let config = tls.leaves.serve_as(host).map_err(|error| {
-        tracing::error!(%host, %error, "no certificate could be made");
+        tracing::error!(host = plain_host(&host.to_string()), %error, "no certificate could be made");
         Verdict::block(Reason::Internal, error.to_string())
     })?;
+    let start = std::time::Instant::now();
     let accepted = tokio::time::timeout_at(due, TlsAcceptor::from(config).accept(stream)).await;
+    let shaken = if matches!(accepted, Ok(Ok(_))) { Shaken::Done } else { Shaken::Failed };
+    COUNTS.handshakes.add((Peer::Agent, shaken));
+    COUNTS.handshake_seconds.since(Peer::Agent, start);
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(refused(host, port, &error)),

@@ -15,6 +15,7 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use super::ca::{BACKDATED_SECONDS, CaError, CertificateAuthority, now, random};
 use super::{der, x509};
 use crate::flow::{Host, locked};
+use crate::proxy::counts::COUNTS;
 
 /// How long a certificate is valid, and after how long another is made.
 const VALID_SECONDS: u64 = 7 * 86_400;
@@ -120,6 +121,8 @@ impl Leaves {
             oldest.and_then(|oldest| kept.remove(&oldest));
         }
         kept.insert(host.clone(), Kept { config: config.clone(), made: now, used: now });
+        COUNTS.minted.add();
+        COUNTS.certificates.set(kept.len());
         Ok(config)
     }
 
