@@ -24,7 +24,7 @@ pub mod state;
 pub mod tls;
 mod trust;
 
-pub use explicit::serve_alone;
+pub use explicit::{Doors, serve_alone};
 pub use flows::kernel_code;
 pub use inspection::Environment;
 pub use listeners::{Namespace, loopback_is_up};

@@ -26,7 +26,7 @@ mod tls;
 mod tunnel;
 mod ws;
 
-pub use http::{Gate, serve_explicit};
+pub use http::{Gate, Upstream, serve_explicit, serve_reverse};
 pub use identity::{Identities, TokensError};
 pub use listen::serve;
 pub use state::{Origins, Proxy, Rules};
