@@ -17,6 +17,8 @@ pub struct Explicit {
     child: Child,
     /// `127.0.0.1:PORT`.
     pub addr: String,
+    /// The same of the reverse proxy, where there is one.
+    pub reverse: Option<String>,
     /// A folder for files of the test; the policy and the evidence are in it.
     pub folder: TempDir,
 }
@@ -60,16 +62,19 @@ impl Explicit {
             .spawn()
             .expect("start pipelock");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
-        let mut said = Vec::new();
+        let (mut said, mut reverse) = (Vec::new(), None);
+        let address = |rest: &str| rest.split(';').next().expect("an address").to_owned();
         let addr = loop {
             let line = lines.next().unwrap_or_else(|| panic!("it did not start: {said:?}"));
-            if let Some((_, rest)) = line.split_once("proxy on http://") {
-                break rest.split(';').next().expect("an address").to_owned();
+            if let Some((_, rest)) = line.split_once("reverse proxy on http://") {
+                reverse = Some(address(rest));
+            } else if let Some((_, rest)) = line.split_once("proxy on http://") {
+                break address(rest);
             }
             said.push(line);
         };
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, addr, folder }
+        Self { child, addr, reverse, folder }
     }
 
     /// Where a path of its own is.

@@ -209,3 +209,26 @@ fn a_websocket_library_talks_by_url() {
     assert!(said[1].starts_with("True 1008") && said[1].contains("dlp_match"), "{said:?}");
     assert_eq!(told(&proxy.end()), ["allow policy_allow ws", "block dlp_match ws"]);
 }
+
+#[test]
+fn a_reverse_proxy_serves_one_destination() {
+    need!("curl");
+    let web = web();
+    let upstream = format!("http://web.test:{}", web.port());
+    let more = ["--reverse-proxy", "--reverse-upstream", &upstream, "--reverse-listen", "127.0.0.1:0"];
+    let proxy = Explicit::start(&policy(web.port()), &more);
+    let at = proxy.reverse.clone().expect("it listens");
+    let ask = |path: &str, data: &[&str]| {
+        proxy.curl(&[data, &["--header", "Host: shop.example", &format!("http://{at}{path}")]].concat())
+    };
+    let page = ask("/page", &[]);
+    assert!(page.status == 200 && page.body.contains("<title>Manual"), "{page:?}");
+    let leak = ask("/page", &["--data", SECRET]);
+    assert_eq!(
+        (leak.status, &leak.json()["reason"], &leak.json()["blocked"]),
+        (403, &"dlp_match".into(), &true.into())
+    );
+    let receipts = told(&proxy.end());
+    assert_eq!(receipts.iter().filter(|told| told.ends_with("reverse")).count(), receipts.len());
+    assert!(receipts.contains(&"block dlp_match reverse".to_owned()), "{receipts:?}");
+}

@@ -16,7 +16,7 @@ use super::tls::rules_of;
 use super::watch::{self, Watch, Watched};
 use crate::flow::{Account, Flow, FlowId, Host, Outcome};
 use crate::policy::Policy;
-use crate::proxy::{Gate, Origins, Proxy, serve_explicit};
+use crate::proxy::{Gate, Origins, Proxy, Upstream, serve_explicit, serve_reverse};
 use crate::recorder::{Capsule, OpenChain, Place, RecorderConfig, Summary};
 
 /// Nobody is behind an explicit connection: the kernel was not asked.
@@ -44,7 +44,17 @@ impl Account for NoKernel {
     fn report(&self, _: FlowId, _: Outcome) {}
 }
 
-/// Serves explicit clients that `gate` lets in on `listen` until `stop`; `ready` is called with the address once it listens. Gives back what
+/// Where clients find the proxy, and who may use it.
+pub struct Doors {
+    /// The forward proxy and what else is asked of it.
+    pub listen: SocketAddr,
+    /// Who may use that.
+    pub gate: Gate,
+    /// The reverse proxy: where it listens, and for whom.
+    pub reverse: Option<(SocketAddr, Upstream)>,
+}
+
+/// Serves explicit clients that `gate` lets in, and those of the reverse proxy, until `stop`; `ready` is called with the addresses once it listens. Gives back what
 /// the chain came to, and the path of the evidence folder if that does not lead to it any more.
 ///
 /// # Errors
@@ -53,12 +63,21 @@ pub async fn serve_alone(
     policy: Policy,
     evidence: PathBuf,
     key: SigningKey,
-    (listen, gate): (SocketAddr, Gate),
-    ready: impl FnOnce(SocketAddr),
+    Doors { listen, gate, reverse }: Doors,
+    ready: impl FnOnce(SocketAddr, Option<SocketAddr>),
     stop: impl Future<Output = ()>,
 ) -> Result<(Summary, Option<PathBuf>), SessionError> {
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
     let address = listener.local_addr().map_err(SessionError::Listen)?;
+    let reverse = match reverse {
+        None => None,
+        Some((listen, upstream)) => {
+            let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
+            let address = listener.local_addr().map_err(SessionError::Listen)?;
+            Some((listener, address, Arc::new(upstream)))
+        }
+    };
+    let reverse_at = reverse.as_ref().map(|(_, address, _)| *address);
     let rules = rules_of(policy, None, &Environment::Own)?;
     let door = watch::door(&rules.policy)?;
     let policy = rules.policy.clone();
@@ -74,6 +93,10 @@ pub async fn serve_alone(
             "level": "none",
             "listen": address.to_string(),
             "tokens": gate.is_closed(),
+            "reverse": reverse.as_ref().map(|(_, address, upstream)| json!({
+                "listen": address.to_string(),
+                "upstream": format!("{}:{}", upstream.host(), upstream.port()),
+            })),
             "policy_source": policy.source(),
             "not_enforced": limits,
         }))),
@@ -90,10 +113,16 @@ pub async fn serve_alone(
     let _watch = Watch::start(watched, door)?;
     watch::in_force(&policy, 1);
     let serving = tokio::spawn(serve_explicit(listener, proxy.clone(), Arc::new(gate)));
-    ready(address);
+    let reversing =
+        reverse.map(|(listener, _, upstream)| tokio::spawn(serve_reverse(listener, proxy.clone(), upstream)));
+    ready(address, reverse_at);
     stop.await;
     serving.abort();
     let _ = serving.await;
+    if let Some(reversing) = reversing {
+        reversing.abort();
+        let _ = reversing.await;
+    }
     proxy.close(Duration::from_secs(1)).await;
     conclude(&recorder, thread, &folder, "stopped").await
 }

@@ -26,7 +26,7 @@ pub mod tls;
 mod trust;
 mod watch;
 
-pub use explicit::serve_alone;
+pub use explicit::{Doors, serve_alone};
 pub use flows::kernel_code;
 pub use inspection::Environment;
 pub use listeners::{Namespace, loopback_is_up};

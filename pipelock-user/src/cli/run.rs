@@ -16,12 +16,12 @@ use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, keys, output};
 use crate::app::lock::Lock;
 use crate::app::{
-    Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, loopback_is_up, runtime,
-    serve_alone,
+    Doors, Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, loopback_is_up,
+    runtime, serve_alone,
 };
 use crate::kernel::attachment_id;
 use crate::policy::Policy;
-use crate::proxy::{Gate, Identities};
+use crate::proxy::{Gate, Identities, Upstream};
 use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::{Cgroup, CgroupError};
@@ -58,6 +58,15 @@ pub(super) struct Args {
     /// Without CMD: serve only those who send a token of this file (lines NAME=TOKEN) in Proxy-Authorization.
     #[arg(long, value_name = "FILE", conflicts_with = "command")]
     tokens: Option<PathBuf>,
+    /// Without CMD: also serve the clients of one destination, whatever they ask for, decided and read as all else is.
+    #[arg(long, requires = "reverse_upstream", conflicts_with = "command")]
+    reverse_proxy: bool,
+    /// That destination: http://HOST[:PORT] or https://HOST[:PORT]; a rule of the policy has to name it.
+    #[arg(long, value_name = "URL", requires = "reverse_proxy")]
+    reverse_upstream: Option<String>,
+    /// Where its clients come to; whoever reaches this is served.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8890", requires = "reverse_proxy")]
+    reverse_listen: SocketAddr,
     /// The command and its arguments; without one the proxy runs alone, for explicit clients, until SIGINT or SIGTERM.
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -159,6 +168,18 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
             )));
         }
     };
+    let reverse = match &args.reverse_upstream {
+        None => None,
+        Some(url) => {
+            let upstream =
+                Upstream::parse(url).map_err(|why| Failure::usage(format!("--reverse-upstream {url}: {why}")))?;
+            if policy.find(upstream.host(), upstream.port()).is_err() {
+                output::note(&format!("warning: no rule of the policy lets anything through to {url}"));
+            }
+            Some((args.reverse_listen, upstream))
+        }
+    };
+    let doors = Doors { listen: args.listen, gate, reverse };
     let evidence = args.session.evidence("proxy")?;
     let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -166,8 +187,13 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
         let stop = async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         };
-        let ready = |address| output::note(&format!("proxy on http://{address}; set HTTPS_PROXY and HTTP_PROXY to it"));
-        Ok::<_, Failure>(serve_alone(policy, evidence, key, (args.listen, gate), ready, stop).await?)
+        let ready = |address, reverse: Option<SocketAddr>| {
+            if let Some(reverse) = reverse {
+                output::note(&format!("reverse proxy on http://{reverse}"));
+            }
+            output::note(&format!("proxy on http://{address}; set HTTPS_PROXY and HTTP_PROXY to it"));
+        };
+        Ok::<_, Failure>(serve_alone(policy, evidence, key, doors, ready, stop).await?)
     })??;
     output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
     output::moved(&summary.folder, moved_from.as_deref());

@@ -28,7 +28,7 @@ mod tunnel;
 mod ws;
 
 pub(crate) use counts::{COUNTS, Transport as KnockedBy};
-pub use http::{Gate, serve_explicit};
+pub use http::{Gate, Upstream, serve_explicit, serve_reverse};
 pub use identity::{Identities, TokensError};
 pub use listen::serve;
 pub use state::{Origins, Proxy, Rules};

@@ -52,13 +52,14 @@ pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>, gate: Arc<
         let gate = gate.clone();
         async move { connection(&proxy, gate, stream, peer).await }
     };
-    let refuse =
-        |proxy: Arc<Proxy>, stream, peer, may_wait| async move { turn_away(&proxy, stream, peer, may_wait).await };
+    let refuse = |proxy: Arc<Proxy>, stream, peer, may_wait| async move {
+        turn_away("forward", &proxy, stream, peer, may_wait).await
+    };
     accept(listener, proxy, serve, refuse).await;
 }
 
 /// What its requests share; none of them has a flow of the kernel's.
-fn session_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
+pub(super) fn flow_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Flow> {
     let origin = Origin {
         cgroup_id: 0,
         netns_cookie: 0,
@@ -69,18 +70,27 @@ fn session_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
         comm: String::new(),
         identity: None,
     };
-    let flow = Arc::new(Flow {
+    Arc::new(Flow {
         id: FlowId(0),
         origin,
         target: Target { name: None, original: peer },
         policy: proxy.rules().policy.id().clone(),
-    });
-    Session::new(proxy, flow, None, Carrier { is_tls: false, is_http2: false })
+    })
+}
+
+fn session_of(transport: &'static str, proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
+    Session::by(transport, proxy, flow_of(proxy, peer), None, Carrier { is_tls: false, is_http2: false })
 }
 
 /// Refuses a connection because there are too many.
-async fn turn_away(proxy: &Arc<Proxy>, mut stream: TcpStream, peer: SocketAddr, may_wait: bool) {
-    let (session, verdict) = (session_of(proxy, peer), proxy.no_place());
+pub(super) async fn turn_away(
+    transport: &'static str,
+    proxy: &Arc<Proxy>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    may_wait: bool,
+) {
+    let (session, verdict) = (session_of(transport, proxy, peer), proxy.no_place());
     let policy = proxy.rules().policy.id().clone();
     let status = rescue::status(verdict.reason);
     let target = session.flow.target.authority();
@@ -99,7 +109,7 @@ async fn turn_away(proxy: &Arc<Proxy>, mut stream: TcpStream, peer: SocketAddr, 
 
 async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, stream: TcpStream, peer: SocketAddr) {
     let _ = stream.set_nodelay(true);
-    let session = session_of(proxy, peer);
+    let session = session_of("forward", proxy, peer);
     let granted = Granted::default();
     let answer = {
         let granted = granted.clone();

@@ -20,6 +20,7 @@ mod passing;
 #[cfg(test)]
 mod peers_tests;
 mod reading;
+mod reverse;
 mod serve;
 mod sniffed;
 mod socket;
@@ -34,4 +35,5 @@ pub use explicit::serve_explicit;
 #[cfg(any(test, fuzzing))]
 pub(super) use framing::through;
 pub use gate::Gate;
+pub use reverse::{Upstream, serve_reverse};
 pub(super) use serve::{Session, serve, serve_http2};

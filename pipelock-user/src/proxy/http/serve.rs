@@ -111,9 +111,10 @@ where
         ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
         cut = session.disallowed() => (None, Some(cut)),
     };
-    let is_upgraded = locked(&session.upgraded).is_some();
     let ended = match ended {
-        Some((stream, unread)) if is_upgraded => return session.carry_on(Prefixed::new(unread, stream)).await,
+        Some((stream, unread)) if session.is_upgraded() => {
+            return session.carry_on(Prefixed::new(unread, stream)).await;
+        }
         ended => ended,
     };
     let untold = session.end(cut);
@@ -188,6 +189,11 @@ impl Session {
         };
         self.note_budgets();
         untold
+    }
+
+    /// True when the connection became something else, and its agent was told so.
+    pub(super) fn is_upgraded(&self) -> bool {
+        locked(&self.upgraded).is_some()
     }
 
     /// Carries what the connection became, to its end; what cut it.

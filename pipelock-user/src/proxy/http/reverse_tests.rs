@@ -1,0 +1,103 @@
+//! Clients of one destination.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Upstream, serve_reverse};
+use crate::policy::Policy;
+use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
+use crate::proxy::ws::frame;
+
+async fn start(more: &str) -> (World, SocketAddr) {
+    let world = World::with(|port, _| {
+        let mut rules = rules(port, more);
+        let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
+        rules.policy = Policy::parse(&text, "test").expect("a policy");
+        (rules, None)
+    })
+    .await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("bound");
+    let upstream = Upstream::parse(&format!("http://web.test:{}", world.addr.port())).expect("an upstream");
+    tokio::spawn(serve_reverse(listener, world.proxy.clone(), Arc::new(upstream)));
+    (world, addr)
+}
+
+async fn send(proxy: SocketAddr, text: &str) -> TcpStream {
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(proxy).await.expect("connect");
+    client.write_all(text.as_bytes()).await.expect("write");
+    client
+}
+
+fn told(world: &World) -> Vec<String> {
+    world.receipts_of("reverse").into_iter().map(|(verdict, reason)| format!("{verdict} {reason}")).collect()
+}
+
+#[tokio::test]
+async fn whatever_a_client_names_it_is_one_destination_that_is_asked() {
+    let (world, proxy) = start("").await;
+    let ask = async |line: &str, body: &str| {
+        let length = body.len();
+        let head =
+            format!("{line} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        read_all(&mut send(proxy, &format!("{head}{body}")).await).await
+    };
+    for (line, body, status, reason) in [
+        ("GET /x?y=1".to_owned(), "", "200", "allow policy_allow"),
+        ("POST /echo".into(), "words", "200", "allow policy_allow"),
+        (format!("GET /?k={SECRET}"), "", "403", "block dlp_match"),
+        ("POST /echo".into(), SECRET, "403", "block dlp_match"),
+        ("GET /order".into(), "", "403", "block injection_match"),
+        ("GET http://evil.test/".into(), "", "400", "block request_malformed"),
+        ("CONNECT evil.test:443".into(), "", "400", "block request_malformed"),
+    ] {
+        let text = ask(&line, body).await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status}")) && !text.contains(ORDER), "{line}: {text}");
+        assert_eq!(told(&world).pop().as_deref(), Some(reason), "{line}");
+    }
+    let seen = world.seen();
+    let host = format!("web.test:{}", world.addr.port());
+    assert!(seen.len() == 3 && seen.iter().all(|seen| seen.headers["host"] == *host), "{seen:?}");
+}
+
+#[tokio::test]
+async fn events_pass_one_by_one_and_messages_both_ways() {
+    let (world, proxy) = start("websocket: {enabled: true}").await;
+    let events = "GET /events HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
+    let text = read_all(&mut send(proxy, events).await).await;
+    assert!(text.contains("text/event-stream") && text.contains("id: 39"), "{text}");
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n";
+    let mut client = send(proxy, upgrade).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.expect("an answer"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    client.write_all(&frame::write(frame::TEXT, SECRET.as_bytes(), Some([1, 2, 3, 4]))).await.expect("write");
+    let mut input = BytesMut::new();
+    let closed = loop {
+        if let Some(frame) = frame::next(&mut input, false, 1 << 20).expect("sound frames") {
+            break frame;
+        }
+        assert!(client.read_buf(&mut input).await.expect("read") > 0, "ended");
+    };
+    assert_eq!((closed.opcode, &closed.payload[..2]), (frame::CLOSE, &1008_u16.to_be_bytes()[..]));
+    assert_eq!(told(&world), ["allow policy_allow", "allow policy_allow", "block dlp_match"]);
+}
+
+#[test]
+fn an_upstream_is_a_place_and_no_more() {
+    let upstream = Upstream::parse("https://api.example").expect("an upstream");
+    assert_eq!((upstream.is_tls, upstream.host.to_string(), upstream.port), (true, "api.example".into(), 443));
+    assert_eq!(Upstream::parse("http://127.0.0.1:8080/").expect("an upstream").port, 8080);
+    for url in ["", "api.example", "ftp://a.example", "http://a.example/x", "http://u@a.example", "http://a.example/?"]
+    {
+        assert!(Upstream::parse(url).is_err(), "{url}");
+    }
+}
