@@ -61,7 +61,7 @@ pub(super) struct Args {
     /// Without CMD: also serve the clients of one destination, whatever they ask for, decided and read as all else is.
     #[arg(long, requires = "reverse_upstream", conflicts_with = "command")]
     reverse_proxy: bool,
-    /// That destination: http://HOST[:PORT] or https://HOST[:PORT]; a rule of the policy has to name it.
+    /// That destination: http://HOST:PORT or https://HOST:PORT, the port if it is another; a rule of the policy has to name it.
     #[arg(long, value_name = "URL", requires = "reverse_proxy")]
     reverse_upstream: Option<String>,
     /// Where its clients come to; whoever reaches this is served.
