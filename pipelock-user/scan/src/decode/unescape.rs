@@ -60,6 +60,8 @@ const NAMED: &[(&str, char)] = &[
 const LONGEST_NAME: usize = 14;
 /// Most digits of a character's number.
 const LONGEST_NUMBER: usize = 10;
+/// Most zeros before those.
+const MOST_ZEROS: usize = 64;
 
 /// What is read at one place.
 enum Unit {
@@ -309,10 +311,16 @@ fn braced(text: &[u8], last: bool) -> Unit {
 /// `&#65;` or `&#x41;`, also without the semicolon, as browsers read it.
 fn number(text: &[u8], last: bool) -> Unit {
     let (start, radix) = if matches!(text.get(2), Some(b'x' | b'X')) { (3, 16) } else { (2, 10) };
-    let digits = text.iter().skip(start).take(LONGEST_NUMBER).take_while(|byte| char::from(**byte).is_digit(radix));
-    let end = start + digits.count();
+    // Zeros before it change nothing, however many.
+    let zeros = text.iter().skip(start).take(MOST_ZEROS).take_while(|byte| **byte == b'0').count();
+    let is_digit = |byte: &u8| char::from(*byte).is_digit(radix);
+    let digits = text.iter().skip(start + zeros).take(LONGEST_NUMBER).take_while(|byte| is_digit(byte)).count();
+    let end = start + zeros + digits;
     if end >= text.len() && !last {
         return Unit::More;
+    }
+    if text.get(end).is_some_and(is_digit) {
+        return Unit::Plain(1);
     }
     let number = text.get(start..end).and_then(|digits| std::str::from_utf8(digits).ok());
     let char = number.and_then(|digits| u32::from_str_radix(digits, radix).ok()).and_then(char::from_u32);
@@ -383,6 +391,7 @@ pub(crate) mod tests {
             (r#"a\nb\"c"#, "a\nb\\\"c"),
             ("&lt;&nope;&#x41;&#0065;&", "<&nope;AA&"),
             ("&#103&#104&#x70_ &#65 &# &#; &#x; &#65", "ghp_ A &# &#; &#x; A"),
+            ("&#00000000103;&#x00000000000068;&#0000000000000000112 &#12345678901;", "ghp &#12345678901;"),
             ("%u0041", "A"),
             ("%c3%a9", "é"),
             ("%%34%31 %%34", "A %4"),
