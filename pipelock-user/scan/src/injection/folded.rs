@@ -8,7 +8,7 @@ use aho_corasick::automaton::Automaton as _;
 use aho_corasick::nfa::contiguous;
 use aho_corasick::{Anchored, BuildError, MatchKind};
 
-use super::gate::Around;
+use super::gate::{Around, Reach};
 use super::plan::Anchor;
 use crate::bits;
 
@@ -17,7 +17,7 @@ use crate::bits;
 pub(crate) struct FoldedGate {
     automaton: contiguous::NFA,
     /// The anchors of each marked word, with what is around it.
-    anchors: Vec<Vec<(Around, Around, Anchor)>>,
+    anchors: Vec<Vec<(Around, Reach, Anchor)>>,
     /// Is [`breaks`] true, and are three wordy bytes in a row in every marked word?
     apart: bool,
 }
@@ -41,14 +41,14 @@ impl FoldedGate {
     /// # Errors
     /// When the automaton would be too large.
     pub(crate) fn new(anchors: Vec<Anchor>) -> Result<Self, BuildError> {
-        let mut by_word: BTreeMap<String, Vec<(Around, Around, Anchor)>> = BTreeMap::new();
+        let mut by_word: BTreeMap<String, Vec<(Around, Reach, Anchor)>> = BTreeMap::new();
         let apart = anchors.iter().all(|anchor| {
             let word = anchor.word().as_bytes();
             !anchor.text.bytes().any(breaks) && bits::run(word, WORDY, wordy).is_some()
         });
         for anchor in anchors {
-            let (around, has) = anchor.around(anchor.word().len());
-            by_word.entry(anchor.word().to_owned()).or_default().push((around, has, anchor));
+            let around = anchor.around(anchor.word().len());
+            by_word.entry(anchor.word().to_owned()).or_default().push((around, around.reach(), anchor));
         }
         let automaton =
             contiguous::NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(by_word.keys())?;
@@ -90,8 +90,8 @@ impl FoldedGate {
                 // For one or two, the glance would cost as much as it saves.
                 let around =
                     (anchors.len() > 2).then(|| Around::of(&text.as_bytes()[..start], &text.as_bytes()[at + 1..]));
-                let near = |wanted, has| around.is_none_or(|around| around.is(wanted, has));
-                if anchors.iter().any(|(wanted, has, anchor)| near(*wanted, *has) && anchor.stands(text, start)) {
+                let near = |wanted, reach| around.is_none_or(|around| around.is(wanted, reach));
+                if anchors.iter().any(|(wanted, reach, anchor)| near(*wanted, *reach) && anchor.stands(text, start)) {
                     found(start..at + 1);
                 }
             }

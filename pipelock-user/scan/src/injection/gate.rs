@@ -2,6 +2,8 @@
 //! of every text, so its cost is the cost of a clean text. Promises to report every anchor that stands where words may
 //! stand; what it reports wakes the scorer, which decides.
 
+use std::ops::Range;
+
 use super::lexicon::bounded;
 use super::plan::Anchor;
 use crate::bits;
@@ -13,12 +15,9 @@ impl Anchor {
     }
 
     /// What stands before the marked word, and behind the first `skip` bytes of it.
-    pub(super) fn around(&self, skip: usize) -> (Around, Around) {
+    pub(super) fn around(&self, skip: usize) -> Around {
         let before = self.text.as_bytes().get(..self.mark).unwrap_or_default();
-        let around = Around::of(before, self.marked().get(skip..).unwrap_or_default());
-        let mask = |side: u32| side.to_le_bytes().map(|byte| if byte == 0 { 0 } else { u8::MAX });
-        let [left, right] = [around.left, around.right].map(mask).map(u32::from_le_bytes);
-        (around, Around { left, right })
+        Around::of(before, self.marked().get(skip..).unwrap_or_default())
     }
 
     /// Whether the anchor stands in `text` with its marked word at `at`: the case of ASCII letters and the amount of
@@ -50,52 +49,85 @@ impl Anchor {
     }
 }
 
-/// Four bytes on either side of a place, the nearest one lowest, without regard to case and to the amount of white space;
+/// Eight bytes on either side of a place, the nearest one lowest, without regard to case and to the amount of white space;
 /// zero where the text is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Around {
-    left: u32,
-    right: u32,
+    left: u64,
+    right: u64,
+}
+
+/// How many of the bytes on either side an anchor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Reach {
+    left: u8,
+    right: u8,
 }
 
 impl Around {
     pub(super) fn of(before: &[u8], behind: &[u8]) -> Self {
-        let left = before.last_chunk().and_then(|four| single(u32::from_be_bytes(*four)));
-        let right = behind.first_chunk().and_then(|four| single(u32::from_le_bytes(*four)));
+        let left = before.last_chunk().and_then(|eight| single(u64::from_be_bytes(*eight)));
+        let right = behind.first_chunk().and_then(|eight| single(u64::from_le_bytes(*eight)));
         Self {
-            left: left.unwrap_or_else(|| first_four(before.iter().rev())),
-            right: right.unwrap_or_else(|| first_four(behind.iter())),
+            left: left.unwrap_or_else(|| first_eight(before.iter().rev())),
+            right: right.unwrap_or_else(|| first_eight(behind.iter())),
         }
     }
 
-    /// Whether it is `other`, as far as `has` goes.
-    pub(super) fn is(self, other: Self, has: Self) -> bool {
-        ((self.left ^ other.left) & has.left) | ((self.right ^ other.right) & has.right) == 0
+    /// How far an anchor with this around it goes.
+    pub(super) fn reach(self) -> Reach {
+        let bytes = |side: u64| 8 - (side.leading_zeros() / u8::BITS) as u8;
+        Reach { left: bytes(self.left), right: bytes(self.right) }
+    }
+
+    /// Whether it is `other`, as far as `reach` goes.
+    pub(super) fn is(self, other: Self, reach: Reach) -> bool {
+        (self.left ^ other.left) & lowest(reach.left) | (self.right ^ other.right) & lowest(reach.right) == 0
+    }
+
+    /// The nearest four bytes of each side, as far as `reach` goes.
+    fn near(self, reach: Reach) -> u64 {
+        let [left, right] = [(self.left, reach.left), (self.right, reach.right)]
+            .map(|(side, bytes)| side & lowest(bytes) & u64::from(u32::MAX));
+        left << u32::BITS | right
     }
 }
 
-/// What [`first_four`] makes of four bytes, when neither two spaces in a row nor control characters are among them.
-fn single(four: u32) -> Option<u32> {
-    // The highest bit of each byte that is below 0x21; of one behind such a byte it may be wrong, which costs a closer look.
-    let low = four.wrapping_sub(0x2121_2121) & !four & 0x8080_8080;
-    let control = four.wrapping_sub(0x2020_2020) & !four & 0x8080_8080;
-    (low & low >> 8 == 0 && control == 0).then_some(four | 0x2020_2020)
+impl Reach {
+    /// What of it [`Around::near`] sees.
+    fn near(self) -> Self {
+        Self { left: self.left.min(4), right: self.right.min(4) }
+    }
 }
 
-fn first_four<'b>(bytes: impl Iterator<Item = &'b u8>) -> u32 {
-    let (mut four, mut shift, mut space) = (0, 0, false);
+/// The mask of so many bytes.
+fn lowest(bytes: u8) -> u64 {
+    u64::MAX.checked_shr(u64::BITS - u32::from(bytes) * u8::BITS).unwrap_or_default()
+}
+
+/// What [`first_eight`] makes of eight bytes, when neither two spaces in a row nor control characters are among them.
+fn single(eight: u64) -> Option<u64> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // The highest bit of each byte that is below 0x21; of one behind such a byte it may be wrong, which costs a closer look.
+    let low = eight.wrapping_sub(0x21 * EACH) & !eight & 0x80 * EACH;
+    let control = eight.wrapping_sub(0x20 * EACH) & !eight & 0x80 * EACH;
+    (low & low >> 8 == 0 && control == 0).then_some(eight | 0x20 * EACH)
+}
+
+fn first_eight<'b>(bytes: impl Iterator<Item = &'b u8>) -> u64 {
+    let (mut eight, mut shift, mut space) = (0, 0, false);
     for &byte in bytes {
         if is_space(byte) && std::mem::replace(&mut space, true) {
             continue;
         }
         space = is_space(byte);
-        four |= u32::from(if space { b' ' } else { byte | 0x20 }) << shift;
-        shift += 8;
-        if shift == u32::BITS {
+        eight |= u64::from(if space { b' ' } else { byte | 0x20 }) << shift;
+        shift += u8::BITS;
+        if shift == u64::BITS {
             break;
         }
     }
-    four
+    eight
 }
 
 fn is_space(byte: u8) -> bool {
@@ -120,16 +152,14 @@ pub(crate) struct AsciiGate {
     long: Box<Map>,
     /// … or of the first four of a shorter one.
     short: Box<Map>,
-    /// By hash of the first four bytes of the marked word.
+    /// By group, and within one in the order of [`Around::near`].
     listed: Vec<Candidate>,
-    /// Where in `listed` the keys begin whose hash has these upper bits.
+    /// By hash of the first four bytes of the marked word.
+    groups: Vec<Group>,
+    /// One bit for each hash of a group and of what its candidates see: most places are in none.
+    seen: Box<Map>,
+    /// Where in `groups` the keys begin whose hash has these upper bits.
     buckets: Vec<u32>,
-    /// One bit for each hash of the first four bytes of a marked word and of the last letter of the word before, …
-    left: Box<Map>,
-    /// … or of the two bytes behind, where the anchor begins with the marked word, …
-    right: Box<Map>,
-    /// … or of the four bytes alone, where it is no longer.
-    bare: Box<Map>,
     anchors: Vec<Anchor>,
     /// Whether an anchor may begin right behind a letter or a digit.
     inside: bool,
@@ -141,12 +171,22 @@ pub(crate) struct AsciiGate {
 /// nanosecond, [`Anchor::stands`] twenty.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
-    /// The first four bytes of the marked word.
-    key: u32,
     /// The bytes before the marked word and behind its first four, as far as the anchor has any.
     around: Around,
-    has: Around,
+    reach: Reach,
     number: u32,
+}
+
+/// Candidates that begin with the same four bytes and see as many of those nearest to them: what stands at a place says
+/// which of them can, so that a search by halves finds them. Hundreds share some words.
+#[derive(Clone, Debug)]
+struct Group {
+    /// The first four bytes of the marked word.
+    key: u32,
+    /// As [`Reach::near`] gives it.
+    near: Reach,
+    /// Where in `listed` they are.
+    listed: Range<u32>,
 }
 
 impl AsciiGate {
@@ -159,34 +199,31 @@ impl AsciiGate {
             anchors.iter().filter(|anchor| anchor.plain && anchor.text.is_ascii()).cloned().collect();
         let mut listed = Vec::new();
         for (number, anchor) in (0u32..).zip(&anchors) {
-            let (around, has) = anchor.around(4);
+            let around = anchor.around(4);
+            let one = |around: Around| Candidate { around, reach: around.reach(), number };
             match *anchor.marked() {
-                [a, b, c, d, ..] if d != b' ' => {
-                    listed.push(Candidate { key: key([a, b, c, d]), around, has, number });
-                }
+                [a, b, c, d, ..] if d != b' ' => listed.push((key([a, b, c, d]), one(around))),
                 // What follows a short word is anything but a letter.
                 [a, b, c, ..] if c != b' ' && b != b' ' => listed.extend(
                     (0..0x80u8)
                         .filter(|&d| d & 0x20 != 0 && (anchor.open_right || !d.is_ascii_alphanumeric()))
-                        .map(|d| Candidate { key: key([a, b, c, d]), around, has: Around { right: 0, ..has }, number }),
+                        .map(|d| (key([a, b, c, d]), one(Around { right: 0, ..around }))),
                 ),
                 _ => return Err(anchor.text.clone()),
             }
         }
-        listed.sort_unstable_by_key(|candidate| (hash(candidate.key), candidate.key, candidate.number));
-        let [mut long, mut short, mut left, mut right, mut bare] = [(); 5].map(|()| Box::new([0; MAP]));
+        let group = |&(key, Candidate { reach, .. }): &(u32, Candidate)| (hash(key), key, reach.near());
+        listed.sort_unstable_by_key(|one| (group(one), one.1.around.near(one.1.reach), one.1.number));
+        let mut groups: Vec<Group> = Vec::new();
+        for (at, (key, Candidate { reach, .. })) in (0u32..).zip(&listed) {
+            match groups.last_mut() {
+                Some(last) if (last.key, last.near) == (*key, reach.near()) => last.listed.end = at + 1,
+                _ => groups.push(Group { key: *key, near: reach.near(), listed: at..at + 1 }),
+            }
+        }
         let mut buckets = vec![0u32; (1 << BUCKETS) + 1];
-        for &Candidate { key, number, around, has } in &listed {
-            match (around.left.to_le_bytes(), has.right as u16) {
-                ([b' ', letter, ..], _) if letter > 0 => set(&mut left, beside(key, u32::from(letter))),
-                (_, u16::MAX) => set(&mut right, beside(key, around.right << 16)),
-                _ => set(&mut bare, hash(key)),
-            }
-            match anchors.get(number as usize).map(|anchor| anchor.word().as_bytes()) {
-                Some(&[_, _, _, _, e, f, ..]) => set(&mut long, longer(key, [e, f])),
-                _ => set(&mut short, hash(key)),
-            }
-            if let Some(count) = buckets.get_mut((hash(key) >> (BITS - BUCKETS)) + 1) {
+        for group in &groups {
+            if let Some(count) = buckets.get_mut((hash(group.key) >> (BITS - BUCKETS)) + 1) {
                 *count += 1;
             }
         }
@@ -194,6 +231,15 @@ impl AsciiGate {
             *count += sum;
             *count
         });
+        let [mut long, mut short, mut seen] = [(); 3].map(|()| Box::new([0; MAP]));
+        for &(key, Candidate { number, around, reach }) in &listed {
+            set(&mut seen, within(key, reach.near(), around.near(reach)));
+            match anchors.get(number as usize).map(|anchor| anchor.word().as_bytes()) {
+                Some(&[_, _, _, _, e, f, ..]) => set(&mut long, longer(key, [e, f])),
+                _ => set(&mut short, hash(key)),
+            }
+        }
+        let listed = listed.into_iter().map(|(_, candidate)| candidate).collect();
         let before = |anchor: &Anchor| anchor.text.as_bytes().get(anchor.mark.wrapping_sub(1)).copied();
         let inside = |anchor: &Anchor| anchor.mark == 0 && anchor.open_left || before(anchor).is_some_and(word);
         let starts_as_word = |anchor: &&Anchor| anchor.marked().first().is_some_and(u8::is_ascii_alphanumeric);
@@ -202,7 +248,7 @@ impl AsciiGate {
         marks.retain(|byte| !byte.is_ascii_alphanumeric());
         marks.sort_unstable();
         marks.dedup();
-        Ok(Self { long, short, listed, buckets, left, right, bare, anchors, inside, marks })
+        Ok(Self { long, short, listed, groups, seen, buckets, anchors, inside, marks })
     }
 
     /// Calls `found` with the place of every anchor of an ASCII `text`, in ascending order.
@@ -262,22 +308,24 @@ impl AsciiGate {
     fn confirm(&self, text: &str, at: usize, key: u32) -> bool {
         let (before, behind) = text.as_bytes().split_at(at);
         let around = Around::of(before, behind.get(4..).unwrap_or_default());
-        let letter = match around.left.to_le_bytes() {
-            [b' ', letter, ..] => letter,
-            _ => 0,
-        };
-        let left = has(&self.left, beside(key, u32::from(letter)));
-        if !(left | has(&self.right, beside(key, around.right << 16)) | has(&self.bare, hash(key))) {
-            return false;
-        }
         let bucket = hash(key) >> (BITS - BUCKETS);
         let place = |at: usize| self.buckets.get(at).map_or(0, |&at| at as usize);
-        let candidates = self.listed.get(place(bucket)..place(bucket + 1)).unwrap_or_default();
-        candidates
-            .iter()
-            .filter(|candidate| candidate.key == key && around.is(candidate.around, candidate.has))
-            .filter_map(|candidate| self.anchors.get(candidate.number as usize))
-            .any(|anchor| anchor.stands(text, at))
+        let groups = self.groups.get(place(bucket)..place(bucket + 1)).unwrap_or_default();
+        groups.iter().filter(|group| group.key == key).any(|group| {
+            let near = around.near(group.near);
+            if !has(&self.seen, within(key, group.near, near)) {
+                return false;
+            }
+            let listed = group.listed.start as usize..group.listed.end as usize;
+            let listed = self.listed.get(listed).unwrap_or_default();
+            let seen = |candidate: &Candidate| candidate.around.near(group.near);
+            let same = listed.partition_point(|candidate| seen(candidate) < near);
+            (listed.get(same..).unwrap_or_default().iter())
+                .take_while(|candidate| seen(candidate) == near)
+                .filter(|candidate| around.is(candidate.around, candidate.reach))
+                .filter_map(|candidate| self.anchors.get(candidate.number as usize))
+                .any(|anchor| anchor.stands(text, at))
+        })
     }
 }
 
@@ -308,9 +356,11 @@ fn longer(key: u32, two: [u8; 2]) -> usize {
     hash(key.rotate_left(7) ^ u32::from(u16::from_le_bytes(two) | 0x2020) << 8)
 }
 
-/// The hash of four bytes and of what stands beside them.
-fn beside(key: u32, other: u32) -> usize {
-    hash(key.rotate_left(13) ^ other.wrapping_mul(0x85EB_CA6B))
+/// The hash of a group and of what a candidate of it sees.
+fn within(key: u32, reach: Reach, near: u64) -> usize {
+    let reach = u64::from(reach.left) << 3 | u64::from(reach.right);
+    let mixed = (u64::from(key) << 6 | reach).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ near;
+    (mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> (u64::BITS - BITS)) as usize
 }
 
 #[cfg(test)]
@@ -318,20 +368,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::folded::FoldedGate;
-    use super::{Anchor, AsciiGate, first_four, single};
+    use super::{Anchor, AsciiGate, first_eight, single};
 
     #[test]
-    fn four_bytes_at_once_are_as_one_by_one() {
+    fn eight_bytes_at_once_are_as_one_by_one() {
         let kinds = b" \ta~Z\0\x80!";
         let mut seen = 0;
-        for number in 0..8usize.pow(4) {
-            let four: [u8; 4] = std::array::from_fn(|at| kinds[number >> (3 * at) & 7]);
-            if let Some(found) = single(u32::from_le_bytes(four)) {
-                assert_eq!(found, first_four(four.iter()), "{four:?}");
-                seen += 1;
+        for number in 0..8usize.pow(5) {
+            // Each neighbour of each kind, at every one of the places.
+            for at in 0..4 {
+                let mut eight = *b"abcdefgh";
+                for (place, byte) in eight[at..at + 5].iter_mut().enumerate() {
+                    *byte = kinds[number >> (3 * place) & 7];
+                }
+                if let Some(found) = single(u64::from_le_bytes(eight)) {
+                    assert_eq!(found, first_eight(eight.iter()), "{eight:?}");
+                    seen += 1;
+                }
             }
         }
-        assert!(seen > 500, "{seen}");
+        assert!(seen > 20_000, "{seen}");
     }
 
     fn gates() -> (AsciiGate, FoldedGate) {
