@@ -59,6 +59,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     let seeds = folder.join("seeds").join(if is_scan { "scan" } else { &args.target });
     let all = if is_scan { rules()? } else { messages(&args.target)? };
+    // Those of a checkout before are no longer what the targets read.
+    if seeds.exists() {
+        fs::remove_dir_all(&seeds).with_context(|| seeds.display().to_string())?;
+    }
     fs::create_dir_all(&seeds).with_context(|| seeds.display().to_string())?;
     for (at, seed) in all.iter().enumerate() {
         fs::write(seeds.join(format!("{at:04}")), seed)?;
@@ -93,6 +97,7 @@ fn messages(target: &str) -> Result<Vec<Vec<u8>>> {
     for file in run::files(&run::root().join("pipelock-user/fuzz/seeds").join(target))? {
         let message = fs::read(&file).with_context(|| file.display().to_string())?;
         seeds.extend([&[][..], &[1, 2, 40]].map(|cuts| seed(target, cuts, &message)));
+        seeds.dedup();
     }
     Ok(seeds)
 }
@@ -126,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_read_as_the_target_does() {
+    fn seeds_begin_with_numbers_and_cuts() {
         assert_eq!(seed("dns", &[], b"ab"), b"ab");
         assert_eq!(seed("http", &[], b"ab"), b"\0ab");
         assert_eq!(seed("hello", &[7, 9], b"ab"), b"\x01\x07\x01\x09\0ab");

@@ -22,6 +22,9 @@ const PYTHON_MODULES: &[(&str, &str)] = &[
     ("httpx", "httpx[http2]"),
     ("requests", "requests"),
 ];
+/// Where they find the tester of the Scan API, and its version: the same each time, or the test would not be.
+const SCHEMATHESIS_FOLDER: &str = "/var/cache/pipelock-e2e/schemathesis";
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 /// The system's Python: one that lives in somebody's home is closed to the user an agent runs as.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -75,6 +78,7 @@ const BASE: &[Need] = &[
     program!("openssl", "openssl"),
     Need { name: "python3", packages: &["python3"], is_there: || Path::new(PYTHON).exists() },
     Need { name: "pip", packages: &["python3-pip"], is_there: || python_has("pip") },
+    Need { name: "venv", packages: &["python3-venv"], is_there: || python_has("ensurepip") },
 ];
 
 /// For the end-to-end tests.
@@ -160,6 +164,7 @@ fn install(e2e: bool, ebpf: bool) -> Result<()> {
     components()?;
     if e2e {
         python_modules()?;
+        schemathesis()?;
     }
     if ebpf {
         bpf_linker()?;
@@ -274,6 +279,29 @@ fn python_modules() -> Result<()> {
         bail!("{PYTHON_FOLDER} lacks one of {}", modules.join(", "));
     }
     Ok(())
+}
+
+/// The tester of the Scan API, with a Python environment of its own.
+fn schemathesis() -> Result<()> {
+    let pip = Path::new(SCHEMATHESIS_FOLDER).join("bin/pip");
+    let version = SCHEMATHESIS.rsplit('=').next().unwrap_or_default();
+    let mut shown = Command::new(&pip);
+    if shown.args(["show", "schemathesis"]).output().is_ok_and(|shown| {
+        shown.status.success() && String::from_utf8_lossy(&shown.stdout).contains(&format!("Version: {version}\n"))
+    }) {
+        return Ok(());
+    }
+    let mut install = Command::new(&pip);
+    install.args(["install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS]);
+    if !run::is_root() {
+        bail!(
+            "missing: {SCHEMATHESIS}. Run\n  sudo {PYTHON} -m venv {SCHEMATHESIS_FOLDER} && sudo {}",
+            run::shown(&install)
+        );
+    }
+    run::say(&format!("setup: installing {SCHEMATHESIS} into {SCHEMATHESIS_FOLDER}"));
+    run::check(Command::new(PYTHON).args(["-m", "venv", SCHEMATHESIS_FOLDER]))?;
+    run::check(&mut install)
 }
 
 fn bpf_linker() -> Result<()> {

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Where programs are looked for: what an unprivileged user can reach, so no folders of root's.
 pub(crate) const PATH: &str = "/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
@@ -27,7 +27,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
 /// In CI (`CI=true`), where every client has to be there.
 pub fn missing(what: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{what} is missing, and CI has to have it");
-    eprintln!("SKIP: {what} is missing");
+    eprintln!("SKIP: {what} is missing; `cargo xtask setup --e2e` installs it");
 }
 
 /// Programs written in Go: built once, where every user can run them, a folder for each version.
@@ -60,36 +60,12 @@ pub fn go_tool(module: &str, version: &str) -> Option<String> {
     Some(program)
 }
 
-/// Python modules that the system may not have: installed once, where every user can read them.
+/// Where `cargo xtask setup --e2e` puts Python modules that the system may not have; every user can read it.
 const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
-/// The modules, and the packages that bring them; `cargo xtask setup` installs the same.
-const PYTHON_MODULES: [(&str, &str); 5] = [
-    ("aiohttp", "aiohttp"),
-    ("grpc", "grpcio"),
-    ("h2", "httpx[http2]"),
-    ("httpx", "httpx[http2]"),
-    ("requests", "requests"),
-];
 
-/// What to put into PYTHONPATH so that `requests`, `aiohttp`, `grpc` and `httpx` are found; installs them when they are not.
+/// What to put into PYTHONPATH so that `requests`, `aiohttp`, `grpc` and `httpx` are found.
+#[must_use]
 pub fn python_path() -> &'static str {
-    static PATH: OnceLock<()> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let imports = PYTHON_MODULES.map(|(module, _)| format!("import {module}")).join("\n");
-        let found = Command::new("/usr/bin/python3").args(["-c", &imports]).env("PYTHONPATH", PYTHON_FOLDER).output();
-        if found.is_ok_and(|out| out.status.success()) {
-            return;
-        }
-        let _ = fs::create_dir_all(PYTHON_FOLDER);
-        let installed = Command::new("/usr/bin/python3")
-            .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", PYTHON_FOLDER])
-            .args(PYTHON_MODULES.map(|(_, package)| package))
-            .status();
-        if !installed.is_ok_and(|status| status.success()) {
-            eprintln!("the modules that tests in Python use could not be installed into {PYTHON_FOLDER}");
-        }
-        let _ = fs::set_permissions(PYTHON_FOLDER, fs::Permissions::from_mode(0o755));
-    });
     PYTHON_FOLDER
 }
 
@@ -103,17 +79,10 @@ pub fn has_python_module(module: &str) -> bool {
         .is_ok_and(|out| out.status.success())
 }
 
-/// Where schemathesis is kept, with what it needs.
-const SCHEMATHESIS_FOLDER: &str = "/var/cache/pipelock-e2e/schemathesis";
-
-/// schemathesis, which tests an API by its contract; installs it when it is not there. None, as [`missing`] has it, when that fails.
+/// schemathesis, which tests an API by its contract, from where `cargo xtask setup --e2e` puts it. None, as [`missing`] has it,
+/// when it is not there.
 pub fn schemathesis() -> Option<PathBuf> {
-    let program = Path::new(SCHEMATHESIS_FOLDER).join("bin/schemathesis");
-    if !program.exists() {
-        let _ = Command::new("/usr/bin/python3").args(["-m", "venv", SCHEMATHESIS_FOLDER]).status();
-        let pip = Path::new(SCHEMATHESIS_FOLDER).join("bin/pip");
-        let _ = Command::new(pip).args(["install", "--quiet", "schemathesis>=4,<5"]).status();
-    }
+    let program = PathBuf::from("/var/cache/pipelock-e2e/schemathesis/bin/schemathesis");
     if !program.exists() {
         missing("schemathesis");
         return None;

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::Served;
 
 /// Longest that it may take to start, or until it has scraped what is waited for.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -18,9 +20,7 @@ pub type Series = (BTreeMap<String, String>, f64);
 
 /// A running Prometheus.
 pub struct Prometheus {
-    child: Child,
-    address: SocketAddr,
-    _dir: tempfile::TempDir,
+    server: Served,
 }
 
 /// A loopback address that nobody listens on at this moment.
@@ -84,17 +84,13 @@ impl Prometheus {
         let file = dir.path().join("prometheus.yml");
         std::fs::write(&file, config).expect("write");
         let address = free_address();
-        let child = Command::new("prometheus")
+        let mut command = Command::new("prometheus");
+        command
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))
-            .arg("--log.level=error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("prometheus");
-        let prometheus = Self { child, address, _dir: dir };
+            .arg("--log.level=error");
+        let prometheus = Self { server: Served::at(address, &mut command, dir) };
         let deadline = Instant::now() + LIMIT;
         while page(address, "/-/ready", "").is_none_or(|(status, _)| status != 200) {
             assert!(Instant::now() < deadline, "prometheus does not start");
@@ -109,7 +105,7 @@ impl Prometheus {
     /// When the expression is not sound.
     #[must_use]
     pub fn ask(&self, expression: &str) -> Vec<Series> {
-        let url = format!("http://{}/api/v1/query", self.address);
+        let url = format!("http://{}/api/v1/query", self.server.addr);
         let query = format!("query={expression}");
         let curl = Command::new("curl")
             .args(["-sS", "--noproxy", "*", "--max-time", "20", "--get", "--data-urlencode", &query, &url])
@@ -151,12 +147,5 @@ impl Prometheus {
             assert!(Instant::now() < deadline, "{expression} is {found:?} and should be {value}");
             std::thread::sleep(Duration::from_millis(100));
         }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -2,7 +2,7 @@
 //! is, and a secret leaves by none of them.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
-use pipelock_e2e::{Run, SECRET, Sandbox, TlsServer, assert_kept_in, holds, need};
+use pipelock_e2e::{Run, SECRET, Sandbox, TlsServer, assert_kept_in, holds, need, web_policy};
 
 const SITE: &str = include_str!("../agents/browser.js");
 const PAGE: &str = include_str!("../agents/browser.html");
@@ -13,12 +13,7 @@ fn site() -> TlsServer {
 
 /// Loads the page; what it printed in the end.
 fn load(site: &TlsServer, fragment: &str) -> (Run, String) {
-    let policy = format!(
-        "egress: [{{destination: web.test, ports: [{}], scan: true}}]\ndns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n\
-         ssrf: {{allow: [\"127.0.0.0/8\"]}}\ntls: {{extra_roots: [{}]}}\nwebsocket: {{enabled: true}}",
-        site.port(),
-        site.certificate.display()
-    );
+    let policy = web_policy(site.port(), "", &format!("{}\nwebsocket: {{enabled: true}}", site.roots()));
     let url = format!("https://web.test:{}/page#{fragment}", site.port());
     // Its own sandbox needs user namespaces, which an agent does not get. What it says itself names the URL.
     let script = "exec chromium --headless --no-sandbox --disable-gpu --dump-dom \"$0\" 2>chromium.log";

@@ -4,7 +4,9 @@
 
 use std::process::Command;
 
-use pipelock_e2e::{Run, SECRET, Sandbox, TlsServer, assert_kept_in, find, has_python_module, holds, missing, need};
+use pipelock_e2e::{
+    Run, SECRET, Sandbox, TlsServer, assert_kept_in, find, has_python_module, holds, missing, need, web_policy,
+};
 
 const SITE: &str = include_str!("../agents/browser.js");
 
@@ -13,12 +15,7 @@ fn site() -> TlsServer {
 }
 
 fn sandbox(site: &TlsServer) -> Sandbox {
-    Sandbox::new(&format!(
-        "egress: [{{destination: web.test, ports: [{}], scan: true}}]\ndns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n\
-         ssrf: {{allow: [\"127.0.0.0/8\"]}}\ntls: {{extra_roots: [{}]}}\nwebsocket: {{enabled: true}}",
-        site.port(),
-        site.certificate.display()
-    ))
+    Sandbox::new(&web_policy(site.port(), "", &format!("{}\nwebsocket: {{enabled: true}}", site.roots())))
 }
 
 /// Runs a client that fetches, sends and then leaks: what it says of each, and what the receipts say.

@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use pipelock_e2e::{HttpServer, Run, Sandbox, need};
+use pipelock_e2e::{HttpServer, Run, SECRET, Sandbox, need};
 use serde_json::Value;
-
-const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ01234567";
 
 /// Sends the secret in every place there is, and some requests without.
 fn run(format: &str) -> Run {

@@ -5,7 +5,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use pipelock_e2e::{GIT_SITE, Run, SECRET, Sandbox, TlsServer, assert_kept_in, assert_quiet, holds, need};
+use pipelock_e2e::{GIT_SITE, Run, SECRET, Sandbox, TlsServer, assert_kept_in, assert_quiet, holds, need, web_policy};
 
 struct Host {
     server: TlsServer,
@@ -41,12 +41,7 @@ impl Host {
     }
 
     fn sandbox(&self) -> Sandbox {
-        Sandbox::new(&format!(
-            "egress: [{{destination: web.test, ports: [{}], scan: true}}]\ndns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n\
-             ssrf: {{allow: [\"127.0.0.0/8\"]}}\ntls: {{extra_roots: [{}]}}",
-            self.server.port(),
-            self.server.certificate.display()
-        ))
+        Sandbox::new(&web_policy(self.server.port(), "", &self.server.roots()))
     }
 
     /// What it has of a branch.

@@ -9,19 +9,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pipelock_e2e::{
-    Attached, Evidence, HttpServer, OwnCgroup, Prometheus, Sandbox, Series, free_address, need, page, pipelock,
-    promtool,
+    Attached, Evidence, Explicit, HttpServer, OwnCgroup, Prometheus, SECRET, Sandbox, Series, free_address, need, page,
+    pipelock, promtool, web_policy,
 };
 use serde_json::Value;
 
-const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ01234567";
-
 fn policy(server: &HttpServer, metrics: &str, more: &str) -> String {
-    let port = server.port();
-    format!(
-        "egress: [{{destination: web.test, ports: [{port}], methods: [GET, POST]}}]\n\
-         dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\nmetrics: {metrics}\n{more}"
-    )
+    web_policy(server.port(), ", methods: [GET, POST]", &format!("metrics: {metrics}\n{more}"))
 }
 
 /// How often each of these was written, as the evidence has it.
@@ -130,7 +124,7 @@ fn assert_families(exposition: &str) {
     let families: BTreeSet<&str> =
         exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let own = families.iter().filter(|family| family.starts_with("pipelock_")).count();
-    assert!(own >= 25, "{own}: {families:?}");
+    assert!(own > 50, "{own}: {families:?}");
     for part in [
         "pipelock_kernel_",
         "pipelock_flow",
@@ -144,10 +138,12 @@ fn assert_families(exposition: &str) {
     ] {
         assert!(families.iter().filter(|family| family.starts_with(part)).count() >= 2, "{part}: {families:?}");
     }
+    let readme = readme();
+    let named: BTreeSet<&str> = readme.split('`').map(|word| word.split('{').next().unwrap_or(word)).collect();
     for family in families {
         assert!(exposition.contains(&format!("# HELP {family} ")), "{family} has no help");
-        let name = family.strip_prefix("pipelock_").unwrap_or("process_");
-        assert!(readme().contains(&format!("`{name}")) || name == "process_", "{family} is not in the README");
+        let name = family.strip_prefix("pipelock_").unwrap_or("process_…");
+        assert!(named.contains(name), "{family} is not in the README");
     }
 }
 
@@ -296,32 +292,25 @@ fn somebody_who_removes_the_pins_is_seen() {
 fn the_explicit_proxy_is_watched_too() {
     need!("curl");
     let server = HttpServer::start("127.0.0.1:0");
-    let (metrics, listen) = (free_address(), free_address());
-    let sandbox = Sandbox::new(&policy(&server, &format!("{{listen: \"{metrics}\"}}"), ""));
-    let mut proxy = Command::new(pipelock())
-        .args(["run", "--listen", &listen.to_string(), "--policy"])
-        .arg(sandbox.policy())
-        .arg("--evidence")
-        .arg(sandbox.evidence())
-        .spawn()
-        .expect("pipelock");
-    until("it is there", || health(metrics).is_some());
+    let metrics = free_address();
+    let policy = policy(&server, &format!("{{listen: \"{metrics}\"}}"), "version: \"1.0\"\n");
+    let upstream = format!("http://web.test:{}", server.port());
+    let reverse = ["--reverse-proxy", "--reverse-upstream", &upstream, "--reverse-listen", "127.0.0.1:0"];
+    let proxy = Explicit::start(&policy, &reverse);
     let health = health(metrics).expect("a page");
     assert_eq!((&health["status"], &health["enforcement"]), (&"ok".into(), &"none".into()));
-    for url in [format!("http://web.test:{}/ok", server.port()), "http://denied.test/".to_owned()] {
-        let mut curl = Command::new("curl");
-        curl.args(["-s", "-o", "/dev/null", "--proxy", &format!("http://{listen}"), &url]);
-        assert!(curl.status().expect("curl").success());
+    for url in [format!("{upstream}/ok"), "http://denied.test/".to_owned()] {
+        assert_ne!(proxy.curl(&["--proxy", &proxy.url(""), &url]).status, 0);
     }
+    assert_eq!(proxy.curl(&[&format!("http://{}/ok", proxy.reverse.as_deref().expect("a reverse proxy"))]).status, 200);
     let exposition = page(metrics, "/metrics", "").expect("a page").1;
     for line in [
         "pipelock_requests_total{reason=\"policy_allow\",surface=\"http\",verdict=\"allow\"} 1",
         "pipelock_requests_total{reason=\"host_denied\",surface=\"http\",verdict=\"block\"} 1",
+        "pipelock_requests_total{reason=\"policy_allow\",surface=\"reverse\",verdict=\"allow\"} 1",
         "pipelock_enforcing 0",
     ] {
         assert!(exposition.lines().any(|found| found == line), "{line} is not in {exposition}");
     }
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(proxy.id()).expect("a pid"));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("kill");
-    assert!(proxy.wait().expect("wait").success());
+    assert!(!proxy.end().is_empty());
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use pipelock_e2e::{
-    Run, SECRET, Sandbox, TlsServer, assert_kept_in, assert_quiet, has_python_module, holds, missing, need,
+    Run, SECRET, Sandbox, TlsServer, assert_kept_in, assert_quiet, has_python_module, holds, missing, need, web_policy,
 };
 
 const REGISTRY: &str = include_str!("../agents/registry.js");
@@ -35,12 +35,7 @@ impl Registry {
     }
 
     fn sandbox(&self) -> Sandbox {
-        Sandbox::new(&format!(
-            "egress: [{{destination: web.test, ports: [{}], scan: true}}]\ndns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n\
-             ssrf: {{allow: [\"127.0.0.0/8\"]}}\ntls: {{extra_roots: [{}]}}",
-            self.server.port(),
-            self.server.certificate.display()
-        ))
+        Sandbox::new(&web_policy(self.server.port(), "", &self.server.roots()))
     }
 
     /// The files that the registry serves and whose names end so, by their sums.

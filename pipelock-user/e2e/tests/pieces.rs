@@ -1,9 +1,8 @@
 //! Secrets and instructions in pieces, through the real binary: whatever carries the pieces, the one that completes them stays.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
-use pipelock_e2e::{HttpServer, Run, Sandbox, TlsServer, need, web_policy, web_sockets};
+use pipelock_e2e::{HttpServer, Run, SECRET, Sandbox, TlsServer, holds, need, web_policy, web_sockets};
 
-const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ01234567";
 const AGENT: &str = include_str!("../agents/websocket.py");
 const DNS: &str = include_str!("../agents/dns.py");
 
@@ -87,7 +86,7 @@ fn over_requests_of_one_connection_and_of_several() {
         }
     }
     for arrived in [plain.raw(), server.seen()] {
-        let is_there = |part: &String| arrived.windows(part.len()).any(|window| window == part.as_bytes());
+        let is_there = |part: &String| holds(&arrived, part);
         let there: Vec<bool> = parts.iter().map(is_there).collect();
         assert_eq!(there, [true, true, true, false], "{}", String::from_utf8_lossy(&arrived));
     }

@@ -3,13 +3,11 @@
 
 use std::process::Command;
 
-use pipelock_e2e::{Explicit, need, schemathesis};
+use pipelock_e2e::{Explicit, SECRET, need, schemathesis};
 use serde_json::{Value, json};
 
 const POLICY: &str = "version: \"1.0\"\negress: [{destination: web.test, methods: [GET]}]\n\
                       dns: {hosts: {web.test: \"127.0.0.1\"}}\nssrf: {allow: [\"127.0.0.0/8\"]}\n";
-/// A secret that nobody has.
-const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
 
 #[test]
 fn verdicts_are_those_of_the_proxy() {

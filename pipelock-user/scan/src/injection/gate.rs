@@ -107,11 +107,13 @@ fn lowest(bytes: u8) -> u64 {
 
 /// What [`first_eight`] makes of eight bytes, when neither two spaces in a row nor control characters are among them.
 fn single(eight: u64) -> Option<u64> {
-    const EACH: u64 = 0x0101_0101_0101_0101;
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
     // The highest bit of each byte that is below 0x21; of one behind such a byte it may be wrong, which costs a closer look.
-    let low = eight.wrapping_sub(0x21 * EACH) & !eight & 0x80 * EACH;
-    let control = eight.wrapping_sub(0x20 * EACH) & !eight & 0x80 * EACH;
-    (low & low >> 8 == 0 && control == 0).then_some(eight | 0x20 * EACH)
+    let low = eight.wrapping_sub(each(0x21)) & !eight & each(0x80);
+    let control = eight.wrapping_sub(each(0x20)) & !eight & each(0x80);
+    (low & low >> 8 == 0 && control == 0).then_some(eight | each(0x20))
 }
 
 fn first_eight<'b>(bytes: impl Iterator<Item = &'b u8>) -> u64 {
