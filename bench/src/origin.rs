@@ -88,8 +88,8 @@ fn serve(stream: impl Read + Write) -> Option<()> {
             body -= here;
         }
         let to = stream.get_mut();
-        if path == "/events" {
-            return events(to);
+        if let Some(pause) = path.strip_prefix("/events/") {
+            return events(to, Duration::from_millis(pause.parse().ok()?));
         }
         let size = path.rsplit('/').next()?.parse().unwrap_or(0);
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n");
@@ -103,15 +103,15 @@ fn serve(stream: impl Read + Write) -> Option<()> {
     }
 }
 
-/// An event each two milliseconds that says when it was sent.
-fn events(to: &mut impl Write) -> Option<()> {
+/// Events that say when they were sent, with a pause between them.
+fn events(to: &mut impl Write, pause: Duration) -> Option<()> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     to.write_all(head.as_bytes()).ok()?;
     loop {
         let event = format!("data: {}\n\n", crate::setting::now().as_nanos());
         to.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).ok()?;
         to.flush().ok()?;
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(pause);
     }
 }
 

@@ -6,7 +6,10 @@
 mod peers;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::fs::Permissions;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -15,6 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::client::HOST;
 use crate::cpu;
 use crate::origin;
+use crate::peers::{Peer, free};
 use crate::setting::{Setting, machine, tell};
 use crate::subject::{Figures, Scenario, Subject, rounds};
 
@@ -43,7 +47,16 @@ const SCENARIOS: &[Scenario] = &[
     scenario("HTTPS, 1 MiB", "GET https /1048576", 4, "keep"),
     large("HTTPS, 1 GiB down, one round", "GET https /1073741824", 0),
     large("HTTPS, 1 GiB up, one round", "POST https /0", GIB),
-    scenario("HTTPS, events, delay of each", "GET https /events", 200, "events"),
+    scenario("HTTPS, 800 events/s, delay of each", "GET https /events/20", 50, "events"),
+    scenario("HTTPS, 8,000 events/s, delay of each", "GET https /events/2", 200, "events"),
+];
+
+/// What only pipelock has: a fetch, and a verdict on a text.
+const DOORS: &[Scenario] = &[
+    scenario("fetch, 200 B", "GET http /fetch?url=ORIGIN%2F200", 50, "keep"),
+    scenario("fetch, 10 KB", "GET http /fetch?url=ORIGIN%2F10240", 50, "keep"),
+    Scenario { body: 200, ..scenario("Scan API, 200 B", "POST http /api/v1/scan", 100, "keep") },
+    Scenario { body: 10_240, ..scenario("Scan API, 10 KB", "POST http /api/v1/scan", 100, "keep") },
 ];
 
 /// Runs the suite, prints the table and writes it to bench/results/proxy.md; or the scenarios whose name has `part`, which
@@ -70,7 +83,7 @@ impl Bench {
     fn measure(&self, part: Option<&str>) -> Result<String> {
         let wanted = |scenario: &&Scenario| part.is_none_or(|part| scenario.name.contains(part));
         let is_idle = part.is_none_or(|part| "idle".contains(part));
-        ensure!(is_idle || SCENARIOS.iter().any(|scenario| wanted(&scenario)), "no row has these words");
+        ensure!(is_idle || SCENARIOS.iter().chain(DOORS).any(|scenario| wanted(&scenario)), "no row has these words");
         let folder = self.setting.folder();
         origin::certificates(folder)?;
         let origin = origin::start(&folder.join("origin.pem"), &folder.join("origin.key"))?;
@@ -94,6 +107,14 @@ impl Bench {
             subject.pids = vec![subject.child.id()];
             subjects.push(subject);
         }
+        let (explicit, addr) = self.explicit(ports, &[])?;
+        let mut command = load(&format!("proxy={addr}"), &folder.join("own.pem"));
+        subjects.push(Subject::start("pipelock, as forward proxy", &mut command, cpu::tree(explicit.child.id()))?);
+        std::fs::write(folder.join("tokens"), crate::client::tokens())?;
+        std::fs::set_permissions(folder.join("tokens"), Permissions::from_mode(0o600))?;
+        let (door, addr) = self.explicit(ports, &["--tokens", "tokens"])?;
+        let mut command = load(&format!("doors={addr}"), &folder.join("own.pem"));
+        let mut doors = [Subject::start("pipelock", &mut command, cpu::tree(door.child.id()))?];
         let mut table = String::new();
         writeln!(table, "# Proxy\n")?;
         writeln!(
@@ -101,15 +122,16 @@ impl Bench {
             "`cargo xtask bench proxy`, {}; {CONNECTIONS} connections, medians of {ROUNDS} rounds that take turns, of each \
              column its own, but for rows of one round. Times in µs; \
              CPU is what the proxy uses for a request. The peers open TLS as well, read nothing and sign nothing; pipelock is \
-             reached by its transparent path, and where it reads nothing TLS is not opened.\n",
+             reached by its transparent path (where it reads nothing TLS is not opened) or as forward proxy, reading.\n",
             machine()
         )?;
         writeln!(table, "| | | requests/s | p50 | p99 | CPU | of squid's |\n|---|---|---|---|---|---|---|")?;
         for (name, _) in peers.iter().filter(|(_, through)| through.is_none()) {
             writeln!(table, "| | {name} | not installed | | | | |")?;
         }
-        for scenario in SCENARIOS.iter().filter(wanted) {
-            let rows = rounds(&mut subjects, scenario, ROUNDS)?;
+        for scenario in SCENARIOS.iter().chain(DOORS).filter(wanted) {
+            let is_door = DOORS.iter().any(|door| door.name == scenario.name);
+            let rows = rounds(if is_door { &mut doors } else { &mut subjects }, scenario, ROUNDS)?;
             let squid = rows.iter().find(|(name, _)| name == "squid").map(|(_, figures)| figures.cpu);
             for (name, figures) in rows {
                 let Figures { rate, seconds, p50, p99, cpu, .. } = figures;
@@ -151,15 +173,32 @@ impl Bench {
         Ok(())
     }
 
-    fn inside(&self, ports: (u16, u16), scan: bool) -> Result<Command> {
-        let path = self.setting.folder().join(format!("policy-{scan}.yaml"));
+    /// pipelock as a proxy of its own, for clients that ask for it.
+    fn explicit(&self, ports: (u16, u16), more: &[&str]) -> Result<(Peer, SocketAddr)> {
+        let addr = free()?;
+        let mut command = Command::new(&self.setting.pipelock);
+        command.args(["run", "--quiet", "--listen", &addr.to_string(), "--policy"]);
+        command.arg(self.policy("explicit", ports, true, ", ca_cert: own.pem, ca_key: own.key")?);
+        command.arg("--evidence").arg(self.setting.folder().join(format!("evidence-{}", addr.port()))).args(more);
+        command.env("STATE_DIRECTORY", self.setting.folder().join("state")).current_dir(self.setting.folder());
+        Ok((Peer::start("pipelock", &mut command, addr)?, addr))
+    }
+
+    /// A policy for the origin, in a file of the folder.
+    fn policy(&self, name: &str, ports: (u16, u16), scan: bool, tls: &str) -> Result<PathBuf> {
+        let path = self.setting.folder().join(format!("policy-{name}.yaml"));
         let policy = format!(
             "version: \"1.0\"\negress: [{{destination: {HOST}, ports: [{}, {}], scan: {scan}}}]\n\
              dns: {{hosts: {{{HOST}: 127.0.0.1}}}}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n\
-             limits: {{max_connections: 65536}}\ntls: {{extra_roots: [upstream.pem]}}\n",
+             limits: {{max_connections: 65536}}\ntls: {{extra_roots: [upstream.pem]{tls}}}\n",
             ports.0, ports.1
         );
         std::fs::write(&path, policy)?;
+        Ok(path)
+    }
+
+    fn inside(&self, ports: (u16, u16), scan: bool) -> Result<Command> {
+        let path = self.policy(&scan.to_string(), ports, scan, "")?;
         let mut command = Command::new(&self.setting.pipelock);
         command.args(["run", "--quiet", "--policy"]).arg(path);
         command.arg("--evidence").arg(self.setting.folder().join(format!("evidence-{scan}"))).arg("--");
