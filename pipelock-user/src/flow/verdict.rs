@@ -61,6 +61,12 @@ impl Verdict {
         self.action == Action::Block
     }
 
+    /// What happened, for a person: the detail, or what the reason says in general.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        if self.detail.is_empty() { self.reason.hint() } else { &self.detail }
+    }
+
     /// The layer that decided, as receipts and denials name it: `dlp`, `response_scan`, `scan` or `policy`.
     #[must_use]
     pub fn layer(&self) -> &'static str {

@@ -1,6 +1,6 @@
 //! Who may use the explicit proxy: names and tokens, and what a request shows of them.
 //!
-//! Made by the command line from a file; asked by `http::doors` for each request. It promises that a token is compared in a time
+//! Made by the command line from a file; asked by `http::gate` for each request. It promises that a token is compared in a time
 //! that tells nothing of it, and that it is kept as a hash only.
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 
 mod accept;
 mod api;
+mod aside;
 mod counts;
 mod detect;
 pub mod dns;

@@ -1,11 +1,12 @@
 //! Turns a verdict into what the client is told, in one place: a denial that an agent can read and act on.
 //!
-//! Called by `http` and `listen`. Promises that the answer holds the stable reason, the rule and what to do, and nothing
+//! Called by `http`, `fetch`, `api` and `listen`. Promises that the answer holds the stable reason, the rule and what to do, and nothing
 //! of our insides.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+use serde_json::Value;
 
 use crate::flow::{FlowId, Reason, Verdict};
 
@@ -82,7 +83,20 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
     response
 }
 
-/// The same as bytes of HTTP/1.1 (RFC 9112), for a request that nobody could read: the last answer of its connection.
+/// An answer of a door of ours, with the reason where one decided.
+#[must_use]
+pub(super) fn json(status: StatusCode, reason: Option<Reason>, body: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
+    *response.status_mut() = status;
+    let fixed =
+        [("content-type", "application/json"), ("cache-control", "no-store"), ("x-content-type-options", "nosniff")];
+    for (name, value) in fixed.into_iter().chain(reason.map(|reason| ("x-pipelock-reason", reason.code()))) {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A denial as bytes of HTTP/1.1 (RFC 9112), for a request that nobody could read: the last answer of its connection.
 #[must_use]
 pub(super) fn last_words(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Vec<u8> {
     let body = describe(verdict, status, flow);
@@ -111,7 +125,7 @@ fn describe(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Bytes {
         "status": status.as_u16(),
         "detail": verdict.detail,
         "blocked": true,
-        "block_reason": if verdict.detail.is_empty() { verdict.reason.hint() } else { &verdict.detail },
+        "block_reason": verdict.why(),
         "scanner": verdict.layer(),
         "reason": verdict.reason.code(),
         "rule": verdict.rule,

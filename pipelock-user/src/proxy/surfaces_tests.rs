@@ -1,5 +1,5 @@
-//! The same request by every way there is: transparent, as a whole URL, through a tunnel, fetched and asked about. Verdict,
-//! reason and receipt are the same but for the door's name, who came through it, and what only a request that left can have.
+//! The same request by every way there is: transparent, as a whole URL, through a tunnel, to the reverse proxy, fetched and asked
+//! about. Verdict, reason and receipt are the same but for the door's name, who came through it, and what only a request that left can have.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::proxy::http::world::{SECRET, find, read_all};
-use crate::proxy::serve_explicit;
+use crate::proxy::{Upstream, serve_explicit, serve_reverse};
 
 /// What is asked for, and what becomes of it.
 fn cases() -> Vec<(String, &'static str, &'static str)> {
@@ -64,7 +64,7 @@ fn last(world: &World) -> Value {
     let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let of = |entry: Value| {
         let action = find(&entry, "action_record")?;
-        let is_request = ["forward", "fetch", "scan"].iter().any(|door| action["transport"] == *door);
+        let is_request = ["forward", "fetch", "scan", "reverse"].iter().any(|door| action["transport"] == *door);
         let mut facts = find(&entry, "flow_v1").cloned().unwrap_or_default();
         let facts = facts.as_object_mut().filter(|_| is_request)?;
         for key in ["flow_id", "sock_cookie", "netns_cookie", "pid", "src"] {
@@ -112,7 +112,7 @@ async fn in_the_clear() {
     for (path, verdict, reason) in cases() {
         // A world for each: what was asked for before is remembered.
         let mut told = Vec::new();
-        for way in ["transparent", "whole URL", "fetched", "asked about"] {
+        for way in ["transparent", "whole URL", "reverse", "fetched", "asked about"] {
             // Only who gets the answer can read it.
             if way == "asked about" && reason == "injection_match" {
                 continue;
@@ -126,6 +126,13 @@ async fn in_the_clear() {
                     world.exchange(head.as_bytes()).await;
                 }
                 "whole URL" => drop(send(proxy, &format!("GET {url} HTTP/1.1\r\nHost: web.test:{port}\r\n"), "").await),
+                "reverse" => {
+                    let upstream = Upstream::parse(&format!("http://web.test:{port}")).expect("an upstream");
+                    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+                    let reverse = listener.local_addr().expect("bound");
+                    tokio::spawn(serve_reverse(listener, world.proxy.clone(), Arc::new(upstream)));
+                    send(reverse, &format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n"), "").await;
+                }
                 "fetched" => fetch(proxy, &url).await,
                 _ => ask_about(proxy, &url).await,
             }

@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use http::Method;
-use serde_json::Value;
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::question::Kind;
 use super::{Refusal, TRANSPORT};
 use crate::flow::{Found, Reason, Verdict};
 use crate::inspect::{Scanners, Side, Terms};
+use crate::proxy::aside::aside;
 use crate::proxy::fetch;
 use crate::proxy::http::Session;
 use crate::proxy::state::Rules;
@@ -25,19 +25,29 @@ const METHOD: &str = "SCAN";
 /// [`Refusal`]: the question cannot be answered, or not in time.
 pub(super) async fn judge(session: &Arc<Session>, kind: Kind, due: Instant) -> Result<Verdict, Refusal> {
     let word = kind.word();
-    let verdict = match kind {
+    let texts = match kind {
         Kind::Url { url, method } => return of_url(session, &url, &method, due).await,
-        kind => {
-            let rules = session.proxy.rules();
-            let scanners = tokio::time::timeout_at(due, scanners(&rules)).await.map_err(|_| Refusal::late())?;
-            match scanners.and_then(|scanners| of_text(&rules, &scanners, kind)) {
-                Ok(noted) => Verdict::allow(Reason::PolicyAllow, None).with(noted),
-                // No rule has decided: there is no destination.
-                Err(verdict) => verdict.by(None),
-            }
+        Kind::Dlp(text) => vec![(Side::Request, "text", text)],
+        Kind::Injection(content) => vec![(Side::Response, "content", content)],
+        Kind::Tool { name, arguments } => {
+            vec![(Side::Request, "tool_name", name), (Side::Request, "arguments", arguments)]
         }
     };
-    Ok(session.tell(TRANSPORT, METHOD, &format!("scan://{word}"), verdict).await)
+    let rules = session.proxy.rules();
+    let scanners = tokio::time::timeout_at(due, scanners(&rules)).await.map_err(|_| Refusal::late())?;
+    let read = match scanners {
+        Ok(scanners) => aside(due, move || of_texts(&rules, &scanners, &texts)).await.ok_or_else(Refusal::late)?,
+        Err(verdict) => Err(verdict),
+    };
+    let verdict = match read {
+        Ok(noted) => Verdict::allow(Reason::PolicyAllow, None).with(noted),
+        Err(verdict) if verdict.reason == Reason::ScannerUnavailable => {
+            return Err(Refusal::without_scanner(&verdict.detail));
+        }
+        // No rule has decided: there is no destination.
+        Err(verdict) => verdict.by(None),
+    };
+    Ok(session.tell(TRANSPORT, METHOD, &format!("scan://{word}"), verdict, StatusCode::OK).await)
 }
 
 async fn of_url(session: &Arc<Session>, url: &str, method: &str, due: Instant) -> Result<Verdict, Refusal> {
@@ -47,13 +57,15 @@ async fn of_url(session: &Arc<Session>, url: &str, method: &str, due: Instant) -
     let (method, place) = match read {
         Ok(read) => read,
         // A verdict as well: no door would let it through.
-        Err(verdict) => return Ok(session.tell(TRANSPORT, METHOD, "scan://url", verdict).await),
+        Err(verdict) => return Ok(session.tell(TRANSPORT, METHOD, "scan://url", verdict, StatusCode::OK).await),
     };
-    let record = session.ask_about(TRANSPORT, (method, &place), due).await;
-    if record.verdict.reason == Reason::IdleTimeout {
-        return Err(Refusal::late());
+    let verdict = session.ask_about(TRANSPORT, (method, &place), due).await.verdict;
+    if verdict.reason == Reason::ScannerUnavailable {
+        let is_late = Instant::now() >= due;
+        let refusal = if is_late { Refusal::late() } else { Refusal::without_scanner(&verdict.detail) };
+        return Err(Refusal { is_told: true, ..refusal });
     }
-    Ok(record.verdict)
+    Ok(verdict)
 }
 
 async fn scanners(rules: &Rules) -> Result<Arc<Scanners>, Verdict> {
@@ -61,37 +73,11 @@ async fn scanners(rules: &Rules) -> Result<Arc<Scanners>, Verdict> {
     rules.inspect.as_ref().ok_or_else(unavailable)?.ready().await
 }
 
-fn of_text(rules: &Rules, scanners: &Scanners, kind: Kind) -> Result<Vec<Found>, Verdict> {
+fn of_texts(rules: &Rules, scanners: &Scanners, texts: &[(Side, &'static str, String)]) -> Result<Vec<Found>, Verdict> {
     let terms = Terms::general(&rules.policy);
-    match kind {
-        Kind::Url { .. } => Ok(Vec::new()),
-        Kind::Dlp(text) => terms.check_text(scanners, Side::Request, "text", &text),
-        Kind::Injection(content) => terms.check_text(scanners, Side::Response, "content", &content),
-        Kind::Tool { name, arguments } => {
-            let mut noted = terms.check_text(scanners, Side::Request, "tool_name", &name)?;
-            // As it would be sent, and as its texts read.
-            let mut texts = arguments.to_string();
-            texts.push('\n');
-            read_out(&arguments, &mut texts);
-            noted.extend(terms.check_text(scanners, Side::Request, "arguments", &texts)?);
-            Ok(noted)
-        }
+    let mut noted = Vec::new();
+    for (side, place, text) in texts {
+        noted.extend(terms.check_text(scanners, *side, place, text)?);
     }
-}
-
-/// The texts of a value, names among them, a line each. Its depth is bounded by whoever parsed it.
-fn read_out(value: &Value, texts: &mut String) {
-    match value {
-        Value::String(text) => {
-            texts.push_str(text);
-            texts.push('\n');
-        }
-        Value::Array(items) => items.iter().for_each(|item| read_out(item, texts)),
-        Value::Object(members) => members.iter().for_each(|(name, value)| {
-            texts.push_str(name);
-            texts.push('\n');
-            read_out(value, texts);
-        }),
-        _ => {}
-    }
+    Ok(noted)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Body;
 use serde_json::json;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 pub(in crate::proxy) use self::rates::Rates;
 use crate::flow::{Reason, Verdict};
 use crate::proxy::http::Session;
+use crate::proxy::rescue;
 
 /// Where it is.
 pub(in crate::proxy) const PATH: &str = "/api/v1/scan";
@@ -46,12 +47,14 @@ pub(in crate::proxy) struct Refusal {
     is_retryable: bool,
     reason: Reason,
     wait: Option<Duration>,
+    /// There is a receipt that says so.
+    is_told: bool,
 }
 
 impl Refusal {
     fn new(status: StatusCode, code: &'static str, message: &str) -> Self {
         let reason = Reason::RequestMalformed;
-        Self { status, code, message: message.to_owned(), is_retryable: false, reason, wait: None }
+        Self { status, code, message: message.to_owned(), is_retryable: false, reason, wait: None, is_told: false }
     }
 
     fn invalid_json(why: &str) -> Self {
@@ -72,8 +75,14 @@ impl Refusal {
         Self { is_retryable: true, reason: Reason::ScannerUnavailable, ..late }
     }
 
+    fn without_scanner(why: &str) -> Self {
+        let unavailable = Self::new(StatusCode::SERVICE_UNAVAILABLE, "scanner_unavailable", why);
+        Self { is_retryable: true, reason: Reason::ScannerUnavailable, ..unavailable }
+    }
+
     fn too_often(wait: Duration) -> Self {
-        let often = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "more than 600 questions a minute");
+        let why = format!("more than {} questions a minute", rates::A_MINUTE);
+        let often = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", &why);
         Self { is_retryable: true, reason: Reason::LimitExceeded, wait: Some(wait), ..often }
     }
 }
@@ -96,8 +105,11 @@ where
         Ok((question, verdict)) => return completed(&question, &verdict, &scan_id, start),
         Err(refusal) => refusal,
     };
+    if refusal.is_told {
+        return refused(&refusal, &scan_id);
+    }
     let verdict = Verdict::block(refusal.reason, format!("{}: {}", refusal.code, refusal.message));
-    let told = session.refuse(TRANSPORT, &method, PATH, verdict, refusal.status).await;
+    let told = session.tell(TRANSPORT, method.as_str(), PATH, verdict, refusal.status).await;
     if told.reason == Reason::RecorderUnavailable {
         return refused(&Refusal { reason: told.reason, ..unrecorded() }, &scan_id);
     }
@@ -138,14 +150,7 @@ where
     let question = question::read(&body)?;
     let asked = Asked { kind: question.kind.word(), request_id: question.request_id };
     let verdict = judge::judge(session, question.kind, Instant::now() + JUDGE).await?;
-    match verdict.reason {
-        Reason::RecorderUnavailable => Err(unrecorded()),
-        Reason::ScannerUnavailable => {
-            let why = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "scanner_unavailable", &verdict.detail);
-            Err(Refusal { is_retryable: true, reason: verdict.reason, ..why })
-        }
-        _ => Ok((asked, verdict)),
-    }
+    if verdict.reason == Reason::RecorderUnavailable { Err(unrecorded()) } else { Ok((asked, verdict)) }
 }
 
 fn unrecorded() -> Refusal {
@@ -163,7 +168,6 @@ fn scan_id() -> String {
 
 fn completed(asked: &Asked, verdict: &Verdict, scan_id: &str, start: Instant) -> Response<Full<Bytes>> {
     let is_blocked = verdict.is_block();
-    let why = || if verdict.detail.is_empty() { verdict.reason.hint() } else { &verdict.detail };
     let body = json!({
         "status": "completed",
         "decision": if is_blocked { "deny" } else { "allow" },
@@ -176,13 +180,13 @@ fn completed(asked: &Asked, verdict: &Verdict, scan_id: &str, start: Instant) ->
         "reason": verdict.reason.code(),
         "rule": verdict.rule,
         "blocked": is_blocked,
-        "block_reason": is_blocked.then(why),
+        "block_reason": is_blocked.then(|| verdict.why()),
         "scanner": is_blocked.then(|| verdict.layer()),
         "what_to_do": is_blocked.then(|| verdict.reason.hint()),
         "findings": verdict.findings,
         "errors": [],
     });
-    response(StatusCode::OK, verdict.reason, &body)
+    rescue::json(StatusCode::OK, Some(verdict.reason), &body)
 }
 
 fn refused(refusal: &Refusal, scan_id: &str) -> Response<Full<Bytes>> {
@@ -192,7 +196,7 @@ fn refused(refusal: &Refusal, scan_id: &str) -> Response<Full<Bytes>> {
         "reason": refusal.reason.code(),
         "errors": [{"code": refusal.code, "message": refusal.message, "retryable": refusal.is_retryable}],
     });
-    let mut response = response(refusal.status, refusal.reason, &body);
+    let mut response = rescue::json(refusal.status, Some(refusal.reason), &body);
     if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
@@ -203,20 +207,6 @@ fn refused(refusal: &Refusal, scan_id: &str) -> Response<Full<Bytes>> {
     if matches!(refusal.code, "body_too_large" | "read_error") {
         // The rest of the body is nobody's.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-fn response(status: StatusCode, reason: Reason, body: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
-    *response.status_mut() = status;
-    for (name, value) in [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (HeaderName::from_static("x-pipelock-reason"), reason.code()),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
 }

@@ -3,8 +3,10 @@
 //! Called by `api`. It promises that what is not exactly a question is an error with a code of its own, and that no text is longer
 //! than its limit.
 
+use std::fmt;
+
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Refusal;
@@ -35,8 +37,8 @@ pub(super) enum Kind {
     Dlp(String),
     /// May an agent read this?
     Injection(String),
-    /// May a tool be called so?
-    Tool { name: String, arguments: Value },
+    /// May a tool be called so? The arguments as they are sent, and as their texts read.
+    Tool { name: String, arguments: String },
 }
 
 impl Kind {
@@ -90,9 +92,10 @@ struct Content {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Tool {
+struct Tool<'q> {
     tool_name: String,
-    arguments: Value,
+    #[serde(borrow)]
+    arguments: &'q RawValue,
 }
 
 /// Reads a question.
@@ -121,7 +124,7 @@ pub(super) fn read(body: &[u8]) -> Result<Question, Refusal> {
         }
         "tool_call" => {
             let Tool { tool_name, arguments } = of(input, "input")?;
-            Kind::Tool { name: sized(tool_name, "input.tool_name", MOST_NAME)?, arguments }
+            Kind::Tool { name: sized(tool_name, "input.tool_name", MOST_NAME)?, arguments: spelled(arguments)? }
         }
         _ => return Err(Refusal::invalid_kind()),
     };
@@ -134,6 +137,71 @@ fn of<'q, T: Deserialize<'q>>(value: &'q RawValue, name: &str) -> Result<T, Refu
         return Err(Refusal::invalid_input(&format!("{name} is no object")));
     }
     serde_json::from_str(value.get()).map_err(|error| Refusal::invalid_input(&format!("{name}: {error}")))
+}
+
+/// A value as it is sent, and all texts in it, names among them, a line each: of two members with one name both.
+fn spelled(value: &RawValue) -> Result<String, Refusal> {
+    let mut texts = format!("{}\n", value.get());
+    let read = Texts(&mut texts).deserialize(&mut serde_json::Deserializer::from_str(value.get()));
+    read.map_err(|error| Refusal::invalid_input(&format!("input.arguments: {error}")))?;
+    Ok(texts)
+}
+
+/// Reads the texts out of a value. Its depth is bounded by the parser.
+struct Texts<'t>(&'t mut String);
+
+impl<'de> DeserializeSeed<'de> for Texts<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Texts<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.0.push_str(text);
+        self.0.push('\n');
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Texts(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while members.next_key_seed(Texts(self.0))?.is_some() {
+            members.next_value_seed(Texts(self.0))?;
+        }
+        Ok(())
+    }
 }
 
 fn sized(text: String, name: &str, most: usize) -> Result<String, Refusal> {

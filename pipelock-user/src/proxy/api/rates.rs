@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use crate::flow::locked;
 
 /// Questions at once.
-const BURST: u32 = 50;
-/// Time in which one more becomes free: 600 a minute.
-const EACH: Duration = Duration::from_millis(100);
+pub(super) const BURST: u32 = 50;
+/// Questions a minute, …
+pub(super) const A_MINUTE: u32 = 600;
+/// … so that one more becomes free in this time.
+const EACH: Duration = Duration::from_secs(60).checked_div(A_MINUTE).expect("not zero");
 /// Clients that are told apart.
 const MOST: usize = 4096;
 

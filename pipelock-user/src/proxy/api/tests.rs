@@ -8,9 +8,13 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::CONTRACT;
+use super::judge::judge;
+use super::question::{self, Kind};
+use super::rates;
 use crate::flow::Reason;
-use crate::proxy::http::world::{ORDER, SECRET, World, read_all};
+use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
 use crate::proxy::http::{Gate, serve_explicit};
+use crate::proxy::state::Rules;
 
 struct Door {
     world: World,
@@ -19,7 +23,10 @@ struct Door {
 
 impl Door {
     async fn open(more: &str, gate: Gate) -> Self {
-        let world = World::new(more).await;
+        Self::before(World::new(more).await, gate).await
+    }
+
+    async fn before(world: World, gate: Gate) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let proxy = listener.local_addr().expect("bound");
         tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::new(gate)));
@@ -86,13 +93,24 @@ fn the_contract_knows_every_reason_and_its_examples_are_questions() {
     let examples = &contract["paths"]["/api/v1/scan"]["post"]["requestBody"]["content"]["application/json"]["examples"];
     for (kind, example) in examples.as_object().expect("examples") {
         is_a("Question", &example["value"]).expect("a question by the contract");
-        let read = super::question::read(example["value"].to_string().as_bytes()).expect("a question");
+        let read = question::read(example["value"].to_string().as_bytes()).expect("a question");
         assert_eq!(read.kind.word(), kind);
     }
     let input = |kind: usize| &contract["components"]["schemas"]["Question"]["oneOf"][kind]["properties"]["input"]["properties"];
-    assert_eq!(input(0)["url"]["maxLength"], super::question::MOST_URL);
-    assert_eq!(input(1)["text"]["maxLength"], super::question::MOST_TEXT);
-    assert_eq!(input(3)["tool_name"]["maxLength"], super::question::MOST_NAME);
+    let request_id = &contract["components"]["schemas"]["Context"]["properties"]["request_id"]["oneOf"][0];
+    for (of, most) in [
+        (&input(0)["url"], question::MOST_URL),
+        (&input(0)["method"]["oneOf"][0], question::MOST_METHOD),
+        (&input(1)["text"], question::MOST_TEXT),
+        (&input(2)["content"], question::MOST_TEXT),
+        (&input(3)["tool_name"], question::MOST_NAME),
+        (request_id, question::MOST_NAME),
+    ] {
+        assert_eq!(of["maxLength"], most, "{of}");
+    }
+    let often = &contract["paths"]["/api/v1/scan"]["post"]["responses"]["429"]["description"];
+    let rates = format!("More than {} questions a minute, {} at once: rate_limited.", rates::A_MINUTE, rates::BURST);
+    assert_eq!(often.as_str(), Some(rates.as_str()));
 }
 
 #[tokio::test]
@@ -158,12 +176,42 @@ async fn texts_are_judged_and_not_remembered() {
         assert!(!body.to_string().contains(SECRET), "{body}");
         assert_eq!(door.receipts().pop(), Some(format!("{verdict} {reason}")));
     }
-    let raw =
-        format!("{{\"kind\":\"tool_call\",\"input\":{{\"tool_name\":\"x\",\"arguments\":{{\"a\":\"{split}\"}}}}}}");
-    let (_, _, body) = door.send("POST", JSON, raw.as_bytes()).await;
-    assert_eq!(body["reason"], "dlp_match", "escapes hide nothing");
+    for arguments in [
+        format!("{{\"a\":\"{split}\"}}"),
+        // Readers of JSON differ in which of two members they take.
+        format!("{{\"a\":\"{SECRET}\",\"a\":\"x\"}}"),
+        format!("{{\"a\":\"{split}\",\"a\":\"x\"}}"),
+        format!("{{\"{split}\":1,\"b\":{{\"c\":[\"x\"]}}}}"),
+    ] {
+        let raw = format!("{{\"kind\":\"tool_call\",\"input\":{{\"tool_name\":\"x\",\"arguments\":{arguments}}}}}");
+        let (_, _, body) = door.send("POST", JSON, raw.as_bytes()).await;
+        assert_eq!(body["reason"], "dlp_match", "{arguments}");
+    }
     let evidence = std::fs::read_to_string(door.world.evidence.path().join("evidence/evidence.jsonl"));
     assert!(!evidence.expect("evidence").contains(SECRET));
+}
+
+#[tokio::test]
+async fn without_a_scanner_there_is_no_verdict_and_one_receipt() {
+    for (question, more) in [
+        (json!({"kind": "dlp", "input": {"text": "x"}}), ""),
+        (json!({"kind": "url", "input": {"url": "http://web.test:PORT/"}}), ", scan: true"),
+    ] {
+        let world = World::with(|port, _| (Rules { inspect: None, ..rules(port, more) }, None)).await;
+        let question = question.to_string().replace("PORT", &world.addr.port().to_string());
+        let door = Door::before(world, Gate::open()).await;
+        let (status, _, body) = door.send("POST", JSON, question.as_bytes()).await;
+        assert_eq!((status, &body["errors"][0]["code"]), (503, &"scanner_unavailable".into()), "{body}");
+        assert_eq!(door.receipts(), ["block scanner_unavailable"], "{question}");
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_that_takes_too_long_is_not_waited_for() {
+    let world = World::new("").await;
+    let text = Kind::Dlp("many words ".repeat(question::MOST_TEXT / 11));
+    let refusal = judge(&world.session(), text, tokio::time::Instant::now()).await.expect_err("late");
+    assert_eq!(refusal.code, "scan_deadline_exceeded");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `GET /fetch?url=…` of the explicit proxy: asks for a URL on the client's behalf and answers with what a person would
 //! read there, as JSON.
 //!
-//! Called by `http::explicit`. It promises that each hop is a request like any other, with a receipt of its own; that title
+//! Called by `http`: the doors, and whoever reads a URL. It promises that each hop is a request like any other, with a receipt of its own; that title
 //! and text are scanned again as they are shown, and what a page hides with them; and that whatever was asked, the answer is
 //! bounded, comes in time and says what became of it.
 
@@ -15,15 +15,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
 use self::page::{Page, page};
 use crate::flow::{Reason, Verdict};
 use crate::inspect::Encoded;
+use crate::proxy::aside::aside;
 use crate::proxy::http::{Answer, Errand, Place, Session};
 use crate::proxy::rescue;
 
@@ -36,23 +38,44 @@ const MOST_REDIRECTS: usize = 5;
 /// Bytes of an answer that are looked at.
 const MOST_BODY: usize = 5 * 1024 * 1024;
 
+/// Fetches under way at a time: each holds its answer in memory, and what is read in it.
+const MOST_FETCHES: usize = 32;
+
+/// The places of those.
+#[derive(Debug)]
+pub(in crate::proxy) struct Fetches(Semaphore);
+
+impl Default for Fetches {
+    fn default() -> Self {
+        Self(Semaphore::new(MOST_FETCHES))
+    }
+}
+
 /// What a fetch came to.
 struct Fetched {
     verdict: Verdict,
     status: StatusCode,
     /// The URL that was asked for, or that the last redirect led to; without query when it is refused.
     url: Option<String>,
-    page: Option<(Answer, Page)>,
+    page: Option<(Arc<Answer>, Page)>,
 }
 
 /// Answers a request for `/fetch`; its body is not read.
-pub(in crate::proxy) async fn fetch<B>(session: &Arc<Session>, request: &Request<B>) -> Response<Full<Bytes>> {
+pub(in crate::proxy) async fn fetch<B>(
+    session: &Arc<Session>,
+    fetches: &Fetches,
+    request: &Request<B>,
+) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         let verdict = Verdict::block(Reason::RequestMalformed, "ask for /fetch with GET");
         let mut response = refuse(session, request, verdict, StatusCode::METHOD_NOT_ALLOWED).await;
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
+    let Ok(_place) = fetches.0.try_acquire() else {
+        let verdict = Verdict::block(Reason::LimitExceeded, format!("{MOST_FETCHES} fetches are under way"));
+        return refuse(session, request, verdict, StatusCode::TOO_MANY_REQUESTS).await;
+    };
     let asked = question::url_of("url=", request.uri().query()).and_then(|url| question::read(&url));
     match asked {
         Ok((url, place)) => told(fetched(session, url, place).await),
@@ -85,7 +108,7 @@ async fn refuse<B>(
     status: StatusCode,
 ) -> Response<Full<Bytes>> {
     // What was to be a URL may hold anything, so the receipt does not repeat it.
-    let told = session.refuse(TRANSPORT, request.method(), "/fetch", verdict, status).await;
+    let told = session.tell(TRANSPORT, request.method().as_str(), "/fetch", verdict, status).await;
     let status = if told.reason == Reason::RequestMalformed { status } else { rescue::status(told.reason) };
     self::told(Fetched { verdict: told, status, url: None, page: None })
 }
@@ -96,10 +119,11 @@ async fn fetched(session: &Arc<Session>, mut url: Url, mut place: Place) -> Fetc
     let mut redirects = 0;
     loop {
         let Errand { verdict, target, answer } = session.ask(TRANSPORT, &place, due, MOST_BODY).await;
-        let Some(answer) = answer else { return refused(verdict, target) };
+        let Some(answer) = answer.map(Arc::new) else { return refused(verdict, target) };
         let stopped = match answer.headers.get(header::LOCATION).filter(|_| redirects_with(answer.status)) {
-            None => match shown(&answer) {
+            None => match read(&answer, due).await {
                 Ok(page) => {
+                    answer.noted().await;
                     let url = Some(url.to_string());
                     return Fetched { verdict, status: StatusCode::OK, url, page: Some((answer, page)) };
                 }
@@ -126,6 +150,13 @@ fn redirects_with(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
+/// The same as [`shown`], which may take long.
+async fn read(answer: &Arc<Answer>, due: Instant) -> Result<Page, (Verdict, &'static str)> {
+    let answer = answer.clone();
+    let late = || Verdict::block(Reason::IdleTimeout, "it took too long as a whole");
+    aside(due, move || shown(&answer)).await.unwrap_or_else(|| Err((late(), "readable text")))
+}
+
 /// The page of an answer, read as it is shown where its rule scans.
 fn shown(answer: &Answer) -> Result<Page, (Verdict, &'static str)> {
     match Encoded::of(&answer.headers) {
@@ -140,7 +171,7 @@ fn shown(answer: &Answer) -> Result<Page, (Verdict, &'static str)> {
     let mut page = page(&answer.headers, &answer.body);
     page.is_cut |= answer.is_cut;
     let read = |text: &mut String, part| {
-        *text = answer.read(std::mem::take(text)).map_err(|verdict| (verdict, part))?;
+        *text = answer.read(std::mem::take(text), part).map_err(|verdict| (verdict, part))?;
         Ok(())
     };
     read(&mut page.title, "title")?;
@@ -167,7 +198,7 @@ fn told(fetched: Fetched) -> Response<Full<Bytes>> {
         "url": url,
         "blocked": is_blocked,
         "reason": verdict.reason.code(),
-        "block_reason": is_blocked.then(|| if verdict.detail.is_empty() { verdict.reason.hint() } else { &verdict.detail }),
+        "block_reason": is_blocked.then(|| verdict.why()),
         "scanner": is_blocked.then(|| verdict.layer()),
         "rule": verdict.rule,
         "what_to_do": is_blocked.then(|| verdict.reason.hint()),
@@ -181,17 +212,7 @@ fn told(fetched: Fetched) -> Response<Full<Bytes>> {
         body["truncated"] = json!(page.is_cut);
         body["scanned"] = json!(answer.is_read());
     }
-    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
-    *response.status_mut() = status;
-    for (name, value) in [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (HeaderName::from_static("x-pipelock-reason"), verdict.reason.code()),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
+    rescue::json(status, Some(verdict.reason), &body)
 }
 
 #[cfg(test)]

@@ -216,6 +216,70 @@ async fn silence_ends_a_fetch_and_leaving_does_not_lose_its_receipt() {
 }
 
 #[tokio::test]
+async fn an_answer_that_goes_on_is_waited_for_and_one_over_its_budget_is_told_as_such() {
+    let door = Door::open("limits: {idle_timeout_seconds: 1}").await;
+    let (status, body) = door.fetch("/slow").await;
+    assert_eq!((status, &body["content"]), (200, &"word ".repeat(10).into()), "longer than silence may be");
+    for scan in ["", SCANNED] {
+        let door = Door::open(&format!("{scan}, budgets: {{max_bytes_in: 300000}}")).await;
+        let (status, body) = door.fetch("/long").await;
+        assert_eq!((status, &body["reason"], &body["blocked"]), (429, &"budget_exceeded".into(), &true.into()));
+        assert_eq!(door.receipts(), ["allow policy_allow", "allow budget_exceeded"]);
+    }
+}
+
+#[tokio::test]
+async fn the_fetches_of_one_connection_have_its_budget_and_what_it_has_open() {
+    let door = Door::open(", budgets: {max_bytes_out: 500}").await;
+    let port = door.world.addr.port();
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(door.proxy).await.expect("connect");
+    let ask = format!("GET /fetch?url=http://web.test:{port}/to//page HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.write_all(ask.repeat(9).as_bytes()).await.expect("write");
+    client.shutdown().await.expect("shutdown");
+    let text = read_all(&mut client).await;
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 9);
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("x-pipelock-reason: budget_exceeded"), "{text}");
+    let seen = door.world.seen();
+    assert!(seen.len() > 1 && seen.iter().all(|seen| seen.connection == 1), "{seen:?}");
+}
+
+#[tokio::test]
+async fn no_more_are_under_way_than_memory_is_for() {
+    let door = Door::open("limits: {idle_timeout_seconds: 4}").await;
+    let port = door.world.addr.port();
+    let never = format!("GET /fetch?url=http://web.test:{port}/never HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut clients = Vec::new();
+    for _ in 0..32 {
+        #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+        let mut client = TcpStream::connect(door.proxy).await.expect("connect");
+        client.write_all(never.as_bytes()).await.expect("write");
+        clients.push(client);
+    }
+    while door.world.waiting() < clients.len() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let (status, body) = door.fetch("/page").await;
+    assert_eq!((status, &body["reason"]), (429, &"limit_exceeded".into()));
+    // Those end with silence.
+    while door.fetch("/page").await.0 != 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_only_noted_in_a_page_is_written_before_it_is_shown() {
+    let door = Door::open(", scan: true, response: warn").await;
+    for round in 1..=20 {
+        let (status, _) = door.fetch("/order-hidden").await;
+        assert_eq!((status, door.receipts().len()), (200, 2 * round));
+    }
+    assert!(door.receipts().contains(&"warn policy_allow".to_owned()));
+    let evidence = std::fs::read_to_string(door.world.evidence.path().join("evidence/evidence.jsonl"));
+    assert_eq!(evidence.expect("evidence").matches("\"part\":\"hidden text\"").count(), 20);
+}
+
+#[tokio::test]
 async fn health_says_what_is_in_force() {
     let door = Door::open("").await;
     let (status, _, body) = door.ask("GET /health").await;

@@ -30,8 +30,8 @@ struct State {
     noted: Vec<Found>,
     /// The receipt of the request, once it is written.
     written: Option<RequestRecord>,
-    /// Writes the receipt of the cut.
-    adding: Option<JoinHandle<()>>,
+    /// Write the receipts that come after it.
+    adding: Vec<JoinHandle<()>>,
 }
 
 impl Afterword {
@@ -50,21 +50,29 @@ impl Afterword {
             state.written.clone()
         };
         if let Some(record) = record {
-            let adding = tokio::spawn(self.add(record, verdict, part));
-            locked(&self.state).adding = Some(adding);
+            self.begin(self.add(record, verdict, part));
         }
     }
 
     /// What cut a body, once its receipt is written: for who is told of it apart from the body.
     pub(super) async fn cut_told(&self) -> Option<Verdict> {
-        let (verdict, adding) = {
-            let mut state = locked(&self.state);
-            (state.cut.as_ref().map(|(verdict, _)| verdict.clone()), state.adding.take())
-        };
-        if let Some(adding) = adding {
-            let _ = adding.await;
+        self.added().await;
+        self.verdict()
+    }
+
+    /// Waits until the receipts that came after that of the request are written.
+    pub(super) async fn added(&self) {
+        let adding = std::mem::take(&mut locked(&self.state).adding);
+        for receipt in adding {
+            let _ = receipt.await;
         }
-        verdict
+    }
+
+    /// Writes a receipt, whoever waits for it.
+    fn begin(&self, adding: impl Future<Output = ()> + Send + 'static) {
+        let mut state = locked(&self.state);
+        state.adding.retain(|adding| !adding.is_finished());
+        state.adding.push(tokio::spawn(adding));
     }
 
     /// The same for what the agent is told of only when the receipt is written.
@@ -96,7 +104,7 @@ impl Afterword {
             }
         };
         let verdict = Verdict::allow(record.verdict.reason, record.verdict.rule.clone()).with(found);
-        tokio::spawn(self.add(record, verdict, part));
+        self.begin(self.add(record, verdict, part));
     }
 
     /// True once a body was cut.
@@ -124,8 +132,7 @@ impl Afterword {
             (cut, std::mem::take(&mut state.noted))
         };
         if let Some((verdict, part)) = cut {
-            let adding = tokio::spawn(self.add(record.clone(), verdict, part));
-            locked(&self.state).adding = Some(adding);
+            self.begin(self.add(record.clone(), verdict, part));
         }
         self.note(noted, "request body");
     }

@@ -1,8 +1,8 @@
 //! A body as it comes from its sender, with one thing mended that hyper lets pass.
 //!
-//! Made by `serve` and `reading` of what hyper hands over, and by `errand` of nothing. It promises that a body of HTTP/2 whose stream ended before the
-//! body did is broken off: hyper takes the stream's end without an error (GOAWAY or RST_STREAM with NO_ERROR, RFC 9113
-//! §7) for the end of the body, and who is sent on such a body would take it for whole.
+//! Made by `serve` and `reading` of what hyper hands over, and by `errand` of nothing. It promises that a body of HTTP/2
+//! whose stream ended before the body did is broken off: hyper takes the stream's end without an error (GOAWAY or
+//! RST_STREAM with NO_ERROR, RFC 9113 §7) for the end of the body, and who is sent on such a body would take it for whole.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -47,7 +47,7 @@ where
 {
     let limits = session.proxy.rules().policy.limits().clone();
     let framing = Framing::new(limits.header_bytes, tunnels);
-    let watched = Watched::new(stream, &session.activity);
+    let watched = Watched::new(stream, &session.shared.activity);
     let guarded = Guarded::new(prefix, watched, framing, limits.request_timeout(), session.refused.clone());
     let service = service_fn({
         let session = session.clone();
@@ -89,7 +89,7 @@ where
     };
     let served = tokio::select! {
         served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,
-        () = session.activity.idle(limits.idle() + GRACE) => return None,
+        () = session.shared.activity.idle(limits.idle() + GRACE) => return None,
         () = lost => return None,
     };
     let parts = connection.into_parts();

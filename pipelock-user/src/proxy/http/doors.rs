@@ -16,6 +16,7 @@ use super::serve::{Body, Session};
 use super::socket::{parameter, socket};
 use crate::proxy::api;
 use crate::proxy::fetch::fetch;
+use crate::proxy::rescue;
 
 /// The answer of one of our doors.
 ///
@@ -35,7 +36,7 @@ pub(super) async fn answer(
         return Ok(Box::pin(socket(session, parameter, request, granted)).await);
     }
     match request.uri().path() {
-        "/fetch" => Ok(Box::pin(fetch(session, &request)).await.map(Either::Right)),
+        "/fetch" => Ok(Box::pin(fetch(session, &gate.fetches, &request)).await.map(Either::Right)),
         api::PATH => Ok(Box::pin(api::scan(session, &gate.rates, request)).await.map(Either::Right)),
         api::CONTRACT_PATH if request.method() == Method::GET => Ok(contract().map(Either::Right)),
         _ => Err(request),
@@ -73,9 +74,5 @@ pub(super) fn health(session: &Session) -> Response<Full<Bytes>> {
         "scanner": scanner,
         "evidence": if is_writing { "written" } else { "lost" },
     });
-    let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
-    *response.status_mut() = if is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    rescue::json(if is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, None, &body)
 }

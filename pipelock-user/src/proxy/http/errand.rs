@@ -15,7 +15,6 @@ use super::authority::Authority;
 use super::passing::Passing;
 use super::reading::Reading;
 use super::serve::{Carried, Session};
-use super::upstream::Carrier;
 use crate::flow::{Host, Reason, Verdict};
 use crate::inspect::permit_flow;
 use crate::net::check_reach;
@@ -80,8 +79,7 @@ impl Session {
         due: Instant,
         most: usize,
     ) -> Errand {
-        let carrier = Carrier { is_tls: place.is_tls, is_http2: false };
-        let own = Self::by(transport, &self.proxy, self.identified(), None, carrier);
+        let own = self.errand_of(transport, place.is_tls);
         let errand = own.errand(place, most);
         tokio::pin!(errand);
         let ended = tokio::select! {
@@ -101,8 +99,7 @@ impl Session {
         (method, place): (Method, &Place),
         due: Instant,
     ) -> RequestRecord {
-        let carrier = Carrier { is_tls: place.is_tls, is_http2: false };
-        let own = Self::by(transport, &self.proxy, self.identified(), None, carrier);
+        let own = self.errand_of(transport, place.is_tls);
         let mut request = Request::new(Arriving::none());
         *request.method_mut() = method;
         *request.uri_mut() = place.path.clone();
@@ -113,7 +110,7 @@ impl Session {
         let ended = tokio::select! {
             carried = &mut carried => return carried.record,
             ended = self.ended() => ended,
-            () = tokio::time::sleep_until(due) => Verdict::block(Reason::IdleTimeout, "it took too long as a whole"),
+            () = tokio::time::sleep_until(due) => Verdict::block(Reason::ScannerUnavailable, "no verdict in time"),
         };
         own.end(Some(ended));
         carried.await.record
@@ -171,7 +168,10 @@ impl Session {
                 let verdict = match cut {
                     // It has a receipt already.
                     Some(cut) => cut.by(verdict.rule),
-                    None => self.add(&record, failed.by(verdict.rule.clone()), "response body").await,
+                    None => {
+                        let failed = self.shared.cut_for_budget(&record).unwrap_or(failed);
+                        self.add(&record, failed.by(verdict.rule), "response body").await
+                    }
                 };
                 Errand { verdict, target, answer: None }
             }
@@ -182,14 +182,6 @@ impl Session {
     pub(in crate::proxy) async fn stop(&self, answer: &Answer, verdict: Verdict, part: &'static str) -> Verdict {
         self.add(&answer.record, verdict.by(answer.record.verdict.rule.clone()), part).await
     }
-
-    async fn add(&self, record: &RequestRecord, verdict: Verdict, part: &'static str) -> Verdict {
-        let record = RequestRecord { verdict: verdict.clone(), part: Some(part), ..record.clone() };
-        match self.file(&record).await {
-            Ok(()) => verdict,
-            Err(unwritten) => unwritten,
-        }
-    }
 }
 
 impl Answer {
@@ -197,10 +189,17 @@ impl Answer {
     ///
     /// # Errors
     /// [`Reason::InjectionMatch`], [`Reason::ScannerUnavailable`].
-    pub(in crate::proxy) fn read(&self, text: String) -> Result<String, Verdict> {
+    pub(in crate::proxy) fn read(&self, text: String, part: &'static str) -> Result<String, Verdict> {
         match &self.reading {
-            Some(reading) => reading.text(text, &self.record.verdict.findings),
+            Some(reading) => reading.text(text, part, &self.record.verdict.findings),
             None => Ok(text),
+        }
+    }
+
+    /// Waits until what was noted of it is written.
+    pub(in crate::proxy) async fn noted(&self) {
+        if let Some(reading) = &self.reading {
+            reading.afterword.added().await;
         }
     }
 

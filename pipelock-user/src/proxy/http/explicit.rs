@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::authority::{Authority, of_target};
 use super::converse::converse;
 use super::doors;
-use super::gate::{Gate, challenge, is_door};
+use super::gate::{Gate, challenge, is_door, unidentified};
 use super::serve::{Body, Session};
 use super::sniffed::{Sniffed, names};
 use super::upstream::Carrier;
@@ -39,8 +39,8 @@ pub(super) enum Grant {
     Unread(Tunnel, TcpStream),
     /// One that is opened: what it was asked for, and the rule.
     Read(Authority, String),
-    /// A WebSocket, by what asked for it and its receipt.
-    Socket(Arc<Session>, Box<RequestRecord>),
+    /// A WebSocket, by what asked for it.
+    Socket(Arc<Session>),
 }
 
 /// Where the answer leaves it for the connection.
@@ -78,7 +78,7 @@ pub(super) fn flow_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Flow> {
     })
 }
 
-fn session_of(transport: &'static str, proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
+pub(super) fn session_of(transport: &'static str, proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Session> {
     Session::by(transport, proxy, flow_of(proxy, peer), None, Carrier { is_tls: false, is_http2: false })
 }
 
@@ -116,7 +116,7 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, stream: TcpStream, peer
         move |session, request| admit(session, request, gate.clone(), granted.clone())
     };
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
-    session.end(None);
+    session.add_cut(session.end(None), "body").await;
     let granted = locked(&granted).take();
     let (Some((stream, unread)), Some(granted)) = (ended, granted) else { return };
     let (end, target, dialled) = match granted {
@@ -124,11 +124,9 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, stream: TcpStream, peer
             let cut = carry(proxy, &tunnel, Prefixed::new(unread, stream), upstream).await;
             (cut, format!("{}:{}", tunnel.host, tunnel.port), Some(tunnel.dialled))
         }
-        Grant::Socket(asked, record) => {
-            if let Some(cut) = asked.carry_on(Prefixed::new(unread, stream)).await {
-                let _ = asked.file(&RequestRecord { verdict: cut, part: Some("messages"), ..*record }).await;
-            }
-            return;
+        Grant::Socket(asked) => {
+            let cut = asked.carry_on(Prefixed::new(unread, stream)).await;
+            return asked.add_cut(cut, "messages").await;
         }
         Grant::Read(authority, rule) => {
             let target = format!("{}:{}", authority.host, authority.port);
@@ -246,8 +244,8 @@ async fn admit(
         (if request.method() == Method::CONNECT { "connect" } else { "forward" }, without_query(request.uri()))
     };
     let needs_identity = denied.reason == Reason::IdentityRequired;
-    let status = if is_door && needs_identity { StatusCode::UNAUTHORIZED } else { rescue::status(denied.reason) };
-    let told = session.refuse(transport, request.method(), &target, denied, status).await;
+    let status = if needs_identity { unidentified(is_door).0 } else { rescue::status(denied.reason) };
+    let told = session.tell(transport, request.method().as_str(), &target, denied, status).await;
     let mut response = rescue::problem(&told, session.flow.id);
     if told.reason == Reason::IdentityRequired {
         challenge(&mut response, is_door);

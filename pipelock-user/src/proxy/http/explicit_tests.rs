@@ -146,6 +146,21 @@ async fn a_client_too_many_is_told_so_at_once_and_the_next_is_served_when_one_ha
 }
 
 #[tokio::test]
+async fn an_answer_that_a_budget_cuts_has_a_receipt_that_says_so() {
+    for scan in ["", ", scan: true"] {
+        let (world, proxy) = start(&format!("{scan}, budgets: {{max_bytes_in: 300000}}")).await;
+        let port = world.addr.port();
+        let request = format!("GET http://web.test:{port}/long HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
+        let text = read_all(&mut send(proxy, &request).await).await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.len() <= 300_000, "{}", text.len());
+        assert_eq!(world.receipts_of_count(2).await, [pair("allow", "policy_allow"), pair("allow", "budget_exceeded")]);
+        let evidence = std::fs::read_to_string(world.evidence.path().join("evidence/evidence.jsonl"));
+        let target = format!("\"target\":\"http://web.test:{port}/long\"");
+        assert_eq!(evidence.expect("evidence").matches(&target).count(), 2, "both name the request");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_answered_and_recorded() {
     let (world, proxy) = start("").await;
     let text = read_all(&mut send(proxy, "GET http://web.test/ HTTP/1.1\nHost: web.test\n\n").await).await;
@@ -232,12 +247,18 @@ async fn our_doors_are_for_programs_of_this_host_or_those_with_a_token() {
         ("Host: 127.0.0.1:8888\r\n", "400"),
         ("Host: localhost\r\n", "400"),
         ("Host: localhost\r\nSec-Fetch-Site: none\r\n", "400"),
+        ("Host: localhost\r\nOrigin: http://localhost\r\n", "400"),
+        ("Host: 127.0.0.1:8888\r\nOrigin: http://127.0.0.1:8888\r\n", "400"),
+        ("Host: 127.0.0.1:8888\r\nOrigin: http://127.0.0.1\r\n", "403"),
+        ("Host: localhost\r\nOrigin: http://evil.test\r\n", "403"),
+        ("Host: localhost\r\nOrigin: null\r\n", "403"),
+        ("Host: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.test\r\n", "403"),
         ("Host: rebound.test:8888\r\n", "403"),
         ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", "403"),
     ] {
         assert_eq!(ask(proxy, headers).await, status, "{headers}");
     }
-    assert_eq!(world.receipts_of("door"), vec![pair("block", "name_mismatch"); 2]);
+    assert_eq!(world.receipts_of("door"), vec![pair("block", "name_mismatch"); 6]);
     let (world, proxy) = start_for("", tokens()).await;
     for (headers, status) in [
         ("Host: proxy.test\r\n", "401"),

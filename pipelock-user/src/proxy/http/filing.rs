@@ -1,12 +1,12 @@
 //! What a session writes down: the receipt of each request, and what its flow is to say.
 //!
-//! Called by `serve`, `converse` and the doors. It promises that the flow and the receipt say the same; the log
+//! Called by `serve`, `converse`, `http2`, `explicit`, `reverse`, `errand` and the doors. It promises that the flow and the receipt say the same; the log
 //! follows the receipt.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reason, Verdict, locked};
@@ -15,32 +15,54 @@ use crate::recorder::RequestRecord;
 impl Session {
     /// The flow, with who its client has shown to be.
     pub(super) fn identified(&self) -> Arc<Flow> {
-        match self.identity.get() {
-            None => self.flow.clone(),
-            Some(identity) => {
-                let origin = Origin { identity: Some(identity.clone()), ..self.flow.origin.clone() };
-                Arc::new(Flow { origin, ..(*self.flow).clone() })
-            }
-        }
+        self.identified.get().unwrap_or(&self.flow).clone()
     }
 
     /// Takes note of who asks. A connection is one client's.
     pub(super) fn identify(&self, identity: Option<Arc<str>>) -> Result<(), Verdict> {
         let Some(identity) = identity else { return Ok(()) };
-        if *self.identity.get_or_init(|| identity.clone()) == identity {
+        let flow = self.identified.get_or_init(|| {
+            let origin = Origin { identity: Some(identity.clone()), ..self.flow.origin.clone() };
+            Arc::new(Flow { origin, ..(*self.flow).clone() })
+        });
+        if flow.origin.identity.as_ref() == Some(&identity) {
             return Ok(());
         }
         Err(Verdict::block(Reason::IdentityRequired, "the connection is another client's; open one of your own"))
     }
 
-    /// Says in the flow's receipt that a body was cut, which the request's receipt may be too early for.
-    pub(super) fn note_budgets(&self) {
-        let meters = locked(&self.meters);
-        let over = meters.iter().find(|(_, meter)| meter.was_refused());
-        if let (Some(((_, rule), _)), Some(guard)) = (over, &self.guard) {
-            let cut = Verdict::let_out(Reason::BudgetExceeded, "what was over the budget was cut or refused")
-                .by(Some(rule.clone()));
-            locked(guard).end(cut);
+    /// Says that a body was cut for a budget, which the request's receipt may be too early for: in the flow's receipt. Gives
+    /// it back where there is no flow, unless the last request's receipt has said it.
+    pub(super) fn note_budgets(&self) -> Option<Verdict> {
+        let cut = self.shared.over_budget()?;
+        match &self.guard {
+            Some(guard) => {
+                locked(guard).end(cut);
+                None
+            }
+            None => {
+                let is_told = |latest: RequestRecord| latest.verdict.reason == Reason::BudgetExceeded;
+                (!self.shared.latest().is_some_and(is_told)).then_some(cut)
+            }
+        }
+    }
+
+    /// Adds a receipt about a part of a message to that of its request; the verdict to tell.
+    pub(super) async fn add(&self, record: &RequestRecord, verdict: Verdict, part: &'static str) -> Verdict {
+        let record = RequestRecord { verdict: verdict.clone(), part: Some(part), ..record.clone() };
+        match self.file(&record).await {
+            Ok(()) => {
+                self.shared.told(&record);
+                verdict
+            }
+            Err(unwritten) => unwritten,
+        }
+    }
+
+    /// Writes down what cut a connection that has no flow to say it in, as a word about its last request.
+    pub(super) async fn add_cut(&self, cut: Option<Verdict>, part: &'static str) {
+        if let (Some(cut), Some(latest)) = (cut, self.shared.latest()) {
+            let _ = self.add(&latest, cut, part).await;
         }
     }
 
@@ -82,16 +104,17 @@ impl Session {
         }
     }
 
-    /// Writes down the verdict on something that goes nowhere; the verdict to tell.
+    /// Writes down the verdict on what a door was asked, and the status of its answer; the verdict to tell.
     pub(in crate::proxy) async fn tell(
         &self,
         transport: &'static str,
         method: &str,
         target: &str,
         verdict: Verdict,
+        status: StatusCode,
     ) -> Verdict {
         let policy = self.proxy.rules().policy.id().clone();
-        let record = self.record(&policy, method.to_owned(), target.to_owned(), &verdict, Some(200), None);
+        let record = self.record(&policy, method.to_owned(), target.to_owned(), &verdict, Some(status.as_u16()), None);
         match self.file(&RequestRecord { transport, ..record }).await {
             Ok(()) => verdict,
             Err(unwritten) => unwritten,
@@ -100,24 +123,8 @@ impl Session {
 
     /// Whom to count questions for: the name, else the address.
     pub(in crate::proxy) fn client(&self) -> String {
-        let address = || self.flow.target.original.ip().to_string();
-        self.identity.get().map_or_else(address, |name| format!("={name}"))
-    }
-
-    /// Refuses something that a door could not read, with a receipt; the verdict to tell.
-    pub(in crate::proxy) async fn refuse(
-        &self,
-        transport: &'static str,
-        method: &Method,
-        path: &str,
-        verdict: Verdict,
-        status: StatusCode,
-    ) -> Verdict {
-        let policy = self.proxy.rules().policy.id().clone();
-        let record = self.record(&policy, method.to_string(), path.to_owned(), &verdict, Some(status.as_u16()), None);
-        match self.file(&RequestRecord { transport, ..record }).await {
-            Ok(()) => verdict,
-            Err(unwritten) => unwritten,
-        }
+        let flow = self.identified();
+        let address = || flow.target.original.ip().to_string();
+        flow.origin.identity.as_ref().map_or_else(address, |name| format!("={name}"))
     }
 }

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::authority::door_host;
 use crate::flow::{Host, Reason, Verdict};
 use crate::proxy::api::Rates;
+use crate::proxy::fetch::Fetches;
 use crate::proxy::identity::{Identities, OF_A_DOOR, OF_A_PROXY};
 
 /// What the explicit proxy asks of its clients.
@@ -18,6 +19,8 @@ pub struct Gate {
     known: Option<Identities>,
     /// How often each asks the Scan API.
     pub(super) rates: Rates,
+    /// What is fetched for all of them.
+    pub(super) fetches: Fetches,
 }
 
 impl Gate {
@@ -30,7 +33,7 @@ impl Gate {
     /// A token.
     #[must_use]
     pub fn for_those(identities: Identities) -> Self {
-        Self { known: Some(identities), rates: Rates::default() }
+        Self { known: Some(identities), ..Self::default() }
     }
 
     /// True when it asks for a token.
@@ -61,7 +64,8 @@ pub(super) fn is_door<B>(request: &Request<B>) -> bool {
     request.uri().authority().is_none() && request.method() != Method::CONNECT
 }
 
-/// Refuses what browsers send for pages of others: under a name that leads here, or across sites (Fetch Metadata, §2.2).
+/// Refuses what browsers send for pages of others: under a name that leads here, from another origin (RFC 6454 §7, which
+/// they name in each handshake of a WebSocket), or across sites (Fetch Metadata, §2.2).
 fn from_this_host<B>(request: &Request<B>) -> Result<(), Verdict> {
     let is_own = match door_host(request)? {
         None => true,
@@ -71,6 +75,11 @@ fn from_this_host<B>(request: &Request<B>) -> Result<(), Verdict> {
     if !is_own {
         return Err(Verdict::block(Reason::NameMismatch, "Host is neither an address nor localhost"));
     }
+    let host = request.headers().get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let own = [b"http://", host].concat();
+    if request.headers().get_all(header::ORIGIN).iter().any(|origin| !origin.as_bytes().eq_ignore_ascii_case(&own)) {
+        return Err(Verdict::block(Reason::NameMismatch, "a page of another origin asks"));
+    }
     let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
     if site.is_some_and(|site| site != b"none" && site != b"same-origin") {
         return Err(Verdict::block(Reason::NameMismatch, "a page of another site asks"));
@@ -78,12 +87,17 @@ fn from_this_host<B>(request: &Request<B>) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// Says in an answer how to show who one is (RFC 9110 §11.7.1): that of a proxy, or of a door of our own.
-pub(super) fn challenge<B>(response: &mut Response<B>, is_door: bool) {
-    let (status, name) = match is_door {
+/// Status and header that ask who one is (RFC 9110 §11.7.1): those of a proxy, or of a door of our own.
+pub(super) fn unidentified(is_door: bool) -> (StatusCode, HeaderName) {
+    match is_door {
         true => (StatusCode::UNAUTHORIZED, header::WWW_AUTHENTICATE),
         false => (StatusCode::PROXY_AUTHENTICATION_REQUIRED, header::PROXY_AUTHENTICATE),
-    };
+    }
+}
+
+/// Says in an answer how to show who one is.
+pub(super) fn challenge<B>(response: &mut Response<B>, is_door: bool) {
+    let (status, name) = unidentified(is_door);
     *response.status_mut() = status;
     for way in ["Basic realm=\"pipelock\", charset=\"UTF-8\"", "Bearer realm=\"pipelock\""] {
         response.headers_mut().append(&name, HeaderValue::from_static(way));

@@ -43,7 +43,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = session.proxy.rules().policy.limits().clone();
-    let watched = Watched::new(Prefixed::new(prefix, stream), &session.activity);
+    let watched = Watched::new(Prefixed::new(prefix, stream), &session.shared.activity);
     // A stream that was reset is none of hyper's any more, but its request may still be under way.
     let places = Arc::new(Semaphore::new(usize::try_from(MAX_STREAMS).unwrap_or(1)));
     let (untaken, pace) = (Untaken::default(), Arc::<Pace>::default());
@@ -93,7 +93,7 @@ where
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = session.activity.idle(limits.idle() + GRACE) => {
+        () = session.shared.activity.idle(limits.idle() + GRACE) => {
             connection.as_mut().graceful_shutdown();
             // GOAWAY, and the goodbye of TLS.
             let _ = tokio::time::timeout(LINGER, connection).await;

@@ -22,6 +22,7 @@ mod peers_tests;
 mod reading;
 mod reverse;
 mod serve;
+mod shared;
 mod sniffed;
 mod socket;
 mod upgrade;

@@ -123,12 +123,12 @@ impl Reading {
     ///
     /// # Errors
     /// [`Reason::InjectionMatch`], [`Reason::ScannerUnavailable`].
-    pub(super) fn text(&self, text: String, known: &[Found]) -> Result<String, Verdict> {
+    pub(super) fn text(&self, text: String, part: &'static str, known: &[Found]) -> Result<String, Verdict> {
         let mut reader = Reader::new(&self.scanners, &self.terms, Side::Response, Encoded::Plain)?;
         reader.whole(Bytes::from(text))?;
         let mut noted = reader.noted();
         noted.retain(|found| known.iter().all(|known| known.rule != found.rule));
-        self.afterword.note(noted, "readable text");
+        self.afterword.note(noted, part);
         let mut shown = Vec::new();
         while let Some(bytes) = reader.take() {
             shown.extend_from_slice(&bytes);

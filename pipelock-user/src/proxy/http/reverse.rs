@@ -24,7 +24,6 @@ use crate::proxy::fetch;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::state::Proxy;
-use crate::recorder::RequestRecord;
 
 /// What receipts call this door.
 const TRANSPORT: &str = "reverse";
@@ -91,14 +90,10 @@ async fn connection(proxy: &Arc<Proxy>, upstream: &Upstream, stream: TcpStream, 
     let ended = Box::pin(converse(&session, stream, BytesMut::new(), false, answer)).await;
     match ended {
         Some((stream, unread)) if session.is_upgraded() => {
-            let Some(cut) = session.carry_on(Prefixed::new(unread, stream)).await else { return };
-            let policy = proxy.rules().policy.id().clone();
-            let target = format!("{}://{}:{}", carrier.scheme(), upstream.host, upstream.port);
-            let record = session.record(&policy, "GET".into(), target, &cut, None, None);
-            let _ = session.file(&RequestRecord { part: Some("messages"), ..record }).await;
+            session.add_cut(session.carry_on(Prefixed::new(unread, stream)).await, "messages").await;
         }
         ended => {
-            session.end(None);
+            session.add_cut(session.end(None), "body").await;
             if let Some((mut stream, _)) = ended {
                 let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
             }

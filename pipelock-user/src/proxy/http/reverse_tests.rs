@@ -66,6 +66,20 @@ async fn whatever_a_client_names_it_is_one_destination_that_is_asked() {
 }
 
 #[tokio::test]
+async fn an_answer_that_a_budget_cuts_has_a_receipt_that_says_so() {
+    let (world, proxy) = start(", budgets: {max_bytes_in: 300000}").await;
+    let text = read_all(&mut send(proxy, "GET /long HTTP/1.1\r\nHost: shop.example\r\n\r\n").await).await;
+    assert!(text.starts_with("HTTP/1.1 200") && text.len() <= 300_000, "{}", text.len());
+    for _ in 0..500 {
+        if told(&world).len() > 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(told(&world), ["allow policy_allow", "allow budget_exceeded"]);
+}
+
+#[tokio::test]
 async fn events_pass_one_by_one_and_messages_both_ways() {
     let (world, proxy) = start("websocket: {enabled: true}").await;
     let events = "GET /events HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
@@ -89,6 +103,9 @@ async fn events_pass_one_by_one_and_messages_both_ways() {
     };
     assert_eq!((closed.opcode, &closed.payload[..2]), (frame::CLOSE, &1008_u16.to_be_bytes()[..]));
     assert_eq!(told(&world), ["allow policy_allow", "allow policy_allow", "block dlp_match"]);
+    let evidence = std::fs::read_to_string(world.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
+    let target = format!("\"target\":\"http://web.test:{}/ws\"", world.addr.port());
+    assert_eq!(evidence.matches(&target).count(), 2, "the upgrade, and the message that was stopped");
 }
 
 #[test]

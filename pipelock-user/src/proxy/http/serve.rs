@@ -1,7 +1,6 @@
 //! Decides and answers the requests of one connection, transparent or explicit: each is forwarded or refused, recorded,
 //! and only then answered.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 use std::time::Instant;
@@ -23,16 +22,16 @@ use super::headers::strip_hop;
 use super::http2;
 use super::passing::Passing;
 use super::reading::{Reading, url};
+use super::shared::Shared;
 use super::socket::AtDoor;
 use super::upgrade::{Asked, Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
-use super::upstream::{Carrier, Errand, Upstreams};
-use crate::flow::{Action, Flow, FlowGuard, PolicyId, Reason, Verdict, locked};
+use super::upstream::{Carrier, Errand};
+use crate::flow::{Action, Flow, FlowGuard, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
-use crate::policy::{Protocol, Rule};
+use crate::policy::Protocol;
 use crate::proxy::counts::{COUNTS, Decided};
-use crate::proxy::idle::Activity;
-use crate::proxy::listen::{LINGER, budget_of};
-use crate::proxy::meter::{Budget, Meter};
+use crate::proxy::listen::LINGER;
+use crate::proxy::meter::Meter;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
@@ -48,19 +47,14 @@ pub(in crate::proxy) struct Session {
     pub(in crate::proxy) flow: Arc<Flow>,
     /// The door that it came through, as receipts name it.
     pub(super) transport: &'static str,
-    /// Who a client of the explicit proxy has shown to be.
-    pub(super) identity: OnceLock<Arc<str>>,
+    /// The flow with who a client of the explicit proxy has shown to be, once it has.
+    pub(super) identified: OnceLock<Arc<Flow>>,
     /// Reports the flow; explicit clients have none to report.
     pub(super) guard: Option<Arc<StdMutex<FlowGuard>>>,
-    /// What the agent speaks.
+    /// What the agent speaks; where a door or the reverse proxy asks for it, what is spoken to the destination.
     carrier: Carrier,
-    upstreams: Upstreams,
-    /// What this connection has used of the budgets of rules, by policy and rule.
-    pub(super) meters: StdMutex<HashMap<(PolicyId, String), Arc<Meter>>>,
-    /// For rules without a budget.
-    unlimited: Arc<Meter>,
-    /// When either side was last heard of.
-    pub(super) activity: Arc<Activity>,
+    /// What the errands of this session have in common with it.
+    pub(super) shared: Arc<Shared>,
     /// What ended the reading of requests.
     pub(super) refused: Refused,
     /// What ended the connection, once nobody waits for answers any more.
@@ -158,17 +152,31 @@ impl Session {
         guard: Option<FlowGuard>,
         carrier: Carrier,
     ) -> Arc<Self> {
+        Self::sharing(Shared::new(), transport, proxy, flow, guard, carrier)
+    }
+
+    /// The session of something that a door does for this one's client, in the clear or over TLS.
+    pub(super) fn errand_of(&self, transport: &'static str, is_tls: bool) -> Arc<Self> {
+        let carrier = Carrier { is_tls, is_http2: false };
+        Self::sharing(self.shared.clone(), transport, &self.proxy, self.identified(), None, carrier)
+    }
+
+    fn sharing(
+        shared: Arc<Shared>,
+        transport: &'static str,
+        proxy: &Arc<Proxy>,
+        flow: Arc<Flow>,
+        guard: Option<FlowGuard>,
+        carrier: Carrier,
+    ) -> Arc<Self> {
         Arc::new(Self {
             proxy: proxy.clone(),
             flow,
             transport,
-            identity: OnceLock::new(),
+            identified: OnceLock::new(),
             guard: guard.map(|guard| Arc::new(StdMutex::new(guard))),
             carrier,
-            upstreams: Upstreams::default(),
-            meters: StdMutex::default(),
-            unlimited: Meter::new(Budget::default()),
-            activity: Activity::new(),
+            shared,
             refused: Refused::default(),
             over: watch::Sender::new(None),
             upgraded: StdMutex::default(),
@@ -187,8 +195,8 @@ impl Session {
             }
             None => cut,
         };
-        self.note_budgets();
-        untold
+        let over = self.note_budgets();
+        untold.or(over)
     }
 
     /// True when the connection became something else, and its agent was told so.
@@ -285,6 +293,9 @@ impl Session {
             locked(&self.upgraded).take();
             return Carried { record: RequestRecord { verdict: unwritten, ..record }, response: None, reading: None };
         }
+        if self.guard.is_none() {
+            self.shared.told(&record);
+        }
         if let Some(reading) = &reading {
             reading.afterword.written(&record);
         }
@@ -317,7 +328,7 @@ impl Session {
         if !self.proxy.recorder.is_writing() {
             return Forwarded::not(Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
         }
-        let meter = self.meter(rules, rule);
+        let meter = self.shared.meter(rules, rule);
         if meter.is_over() {
             let denied = Verdict::block(Reason::BudgetExceeded, "what one connection may use is used up");
             return Forwarded::not(denied.by(verdict.rule));
@@ -381,10 +392,10 @@ impl Session {
                 return (denied.by(verdict.rule), None, None);
             }
         };
-        let errand =
-            Errand { permit: &permit, authority, rules, carrier: self.carrier, activity: &self.activity, meter };
+        let Self { carrier, shared, .. } = self;
+        let errand = Errand { permit: &permit, authority, rules, carrier: *carrier, activity: &shared.activity, meter };
         let sent = tokio::select! {
-            sent = Box::pin(self.upstreams.send(&errand, request)) => sent,
+            sent = Box::pin(shared.upstreams(*carrier).send(&errand, request)) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
             ended = self.ended() => Err((ended, None)),
             cut = self.proxy.evidence_lost() => Err((cut, None)),
@@ -455,23 +466,12 @@ impl Session {
     async fn in_time<T>(&self, rules: &Rules, reading: impl Future<Output = Result<T, Verdict>>) -> Result<T, Verdict> {
         tokio::select! {
             read = Box::pin(reading) => read,
-            () = self.activity.idle(rules.policy.limits().idle()) => {
+            () = self.shared.activity.idle(rules.policy.limits().idle()) => {
                 Err(Verdict::let_out(Reason::IdleTimeout, "the message did not go on"))
             }
             ended = self.ended() => Err(ended),
             cut = self.proxy.evidence_lost() => Err(cut),
         }
-    }
-
-    /// What this connection has used of the budget of the rule that allowed a request.
-    fn meter(&self, rules: &Rules, rule: &Rule) -> Arc<Meter> {
-        let budget = budget_of(rule);
-        if budget == Budget::default() {
-            return self.unlimited.clone();
-        }
-        let key = (rules.policy.id().clone(), rule.label());
-        let mut meters = locked(&self.meters);
-        meters.entry(key).or_insert_with(|| Meter::new(budget)).clone()
     }
 }
 

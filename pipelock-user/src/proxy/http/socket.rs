@@ -15,7 +15,6 @@ use super::authority::Authority;
 use super::explicit::{Grant, Granted};
 use super::serve::{Body, Session};
 use super::upgrade::is_websocket;
-use super::upstream::Carrier;
 use crate::flow::{Reason, Verdict, locked};
 use crate::proxy::{fetch, rescue};
 
@@ -48,25 +47,25 @@ pub(super) async fn socket(
         Ok(place) => place,
         Err(verdict) => {
             let path = request.uri().path().to_owned();
-            let told = session.refuse(TRANSPORT, request.method(), &path, verdict, StatusCode::BAD_REQUEST).await;
+            let told =
+                session.tell(TRANSPORT, request.method().as_str(), &path, verdict, StatusCode::BAD_REQUEST).await;
             return rescue::problem(&told, session.flow.id).map(Either::Right);
         }
     };
-    if session.identity.get().is_some() {
+    if session.identified().origin.identity.is_some() {
         request.headers_mut().remove(header::AUTHORIZATION);
     }
     *request.uri_mut() = place.path;
     request.extensions_mut().insert(AtDoor);
     let version = request.version();
-    let carrier = Carrier { is_tls: place.is_tls, is_http2: false };
-    let own = Session::by(TRANSPORT, &session.proxy, session.identified(), None, carrier);
+    let own = session.errand_of(TRANSPORT, place.is_tls);
     let authority = Authority { host: place.host, port: place.port };
     let carried = own.carry(Ok(authority), request.map(|body| Arriving::new(body, version))).await;
     match carried.response {
         None => rescue::problem(&carried.record.verdict, session.flow.id).map(Either::Right),
         Some(response) => {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                *locked(granted) = Some(Grant::Socket(own, Box::new(carried.record)));
+                *locked(granted) = Some(Grant::Socket(own));
             }
             response.map(Either::Left)
         }

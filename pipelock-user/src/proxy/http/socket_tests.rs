@@ -120,6 +120,17 @@ async fn what_is_no_sound_question_or_not_allowed_is_refused() {
 }
 
 #[tokio::test]
+async fn a_page_in_a_browser_gets_no_socket() {
+    let (world, proxy) = start(ENABLED, Gate::open()).await;
+    let target = format!("/ws?url=ws://web.test:{}/ws", world.addr.port());
+    let text = read_all(&mut ask(proxy, &target, "Origin: https://evil.test\r\nConnection: close\r\n").await).await;
+    assert!(text.starts_with("HTTP/1.1 403") && text.contains("name_mismatch"), "{text}");
+    assert!(world.seen().is_empty());
+    let mut own = ask(proxy, &target, "Origin: http://localhost\r\n").await;
+    assert!(head(&mut own).await.starts_with("HTTP/1.1 101"));
+}
+
+#[tokio::test]
 async fn a_token_for_us_goes_no_further() {
     let known = crate::proxy::Identities::parse("ci=0123456789abcdef\n").expect("sound");
     let (world, proxy) = start(ENABLED, Gate::for_those(known)).await;

@@ -124,12 +124,12 @@ impl Upgraded {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let idle = session.proxy.rules().policy.limits().idle();
-        let agent = Watched::new(agent, &session.activity);
-        session.activity.touch();
+        let agent = Watched::new(agent, &session.shared.activity);
+        session.shared.activity.touch();
         let cut = tokio::select! {
             () = self.moved(session, agent) => return None,
             () = self.meter.time_up() => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
-            () = session.activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
+            () = session.shared.activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
             // Also one that would have it read where this one does not.
             cut = session.proxy.disallowed(|rules| self.asked.is_allowed_by(&rules.policy, self.reading.is_some())) => cut,
             () = session.proxy.closed() => return None,

@@ -2,6 +2,7 @@
 //! flow of a connection is made up.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as Locked};
 use std::time::Duration;
@@ -17,8 +18,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Sleep;
 
-use super::serve;
+use super::{Session, serve};
 use crate::flow::{Account, Flow, FlowGuard, FlowId, Host, Origin, Outcome, Target};
 use crate::inspect::Inspection;
 use crate::net::Resolver;
@@ -124,6 +126,11 @@ impl World {
         let proxy = self.proxy.clone();
         tokio::spawn(async move { serve(&proxy, stream, BytesMut::new(), flow, Some(guard), false).await });
         agent
+    }
+
+    /// The session of a client that nobody has asked who it is.
+    pub(in crate::proxy) fn session(&self) -> Arc<Session> {
+        super::explicit::session_of("forward", &self.proxy, self.addr)
     }
 
     /// Both ends of such a connection, which nobody serves yet.
@@ -251,18 +258,24 @@ pub(in crate::proxy) fn rules(port: u16, more: &str) -> Rules {
     Rules { policy, resolver, tls: None, inspect: Some(Inspection::for_tests()) }
 }
 
-/// A body in pieces, without a length.
-pub(in crate::proxy) struct Pieces(std::collections::VecDeque<Bytes>);
+/// A body in pieces, without a length, with a pause before each.
+pub(in crate::proxy) struct Pieces(std::collections::VecDeque<Bytes>, Duration, Option<Pin<Box<Sleep>>>);
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
-        std::task::Poll::Ready(self.0.pop_front().map(|piece| Ok(hyper::body::Frame::data(piece))))
+        let Self(pieces, pause, waiting) = &mut *self;
+        if !pause.is_zero() {
+            let waiting = waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(*pause)));
+            std::task::ready!(waiting.as_mut().poll(cx));
+        }
+        *waiting = None;
+        std::task::Poll::Ready(pieces.pop_front().map(|piece| Ok(hyper::body::Frame::data(piece))))
     }
 }
 
@@ -274,8 +287,10 @@ pub(in crate::proxy) const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ012
 /// What the destination answers.
 fn answer(path: &str, body: Bytes) -> Response<Either<Full<Bytes>, Pieces>> {
     let whole = |body: Bytes| Response::new(Either::Left(Full::new(body)));
-    let pieces =
-        |pieces: Vec<String>| Response::new(Either::Right(Pieces(pieces.into_iter().map(Bytes::from).collect())));
+    let slow = |pieces: Vec<String>, pause| {
+        Response::new(Either::Right(Pieces(pieces.into_iter().map(Bytes::from).collect(), pause, None)))
+    };
+    let pieces = |pieces| slow(pieces, Duration::ZERO);
     let typed = |mut response: Response<_>, kind: &'static str| {
         response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
         response
@@ -299,6 +314,7 @@ fn answer(path: &str, body: Bytes) -> Response<Either<Full<Bytes>, Pieces>> {
             typed(whole(format!("<p style='display:none'>{order}</p>fine words").into()), "text/html")
         }
         "/long" => typed(pieces(vec!["words and words ".repeat(4096); 96]), "text/plain"),
+        "/slow" => typed(slow(vec!["word ".into(); 10], Duration::from_millis(250)), "text/plain"),
         "/packed" => {
             let mut response = whole("x".into());
             response.headers_mut().insert("content-encoding", http::HeaderValue::from_static("gzip"));
