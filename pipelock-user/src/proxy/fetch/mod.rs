@@ -11,11 +11,12 @@ mod page;
 mod question;
 mod words;
 
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -78,7 +79,11 @@ pub(in crate::proxy) async fn fetch<B>(
     };
     let asked = question::url_of("url=", request.uri().query()).and_then(|url| question::read(&url));
     match asked {
-        Ok((url, place)) => told(fetched(session, url, place).await),
+        Ok((url, place)) => {
+            let mut headers = request.headers().clone();
+            session.without_token(&mut headers);
+            told(fetched(session, url, place, headers).await)
+        }
         Err(verdict) => refuse(session, request, verdict, StatusCode::BAD_REQUEST).await,
     }
 }
@@ -114,11 +119,12 @@ async fn refuse<B>(
 }
 
 /// Follows a URL to its page.
-async fn fetched(session: &Arc<Session>, mut url: Url, mut place: Place) -> Fetched {
+async fn fetched(session: &Arc<Session>, mut url: Url, mut place: Place, mut headers: HeaderMap) -> Fetched {
     let due = Instant::now() + PATIENCE;
     let mut redirects = 0;
     loop {
-        let Errand { verdict, target, answer } = session.ask(TRANSPORT, &place, due, MOST_BODY).await;
+        let Errand { verdict, target, answer } =
+            session.ask(TRANSPORT, (&place, take(&mut headers)), due, MOST_BODY).await;
         let Some(answer) = answer.map(Arc::new) else { return refused(verdict, target) };
         let stopped = match answer.headers.get(header::LOCATION).filter(|_| redirects_with(answer.status)) {
             None => match read(&answer, due).await {

@@ -26,9 +26,14 @@ impl Door {
 
     /// Sends a request line; the status, the head and the JSON of the answer.
     async fn ask(&self, line: &str) -> (u16, String, Value) {
+        self.ask_with(line, "").await
+    }
+
+    /// The same with a header.
+    async fn ask_with(&self, line: &str, header: &str) -> (u16, String, Value) {
         #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
         let mut client = TcpStream::connect(self.proxy).await.expect("connect");
-        let request = format!("{line} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.proxy);
+        let request = format!("{line} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{header}\r\n", self.proxy);
         client.write_all(request.as_bytes()).await.expect("write");
         let text = read_all(&mut client).await;
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
@@ -226,6 +231,18 @@ async fn an_answer_that_goes_on_is_waited_for_and_one_over_its_budget_is_told_as
         assert_eq!((status, &body["reason"], &body["blocked"]), (429, &"budget_exceeded".into(), &true.into()));
         assert_eq!(door.receipts(), ["allow policy_allow", "allow budget_exceeded"]);
     }
+}
+
+#[tokio::test]
+async fn headers_of_the_question_are_read_and_go_nowhere() {
+    let door = Door::open(SCANNED).await;
+    let line = format!("GET /fetch?url=http://web.test:{}/page", door.world.addr.port());
+    let (status, _, body) = door.ask_with(&line, &format!("Cookie: a=b; token={SECRET}\r\n")).await;
+    assert_eq!((status, &body["reason"]), (403, &"dlp_match".into()), "{body}");
+    let (status, ..) = door.ask_with(&line, "Cookie: a=b; token=c\r\n").await;
+    assert_eq!(status, 200);
+    assert_eq!(door.receipts(), ["block dlp_match", "allow policy_allow"]);
+    assert!(!format!("{:?}", door.world.seen()).contains("a=b"), "nobody else saw it");
 }
 
 #[tokio::test]

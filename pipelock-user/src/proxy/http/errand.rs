@@ -59,6 +59,11 @@ pub(in crate::proxy) struct Errand {
     pub(in crate::proxy) answer: Option<Answer>,
 }
 
+/// Headers that are read with those of a request and go nowhere: what a client sent with its question. Who writes a secret
+/// there means it to leave.
+#[derive(Clone, Debug)]
+pub(super) struct Withheld(pub(super) HeaderMap);
+
 /// Marks a request that goes all the way up to the network, and no further.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rehearsal;
@@ -71,16 +76,17 @@ const HEADERS: [(HeaderName, &str); 3] = [
 ];
 
 impl Session {
-    /// Asks for a place with GET on behalf of this session's client, until `due`; keeps `most` bytes of the answer.
+    /// Asks for a place with GET on behalf of this session's client, until `due`; keeps `most` bytes of the answer. The headers
+    /// are read and not sent.
     pub(in crate::proxy) async fn ask(
         self: &Arc<Self>,
         transport: &'static str,
-        place: &Place,
+        (place, withheld): (&Place, HeaderMap),
         due: Instant,
         most: usize,
     ) -> Errand {
         let own = self.errand_of(transport, place.is_tls);
-        let errand = own.errand(place, most);
+        let errand = own.errand(place, withheld, most);
         tokio::pin!(errand);
         let ended = tokio::select! {
             errand = &mut errand => return errand,
@@ -139,13 +145,14 @@ impl Session {
         }
     }
 
-    async fn errand(self: &Arc<Self>, place: &Place, most: usize) -> Errand {
+    async fn errand(self: &Arc<Self>, place: &Place, withheld: HeaderMap, most: usize) -> Errand {
         let mut request = Request::new(Arriving::none());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = place.path.clone();
         for (name, value) in HEADERS {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
+        request.extensions_mut().insert(Withheld(withheld));
         let authority = Authority { host: place.host.clone(), port: place.port };
         let Carried { record, response, reading } = self.carry(Ok(authority), request).await;
         let (verdict, target) = (record.verdict.clone(), record.target.clone());

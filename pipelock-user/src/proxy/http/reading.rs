@@ -14,6 +14,7 @@ use hyper::body::Body as _;
 use super::afterword::Afterword;
 use super::arriving::Arriving;
 use super::authority::Authority;
+use super::errand::Withheld;
 use super::headers::announce;
 use super::passing::{Broken, Failure, Passing, Read};
 use super::upstream::Carrier;
@@ -54,13 +55,20 @@ impl Reading {
         Ok(Some(Self { scanners, terms, afterword: afterword() }))
     }
 
-    /// Reads URL and headers of a request, and asks for an answer that can be read.
+    /// Reads URL and headers of a request, those that go nowhere too, and asks for an answer that can be read.
     ///
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ContentUnreadable`].
-    pub(super) fn head(&self, url: &str, headers: &mut HeaderMap) -> Result<Vec<Found>, Verdict> {
+    pub(super) fn head(
+        &self,
+        url: &str,
+        headers: &mut HeaderMap,
+        withheld: Option<&Withheld>,
+    ) -> Result<Vec<Found>, Verdict> {
         let mut noted = self.terms.check_url(&self.scanners, url)?;
-        noted.extend(self.terms.check_headers(&self.scanners, Side::RequestHead, headers)?);
+        for headers in std::iter::once(&*headers).chain(withheld.map(|withheld| &withheld.0)) {
+            noted.extend(self.terms.check_headers(&self.scanners, Side::RequestHead, headers)?);
+        }
         Encoded::of(headers)?;
         ask_readable(headers);
         Ok(noted)

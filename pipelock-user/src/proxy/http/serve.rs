@@ -16,7 +16,7 @@ use super::afterword::Afterword;
 use super::arriving::Arriving;
 use super::authority::{Authority, agree};
 use super::converse::converse;
-use super::errand::Rehearsal;
+use super::errand::{Rehearsal, Withheld};
 use super::guarded::Refused;
 use super::headers::strip_hop;
 use super::http2;
@@ -346,7 +346,8 @@ impl Session {
         let mut verdict = verdict;
         if let Some(reading) = &reading {
             let url = url(self.carrier, &authority, request.uri());
-            match reading.head(&url, request.headers_mut()) {
+            let withheld = request.extensions_mut().remove::<Withheld>();
+            match reading.head(&url, request.headers_mut(), withheld.as_ref()) {
                 Ok(noted) => verdict = verdict.with(noted),
                 Err(denied) => {
                     return Forwarded { reading: Some(reading.clone()), ..Forwarded::not(denied.by(verdict.rule)) };

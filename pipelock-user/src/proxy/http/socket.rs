@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode};
 use http_body_util::Either;
 use hyper::body::Incoming;
 
@@ -52,9 +52,7 @@ pub(super) async fn socket(
             return rescue::problem(&told, session.flow.id).map(Either::Right);
         }
     };
-    if session.identified().origin.identity.is_some() {
-        request.headers_mut().remove(header::AUTHORIZATION);
-    }
+    session.without_token(request.headers_mut());
     *request.uri_mut() = place.path;
     request.extensions_mut().insert(AtDoor);
     let version = request.version();
