@@ -89,6 +89,9 @@ const E2E: &[Need] = &[
     // What scrapes the metrics, and what checks them.
     program!("prometheus", "prometheus"),
     program!("promtool", "prometheus"),
+    // Next hops.
+    program!("squid", "squid-openssl"),
+    program!("microsocks", "microsocks"),
     program!("node", "nodejs"),
     program!("npm", "npm"),
     program!("chromium", "chromium"),

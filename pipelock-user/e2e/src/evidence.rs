@@ -59,6 +59,8 @@ pub struct Flow {
     pub rule: Option<String>,
     /// What the bytes were.
     pub carrier: Option<String>,
+    /// What they went through.
+    pub next_hop: Option<String>,
     /// Requests on it.
     pub requests: u64,
     /// Bytes from the agent.
@@ -90,6 +92,8 @@ pub struct Request {
     pub policy: String,
     /// Where it was really sent.
     pub dialled: Option<SocketAddr>,
+    /// What it went through.
+    pub next_hop: Option<String>,
 }
 
 /// One receipt of sockets that were refused before any hook could see them.
@@ -285,6 +289,7 @@ fn flow(receipt: &Value) -> Flow {
         name: option(&flow["name"]),
         rule: option(&flow["rule"]),
         carrier: option(&flow["carrier"]),
+        next_hop: option(&flow["next_hop"]),
         requests: number(&flow["requests"]),
         tx_bytes: number(&flow["tx_bytes"]),
         rx_bytes: number(&flow["rx_bytes"]),
@@ -319,6 +324,7 @@ fn request(receipt: &Value) -> Request {
         rule: option(&flow["rule"]),
         policy: text(&action["policy_hash"]),
         dialled: option(&flow["dialled"]).map(|addr| addr.parse().expect("an address")),
+        next_hop: option(&flow["next_hop"]),
     }
 }
 

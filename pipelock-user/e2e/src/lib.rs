@@ -19,6 +19,7 @@ mod clients;
 mod evidence;
 mod explicit;
 mod git;
+mod hops;
 mod http;
 mod leaks;
 mod outside;
@@ -35,6 +36,7 @@ pub use clients::{find, go_tool, has_python_module, missing, python_path, schema
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use explicit::{Answered, Explicit};
 pub use git::GIT_SITE;
+pub use hops::{Hop, LOGIN};
 pub use http::{Answer, HttpServer, Seen, echo};
 pub use leaks::{SECRET, assert_kept_in, assert_quiet, holds};
 pub use outside::{Outside, PacketCount};

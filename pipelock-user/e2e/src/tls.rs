@@ -135,7 +135,7 @@ impl TlsServer {
 }
 
 /// A folder with a key, and a certificate that every user can read.
-fn certified(names: &[&str]) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn certified(names: &[&str]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     open_up(folder.path(), 0o755);
     let certificate = folder.path().join("cert.pem");

@@ -57,6 +57,7 @@ pub(super) fn capsule(attachment: &Attachment, facts: &Facts<'_>) -> Capsule {
         "hooks": hooks,
         "missing_hooks": missing,
         "policy_source": facts.policy.source(),
+        "next_hop": facts.policy.next_hop().map(ToString::to_string),
         "not_enforced": facts.limits,
         "tls_authority_sha256": facts.authority,
         "confinement": facts.confinement,

@@ -98,6 +98,7 @@ pub async fn serve_alone(
                 "upstream": format!("{}:{}", upstream.host(), upstream.port()),
             })),
             "policy_source": policy.source(),
+            "next_hop": policy.next_hop().map(ToString::to_string),
             "not_enforced": limits,
         }))),
         contained_uid: None,

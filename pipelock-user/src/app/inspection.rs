@@ -66,7 +66,7 @@ mod tests {
         let policy = Policy::parse(&format!("version: 1\negress: [{{destination: a.test}}]\n{text}"), "p.yaml");
         let policy = policy.expect("a policy");
         let inspect = inspection(&policy, former, &Environment::Own).expect("scanners");
-        Rules { policy, resolver: Resolver::new(Box::new(|_| None)), tls: None, inspect }
+        Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, tls: None, inspect }
     }
 
     #[test]

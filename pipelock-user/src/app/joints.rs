@@ -178,6 +178,7 @@ impl DnsReceipts {
             carrier: "dns",
             requests,
             policy: Some(policy.clone()),
+            via: None,
         };
         self.ledger.report(flow.id, report);
         Some(RequestRecord {

@@ -70,6 +70,9 @@ pub enum SessionError {
     /// What TLS is opened with.
     #[error("TLS cannot be opened: {0}")]
     Tls(#[from] CaError),
+    /// What the next hop is told of who asks.
+    #[error(transparent)]
+    NextHop(#[from] crate::net::LoginError),
     /// What is looked for in contents.
     #[error(transparent)]
     Inspection(#[from] InspectionError),

@@ -3,15 +3,16 @@
 //! Called by `session`, `serving` and `explicit`. It promises that a policy which wants nothing read needs neither, and
 //! that a reload which names the same authority keeps its certificates.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::folders::state as state_folder;
 use super::inspection::{Environment, inspection};
 use super::session::SessionError;
-use crate::net::Resolver;
-use crate::policy::{KeyPair, Policy, Protocol};
-use crate::proxy::{CaError, CertificateAuthority, Interception, Rules};
+use crate::net::{Hop, Login, Resolver};
+use crate::policy::{CredentialsIn, HopProtocol, KeyPair, Policy, Protocol};
+use crate::proxy::{CaError, CertificateAuthority, Interception, Rules, hop_tls};
 
 /// The authority of a policy: the one it names, else ours, made on first use.
 ///
@@ -61,7 +62,7 @@ pub(super) fn enforced(
 /// What decides under a policy. `former` is what did before.
 ///
 /// # Errors
-/// [`SessionError::Tls`], [`SessionError::Inspection`].
+/// [`SessionError::Tls`], [`SessionError::Inspection`], [`SessionError::NextHop`].
 pub(super) fn rules_of(
     policy: Policy,
     former: Option<&Rules>,
@@ -81,7 +82,29 @@ pub(super) fn rules_of(
     } else {
         None
     };
+    let hop = next_hop(&policy)?;
     let hosts = policy.clone();
     let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    Ok(Rules { policy, resolver, tls, inspect })
+    Ok(Rules { policy, resolver, hop, tls, inspect })
+}
+
+/// What destinations are reached through, with what it is told of who asks.
+fn next_hop(policy: &Policy) -> Result<Option<Arc<Hop>>, SessionError> {
+    let Some(hop) = policy.next_hop() else { return Ok(None) };
+    let login = match &hop.credentials {
+        None => None,
+        Some(CredentialsIn::File(file)) => {
+            let file = policy.locate(file);
+            if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
+                tracing::warn!(file = %file.display(), "others may read the credentials for the next hop: chmod 600");
+            }
+            Some(Login::of_file(&file)?)
+        }
+        Some(CredentialsIn::Variable(name)) => Some(Login::of_variable(name)?),
+    };
+    let tls = match hop.protocol {
+        HopProtocol::Https => Some(hop_tls(policy)?),
+        HopProtocol::Http | HopProtocol::Socks5 => None,
+    };
+    Ok(Some(Arc::new(Hop::new(hop.clone(), login, tls, policy.loopback_ports()))))
 }

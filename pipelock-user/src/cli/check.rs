@@ -35,17 +35,21 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
             let value = serde_json::json!({
                 "policy_hash": policy.id().to_string(),
                 "rules": policy.rules().len(),
+                "next_hop": policy.next_hop().map(ToString::to_string),
                 "warnings": policy.warnings(),
             });
             output::line(&value.to_string());
         } else {
             output::line(&format!("{}: valid, {} rules", args.policy.display(), policy.rules().len()));
             output::line(&format!("policy hash {}", policy.id()));
+            if let Some(hop) = policy.next_hop() {
+                output::line(&format!("next hop {hop}"));
+            }
             keys::warn(&policy);
         }
         return Ok(0);
     };
-    let verdict = decide(&policy, url, &args.method)?;
+    let (verdict, hop) = decide(&policy, url, &args.method)?;
     let word = if verdict.is_block() { "BLOCKED" } else { "ALLOWED" };
     if args.json {
         let value = serde_json::json!({
@@ -54,6 +58,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
             "verdict": verdict.word(),
             "reason": verdict.reason.code(),
             "rule": verdict.rule,
+            "next_hop": hop,
             "detail": verdict.detail,
             "what_to_do": verdict.is_block().then(|| verdict.reason.hint()),
             "policy_hash": policy.id().to_string(),
@@ -65,6 +70,9 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         if let Some(rule) = &verdict.rule {
             output::line(&format!("rule: {rule}"));
         }
+        if let Some(hop) = &hop {
+            output::line(&format!("next hop: {hop}"));
+        }
         if !verdict.detail.is_empty() {
             output::line(&format!("detail: {}", verdict.detail));
         }
@@ -75,8 +83,8 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
     Ok(u8::from(verdict.is_block()))
 }
 
-/// What the proxy would say of the request, once it has it.
-fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> {
+/// What the proxy would say of the request, once it has it, and the next hop that it would go through as far as its name tells.
+fn decide(policy: &Policy, url: &str, method: &str) -> Result<(Verdict, Option<String>), Failure> {
     if http::Method::from_bytes(method.as_bytes()).is_err() {
         return Err(Failure::usage(format!("{method:?} cannot be the method of a request")));
     }
@@ -98,13 +106,19 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Verdict, Failure> 
     }
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     if normalise_path(uri.path()).is_err() {
-        return Ok(Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"));
+        return Ok((Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"), None));
     }
     let verdict = policy.check_request(&host, port, method, uri.path());
-    match policy.find(&host, port).ok().and_then(|rule| rule.unfit(is_tls)) {
-        Some(unfit) if !verdict.is_block() => Ok(Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule)),
-        _ => Ok(verdict),
-    }
+    let verdict = match policy.find(&host, port).ok().and_then(|rule| rule.unfit(is_tls)) {
+        Some(unfit) if !verdict.is_block() => Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule),
+        _ => verdict,
+    };
+    let known = match &host {
+        Host::Name(name) => policy.dns_hosts(name).unwrap_or_default(),
+        Host::Addr(_) => &[],
+    };
+    let hop = policy.next_hop().filter(|hop| !verdict.is_block() && !hop.spares(&host, port, known));
+    Ok((verdict, hop.map(ToString::to_string)))
 }
 
 #[cfg(test)]
@@ -115,7 +129,7 @@ mod tests {
 
     fn verdict(url: &str, method: &str) -> (bool, Reason) {
         let policy = Policy::parse(POLICY, "test").expect("valid");
-        let verdict = decide(&policy, url, method).expect("a URL");
+        let (verdict, _) = decide(&policy, url, method).expect("a URL");
         (verdict.is_block(), verdict.reason)
     }
 
@@ -131,5 +145,18 @@ mod tests {
         assert_eq!(verdict("http://a.example:81/", "GET"), (true, Reason::PortDenied));
         let policy = Policy::parse(POLICY, "test").expect("valid");
         assert!(decide(&policy, "ftp://a.example/", "GET").is_err());
+    }
+
+    #[test]
+    fn check_says_what_a_request_goes_through() {
+        let text = format!(
+            "{POLICY}dns: {{hosts: {{b.example: 10.0.0.1}}}}\nupstream: {{proxy: \"http://c.example:3128\", no_proxy: [10.0.0.0/8]}}\n"
+        );
+        let policy = Policy::parse(&text, "test").expect("valid");
+        let hop = |url: &str| decide(&policy, url, "GET").expect("a URL").1;
+        assert_eq!(hop("http://a.example/").as_deref(), Some("http://c.example:3128"));
+        assert_eq!(hop("http://b.example/"), None, "its address is spared");
+        let (verdict, hop) = decide(&policy, "http://c.example:3128/", "GET").expect("a URL");
+        assert_eq!((verdict.reason, hop), (Reason::AddressDenied, None));
     }
 }

@@ -20,7 +20,7 @@ use crate::app::{
     runtime, serve_alone,
 };
 use crate::kernel::attachment_id;
-use crate::policy::Policy;
+use crate::policy::{CredentialsIn, Policy};
 use crate::proxy::{Gate, Identities, Upstream};
 use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load};
@@ -28,6 +28,8 @@ use crate::sandbox::cgroup::{Cgroup, CgroupError};
 use crate::sandbox::limits;
 use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals};
 
+/// Variables by which programs look for a proxy, in lower case.
+const PROXY_VARIABLES: [&str; 4] = ["http_proxy", "https_proxy", "all_proxy", "ftp_proxy"];
 /// How the names of the cgroups of `run` begin.
 const CGROUP: &str = "pipelock-run-";
 /// Longest file of tokens, in bytes.
@@ -105,7 +107,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
     let uid = user.uid;
-    let mut command = AgentCommand::new(program, rest.to_vec(), user);
+    let mut command = without_next_hop(AgentCommand::new(program, rest.to_vec(), user), &policy);
     let confinement = confinement(&command, uid)?;
     let lock = Lock::take(&attachment_id(cgroup.id()))?;
     let session = Session::prepare(SessionConfig {
@@ -154,6 +156,18 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     }
     output::moved(&ended.summary.folder, ended.moved_from.as_deref());
     Ok(code)
+}
+
+/// Takes out of the agent's environment what is ours alone, where there is a next hop: its credentials, and the variables by which
+/// programs would look for it themselves.
+fn without_next_hop(command: AgentCommand, policy: &Policy) -> AgentCommand {
+    let Some(hop) = policy.next_hop() else { return command };
+    let credentials = match &hop.credentials {
+        Some(CredentialsIn::Variable(name)) => Some(name.clone()),
+        _ => None,
+    };
+    let proxies = PROXY_VARIABLES.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase()]);
+    credentials.into_iter().chain(proxies).fold(command, |command, name| command.env_remove(&name))
 }
 
 /// The proxy without a command: for clients that are told to use it.

@@ -17,13 +17,15 @@ pub struct Outcome {
     pub requests: u64,
     /// The policy that decided, when it is not the one that was in force when the flow opened.
     pub policy: Option<PolicyId>,
+    /// The next hop that its bytes went through, if they did; those of requests are in their receipts.
+    pub via: Option<Arc<str>>,
 }
 
 impl Outcome {
     /// The outcome of a flow that the proxy never saw or lost sight of.
     #[must_use]
     pub fn unseen(reason: Reason) -> Self {
-        Self { verdict: Verdict::block(reason, ""), name: None, carrier: "", requests: 0, policy: None }
+        Self { verdict: Verdict::block(reason, ""), name: None, carrier: "", requests: 0, policy: None, via: None }
     }
 }
 
@@ -74,6 +76,11 @@ impl FlowGuard {
     /// Notes the name that decided.
     pub fn names(&mut self, name: Host) {
         self.outcome.name = Some(name);
+    }
+
+    /// Notes the next hop that its bytes go through.
+    pub fn goes_via(&mut self, hop: Option<Arc<str>>) {
+        self.outcome.via = hop;
     }
 
     /// Counts a request or query.

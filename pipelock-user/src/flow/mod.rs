@@ -8,6 +8,7 @@ mod guard;
 mod host;
 mod ident;
 mod locked;
+mod reached;
 mod reason;
 mod verdict;
 
@@ -16,5 +17,6 @@ pub use guard::{Account, FlowGuard, Outcome};
 pub use host::{Host, HostError};
 pub use ident::{Flow, FlowId, Origin, PolicyId, Target};
 pub use locked::locked;
+pub use reached::Reached;
 pub use reason::Reason;
 pub use verdict::{Action, Verdict};

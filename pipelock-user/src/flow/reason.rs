@@ -76,6 +76,7 @@ reasons! {
     ResolveFailed = "resolve_failed", "The name could not be resolved.";
     DialFailed = "dial_failed", "The destination could not be reached.";
     UpstreamFailed = "upstream_failed", "The destination broke off or answered with something that is not HTTP.";
+    HopFailed = "hop_failed", "The next hop (upstream.proxy of the policy) could not be reached, refused, or could not reach the destination; the detail has what it said. That is for whoever runs it to change.";
     DnsDenied = "dns_denied", "No rule of the policy names this host, so it is not resolved.";
     DnsMalformed = "dns_malformed", "The DNS message cannot be read.";
     DnsExhausted = "dns_exhausted", "Too many different names were asked for.";

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::dial::ConnectError;
+use super::way::ConnectError;
 use crate::flow::Reason;
 use crate::telemetry::metrics::{Counters, MIDDLE, Times, labels};
 
@@ -13,6 +13,7 @@ labels! {
         Unresolved = "resolve_failed",
         Denied = "ssrf_denied",
         Failed = "dial_failed",
+        Hop = "hop_failed",
     }
 }
 
@@ -22,6 +23,7 @@ impl Connected {
             Ok(_) => Self::Open,
             Err(Reason::ResolveFailed) => Self::Unresolved,
             Err(Reason::SsrfDenied) => Self::Denied,
+            Err(Reason::HopFailed) => Self::Hop,
             Err(_) => Self::Failed,
         }
     }

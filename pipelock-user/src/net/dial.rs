@@ -1,7 +1,7 @@
 //! Opens the connection: the only place that calls `connect` for traffic of the agent.
 //!
-//! Called by the proxy with a [`Permit`]. It promises that only checked addresses are dialled, on the port of the
-//! permit, that the whole attempt ends in time, and that every failure has a stable reason. Families alternate and
+//! Called by `net::way` with a [`Permit`]. It promises that only checked addresses are dialled, on the port of the
+//! permit, and those of the next hop. Families alternate and
 //! attempts overlap as in RFC 8305, so that a broken IPv6 route costs a quarter of a second and no more.
 
 use std::collections::VecDeque;
@@ -9,18 +9,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use super::counts::{COUNTS, Connected};
-use crate::flow::{Host, Reason};
+use crate::flow::Host;
 use crate::inspect::Permit;
-use crate::net::own::is_own;
-use crate::net::ranges::Class;
-use crate::net::resolve::{ResolveError, Resolver};
-use crate::net::ssrf::{CheckedAddr, SsrfDenied, check_all};
+use crate::net::ssrf::CheckedAddr;
 
 /// Connection Attempt Delay of RFC 8305 §5.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -49,113 +43,6 @@ pub enum DialError {
     Timeout(Duration),
 }
 
-/// Why [`connect`] failed, by stage.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No address was found.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// An address was found that may not be reached.
-    #[error(transparent)]
-    Ssrf(#[from] SsrfDenied),
-    /// The addresses could not be reached.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-}
-
-impl ConnectError {
-    /// The stable reason for the receipt and the denial.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Resolve(_) => Reason::ResolveFailed,
-            Self::Ssrf(_) => Reason::SsrfDenied,
-            Self::Dial(DialError::NotPermitted(_)) => Reason::Internal,
-            Self::Dial(_) => Reason::DialFailed,
-        }
-    }
-}
-
-/// Resolves the host of the permit, checks every answer, dials: the whole way out. `timeout` bounds all of it; the
-/// resolver has a limit of its own besides.
-///
-/// # Errors
-/// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
-pub async fn connect(
-    permit: &Permit,
-    resolver: &Resolver,
-    ssrf_allow: &[IpNet],
-    timeout: Duration,
-) -> Result<(TcpStream, SocketAddr), ConnectError> {
-    let start = Instant::now();
-    let connected = connect_at(start, permit, resolver, ssrf_allow, timeout).await;
-    COUNTS.connects.add(Connected::of(&connected));
-    COUNTS.seconds.since(start.into_std());
-    connected
-}
-
-async fn connect_at(
-    start: Instant,
-    permit: &Permit,
-    resolver: &Resolver,
-    ssrf_allow: &[IpNet],
-    timeout: Duration,
-) -> Result<(TcpStream, SocketAddr), ConnectError> {
-    let found = find(permit, resolver, timeout).await?;
-    let checked = check_dial(&found, ssrf_allow)?;
-    Ok(dial(permit, &checked, timeout.saturating_sub(start.elapsed())).await?)
-}
-
-/// Resolves the host of the permit and checks every answer, as [`connect`] does, and dials nothing.
-///
-/// # Errors
-/// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
-pub async fn check_reach(
-    permit: &Permit,
-    resolver: &Resolver,
-    ssrf_allow: &[IpNet],
-    timeout: Duration,
-) -> Result<(), ConnectError> {
-    check_dial(&find(permit, resolver, timeout).await?, ssrf_allow).map(drop)
-}
-
-async fn find(permit: &Permit, resolver: &Resolver, timeout: Duration) -> Result<Vec<SocketAddr>, ResolveError> {
-    let found = tokio::time::timeout(timeout, resolver.resolve(permit.host(), permit.port())).await;
-    found.unwrap_or_else(|_| Err(ResolveError::Timeout { host: permit.host().to_string(), after: timeout }))
-}
-
-/// Connects to this address of the permit's host, which was dialled before.
-///
-/// # Errors
-/// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
-pub async fn connect_again(
-    permit: &Permit,
-    addr: SocketAddr,
-    ssrf_allow: &[IpNet],
-    timeout: Duration,
-) -> Result<TcpStream, ConnectError> {
-    let checked = check_dial(&[addr], ssrf_allow)?;
-    Ok(dial(permit, &checked, timeout).await?.0)
-}
-
-/// Whether an address may be dialled under this list of exempted networks; no when nobody can say.
-#[must_use]
-pub fn may_be_dialled(addr: SocketAddr, ssrf_allow: &[IpNet]) -> bool {
-    check_dial(&[addr], ssrf_allow).is_ok()
-}
-
-/// All that decides about addresses: their ranges, and whether those that look like any other are this host's own.
-fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet]) -> Result<Vec<CheckedAddr>, ConnectError> {
-    let checked = check_all(found, ssrf_allow)?;
-    let is_open = |addr: &CheckedAddr| ssrf_allow.iter().any(|net| net.contains(&addr.get().ip()));
-    for addr in checked.iter().filter(|addr| !is_open(addr)).map(|addr| addr.get()) {
-        if is_own(addr).map_err(|source| DialError::Failed { addr, source })? {
-            return Err(SsrfDenied { addr, class: Class::Own }.into());
-        }
-    }
-    Ok(checked)
-}
-
 /// Connects to the first of `checked` that answers, and returns the stream (no delay set) with its address.
 ///
 /// # Errors
@@ -171,30 +58,47 @@ pub async fn dial(
             return Err(DialError::NotPermitted(addr));
         }
     }
-    tokio::time::timeout(timeout, race(alternate(checked))).await.unwrap_or(Err(DialError::Timeout(timeout)))
+    let first = any_of(alternate(checked.iter().map(|addr| addr.get())));
+    tokio::time::timeout(timeout, first).await.unwrap_or(Err(DialError::Timeout(timeout)))
 }
 
-async fn race(mut waiting: VecDeque<SocketAddr>) -> Result<(TcpStream, SocketAddr), DialError> {
+/// Connects to the first of these that answers.
+pub(super) async fn any_of(addrs: VecDeque<SocketAddr>) -> Result<(TcpStream, SocketAddr), DialError> {
+    race(addrs, STAGGER, attempt).await.unwrap_or(Err(DialError::NoAddress))
+}
+
+/// Attempts one after the other, each beside those before it once they have taken `stagger`; the first that succeeds, or the
+/// last failure. None without any.
+pub(super) async fn race<A, T, E, F>(
+    mut waiting: VecDeque<A>,
+    stagger: Duration,
+    attempt: impl Fn(A) -> F,
+) -> Option<Result<T, E>>
+where
+    F: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
     // Dropping the set, also when the caller goes away, ends the attempts that are still under way.
-    let mut attempts: JoinSet<Result<(TcpStream, SocketAddr), DialError>> = JoinSet::new();
-    let mut last = DialError::NoAddress;
+    let mut attempts: JoinSet<Result<T, E>> = JoinSet::new();
+    let mut last = None;
     loop {
-        if let Some(addr) = waiting.pop_front() {
-            attempts.spawn(attempt(addr));
+        if let Some(next) = waiting.pop_front() {
+            attempts.spawn(attempt(next));
         }
         let ended = if waiting.is_empty() {
             attempts.join_next().await
         } else {
-            match tokio::time::timeout(STAGGER, attempts.join_next()).await {
+            match tokio::time::timeout(stagger, attempts.join_next()).await {
                 Ok(ended) => ended,
                 Err(_) => continue, // the next family or address gets its chance beside the slow one
             }
         };
         match ended {
-            Some(Ok(Ok(connected))) => return Ok(connected),
-            Some(Ok(Err(error))) => last = error,
+            Some(Ok(Ok(connected))) => return Some(Ok(connected)),
+            Some(Ok(Err(error))) => last = Some(error),
             Some(Err(_)) => {} // the attempt ended without a result; the others go on
-            None => return Err(last),
+            None => return last.map(Err),
         }
     }
 }
@@ -212,10 +116,10 @@ async fn attempt(addr: SocketAddr) -> Result<(TcpStream, SocketAddr), DialError>
 }
 
 /// The order of RFC 8305 §4: the resolver's first address leads, then the families take turns.
-fn alternate(checked: &[CheckedAddr]) -> VecDeque<SocketAddr> {
-    let leads_v6 = checked.first().is_some_and(|addr| addr.get().is_ipv6());
-    let (mut lead, mut other): (VecDeque<_>, VecDeque<_>) =
-        checked.iter().map(|addr| addr.get()).partition(|addr| addr.is_ipv6() == leads_v6);
+pub(super) fn alternate(addrs: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
+    let mut addrs = addrs.peekable();
+    let leads_v6 = addrs.peek().is_some_and(SocketAddr::is_ipv6);
+    let (mut lead, mut other): (VecDeque<_>, VecDeque<_>) = addrs.partition(|addr| addr.is_ipv6() == leads_v6);
     let mut order = VecDeque::new();
     while order.len() < MAX_ATTEMPTS && !(lead.is_empty() && other.is_empty()) {
         order.extend(lead.pop_front());
@@ -227,14 +131,16 @@ fn alternate(checked: &[CheckedAddr]) -> VecDeque<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::flow::Verdict;
-    use crate::inspect::permit_flow;
-    use crate::net::ssrf::check;
     use std::net::IpAddr;
-    use std::sync::Arc;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use ipnet::IpNet;
     use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::flow::{Reason, Verdict};
+    use crate::inspect::permit_flow;
+    use crate::net::ssrf::check_all;
 
     fn permit(host: &str, port: u16) -> Permit {
         let allow = Verdict::allow(Reason::PolicyAllow, None);
@@ -249,60 +155,10 @@ mod tests {
         check_all(addrs, &loopback()).expect("opened for the test")
     }
 
-    fn answering(ips: &[&str]) -> Resolver {
-        let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().expect("an address")).collect();
-        let pinned = Box::new(move |name: &str| (name == "svc.example").then(|| ips.clone()));
-        struct Nobody;
-        impl crate::net::NameService for Nobody {
-            fn lookup(&self, _: String) -> crate::net::LookupFuture {
-                Box::pin(async { Err(io::Error::other("no such name")) })
-            }
-        }
-        Resolver::with_service(pinned, Arc::new(Nobody), Duration::from_secs(1))
-    }
-
     async fn listener() -> (TcpListener, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = listener.local_addr().expect("bound").port();
         (listener, port)
-    }
-
-    #[tokio::test]
-    async fn connects_to_what_was_checked() {
-        let (listener, port) = listener().await;
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.expect("accept");
-            stream.write_all(b"hi").await.expect("write");
-        });
-        let resolver = answering(&["127.0.0.1"]);
-        let (mut stream, addr) = connect(&permit("svc.example", port), &resolver, &loopback(), Duration::from_secs(5))
-            .await
-            .expect("dialled");
-        assert_eq!(addr, SocketAddr::from(([127, 0, 0, 1], port)));
-        assert!(stream.nodelay().expect("an option"));
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.expect("read");
-        assert_eq!(said, "hi");
-        server.await.expect("served");
-    }
-
-    #[tokio::test]
-    async fn each_stage_has_its_reason() {
-        let (listener, port) = listener().await;
-        let limit = Duration::from_secs(5);
-
-        let error = connect(&permit("unknown.example", port), &answering(&[]), &[], limit).await.expect_err("unknown");
-        assert_eq!(error.reason(), Reason::ResolveFailed);
-
-        // One private answer among public ones: nothing is dialled.
-        let mixed = answering(&["1.1.1.1", "127.0.0.1"]);
-        let error = connect(&permit("svc.example", port), &mixed, &[], limit).await.expect_err("rebinding");
-        assert_eq!(error.reason(), Reason::SsrfDenied);
-
-        drop(listener);
-        let closed = answering(&["127.0.0.1"]);
-        let error = connect(&permit("svc.example", port), &closed, &loopback(), limit).await.expect_err("closed");
-        assert_eq!(error.reason(), Reason::DialFailed);
     }
 
     #[tokio::test]
@@ -359,11 +215,8 @@ mod tests {
     #[test]
     fn families_take_turns_and_the_list_is_bounded() {
         let order = |texts: &[&str]| -> Vec<String> {
-            let checked: Vec<CheckedAddr> = texts
-                .iter()
-                .map(|ip| check(SocketAddr::new(ip.parse().expect("an address"), 1), &[]).expect("public"))
-                .collect();
-            alternate(&checked).iter().map(|addr| addr.ip().to_string()).collect()
+            let addrs = texts.iter().map(|ip| SocketAddr::new(ip.parse().expect("an address"), 1));
+            alternate(addrs).iter().map(|addr| addr.ip().to_string()).collect()
         };
         assert_eq!(
             order(&["2606::1", "2606::2", "2606::3", "1.1.1.1", "1.1.1.2"]),

@@ -1,4 +1,4 @@
-//! The one door to the network: resolve, check, dial.
+//! The one door to the network: resolve, check, dial, or have the next hop dial.
 //!
 //! Called by the proxy with a [`Permit`](crate::inspect::Permit) in hand. It promises that no query and no connection
 //! leaves without one, that every address is checked before it is dialled, and that the address dialled is the one
@@ -6,13 +6,19 @@
 
 mod counts;
 mod dial;
+mod hop;
+mod link;
 mod own;
 mod ranges;
 mod resolve;
 mod ssrf;
+mod way;
 
 pub(crate) use counts::COUNTS;
-pub use dial::{ConnectError, DialError, check_reach, connect, connect_again, dial, may_be_dialled};
+pub use dial::{DialError, dial};
+pub use hop::{Hop, HopError, Login, LoginError};
+pub use link::{Duplex, Link};
 pub use ranges::Class;
 pub use resolve::{LookupFuture, NameService, ResolveError, Resolver, StaticHosts};
 pub use ssrf::{CheckedAddr, SsrfDenied, check, check_all};
+pub use way::{ConnectError, Way, check_reach, connect, connect_again, may_be_reached};

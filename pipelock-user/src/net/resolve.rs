@@ -121,6 +121,12 @@ impl Resolver {
         }
     }
 
+    /// True for a name whose addresses the policy gives.
+    #[must_use]
+    pub fn pins(&self, name: &str) -> bool {
+        (self.pinned)(name).is_some()
+    }
+
     /// The addresses of `host` with `port`, in the order to try them, without duplicates, at least one, at most 64.
     ///
     /// # Errors

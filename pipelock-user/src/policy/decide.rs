@@ -125,8 +125,12 @@ impl Policy {
     /// The rule that decides about this destination.
     ///
     /// # Errors
-    /// [`Reason::HostDenied`] when no rule names the host, [`Reason::PortDenied`] when none that does uses the port.
+    /// [`Reason::HostDenied`] when no rule names the host, [`Reason::PortDenied`] when none that does uses the port,
+    /// [`Reason::AddressDenied`] for the next hop.
     pub fn find(&self, host: &Host, port: u16) -> Result<&Rule, Reason> {
+        if self.next_hop().is_some_and(|hop| hop.is(host, port)) {
+            return Err(Reason::AddressDenied);
+        }
         let naming = self.naming(host);
         if let (true, Some(unnamed)) = (naming.is_empty(), self.unnamed()) {
             return Ok(unnamed);
@@ -171,6 +175,9 @@ impl Policy {
         match self.naming(host).first() {
             Some(rule) if reason == Reason::PortDenied => {
                 format!("{host}: port {port} is not among the ports of {}: {}", rule.label(), port_list(&rule.ports))
+            }
+            _ if reason == Reason::AddressDenied => {
+                format!("{host}:{port} is the next hop (upstream.proxy), which pipelock alone speaks to")
             }
             _ => format!("no rule names {host}"),
         }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::destination::Destination;
 use super::types::{DnsMode, Listen, Parts, PortRange, Protocol, Rule};
+use super::upstream::NextHop;
 use crate::flow::PolicyId;
 
 /// SHA-256 of the canonical form, as 64 lower-case hex digits.
@@ -54,6 +55,7 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
         ("tls", parts.tls.canonical()),
         ("dlp", parts.dlp.canonical()),
         ("response", parts.response.canonical()),
+        ("upstream", parts.upstream.as_ref().map(NextHop::canonical)),
         ("metrics", parts.metrics.canonical()),
     ];
     if let Value::Object(map) = &mut value {

@@ -4,6 +4,7 @@
 //! word or default exists in this table or not at all.
 
 use super::metrics::METRICS;
+use super::upstream::UPSTREAM;
 
 /// The default ports of a rule.
 pub(super) const DEFAULT_PORTS: &[u16] = &[80, 443];
@@ -68,6 +69,12 @@ pub(super) enum Shape {
     Secret,
     /// A path with a query that ends in `=`.
     ProxyPath,
+    /// `http://host:port` of a proxy, or another scheme that is spoken to one.
+    ProxyUrl,
+    /// A destination, with or without a port.
+    Spared,
+    /// The name of a variable.
+    Variable,
     /// Host names, each with one address or a list of them.
     Hosts,
     Section(&'static Section),
@@ -144,6 +151,15 @@ pub(super) static ROOT: Section = Section {
                 "What destinations send: what is done about what is found in it.",
             ),
             &["responses", "response_scanning"],
+        ),
+        tried_as(
+            key(
+                "upstream",
+                Shape::Section(&UPSTREAM),
+                NONE,
+                "The next hop: a proxy of the network's through which destinations are reached.",
+            ),
+            &["proxy", "next_hop", "parent_proxy", "upstream_proxy", "http_proxy"],
         ),
         key("metrics", Shape::Section(&METRICS), NONE, "Where what is counted can be read, for Prometheus."),
         tried_as(key("limits", Shape::Section(&LIMITS), NONE, "Limits of the proxy."), &["limit"]),
@@ -427,8 +443,8 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section, for hints about misplaced keys and for tests.
-pub(super) static ALL: [&Section; 12] =
-    [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &TLS, &DLP, &RESPONSE, &METRICS, &LIMITS];
+pub(super) static ALL: [&Section; 13] =
+    [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &TLS, &DLP, &RESPONSE, &UPSTREAM, &METRICS, &LIMITS];
 
 impl Section {
     /// The key with this name.

@@ -24,6 +24,7 @@ mod rule;
 mod schema;
 mod tls;
 mod types;
+mod upstream;
 mod warn;
 
 #[cfg(test)]
@@ -37,3 +38,4 @@ pub use path::{PathError, PathPattern, normalise_path};
 pub use schema::json_schema;
 pub use tls::{KeyPair, Tls};
 pub use types::{Budgets, DnsMode, Limits, Listen, Policy, PortRange, Protocol, Rule, WebSocket};
+pub use upstream::{CredentialsIn, HopProtocol, NextHop};

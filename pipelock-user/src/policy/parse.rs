@@ -20,6 +20,7 @@ use super::read::{Field, Reader, join};
 use super::rule;
 use super::tls::Tls;
 use super::types::{DnsMode, Limits, Listen, Parts, Policy, Rule, WebSocket};
+use super::upstream::NextHop;
 use crate::flow::Host;
 
 /// Addresses one name may have under `dns.hosts`.
@@ -89,8 +90,14 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     let tls = root.section(report, "tls");
     let dlp = root.section(report, "dlp");
     let response = root.section(report, "response");
+    let upstream = root.section(report, "upstream");
     let metrics = root.section(report, "metrics");
     let limits = root.section(report, "limits");
+    let loopback_ports = loopback_ports(report, &loopback);
+    let next_hop = NextHop::read(report, &upstream);
+    if let Some(hop) = &next_hop {
+        hop.refuse_open(report, &upstream, &loopback_ports);
+    }
     Parts {
         rules: rule::rules(report, root),
         unnamed: (!denies_unnamed).then(Rule::of_unnamed),
@@ -103,11 +110,12 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
         dns_hosts: dns.get("hosts").map(|hosts| dns_hosts(report, &hosts)).unwrap_or_default(),
         dns_max_names: count(report, &dns, "max_names"),
         ssrf_allow: ssrf_allow(report, &ssrf),
-        loopback_ports: loopback_ports(report, &loopback),
+        loopback_ports,
         listen: if root.word(report, "listen") == "any" { Listen::Any } else { Listen::Loopback },
         tls: Tls::read(report, &tls),
         dlp: Dlp::read(report, &dlp),
         response: Responses::read(report, &response),
+        upstream: next_hop,
         metrics: Metrics::read(report, &metrics),
         limits: Limits {
             max_connections: count(report, &limits, "max_connections"),

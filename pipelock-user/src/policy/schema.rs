@@ -67,6 +67,11 @@ fn shape(shape_of: &Shape) -> Map<String, Value> {
         Shape::File => json!({ "type": "string", "minLength": 1, "maxLength": 4096 }),
         Shape::Secret => json!({ "type": "string", "pattern": "^([a-z0-9-]{1,128}|env:[!-<>-~]{1,124})$" }),
         Shape::ProxyPath => json!({ "type": "string", "maxLength": 256, "pattern": "^/[^?#\\s]*\\?[^?#\\s]*=$" }),
+        Shape::ProxyUrl => {
+            json!({ "type": "string", "pattern": "^(https?|socks5)://([^/?#@:\\s\\[\\]]+|\\[[0-9a-fA-F:.]+\\]):[1-9][0-9]{0,4}/?$" })
+        }
+        Shape::Spared => json!({ "type": "string", "minLength": 1, "pattern": "^(\\*\\.)?[^*\\s]+$" }),
+        Shape::Variable => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,127}$" }),
         Shape::Hosts => {
             let address = json!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+$" });
             json!({

@@ -47,6 +47,7 @@ pub(super) struct Parts {
     pub(super) tls: Tls,
     pub(super) dlp: Dlp,
     pub(super) response: Responses,
+    pub(super) upstream: Option<super::upstream::NextHop>,
     pub(super) metrics: super::metrics::Metrics,
     pub(super) limits: Limits,
 }

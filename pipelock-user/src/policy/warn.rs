@@ -60,8 +60,15 @@ impl Policy {
                 "ssrf.allow: {nets} holds {METADATA}, where clouds hand out the credentials of a machine"
             ));
         }
-        let unnamed: Vec<String> =
-            self.parts.dns_hosts.keys().filter(|name| !self.names_allowed(name)).cloned().collect();
+        let hop = self.next_hop();
+        if let Some(hop) = hop.filter(|hop| hop.resolves) {
+            warnings.push(format!(
+                "upstream.resolve: proxy: where names lead is the next hop's business ({hop}); of its answers no address is checked"
+            ));
+        }
+        let is_hop = |name: &str| hop.is_some_and(|hop| hop.host.name() == Some(name));
+        let is_used = |name: &str| self.names_allowed(name) || is_hop(name);
+        let unnamed: Vec<String> = self.parts.dns_hosts.keys().filter(|name| !is_used(name)).cloned().collect();
         if !unnamed.is_empty() {
             warnings.push(format!("dns.hosts: {}: no rule names it, so it is never answered", named(&unnamed)));
         }

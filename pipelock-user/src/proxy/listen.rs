@@ -270,17 +270,17 @@ async fn pass(
         Ok(permit) => permit,
         Err(verdict) => return refuse(stream, guard, verdict),
     };
-    let (mut upstream, dialled) =
-        match connect(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await {
-            Ok(connected) => connected,
-            Err(error) => {
-                let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
-                return refuse(stream, guard, verdict);
-            }
-        };
+    let (mut upstream, dialled) = match connect(&permit, rules.way(), dial_limit(rules)).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
+            return refuse(stream, guard, verdict);
+        }
+    };
+    guard.goes_via(dialled.via.clone());
     if !buffer.is_empty() {
         guard.carries("tls-passthrough");
-        upstream = match shows_name(proxy, rules, &permit, (upstream, dialled)).await {
+        upstream = match shows_name(proxy, rules, &permit, (upstream, &dialled)).await {
             Ok(upstream) => upstream,
             Err(verdict) => return refuse_tls(stream, guard, verdict.by(Some(rule.label()))).await,
         };

@@ -33,4 +33,4 @@ pub use http::{Gate, Upstream, serve_explicit, serve_reverse};
 pub use identity::{Identities, TokensError};
 pub use listen::serve;
 pub use state::{Origins, Proxy, Rules};
-pub use tls::{CaError, CertificateAuthority, Interception, SYSTEM_BUNDLES, Trust, server_of};
+pub use tls::{CaError, CertificateAuthority, Interception, SYSTEM_BUNDLES, Trust, hop_tls, server_of};

@@ -15,9 +15,11 @@ use crate::flow::{FlowId, Reason, Verdict};
 pub(super) fn status(reason: Reason) -> StatusCode {
     match reason {
         Reason::RequestMalformed => StatusCode::BAD_REQUEST,
-        Reason::ResolveFailed | Reason::DialFailed | Reason::UpstreamFailed | Reason::CertificateInvalid => {
-            StatusCode::BAD_GATEWAY
-        }
+        Reason::ResolveFailed
+        | Reason::DialFailed
+        | Reason::UpstreamFailed
+        | Reason::HopFailed
+        | Reason::CertificateInvalid => StatusCode::BAD_GATEWAY,
         Reason::IdentityRequired => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
         Reason::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         Reason::BudgetExceeded | Reason::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,

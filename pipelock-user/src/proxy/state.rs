@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::flow::{Account, Flow, Host, Reason, Verdict};
 use crate::inspect::Inspection;
-use crate::net::Resolver;
+use crate::net::{Hop, Resolver, Way};
 use crate::policy::Policy;
 use crate::proxy::silent::Silence;
 use crate::proxy::tls::{Interception, Shown};
@@ -55,10 +55,19 @@ pub struct Rules {
     pub policy: Policy,
     /// Resolves names for dialling, with the policy's static hosts.
     pub resolver: Resolver,
+    /// What destinations are reached through, if not from here.
+    pub hop: Option<Arc<Hop>>,
     /// Opens TLS; none when no rule wants that.
     pub tls: Option<Arc<Interception>>,
     /// Reads what is said; none when no rule wants that.
     pub inspect: Option<Arc<Inspection>>,
+}
+
+impl Rules {
+    /// What leads out.
+    pub(super) fn way(&self) -> Way<'_> {
+        Way { resolver: &self.resolver, ssrf_allow: self.policy.ssrf_allow(), hop: self.hop.as_ref() }
+    }
 }
 
 /// The transparent proxy of one attachment.

@@ -3,19 +3,17 @@
 //! Called by `listen` and `http::explicit`. It promises that such a connection ends with its budget, with silence, with
 //! the evidence, and with the first policy that would not let it through; and that what ended it has a verdict.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use super::listen::dial_limit;
 use super::meter::Budget;
 use super::pump::{End, pump};
 use super::state::{Proxy, Rules};
-use crate::flow::{Host, Reason, Verdict};
+use crate::flow::{Host, Reached, Reason, Verdict};
 use crate::inspect::Permit;
-use crate::net::{connect_again, may_be_dialled};
+use crate::net::{Link, connect_again, may_be_reached};
 use crate::policy::Protocol;
 
 /// What was let through, in the words of the decision: a new policy is asked the same.
@@ -25,8 +23,8 @@ pub(super) struct Tunnel {
     pub host: Host,
     /// The destination's port.
     pub port: u16,
-    /// The address that was checked and dialled.
-    pub dialled: SocketAddr,
+    /// How it was reached.
+    pub dialled: Reached,
     /// True when nobody looks what the bytes are: only a rule for `tcp` allows it. Else they are TLS for this host, or a
     /// client's that asked for a tunnel.
     pub is_unseen: bool,
@@ -47,16 +45,16 @@ pub(super) async fn shows_name(
     proxy: &Proxy,
     rules: &Rules,
     permit: &Permit,
-    (upstream, dialled): (TcpStream, SocketAddr),
-) -> Result<TcpStream, Verdict> {
+    (upstream, reached): (Link, &Reached),
+) -> Result<Link, Verdict> {
     let host = permit.host();
-    if matches!(host, Host::Addr(_)) || proxy.shown.is_known(host, dialled) {
+    if matches!(host, Host::Addr(_)) || proxy.shown.is_known(host, reached) {
         return Ok(upstream);
     }
     let limit = dial_limit(rules);
     let slow = || Verdict::block(Reason::UpstreamFailed, format!("{host} shows no certificate in time"));
-    tokio::time::timeout(limit, proxy.shown.ask(upstream, host, dialled)).await.unwrap_or_else(|_| Err(slow()))?;
-    connect_again(permit, dialled, rules.policy.ssrf_allow(), limit)
+    tokio::time::timeout(limit, proxy.shown.ask(upstream, host, reached)).await.unwrap_or_else(|_| Err(slow()))?;
+    connect_again(permit, reached, rules.way(), limit)
         .await
         .map_err(|error| Verdict::block(error.reason(), error.to_string()))
 }
@@ -68,7 +66,7 @@ impl Tunnel {
             let protocol = rule.protocol();
             if self.is_unseen { protocol == Protocol::Tcp } else { protocol != Protocol::Http && !rule.wants_reading() }
         });
-        is_fit && may_be_dialled(self.dialled, rules.policy.ssrf_allow())
+        is_fit && may_be_reached(&self.dialled, &self.host, self.port, &rules.policy)
     }
 
     /// Moves bytes until the connection ends; why it was cut, if it was.
@@ -92,6 +90,8 @@ impl Tunnel {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::net::Resolver;
     use crate::policy::Policy;
@@ -102,14 +102,14 @@ mod tests {
         let tunnel = Tunnel {
             host: Host::parse("a.test").expect("a name"),
             port: 443,
-            dialled: SocketAddr::from(([127, 0, 0, 1], 443)),
+            dialled: SocketAddr::from(([127, 0, 0, 1], 443)).into(),
             is_unseen,
             rule: String::new(),
             budget: Budget::default(),
             idle: Duration::from_secs(1),
         };
-        let rules = Rules { policy, resolver: Resolver::new(Box::new(|_| None)), tls: None, inspect: None };
-        let closed = Tunnel { dialled: SocketAddr::from(([10, 0, 0, 1], 443)), ..tunnel.clone() };
+        let rules = Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, tls: None, inspect: None };
+        let closed = Tunnel { dialled: SocketAddr::from(([10, 0, 0, 1], 443)).into(), ..tunnel.clone() };
         assert!(!closed.is_allowed_by(&rules), "an address that ssrf.allow does not open");
         tunnel.is_allowed_by(&rules)
     }

@@ -7,7 +7,7 @@ use pipelock_receipt::stats::{DENIALS_LAYER, DENIALS_TARGET, FLOW_LAYER, LEDGER_
 use pipelock_receipt::{ActionDraft, ActionType, Reversibility, SideEffect};
 use serde_json::{Map, Value, json};
 
-use crate::flow::{Flow, Found, Outcome, PolicyId, Reason, Verdict};
+use crate::flow::{Flow, Found, Outcome, PolicyId, Reached, Reason, Verdict};
 
 /// One HTTP request or DNS query inside a flow.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub struct RequestRecord {
     pub verdict: Verdict,
     /// Status of the answer that is released, if there is one.
     pub status: Option<u16>,
-    /// The address that was dialled, for what went out.
-    pub dialled: Option<std::net::SocketAddr>,
+    /// How the destination was reached, for what went out.
+    pub dialled: Option<Reached>,
     /// Of a receipt after that of the request: the part of the message that it is about.
     pub part: Option<&'static str>,
 }
@@ -116,7 +116,10 @@ impl RequestRecord {
         }
         insert_some(&mut flow, "rule", self.verdict.rule.clone());
         insert_some(&mut flow, "status", self.status);
-        insert_some(&mut flow, "dialled", self.dialled.map(|addr| addr.to_string()));
+        if let Some(Reached { addr, via }) = &self.dialled {
+            insert_some(&mut flow, "dialled", addr.map(|addr| addr.to_string()));
+            insert_some(&mut flow, "next_hop", via.as_deref());
+        }
         insert_some(&mut flow, "part", self.part);
         if !self.verdict.findings.is_empty() {
             flow.insert("findings".into(), json!(self.verdict.findings));
@@ -201,6 +204,7 @@ impl FlowFacts {
         insert_some(&mut ext, "src", self.local.map(|addr| addr.to_string()));
         insert_some(&mut ext, "name", name.map(|name| name.to_string()));
         insert_some(&mut ext, "rule", outcome.verdict.rule.clone());
+        insert_some(&mut ext, "next_hop", outcome.via.as_deref());
         if !outcome.carrier.is_empty() {
             ext.insert("carrier".into(), json!(outcome.carrier));
         }

@@ -250,7 +250,7 @@ impl<T: FlowTable> Ledger<T> {
             } else {
                 Verdict::allow(reason.into(), None)
             };
-            let outcome = Outcome { verdict, name: None, carrier: "", requests: 0, policy: None };
+            let outcome = Outcome { verdict, name: None, carrier: "", requests: 0, policy: None, via: None };
             return if is_closed || is_last { self.give(record.flow_id, outcome) } else { None };
         }
         let mut entries = self.entries();

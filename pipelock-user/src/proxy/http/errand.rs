@@ -132,7 +132,7 @@ impl Session {
         let reached = match permit_flow(&verdict, authority.host.clone(), authority.port) {
             Err(denied) => Err(denied),
             Ok(permit) => {
-                let reach = check_reach(&permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules));
+                let reach = check_reach(&permit, rules.way(), dial_limit(rules));
                 tokio::select! {
                     reached = reach => reached.map_err(|error| Verdict::block(error.reason(), error.to_string())),
                     ended = self.ended() => Err(ended),

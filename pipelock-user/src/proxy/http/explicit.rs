@@ -19,9 +19,9 @@ use super::gate::{Gate, challenge, is_door, unidentified};
 use super::serve::{Body, Session};
 use super::sniffed::{Sniffed, names};
 use super::upstream::Carrier;
-use crate::flow::{Flow, FlowId, Origin, PolicyId, Reason, Target, Verdict, locked};
+use crate::flow::{Flow, FlowId, Origin, PolicyId, Reached, Reason, Target, Verdict, locked};
 use crate::inspect::{Permit, permit_flow};
-use crate::net::connect;
+use crate::net::{Link, connect};
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol as Detected, detect};
@@ -36,7 +36,7 @@ use crate::recorder::RequestRecord;
 /// What an answered CONNECT was granted, or a request for a WebSocket.
 pub(super) enum Grant {
     /// A tunnel that nobody reads, and its far end.
-    Unread(Tunnel, TcpStream),
+    Unread(Tunnel, Link),
     /// One that is opened: what it was asked for, and the rule.
     Read(Authority, String),
     /// A WebSocket, by what asked for it.
@@ -122,7 +122,7 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, stream: TcpStream, peer
     let (end, target, dialled) = match granted {
         Grant::Unread(tunnel, upstream) => {
             let cut = carry(proxy, &tunnel, Prefixed::new(unread, stream), upstream).await;
-            (cut, format!("{}:{}", tunnel.host, tunnel.port), Some(tunnel.dialled))
+            (cut, format!("{}:{}", tunnel.host, tunnel.port), Some(tunnel.dialled.clone()))
         }
         Grant::Socket(asked) => {
             let cut = asked.carry_on(Prefixed::new(unread, stream)).await;
@@ -145,7 +145,7 @@ async fn file(
     session: &Session,
     policy: &PolicyId,
     target: String,
-    (verdict, status, dialled): (&Verdict, Option<StatusCode>, Option<SocketAddr>),
+    (verdict, status, dialled): (&Verdict, Option<StatusCode>, Option<Reached>),
 ) -> Result<(), Verdict> {
     let status = status.map(|status| status.as_u16());
     let record = session.record(policy, "CONNECT".into(), target, verdict, status, dialled);
@@ -157,7 +157,7 @@ async fn carry(
     proxy: &Arc<Proxy>,
     tunnel: &Tunnel,
     mut stream: Prefixed<TcpStream>,
-    upstream: TcpStream,
+    upstream: Link,
 ) -> Option<Verdict> {
     if tunnel.is_unseen {
         return tunnel.carry(proxy, stream, upstream).await;
@@ -306,7 +306,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         }
     };
     let (verdict, dialled) = match &opened {
-        Ok((_, addr)) => (verdict, Some(*addr)),
+        Ok((_, reached)) => (verdict, Some(reached.clone())),
         Err(denied) => (denied.clone(), None),
     };
     let status = if opened.is_ok() { StatusCode::OK } else { rescue::status(verdict.reason) };
@@ -332,18 +332,13 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
 }
 
 /// Connects to where a tunnel goes.
-async fn reach(
-    session: &Session,
-    rules: &Rules,
-    permit: &Permit,
-    is_tls: bool,
-) -> Result<(TcpStream, SocketAddr), Verdict> {
-    let connected = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), dial_limit(rules)).await;
+async fn reach(session: &Session, rules: &Rules, permit: &Permit, is_tls: bool) -> Result<(Link, Reached), Verdict> {
+    let connected = connect(permit, rules.way(), dial_limit(rules)).await;
     let (upstream, dialled) = connected.map_err(|error| Verdict::block(error.reason(), error.to_string()))?;
     if !is_tls {
         return Ok((upstream, dialled));
     }
-    Ok((shows_name(&session.proxy, rules, permit, (upstream, dialled)).await?, dialled))
+    Ok((shows_name(&session.proxy, rules, permit, (upstream, &dialled)).await?, dialled))
 }
 
 /// Says yes to a tunnel that is opened; where it goes is seen when the first request in it is known.

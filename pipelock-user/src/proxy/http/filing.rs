@@ -3,13 +3,12 @@
 //! Called by `serve`, `converse`, `http2`, `explicit`, `reverse`, `errand` and the doors. It promises that the flow and the receipt say the same; the log
 //! follows the receipt.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header};
 
 use super::serve::Session;
-use crate::flow::{Flow, Origin, PolicyId, Reason, Verdict, locked};
+use crate::flow::{Flow, Origin, PolicyId, Reached, Reason, Verdict, locked};
 use crate::recorder::RequestRecord;
 
 impl Session {
@@ -80,7 +79,7 @@ impl Session {
         target: String,
         verdict: &Verdict,
         status: Option<u16>,
-        dialled: Option<SocketAddr>,
+        dialled: Option<Reached>,
     ) -> RequestRecord {
         RequestRecord {
             flow: self.identified(),

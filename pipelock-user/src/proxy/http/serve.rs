@@ -1,7 +1,6 @@
 //! Decides and answers the requests of one connection, transparent or explicit: each is forwarded or refused, recorded,
 //! and only then answered.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 use std::time::Instant;
 
@@ -26,7 +25,7 @@ use super::shared::Shared;
 use super::socket::AtDoor;
 use super::upgrade::{Asked, Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
 use super::upstream::{Carrier, Errand};
-use crate::flow::{Action, Flow, FlowGuard, Reason, Verdict, locked};
+use crate::flow::{Action, Flow, FlowGuard, Reached, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
 use crate::policy::Protocol;
 use crate::proxy::counts::{COUNTS, Decided};
@@ -74,8 +73,8 @@ pub(super) struct Carried {
 struct Forwarded {
     verdict: Verdict,
     response: Option<Response<Passing>>,
-    /// The address that was dialled, when bytes may have left.
-    dialled: Option<SocketAddr>,
+    /// How the destination was reached, when bytes may have left.
+    dialled: Option<Reached>,
     reading: Option<Reading>,
 }
 
@@ -372,7 +371,7 @@ impl Session {
         request: Request<Arriving>,
         verdict: Verdict,
         (reading, meter): (Option<&Reading>, &Arc<Meter>),
-    ) -> (Verdict, Option<Response<Passing>>, Option<SocketAddr>) {
+    ) -> (Verdict, Option<Response<Passing>>, Option<Reached>) {
         let is_websocket = request.extensions().get::<WebSocket>().is_some();
         let path = request.uri().path().to_owned();
         let label = verdict.rule.clone();
@@ -421,7 +420,8 @@ impl Session {
                         return (stopped.by(rule()), None, Some(addr));
                     }
                     let label = rule().unwrap_or_default();
-                    let asked = Asked { authority: authority.clone(), path, carrier: self.carrier, dialled: addr };
+                    let asked =
+                        Asked { authority: authority.clone(), path, carrier: self.carrier, dialled: addr.clone() };
                     return match take(&mut response, (reading, meter), asked, &label) {
                         Err(denied) => (denied.by(verdict.rule), None, Some(addr)),
                         Ok(upgraded) => {

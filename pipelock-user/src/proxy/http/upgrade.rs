@@ -4,7 +4,6 @@
 //! reads, and that an upgraded connection ends with silence, its budget, the evidence and the first policy that would not let it
 //! through.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -16,8 +15,8 @@ use super::authority::Authority;
 use super::reading::Reading;
 use super::serve::Session;
 use super::upstream::Carrier;
-use crate::flow::{Reason, Verdict};
-use crate::net::may_be_dialled;
+use crate::flow::{Reached, Reason, Verdict};
+use crate::net::may_be_reached;
 use crate::policy::{Policy, Rule};
 use crate::proxy::idle::Watched;
 use crate::proxy::meter::Meter;
@@ -41,7 +40,7 @@ pub(super) struct Asked {
     pub(super) authority: Authority,
     pub(super) path: String,
     pub(super) carrier: Carrier,
-    pub(super) dialled: SocketAddr,
+    pub(super) dialled: Reached,
 }
 
 impl Asked {
@@ -52,7 +51,7 @@ impl Asked {
             && policy.find(host, *port).is_ok_and(|rule| {
                 rule.unfit(self.carrier.is_tls).is_none() && (is_read || !reads_messages(policy, rule))
             })
-            && may_be_dialled(self.dialled, policy.ssrf_allow())
+            && may_be_reached(&self.dialled, host, *port, policy)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Connections to destinations, kept while the agent keeps its own. Promises that none is used under another policy than
 //! the one that it was opened under, nor for another name.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 
@@ -17,7 +16,7 @@ use super::authority::Authority;
 use super::framing::sound_answer;
 use super::outgoing::{Form, outgoing};
 use super::passing::Passing;
-use crate::flow::{PolicyId, Reason, Verdict, locked};
+use crate::flow::{PolicyId, Reached, Reason, Verdict, locked};
 use crate::inspect::Permit;
 use crate::net::connect;
 use crate::proxy::counts::{COUNTS, Found};
@@ -84,8 +83,8 @@ struct Upstream {
     /// The policy that allowed it, and checked the address.
     policy: PolicyId,
     sender: Sender,
-    /// The address that was checked and dialled.
-    addr: SocketAddr,
+    /// How it was reached.
+    addr: Reached,
 }
 
 /// What is open for one connection of the agent.
@@ -98,8 +97,8 @@ pub(super) struct Upstreams {
     has_http1: AtomicBool,
 }
 
-/// A failure, and the address when bytes of the request may have left; then the verdict says that they were let out.
-type Failed = (Verdict, Option<SocketAddr>);
+/// A failure, and where bytes of the request may have gone; then the verdict says that they were let out.
+type Failed = (Verdict, Option<Reached>);
 
 /// One request on its way.
 pub(super) struct Errand<'a> {
@@ -117,7 +116,7 @@ impl Upstreams {
         &self,
         errand: &Errand<'_>,
         request: Request<Passing>,
-    ) -> Result<(Response<Incoming>, SocketAddr), Failed> {
+    ) -> Result<(Response<Incoming>, Reached), Failed> {
         let limits = errand.rules.policy.limits();
         let mut request = request;
         loop {
@@ -126,7 +125,7 @@ impl Upstreams {
                 None => self.open(errand).await?,
             };
             COUNTS.sent_on.add(if is_new { Found::New } else { Found::Kept });
-            let addr = upstream.addr;
+            let addr = upstream.addr.clone();
             let formed = outgoing(request, errand.authority, errand.carrier, upstream.sender.form());
             let formed = formed.map_err(|denied| (denied, None))?;
             let sent = tokio::select! {
@@ -137,7 +136,7 @@ impl Upstreams {
                 Ok(response) => {
                     sound_answer(&response).map_err(|what| {
                         let detail = format!("the answer can be read in two ways: {what}");
-                        (Verdict::let_out(Reason::UpstreamFailed, detail), Some(addr))
+                        (Verdict::let_out(Reason::UpstreamFailed, detail), Some(addr.clone()))
                     })?;
                     // What was upgraded carries no other request.
                     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -196,7 +195,7 @@ impl Upstreams {
                 authority: authority.clone(),
                 policy: policy.clone(),
                 sender: Sender::Http2(sender.clone()),
-                addr: *addr,
+                addr: addr.clone(),
             }),
             _ => Some(kept.swap_remove(at)),
         }
@@ -231,7 +230,7 @@ impl Upstreams {
         }
         let Errand { permit, authority, rules, carrier, activity, meter } = errand;
         let left = || limit.saturating_sub(start.elapsed());
-        let (stream, addr) = connect(permit, &rules.resolver, rules.policy.ssrf_allow(), left())
+        let (stream, addr) = connect(permit, rules.way(), left())
             .await
             .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
         let stream = Metered::new(Watched::new(stream, activity), meter);
@@ -256,14 +255,14 @@ impl Upstreams {
         } else {
             greet(stream, carrier.is_http2, rules).await
         };
-        let sender = sender.map_err(|error| broken(&error, addr))?;
+        let sender = sender.map_err(|error| broken(&error, addr.clone()))?;
         let upstream = Upstream { authority: (*authority).clone(), policy: rules.policy.id().clone(), sender, addr };
         if let Sender::Http2(sender) = &upstream.sender {
             let copy = Upstream {
                 authority: upstream.authority.clone(),
                 policy: upstream.policy.clone(),
                 sender: Sender::Http2(sender.clone()),
-                addr,
+                addr: upstream.addr.clone(),
             };
             locked(&self.kept).push(copy);
         }
@@ -291,10 +290,10 @@ where
     Ok(Sender::Http1(sender))
 }
 
-fn broken(error: &hyper::Error, addr: SocketAddr) -> Failed {
+fn broken(error: &hyper::Error, addr: Reached) -> Failed {
     (Verdict::let_out(Reason::UpstreamFailed, error.to_string()), Some(addr))
 }
 
-fn late(addr: SocketAddr) -> Failed {
+fn late(addr: Reached) -> Failed {
     (Verdict::let_out(Reason::IdleTimeout, "neither the request nor its answer went on"), Some(addr))
 }

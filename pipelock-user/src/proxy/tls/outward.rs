@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::ca::CaError;
 use super::pem::{self, PemError};
 use super::roots::Roots;
 use super::x509;
@@ -51,13 +52,7 @@ pub(in crate::proxy) struct Outward {
 impl Outward {
     /// By the policy: its roots, its certificates.
     pub(super) fn new(policy: &Policy) -> Result<Self, PemError> {
-        let extra: Vec<_> = policy.tls().extra_roots.iter().map(|path| policy.locate(path)).collect();
-        let Roots { store, extra } = Roots::load(&extra)?;
-        let no_roots = |error| PemError::content("tls.extra_roots".as_ref(), format!("{error}"));
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), super::provider())
-            .build()
-            .map_err(no_roots)?;
-        let verifier = Arc::new(Verifier { inner, extra });
+        let verifier = verifier(policy)?;
         let mut with_certificate = HashMap::new();
         for rule in policy.rules() {
             if let Some(pair) = rule.client_certificate() {
@@ -95,6 +90,24 @@ impl Outward {
         let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((stream, speaks_http2))
     }
+}
+
+/// By the policy's roots.
+fn verifier(policy: &Policy) -> Result<Arc<Verifier>, PemError> {
+    let extra: Vec<_> = policy.tls().extra_roots.iter().map(|path| policy.locate(path)).collect();
+    let Roots { store, extra } = Roots::load(&extra)?;
+    let no_roots = |error| PemError::content("tls.extra_roots".as_ref(), format!("{error}"));
+    let inner =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(store), super::provider()).build().map_err(no_roots)?;
+    Ok(Arc::new(Verifier { inner, extra }))
+}
+
+/// What TLS to a next hop is verified with: the policy's roots, as for destinations.
+///
+/// # Errors
+/// [`CaError`]: files that the policy names, or the system's roots.
+pub fn hop_tls(policy: &Policy) -> Result<Arc<ClientConfig>, CaError> {
+    Ok(configs(&verifier(policy)?, None)?.http1)
 }
 
 /// The name to verify by.

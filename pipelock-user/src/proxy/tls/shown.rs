@@ -6,7 +6,6 @@
 //! authorities that we do not.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::outward::{refused, server_name};
-use crate::flow::{Host, Reason, Verdict, locked};
+use crate::flow::{Host, Reached, Reason, Verdict, locked};
 
 /// How long what was shown counts.
 const FRESH: Duration = Duration::from_secs(600);
@@ -29,19 +28,19 @@ const MOST: usize = 4096;
 
 /// Who has shown what, lately.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Shown(Mutex<HashMap<(Host, SocketAddr), Instant>>);
+pub(in crate::proxy) struct Shown(Mutex<HashMap<(Host, Reached), Instant>>);
 
 impl Shown {
-    /// Whether this address has shown a certificate for the name a short while ago.
-    pub(in crate::proxy) fn is_known(&self, host: &Host, addr: SocketAddr) -> bool {
-        locked(&self.0).get(&(host.clone(), addr)).is_some_and(|since| since.elapsed() < FRESH)
+    /// Whether what was reached so has shown a certificate for the name a short while ago.
+    pub(in crate::proxy) fn is_known(&self, host: &Host, reached: &Reached) -> bool {
+        locked(&self.0).get(&(host.clone(), reached.clone())).is_some_and(|since| since.elapsed() < FRESH)
     }
 
-    /// Asks on a connection to the address, which ends with it.
+    /// Asks on such a connection, which ends with it.
     ///
     /// # Errors
     /// [`Reason::CertificateInvalid`] for another name, [`Reason::UpstreamFailed`] when no certificate could be seen.
-    pub(in crate::proxy) async fn ask<S>(&self, stream: S, host: &Host, addr: SocketAddr) -> Result<(), Verdict>
+    pub(in crate::proxy) async fn ask<S>(&self, stream: S, host: &Host, reached: &Reached) -> Result<(), Verdict>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -73,7 +72,7 @@ impl Shown {
                 known.remove(&oldest);
             }
         }
-        known.insert((host.clone(), addr), Instant::now());
+        known.insert((host.clone(), reached.clone()), Instant::now());
         Ok(())
     }
 }
@@ -133,6 +132,8 @@ impl ServerCertVerifier for ForName {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::proxy::tls::{CertificateAuthority, server_of};
 
@@ -142,12 +143,12 @@ mod tests {
         let (near, far) = tokio::io::duplex(1 << 16);
         tokio::spawn(async move { tokio_rustls::TlsAcceptor::from(server).accept(far).await.is_ok() });
         let (shown, host) = (Shown::default(), Host::parse("api.example").expect("a name"));
-        let addr = SocketAddr::from(([192, 0, 2, 1], 443));
-        assert!(!shown.is_known(&host, addr));
-        let result = shown.ask(near, &host, addr).await;
-        let other = SocketAddr::from(([192, 0, 2, 2], 443));
-        assert!(!shown.is_known(&host, other));
-        (result, shown.is_known(&host, addr))
+        let at = |last| Reached::from(SocketAddr::from(([192, 0, 2, last], 443)));
+        assert!(!shown.is_known(&host, &at(1)));
+        let result = shown.ask(near, &host, &at(1)).await;
+        let via = Reached { via: Some("http://p.test:1".into()), ..at(1) };
+        assert!(!shown.is_known(&host, &at(2)) && !shown.is_known(&host, &via));
+        (result, shown.is_known(&host, &at(1)))
     }
 
     #[tokio::test]
@@ -163,8 +164,8 @@ mod tests {
         tokio::spawn(async move {
             let _ = tokio::io::AsyncWriteExt::write_all(&mut far, b"220 no TLS here\r\n").await;
         });
-        let addr = SocketAddr::from(([192, 0, 2, 1], 443));
-        let asked = Shown::default().ask(near, &Host::parse("api.example").expect("a name"), addr).await;
+        let reached = SocketAddr::from(([192, 0, 2, 1], 443)).into();
+        let asked = Shown::default().ask(near, &Host::parse("api.example").expect("a name"), &reached).await;
         assert_eq!(asked.expect_err("refused").reason, Reason::UpstreamFailed);
     }
 }

@@ -1,0 +1,248 @@
+//! The whole way out: resolve, check, dial, from here or through the next hop.
+//!
+//! Called by the proxy with a [`Permit`]. It promises that the whole attempt ends in time, that every failure has a stable reason,
+//! that what is resolved here is checked before anybody is asked to connect to it, and that the next hop is asked for a name only
+//! where the policy says so, and never for itself.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::counts::{COUNTS, Connected};
+use super::dial::{DialError, alternate, any_of, dial, race};
+use super::hop::{Hop, HopError, Wanted};
+use super::link::Link;
+use super::own::is_own;
+use super::ranges::Class;
+use super::resolve::{ResolveError, Resolver};
+use super::ssrf::{CheckedAddr, SsrfDenied, check_all};
+use crate::flow::{Host, Reached, Reason};
+use crate::inspect::Permit;
+use crate::policy::Policy;
+
+/// How long one address is waited for before the next hop is asked for another one as well.
+const STAGGER: Duration = Duration::from_secs(2);
+/// Addresses that the next hop is asked for at most.
+const MAX_ASKED: usize = 3;
+
+/// What leads out under one policy.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// Finds addresses.
+    pub resolver: &'a Resolver,
+    /// Private networks that names may lead to.
+    pub ssrf_allow: &'a [IpNet],
+    /// What destinations are reached through, if not from here.
+    pub hop: Option<&'a Arc<Hop>>,
+}
+
+/// Why [`connect`] failed, by stage.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No address was found.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// An address was found that may not be reached.
+    #[error(transparent)]
+    Ssrf(#[from] SsrfDenied),
+    /// The addresses could not be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The next hop did not connect us.
+    #[error("the next hop {hop}: {why}")]
+    Hop {
+        /// Which.
+        hop: Arc<str>,
+        /// Why.
+        #[source]
+        why: HopError,
+    },
+    /// It is the next hop itself that was asked for.
+    #[error("this leads to the next hop {0}, which pipelock alone speaks to")]
+    IsHop(Arc<str>),
+}
+
+impl ConnectError {
+    /// The stable reason for the receipt and the denial.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Resolve(_) => Reason::ResolveFailed,
+            Self::Ssrf(_) => Reason::SsrfDenied,
+            Self::Dial(DialError::NotPermitted(_)) => Reason::Internal,
+            Self::Dial(_) => Reason::DialFailed,
+            Self::Hop { .. } => Reason::HopFailed,
+            Self::IsHop(_) => Reason::AddressDenied,
+        }
+    }
+}
+
+fn hop_failed(hop: &Hop) -> impl Fn(HopError) -> ConnectError {
+    let hop = hop.label().clone();
+    move |why| ConnectError::Hop { hop: hop.clone(), why }
+}
+
+/// Reaches the host of the permit. `timeout` bounds all of it; the resolver has a limit of its own besides.
+///
+/// # Errors
+/// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
+pub async fn connect(permit: &Permit, way: Way<'_>, timeout: Duration) -> Result<(Link, Reached), ConnectError> {
+    let start = Instant::now();
+    let connected = async {
+        let plan = plan(permit, way, timeout).await?;
+        plan.go(permit, way, timeout.saturating_sub(start.elapsed())).await
+    };
+    let connected = connected.await;
+    COUNTS.connects.add(Connected::of(&connected));
+    COUNTS.seconds.since(start.into_std());
+    connected
+}
+
+/// Resolves the host of the permit and checks every answer, as [`connect`] does, and dials nothing.
+///
+/// # Errors
+/// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
+pub async fn check_reach(permit: &Permit, way: Way<'_>, timeout: Duration) -> Result<(), ConnectError> {
+    plan(permit, way, timeout).await.map(drop)
+}
+
+/// Connects once more to where the permit's host was reached before.
+///
+/// # Errors
+/// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
+pub async fn connect_again(
+    permit: &Permit,
+    reached: &Reached,
+    way: Way<'_>,
+    timeout: Duration,
+) -> Result<Link, ConnectError> {
+    let checked = match reached.addr {
+        Some(addr) => check_dial(&[addr], way.ssrf_allow)?,
+        None => Vec::new(),
+    };
+    let plan = match (&reached.via, way.hop) {
+        (Some(_), Some(hop)) if reached.addr.is_none() => Plan::Name(hop),
+        (Some(_), Some(hop)) => Plan::Through(hop, checked),
+        _ => Plan::Direct(checked),
+    };
+    Ok(plan.go(permit, way, timeout).await?.0)
+}
+
+/// Whether what was reached may be reached under a policy, and in the same way; no when nobody can say.
+#[must_use]
+pub fn may_be_reached(reached: &Reached, host: &Host, port: u16, policy: &Policy) -> bool {
+    let ips = reached.addr.map(|addr| addr.ip());
+    let hop = policy.next_hop().filter(|hop| !hop.spares(host, port, ips.as_slice()));
+    let is_same_way = hop.map(ToString::to_string).as_deref() == reached.via.as_deref();
+    is_same_way
+        && match reached.addr {
+            Some(addr) => check_dial(&[addr], policy.ssrf_allow()).is_ok(),
+            None => hop.is_some_and(|hop| hop.resolves),
+        }
+}
+
+/// Who is to connect to what.
+enum Plan<'a> {
+    /// We, to the first of these that answers.
+    Direct(Vec<CheckedAddr>),
+    /// The next hop, to the first of these that it reaches.
+    Through(&'a Arc<Hop>, Vec<CheckedAddr>),
+    /// The next hop, to the name as it resolves it.
+    Name(&'a Arc<Hop>),
+}
+
+async fn plan<'a>(permit: &Permit, way: Way<'a>, timeout: Duration) -> Result<Plan<'a>, ConnectError> {
+    let (host, port) = (permit.host(), permit.port());
+    let start = Instant::now();
+    if let Some(hop) = way.hop {
+        if hop.policy().is(host, port) {
+            return Err(ConnectError::IsHop(hop.label().clone()));
+        }
+        // What is known here is checked here, whoever resolves the rest.
+        let is_unknown = host.name().is_some_and(|name| !way.resolver.pins(name));
+        if hop.policy().resolves && is_unknown && !hop.policy().spares(host, port, &[]) {
+            return Ok(Plan::Name(hop));
+        }
+    }
+    let found = find(host, port, way.resolver, timeout).await?;
+    let Some(hop) = way.hop else {
+        return Ok(Plan::Direct(check_dial(&found, way.ssrf_allow)?));
+    };
+    if hop.policy().port == port {
+        let places = places(hop, way.resolver, timeout.saturating_sub(start.elapsed())).await;
+        if places.map_err(hop_failed(hop))?.iter().any(|place| found.contains(place)) {
+            return Err(ConnectError::IsHop(hop.label().clone()));
+        }
+    }
+    let checked = check_dial(&found, way.ssrf_allow)?;
+    let ips: Vec<IpAddr> = checked.iter().map(|addr| addr.get().ip()).collect();
+    if hop.policy().spares(host, port, &ips) { Ok(Plan::Direct(checked)) } else { Ok(Plan::Through(hop, checked)) }
+}
+
+impl Plan<'_> {
+    async fn go(&self, permit: &Permit, way: Way<'_>, timeout: Duration) -> Result<(Link, Reached), ConnectError> {
+        let (hop, wanted) = match self {
+            Self::Direct(checked) => {
+                let (stream, addr) = dial(permit, checked, timeout).await?;
+                return Ok((Link::Direct(stream), addr.into()));
+            }
+            Self::Through(hop, checked) => {
+                let mut wanted = alternate(checked.iter().map(|addr| addr.get()));
+                wanted.truncate(MAX_ASKED);
+                (*hop, wanted.into_iter().map(|addr| (Some(addr), Wanted::from(addr))).collect())
+            }
+            Self::Name(hop) => {
+                let wanted = Wanted { host: permit.host().clone(), port: permit.port() };
+                (*hop, [(None, wanted)].into())
+            }
+        };
+        let asked = async {
+            let places = places(hop, way.resolver, timeout).await?;
+            for place in &places {
+                // Nothing else is asked of where it is: the operator has named it.
+                let is_own = is_own(*place).map_err(|source| DialError::Failed { addr: *place, source })?;
+                hop.refuse_open(*place, is_own)?;
+            }
+            let ask = |(addr, wanted): (Option<SocketAddr>, Wanted)| {
+                let (hop, places) = (hop.clone(), alternate(places.iter().copied()));
+                async move {
+                    let (stream, _) = any_of(places).await?;
+                    let link = hop.ask(stream, &wanted).await?;
+                    Ok::<_, HopError>((link, Reached { addr, via: Some(hop.label().clone()) }))
+                }
+            };
+            race(wanted, STAGGER, ask).await.unwrap_or(Err(HopError::Dial(DialError::NoAddress)))
+        };
+        let asked = tokio::time::timeout(timeout, asked).await;
+        asked.unwrap_or(Err(HopError::Timeout(timeout))).map_err(hop_failed(hop))
+    }
+}
+
+/// Where the next hop itself is.
+async fn places(hop: &Hop, resolver: &Resolver, timeout: Duration) -> Result<Vec<SocketAddr>, HopError> {
+    Ok(find(&hop.policy().host, hop.policy().port, resolver, timeout).await?)
+}
+
+async fn find(host: &Host, port: u16, resolver: &Resolver, timeout: Duration) -> Result<Vec<SocketAddr>, ResolveError> {
+    let found = tokio::time::timeout(timeout, resolver.resolve(host, port)).await;
+    found.unwrap_or_else(|_| Err(ResolveError::Timeout { host: host.to_string(), after: timeout }))
+}
+
+/// All that decides about addresses: their ranges, and whether those that look like any other are this host's own.
+fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet]) -> Result<Vec<CheckedAddr>, ConnectError> {
+    let checked = check_all(found, ssrf_allow)?;
+    let is_open = |addr: &CheckedAddr| ssrf_allow.iter().any(|net| net.contains(&addr.get().ip()));
+    for addr in checked.iter().filter(|addr| !is_open(addr)).map(|addr| addr.get()) {
+        if is_own(addr).map_err(|source| DialError::Failed { addr, source })? {
+            return Err(SsrfDenied { addr, class: Class::Own }.into());
+        }
+    }
+    Ok(checked)
+}
+
+#[cfg(test)]
+#[path = "way_tests.rs"]
+mod tests;
