@@ -22,7 +22,7 @@ impl Connected {
         match result.as_ref().map_err(ConnectError::reason) {
             Ok(_) => Self::Open,
             Err(Reason::ResolveFailed) => Self::Unresolved,
-            Err(Reason::SsrfDenied) => Self::Denied,
+            Err(Reason::SsrfDenied | Reason::AddressDenied) => Self::Denied,
             Err(Reason::HopFailed) => Self::Hop,
             Err(_) => Self::Failed,
         }

@@ -21,7 +21,7 @@ use super::resolve::{ResolveError, Resolver};
 use super::ssrf::{CheckedAddr, SsrfDenied, check_all};
 use crate::flow::{Host, Reached, Reason};
 use crate::inspect::Permit;
-use crate::policy::Policy;
+use crate::policy::{Denied, Destination, Policy};
 
 /// How long one address is waited for before the next hop is asked for another one as well.
 const STAGGER: Duration = Duration::from_secs(2);
@@ -35,6 +35,8 @@ pub struct Way<'a> {
     pub resolver: &'a Resolver,
     /// Private networks that names may lead to.
     pub ssrf_allow: &'a [IpNet],
+    /// What nothing leads to.
+    pub deny: &'a Denied,
     /// What destinations are reached through, if not from here.
     pub hop: Option<&'a Arc<Hop>>,
 }
@@ -48,6 +50,14 @@ pub enum ConnectError {
     /// An address was found that may not be reached.
     #[error(transparent)]
     Ssrf(#[from] SsrfDenied),
+    /// An address was found that the policy denies.
+    #[error("{addr} is denied: deny names it, as {entry}")]
+    Denied {
+        /// The address.
+        addr: IpAddr,
+        /// The entry.
+        entry: Destination,
+    },
     /// The addresses could not be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -75,7 +85,7 @@ impl ConnectError {
             Self::Dial(DialError::NotPermitted(_)) => Reason::Internal,
             Self::Dial(_) => Reason::DialFailed,
             Self::Hop { .. } => Reason::HopFailed,
-            Self::IsHop(_) => Reason::AddressDenied,
+            Self::IsHop(_) | Self::Denied { .. } => Reason::AddressDenied,
         }
     }
 }
@@ -120,7 +130,7 @@ pub async fn connect_again(
     timeout: Duration,
 ) -> Result<Link, ConnectError> {
     let checked = match reached.addr {
-        Some(addr) => check_dial(&[addr], way.ssrf_allow)?,
+        Some(addr) => check_dial(&[addr], way.ssrf_allow, way.deny)?,
         None => Vec::new(),
     };
     let plan = match (&reached.via, way.hop) {
@@ -139,7 +149,7 @@ pub fn may_be_reached(reached: &Reached, host: &Host, port: u16, policy: &Policy
     let is_same_way = hop.map(ToString::to_string).as_deref() == reached.via.as_deref();
     is_same_way
         && match reached.addr {
-            Some(addr) => check_dial(&[addr], policy.ssrf_allow()).is_ok(),
+            Some(addr) => check_dial(&[addr], policy.ssrf_allow(), policy.denied()).is_ok(),
             None => hop.is_some_and(|hop| hop.resolves),
         }
 }
@@ -169,7 +179,7 @@ async fn plan<'a>(permit: &Permit, way: Way<'a>, timeout: Duration) -> Result<Pl
     }
     let found = find(host, port, way.resolver, timeout).await?;
     let Some(hop) = way.hop else {
-        return Ok(Plan::Direct(check_dial(&found, way.ssrf_allow)?));
+        return Ok(Plan::Direct(check_dial(&found, way.ssrf_allow, way.deny)?));
     };
     if hop.policy().port == port {
         let places = places(hop, way.resolver, timeout.saturating_sub(start.elapsed())).await;
@@ -177,7 +187,7 @@ async fn plan<'a>(permit: &Permit, way: Way<'a>, timeout: Duration) -> Result<Pl
             return Err(ConnectError::IsHop(hop.label().clone()));
         }
     }
-    let checked = check_dial(&found, way.ssrf_allow)?;
+    let checked = check_dial(&found, way.ssrf_allow, way.deny)?;
     let ips: Vec<IpAddr> = checked.iter().map(|addr| addr.get().ip()).collect();
     if hop.policy().spares(host, port, &ips) { Ok(Plan::Direct(checked)) } else { Ok(Plan::Through(hop, checked)) }
 }
@@ -231,8 +241,14 @@ async fn find(host: &Host, port: u16, resolver: &Resolver, timeout: Duration) ->
     found.unwrap_or_else(|_| Err(ResolveError::Timeout { host: host.to_string(), after: timeout }))
 }
 
-/// All that decides about addresses: their ranges, and whether those that look like any other are this host's own.
-fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet]) -> Result<Vec<CheckedAddr>, ConnectError> {
+/// All that decides about addresses: the policy's list, their ranges, and whether those that look like any other are this
+/// host's own.
+fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet], deny: &Denied) -> Result<Vec<CheckedAddr>, ConnectError> {
+    for addr in found.iter().map(SocketAddr::ip) {
+        if let Some(entry) = deny.names(&Host::Addr(addr)) {
+            return Err(ConnectError::Denied { addr, entry: entry.clone() });
+        }
+    }
     let checked = check_all(found, ssrf_allow)?;
     let is_open = |addr: &CheckedAddr| ssrf_allow.iter().any(|net| net.contains(&addr.get().ip()));
     for addr in checked.iter().filter(|addr| !is_open(addr)).map(|addr| addr.get()) {

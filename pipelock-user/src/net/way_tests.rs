@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -41,7 +42,8 @@ fn answering(ips: &[&str]) -> Resolver {
 }
 
 fn direct<'a>(resolver: &'a Resolver, ssrf_allow: &'a [IpNet]) -> Way<'a> {
-    Way { resolver, ssrf_allow, hop: None }
+    static NONE: LazyLock<Denied> = LazyLock::new(Denied::default);
+    Way { resolver, ssrf_allow, deny: &NONE, hop: None }
 }
 
 async fn listener() -> (TcpListener, u16) {
@@ -112,6 +114,18 @@ fn policy(more: &str) -> Policy {
 
 fn hop_of(policy: &Policy) -> Arc<Hop> {
     Arc::new(Hop::new(policy.next_hop().expect("one").clone(), None, None, policy.loopback_ports()))
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_what_is_denied_is_refused() {
+    let (resolver, open) = (answering(&["127.0.0.1"]), loopback());
+    for (deny, is_denied) in [("127.0.0.0/30", true), ("127.0.0.1", true), ("127.0.0.2", false)] {
+        let policy = policy(&format!("deny: [\"{deny}\"]"));
+        let way = Way { deny: policy.denied(), ..direct(&resolver, &open) };
+        let checked = check_reach(&permit("svc.example", 443), way, LIMIT).await;
+        let reason = checked.map_err(|error| error.reason());
+        assert_eq!(reason, if is_denied { Err(Reason::AddressDenied) } else { Ok(()) }, "{deny}");
+    }
 }
 
 const YES: &str = "HTTP/1.1 200 OK\r\n\r\n";

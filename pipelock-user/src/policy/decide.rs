@@ -21,7 +21,7 @@ use crate::flow::{Host, Reason, Verdict};
 /// Characters of a request path that a verdict repeats.
 const MAX_SHOWN: usize = 200;
 
-/// Rules by destination; the numbers are positions in the list of rules.
+/// Destinations; the numbers are positions in the list that it is made of.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
     names: HashMap<String, Vec<usize>>,
@@ -32,10 +32,10 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn new(rules: &[Rule]) -> Self {
+    pub(super) fn new<'d>(destinations: impl IntoIterator<Item = &'d Destination>) -> Self {
         let mut index = Self::default();
-        for (number, rule) in rules.iter().enumerate() {
-            match &rule.destination {
+        for (number, destination) in destinations.into_iter().enumerate() {
+            match destination {
                 Destination::Name(name) => index.names.entry(name.clone()).or_default().push(number),
                 Destination::Below(apex) => index.below.entry(apex.clone()).or_default().push(number),
                 // Asked for when nothing else is found.
@@ -60,8 +60,8 @@ impl Index {
         index
     }
 
-    /// Rules that may name this host, most specific destination first.
-    fn candidates(&self, host: &Host) -> Vec<usize> {
+    /// Those that may name this host, most specific first.
+    pub(super) fn candidates(&self, host: &Host) -> Vec<usize> {
         let mut found = Vec::new();
         match host {
             Host::Name(name) => {
@@ -100,10 +100,11 @@ impl Policy {
         rules.filter(|rule| rule.destination.matches(host, rule.include_apex)).collect()
     }
 
-    /// For DNS: true when some rule, on whatever port, names this canonical host name.
+    /// For DNS: true when some rule, on whatever port, names this canonical host name, and `deny` does not.
     #[must_use]
     pub fn names_allowed(&self, name: &str) -> bool {
-        !self.naming(&Host::Name(name.to_owned())).is_empty()
+        let host = Host::Name(name.to_owned());
+        self.denied().names(&host).is_none() && !self.naming(&host).is_empty()
     }
 
     /// True when some rule gives a name, and bytes that could say it, on this port.
@@ -125,11 +126,14 @@ impl Policy {
     /// The rule that decides about this destination.
     ///
     /// # Errors
-    /// [`Reason::HostDenied`] when no rule names the host, [`Reason::PortDenied`] when none that does uses the port,
+    /// [`Reason::HostDenied`] when no rule names the host or `deny` does, [`Reason::PortDenied`] when none that does uses the port,
     /// [`Reason::AddressDenied`] for the next hop.
     pub fn find(&self, host: &Host, port: u16) -> Result<&Rule, Reason> {
         if self.next_hop().is_some_and(|hop| hop.is(host, port)) {
             return Err(Reason::AddressDenied);
+        }
+        if self.denied().names(host).is_some() {
+            return Err(Reason::HostDenied);
         }
         let naming = self.naming(host);
         if let (true, Some(unnamed)) = (naming.is_empty(), self.unnamed()) {
@@ -172,6 +176,9 @@ impl Policy {
     }
 
     fn not_found(&self, host: &Host, port: u16, reason: Reason) -> String {
+        if let Some(entry) = self.denied().names(host) {
+            return format!("{host}: deny names it, as {entry}");
+        }
         match self.naming(host).first() {
             Some(rule) if reason == Reason::PortDenied => {
                 format!("{host}: port {port} is not among the ports of {}: {}", rule.label(), port_list(&rule.ports))

@@ -52,6 +52,7 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
     });
     // Sections that came later are left out when they say nothing, so that older policies keep their ids.
     let later = [
+        ("deny", parts.deny.canonical()),
         ("tls", parts.tls.canonical()),
         ("dlp", parts.dlp.canonical()),
         ("response", parts.response.canonical()),

@@ -111,6 +111,15 @@ pub(super) static ROOT: Section = Section {
             ),
             &["rules", "allow", "allowlist", "allowed_hosts", "hosts"],
         ),
+        tried_as(
+            key(
+                "deny",
+                Shape::List(&Shape::Destination),
+                NONE,
+                "What is never reached, whatever the rules say: hosts, *.host (the domain itself as well), addresses and networks, those that a name leads to included.",
+            ),
+            &["blocklist", "denylist", "blocked_hosts", "block"],
+        ),
         key("websocket", Shape::Section(&WEBSOCKET), NONE, "WebSocket connections."),
         key(
             "default_deny",

@@ -9,6 +9,7 @@
 
 mod content;
 mod decide;
+mod deny;
 mod destination;
 mod error;
 mod id;
@@ -31,6 +32,7 @@ mod warn;
 mod tests;
 
 pub use content::{Dlp, FindingAction, Responses};
+pub use deny::Denied;
 pub use destination::Destination;
 pub use error::{PolicyError, PolicyErrors};
 pub use metrics::Metrics;

@@ -11,6 +11,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::content::{Dlp, Responses};
+use super::deny::Denied;
 use super::destination::parse_net;
 use super::error::{PolicyErrors, Report, quote};
 use super::keys::ROOT;
@@ -100,6 +101,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     }
     Parts {
         rules: rule::rules(report, root),
+        deny: Denied::read(report, root),
         unnamed: (!denies_unnamed).then(Rule::of_unnamed),
         websocket: WebSocket {
             enabled: websocket.bool(report, "enabled"),

@@ -41,6 +41,7 @@ pub(super) struct Parts {
     pub(super) dns_mode: DnsMode,
     pub(super) dns_hosts: BTreeMap<String, Vec<IpAddr>>,
     pub(super) dns_max_names: usize,
+    pub(super) deny: super::deny::Denied,
     pub(super) ssrf_allow: Vec<IpNet>,
     pub(super) loopback_ports: Vec<u16>,
     pub(super) listen: Listen,
@@ -88,7 +89,7 @@ impl Policy {
             file: None,
             canonical,
             ports: merge_ports(parts.rules.iter().flat_map(|rule| rule.ports.iter().copied())),
-            index: Index::new(&parts.rules),
+            index: Index::new(parts.rules.iter().map(Rule::destination)),
             parts,
         }
     }
@@ -151,6 +152,12 @@ impl Policy {
     #[must_use]
     pub fn ssrf_allow(&self) -> &[IpNet] {
         &self.parts.ssrf_allow
+    }
+
+    /// What nothing leads to.
+    #[must_use]
+    pub fn denied(&self) -> &super::deny::Denied {
+        &self.parts.deny
     }
 
     /// Loopback ports of the host that the agent reaches directly: sorted, without repeats.

@@ -66,7 +66,12 @@ pub struct Rules {
 impl Rules {
     /// What leads out.
     pub(super) fn way(&self) -> Way<'_> {
-        Way { resolver: &self.resolver, ssrf_allow: self.policy.ssrf_allow(), hop: self.hop.as_ref() }
+        Way {
+            resolver: &self.resolver,
+            ssrf_allow: self.policy.ssrf_allow(),
+            deny: self.policy.denied(),
+            hop: self.hop.as_ref(),
+        }
     }
 }
 
