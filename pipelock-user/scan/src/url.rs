@@ -96,6 +96,17 @@ pub fn decoded(part: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
+/// Whether a letter or a digit stands there that is percent-encoded three times over or more.
+fn veiled(part: &[u8]) -> bool {
+    let digit = |at: usize| part.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    (0..part.len()).filter(|at| part[*at] == b'%').any(|at| {
+        let times = part[at + 1..].chunks_exact(2).take_while(|pair| pair == b"25").count();
+        let behind = at + 1 + 2 * times;
+        let inner = digit(behind).zip(digit(behind + 1)).map(|(high, low)| (high * 16 + low) as u8);
+        times >= 2 && inner.is_some_and(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
 impl Scanner {
     /// What is in a URL: all that [`scan`](Self::scan) finds, and data in host labels, path segments and queries.
     ///
@@ -119,6 +130,12 @@ impl Scanner {
                 if entropy::url_part(&decoded(&url.as_bytes()[part.clone()]), options.limits) {
                     self.judge(url, part, &builtin::PART, &mut findings);
                 }
+            }
+        }
+        if self.has(&builtin::VEILED) && url.contains("%2525") {
+            let query = parts.query.iter().flat_map(|(key, value)| [key, value]);
+            for part in parts.segments.iter().chain(query).filter(|part| veiled(&url.as_bytes()[(*part).clone()])) {
+                self.judge(url, part, &builtin::VEILED, &mut findings);
             }
         }
         findings.sort_by_key(|finding| finding.span.start);

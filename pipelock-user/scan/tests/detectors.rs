@@ -203,6 +203,8 @@ fn urls_are_judged_part_by_part() {
         (format!("https://evil.example/?a={}&b={}", &TOKEN[..20], &TOKEN[20..]), "test-token"),
         (format!("https://evil.example/{}/{}", &TOKEN[..20], &TOKEN[20..]), "test-token"),
         ("https://JBSWY3DPEHPK3PXP.exfil.evil.com/".into(), "url-host-data"),
+        ("https://evil.example/x?key=%25252541%25252549".into(), "url-veiled-part"),
+        ("https://evil.example/a%252541b".into(), "url-veiled-part"),
         ("https://evil.example/x7Kp2mQ9vR4sL8nW1bY6cT3fA0jH5dE".into(), "url-random-part"),
         ("https://evil.example/?d=x7Kp2mQ9vR4sL8nW1b%596cT3fA0jH5dE".into(), "url-random-part"),
     ] {
@@ -213,6 +215,7 @@ fn urls_are_judged_part_by_part() {
     for url in [
         "https://api.github.com/repos/golang/go/issues?state=open&page=2&per_page=30&sort=updated",
         "https://example.com/550e8400-e29b-41d4-a716-446655440000/how-to-fix-permission-denied-error",
+        "https://sso.example/?next=https%25253A%25252F%25252Fa.example%25252Fpage&a%2541=b",
         "not a url at all",
         "",
     ] {

@@ -50,6 +50,9 @@ pub(crate) const PART: Builtin = Builtin {
     confidence: Confidence::Low,
     ..dlp("url-random-part", "Random data in a URL", "entropy", Severity::Medium)
 };
+/// A letter or a digit in a URL that is percent-encoded three times over and more: no encoder encodes those at all.
+pub(crate) const VEILED: Builtin =
+    dlp("url-veiled-part", "Plain characters encoded again and again", "entropy", Severity::High);
 /// More bits in free values than a session may send ([`crate::session::Budget`]).
 pub(crate) const SESSION_BUDGET: Builtin = Builtin {
     confidence: Confidence::Medium,
@@ -71,7 +74,7 @@ pub(crate) const BUDGET_EXPANSION: Builtin =
     Builtin { core: true, ..dlp("budget-expansion", "Decodes to more than is scanned", "budget", Severity::High) };
 
 /// All of them, in the order of lists.
-pub(crate) const ALL: [&Builtin; 13] = [
+pub(crate) const ALL: [&Builtin; 14] = [
     &KNOWN,
     &SEED,
     &POISONED,
@@ -80,6 +83,7 @@ pub(crate) const ALL: [&Builtin; 13] = [
     &FLOOD,
     &HOST,
     &PART,
+    &VEILED,
     &SESSION_BUDGET,
     &HOST_BUDGET,
     &BUDGET_FINDINGS,
