@@ -225,6 +225,13 @@ impl Inspection {
         }
     }
 
+    /// Scanners that could not be loaded.
+    #[cfg(test)]
+    pub(crate) fn failed_for_tests() -> Arc<Self> {
+        let state = watch::Sender::new(Some(Err("for tests".to_owned())));
+        Arc::new(Self { known: Mutex::default(), cache: None, is_started: AtomicBool::new(true), state })
+    }
+
     /// Scanners of three rules that are there at once: enough to see what becomes of findings.
     #[cfg(any(test, fuzzing))]
     #[allow(clippy::expect_used, reason = "tests")]
