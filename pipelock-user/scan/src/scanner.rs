@@ -58,7 +58,7 @@ pub struct Scanner {
 }
 
 /// What is remembered of texts that go by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Memory {
     /// The agent's own words.
     pub(crate) own: Option<Arc<RwLock<OwnText>>>,
@@ -141,7 +141,7 @@ impl Builder {
         let known = KnownValues::new(known, fast)?;
         let shared = Shared::new(&mut rules, &key, Some(known), wallet);
         let core = Core { rules, engine, shared, key, limits, urls, idle: Mutex::default() };
-        Ok(Scanner { core: Arc::new(core), memory: Memory::default() })
+        Ok(Scanner { core: Arc::new(core), memory: Memory::NONE })
     }
 }
 
@@ -187,7 +187,7 @@ impl Scanner {
             urls: UrlOptions::default(),
             idle: Mutex::default(),
         };
-        Self { core: Arc::new(core), memory: Memory::default() }
+        Self { core: Arc::new(core), memory: Memory::NONE }
     }
 
     /// The same scanner for what comes in to an agent: its own words, which `own` remembers, are no injection when they

@@ -11,7 +11,7 @@ use crate::engine::EngineError;
 use crate::entropy;
 use crate::finding::{Finding, Step, excerpt};
 use crate::rule::builtin::{self, Builtin};
-use crate::rule::{Confidence, Kind};
+use crate::rule::{Kind, is_telling};
 use crate::scanner::Scanner;
 use crate::stream::{self, Stream};
 
@@ -200,10 +200,9 @@ fn dense(part: &[u8]) -> bool {
         && part.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase() || b"_%".contains(byte))
 }
 
-/// As [`Rule::is_telling`](crate::rule::Rule::is_telling), of what detectors find too.
+/// As [`is_telling`], of what detectors find too.
 pub(crate) fn telling(found: &Finding) -> bool {
-    (found.confidence == Confidence::High || found.rule.ends_with("-shape"))
-        && matches!(&*found.class, "credential" | "private_key" | "crypto")
+    is_telling(found.kind, found.confidence, &found.rule, &found.class)
 }
 
 /// The finding of a text put together, as one of the text that its pieces stand in.

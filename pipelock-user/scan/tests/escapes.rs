@@ -111,21 +111,49 @@ fn an_escape_beside_the_secret_is_undone() {
     }
 }
 
-#[test]
-fn what_stands_in_noise_is_found_wherever_it_is() {
+fn noise() -> Vec<u8> {
     let mut number = 3u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
+    let noise = std::iter::repeat_with(|| {
         number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (number >> 33) as u8
-    })
-    .take(6000)
-    .collect();
+    });
+    noise.take(6000).collect()
+}
+
+/// In base85 a short value has so few characters of words in a row that noise has as many.
+#[test]
+fn a_short_value_stands_out_of_noise_however_it_is_written() {
+    use pipelock_scan::known::{Builder, Source};
+    use pipelock_scan::{Kind, RuleSet, Scanner};
+    let noise = noise();
+    for (value, written) in [("qw7b3pdkhx", "ad$UjGjL>UXm|"), ("0kjqevtavetw", "Fl%aYWp;F7c4c&T")] {
+        let mut known = Builder::new();
+        known.add("TOKEN", value.as_bytes(), Source::Secret).unwrap();
+        let scanner = Scanner::builder(RuleSet::shipped().unwrap().only(Kind::Dlp), &[1; 32])
+            .known(known)
+            .build_oracle()
+            .unwrap();
+        for at in (1000..3100).step_by(301) {
+            let whole = [&noise[..at], written.as_bytes(), &noise[at..]].concat();
+            let coded = base64(&whole, STANDARD, false);
+            assert!(
+                scanner.scan(coded.as_bytes()).unwrap().iter().any(|found| &*found.rule == "known-value"),
+                "{value} {at}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_noise_is_found_wherever_it_is() {
+    let noise = noise();
     for text in [SECRET, ORDER] {
         // Control characters that a view takes out, and base64 that does not begin with the text.
         let split: String = text.chars().flat_map(|char| [char, '\u{1}']).collect();
         for at in (1000..3100).step_by(67) {
             // No letter of the noise may join a word.
-            let within = |text: &[u8]| [&noise[..at], b"\xff", text, b"\xff", &noise[at..]].concat();
+            let fence: &[u8] = if text == ORDER { b"\xff" } else { b"" };
+            let within = |text: &[u8]| [&noise[..at], fence, text, fence, &noise[at..]].concat();
             let whole = within(split.as_bytes());
             let coded = base64(&within(text.as_bytes()), STANDARD, false).into_bytes();
             for whole in [whole, coded] {

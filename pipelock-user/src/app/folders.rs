@@ -31,8 +31,14 @@ pub fn state() -> PathBuf {
 
 /// The folder of what can be made again; none for a user without a home. It need not be there yet.
 #[must_use]
-pub fn cache() -> Option<PathBuf> {
+fn cache() -> Option<PathBuf> {
     CACHE.find()
+}
+
+/// The folder of compiled rules, likewise.
+#[must_use]
+pub fn rules() -> Option<PathBuf> {
+    cache().map(|folder| folder.join("rules"))
 }
 
 impl Place {

@@ -30,7 +30,7 @@ pub(super) fn inspection(
     former: Option<&Rules>,
     environment: &Environment,
 ) -> Result<Option<Arc<Inspection>>, InspectionError> {
-    if !policy.rules().iter().any(|rule| rule.scan()) {
+    if !policy.all_rules().any(|rule| rule.scan()) {
         return Ok(None);
     }
     let dlp = policy.dlp();
@@ -54,7 +54,7 @@ pub(super) fn inspection(
         Environment::Of(variables) if dlp.scan_env => variables.clone(),
         _ => Arc::default(),
     };
-    Inspection::new(policy, &variables, folders::cache().map(|folder| folder.join("rules"))).map(Arc::new).map(Some)
+    Inspection::new(policy, &variables, folders::rules()).map(Arc::new).map(Some)
 }
 
 #[cfg(test)]
@@ -62,11 +62,34 @@ mod tests {
     use super::*;
     use crate::net::Resolver;
 
-    fn rules(text: &str, former: Option<&Rules>) -> Rules {
-        let policy = Policy::parse(&format!("version: 1\negress: [{{destination: a.test}}]\n{text}"), "p.yaml");
-        let policy = policy.expect("a policy");
+    fn rules_of(text: &str, former: Option<&Rules>) -> Rules {
+        let policy = Policy::parse(text, "p.yaml").expect("a policy");
         let inspect = inspection(&policy, former, &Environment::Own).expect("scanners");
         Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, tls: None, inspect }
+    }
+
+    fn rules(text: &str, former: Option<&Rules>) -> Rules {
+        rules_of(&format!("version: 1\negress: [{{destination: a.test}}]\n{text}"), former)
+    }
+
+    #[test]
+    fn whoever_reads_anything_has_scanners() {
+        for (text, is_read) in [
+            ("{version: 1}", false),
+            ("{version: 1, egress: [{destination: a.test, scan: false}]}", false),
+            ("{version: 1, egress: [{destination: a.test}]}", true),
+            ("{version: 1, default_deny: false}", true),
+            ("{version: 1, default_deny: false, egress: [{destination: a.test, scan: false}]}", true),
+        ] {
+            assert_eq!(rules_of(text, None).inspect.is_some(), is_read, "{text}");
+        }
+    }
+
+    #[test]
+    fn scanners_that_could_not_be_loaded_are_tried_again() {
+        let mut former = rules("", None);
+        former.inspect = Some(Inspection::failed_for_tests());
+        assert!(rules("", Some(&former)).inspect.is_some_and(|inspect| inspect.now().is_none()));
     }
 
     #[test]

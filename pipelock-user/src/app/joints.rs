@@ -160,8 +160,7 @@ impl DnsReceipts {
     /// Accounts for a decision, `requests` of which are new; its receipt, unless no flow asked.
     fn receipt(&self, asker: &Asker, outcome: &Answered, requests: u64) -> Option<RequestRecord> {
         let Some(flow) = self.flow_of(asker) else {
-            COUNTS.without_origin.add(KnockedBy::Dns);
-            tracing::warn!(peer = %asker.peer, reason = %Reason::NoOrigin, "a query that no flow accounts for was refused");
+            knocked(asker.peer);
             return None;
         };
         let rules = self.rules.borrow().clone();
@@ -206,6 +205,12 @@ impl DnsReceipts {
     }
 }
 
+/// Somebody asked whom no flow accounts for.
+fn knocked(peer: SocketAddr) {
+    COUNTS.without_origin.add(KnockedBy::Dns);
+    tracing::warn!(%peer, reason = %Reason::NoOrigin, "a query that no flow accounts for was refused");
+}
+
 impl QueryLog for DnsReceipts {
     fn query(&self, asker: &Asker, outcome: &Answered) -> Filed {
         self.file(self.receipt(asker, outcome, 1).as_ref())
@@ -216,16 +221,13 @@ impl QueryLog for DnsReceipts {
     }
 
     fn opened(&self, asker: &mut Asker) -> bool {
-        let Some(record) = self.maps.take_origin(self.netns, asker.peer, KernelReason::RedirectDns) else {
-            COUNTS.without_origin.add(KnockedBy::Dns);
-            return false;
-        };
-        let flow = to_flow(&record, None, self.generations.find(record.generation));
-        if !self.ledger.accept(flow.id) {
-            return false;
+        let record = self.maps.take_origin(self.netns, asker.peer, KernelReason::RedirectDns);
+        let flow = record.map(|record| to_flow(&record, None, self.generations.find(record.generation)));
+        asker.flow = flow.filter(|flow| self.ledger.accept(flow.id)).map(Arc::new);
+        if asker.flow.is_none() {
+            knocked(asker.peer);
         }
-        asker.flow = Some(Arc::new(flow));
-        true
+        asker.flow.is_some()
     }
 
     fn closed(&self, asker: &Asker, queries: u64) {

@@ -72,8 +72,7 @@ pub(super) fn rules_of(
     let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);
     let former = former.and_then(|former| former.tls.as_deref());
     // Connections that are open stay readable under a policy which would not open them.
-    let is_wanted =
-        policy.rules().iter().chain(policy.unnamed()).any(|rule| rule.wants_reading() && opens(rule.protocol()));
+    let is_wanted = policy.all_rules().any(|rule| rule.wants_reading() && opens(rule.protocol()));
     let tls = if is_wanted || former.is_some() {
         let ca = Arc::new(authority(&policy)?);
         let tls = Interception::new(&policy, &ca, former)?;

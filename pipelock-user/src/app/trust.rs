@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::browsers;
@@ -56,20 +56,27 @@ impl TrustFiles {
     /// # Errors
     /// When they cannot be written.
     pub fn write(folder: &Path, trust: &Trust) -> io::Result<Self> {
-        let files: [(&str, &[u8]); 3] =
-            [(BUNDLE, trust.bundle.as_bytes()), (ADDED, trust.added.as_bytes()), (KEYSTORE, &trust.keystore)];
-        for (name, bytes) in files {
-            // Whole or not at all: programs that read the former one go on reading that.
-            let new = folder.join(format!(".{name}.new"));
-            // The folder may be somebody else's, who may have put a link there.
-            match std::fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            write_open(&new, bytes)?;
-            std::fs::rename(&new, folder.join(name))?;
+        let files = Self(folder.to_owned());
+        files.put(BUNDLE, trust.bundle.as_bytes())?;
+        files.put(ADDED, trust.added.as_bytes())?;
+        files.put(KEYSTORE, &trust.keystore)?;
+        Ok(files)
+    }
+
+    /// One file more, just so.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        // Whole or not at all: programs that read the former one go on reading that.
+        let new = self.0.join(format!(".{name}.new"));
+        // The folder may be somebody else's, who may have put a link there.
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        Ok(Self(folder.to_owned()))
+        write_open(&new, bytes)?;
+        std::fs::rename(&new, self.0.join(name))
     }
 
     /// The variables to set.
@@ -142,7 +149,7 @@ impl TrustFolder {
 
 /// Writes a file that all may read and that was not there, no link either.
 pub(super) fn write_open(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(bytes)?;
     file.set_permissions(Permissions::from_mode(0o644))
 }

@@ -89,9 +89,13 @@ pub(super) fn reloaded(is_in_force: bool) {
 /// # Errors
 /// [`DoorError`].
 pub(super) fn door(policy: &Policy) -> Result<Option<Door>, DoorError> {
+    door_beside(policy, None)
+}
+
+fn door_beside(policy: &Policy, former: Option<&Admin>) -> Result<Option<Door>, DoorError> {
     let Some(address) = policy.metrics().listen else { return Ok(None) };
     let token = policy.metrics().token_file.as_ref().map(|file| policy.locate(file));
-    Door::open(address, token.as_deref()).map(Some)
+    Door::open(address, token.as_deref(), former).map(Some)
 }
 
 /// The kernel's side of a session.
@@ -217,12 +221,14 @@ impl Subject for Watched {
     fn health(&self) -> Health {
         let is_writing = self.recorder.is_writing();
         let is_pinned = self.kernel.as_ref().is_none_or(Kernel::is_pinned);
+        let scanner = self.proxy.rules().scanner();
         Health {
-            is_well: is_writing && is_pinned,
+            is_well: is_writing && is_pinned && scanner.is_ok(),
             facts: json!({
                 "enforcement": self.kernel.as_ref().map_or("none", |kernel| kernel.level),
                 "pinned": self.kernel.as_ref().map(|_| is_pinned),
                 "evidence": if is_writing { "written" } else { "lost" },
+                "scanner": scanner.unwrap_or_else(|word| word),
             }),
         }
     }
@@ -261,7 +267,7 @@ impl Watch {
     pub(super) fn prepare(&self, policy: &Policy) -> Result<Change, DoorError> {
         let now = self.admin.as_ref().map(Admin::address);
         if now != policy.metrics().listen {
-            return door(policy).map(Change::To);
+            return door_beside(policy, self.admin.as_ref()).map(Change::To);
         }
         let token = policy.metrics().token_file.as_ref().map(|file| policy.locate(file));
         token.map(|file| Door::token(&file)).transpose().map(Change::Token)
@@ -295,9 +301,15 @@ impl Watch {
 }
 
 fn show_all() {
-    for families in [&crate::net::COUNTS as &dyn Shown, &crate::inspect::COUNTS, &crate::proxy::COUNTS, &COUNTS] {
-        families.show();
-    }
+    let rooms: [&dyn Shown; 6] = [
+        &crate::telemetry::COUNTS,
+        &crate::net::COUNTS,
+        &crate::inspect::COUNTS,
+        &crate::recorder::COUNTS,
+        &crate::proxy::COUNTS,
+        &COUNTS,
+    ];
+    rooms.iter().for_each(|families| families.show());
 }
 
 /// Families that are there before anything is counted.

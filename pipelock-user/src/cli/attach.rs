@@ -166,9 +166,9 @@ pub(super) fn prepare(cgroup: &Cgroup, plan: Plan) -> Result<Recorded, Failure> 
         Pinned::Absent | Pinned::Dead => None,
     };
     let namespaces = namespaces(cgroup)?;
-    // Also without a rule that scans: a reload may bring one.
-    let environments = if policy.dlp().scan_env { Environments::of(&cgroup.procs()?) } else { Environments::default() };
-    if let Some(pid) = environments.unread.first() {
+    // Also where nothing is scanned, or nothing of it looked for: a reload may want that, and they are read only once.
+    let environments = Environments::of(&cgroup.procs()?);
+    if let Some(pid) = environments.unread.first().filter(|_| policy.dlp().scan_env) {
         output::note(&format!(
             "warning: the environment of process {pid} (of {} in all) could not be read to its end; name its secrets under \
              dlp.secrets_files",

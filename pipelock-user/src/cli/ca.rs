@@ -1,8 +1,10 @@
 //! `pipelock ca`: the authority that TLS is opened with, for whoever has to be told to trust it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Failure, files, keys, output};
+use super::{Failure, keys, output};
 use crate::app::TrustFiles;
 use crate::app::tls::{authority, authority_file};
 use crate::proxy::Trust;
@@ -58,7 +60,12 @@ pub(super) fn ca(args: &Args) -> Result<u8, Failure> {
 fn export(folder: &Path, trust: &Trust) -> Result<Vec<(&'static str, String)>, Failure> {
     let failed = |error| format!("{}: {error}", folder.display());
     let folder = std::path::absolute(folder)?;
+    // Folders of ours are for all to read, as what is in them; those that were there stay as they are.
+    let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     std::fs::create_dir_all(&folder).map_err(failed)?;
+    for folder in missing {
+        std::fs::set_permissions(folder, Permissions::from_mode(0o755)).map_err(failed)?;
+    }
     let files = TrustFiles::write(&folder, trust).map_err(failed)?;
     let text = |(name, value): (&'static str, std::ffi::OsString)| match value.into_string() {
         Ok(value) if !value.contains('\n') => Ok((name, value)),
@@ -66,34 +73,40 @@ fn export(folder: &Path, trust: &Trust) -> Result<Vec<(&'static str, String)>, F
     };
     let variables: Vec<_> = files.variables().into_iter().map(text).collect::<Result<_, _>>()?;
     let lines: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    files::replace(&folder.join(VARIABLES), &lines)?;
+    files.put(VARIABLES, lines.as_bytes()).map_err(failed)?;
     output::note(&format!("wrote bundle.pem, added.pem, bundle.p12 and {VARIABLES} to {}", folder.display()));
     Ok(variables)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{lchown, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
     use crate::policy::Policy;
     use crate::proxy::CertificateAuthority;
 
     #[test]
-    fn the_variables_are_written_through_no_link_of_somebody_else() {
+    fn the_variables_are_for_all_to_read_and_written_through_no_link() {
         let ca = CertificateAuthority::for_now().expect("an authority");
         let trust = Trust::gather(&Policy::deny_all(), &ca).expect("gathered");
-        let folder = tempfile::tempdir().expect("a folder");
-        let (victim, link) = (folder.path().join("victim"), folder.path().join(VARIABLES));
+        let above = tempfile::tempdir().expect("a folder");
+        let (victim, folder) = (above.path().join("victim"), above.path().join("new").join("trust"));
+        let file = folder.join(VARIABLES);
         std::fs::write(&victim, "as it was").expect("written");
-        export(folder.path(), &trust).expect("exported");
-        assert!(std::fs::read_to_string(&link).expect("read").contains("SSL_CERT_FILE="));
-        if nix::unistd::geteuid().is_root() {
-            std::fs::remove_file(&link).expect("removed");
-            symlink(&victim, &link).expect("a link");
-            lchown(&link, Some(65534), None).expect("give the link away");
-            assert!(export(folder.path(), &trust).is_err_and(|failure| failure.text.contains("user 65534 made")));
-            assert_eq!(std::fs::read_to_string(&victim).expect("read"), "as it was");
-        }
+        let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        let former = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        let exported = export(&folder, &trust);
+        nix::sys::stat::umask(former);
+        exported.expect("exported");
+        assert!(std::fs::read_to_string(&file).expect("read").contains("SSL_CERT_FILE="));
+        assert_eq!([mode(&folder), mode(folder.parent().expect("one")), mode(&file)], [0o755, 0o755, 0o644]);
+        std::fs::remove_file(&file).expect("removed");
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o700)).expect("closed");
+        symlink(&victim, &file).expect("a link");
+        export(&folder, &trust).expect("exported");
+        assert_eq!(std::fs::read_to_string(&victim).expect("read"), "as it was");
+        assert!(std::fs::symlink_metadata(&file).expect("there").is_file());
+        assert_eq!(mode(&folder), 0o700, "a folder that was there stays as it is");
     }
 }

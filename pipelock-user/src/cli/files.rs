@@ -1,4 +1,4 @@
-//! Writing the files that an option names: public keys, reports, process ids.
+//! Reading and writing the files that an option names: tokens and secrets; public keys, reports, process ids.
 //!
 //! pipelock often runs as root in a folder of somebody else, such as the user whose agent ran in it just before. So it
 //! follows no link there that somebody else made, and what is to be new replaces nothing.
@@ -48,6 +48,18 @@ fn own_link(path: &Path) -> io::Result<std::path::PathBuf> {
     }
     let target = readlinkat(&link, "")?;
     Ok(path.parent().unwrap_or(Path::new("")).join(target))
+}
+
+/// Reads a file of at most so many bytes.
+pub(super) fn read(file: &Path, most: u64) -> Result<Vec<u8>, Failure> {
+    use std::io::Read as _;
+    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", file.display()));
+    let mut text = Vec::new();
+    std::fs::File::open(file).map_err(failed)?.take(most + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > most {
+        return Err(Failure::usage(format!("{}: more than {most} bytes", file.display())));
+    }
+    Ok(text)
 }
 
 fn failure(path: &Path, error: &io::Error) -> Failure {

@@ -111,6 +111,7 @@ pub fn main() -> ExitCode {
             Ok(0)
         }
     };
+    crate::telemetry::flush();
     match result {
         Ok(0) if output::lost() => {
             output::error("what was to be written to stdout could not be; see whether its disk is full");

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
-use super::{Failure, keys, output};
+use super::{Failure, files, keys, output};
 use crate::app::lock::Lock;
 use crate::app::{
     Doors, Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, loopback_is_up,
@@ -217,12 +216,10 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
 /// Those who may use the proxy.
 fn identities(file: &Path) -> Result<Identities, Failure> {
     let failed = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", file.display()));
-    let open = std::fs::File::open(file).map_err(|error| failed(&error))?;
-    if open.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
+    if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
         output::note(&format!("warning: others may read the tokens in {0}: chmod 600 {0}", file.display()));
     }
-    let mut text = String::new();
-    open.take(MOST_TOKENS).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    let text = String::from_utf8(files::read(file, MOST_TOKENS)?).map_err(|error| failed(&error))?;
     Identities::parse(&text).map_err(|error| failed(&error))
 }
 
@@ -306,5 +303,21 @@ impl Drop for Remove<'_> {
         if let Err(error) = self.0.remove() {
             output::note(&format!("the cgroup could not be removed: {error}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_would_be_cut_are_refused() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let line = "a=0123456789abcdef0123456789abcdef\n";
+        let long = "#".repeat(usize::try_from(MOST_TOKENS).expect("it fits"));
+        std::fs::write(file.path(), format!("{line}{long}")).expect("written");
+        assert!(identities(file.path()).is_err_and(|failure| failure.text.contains("more than")));
+        std::fs::write(file.path(), line).expect("written");
+        assert!(identities(file.path()).is_ok());
     }
 }

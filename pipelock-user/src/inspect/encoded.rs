@@ -20,13 +20,11 @@ impl Encoded {
     /// [`Reason::ContentUnreadable`] for what the scanner cannot undo.
     pub fn of(headers: &http::HeaderMap) -> Result<Self, Verdict> {
         let mut codings: Vec<String> = Vec::new();
-        for value in headers.get_all(http::header::CONTENT_ENCODING) {
-            let text = value.to_str().map_err(|_| unreadable("bytes that are no text"))?;
-            codings.extend(text.split(',').map(|coding| coding.trim().to_ascii_lowercase()));
-        }
-        for value in headers.get_all(http::header::TRANSFER_ENCODING) {
-            let text = value.to_str().map_err(|_| unreadable("bytes that are no text"))?;
-            codings.extend(text.split(',').map(|coding| coding.trim().to_ascii_lowercase()));
+        for name in [http::header::CONTENT_ENCODING, http::header::TRANSFER_ENCODING] {
+            for value in headers.get_all(name) {
+                let text = value.to_str().map_err(|_| unreadable("bytes that are no text"))?;
+                codings.extend(text.split(',').map(|coding| coding.trim().to_ascii_lowercase()));
+            }
         }
         // Both are a framing around the plain content; aws-chunked leaves it as it can be read.
         codings.retain(|coding| !matches!(coding.as_str(), "" | "identity" | "chunked" | "aws-chunked"));

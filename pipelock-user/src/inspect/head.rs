@@ -5,7 +5,6 @@
 
 use http::HeaderMap;
 use http::header::{self, HeaderName};
-use pipelock_scan::session::Sent;
 use pipelock_scan::{EngineError, Finding};
 
 use super::counts::{Place, Timed};
@@ -32,16 +31,13 @@ impl Terms {
     /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_url(&self, scanners: &Scanners, url: &str) -> Result<Vec<Found>, Verdict> {
         let _timed = Timed::new(Place::Url);
-        let Sent { mut findings, tickets } =
-            scanners.sessions.url(SESSION, scanners.now(), url).map_err(|error| unread(&error))?;
-        if let Some(host) = host_of(url) {
-            let mut of_name = self.of_name(scanners, host)?;
-            of_name.retain(|found| findings.iter().all(|known| known.rule != found.rule));
-            findings.extend(of_name);
-        }
-        let judged = self.sort(Side::Request, &findings, |_| "url".to_owned());
+        let sent = scanners.sessions.url(SESSION, scanners.now(), url).map_err(|error| unread(&error))?;
+        let judged = match host_of(url) {
+            Some(host) => self.judge_name(scanners, host, sent.findings, "url"),
+            None => self.sort(Side::Request, &sent.findings, |_| "url".to_owned()),
+        };
         if judged.is_err() {
-            scanners.take_back(&tickets);
+            scanners.take_back(&sent.tickets);
         }
         judged
     }
@@ -53,13 +49,30 @@ impl Terms {
     /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_name(&self, scanners: &Scanners, name: &str) -> Result<Vec<Found>, Verdict> {
         let _timed = Timed::new(Place::Name);
-        let findings = self.of_name(scanners, name)?;
-        self.sort(Side::Request, &findings, |_| "name".to_owned())
+        self.judge_name(scanners, name, Vec::new(), "name")
     }
 
-    fn of_name(&self, scanners: &Scanners, name: &str) -> Result<Vec<Finding>, Verdict> {
-        let Some(zone) = &self.zone else { return Ok(Vec::new()) };
-        scanners.sessions.host(SESSION, scanners.now(), name, zone).map_err(|error| unread(&error))
+    /// Judges a name with what was found in the text that it stands in.
+    fn judge_name(
+        &self,
+        scanners: &Scanners,
+        name: &str,
+        mut findings: Vec<Finding>,
+        place: &str,
+    ) -> Result<Vec<Found>, Verdict> {
+        let sort = |findings: &[Finding]| self.sort(Side::Request, findings, |_| place.to_owned());
+        let Some(zone) = &self.zone else { return sort(&findings) };
+        let mut sent = scanners.sessions.host(SESSION, scanners.now(), name, zone).map_err(|error| unread(&error))?;
+        let is_known = sent.findings.is_empty();
+        sent.findings.retain(|found| findings.iter().all(|known| known.rule != found.rule));
+        findings.append(&mut sent.findings);
+        let judged = sort(&findings);
+        match judged {
+            Ok(_) if !is_known => scanners.sessions.asked(SESSION, scanners.now(), name),
+            Ok(_) => {}
+            Err(_) => scanners.take_back(&sent.tickets),
+        }
+        judged
     }
 
     /// Reads headers or trailers; what is to be noted.
@@ -81,8 +94,7 @@ impl Terms {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let scanner = if side.is_outbound() { &scanners.outbound } else { &scanners.inbound };
-        let findings = scanner.scan(&text).map_err(|error| unread(&error))?;
+        let findings = scanners.of(side).scan(&text).map_err(|error| unread(&error))?;
         let mut noted = self.sort(side, &findings, |finding| {
             let at = places.partition_point(|(start, _)| *start <= finding.span.start).saturating_sub(1);
             places.get(at).map_or_else(|| "header".to_owned(), |(_, name)| format!("header {name}"))
@@ -112,8 +124,8 @@ impl Terms {
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`], [`Reason::ContentUnreadable`], [`Reason::ScannerUnavailable`].
     pub fn check_text(&self, scanners: &Scanners, side: Side, place: &str, text: &str) -> Result<Vec<Found>, Verdict> {
-        let scanner = if side.is_outbound() { &scanners.outbound } else { &scanners.inbound };
-        let findings = scanner.scan(text.as_bytes()).map_err(|error| unread(&error))?;
+        // What is asked about is not given to the agent: it may be its own.
+        let findings = scanners.again(side).scan(text.as_bytes()).map_err(|error| unread(&error))?;
         self.sort(side, &findings, |_| place.to_owned())
     }
 

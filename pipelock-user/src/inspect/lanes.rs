@@ -24,6 +24,8 @@ const NAME: usize = 8;
 #[derive(Debug)]
 pub(super) struct Lanes {
     scanner: Scanner,
+    /// The same for what is read once more.
+    again: Scanner,
     /// Whether orders are looked for, which are made of words.
     has_words: bool,
     /// For those who hold a message back while its texts may be the beginning of a secret.
@@ -116,9 +118,10 @@ fn orders(mut found: Vec<Finding>) -> Vec<Finding> {
 }
 
 impl Lanes {
-    /// Looks for what `scanner` finds; `holding` tells what may be the beginning of something.
-    pub(super) fn new(scanner: &Scanner, holding: Option<&Scanner>, has_words: bool) -> Self {
-        Self { scanner: scanner.clone(), has_words, holding: holding.cloned(), lanes: Vec::new(), messages: 0 }
+    /// Looks for what `scanner` finds, and `again` in what was read before; `holding` tells what may be the beginning of something.
+    pub(super) fn new(scanner: &Scanner, again: &Scanner, holding: Option<&Scanner>, has_words: bool) -> Self {
+        let (scanner, again) = (scanner.clone(), again.clone());
+        Self { scanner, again, has_words, holding: holding.cloned(), lanes: Vec::new(), messages: 0 }
     }
 
     /// Takes what is no message, and goes on between messages: pings and the like have a lane of their own.
@@ -153,9 +156,9 @@ impl Lanes {
     pub(super) fn ends_now(&self) -> Result<Vec<Finding>, EngineError> {
         let mut found = Vec::new();
         for lane in self.lanes.iter().filter(|lane| lane.grown == self.messages) {
-            found.extend(lane.text.ends(&self.scanner)?);
+            found.extend(lane.text.ends(&self.again)?);
             if let Some(words) = &lane.words {
-                found.extend(orders(words.ends(&self.scanner)?));
+                found.extend(orders(words.ends(&self.again)?));
             }
         }
         Ok(found)
@@ -202,13 +205,13 @@ impl Lanes {
         if self.has_words {
             let is_apart = |end: Option<char>| end.is_none_or(char::is_whitespace);
             let is_glued = !is_apart(lane.text.tail.chars().next_back()) && !is_apart(text.chars().next());
-            found.extend(lane.add_word(&self.scanner, text, is_glued)?);
+            found.extend(lane.add_word(&self.again, text, is_glued)?);
         }
         found.extend(lane.text.push(text)?);
         if let Some(hold) = &mut lane.hold {
             // What it has not released is what may begin something.
             let before = std::mem::replace(&mut lane.released, hold.push(text.as_bytes())?.released);
-            let more = lane.released - before;
+            let more = lane.released.saturating_sub(before);
             lane.is_held = more < text.len() as u64 || (lane.is_held && more == 0);
         }
         Ok(())

@@ -34,12 +34,11 @@ impl Messages {
     /// For what the agent sends ([`Side::Request`]) or gets ([`Side::Response`]).
     #[must_use]
     pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side) -> Self {
-        let scanner = if side.is_outbound() { &scanners.outbound } else { &scanners.inbound };
         Self {
             scanners: scanners.clone(),
             terms: terms.clone(),
             side,
-            lanes: Lanes::new(scanner, None, !side.is_outbound()),
+            lanes: Lanes::new(scanners.of(side), scanners.again(side), None, !side.is_outbound()),
             told: VecDeque::new(),
         }
     }
@@ -50,10 +49,9 @@ impl Messages {
     /// [`crate::flow::Reason::DlpMatch`], [`crate::flow::Reason::InjectionMatch`],
     /// [`crate::flow::Reason::ScannerUnavailable`].
     pub fn check(&mut self, message: &[u8], is_control: bool) -> Result<Vec<Found>, Verdict> {
-        let scanner = if self.side.is_outbound() { &self.scanners.outbound } else { &self.scanners.inbound };
         let _timed = Timed::new(Place::Message);
         COUNTS.read(self.side, message.len());
-        let mut findings = scanner.scan(message).map_err(|error| unread(&error))?;
+        let mut findings = self.scanners.of(self.side).scan(message).map_err(|error| unread(&error))?;
         let pushed = if is_control { self.lanes.push_control(message) } else { self.lanes.push(message) };
         findings.extend(pushed.map_err(|error| unread(&error))?);
         findings.extend(self.lanes.ends_now().map_err(|error| unread(&error))?);
@@ -61,9 +59,16 @@ impl Messages {
         if self.side.is_outbound() && !is_control {
             let pieces = if message.len() <= SHORT { values(message) } else { beginning(message) };
             for (lane, value) in pieces {
-                let sent = self.terms.piece(&self.scanners, ("message", lane), &value)?;
-                findings.extend(sent.findings);
-                tickets.extend(sent.tickets);
+                match self.terms.piece(&self.scanners, ("message", lane), &value) {
+                    Ok(sent) => {
+                        findings.extend(sent.findings);
+                        tickets.extend(sent.tickets);
+                    }
+                    Err(verdict) => {
+                        self.scanners.take_back(&tickets);
+                        return Err(verdict);
+                    }
+                }
             }
         }
         let mut all: Vec<Found> = Vec::new();

@@ -58,6 +58,31 @@ fn secrets_in_names_below_a_wildcard_are_stopped() {
 }
 
 #[test]
+fn names_that_are_let_through_are_pieces_all_the_same() {
+    let names = chunks(&hex(SECRET), 40);
+    for read in WAYS {
+        let (terms, scanners) = (terms("*.wild.test", "dlp: {entropy: off}"), scanners());
+        assert_eq!(read(&terms, &scanners, &names[0]), Ok(Vec::new()), "half of it says nothing");
+        for _ in 0..2 {
+            let verdict = read(&terms, &scanners, &names[1]).expect_err("all of it");
+            assert_eq!(verdict.findings[0].rule, "token");
+        }
+        assert_eq!(read(&terms, &scanners, &names[0]), Ok(Vec::new()), "asked for again, it says nothing new");
+    }
+}
+
+#[test]
+fn what_is_asked_about_is_not_given_to_the_agent() {
+    let url = "https://api.test/x7Kp2mQ9vR4sL8nW1bY6cT3fA0jH5dE";
+    let (terms, scanners) = (terms("api.test", "dlp: {entropy: block}"), scanners());
+    assert_eq!(terms.check_text(&scanners, Side::Response, "content", url), Ok(Vec::new()));
+    assert_eq!(terms.check_url(&scanners, url).map_err(|verdict| verdict.reason), Err(Reason::DlpMatch));
+    let headers = http::HeaderMap::from_iter([(http::header::LOCATION, http::HeaderValue::from_static(url))]);
+    assert_eq!(terms.check_headers(&scanners, Side::Response, &headers), Ok(Vec::new()));
+    assert_eq!(terms.check_url(&scanners, url), Ok(Vec::new()), "that was given to it");
+}
+
+#[test]
 fn what_a_rule_spells_out_or_the_policy_passes_is_not() {
     let name = "x7kp2mq9vr4sl8nw1by6ct3fa0jh5de.wild.test";
     for read in WAYS {

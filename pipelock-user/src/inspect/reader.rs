@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use pipelock_scan::{Finding, Scanner, Stream};
+use pipelock_scan::{Finding, Stream};
 
 use super::counts::{COUNTS, Place, Timed};
 use super::encoded::Encoded;
@@ -75,7 +75,7 @@ impl Reader {
     /// # Errors
     /// [`Reason::ScannerUnavailable`].
     pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side, encoded: Encoded) -> Result<Self, Verdict> {
-        let scanner = scanner(scanners, side);
+        let scanner = scanners.of(side);
         let stream = match encoded {
             Encoded::Plain => scanner.stream(),
             Encoded::As(coding) => scanner.stream_as(coding),
@@ -108,7 +108,8 @@ impl Reader {
     pub fn of_events(mut self) -> Self {
         if !self.is_coded {
             let holding = self.stops_secrets().then_some(&self.scanners.outbound);
-            let lanes = Lanes::new(scanner(&self.scanners, self.side), holding, !self.side.is_outbound());
+            let (scanner, again) = (self.scanners.of(self.side), self.scanners.again(self.side));
+            let lanes = Lanes::new(scanner, again, holding, !self.side.is_outbound());
             self.events = Some(Events::new(lanes));
         }
         self
@@ -268,7 +269,7 @@ impl Reader {
             text.extend_from_slice(&piece[usize::try_from(skipped).unwrap_or(usize::MAX)..]);
         }
         let start = self.end - text.len() as u64;
-        let findings = scanner(&self.scanners, self.side).scan(&text).map_err(|error| unread(&error))?;
+        let findings = self.scanners.again(self.side).scan(&text).map_err(|error| unread(&error))?;
         let actions = findings.iter().filter(|finding| start + finding.span.end > self.free).map(|finding| {
             match self.terms.action(self.side, finding) {
                 // Its place among what comes is not settled, so it cannot be taken out.
@@ -467,14 +468,6 @@ impl Reader {
 
 fn closed() -> Verdict {
     Verdict::block(Reason::Internal, "a body went on behind its end")
-}
-
-fn scanner(scanners: &Scanners, side: Side) -> &Scanner {
-    match side {
-        Side::RequestHead | Side::Request => &scanners.outbound,
-        Side::Response => &scanners.inbound,
-        Side::Binary => &scanners.binary,
-    }
 }
 
 /// Makes what overlaps one.

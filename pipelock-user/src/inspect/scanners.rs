@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::counts::COUNTS;
 use super::head::SESSION;
+use super::terms::Side;
 use crate::flow::{Reason, Verdict, locked};
 use crate::policy::Policy;
 
@@ -46,9 +47,9 @@ pub struct Scanners {
     /// What leaves: secrets.
     pub(super) outbound: Scanner,
     /// What comes in: instructions, and secrets as well.
-    pub(super) inbound: Scanner,
-    /// The same for what is no text: nothing of it is remembered.
-    pub(super) binary: Scanner,
+    inbound: Scanner,
+    /// The same for what is no text, or is read once more, or goes to nobody: nothing of it is taken for given.
+    foreign: Scanner,
     /// URLs of the whole attachment, and what they make together.
     pub(super) sessions: Sessions,
     /// What the agent said lately.
@@ -68,19 +69,33 @@ impl Scanners {
         let failed = |error: EngineError| error.to_string();
         let outbound = builder(rules.only(Kind::Dlp), &key, known, cache).build().map_err(failed)?;
         let inbound = builder(rules.clone(), &key, known::Builder::new(), cache).build().map_err(failed)?;
-        Ok(Self::of(outbound, inbound))
+        Ok(Self::new(outbound, inbound))
     }
 
-    fn of(outbound: Scanner, inbound: Scanner) -> Self {
+    fn new(outbound: Scanner, inbound: Scanner) -> Self {
         let own = Arc::new(RwLock::new(OwnText::new(OWN_WORDS)));
-        let binary = inbound.foreign(own.clone());
+        let foreign = inbound.foreign(own.clone());
         let given = Arc::new(Given::default());
-        let inbound = binary.giving(given.clone());
+        let inbound = foreign.giving(given.clone());
         // There is one session, with all that the agent sends.
         let budget = BudgetLimits { sessions: 1, ..BudgetLimits::default() };
         let fragments = FragmentLimits { sessions: 1, lanes: MOST_LANES, ..FragmentLimits::default() };
         let sessions = Sessions::new(outbound.clone(), budget, fragments).beside(given);
-        Self { outbound, inbound, binary, sessions, own, started: Instant::now() }
+        Self { outbound, inbound, foreign, sessions, own, started: Instant::now() }
+    }
+
+    /// For what comes on a side, once.
+    pub(super) fn of(&self, side: Side) -> &Scanner {
+        match side {
+            Side::RequestHead | Side::Request => &self.outbound,
+            Side::Response => &self.inbound,
+            Side::Binary => &self.foreign,
+        }
+    }
+
+    /// For what was read before, or does not reach the agent.
+    pub(super) fn again(&self, side: Side) -> &Scanner {
+        if side.is_outbound() { &self.outbound } else { &self.foreign }
     }
 
     /// A URL with placeholders for the secrets in it.
@@ -210,6 +225,13 @@ impl Inspection {
         }
     }
 
+    /// Scanners that could not be loaded.
+    #[cfg(test)]
+    pub(crate) fn failed_for_tests() -> Arc<Self> {
+        let state = watch::Sender::new(Some(Err("for tests".to_owned())));
+        Arc::new(Self { known: Mutex::default(), cache: None, is_started: AtomicBool::new(true), state })
+    }
+
     /// Scanners of three rules that are there at once: enough to see what becomes of findings.
     #[cfg(any(test, fuzzing))]
     #[allow(clippy::expect_used, reason = "tests")]
@@ -231,7 +253,7 @@ impl Inspection {
             (scanners.outbound, scanners.inbound)
         });
         // What is remembered is each test's own.
-        let scanners = Scanners::of(outbound.clone(), inbound.clone());
+        let scanners = Scanners::new(outbound.clone(), inbound.clone());
         Arc::new(Self {
             known: Mutex::default(),
             cache: None,

@@ -58,8 +58,6 @@ impl Terms {
     pub fn of(policy: &Policy, rule: &Rule) -> Option<Arc<Self>> {
         rule.scan().then(|| {
             Arc::new(Self {
-                out: policy.dlp().action,
-                entropy: policy.dlp().entropy,
                 orders: rule.response().unwrap_or(policy.response().action),
                 secrets: rule.response_secrets().unwrap_or(policy.response().secrets),
                 allowed: rule.allow_secrets().to_vec(),
@@ -69,6 +67,7 @@ impl Terms {
                     Destination::Unnamed => Some(String::new()),
                     _ => None,
                 },
+                ..Self::general(policy)
             })
         })
     }

@@ -101,11 +101,17 @@ fn hop_failed(hop: &Hop) -> impl Fn(HopError) -> ConnectError {
 /// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
 pub async fn connect(permit: &Permit, way: Way<'_>, timeout: Duration) -> Result<(Link, Reached), ConnectError> {
     let start = Instant::now();
-    let connected = async {
+    counted(async {
         let plan = plan(permit, way, timeout).await?;
         plan.go(permit, way, timeout.saturating_sub(start.elapsed())).await
-    };
-    let connected = connected.await;
+    })
+    .await
+}
+
+/// Counts and times what connects.
+async fn counted<T>(connecting: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+    let start = Instant::now();
+    let connected = connecting.await;
     COUNTS.connects.add(Connected::of(&connected));
     COUNTS.seconds.since(start.into_std());
     connected
@@ -129,16 +135,19 @@ pub async fn connect_again(
     way: Way<'_>,
     timeout: Duration,
 ) -> Result<Link, ConnectError> {
-    let checked = match reached.addr {
-        Some(addr) => check_dial(&[addr], way.ssrf_allow, way.deny)?,
-        None => Vec::new(),
-    };
-    let plan = match (&reached.via, way.hop) {
-        (Some(_), Some(hop)) if reached.addr.is_none() => Plan::Name(hop),
-        (Some(_), Some(hop)) => Plan::Through(hop, checked),
-        _ => Plan::Direct(checked),
-    };
-    Ok(plan.go(permit, way, timeout).await?.0)
+    counted(async {
+        let checked = match reached.addr {
+            Some(addr) => check_dial(&[addr], way.ssrf_allow, way.deny)?,
+            None => Vec::new(),
+        };
+        let plan = match (&reached.via, way.hop) {
+            (Some(_), Some(hop)) if reached.addr.is_none() => Plan::Name(hop),
+            (Some(_), Some(hop)) => Plan::Through(hop, checked),
+            _ => Plan::Direct(checked),
+        };
+        Ok(plan.go(permit, way, timeout).await?.0)
+    })
+    .await
 }
 
 /// Whether what was reached may be reached under a policy, and in the same way; no when nobody can say.

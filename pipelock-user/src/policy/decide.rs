@@ -93,6 +93,11 @@ impl Policy {
         self.parts.unnamed.as_ref()
     }
 
+    /// Every rule that may decide: the [rules](Self::rules) and the [one for what none of them names](Self::unnamed).
+    pub fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules().iter().chain(self.unnamed())
+    }
+
     /// The rules that name this host, most specific destination first.
     fn naming(&self, host: &Host) -> Vec<&Rule> {
         let candidates = self.index.candidates(host);
@@ -223,6 +228,9 @@ mod tests {
         let unnamed = policy.unnamed().expect("open");
         assert!(unnamed.scan() && unnamed.wants_reading() && unnamed.unfit(true).is_none());
         assert!(policy.warnings().iter().any(|warning| warning.contains("default_deny: false")), "it is said");
+        let unread = "version: 1\ndefault_deny: false\nwebsocket: {enabled: true, frame_scan: false}\n";
+        let warnings = Policy::parse(unread, "test").expect("valid").warnings();
+        assert!(warnings.iter().any(|warning| warning.contains("frame_scan: false")), "{warnings:?}");
         // The resolver of an agent does not know of it.
         assert!(!policy.names_allowed("b.example"));
     }

@@ -214,7 +214,7 @@ fn mistakes_are_named_with_place_and_way_out() {
             "4:5 egress[1]: a.b is already the destination of egress[0] (line 3) for port 443",
         ),
         ("listen: any\nlisten: loopback\n", "3:1 listen: the key is written twice, first in line 2"),
-        ("default_deny: 'true'\n", "default_deny"),
+        ("default_deny: 'true'\n", "write true, without quotes"),
         ("dns_resolution: proxy-only\n", "did you mean \"proxy_only\"?"),
         ("dns: {hosts: {'*.x': 10.0.0.1}}\n", "wildcards are for egress"),
         ("dns: {hosts: {a.b: nonsense}}\n", "dns.hosts[\"a.b\"]: \"nonsense\" is not an address"),

@@ -48,7 +48,7 @@ impl Policy {
         if self.unnamed().is_some() {
             warnings.push("default_deny: false: what no rule names is read and let through, not denied".to_owned());
         }
-        if self.websocket().enabled && !self.websocket().frame_scan && self.rules().iter().any(Rule::scan) {
+        if self.websocket().enabled && !self.websocket().frame_scan && self.all_rules().any(Rule::scan) {
             warnings
                 .push("websocket.frame_scan: false passes WebSocket messages unread, whatever scan says".to_owned());
         }

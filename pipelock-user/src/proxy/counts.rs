@@ -1,6 +1,7 @@
 //! What the proxy counts: connections, what they speak, requests, and TLS on both sides.
 
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use super::detect::{DetectError, Protocol};
 use super::state::Place;
@@ -84,9 +85,27 @@ impl Decided {
     }
 }
 
-impl Shaken {
-    pub(super) fn of<T, E>(result: &Result<T, E>) -> Self {
-        if result.is_ok() { Self::Done } else { Self::Failed }
+/// A handshake, counted and timed when it is over: as done where it says so, else as failed, also when whoever waits for it gives up.
+pub(super) struct Handshake {
+    peer: Peer,
+    start: Instant,
+    shaken: Shaken,
+}
+
+impl Handshake {
+    pub(super) fn begin(peer: Peer) -> Self {
+        Self { peer, start: Instant::now(), shaken: Shaken::Failed }
+    }
+
+    pub(super) fn done(mut self) {
+        self.shaken = Shaken::Done;
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        COUNTS.handshakes.add((self.peer, self.shaken));
+        COUNTS.handshake_seconds.since(self.peer, self.start);
     }
 }
 
@@ -97,8 +116,8 @@ pub(crate) struct Counts {
     pub(super) detected: Counters<Spoken>,
     pub(super) request_seconds: TimesOf<Decided>,
     pub(super) sent_on: Counters<Found>,
-    pub(super) handshakes: Counters<(Peer, Shaken)>,
-    pub(super) handshake_seconds: TimesOf<Peer>,
+    handshakes: Counters<(Peer, Shaken)>,
+    handshake_seconds: TimesOf<Peer>,
     pub(super) minted: Counter,
     pub(super) certificates: Gauge,
 }
@@ -132,3 +151,19 @@ pub(crate) static COUNTS: LazyLock<Counts> = LazyLock::new(|| Counts {
     minted: Counter::new("pipelock_tls_certificates_minted_total", "Certificates that were made for hosts."),
     certificates: Gauge::new("pipelock_tls_certificates_cached", "Hosts whose certificates are kept."),
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_is_counted_once_however_it_ends() {
+        let counted = |shaken| COUNTS.handshakes.get((Peer::Destination, shaken));
+        let before = counted(Shaken::Failed);
+        drop(Handshake::begin(Peer::Destination));
+        assert!(counted(Shaken::Failed) > before);
+        let before = counted(Shaken::Done);
+        Handshake::begin(Peer::Destination).done();
+        assert!(counted(Shaken::Done) > before);
+    }
+}

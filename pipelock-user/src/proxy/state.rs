@@ -73,6 +73,19 @@ impl Rules {
             hop: self.hop.as_ref(),
         }
     }
+
+    /// How the scanner is, in the word that health pages say; an error when nothing that is to be read is let through.
+    ///
+    /// # Errors
+    /// The word, when it could not be loaded.
+    pub fn scanner(&self) -> Result<&'static str, &'static str> {
+        match self.inspect.as_ref().map(|inspect| inspect.now()) {
+            None => Ok("off"),
+            Some(None) => Ok("loading"),
+            Some(Some(Ok(_))) => Ok("ready"),
+            Some(Some(Err(_))) => Err("failed"),
+        }
+    }
 }
 
 /// The transparent proxy of one attachment.
@@ -203,7 +216,9 @@ impl Proxy {
         self.slots.available_permits() == 0
     }
 
-    pub(super) fn rules(&self) -> Arc<Rules> {
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
         self.rules.borrow().clone()
     }
 }

@@ -1,7 +1,8 @@
 //! What the recorder counts: decisions as they get their receipts, and how the evidence fares.
 //!
 //! Counted on the recorder's own thread, but for what happens before a receipt is queued. A decision is counted when its
-//! receipt is written, so that these series equal the evidence.
+//! receipt is written, so that these series equal the evidence, but for the first and the last receipt of a chain, which decide
+//! nothing.
 
 use std::sync::LazyLock;
 
@@ -126,6 +127,19 @@ impl Counted {
     pub(super) fn flow(verdict: &Verdict, moved: Moved) -> Self {
         Self::Flow(Word::of(verdict), verdict.reason, moved)
     }
+
+    /// What was decided, in the word of the log; none for the kernel's totals, which decide nothing.
+    pub(super) fn decided(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Request(Surface::Dns, ..) => "query",
+            Self::Request(Surface::Connect, ..) => "tunnel",
+            Self::Request(..) => "request",
+            Self::Flow(..) => "flow",
+            Self::Denials(_) => "denials",
+            Self::Socket(_) => "socket",
+            Self::Ledger => return None,
+        })
+    }
 }
 
 /// A finding, in the words that are counted.
@@ -150,7 +164,7 @@ impl Found {
 }
 
 /// The families.
-pub(super) struct Counts {
+pub(crate) struct Counts {
     requests: Counters<(Surface, Word, Reason)>,
     flows: Counters<(Word, Reason)>,
     flow_bytes: Counters<Direction>,
@@ -168,7 +182,7 @@ pub(super) struct Counts {
 }
 
 /// The families of this process.
-pub(super) static COUNTS: LazyLock<Counts> = LazyLock::new(|| Counts {
+pub(crate) static COUNTS: LazyLock<Counts> = LazyLock::new(|| Counts {
     requests: Counters::new(
         "pipelock_requests_total",
         "HTTP requests, tunnels and DNS questions that were decided, by their receipts.",
@@ -191,7 +205,10 @@ pub(super) static COUNTS: LazyLock<Counts> = LazyLock::new(|| Counts {
         "pipelock_sockets_refused_total",
         "Sockets that the system call filter of run refused, by their receipts.",
     ),
-    receipts: Counters::new("pipelock_receipts_total", "Receipts that were signed and written."),
+    receipts: Counters::new(
+        "pipelock_receipts_total",
+        "Receipts that were signed and written, without the first and the last of a chain.",
+    ),
     lost: Counter::new(
         "pipelock_receipts_lost_total",
         "Decisions that have no receipt, because evidence could not be written or nobody waited until there was room.",

@@ -22,6 +22,25 @@ fn the_words_are_those_of_receipts() {
     assert_eq!(Word::WORDS[Word::of(&allow) as usize], allow.word());
     let block = Verdict::block(Reason::HostDenied, "");
     assert_eq!(Word::WORDS[Word::of(&block) as usize], block.word());
+    for (action, word) in [("redact", Word::Strip), ("warn", Word::Warn)] {
+        let mut record = decision(&["x".to_owned()], false);
+        record.verdict.findings[0].action = action;
+        assert_eq!(
+            (Word::of(&record.verdict) as usize, record.verdict.word()),
+            (word as usize, Word::WORDS[word as usize])
+        );
+    }
+}
+
+#[test]
+fn every_decision_has_a_kind_and_the_totals_have_none() {
+    let allow = Verdict::allow(Reason::PolicyAllow, None);
+    for (transport, kind) in [("forward", "request"), ("ws", "request"), ("dns", "query"), ("connect", "tunnel")] {
+        assert_eq!(Counted::request(transport, &allow).decided(), Some(kind));
+    }
+    assert_eq!(Counted::flow(&allow, Moved::default()).decided(), Some("flow"));
+    assert_eq!((Counted::Denials(1).decided(), Counted::Socket(1).decided()), (Some("denials"), Some("socket")));
+    assert_eq!(Counted::Ledger.decided(), None);
 }
 
 /// The values of all labels that are shown.

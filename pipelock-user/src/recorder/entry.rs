@@ -14,7 +14,6 @@ use super::counts::{COUNTS, Counted, Found, Moved};
 use super::describe::{FlowFacts, RequestRecord};
 use super::told::tell;
 use crate::flow::Outcome;
-use crate::telemetry::is_told;
 
 /// One receipt.
 pub(super) struct Entry {
@@ -89,9 +88,7 @@ impl Drop for Entry {
         if !self.is_written {
             COUNTS.lost.add();
         }
-        if is_told() {
-            tell(&self.draft, &self.ext, self.receipt.as_ref().filter(|_| self.is_written));
-        }
+        tell(self.counted, &self.draft, &self.ext, self.receipt.as_ref().filter(|_| self.is_written));
     }
 }
 

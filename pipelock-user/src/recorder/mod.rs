@@ -10,5 +10,6 @@ mod entry;
 mod task;
 mod told;
 
+pub(crate) use counts::COUNTS;
 pub use describe::{Capsule, DenialFacts, FlowFacts, KernelTotals, RequestRecord, SocketRecord, wall_clock};
 pub use task::{OpenChain, Place, Queue, Recorder, RecorderConfig, RecorderError, Summary};

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -143,6 +143,7 @@ impl OpenChain {
     /// # Errors
     /// [`RecorderError::Thread`].
     pub fn start(self) -> Result<(Recorder, JoinHandle<()>), RecorderError> {
+        crate::telemetry::wait_for_nobody();
         let (queue, items) = mpsc::channel(QUEUE);
         let last = Arc::new(AtomicU64::new(seconds_now()));
         let written = last.clone();
@@ -161,8 +162,6 @@ impl OpenChain {
                 }
             }
         });
-        // So that the families are there before anything is counted.
-        LazyLock::force(&COUNTS);
         Ok((Recorder { queue, lost_requests: Arc::default(), last }, thread))
     }
 }
@@ -390,7 +389,7 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
     let mut waiting: Vec<Box<Entry>> = Vec::with_capacity(BATCH);
     let mut batch = Vec::with_capacity(BATCH);
     let mut last_beat = Instant::now();
-    let mut last_sync = Instant::now();
+    let mut disk = Disk { synced: Instant::now(), is_behind: false };
     loop {
         if items.blocking_recv_many(&mut batch, BATCH) == 0 {
             let _ = chain.sync();
@@ -423,28 +422,50 @@ fn work(mut chain: ChainWriter<File>, mut items: mpsc::Receiver<Item>, folder: &
                 }
             }
         }
-        if last_beat.elapsed() >= HEARTBEAT {
+        let beats = last_beat.elapsed() >= HEARTBEAT;
+        if beats {
             last_beat = Instant::now();
             if let Err(error) = chain.heartbeat(SystemTime::now()) {
                 return report(&error);
             }
-            COUNTS.beat();
-            last.store(seconds_now(), Ordering::Relaxed);
         }
-        let start = Instant::now();
-        let written = if last_sync.elapsed() >= SYNC_EVERY {
-            last_sync = start;
-            chain.sync().inspect(|()| COUNTS.sync.since(start))
-        } else {
-            chain.flush().inspect(|()| COUNTS.write.since(start))
-        };
-        if let Err(error) = written {
+        let is_new = beats || !waiting.is_empty();
+        if let Err(error) = disk.put(&mut chain, is_new) {
             return report(&error);
         }
-        if !waiting.is_empty() {
+        if beats {
+            COUNTS.beat();
+        }
+        if is_new {
             last.store(seconds_now(), Ordering::Relaxed);
             acknowledge(&mut waiting);
         }
+    }
+}
+
+/// Puts what was signed into the file, and now and then onto the disk.
+struct Disk {
+    /// When that was done last.
+    synced: Instant,
+    /// Something was written since.
+    is_behind: bool,
+}
+
+impl Disk {
+    fn put(&mut self, chain: &mut ChainWriter<File>, is_new: bool) -> Result<(), ChainError> {
+        if is_new {
+            let start = Instant::now();
+            chain.flush()?;
+            COUNTS.write.since(start);
+            self.is_behind = true;
+        }
+        if self.is_behind && self.synced.elapsed() >= SYNC_EVERY {
+            let start = Instant::now();
+            chain.sync()?;
+            COUNTS.sync.since(start);
+            *self = Self { synced: start, is_behind: false };
+        }
+        Ok(())
     }
 }
 
@@ -462,6 +483,23 @@ fn report(error: &ChainError) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_timed_also_when_the_disk_is_due_and_nothing_is_not() {
+        let file = tempfile::tempfile().expect("a file");
+        let mut chain =
+            ChainWriter::open(file, SigningKey::from_seed(&[7; 32]), &Opening::new("p", "local")).expect("a chain");
+        let mut disk = Disk { synced: Instant::now(), is_behind: false };
+        disk.put(&mut chain, false).expect("nothing");
+        assert!(!disk.is_behind);
+        disk.put(&mut chain, true).expect("written");
+        assert!(disk.is_behind, "the disk is not due yet");
+        let before = [COUNTS.write.count(), COUNTS.sync.count()];
+        disk.synced -= 2 * SYNC_EVERY;
+        disk.put(&mut chain, true).expect("written and synced");
+        assert!(!disk.is_behind);
+        assert!(COUNTS.write.count() > before[0] && COUNTS.sync.count() > before[1]);
+    }
     use crate::flow::{Flow, FlowId, Origin, PolicyId, Reason, Target, Verdict};
 
     #[tokio::test]

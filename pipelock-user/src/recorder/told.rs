@@ -2,29 +2,21 @@
 //!
 //! Called by the recorder's thread, after whoever waited for the receipt was told. A decision whose receipt could not be
 //! written has its event too, without a receipt. It promises that what an agent chose is shown only as far as it is plainly
-//! a name, a method or a number: URL, headers and bodies stay out.
+//! a name, a method or a number, but for the name of its process, which is shown on one line: URL, headers and bodies stay out.
 
 use pipelock_receipt::{ActionDraft, Appended};
 use serde_json::Value;
 
+use super::counts::Counted;
 use crate::telemetry::{plain_host, plain_method};
 
-/// Kinds of decisions, by the member of a receipt's `ext` that describes them.
-fn kind(draft: &ActionDraft, ext: &Value) -> Option<&'static str> {
-    match draft.transport.as_str() {
-        "dns" => Some("query"),
-        "connect" => Some("tunnel"),
-        _ if ext.get("socket_v1").is_some() => Some("socket"),
-        _ if ext.get("denials_v1").is_some() => Some("denials"),
-        // The kernel's totals decide nothing.
-        "ebpf" => ext.get("flow_v1").map(|_| "flow"),
-        _ => Some("request"),
-    }
-}
-
 /// Says what was decided.
-pub(super) fn tell(draft: &ActionDraft, ext: &Value, receipt: Option<&Appended>) {
-    let Some(kind) = kind(draft, ext) else { return };
+pub(super) fn tell(counted: Counted, draft: &ActionDraft, ext: &Value, receipt: Option<&Appended>) {
+    // Else there is no need to put the event together.
+    if !tracing::enabled!(tracing::Level::INFO) {
+        return;
+    }
+    let Some(kind) = counted.decided() else { return };
     let member = |name: &str| {
         let found = ["flow_v1", "socket_v1", "denials_v1"].iter().find_map(|part| ext.get(part)?.get(name));
         match found {
@@ -115,6 +107,9 @@ mod tests {
             ("request", format!("http://{secret}.evil.test/"), "egress[0] *.evil.test", "http://….evil.test"),
             ("query", format!("dns://{secret}.evil.test"), "", "dns://….evil.test"),
             ("tunnel", "a.test:443".into(), "", "a.test:443"),
+            ("tunnel", "[2001:db8::1]:443".into(), "", "[2001:db8::1]:443"),
+            ("request", format!("http://[2001:db8::1]/{secret}"), "", "http://[2001:db8::1]"),
+            ("request", format!("http://[{secret}]/"), "", "http://…"),
             ("flow", "tcp://192.0.2.1:80".into(), "", "tcp://192.0.2.1:80"),
             ("socket", "socket://packet/raw/3".into(), "", "socket://packet/raw/3"),
         ] {
@@ -130,14 +125,5 @@ mod tests {
         ]}});
         assert_eq!((listed(&ext, "mitre").as_str(), listed(&ext, "rule").as_str()), ("T1048,T1552", "github-token"));
         assert_eq!(listed(&json!({}), "mitre"), "");
-    }
-
-    #[test]
-    fn the_totals_of_the_kernel_are_no_decision() {
-        let draft = ActionDraft::new("allow", "ebpf", "ledger");
-        assert_eq!(kind(&draft, &json!({"kernel_v1": {}})), None);
-        assert_eq!(kind(&draft, &json!({"flow_v1": {}})), Some("flow"));
-        assert_eq!(kind(&ActionDraft::new("block", "seccomp", "x"), &json!({"socket_v1": {}})), Some("socket"));
-        assert_eq!(kind(&ActionDraft::new("block", "forward", "x"), &json!({"flow_v1": {}})), Some("request"));
     }
 }

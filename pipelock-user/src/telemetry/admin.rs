@@ -5,6 +5,7 @@
 //! counted already, so that it can wait for nothing that the proxy does.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -27,6 +29,8 @@ use super::metrics::{CONTENT_TYPE, Scrape, add_process};
 
 /// Connections at a time; one more is cut.
 const CONNECTIONS: usize = 16;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 /// How long one may take from its first byte to its last.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
@@ -78,14 +82,22 @@ pub struct Door {
 }
 
 impl Door {
-    /// Binds the address and reads the token, if there is to be one.
+    /// Binds the address and reads the token, if there is to be one. `former` may still listen, also on the same port.
     ///
     /// # Errors
     /// [`DoorError`].
-    pub fn open(address: SocketAddr, token: Option<&Path>) -> Result<Self, DoorError> {
+    pub fn open(address: SocketAddr, token: Option<&Path>, former: Option<&Admin>) -> Result<Self, DoorError> {
         let token = token.map(Self::token).transpose()?;
         let failed = |error| DoorError::Bind(address, error);
-        let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+        let listener = match (std::net::TcpListener::bind(address), former) {
+            (Err(error), Some(former))
+                if error.kind() == ErrorKind::AddrInUse && former.address.port() == address.port() =>
+            {
+                former.share(address)
+            }
+            (bound, _) => bound,
+        };
+        let listener = listener.map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address, token })
@@ -119,6 +131,7 @@ type Asked = Arc<Mutex<Option<TokenHash>>>;
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
+    listener: Arc<TcpListener>,
     token: Asked,
     task: JoinHandle<()>,
 }
@@ -131,9 +144,23 @@ impl Admin {
     pub fn start(door: Door, subject: Arc<dyn Subject>) -> Result<Self, DoorError> {
         let Door { listener, address, token } = door;
         let listener = TcpListener::from_std(listener).map_err(|error| DoorError::Bind(address, error))?;
+        let listener = Arc::new(listener);
         let token = Arc::new(Mutex::new(token));
-        let task = tokio::spawn(accept(listener, token.clone(), subject));
-        Ok(Self { address, token, task })
+        let task = tokio::spawn(accept(listener.clone(), token.clone(), subject));
+        Ok(Self { address, listener, token, task })
+    }
+
+    /// Another listener on the same port, of an address that this one's is part of, or the other way round: the kernel lets
+    /// sockets of one user share it if all of them say so, also one that listens already.
+    fn share(&self, address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+        let ours = SockRef::from(&*self.listener);
+        let other = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        other.set_reuse_address(true)?;
+        other.set_reuse_port(true)?;
+        ours.set_reuse_port(true)?;
+        other.bind(&address.into())?;
+        other.listen(BACKLOG)?;
+        Ok(other.into())
     }
 
     /// Asks for this token from now on.
@@ -154,7 +181,7 @@ impl Drop for Admin {
     }
 }
 
-async fn accept(listener: TcpListener, token: Asked, subject: Arc<dyn Subject>) {
+async fn accept(listener: Arc<TcpListener>, token: Asked, subject: Arc<dyn Subject>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     // Ends with this task, and with it every connection.
     let mut connections = tokio::task::JoinSet::new();

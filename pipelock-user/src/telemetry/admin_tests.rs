@@ -17,7 +17,7 @@ impl Subject for Well {
 }
 
 fn start(token: Option<&Path>, is_well: bool) -> Admin {
-    let door = Door::open(SocketAddr::from(([127, 0, 0, 1], 0)), token).expect("a door");
+    let door = Door::open(SocketAddr::from(([127, 0, 0, 1], 0)), token, None).expect("a door");
     Admin::start(door, Arc::new(Well(is_well))).expect("a service")
 }
 
@@ -56,6 +56,27 @@ async fn two_pages_and_one_method() {
 }
 
 #[tokio::test]
+async fn another_address_of_the_same_port_takes_over() {
+    let former = start(None, false);
+    let port = former.address().port();
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], port));
+    assert!(Door::open(everywhere, None, None).is_err(), "it is in use");
+    let door = Door::open(everywhere, None, Some(&former)).expect("a door beside the former");
+    // Until then nothing has changed.
+    assert!(exchange(&former, "GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 503"));
+    drop(former);
+    let admin = Admin::start(door, Arc::new(Well(true))).expect("a service");
+    assert_eq!(admin.address(), everywhere);
+    // The former's task is told to end, and does.
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    assert!(exchange(&admin, "GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    let back = SocketAddr::from(([127, 0, 0, 1], port));
+    assert!(Door::open(back, None, Some(&admin)).is_ok());
+}
+
+#[tokio::test]
 async fn what_fails_says_so() {
     let answer = exchange(&start(None, false), "GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#""status":"failing""#), "{answer}");
@@ -82,7 +103,7 @@ async fn with_a_token_nobody_else_comes_in() {
     }
     for wrong in ["short", "two words of a token", ""] {
         std::fs::write(file.path(), wrong).expect("write");
-        let error = Door::open(SocketAddr::from(([127, 0, 0, 1], 0)), Some(file.path())).expect_err(wrong);
+        let error = Door::open(SocketAddr::from(([127, 0, 0, 1], 0)), Some(file.path()), None).expect_err(wrong);
         assert!(error.to_string().starts_with("metrics.token_file"), "{error}");
     }
 }

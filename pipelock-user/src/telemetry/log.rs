@@ -1,11 +1,15 @@
 //! The log: structured events on stderr, one per decision, never a secret. Started by `cli` before anything else.
 //!
-//! What an agent chooses (names, methods, paths, headers) may hold a secret. Events of decisions show of it only what
-//! [`plain_host`] and [`plain_method`] let through; the receipt that an event names has the rest.
+//! What an agent chooses (names, methods, paths, headers) may hold a secret. Events of decisions show of it the name of its
+//! process, and else only what [`plain_host`] and [`plain_method`] let through; the receipt that an event names has the rest.
+//!
+//! It promises that whoever logs waits for nobody who reads, once the recorder has [started](wait_for_nobody).
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+
+use super::lines::Lines;
 
 /// Longest label of a name that is shown, and the most digits in it: what is longer or has more may be data.
 const LONGEST_LABEL: usize = 24;
@@ -35,7 +39,7 @@ pub fn init(format: LogFormat, default_level: &str) {
     let filter = EnvFilter::try_from_env("PIPELOCK_LOG").unwrap_or_else(|_| EnvFilter::new(default_level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     let _ = match format {
@@ -44,17 +48,14 @@ pub fn init(format: LogFormat, default_level: &str) {
     };
 }
 
-/// Whether decisions are logged: else there is no need to put their events together.
-#[must_use]
-pub fn is_told() -> bool {
-    tracing::enabled!(tracing::Level::INFO)
-}
-
 /// A host, with or without a port, as far as it is plainly a name: labels that may be data are left out (`….example.com`).
 /// Addresses are shown as they are.
 #[must_use]
 pub fn plain_host(host: &str) -> String {
-    let is_address = host.parse::<std::net::SocketAddr>().is_ok() || host.parse::<std::net::IpAddr>().is_ok();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_address = host.parse::<std::net::SocketAddr>().is_ok()
+        || host.parse::<std::net::IpAddr>().is_ok()
+        || bare.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
     if is_address {
         return host.to_owned();
     }
@@ -93,6 +94,8 @@ mod tests {
             ("192.0.2.7:80", "192.0.2.7:80"),
             ("[2001:db8::1]:443", "[2001:db8::1]:443"),
             ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "[2001:db8::1]"),
+            ("[192.0.2.7]", "….0.2.…"),
             ("s3-eu-west-1.amazonaws.com", "s3-eu-west-1.amazonaws.com"),
             ("ghp_0123456789abcdefghijabcdefghij012345.evil.test", "….evil.test"),
             ("6768705f30313233.evil.test:80", "….evil.test:80"),

@@ -17,8 +17,12 @@ const PRINTABLE: usize = 16;
 /// Letters among 32 bytes.
 const LETTERS: u32 = 18;
 
-/// Would `value` show itself in noise, wherever it is?
+/// Would `value` show itself in noise, wherever it is and however it is written? Of the ways that are searched for base85 makes the
+/// shortest rows that need not hold characters of words: five printable ones for four bytes.
 pub(crate) fn in_noise(value: &[u8]) -> bool {
+    if value.len() * 5 / 4 < PRINTABLE {
+        return false;
+    }
     let has = |least: usize, kind: fn(u8) -> bool| value.split(|byte| !kind(*byte)).any(|row| row.len() >= least);
     has(WORD, |byte| byte.is_ascii_alphabetic() || mark(byte)) || has(PRINTABLE, |byte| (0x20..0x7f).contains(&byte))
 }

@@ -311,7 +311,7 @@ fn braced(text: &[u8], last: bool) -> Unit {
 /// `&#65;` or `&#x41;`, also without the semicolon, as browsers read it.
 fn number(text: &[u8], last: bool) -> Unit {
     let (start, radix) = if matches!(text.get(2), Some(b'x' | b'X')) { (3, 16) } else { (2, 10) };
-    // Zeros before it change nothing, however many.
+    // Zeros before it change nothing; a browser reads any number of them, this up to [`MOST_ZEROS`].
     let zeros = text.iter().skip(start).take(MOST_ZEROS).take_while(|byte| **byte == b'0').count();
     let is_digit = |byte: &u8| char::from(*byte).is_digit(radix);
     let digits = text.iter().skip(start + zeros).take(LONGEST_NUMBER).take_while(|byte| is_digit(byte)).count();
@@ -326,8 +326,13 @@ fn number(text: &[u8], last: bool) -> Unit {
     let char = number.and_then(|digits| u32::from_str_radix(digits, radix).ok()).and_then(char::from_u32);
     let next = text.get(end);
     if next.is_some_and(|byte| !byte.is_ascii()) {
-        // What does not show may stand before the semicolon: it is taken out first.
-        return Unit::Plain(1);
+        match fold::turn(b"0", text.get(end..).unwrap_or_default(), last) {
+            Turn::More => return Unit::More,
+            // What does not show may stand before the semicolon, and full-width digits go on: `nested` reads them.
+            Turn::Change { put: 0, .. } if end <= TAIL => return Unit::Plain(1),
+            Turn::Change { put: 1, .. } if end <= TAIL && next == Some(&0xef) => return Unit::Plain(1),
+            Turn::Change { .. } | Turn::Keep(_) => {}
+        }
     }
     let take = end + usize::from(next == Some(&b';'));
     char.map_or(Unit::Plain(1), |char| Unit::Char(take, char, Step::Html))
@@ -392,6 +397,7 @@ pub(crate) mod tests {
             ("&lt;&nope;&#x41;&#0065;&", "<&nope;AA&"),
             ("&#103&#104&#x70_ &#65 &# &#; &#x; &#65", "ghp_ A &# &#; &#x; A"),
             ("&#00000000103;&#x00000000000068;&#0000000000000000112 &#12345678901;", "ghp &#12345678901;"),
+            ("&#103&#104&#112中&#103é&#103ﬁ&#x67\u{200b};&#１０3;&#10３;", "ghp中gégﬁggg"),
             ("%u0041", "A"),
             ("%c3%a9", "é"),
             ("%%34%31 %%34", "A %4"),

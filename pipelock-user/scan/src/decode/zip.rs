@@ -3,7 +3,7 @@
 
 /// Bytes that every header has.
 const FIXED: usize = 30;
-/// The method that is decoded. What is stored needs none, and of the others none is in use.
+/// The method that is decoded. What is stored needs none. The others (deflate64, bzip2, LZMA, xz, AES) are rare, and not read.
 const DEFLATE: u16 = 8;
 
 /// Where in a header the next byte belongs.
@@ -33,7 +33,7 @@ impl ZipHeader {
             if self.read == FIXED && self.method != DEFLATE {
                 return Skipped::Other;
             }
-            if self.read >= FIXED + self.more && self.read >= FIXED {
+            if self.read >= FIXED + self.more {
                 return Skipped::Some(at);
             }
             match self.read {

@@ -62,9 +62,8 @@ pub fn url_part(part: &[u8], limits: Limits) -> bool {
         // two folders: names of things. Anything else of that length is data.
         return !matches!(part.len(), 32 | 40 | 56 | 60 | 64 | 96 | 128) && part.len() >= 32 && shannon(part) > 3.0;
     }
-    let separator = separates;
-    let longest = part.split(separator).map(<[u8]>::len).max().unwrap_or(0);
-    if longest < 12 && part.iter().any(separator) && !chunked(part, separator) {
+    let longest = part.split(separates).map(<[u8]>::len).max().unwrap_or(0);
+    if longest < 12 && part.iter().any(separates) && !chunked(part) {
         return false;
     }
     let mixed =
@@ -75,29 +74,30 @@ pub fn url_part(part: &[u8], limits: Limits) -> bool {
 }
 
 /// Bytes that part a value into pieces.
-fn separates(byte: &u8) -> bool {
+pub(crate) fn separates(byte: &u8) -> bool {
     b"-_+. ,/~:".contains(byte)
 }
 
-/// A piece that tells little: short, or a word.
+/// Length from which on a piece is told from others like it, in bytes.
+pub(crate) const LONG: usize = 6;
+
+/// A piece that tells little, however long it is.
 pub(crate) fn is_word(piece: &[u8]) -> bool {
-    piece.len() < 6 || piece.iter().all(u8::is_ascii_alphabetic) && words::readable(piece)
+    piece.iter().all(u8::is_ascii_alphabetic) && words::readable(piece)
 }
 
 /// Whether a value may carry data of the sender's choice: no word, no short number, no name made of words, no UUID.
 pub(crate) fn free(value: &[u8]) -> bool {
     let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
-    value.len() >= 6 && digits + 2 < value.len().max(14) && !uuid(value) && free_pieces(value).next().is_some()
-}
-
-/// The pieces of a value that are no words.
-pub(crate) fn free_pieces(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(separates).filter(|piece| !is_word(piece))
+    value.len() >= 6
+        && digits + 2 < value.len().max(14)
+        && !uuid(value)
+        && value.split(separates).any(|piece| piece.len() >= LONG && !is_word(piece))
 }
 
 /// Pieces of equal length, four or more of at least four bytes: data cut up rather than words. Their last may be shorter.
-fn chunked(part: &[u8], separator: impl FnMut(&u8) -> bool) -> bool {
-    let pieces: Vec<usize> = part.split(separator).map(<[u8]>::len).collect();
+fn chunked(part: &[u8]) -> bool {
+    let pieces: Vec<usize> = part.split(separates).map(<[u8]>::len).collect();
     let [first, .., last] = pieces.as_slice() else { return false };
     pieces.len() >= 4 && *first >= 4 && pieces[..pieces.len() - 1].iter().all(|length| length == first) && last <= first
 }

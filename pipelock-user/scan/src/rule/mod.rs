@@ -94,18 +94,23 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Is a match of it so sure that what only stands together by chance is not taken for one? Rules named `…-shape` find what has
-    /// the form of a critical token and only not its check digits, which hardly stands together by chance either.
+    /// As [`is_telling`], of what it finds.
     pub(crate) fn is_telling(&self) -> bool {
-        self.kind == Kind::Dlp
-            && (self.confidence == Confidence::High || self.id.ends_with("-shape"))
-            && matches!(&*self.class, "credential" | "private_key" | "crypto")
+        is_telling(self.kind, self.confidence, &self.id, &self.class)
     }
 
     /// MITRE ids, ATT&CK before ATLAS.
     pub fn mitre(&self) -> Arc<[String]> {
         self.attack.iter().chain(&self.atlas).cloned().collect()
     }
+}
+
+/// Is a match so sure that what only stands together by chance is not taken for one? Rules named `…-shape` find what has the form
+/// of a critical token and only not its check digits, which hardly stands together by chance either.
+pub(crate) fn is_telling(kind: Kind, confidence: Confidence, id: &str, class: &str) -> bool {
+    kind == Kind::Dlp
+        && (confidence == Confidence::High || id.ends_with("-shape"))
+        && matches!(class, "credential" | "private_key" | "crypto")
 }
 
 /// What is wrong with a rule file or a bundle.

@@ -3,9 +3,10 @@
 //! The engine records every outbound value (query values, path segments, labels, arguments) that no rule explains. A
 //! value sent before tells little: it costs only the choice among those sent lately, so that the same key in every
 //! request does not use the budget up. So it is with the pieces of values: those that are words cost nothing, and those that
-//! the session was given cost what taking the next link of a list does.
+//! the session was given cost what taking the next link of a list does. Short ones, which would soon all be known, always cost
+//! what they may tell.
 
-use super::given::Given;
+use super::given::{self, Given, Piece};
 use super::table::Table;
 use crate::entropy;
 use std::hash::{BuildHasher, RandomState};
@@ -73,22 +74,22 @@ impl Session {
             return full.min(REPEATED_BITS);
         }
         let (mut cost, mut pieces, mut new) = (0.0, 0, Vec::new());
-        for piece in entropy::free_pieces(value) {
-            pieces += 1;
-            let hash = hasher.hash_one(piece);
-            if given.is_some_and(|given| given.holds(piece)) {
-                cost += GIVEN_BITS;
-            } else if self.knows(hash) {
-                cost += REPEATED_BITS;
-            } else {
-                self.remember(hash);
-                new.extend_from_slice(piece);
+        for piece in given::pieces(value, given) {
+            pieces += usize::from(!matches!(piece, Piece::Short(_)));
+            match piece {
+                Piece::Given => cost += GIVEN_BITS,
+                Piece::Own(piece) if self.knows(hasher.hash_one(piece)) => cost += REPEATED_BITS,
+                Piece::Own(piece) => {
+                    self.remember(hasher.hash_one(piece));
+                    new.extend_from_slice(piece);
+                }
+                Piece::Short(piece) => new.extend_from_slice(piece),
             }
         }
         if pieces != 1 {
             self.remember(whole);
         }
-        // What has no pieces is counted as it is.
+        // What has no pieces that are known again is counted as it is.
         (if pieces == 0 { full } else { cost + entropy::bits(&new) }).min(full)
     }
 }
@@ -176,8 +177,14 @@ mod tests {
         assert_eq!(cost(b"4f9a2b7c1d-zq9xw3-release.whl"), 2.0 * GIVEN_BITS);
         assert_eq!(cost(b"zq9xw3-0123456789abcdef"), GIVEN_BITS + 64.0);
         assert_eq!(cost(b"0123456789abcdef.release"), REPEATED_BITS);
+        // A name that was given is one thing; what stands beside it, or beside what was said before, is not.
+        assert_eq!(cost(b"zq9xw3-1.0.whl.metadata"), GIVEN_BITS);
+        let beside = entropy::bits(b"a1b2cd3e4fg5h6i");
+        let mut more = |value: &[u8]| (cost(value) - beside).round();
+        assert_eq!(more(b"zq9xw3-a1b2c-d3e4f-g5h6i"), GIVEN_BITS);
+        assert_eq!(more(b"0123456789abcdef-a1b2c-d3e4f-g5h6i"), REPEATED_BITS);
         // Cut into pieces it costs what it did whole.
-        assert_eq!(cost(b"ghijkl-mnopqr-stuvwx"), entropy::bits(b"ghijklmnopqrstuvwx"));
+        assert_eq!(more(b"ghijkl-mnopqr-stuvwx"), (entropy::bits(b"ghijklmnopqrstuvwx") - beside).round());
     }
 
     #[test]

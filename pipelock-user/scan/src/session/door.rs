@@ -33,8 +33,9 @@ pub struct Sessions {
     window: u64,
     /// Keyed, so that nobody outside can choose which lanes meet.
     lanes: RandomState,
-    /// Held while a name is judged: whoever asks for it at the same time waits for that.
-    judging: Mutex<()>,
+    /// One is held while a name is judged: whoever asks for the same at the same time waits for that, and now and then whoever
+    /// asks for another.
+    judging: [Mutex<()>; 16],
 }
 
 /// What is in values that a session is about to send.
@@ -71,7 +72,7 @@ impl Sessions {
             state: Mutex::new(state),
             window: fragments.window,
             lanes: RandomState::new(),
-            judging: Mutex::new(()),
+            judging: Default::default(),
         }
     }
 
@@ -82,7 +83,7 @@ impl Sessions {
     }
 
     /// What is in a URL, as [`Scanner::scan_url`] says, and what it makes together with what this session sent before: a secret
-    /// in pieces, more data in free values than a session may send. What is not sent in the end is to be taken back.
+    /// in pieces, more data in free values than a session may send. What is refused for it is to be taken back.
     ///
     /// # Errors
     /// [`EngineError`]: the URL must then be taken for dirty.
@@ -94,7 +95,8 @@ impl Sessions {
         if let Some(given) = &self.given {
             sent.findings.retain(|finding| {
                 let part = bytes.get(finding.span.start as usize..finding.span.end as usize);
-                *finding.rule != *builtin::PART.id || !part.is_some_and(|part| given.has_given(&url::decoded(part)))
+                let was_given = |part| given.has_given(&url::decoded(part), self.scanner.core.urls.limits.length);
+                *finding.rule != *builtin::PART.id || !part.is_some_and(was_given)
             });
         }
         for (at, part) in parts.segments.iter().enumerate() {
@@ -137,55 +139,61 @@ impl Sessions {
     }
 
     /// What is in a host name (canonical) below `zone`, before it is looked up: as [`Scanner::scan_url`] says of one, and what
-    /// it makes together with the names this session asked for before.
+    /// it makes together with the names this session asked for before. One that is refused is to be taken back; of one that is let
+    /// through with findings that is to be [said](Self::asked).
     ///
     /// # Errors
     /// [`EngineError`]: the name must then be taken for dirty.
-    pub fn host(&self, session: u64, now: u64, name: &str, zone: &str) -> Result<Vec<Finding>, EngineError> {
+    pub fn host(&self, session: u64, now: u64, name: &str, zone: &str) -> Result<Sent, EngineError> {
         let chosen = entropy::before(name, zone);
         if chosen.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Sent::default());
         }
-        let mut findings = self.scanner.scan_url(name)?;
+        let mut sent = Sent { findings: self.scanner.scan_url(name)?, tickets: Vec::new() };
         let hash = self.lanes.hash_one(name);
-        let _judging = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        let judging = &self.judging[hash as usize % self.judging.len()];
+        let _judging = judging.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = {
             let mut state = self.lock();
             let names = state.names.entry(session, now, HashMap::new);
             if names.get(&hash).is_some_and(|seen| seen.saturating_add(self.window) > now) {
                 names.insert(hash, now);
-                return Ok(findings);
+                return Ok(sent);
             }
             entropy::data_labels(name, zone)
                 .fold(false, |over, label| over | state.of_names.record(session, now, label.as_bytes()).over)
         };
         let mut at = 0;
-        let mut sent = Sent::default();
         for (position, label) in chosen.split('.').enumerate() {
             let lane = self.lanes.hash_one((zone, "host", position));
             self.join(session, now, lane, label.as_bytes(), &(at..at + label.len()), &mut sent)?;
             at += label.len() + 1;
         }
-        findings.append(&mut sent.findings);
         if is_over && self.scanner.has(&builtin::HOST_BUDGET) {
             let place = 0..chosen.len() as u64;
-            findings.push(Finding { span: place.clone(), cover: place, ..stream::whole(&builtin::HOST_BUDGET, 0) });
+            sent.findings.push(Finding {
+                span: place.clone(),
+                cover: place,
+                ..stream::whole(&builtin::HOST_BUDGET, 0)
+            });
         }
-        if findings.is_empty() {
-            // Asked for again, it says nothing new.
-            let mut state = self.lock();
-            let names = state.names.entry(session, now, HashMap::new);
+        if sent.findings.is_empty() {
+            self.asked(session, now, name);
+        }
+        Ok(sent)
+    }
+
+    /// Notes that a name was let through: asked for again, it says nothing new.
+    pub fn asked(&self, session: u64, now: u64, name: &str) {
+        let mut state = self.lock();
+        let names = state.names.entry(session, now, HashMap::new);
+        if names.len() >= MOST_NAMES {
+            names.retain(|_, seen| seen.saturating_add(self.window) > now);
             if names.len() >= MOST_NAMES {
-                names.retain(|_, seen| seen.saturating_add(self.window) > now);
-                if names.len() >= MOST_NAMES {
-                    names.clear();
-                }
+                names.clear();
             }
-            names.insert(hash, now);
-        } else {
-            self.take_back(session, now, &sent.tickets);
         }
-        Ok(findings)
+        names.insert(self.lanes.hash_one(name), now);
     }
 
     /// Forgets a session that ended.
@@ -235,11 +243,7 @@ impl Sessions {
         let (joined, ticket) = self.lock().fragments.push(session, lane, now, value);
         let found = self.scanner.scan_joined(&joined, &(place.start as u64..place.end as u64));
         match &found {
-            Ok(found) if found.is_empty() => {
-                if ticket != Ticket::default() {
-                    self.lock().fragments.settle(session, now, &ticket);
-                }
-            }
+            Ok(found) if found.is_empty() => self.lock().fragments.settle(session, now, &ticket),
             Ok(_) => {}
             Err(_) => {
                 self.take_back(session, now, &sent.tickets);
@@ -426,10 +430,17 @@ mod tests {
     /// The names under `wild.test` that labels make, with the first that was told of.
     fn first_told(labels: &[String]) -> Option<usize> {
         let sessions = sessions(4096.0);
-        let ask = |label: &String| sessions.host(1, 0, &format!("{label}.wild.test"), "wild.test").unwrap();
-        let found = labels.iter().position(|label| !ask(label).is_empty());
+        // What is told of is refused.
+        let is_told = |label: &String| {
+            let sent = sessions.host(1, 0, &format!("{label}.wild.test"), "wild.test").unwrap();
+            if !sent.findings.is_empty() {
+                sessions.take_back(1, 0, &sent.tickets);
+            }
+            !sent.findings.is_empty()
+        };
+        let found = labels.iter().position(is_told);
         if let Some(at) = found {
-            assert!(!ask(&labels[at]).is_empty(), "asked again: {}", labels[at]);
+            assert!(is_told(&labels[at]), "asked again: {}", labels[at]);
         }
         found
     }
@@ -468,9 +479,38 @@ mod tests {
         assert_eq!(first_told(&names), None);
         let sessions = sessions(4096.0);
         for at in 0..2000 {
-            let found = sessions.host(1, at, "d111111abcdef8.wild.test", "wild.test").unwrap();
-            assert!(found.is_empty(), "the same name tells nothing new: {found:?}");
+            let sent = sessions.host(1, at, "d111111abcdef8.wild.test", "wild.test").unwrap();
+            assert!(sent.findings.is_empty(), "the same name tells nothing new: {sent:?}");
         }
-        assert_eq!(sessions.host(1, 0, "wild.test", "wild.test").unwrap().len(), 0);
+        assert_eq!(sessions.host(1, 0, "wild.test", "wild.test").unwrap().findings.len(), 0);
+    }
+
+    #[test]
+    fn names_that_are_let_through_with_a_note_are_pieces_all_the_same() {
+        let sessions = sessions(4096.0);
+        let hex: String =
+            "ghp_1032547698badcfehgjilknmporqtsvuxwzy".bytes().map(|byte| format!("{byte:02x}")).collect();
+        let mut told = Vec::new();
+        for part in hex.as_bytes().chunks(40) {
+            let name = format!("{}.wild.test", String::from_utf8_lossy(part));
+            let sent = sessions.host(1, 0, &name, "wild.test").unwrap();
+            told.push(rules(&sent).join(" "));
+            sessions.asked(1, 0, &name);
+            assert_eq!(rules(&sessions.host(1, 0, &name, "wild.test").unwrap()), ["url-host-data"], "nothing new");
+        }
+        assert_eq!(told, ["url-host-data", "url-host-data token"]);
+    }
+
+    #[test]
+    fn what_was_given_hides_nothing_beside_it() {
+        let given = Arc::new(Given::default());
+        let scanner = sessions(1.0).scanner;
+        scanner.giving(given.clone()).scan(b"href=/d3ab07ff9c1e22b4ff/zq9xw3-1.0.whl").unwrap();
+        let sessions = Sessions::new(scanner, BudgetLimits::default(), FragmentLimits::default()).beside(given);
+        let told = |path: &str| !sessions.url(1, 0, &format!("https://h.example/{path}")).unwrap().findings.is_empty();
+        assert!(!told("d3ab07ff9c1e22b4ff-zq9xw3-1.0.whl"));
+        for beside in ["a1b2c-d3e4f-g5h6i-j7k8l-m9n0o", "a1b2c-d3e4-g5h6i-j7k8-m9n0o"] {
+            assert!(told(&format!("d3ab07ff9c1e22b4ff-{beside}")), "{beside}");
+        }
     }
 }

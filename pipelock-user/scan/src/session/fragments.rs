@@ -292,6 +292,10 @@ impl Fragments {
         // A short one may be the next letter of its lane, but says nothing to the others.
         let common = (repeats == 0).then(|| (VALUES, without_label(value)));
         for (lane, value) in [(lane, value)].into_iter().chain(common) {
+            // Blanks are no value without their label; nothing would push such a piece out again.
+            if value.is_empty() {
+                continue;
+            }
             if lanes.len() >= self.limits.lanes && !lanes.contains_key(&lane) {
                 let oldest = lanes.iter().filter(|(known, _)| **known != VALUES).min_by_key(|(_, lane)| lane.used);
                 if let Some(oldest) = oldest.map(|(known, _)| *known) {
@@ -311,6 +315,9 @@ impl Fragments {
 
     /// Notes that a value was judged and completes nothing: said again, it says nothing new.
     pub fn settle(&mut self, session: u64, now: u64, ticket: &Ticket) {
+        if ticket.places.is_empty() {
+            return;
+        }
         let lanes = self.table.entry(session, now, HashMap::new);
         for (lane, number) in &ticket.places {
             let pieces = lanes.get_mut(lane).map(|lane| lane.pieces.iter_mut().rev()).into_iter().flatten();
@@ -522,6 +529,19 @@ mod tests {
                 let (joined, _) = fragments.push(at as u64 % 3, at as u64 % 5, at as u64 * 2, value);
                 let joined = joined.candidates(|text| text.len() / 2);
                 joined.crosses(&(0..joined.text.len()));
+            }
+        }
+
+        #[test]
+        fn every_piece_that_is_kept_has_bytes(values in proptest::collection::vec("[ \t=:ab]{0,4}", 0..50)) {
+            let mut fragments = Fragments::new(FragmentLimits::default());
+            for (at, value) in values.iter().enumerate() {
+                let (_, ticket) = fragments.push(1, 1, at as u64, value.as_bytes());
+                fragments.settle(1, at as u64, &ticket);
+            }
+            for lane in fragments.table.entry(1, 0, HashMap::new).values() {
+                prop_assert!(lane.pieces.iter().all(|piece| !piece.end.is_empty()));
+                prop_assert_eq!(lane.bytes, lane.pieces.iter().map(|piece| piece.end.len()).sum::<usize>());
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What a session was given: pieces of the texts that it read, so that they are not taken for data of its own choice when
-//! it sends them. An installer reads an index and fetches the links in it; what it sends is a choice among them and no more.
+//! What a session was given: names and pieces in the texts that it read, so that they are not taken for data of its own choice
+//! when it sends them. An installer reads an index and fetches the links in it; what it sends is a choice among them and no more.
 //!
 //! Filled by [`crate::stream`] with the texts that come in ([`crate::Scanner::giving`]), asked by [`super::Sessions`]. Promises:
 //! a megabyte of memory at most, whatever is read; one pass; nobody outside can make two pieces look the same.
@@ -13,8 +13,10 @@ use crate::entropy;
 const WAYS: usize = 4;
 /// Groups of places. A large index page holds some ten thousand pieces, and a large installation reads some hundred pages.
 const GROUPS: usize = 1 << 16;
-/// Longest piece that is remembered.
+/// Longest piece and name that is remembered.
 const LONGEST: usize = 256;
+/// Most pieces of a name that is looked for, and places in a value where one is.
+const MOST_PIECES: usize = 32;
 
 /// The memory.
 #[derive(Debug, Default)]
@@ -32,10 +34,17 @@ impl Given {
         groups.get(at).is_some_and(|group| group.contains(&print))
     }
 
-    /// Whether all of a value that is no word was read.
-    pub(super) fn has_given(&self, value: &[u8]) -> bool {
-        let mut pieces = entropy::free_pieces(value).peekable();
-        pieces.peek().is_some() && pieces.all(|piece| self.holds(piece))
+    /// Whether all of a value that is no word was read, but for less than `shortest` bytes in short pieces.
+    pub(super) fn has_given(&self, value: &[u8], shortest: usize) -> bool {
+        let (mut is_given, mut short) = (false, 0);
+        for piece in pieces(value, Some(self)) {
+            match piece {
+                Piece::Given => is_given = true,
+                Piece::Own(_) => return false,
+                Piece::Short(piece) => short += piece.len(),
+            }
+        }
+        is_given && short < shortest
     }
 
     fn add(&self, hashes: &mut Vec<u64>) {
@@ -58,6 +67,52 @@ impl Given {
     }
 }
 
+/// A piece of a value that is no word.
+#[derive(Debug)]
+pub(super) enum Piece<'v> {
+    /// It was read, or is a name that was, of several pieces.
+    Given,
+    /// It was not.
+    Own(&'v [u8]),
+    /// It is so short that there are few others, and not in a name that was read.
+    Short(&'v [u8]),
+}
+
+/// The pieces of a value that are no words, beside what was read.
+pub(super) fn pieces<'v>(value: &'v [u8], given: Option<&Given>) -> Vec<Piece<'v>> {
+    let mut places = Vec::new();
+    let mut at = 0;
+    for piece in value.split(entropy::separates) {
+        if !piece.is_empty() {
+            places.push(at..at + piece.len());
+        }
+        at += piece.len() + 1;
+    }
+    let (mut all, mut next) = (Vec::new(), 0);
+    while let Some(place) = places.get(next) {
+        let names = |given: &Given| {
+            let last = places.len().min(next + MOST_PIECES);
+            let ends = (next + 1..if next < MOST_PIECES { last } else { 0 }).rev();
+            ends.map(|end| (end, place.start..places[end].end))
+                .find(|(_, name)| name.len() <= LONGEST && given.holds(&value[name.clone()]))
+        };
+        if let Some((end, _)) = given.and_then(names) {
+            all.push(Piece::Given);
+            next = end + 1;
+            continue;
+        }
+        let piece = &value[place.clone()];
+        next += 1;
+        if piece.len() < entropy::LONG {
+            all.extend((!entropy::is_word(piece)).then_some(Piece::Short(piece)));
+        } else if !entropy::is_word(piece) {
+            let is_given = given.is_some_and(|given| given.holds(piece));
+            all.push(if is_given { Piece::Given } else { Piece::Own(piece) });
+        }
+    }
+    all
+}
+
 /// The group of a piece, and its fingerprint.
 fn place(hash: u64) -> (usize, u32) {
     (hash as usize % GROUPS, ((hash >> 32) as u32).max(1))
@@ -66,20 +121,32 @@ fn place(hash: u64) -> (usize, u32) {
 /// One text that is read, cut anywhere.
 #[derive(Debug, Default)]
 pub(crate) struct Readings {
-    /// A piece that goes on; longer than [`LONGEST`] it is none.
+    /// A name that goes on, as far as there is room, and where the last of its pieces begins. Longer than [`LONGEST`] both are none.
     open: Vec<u8>,
+    piece: usize,
+    /// Its beginning was too long and is gone.
+    is_cut: bool,
     hashes: Vec<u64>,
 }
 
 impl Readings {
     /// Remembers the pieces of what comes next.
     pub(crate) fn push(&mut self, given: &Given, text: &[u8], last: bool) {
-        for (at, part) in text.split(|byte| ends(*byte)).enumerate() {
-            if at > 0 {
-                self.close(given);
-            }
-            let room = (LONGEST + 1).saturating_sub(self.open.len());
+        for part in text.split_inclusive(|byte| ends(*byte)) {
+            let (part, end) = match part.split_last() {
+                Some((end, part)) if ends(*end) => (part, Some(*end)),
+                _ => (part, None),
+            };
+            let room = (self.piece + LONGEST + 1).saturating_sub(self.open.len());
             self.open.extend_from_slice(part.get(..room).unwrap_or(part));
+            match end {
+                Some(byte) if joins(byte) => {
+                    self.close_piece(given);
+                    self.go_on(byte);
+                }
+                Some(_) => self.close(given),
+                None => {}
+            }
         }
         if last {
             self.close(given);
@@ -87,12 +154,43 @@ impl Readings {
         given.add(&mut self.hashes);
     }
 
+    fn close_piece(&mut self, given: &Given) {
+        let piece = &self.open[self.piece..];
+        if (entropy::LONG..=LONGEST).contains(&piece.len()) && !entropy::is_word(piece) {
+            self.hashes.push(given.key.hash_one(piece));
+        }
+    }
+
+    fn go_on(&mut self, joint: u8) {
+        self.open.push(joint);
+        if self.open.len() > LONGEST {
+            self.open.clear();
+            self.is_cut = true;
+        }
+        self.piece = self.open.len();
+    }
+
     fn close(&mut self, given: &Given) {
-        if self.open.len() <= LONGEST && !entropy::is_word(&self.open) {
-            self.hashes.push(given.key.hash_one(&self.open[..]));
+        self.close_piece(given);
+        // One piece is no name, and words are known as they are.
+        if self.piece > 0 && !self.is_cut && self.open.iter().any(u8::is_ascii_digit) {
+            let joint = |byte: &u8| joins(*byte);
+            let start = self.open.iter().position(|byte| !joint(byte)).unwrap_or(self.open.len());
+            let end = self.open.iter().rposition(|byte| !joint(byte)).map_or(start, |at| at + 1);
+            let name = &self.open[start..end];
+            if name.len() <= LONGEST && name.iter().any(joint) {
+                self.hashes.push(given.key.hash_one(name));
+            }
         }
         self.open.clear();
+        self.piece = 0;
+        self.is_cut = false;
     }
+}
+
+/// What joins the pieces of a name.
+fn joins(byte: u8) -> bool {
+    entropy::separates(&byte) && !b" ,/".contains(&byte)
 }
 
 /// What parts texts into pieces: what parts values, and what no part of a URL holds as it is (RFC 3986 §3.3).
@@ -124,12 +222,30 @@ mod tests {
             for value in
                 ["d3ab07ff9c1e22b4", "zq9xw3-1.0.whl", "zq9xw3-1.0.whl.metadata", "1.0-zq9xw3.crate", "9f86d081884c"]
             {
-                assert!(given.has_given(value.as_bytes()), "{value} {size}");
+                assert!(given.has_given(value.as_bytes(), 20), "{value} {size}");
             }
+            assert!(!given.has_given(b"zq9xw3-a1b2c-d3e4-g5h6i-j7k8-m9n0o", 20));
+            assert!(given.has_given(b"zq9xw3-a1b2c-d3e4", 20));
             for value in ["d3ab07ff9c1e22b5", "d3ab07ff9c1e22b", "zq9xw3-q7Zr2m", "zq9xw3q7Zr2m", "packages", ""] {
-                assert!(!given.has_given(value.as_bytes()), "{value} {size}");
+                assert!(!given.has_given(value.as_bytes(), 20), "{value} {size}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_was_given_is_one_thing() {
+        let given =
+            read(&["see --pkg1x_core-2.1-cp311-manylinux_2_17_x86_64.whl: and ", &"1-".repeat(LONGEST), "2-3 4-5\""]);
+        let ways = |value: &str| pieces(value.as_bytes(), Some(&given)).iter().map(is_given).collect::<Vec<_>>();
+        fn is_given(piece: &Piece<'_>) -> bool {
+            matches!(piece, Piece::Given)
+        }
+        assert_eq!(ways("pkg1x_core-2.1-cp311-manylinux_2_17_x86_64.whl.metadata"), [true]);
+        assert_eq!(ways("/-pkg1x_core-2.1-cp311-manylinux_2_17_x86_64.whl.7"), [true, false]);
+        assert_eq!(ways("core-2.1-cp311"), [false; 3]);
+        assert_eq!(ways("4-5"), [true]);
+        assert_eq!(ways("2-3"), [false; 2], "it is the end of a name that is too long");
+        assert_eq!(ways(&"4-5+".repeat(200)).iter().filter(|is_given| **is_given).count(), MOST_PIECES / 2);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use pipelock_receipt::{PublicKey, SigningKey};
 use pipelock_scan::RuleSet;
 use pipelock_scan::rule::bundle::{Bundle, MOST_BYTES, VerifyingKey};
 
+use super::super::files::read;
 use super::super::{Failure, files, output};
-use super::options::read;
 use crate::app::folders;
 
 /// Checks the bundle in `file` and writes its signature; gives the path of that.

@@ -1,6 +1,5 @@
 //! The scanner that the command line of `pipelock scan` asks for. Called by the verb.
 
-use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use pipelock_scan::known::{self, Source};
 use pipelock_scan::wallet::{AllowList, Likeness, Watch};
 use pipelock_scan::{RuleSet, Scanner};
 
+use super::super::files::read;
 use super::super::{Failure, output};
 use super::{Args, bundle};
 use crate::app::folders;
@@ -32,8 +32,8 @@ pub(super) fn scanner(args: &Args, rules: RuleSet) -> Result<Scanner, Failure> {
     let allowed = AllowList::new(args.allow_address.iter().map(String::as_str), Likeness::default());
     let wallet = Watch { allowed: allowed.map_err(Failure::usage)?, ..Watch::default() };
     let builder = Scanner::builder(rules, &key).known(known(args)?).wallet(wallet);
-    let builder = match folders::cache() {
-        Some(folder) => builder.cache(&folder.join("rules")),
+    let builder = match folders::rules() {
+        Some(folder) => builder.cache(&folder),
         None => builder,
     };
     patiently(|| builder.build().map_err(Failure::usage))
@@ -76,15 +76,4 @@ fn known(args: &Args) -> Result<known::Builder, Failure> {
         }
     }
     Ok(builder)
-}
-
-pub(super) fn read(file: &Path, most: u64) -> Result<Vec<u8>, Failure> {
-    use std::io::Read as _;
-    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", file.display()));
-    let mut text = Vec::new();
-    std::fs::File::open(file).map_err(failed)?.take(most + 1).read_to_end(&mut text).map_err(failed)?;
-    if text.len() as u64 > most {
-        return Err(Failure::usage(format!("{}: more than {most} bytes", file.display())));
-    }
-    Ok(text)
 }

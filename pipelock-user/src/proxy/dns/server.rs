@@ -120,12 +120,9 @@ impl DnsState {
 
     /// The same once names can be read, or after a wait that stub resolvers bear. As many may wait as may be looked up.
     async fn decide_late(&self, query: &[u8], refused: Answered) -> Outcome {
-        let Ok(_place) = self.places.try_acquire() else { return Outcome::Done(refused) };
+        let Ok(_place) = self.places.try_acquire() else { return Outcome::NotYet(refused) };
         let _ = timeout(SCANNER_LIMIT, self.rules.ready()).await;
-        match self.decide(query) {
-            Outcome::NotYet(refused) => Outcome::Done(refused),
-            outcome => outcome,
-        }
+        self.decide(query)
     }
 
     /// Looks a name up, once its receipt is written; the reply that may go out.

@@ -59,19 +59,14 @@ pub(super) fn health(session: &Session) -> Response<Full<Bytes>> {
     let proxy = &session.proxy;
     let rules = proxy.rules();
     let is_writing = proxy.recorder.is_writing();
-    let scanner = match rules.inspect.as_ref().map(|inspect| inspect.now()) {
-        None => "off",
-        Some(None) => "loading",
-        Some(Some(Ok(_))) => "ready",
-        Some(Some(Err(_))) => "failed",
-    };
-    let is_ok = is_writing && scanner != "failed";
+    let scanner = rules.scanner();
+    let is_ok = is_writing && scanner.is_ok();
     let body = json!({
         "status": if is_ok { "ok" } else { "failing" },
         "version": env!("CARGO_PKG_VERSION"),
         "mode": "explicit",
         "policy_hash": rules.policy.id().to_string(),
-        "scanner": scanner,
+        "scanner": scanner.unwrap_or_else(|word| word),
         "evidence": if is_writing { "written" } else { "lost" },
     });
     rescue::json(if is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, None, &body)

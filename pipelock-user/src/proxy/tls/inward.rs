@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Interception;
 use crate::flow::{Host, Reason, Verdict};
-use crate::proxy::counts::{COUNTS, Peer, Shaken};
+use crate::proxy::counts::{Handshake, Peer};
 use crate::telemetry::plain_host;
 
 /// What the client and we have agreed to speak.
@@ -42,16 +42,13 @@ where
         tracing::error!(host = plain_host(&host.to_string()), %error, "no certificate could be made");
         Verdict::block(Reason::Internal, error.to_string())
     })?;
-    let start = std::time::Instant::now();
-    let accepted = tokio::time::timeout_at(due, TlsAcceptor::from(config).accept(stream)).await;
-    let shaken = if matches!(accepted, Ok(Ok(_))) { Shaken::Done } else { Shaken::Failed };
-    COUNTS.handshakes.add((Peer::Agent, shaken));
-    COUNTS.handshake_seconds.since(Peer::Agent, start);
-    let stream = match accepted {
+    let handshake = Handshake::begin(Peer::Agent);
+    let stream = match tokio::time::timeout_at(due, TlsAcceptor::from(config).accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(refused(host, port, &error)),
         Err(_) => return Err(Verdict::block(Reason::DetectTimeout, "the TLS handshake did not end in time")),
     };
+    handshake.done();
     let agreed = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => Agreed::Http2,
         Some(_) => Agreed::Http1,

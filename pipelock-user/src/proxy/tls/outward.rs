@@ -22,7 +22,7 @@ use super::roots::Roots;
 use super::x509;
 use crate::flow::{Host, Reason, Verdict};
 use crate::policy::{KeyPair, Policy};
-use crate::proxy::counts::{COUNTS, Peer, Shaken};
+use crate::proxy::counts::{Handshake, Peer};
 
 /// Sessions that are kept to be resumed.
 const SESSIONS: usize = 1024;
@@ -82,11 +82,9 @@ impl Outward {
             Offer::Http1 => &configs.http1,
             Offer::Http2 => &configs.http2,
         };
-        let start = std::time::Instant::now();
-        let shaken = TlsConnector::from(config.clone()).connect(server_name(host)?, stream).await;
-        COUNTS.handshakes.add((Peer::Destination, Shaken::of(&shaken)));
-        COUNTS.handshake_seconds.since(Peer::Destination, start);
-        let stream = shaken?;
+        let handshake = Handshake::begin(Peer::Destination);
+        let stream = TlsConnector::from(config.clone()).connect(server_name(host)?, stream).await?;
+        handshake.done();
         let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((stream, speaks_http2))
     }

@@ -67,8 +67,9 @@ impl Shown {
         let mut known = locked(&self.0);
         if known.len() >= MOST {
             known.retain(|_, since| since.elapsed() < FRESH);
-            let oldest = known.iter().min_by_key(|(_, since)| **since).map(|(asked, _)| asked.clone());
-            if let Some(oldest) = oldest.filter(|_| known.len() >= MOST) {
+            if known.len() >= MOST
+                && let Some(oldest) = known.iter().min_by_key(|(_, since)| **since).map(|(asked, _)| asked.clone())
+            {
                 known.remove(&oldest);
             }
         }

@@ -1,7 +1,7 @@
 //! What pipelock counts: families of series, each made by the room that knows what they mean, and shown together.
 //!
 //! Filled by every room above; read by `admin`. It promises that labels are words of closed lists ([`Label`]), and that
-//! counting neither waits nor allocates.
+//! counting neither waits nor allocates, but for the first of a series in a family of very many.
 //!
 //! What a request costs, in atomic operations: 5 where it is served (which connection it went out on, how long it took), 10
 //! on the recorder's thread (how long it waited and was signed, what was decided, one receipt more), and where it is

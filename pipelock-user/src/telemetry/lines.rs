@@ -1,0 +1,146 @@
+//! Lines of the log on their way to stderr.
+//!
+//! Filled by `log`; [`wait_for_nobody`] is called by the recorder when it starts, since from then on there may be a line for
+//! every decision, and [`flush`] by `cli` at the end. A terminal that is held, or a pipe that nobody reads, then costs lines,
+//! which are counted, and not the time of those who decide.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
+
+use super::metrics::Counter;
+
+/// Lines that may wait.
+const MOST: usize = 8192;
+/// How long the end waits for whoever reads.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the log counts.
+pub(crate) struct Counts {
+    lost: Counter,
+}
+
+/// The families of this process.
+pub(crate) static COUNTS: LazyLock<Counts> = LazyLock::new(|| Counts {
+    lost: Counter::new("pipelock_log_lines_lost_total", "Lines of the log that nobody read fast enough."),
+});
+
+/// What waits to be written.
+enum Line {
+    Text(Vec<u8>),
+    /// Dropped when all before it is written.
+    End(SyncSender<()>),
+}
+
+static QUEUE: OnceLock<SyncSender<Line>> = OnceLock::new();
+
+/// From now on a line that cannot be written at once waits on a thread of its own, and is dropped where too many do.
+pub fn wait_for_nobody() {
+    if QUEUE.get().is_some() {
+        return;
+    }
+    let (queue, lines) = sync_channel(MOST);
+    let thread = std::thread::Builder::new().name("log".into()).spawn(move || write(&lines, &mut io::stderr()));
+    // Without one it is as before.
+    if thread.is_ok() {
+        let _ = QUEUE.set(queue);
+    }
+}
+
+/// Waits until what was logged is written, but not long.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        flush_of(queue);
+    }
+}
+
+fn flush_of(queue: &SyncSender<Line>) {
+    let (end, written) = sync_channel(0);
+    if queue.try_send(Line::End(end)).is_ok() {
+        let _ = written.recv_timeout(PATIENCE);
+    }
+}
+
+fn write(lines: &Receiver<Line>, out: &mut impl Write) {
+    let mut told = COUNTS.lost.get();
+    for line in lines {
+        match line {
+            Line::Text(text) => drop(out.write_all(&text)),
+            Line::End(end) => drop(end),
+        }
+        let lost = COUNTS.lost.get();
+        if lost > told {
+            tracing::warn!(lines = lost - told, "lines of the log are lost: nobody read them fast enough");
+            told = lost;
+        }
+    }
+}
+
+fn send(queue: &SyncSender<Line>, text: &[u8]) {
+    if queue.try_send(Line::Text(text.to_vec())).is_err() {
+        COUNTS.lost.add();
+    }
+}
+
+/// Takes lines, each in one piece.
+pub(super) struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        match QUEUE.get() {
+            Some(queue) => send(queue, text),
+            None => io::stderr().write_all(text)?,
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Somebody who reads nothing while this is held.
+    #[derive(Clone, Default)]
+    struct Held(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Held {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("sound").write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_logs_waits_for_nobody_and_what_is_lost_is_counted() {
+        let held = Held::default();
+        let (queue, lines) = sync_channel(4);
+        let mut out = held.clone();
+        let thread = std::thread::Builder::new().spawn(move || write(&lines, &mut out)).expect("a thread");
+        let before = COUNTS.lost.get();
+        let nobody_reads = held.0.lock().expect("sound");
+        for number in 0..20 {
+            send(&queue, format!("{number}\n").as_bytes());
+        }
+        // One is being written, four wait.
+        assert!(COUNTS.lost.get() - before >= 15);
+        drop(nobody_reads);
+        // There may be no room for the end yet.
+        while held.0.lock().expect("sound").is_empty() {
+            std::thread::yield_now();
+        }
+        flush_of(&queue);
+        drop(queue);
+        thread.join().expect("it ends");
+        assert!(held.0.lock().expect("sound").starts_with(b"0\n1\n2\n3\n"), "in order");
+    }
+}
