@@ -207,6 +207,37 @@ fn large_bodies_pass_unchanged_in_bounded_memory() {
     assert!(rise * 1024 < SIZE / 4, "{rise} KiB");
 }
 
+/// What is personal, what is only known, and instructions to another agent pass unless the policy says otherwise.
+#[test]
+fn how_severe_it_has_to_be_and_whose_instructions_are_stopped_is_the_policys() {
+    need!("curl");
+    let server = HttpServer::start("127.0.0.1:0");
+    let bodies = [
+        ("iban", "account: GB82WEST12345698765432", "dlp_match"),
+        ("wallet", "pay to 1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "dlp_match"),
+        ("order", ORDER, "injection_match"),
+        ("plain", "nothing to see", "policy_allow"),
+    ];
+    for (dlp, stopped) in [
+        ("{action: block}", &[][..]),
+        ("{severity: medium}", &["iban"]),
+        ("{severity: low}", &["iban", "wallet"]),
+        ("{instructions: block}", &["order"]),
+        ("{instructions: warn, severity: critical}", &[]),
+    ] {
+        let sandbox = Sandbox::new(&policy(server.port(), &format!("dlp: {dlp}")));
+        let url = format!("http://web.test:{}/ok", server.port());
+        let script = bodies.map(|(name, body, _)| {
+            sandbox.file(name, body);
+            format!("curl -sS -o /dev/null --data-binary @{name} \"$0\"")
+        });
+        let run = sandbox.run_ok(&["sh", "-c", &script.join("; "), &url]);
+        let reasons: Vec<String> = run.evidence.http().into_iter().map(|request| request.reason).collect();
+        let expected = bodies.map(|(name, _, reason)| if stopped.contains(&name) { reason } else { "policy_allow" });
+        assert_eq!(reasons, expected, "{dlp}: {run}");
+    }
+}
+
 #[test]
 fn websocket_messages_are_read() {
     need!("node");

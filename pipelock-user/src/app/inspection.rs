@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::folders;
 use crate::inspect::{Inspection, InspectionError};
-use crate::policy::Policy;
+use crate::policy::{FindingAction, Policy};
 use crate::proxy::Rules;
 
 /// What the agent has in its environment.
@@ -37,6 +37,7 @@ pub(super) fn inspection(
     // What is done about findings is not the scanners' matter; files may have changed under the same names.
     if let Some(former) = former
         && former.policy.dlp().scan_env == dlp.scan_env
+        && (former.policy.dlp().instructions == FindingAction::Off) == (dlp.instructions == FindingAction::Off)
         && former.policy.dlp().secrets_files.is_empty()
         && dlp.secrets_files.is_empty()
         // One that could not be loaded is tried again.
@@ -102,7 +103,9 @@ mod tests {
         for same in ["", "dlp: {action: warn}\n", "dlp: {entropy: block}\n", "response: {action: warn}\n"] {
             assert!(is_kept(same, &former), "{same}");
         }
-        assert!(!is_kept("dlp: {scan_env: false}\n", &former));
+        for other in ["dlp: {scan_env: false}\n", "dlp: {instructions: warn}\n"] {
+            assert!(!is_kept(other, &former), "{other}");
+        }
         let secrets = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(secrets.path(), "TOKEN=0123456789abcdef0123456789\n").expect("written");
         let named = format!("dlp: {{secrets_files: ['{}']}}\n", secrets.path().display());

@@ -6,6 +6,9 @@
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Found {
+    /// True for instructions to an agent, false for what should not leave. Its class says as much.
+    #[serde(skip)]
+    pub is_order: bool,
     /// Id of the rule: `github-token`, and for a value that somebody named `known-value`.
     pub rule: String,
     /// Name of the rule for people; of a named value it says which.

@@ -17,7 +17,7 @@ use super::counts::COUNTS;
 use super::head::SESSION;
 use super::terms::Side;
 use crate::flow::{Reason, Verdict, locked};
-use crate::policy::Policy;
+use crate::policy::{FindingAction, Policy};
 
 /// How long a request waits for scanners that are still being made. The first time on a machine the rules are compiled.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub enum InspectionError {
 /// The scanners, ready.
 #[derive(Debug)]
 pub struct Scanners {
-    /// What leaves: secrets.
+    /// What leaves: secrets, and instructions where the policy wants those looked for.
     pub(super) outbound: Scanner,
     /// What comes in: instructions, and secrets as well.
     inbound: Scanner,
@@ -58,21 +58,26 @@ pub struct Scanners {
 }
 
 impl Scanners {
-    fn load(known: known::Builder, cache: Option<&Path>) -> Result<Self, String> {
+    fn load(known: known::Builder, reads_orders: bool, cache: Option<&Path>) -> Result<Self, String> {
         let rules = RuleSet::shipped().map_err(|error| error.to_string())?;
-        Self::with(&rules, known, cache)
+        Self::with(&rules, known, reads_orders, cache)
     }
 
-    fn with(rules: &RuleSet, known: known::Builder, cache: Option<&Path>) -> Result<Self, String> {
+    fn with(rules: &RuleSet, known: known::Builder, reads_orders: bool, cache: Option<&Path>) -> Result<Self, String> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|error| error.to_string())?;
         let failed = |error: EngineError| error.to_string();
-        let outbound = builder(rules.only(Kind::Dlp), &key, known, cache).build().map_err(failed)?;
+        let secrets = builder(rules.only(Kind::Dlp), &key, known.clone(), cache).build().map_err(failed)?;
+        let outbound = match reads_orders {
+            true => builder(rules.clone(), &key, known, cache).build().map_err(failed)?,
+            false => secrets.clone(),
+        };
         let inbound = builder(rules.clone(), &key, known::Builder::new(), cache).build().map_err(failed)?;
-        Ok(Self::new(outbound, inbound))
+        Ok(Self::new(secrets, outbound, inbound))
     }
 
-    fn new(outbound: Scanner, inbound: Scanner) -> Self {
+    /// `secrets` is for what is put together of pieces.
+    fn new(secrets: Scanner, outbound: Scanner, inbound: Scanner) -> Self {
         let own = Arc::new(RwLock::new(OwnText::new(OWN_WORDS)));
         let foreign = inbound.foreign(own.clone());
         let given = Arc::new(Given::default());
@@ -80,7 +85,7 @@ impl Scanners {
         // There is one session, with all that the agent sends.
         let budget = BudgetLimits { sessions: 1, ..BudgetLimits::default() };
         let fragments = FragmentLimits { sessions: 1, lanes: MOST_LANES, ..FragmentLimits::default() };
-        let sessions = Sessions::new(outbound.clone(), budget, fragments).beside(given);
+        let sessions = Sessions::new(secrets, budget, fragments).beside(given);
         Self { outbound, inbound, foreign, sessions, own, started: Instant::now() }
     }
 
@@ -137,6 +142,7 @@ type State = Option<Result<Arc<Scanners>, String>>;
 pub struct Inspection {
     /// What they are made from; taken by the thread that makes them.
     known: Mutex<Option<known::Builder>>,
+    reads_orders: bool,
     cache: Option<PathBuf>,
     is_started: AtomicBool,
     state: watch::Sender<State>,
@@ -166,6 +172,7 @@ impl Inspection {
         }
         Ok(Self {
             known: Mutex::new(Some(known)),
+            reads_orders: policy.dlp().instructions != FindingAction::Off,
             cache,
             is_started: AtomicBool::new(false),
             state: watch::Sender::new(None),
@@ -182,7 +189,7 @@ impl Inspection {
             // Whatever becomes of the thread, those who wait are told.
             let told = Told(&this.state);
             let known = locked(&this.known).take().unwrap_or_default();
-            let loaded = Scanners::load(known, this.cache.as_deref()).map(Arc::new);
+            let loaded = Scanners::load(known, this.reads_orders, this.cache.as_deref()).map(Arc::new);
             COUNTS.is_ready.set(usize::from(loaded.is_ok()));
             if let Err(why) = &loaded {
                 tracing::error!("the scanner cannot be started, so what is to be scanned is not let through: {why}");
@@ -229,7 +236,13 @@ impl Inspection {
     #[cfg(test)]
     pub(crate) fn failed_for_tests() -> Arc<Self> {
         let state = watch::Sender::new(Some(Err("for tests".to_owned())));
-        Arc::new(Self { known: Mutex::default(), cache: None, is_started: AtomicBool::new(true), state })
+        Arc::new(Self {
+            known: Mutex::default(),
+            reads_orders: false,
+            cache: None,
+            is_started: AtomicBool::new(true),
+            state,
+        })
     }
 
     /// Scanners of three rules that are there at once: enough to see what becomes of findings.
@@ -249,13 +262,14 @@ impl Inspection {
         static SCANNERS: OnceLock<(Scanner, Scanner)> = OnceLock::new();
         let (outbound, inbound) = SCANNERS.get_or_init(|| {
             let rules = RuleSet::read(&[("test", RULES)]).expect("rules").with_builtins();
-            let scanners = Scanners::with(&rules, known::Builder::new(), None).expect("scanners");
+            let scanners = Scanners::with(&rules, known::Builder::new(), false, None).expect("scanners");
             (scanners.outbound, scanners.inbound)
         });
         // What is remembered is each test's own.
-        let scanners = Scanners::new(outbound.clone(), inbound.clone());
+        let scanners = Scanners::new(outbound.clone(), outbound.clone(), inbound.clone());
         Arc::new(Self {
             known: Mutex::default(),
+            reads_orders: false,
             cache: None,
             is_started: AtomicBool::new(true),
             state: watch::Sender::new(Some(Ok(Arc::new(scanners)))),

@@ -43,6 +43,10 @@ impl Side {
 #[derive(Clone, Debug)]
 pub struct Terms {
     out: FindingAction,
+    /// From when on secrets are that serious.
+    least: Severity,
+    /// What is done about instructions that leave.
+    told: FindingAction,
     entropy: FindingAction,
     orders: FindingAction,
     secrets: FindingAction,
@@ -77,6 +81,8 @@ impl Terms {
     pub fn general(policy: &Policy) -> Self {
         Self {
             out: policy.dlp().action,
+            least: policy.dlp().severity,
+            told: policy.dlp().instructions,
             entropy: policy.dlp().entropy,
             orders: policy.response().action,
             secrets: policy.response().secrets,
@@ -111,17 +117,19 @@ impl Terms {
 
     /// What is done about a finding.
     pub(super) fn action(&self, side: Side, finding: &Finding) -> FindingAction {
-        let is_serious = finding.severity >= Severity::High && finding.confidence >= Confidence::Medium;
+        let is_sure = finding.confidence >= Confidence::Medium;
+        let is_serious = finding.severity >= Severity::High && is_sure;
         let is_budget = &*finding.class == "budget";
         if side.is_outbound() {
             return match (finding.kind, &*finding.class) {
-                (Kind::Injection, _) => FindingAction::Off,
+                (Kind::Injection, _) if is_serious || self.told == FindingAction::Off => self.told,
+                (Kind::Injection, _) => FindingAction::Warn,
                 (Kind::Dlp, "entropy" | "session") if OF_NAMES.contains(&&*finding.rule) => self.of_names(),
                 (Kind::Dlp, "entropy" | "session") => self.entropy,
                 (Kind::Dlp, _) if side == Side::RequestHead && self.allows(finding) => FindingAction::Off,
                 // What could not be looked at cannot be taken out.
                 (Kind::Dlp, _) if is_budget && self.out != FindingAction::Warn => FindingAction::Block,
-                (Kind::Dlp, _) if is_serious => self.out,
+                (Kind::Dlp, _) if is_sure && finding.severity >= self.least => self.out,
                 (Kind::Dlp, _) => FindingAction::Warn,
             };
         }
@@ -165,7 +173,8 @@ impl Terms {
         let blocking = || found.iter().filter(|found| found.action == "block");
         let reason = match side {
             _ if blocking().all(|found| UNREAD.contains(&found.rule.as_str())) => Reason::ContentUnreadable,
-            Side::RequestHead | Side::Request => Reason::DlpMatch,
+            Side::RequestHead | Side::Request if blocking().any(|found| !found.is_order) => Reason::DlpMatch,
+            Side::RequestHead | Side::Request => Reason::InjectionMatch,
             Side::Response | Side::Binary => Reason::InjectionMatch,
         };
         let lines: Vec<String> = blocking().map(Found::line).take(4).collect();
@@ -176,6 +185,7 @@ impl Terms {
 /// What may be told of a finding.
 pub(super) fn told(finding: &Finding, place: &str, action: FindingAction) -> Found {
     Found {
+        is_order: finding.kind == Kind::Injection,
         rule: finding.rule.to_string(),
         name: finding.name.to_string(),
         class: finding.class.to_string(),

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use pipelock_scan::Severity;
 use serde_json::{Map, Value, json};
 
 use super::error::{Report, quote};
@@ -55,6 +56,10 @@ impl FindingAction {
 pub struct Dlp {
     /// What is done about them.
     pub action: FindingAction,
+    /// How severe a finding has to be for that; what is less is noted.
+    pub severity: Severity,
+    /// What is done about instructions to another agent, in headers, bodies and messages.
+    pub instructions: FindingAction,
     /// What is done about data that no rule knows: random parts of URLs, more of it than a session may send.
     pub entropy: FindingAction,
     /// Whether the secrets in the environment of the command are looked for.
@@ -65,7 +70,14 @@ pub struct Dlp {
 
 impl Default for Dlp {
     fn default() -> Self {
-        Self { action: FindingAction::Block, entropy: FindingAction::Warn, scan_env: true, secrets_files: Vec::new() }
+        Self {
+            action: FindingAction::Block,
+            severity: Severity::High,
+            instructions: FindingAction::Off,
+            entropy: FindingAction::Warn,
+            scan_env: true,
+            secrets_files: Vec::new(),
+        }
     }
 }
 
@@ -84,6 +96,15 @@ impl Default for Responses {
     }
 }
 
+fn severity(word: &str) -> Severity {
+    match word {
+        "low" => Severity::Low,
+        "medium" => Severity::Medium,
+        "critical" => Severity::Critical,
+        _ => Severity::High,
+    }
+}
+
 impl Dlp {
     pub(super) fn read(report: &mut Report, dlp: &Reader<'_>) -> Self {
         let mut secrets_files = Vec::new();
@@ -92,6 +113,8 @@ impl Dlp {
         }
         Self {
             action: FindingAction::of(dlp.word(report, "action")),
+            severity: severity(dlp.word(report, "severity")),
+            instructions: FindingAction::of(dlp.word(report, "instructions")),
             entropy: FindingAction::of(dlp.word(report, "entropy")),
             scan_env: dlp.bool(report, "scan_env"),
             secrets_files,
@@ -104,6 +127,12 @@ impl Dlp {
         let mut value = Map::new();
         if self.action != usual.action {
             value.insert("action".into(), json!(self.action.word()));
+        }
+        if self.severity != usual.severity {
+            value.insert("severity".into(), json!(self.severity));
+        }
+        if self.instructions != usual.instructions {
+            value.insert("instructions".into(), json!(self.instructions.word()));
         }
         if self.entropy != usual.entropy {
             value.insert("entropy".into(), json!(self.entropy.word()));

@@ -370,7 +370,25 @@ pub(super) static DLP: Section = Section {
             "action",
             Shape::Words(&["block", "redact", "warn"]),
             Default::Text("block"),
-            "What is done about secrets in what leaves, of severity high or critical and of at least medium confidence; what is less sure is recorded. redact puts a placeholder in their place, where that can be done, and blocks elsewhere.",
+            "What is done about secrets in what leaves, of the severity that `severity` names or more and of at least medium confidence; what is less is recorded. redact puts a placeholder in their place, where that can be done, and blocks elsewhere.",
+        ),
+        tried_as(
+            key(
+                "severity",
+                Shape::Words(&["low", "medium", "high", "critical"]),
+                Default::Text("high"),
+                "How severe a secret has to be for action. medium takes personal and payment data in (IBAN, cards), low whatever a rule knows, such as addresses of wallets.",
+            ),
+            &["min_severity", "threshold", "level"],
+        ),
+        tried_as(
+            key(
+                "instructions",
+                Shape::Words(&["block", "warn", "off"]),
+                Default::Text("off"),
+                "What is done about instructions to another agent in headers, bodies and messages that leave, of severity high or critical and of at least medium confidence.",
+            ),
+            &["injection", "prompt_injection"],
         ),
         key(
             "entropy",

@@ -55,6 +55,7 @@ fn values(text: &str) -> Vec<String> {
 fn decision(words: &[String], is_block: bool) -> RequestRecord {
     let word = |at: usize| format!("IN-{}", words[at % words.len()]);
     let found = Finding {
+        is_order: false,
         rule: word(0),
         name: word(1),
         class: word(2),

@@ -66,7 +66,7 @@ impl std::fmt::Display for Refused {
 }
 
 /// Collects values before they are searched for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Builder {
     names: Vec<String>,
     values: Vec<Vec<u8>>,
