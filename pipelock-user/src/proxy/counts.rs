@@ -56,7 +56,7 @@ impl Placed {
     pub(super) fn of(place: &Place) -> Self {
         match place {
             Place::Free(_) => Self::Served,
-            Place::Soon => Self::MadeRoom,
+            Place::Soon(_) => Self::MadeRoom,
             Place::LastWords(_) => Self::TurnedAway,
             Place::None => Self::Cut,
         }

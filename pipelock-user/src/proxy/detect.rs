@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
 use super::counts::{COUNTS, Spoken};
+use crate::flow::{Reason, Verdict};
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,16 @@ pub(super) enum DetectError {
     Timeout,
     /// The client closed or broke the connection first.
     Closed,
+}
+
+impl DetectError {
+    /// The verdict on a connection whose protocol nobody knows.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Timeout => Verdict::block(Reason::DetectTimeout, "the client said nothing"),
+            Self::Closed => Verdict::block(Reason::ClientAborted, "the client hung up"),
+        }
+    }
 }
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -15,10 +15,11 @@ use crate::net::connect;
 use crate::policy::{Protocol as RuleProtocol, Rule};
 use crate::proxy::accept::accept;
 use crate::proxy::counts::{COUNTS, Transport};
-use crate::proxy::detect::{DetectError, Protocol, detect};
+use crate::proxy::detect::{Protocol, detect};
 use crate::proxy::intercept::intercept;
 use crate::proxy::meter::Budget;
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::silent::Silent;
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::tunnel::{Tunnel, shows_name};
 use crate::proxy::{http, rescue, tls};
@@ -27,22 +28,24 @@ use crate::proxy::{http, rescue, tls};
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 /// How long one that finds no place may take to show what it speaks: clients that speak first do at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// How long finding and dialling a destination may take.
+/// How long finding and dialling a destination may take, and asking it for its certificate where that is due.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Accepts what the kernel redirects. `netns` is the cookie of the namespace the listener is in.
 pub async fn serve(listener: TcpListener, netns: u64, proxy: Arc<Proxy>) {
-    let serve = move |proxy: Arc<Proxy>, stream, peer| async move { connection(&proxy, stream, peer, netns).await };
+    let serve = move |proxy: Arc<Proxy>, stream, peer, silent| async move {
+        connection(&proxy, stream, peer, netns, silent).await
+    };
     let refuse = move |proxy: Arc<Proxy>, stream, peer, may_wait| async move {
         turn_away(&proxy, stream, peer, netns, may_wait).await
     };
     accept(listener, proxy, serve, refuse).await;
 }
 
-async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr, netns: u64) {
+async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr, netns: u64, silent: Silent) {
     let Some((flow, guard)) = identify(proxy, &stream, peer, netns) else { return };
     // Whatever ended it, the flow's guard has said so.
-    let _ = Box::pin(converse(proxy, stream, &flow, guard)).await;
+    let _ = Box::pin(converse(proxy, stream, &flow, guard, silent)).await;
 }
 
 /// The flow of a connection, taken; none when it is none that could be accounted for, and then the connection is cut.
@@ -79,14 +82,26 @@ async fn turn_away(proxy: &Proxy, stream: TcpStream, peer: SocketAddr, netns: u6
 /// Ends a connection whatever it says, with the reason in what it speaks if that shows soon.
 async fn dismiss(mut stream: TcpStream, flow: &Flow, verdict: &Verdict) {
     let due = Instant::now() + LAST_WORDS;
-    let words = match detect(&mut stream, &mut BytesMut::new(), due).await {
-        Ok(Protocol::Http1) => rescue::last_words(verdict, rescue::status(verdict.reason), flow.id),
-        Ok(Protocol::Tls) => tls::alert_access_denied().to_vec(),
-        _ => return reset(&stream),
-    };
-    let _ = stream.write_all(&words).await;
-    let _ = stream.shutdown().await;
-    linger(&mut stream).await;
+    let spoken = detect(&mut stream, &mut BytesMut::new(), due).await.ok();
+    refuse_in(spoken, &mut stream, flow, verdict).await;
+}
+
+/// Ends a connection with the reason in what it speaks; who speaks nothing that has words for it is reset.
+pub(super) async fn refuse_in(spoken: Option<Protocol>, stream: &mut TcpStream, flow: &Flow, verdict: &Verdict) {
+    match spoken {
+        Some(Protocol::Http1) => {
+            farewell(stream, &rescue::last_words(verdict, rescue::status(verdict.reason), flow.id)).await;
+        }
+        Some(Protocol::Tls) => farewell(stream, &tls::alert_access_denied()).await,
+        Some(Protocol::Http2 | Protocol::Unknown) | None => reset(stream),
+    }
+}
+
+/// Says the last words to a client, which need not read them.
+pub(super) async fn farewell(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &[u8]) {
+    let told = async { (stream.write_all(words).await, stream.shutdown().await) };
+    let _ = tokio::time::timeout(LINGER, told).await;
+    linger(stream).await;
 }
 
 /// Speaks with the agent; the verdict that ended the flow, unless its requests have said theirs.
@@ -95,6 +110,7 @@ async fn converse(
     mut stream: TcpStream,
     flow: &Arc<Flow>,
     mut guard: FlowGuard,
+    silent: Silent,
 ) -> Option<Verdict> {
     let rules = proxy.rules();
     guard.decided_by(rules.policy.id());
@@ -114,6 +130,8 @@ async fn converse(
         && rule.protocol() == RuleProtocol::Tcp
     {
         guard.carries("tcp");
+        // The destination may be the first to speak.
+        drop(silent);
         return Some(pass(proxy, &rules, rule, known, stream, (BytesMut::new(), port), guard).await);
     }
     if let (Some(_), Err(reason)) = (&flow.target.name, &rule) {
@@ -132,39 +150,20 @@ async fn converse(
     }
     let mut buffer = BytesMut::with_capacity(4096);
     let due = Instant::now() + rules.policy.limits().detect();
-    let mut silent = proxy.silence.enter();
-    let detected = tokio::select! {
-        detected = detect(&mut stream, &mut buffer, due) => detected,
-        () = silent.dismissed() => {
-            let detail = "limits.max_connections: it said nothing, and made room for another";
-            return Some(refuse(stream, guard, Verdict::block(Reason::LimitExceeded, detail)));
-        }
+    let protocol = match silent.first(&mut stream, &mut buffer, due).await {
+        None => return Some(refuse(stream, guard, Proxy::makes_room())),
+        Some(Err(error)) => return Some(refuse(stream, guard, error.verdict())),
+        Some(Ok(protocol)) => protocol,
     };
-    drop(silent);
-    let protocol = match detected {
-        Ok(protocol) => protocol,
-        Err(DetectError::Timeout) => {
-            return Some(refuse(stream, guard, Verdict::block(Reason::DetectTimeout, "the client said nothing")));
-        }
-        Err(DetectError::Closed) => {
-            return Some(refuse(stream, guard, Verdict::block(Reason::ClientAborted, "the client hung up")));
-        }
-    };
-    let wanted = rule.as_ref().map_or(RuleProtocol::Auto, |rule| rule.protocol());
     match protocol {
         // Also on a rule for TLS alone: there the answer is a denial that the client can read.
         Protocol::Http1 => {
             guard.carries("http1");
             http::serve(proxy, stream, buffer, flow.clone(), Some(guard), false).await
         }
-        Protocol::Tls if wanted != RuleProtocol::Http => {
-            guard.carries("tls");
-            pass_tls(proxy, stream, (buffer, due), flow, guard).await
-        }
         Protocol::Tls => {
             guard.carries("tls");
-            let verdict = Verdict::block(Reason::ProtocolUnknown, "the rule allows another protocol than TLS");
-            Some(refuse_tls(stream, guard, verdict).await)
+            pass_tls(proxy, stream, (buffer, due), flow, guard).await
         }
         Protocol::Http2 => {
             guard.carries("http2");
@@ -270,7 +269,9 @@ async fn pass(
         Ok(permit) => permit,
         Err(verdict) => return refuse(stream, guard, verdict),
     };
-    let (mut upstream, dialled) = match connect(&permit, rules.way(), dial_limit(rules)).await {
+    let limit = dial_limit(rules);
+    let due = Instant::now() + limit;
+    let (mut upstream, dialled) = match connect(&permit, rules.way(), limit).await {
         Ok(connected) => connected,
         Err(error) => {
             let verdict = Verdict::block(error.reason(), error.to_string()).by(Some(rule.label()));
@@ -280,7 +281,7 @@ async fn pass(
     guard.goes_via(dialled.via.clone());
     if !buffer.is_empty() {
         guard.carries("tls-passthrough");
-        upstream = match shows_name(proxy, rules, &permit, (upstream, &dialled)).await {
+        upstream = match shows_name(proxy, rules, &permit, (upstream, &dialled), due).await {
             Ok(upstream) => upstream,
             Err(verdict) => return refuse_tls(stream, guard, verdict.by(Some(rule.label()))).await,
         };
@@ -292,6 +293,7 @@ async fn pass(
         dialled,
         is_unseen: buffer.is_empty(),
         rule: rule.label(),
+        policy: rules.policy.id().clone(),
         budget: budget_of(rule),
         idle: rules.policy.limits().idle(),
     };
@@ -324,9 +326,7 @@ pub(super) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
 
 async fn refuse_tls(mut stream: TcpStream, mut guard: FlowGuard, verdict: Verdict) -> Verdict {
     guard.end(verdict.clone());
-    let _ = stream.write_all(&tls::alert_access_denied()).await;
-    let _ = stream.shutdown().await;
-    linger(&mut stream).await;
+    farewell(&mut stream, &tls::alert_access_denied()).await;
     verdict
 }
 

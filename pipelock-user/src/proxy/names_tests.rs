@@ -54,7 +54,7 @@ async fn end_of(names: &Names, is_http2: bool) -> (End, usize) {
     let (agent, stream, flow, guard) = opened.world.flow().await;
     let target = Target { name: names.asked.map(parse), original: flow.target.original };
     let flow = Arc::new(Flow { target, ..(*flow).clone() });
-    let served = tokio::spawn(async move { converse(&proxy, stream, &flow, guard).await });
+    let served = tokio::spawn(async move { converse(&proxy, stream, &flow, guard, proxy.silence.enter()).await });
     let mut client = opened.client(if is_http2 { &["h2"] } else { &["http/1.1"] });
     client.enable_sni = names.sni.is_some();
     let name = names.sni.unwrap_or("web.test").to_owned().try_into().expect("a name");
@@ -151,7 +151,8 @@ async fn an_address_that_no_name_could_allow_is_refused_whatever_it_says_and_whe
         let flow = Arc::new(Flow { target: Target { name: None, original }, ..(*flow).clone() });
         agent.write_all(said.as_bytes()).await.expect("write");
         let start = Instant::now();
-        let verdict = converse(&world.proxy, stream, &flow, guard).await.expect("a verdict");
+        let verdict =
+            converse(&world.proxy, stream, &flow, guard, world.proxy.silence.enter()).await.expect("a verdict");
         assert_eq!(verdict.reason, Reason::HostDenied);
         assert!(start.elapsed() < Duration::from_secs(5), "not until the client has had its time");
         let text = read_all(&mut agent).await;

@@ -7,19 +7,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::flow::{Account, Flow, Host, Reason, Verdict};
+use crate::flow::{Account, Flow, Host, PolicyId, Reason, Verdict};
 use crate::inspect::Inspection;
 use crate::net::{Hop, Resolver, Way};
 use crate::policy::Policy;
-use crate::proxy::silent::Silence;
+use crate::proxy::silent::{Silence, Silent};
 use crate::proxy::tls::{Interception, Shown};
 use crate::recorder::Recorder;
 
 /// Connections at a time, over all listeners, when the policy does not say.
 const MAX_CONNECTIONS: u32 = 8192;
-/// Connections beyond those that are told why at the same time; the rest is cut without a word.
+/// Connections beyond those that wait until one that has said nothing has gone.
+const WAITING: u32 = 1024;
+/// Connections beyond these that are told why at the same time; the rest is cut without a word.
 const TURNED_AWAY: u32 = 64;
 /// How long one that was told to go may take.
 const SOON: Duration = Duration::from_secs(2);
@@ -31,8 +34,8 @@ const ANSWERS: u32 = u32::MAX;
 pub(super) enum Place {
     /// It is served, and holds this until it ends.
     Free(OwnedSemaphorePermit),
-    /// It is served as soon as one that has said nothing has gone, which was told to.
-    Soon,
+    /// It is served as soon as one that has said nothing has gone, which was told to; until then it holds this.
+    Soon(OwnedSemaphorePermit),
     /// There are too many: it is told so in what it speaks, which takes a moment.
     LastWords(OwnedSemaphorePermit),
     /// There are too many even of these: it is cut.
@@ -104,6 +107,7 @@ pub struct Proxy {
     pub(super) silence: Arc<Silence>,
     slots: Arc<Semaphore>,
     places: u32,
+    waiting: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     closing: watch::Sender<bool>,
@@ -133,6 +137,7 @@ impl Proxy {
             silence: Arc::default(),
             slots,
             places,
+            waiting: Arc::new(Semaphore::new(usize::try_from(WAITING).unwrap_or(usize::MAX))),
             turned_away,
             answers,
             closing,
@@ -163,15 +168,26 @@ impl Proxy {
         if let Some(place) = free(&self.slots) {
             return Place::Free(place);
         }
-        if self.silence.dismiss() {
-            return Place::Soon;
+        if let Some(wait) = free(&self.waiting)
+            && self.silence.dismiss()
+        {
+            return Place::Soon(wait);
         }
         free(&self.turned_away).map_or(Place::None, Place::LastWords)
     }
 
-    /// A place, once there is one; none if that takes long.
-    pub(super) async fn next_place(&self) -> Option<OwnedSemaphorePermit> {
-        tokio::time::timeout(SOON, self.slots.clone().acquire_owned()).await.ok()?.ok()
+    /// A place, once there is one; none if that takes long, or the connection that waits for it has said nothing and had to
+    /// make room itself.
+    pub(super) async fn next_place(&self, silent: &mut Silent, stream: &TcpStream) -> Option<OwnedSemaphorePermit> {
+        let next = tokio::time::timeout(SOON, self.slots.clone().acquire_owned());
+        tokio::pin!(next);
+        loop {
+            tokio::select! {
+                biased;
+                place = &mut next => return place.ok()?.ok(),
+                () = silent.dismissed() => if silent.goes(stream) { return None },
+            }
+        }
     }
 
     /// Held by a request that outlives its connection until its receipt is written; none once the proxy has closed.
@@ -185,16 +201,26 @@ impl Proxy {
         Verdict::block(Reason::LimitExceeded, detail)
     }
 
-    /// Waits for a policy under which `is_allowed` does not hold; the verdict on what it cuts.
-    pub(super) async fn disallowed(&self, is_allowed: impl Fn(&Rules) -> bool) -> Verdict {
+    /// The verdict on a connection that said nothing, and made room for another.
+    pub(super) fn makes_room() -> Verdict {
+        let detail = "limits.max_connections: it said nothing, and made room for another";
+        Verdict::block(Reason::LimitExceeded, detail)
+    }
+
+    /// Waits for a policy other than the one that decided under which `is_allowed` does not hold; the verdict on what it cuts.
+    pub(super) async fn disallowed(&self, decided: &PolicyId, is_allowed: impl Fn(&Rules) -> bool) -> Verdict {
         let mut rules = self.rules.clone();
-        let found = rules.wait_for(|rules| !is_allowed(rules)).await.map(|rules| rules.policy.id().clone());
-        match found {
-            Ok(policy) => {
-                Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"))
+        loop {
+            // What is asked of it may take a moment, and whoever loads another one waits for those who hold this.
+            let current = rules.borrow_and_update().clone();
+            let policy = current.policy.id();
+            if policy != decided && !is_allowed(&current) {
+                return Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"));
             }
-            // No other policy will come.
-            Err(_) => std::future::pending().await,
+            if rules.changed().await.is_err() {
+                // No other policy will come.
+                return std::future::pending().await;
+            }
         }
     }
 

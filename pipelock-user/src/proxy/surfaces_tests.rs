@@ -182,3 +182,19 @@ async fn inside_tls() {
         compare(&path, (verdict, reason), told);
     }
 }
+
+#[tokio::test]
+async fn what_is_no_tls_in_a_tunnel_that_is_read_is_told_so_in_its_own_words() {
+    let opened = opened_with("web.test", true, |text| text).await;
+    let (proxy, port) = (door(&opened.world).await, opened.world.addr.port());
+    let head = format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
+    let mut client = connect(proxy).await;
+    client.write_all(format!("{head}GET / HTTP/1.1\r\nHost: web.test\r\n\r\n").as_bytes()).await.expect("write");
+    let text = read_all(&mut client).await;
+    let (_, told) = text.split_once("\r\n\r\n").expect("the answer to CONNECT");
+    assert!(told.starts_with("HTTP/1.1 403") && told.contains("x-pipelock-reason: protocol_unknown"), "{told}");
+    let mut client = connect(proxy).await;
+    client.write_all(format!("{head}\0\0\0\0").as_bytes()).await.expect("write");
+    let text = read_all(&mut client).await;
+    assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("\r\n\r\n"), "and nothing else: {text}");
+}

@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::listen::dial_limit;
 use super::meter::Budget;
 use super::pump::{End, pump};
 use super::state::{Proxy, Rules};
-use crate::flow::{Host, Reached, Reason, Verdict};
-use crate::inspect::Permit;
+use crate::flow::{Host, PolicyId, Reached, Reason, Verdict};
+use crate::inspect::{Permit, permit_flow};
 use crate::net::{Link, connect_again, may_be_reached};
 use crate::policy::Protocol;
 
@@ -28,16 +29,18 @@ pub(super) struct Tunnel {
     /// True when nobody looks what the bytes are: only a rule for `tcp` allows it. Else they are TLS for this host, or a
     /// client's that asked for a tunnel.
     pub is_unseen: bool,
-    /// The rule that allowed it.
+    /// The rule that allowed it, …
     pub rule: String,
+    /// … and its policy.
+    pub policy: PolicyId,
     /// What it may use.
     pub budget: Budget,
     /// How long it may be silent.
     pub idle: Duration,
 }
 
-/// A connection to a destination that shows a certificate for the name which TLS is passed to it for. When nobody has asked
-/// lately, this one is used up for that, and another takes its place. An address that is no name has none to show.
+/// A connection to a destination that shows a certificate for the name which TLS is passed to it for, by `due`. When nobody has
+/// asked lately, this one is used up for that, and another takes its place. An address that is no name has none to show.
 ///
 /// # Errors
 /// [`Reason::CertificateInvalid`], [`Reason::UpstreamFailed`], or why it cannot be reached once more.
@@ -46,25 +49,60 @@ pub(super) async fn shows_name(
     rules: &Rules,
     permit: &Permit,
     (upstream, reached): (Link, &Reached),
+    due: Instant,
 ) -> Result<Link, Verdict> {
-    let host = permit.host();
-    if matches!(host, Host::Addr(_)) || proxy.shown.is_known(host, reached) {
-        return Ok(upstream);
+    match asked(proxy, permit.host(), (upstream, reached), due).await? {
+        Some(unused) => Ok(unused),
+        None => once_more(rules, permit, reached, due).await,
     }
-    let limit = dial_limit(rules);
+}
+
+/// Makes sure that a destination has shown a certificate for the name; the connection again, unless it was used up for that.
+async fn asked(
+    proxy: &Proxy,
+    host: &Host,
+    (upstream, reached): (Link, &Reached),
+    due: Instant,
+) -> Result<Option<Link>, Verdict> {
+    if matches!(host, Host::Addr(_)) {
+        return Ok(Some(upstream));
+    }
     let slow = || Verdict::block(Reason::UpstreamFailed, format!("{host} shows no certificate in time"));
-    tokio::time::timeout(limit, proxy.shown.ask(upstream, host, reached)).await.unwrap_or_else(|_| Err(slow()))?;
-    connect_again(permit, reached, rules.way(), limit)
+    tokio::time::timeout_at(due, proxy.shown.ask(upstream, host, reached)).await.unwrap_or_else(|_| Err(slow()))
+}
+
+async fn once_more(rules: &Rules, permit: &Permit, reached: &Reached, due: Instant) -> Result<Link, Verdict> {
+    let left = due.saturating_duration_since(Instant::now());
+    connect_again(permit, reached, rules.way(), left)
         .await
         .map_err(|error| Verdict::block(error.reason(), error.to_string()))
 }
 
 impl Tunnel {
+    /// The same as [`shows_name`] for a tunnel in which TLS was seen only now: asked on a connection beside it.
+    ///
+    /// # Errors
+    /// Those of [`shows_name`].
+    pub(super) async fn shows_name(&self, proxy: &Proxy) -> Result<(), Verdict> {
+        if proxy.shown.is_known(&self.host, &self.dialled) {
+            return Ok(());
+        }
+        let rules = proxy.rules();
+        let due = Instant::now() + dial_limit(&rules);
+        let allowed = Verdict::allow(Reason::PolicyAllow, Some(self.rule.clone()));
+        let permit = permit_flow(&allowed, self.host.clone(), self.port)?;
+        let beside = once_more(&rules, &permit, &self.dialled, due).await?;
+        asked(proxy, &self.host, (beside, &self.dialled), due).await.map(drop)
+    }
+
     /// Whether these rules would let it through too.
     fn is_allowed_by(&self, rules: &Rules) -> bool {
         let is_fit = rules.policy.find(&self.host, self.port).is_ok_and(|rule| {
-            let protocol = rule.protocol();
-            if self.is_unseen { protocol == Protocol::Tcp } else { protocol != Protocol::Http && !rule.wants_reading() }
+            if self.is_unseen {
+                rule.protocol() == Protocol::Tcp
+            } else {
+                rule.unfit(true).is_none() && !rule.wants_reading()
+            }
         });
         is_fit && may_be_reached(&self.dialled, &self.host, self.port, &rules.policy)
     }
@@ -81,7 +119,7 @@ impl Tunnel {
                 End::OverBudget => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
                 End::Idle => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
             },
-            cut = proxy.disallowed(|rules| self.is_allowed_by(rules)) => cut,
+            cut = proxy.disallowed(&self.policy, |rules| self.is_allowed_by(rules)) => cut,
             cut = proxy.evidence_lost() => cut,
         };
         Some(cut.by(Some(self.rule.clone())))
@@ -91,10 +129,12 @@ impl Tunnel {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
     use super::*;
     use crate::net::Resolver;
     use crate::policy::Policy;
+    use crate::proxy::http::world::{World, rules};
 
     fn allows(is_unseen: bool, rule: &str) -> bool {
         let text = format!("version: \"1.0\"\negress: [{rule}]\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n");
@@ -105,6 +145,7 @@ mod tests {
             dialled: SocketAddr::from(([127, 0, 0, 1], 443)).into(),
             is_unseen,
             rule: String::new(),
+            policy: policy.id().clone(),
             budget: Budget::default(),
             idle: Duration::from_secs(1),
         };
@@ -127,5 +168,38 @@ mod tests {
         ] {
             assert_eq!((allows(false, rule), allows(true, rule)), (as_tls, as_tcp), "{rule}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_shows_no_certificate_is_waited_for_until_all_is_due() {
+        let world = World::new("").await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("bound");
+        #[allow(clippy::disallowed_methods, reason = "the test plays the destination")]
+        let upstream = tokio::net::TcpStream::connect(addr).await.expect("connect");
+        let host = Host::parse("a.test").expect("a name");
+        let link = Link::Direct(upstream);
+        let asked = asked(&world.proxy, &host, (link, &addr.into()), Instant::now()).await;
+        assert!(asked.is_err_and(|verdict| verdict.reason == Reason::UpstreamFailed));
+    }
+
+    #[tokio::test]
+    async fn a_policy_is_asked_only_about_what_another_has_decided() {
+        let world = World::new("").await;
+        let decided = world.rules.borrow().policy.id().clone();
+        let asked = std::cell::Cell::new(0);
+        let disallowed = world.proxy.disallowed(&decided, |rules| {
+            asked.set(asked.get() + 1);
+            // Whoever loads one does not wait for this.
+            let _ = world.rules.borrow();
+            rules.policy.limits().max_connections == 7
+        });
+        tokio::pin!(disallowed);
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, &mut disallowed).await.is_err() && asked.get() == 0);
+        world.rules.send_replace(Arc::new(rules(1, "limits: {max_connections: 7}")));
+        assert!(tokio::time::timeout(soon, &mut disallowed).await.is_err() && asked.get() == 1);
+        world.rules.send_replace(Arc::new(rules(1, "limits: {max_connections: 8}")));
+        assert_eq!((disallowed.await.reason, asked.get()), (Reason::PolicyChanged, 2));
     }
 }

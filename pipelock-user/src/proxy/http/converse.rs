@@ -16,14 +16,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::framing::{Framing, Refusal};
 use super::guarded::{Guarded, untold};
 use super::serve::{Body, Session, internal};
 use crate::flow::Verdict;
 use crate::proxy::idle::Watched;
-use crate::proxy::listen::{LINGER, linger};
+use crate::proxy::listen::farewell;
 use crate::proxy::rescue;
 
 /// What hyper needs beyond the largest head.
@@ -110,15 +110,16 @@ where
             served.is_ok().then_some((stream, unread))
         }
         Some(refusal) => {
-            let (verdict, status) = record(session, &refusal).await;
-            let words = rescue::last_words(&verdict, status, session.flow.id);
-            // An agent that does not read must not keep us.
-            let told = async { (stream.write_all(&words).await, stream.shutdown().await) };
-            let _ = tokio::time::timeout(LINGER, told).await;
-            linger(&mut stream).await;
+            refuse(session, &mut stream, &refusal).await;
             None
         }
     }
+}
+
+/// Ends a connection for what cannot be read as a request, with the receipt and an answer.
+pub(super) async fn refuse(session: &Session, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), refusal: &Refusal) {
+    let (verdict, status) = record(session, refusal).await;
+    farewell(stream, &rescue::last_words(&verdict, status, session.flow.id)).await;
 }
 
 /// Writes the receipt of what could not be read as a request; what to answer.

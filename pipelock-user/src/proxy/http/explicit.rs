@@ -8,13 +8,13 @@ use bytes::BytesMut;
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::authority::{Authority, of_target};
-use super::converse::converse;
+use super::converse::{converse, refuse};
 use super::doors;
+use super::framing::Refusal;
 use super::gate::{Gate, challenge, is_door, unidentified};
 use super::serve::{Body, Session};
 use super::sniffed::{Sniffed, names};
@@ -26,8 +26,9 @@ use crate::policy::Protocol;
 use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol as Detected, detect};
 use crate::proxy::intercept::intercept;
-use crate::proxy::listen::{LINGER, budget_of, dial_limit, linger};
+use crate::proxy::listen::{budget_of, dial_limit, farewell, refuse_in};
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::silent::Silent;
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::tunnel::{Tunnel, shows_name};
 use crate::proxy::{rescue, tls};
@@ -48,9 +49,9 @@ pub(super) type Granted = Arc<Mutex<Option<Grant>>>;
 
 /// Accepts explicit clients until the proxy ends.
 pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>, gate: Arc<Gate>) {
-    let serve = move |proxy: Arc<Proxy>, stream, peer| {
+    let serve = move |proxy: Arc<Proxy>, stream, peer, silent| {
         let gate = gate.clone();
-        async move { connection(&proxy, gate, stream, peer).await }
+        async move { connection(&proxy, gate, stream, peer, silent).await }
     };
     let refuse = |proxy: Arc<Proxy>, stream, peer, may_wait| async move {
         turn_away("forward", &proxy, stream, peer, may_wait).await
@@ -91,31 +92,56 @@ pub(super) async fn turn_away(
     may_wait: bool,
 ) {
     let (session, verdict) = (session_of(transport, proxy, peer), proxy.no_place());
-    let policy = proxy.rules().policy.id().clone();
-    let status = rescue::status(verdict.reason);
-    let target = session.flow.target.authority();
-    let record = session.record(&policy, "-".into(), target, &verdict, Some(status.as_u16()), None);
+    let record = unheard(&session, &verdict);
     if !may_wait {
-        session.note(&policy, &verdict);
         // Whoever accepts waits for room in the queue, and not for the disk.
         let _ = proxy.recorder.submit(&record).await;
         return;
     }
     let _ = session.file(&record).await;
-    let _ = stream.write_all(&rescue::last_words(&verdict, status, session.flow.id)).await;
-    let _ = stream.shutdown().await;
-    linger(&mut stream).await;
+    let words = rescue::last_words(&verdict, rescue::status(verdict.reason), session.flow.id);
+    farewell(&mut stream, &words).await;
 }
 
-async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, stream: TcpStream, peer: SocketAddr) {
+/// The receipt of a connection that is refused whatever it asks for.
+fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
+    let policy = session.proxy.rules().policy.id().clone();
+    let status = rescue::status(verdict.reason).as_u16();
+    session.record(&policy, "-".into(), session.flow.target.authority(), verdict, Some(status), None)
+}
+
+/// Waits for a client's first words, as long as it may take for them and nobody needs its place; they are in `buffer` then.
+/// False when that was the end of it.
+pub(super) async fn speaks(session: &Session, stream: &mut TcpStream, buffer: &mut BytesMut, silent: Silent) -> bool {
     let _ = stream.set_nodelay(true);
+    let limits = session.proxy.rules().policy.limits().clone();
+    let due = Instant::now() + limits.request_timeout().min(limits.idle());
+    match silent.first(stream, buffer, due).await {
+        None => {
+            let _ = session.proxy.recorder.submit(&unheard(session, &Proxy::makes_room())).await;
+            false
+        }
+        Some(Err(DetectError::Timeout)) => {
+            refuse(session, stream, &Refusal::too_slow()).await;
+            false
+        }
+        // Whatever it is: a request, or what is refused as none.
+        Some(_) => true,
+    }
+}
+
+async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, silent: Silent) {
     let session = session_of("forward", proxy, peer);
+    let mut buffer = BytesMut::new();
+    if !speaks(&session, &mut stream, &mut buffer, silent).await {
+        return;
+    }
     let granted = Granted::default();
     let answer = {
         let granted = granted.clone();
         move |session, request| admit(session, request, gate.clone(), granted.clone())
     };
-    let ended = Box::pin(converse(&session, stream, BytesMut::new(), true, answer)).await;
+    let ended = Box::pin(converse(&session, stream, buffer, true, answer)).await;
     session.add_cut(session.end(None), "body").await;
     let granted = locked(&granted).take();
     let (Some((stream, unread)), Some(granted)) = (ended, granted) else { return };
@@ -162,27 +188,25 @@ async fn carry(
     if tunnel.is_unseen {
         return tunnel.carry(proxy, stream, upstream).await;
     }
-    let (agent, refused) = Sniffed::new(&mut stream, tunnel.host.clone());
-    let refused = async {
-        match refused.await {
-            Ok(verdict) => verdict,
-            Err(_) => std::future::pending().await,
+    let check = {
+        let (proxy, tunnel) = (proxy.clone(), tunnel.clone());
+        Box::pin(async move { tunnel.shows_name(&proxy).await })
+    };
+    let denied = {
+        let (agent, mut refused) = Sniffed::new(&mut stream, tunnel.host.clone(), check);
+        let carried = tunnel.carry(proxy, agent, upstream);
+        tokio::pin!(carried);
+        tokio::select! {
+            Ok(denied) = &mut refused => denied,
+            // Both may come at once.
+            ended = &mut carried => match refused.try_recv() {
+                Ok(denied) => denied,
+                Err(_) => return ended,
+            },
         }
     };
-    let denied = tokio::select! {
-        ended = tunnel.carry(proxy, agent, upstream) => return ended,
-        denied = refused => denied,
-    };
-    alert(&mut stream).await;
+    farewell(&mut stream, &tls::alert_access_denied()).await;
     Some(denied.by(Some(tunnel.rule.clone())))
-}
-
-/// Says in TLS that it is refused.
-async fn alert(stream: &mut (impl AsyncWrite + Unpin)) {
-    // An agent that does not read must not keep us.
-    let alert = tls::alert_access_denied();
-    let told = async { (stream.write_all(&alert).await, stream.shutdown().await) };
-    let _ = tokio::time::timeout(LINGER, told).await;
 }
 
 /// Opens the TLS in a tunnel; what ended it, unless its requests have said so. Nothing goes out but those.
@@ -196,14 +220,14 @@ async fn read(
     let Authority { host, port } = authority;
     let rules = proxy.rules();
     let due = Instant::now() + rules.policy.limits().detect();
-    let sniffed = match detect(&mut stream, &mut buffer, due).await {
+    let detected = detect(&mut stream, &mut buffer, due).await;
+    let sniffed = match &detected {
         Ok(Detected::Tls) => {
             let hello = tls::sniff(&mut stream, &mut buffer, due).await.map_err(|error| error.verdict());
             hello.and_then(|hello| names(&hello, &host))
         }
         Ok(_) => Err(Verdict::block(Reason::ProtocolUnknown, "the rule wants it read, and in the tunnel is no TLS")),
-        Err(DetectError::Timeout) => Err(Verdict::block(Reason::DetectTimeout, "the client said nothing")),
-        Err(DetectError::Closed) => Err(Verdict::block(Reason::ClientAborted, "the client hung up")),
+        Err(error) => Err(error.verdict()),
     };
     let denied = match (sniffed, &rules.tls) {
         (Err(denied), _) => denied,
@@ -215,8 +239,9 @@ async fn read(
             return Box::pin(intercept(proxy, tls, rule, host, Prefixed::new(buffer, stream), &flow, None)).await;
         }
     };
-    alert(&mut stream).await;
-    Some(denied.by(Some(rule)))
+    let denied = denied.by(Some(rule));
+    refuse_in(detected.ok(), &mut stream, flow, &denied).await;
+    Some(denied)
 }
 
 /// Answers those that the gate lets in.
@@ -300,7 +325,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     let opened = match permit_flow(&verdict, host.clone(), port) {
         Err(verdict) => Err(verdict),
         Ok(permit) => {
-            // Other rules let anything through a tunnel that was asked for.
+            // Other rules let anything through a tunnel that was asked for, and check TLS when they see it.
             let is_tls = passing.is_some_and(|rule| rule.protocol() == Protocol::Tls);
             reach(session, &rules, &permit, is_tls).await.map_err(|denied| denied.by(verdict.rule.clone()))
         }
@@ -322,6 +347,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
                 dialled,
                 is_unseen: passing.is_some_and(|rule| rule.protocol() == Protocol::Tcp),
                 rule: verdict.rule.unwrap_or_default(),
+                policy: rules.policy.id().clone(),
                 budget: passing.map(budget_of).unwrap_or_default(),
                 idle: rules.policy.limits().idle(),
             };
@@ -333,12 +359,14 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
 
 /// Connects to where a tunnel goes.
 async fn reach(session: &Session, rules: &Rules, permit: &Permit, is_tls: bool) -> Result<(Link, Reached), Verdict> {
-    let connected = connect(permit, rules.way(), dial_limit(rules)).await;
+    let limit = dial_limit(rules);
+    let due = Instant::now() + limit;
+    let connected = connect(permit, rules.way(), limit).await;
     let (upstream, dialled) = connected.map_err(|error| Verdict::block(error.reason(), error.to_string()))?;
     if !is_tls {
         return Ok((upstream, dialled));
     }
-    Ok((shows_name(&session.proxy, rules, permit, (upstream, &dialled)).await?, dialled))
+    Ok((shows_name(&session.proxy, rules, permit, (upstream, &dialled), due).await?, dialled))
 }
 
 /// Says yes to a tunnel that is opened; where it goes is seen when the first request in it is known.

@@ -8,7 +8,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Gate, serve_explicit};
+use crate::flow::Host;
+use crate::proxy::http::sniffed::tests::hello;
 use crate::proxy::http::world::{World, read_all, read_hello, rules};
+use crate::proxy::tls::{CertificateAuthority, server_of};
 
 async fn start(more: &str) -> (World, SocketAddr) {
     start_for(more, Gate::open()).await
@@ -143,6 +146,68 @@ async fn a_client_too_many_is_told_so_at_once_and_the_next_is_served_when_one_ha
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     read_hello(&mut send(proxy, &whole).await).await;
+}
+
+/// Connects, and lets nothing else happen meanwhile; says this.
+fn connect_at_once(proxy: SocketAddr, text: &str) -> TcpStream {
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = std::net::TcpStream::connect(proxy).expect("connect");
+    std::io::Write::write_all(&mut client, text.as_bytes()).expect("write");
+    client.set_nonblocking(true).expect("set");
+    TcpStream::from_std(client).expect("a stream")
+}
+
+#[tokio::test]
+async fn those_who_say_nothing_keep_nobody_out() {
+    let (world, proxy) = start("limits: {max_connections: 2}").await;
+    let port = world.addr.port();
+    let whole = format!("GET http://web.test:{port}/x HTTP/1.1\r\nHost: web.test:{port}\r\nConnection: close\r\n\r\n");
+    let silent = [send(proxy, "").await, send(proxy, "").await];
+    while !world.proxy.is_full() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(read_all(&mut send(proxy, &whole).await).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(world.receipts(), [pair("block", "limit_exceeded"), pair("allow", "policy_allow")]);
+    // A burst: all of it is there before any of it is looked at.
+    let before: Vec<_> = (0..20).map(|_| connect_at_once(proxy, "")).collect();
+    let mut ordinary = connect_at_once(proxy, &whole);
+    let after: Vec<_> = (0..20).map(|_| connect_at_once(proxy, "")).collect();
+    let text = read_all(&mut ordinary).await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    drop((silent, before, after));
+}
+
+#[tokio::test]
+async fn tls_in_a_tunnel_goes_only_to_who_shows_a_certificate_for_its_name() {
+    let ca = Arc::new(CertificateAuthority::for_now().expect("an authority"));
+    for (certificate, answer, reason) in [
+        (Some("web.test"), 22, None),
+        (Some("other.test"), 21, Some("certificate_invalid")),
+        (None, 21, Some("upstream_failed")),
+    ] {
+        let server = certificate.map(|name| server_of(&ca, &Host::parse(name).expect("a name")).expect("a server"));
+        let world = World::with(|port, _| (rules(port, ""), server)).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let proxy = listener.local_addr().expect("bound");
+        tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::default()));
+        let port = world.addr.port();
+        let connect = format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
+        let mut client = send(proxy, &connect).await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.expect("an answer"));
+        }
+        client.write_all(&hello("web.test")).await.expect("write");
+        assert_eq!(client.read_u8().await.expect("a record"), answer, "{certificate:?}");
+        let mut expected = vec![pair("allow", "policy_allow")];
+        expected.extend(reason.map(|reason| pair("block", reason)));
+        let started = Instant::now();
+        while world.tunnels().len() < expected.len() && started.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(world.tunnels(), expected);
+        assert!(world.seen().is_empty());
+    }
 }
 
 #[tokio::test]

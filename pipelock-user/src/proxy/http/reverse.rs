@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::authority::{Authority, door_host};
 use super::converse::converse;
-use super::explicit::{flow_of, turn_away};
+use super::explicit::{flow_of, speaks, turn_away};
 use super::serve::Session;
 use super::socket::AtDoor;
 use super::upstream::Carrier;
@@ -23,6 +23,7 @@ use crate::proxy::accept::accept;
 use crate::proxy::fetch;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::silent::Silent;
 use crate::proxy::state::Proxy;
 
 /// What receipts call this door.
@@ -64,9 +65,9 @@ impl Upstream {
 
 /// Accepts clients of `upstream` until the proxy ends.
 pub async fn serve_reverse(listener: TcpListener, proxy: Arc<Proxy>, upstream: Arc<Upstream>) {
-    let serve = move |proxy: Arc<Proxy>, stream, peer| {
+    let serve = move |proxy: Arc<Proxy>, stream, peer, silent| {
         let upstream = upstream.clone();
-        async move { connection(&proxy, &upstream, stream, peer).await }
+        async move { connection(&proxy, &upstream, stream, peer, silent).await }
     };
     let refuse = |proxy: Arc<Proxy>, stream, peer, may_wait| async move {
         turn_away(TRANSPORT, &proxy, stream, peer, may_wait).await;
@@ -74,11 +75,14 @@ pub async fn serve_reverse(listener: TcpListener, proxy: Arc<Proxy>, upstream: A
     accept(listener, proxy, serve, refuse).await;
 }
 
-async fn connection(proxy: &Arc<Proxy>, upstream: &Upstream, stream: TcpStream, peer: SocketAddr) {
-    let _ = stream.set_nodelay(true);
+async fn connection(proxy: &Arc<Proxy>, upstream: &Upstream, mut stream: TcpStream, peer: SocketAddr, silent: Silent) {
     // What is spoken to the destination; the client speaks HTTP/1.1 in the clear.
     let carrier = Carrier { is_tls: upstream.is_tls, is_http2: false };
     let session = Session::by(TRANSPORT, proxy, flow_of(proxy, peer), None, carrier);
+    let mut buffer = BytesMut::new();
+    if !speaks(&session, &mut stream, &mut buffer, silent).await {
+        return;
+    }
     let answer = {
         let authority = Authority { host: upstream.host.clone(), port: upstream.port };
         move |session: Arc<Session>, mut request: Request<Incoming>| {
@@ -87,7 +91,7 @@ async fn connection(proxy: &Arc<Proxy>, upstream: &Upstream, stream: TcpStream, 
             async move { session.answer_to(authority, request).await }
         }
     };
-    let ended = Box::pin(converse(&session, stream, BytesMut::new(), false, answer)).await;
+    let ended = Box::pin(converse(&session, stream, buffer, false, answer)).await;
     match ended {
         Some((stream, unread)) if session.is_upgraded() => {
             session.add_cut(session.carry_on(Prefixed::new(unread, stream)).await, "messages").await;

@@ -80,6 +80,19 @@ async fn an_answer_that_a_budget_cuts_has_a_receipt_that_says_so() {
 }
 
 #[tokio::test]
+async fn those_who_say_nothing_keep_nobody_out() {
+    let (world, proxy) = start("limits: {max_connections: 1}").await;
+    let mut silent = send(proxy, "").await;
+    while !world.proxy.is_full() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let get = "GET /x HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
+    assert!(read_all(&mut send(proxy, get).await).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(read_all(&mut silent).await, "");
+    assert_eq!(told(&world), ["block limit_exceeded", "allow policy_allow"]);
+}
+
+#[tokio::test]
 async fn events_pass_one_by_one_and_messages_both_ways() {
     let (world, proxy) = start("websocket: {enabled: true}").await;
     let events = "GET /events HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";

@@ -27,7 +27,6 @@ use super::upgrade::{Asked, Upgraded, WebSocket, is_websocket, mark, reads_messa
 use super::upstream::{Carrier, Errand};
 use crate::flow::{Action, Flow, FlowGuard, Reached, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
-use crate::policy::Protocol;
 use crate::proxy::counts::{COUNTS, Decided};
 use crate::proxy::listen::LINGER;
 use crate::proxy::meter::Meter;
@@ -229,9 +228,8 @@ impl Session {
             return std::future::pending().await;
         };
         let port = self.flow.target.original.port();
-        let is_allowed =
-            |rules: &Rules| rules.policy.find(host, port).is_ok_and(|rule| rule.protocol() != Protocol::Http);
-        self.proxy.disallowed(is_allowed).await
+        let is_allowed = |rules: &Rules| rules.policy.find(host, port).is_ok_and(|rule| rule.unfit(true).is_none());
+        self.proxy.disallowed(&self.flow.policy, is_allowed).await
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
@@ -420,8 +418,8 @@ impl Session {
                         return (stopped.by(rule()), None, Some(addr));
                     }
                     let label = rule().unwrap_or_default();
-                    let asked =
-                        Asked { authority: authority.clone(), path, carrier: self.carrier, dialled: addr.clone() };
+                    let (carrier, decided) = (*carrier, rules.policy.id().clone());
+                    let asked = Asked { authority: authority.clone(), path, carrier, dialled: addr.clone(), decided };
                     return match take(&mut response, (reading, meter), asked, &label) {
                         Err(denied) => (denied.by(verdict.rule), None, Some(addr)),
                         Ok(upgraded) => {

@@ -1,7 +1,7 @@
 //! The agent's side of a tunnel that nobody reads, until its first bytes have shown whom TLS names.
 //!
-//! Made by `explicit`. It promises that TLS which names another host than the tunnel was asked for, may hide one, or cannot be
-//! read goes nowhere, as on the transparent path; and that all else passes as it was sent, whoever speaks first.
+//! Made by `explicit`. It promises that TLS which names another host than the tunnel was asked for, may hide one, cannot be
+//! read, or would go to who shows no certificate for the name goes nowhere, as on the transparent path; and that all else passes as it was sent, whoever speaks first.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -28,9 +28,14 @@ pub(super) struct Sniffed<S> {
     state: State,
 }
 
+/// Whether TLS may be passed to the destination, once it is known to be.
+pub(super) type Check = Pin<Box<dyn Future<Output = Result<(), Verdict>> + Send>>;
+
 enum State {
     /// Nothing is given on.
     Looking(Box<Looking>),
+    /// It is sound TLS, and nothing is given on before the destination is checked.
+    Checking(Box<Looking>),
     Passing,
     /// Nothing is read any more. Whoever was told ends the tunnel; an end of the stream would let the other side go on.
     Refused,
@@ -39,33 +44,35 @@ enum State {
 struct Looking {
     host: Host,
     sniffer: Sniffer,
+    check: Check,
     refuse: oneshot::Sender<Verdict>,
 }
 
 impl<S> Sniffed<S> {
-    /// The stream of a tunnel to this host, and where it is said why it is refused, if it is.
-    pub(super) fn new(stream: S, host: Host) -> (Self, oneshot::Receiver<Verdict>) {
+    /// The stream of a tunnel to this host, whose TLS must pass a check besides, and where it is said why it is refused, if it
+    /// is.
+    pub(super) fn new(stream: S, host: Host, check: Check) -> (Self, oneshot::Receiver<Verdict>) {
         let (refuse, refused) = oneshot::channel();
-        let state = State::Looking(Box::new(Looking { host, sniffer: Sniffer::default(), refuse }));
+        let state = State::Looking(Box::new(Looking { host, sniffer: Sniffer::default(), check, refuse }));
         (Self { stream, held: BytesMut::new(), state }, refused)
     }
 
     fn refuse(&mut self, verdict: Verdict) {
         self.held.clear();
-        if let State::Looking(looking) = std::mem::replace(&mut self.state, State::Refused) {
+        if let State::Looking(looking) | State::Checking(looking) = std::mem::replace(&mut self.state, State::Refused) {
             let _ = looking.refuse.send(verdict);
         }
     }
 }
 
 impl Looking {
-    /// Whether what is held may pass; none while that cannot be told.
-    fn look(&mut self, held: &[u8]) -> Option<Result<(), Verdict>> {
+    /// Whether what is held may pass, and is TLS; none while that cannot be told.
+    fn look(&mut self, held: &[u8]) -> Option<Result<bool, Verdict>> {
         if !begins_tls(held)? {
-            return Some(Ok(()));
+            return Some(Ok(false));
         }
         match self.sniffer.look(held) {
-            Ok(hello) => hello.map(|hello| names(&hello, &self.host).and_then(|()| hello.shows_all())),
+            Ok(hello) => hello.map(|hello| names(&hello, &self.host).and_then(|()| hello.shows_all()).map(|()| true)),
             Err(error) => Some(Err(error.verdict())),
         }
     }
@@ -93,8 +100,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sniffed<S> {
                     return Poll::Ready(Ok(()));
                 }
                 State::Refused => return Poll::Pending,
+                State::Checking(looking) => match ready!(looking.check.as_mut().poll(cx)) {
+                    Ok(()) => this.state = State::Passing,
+                    Err(verdict) => this.refuse(verdict),
+                },
                 State::Looking(looking) => match looking.look(&this.held) {
-                    Some(Ok(())) => this.state = State::Passing,
+                    Some(Ok(false)) => this.state = State::Passing,
+                    Some(Ok(true)) => {
+                        if let State::Looking(looking) = std::mem::replace(&mut this.state, State::Refused) {
+                            this.state = State::Checking(looking);
+                        }
+                    }
                     Some(Err(verdict)) => this.refuse(verdict),
                     None => {
                         let mut chunk = [MaybeUninit::uninit(); CHUNK];
@@ -118,7 +134,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sniffed<S> {
 write_through!(Sniffed);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -130,7 +146,8 @@ mod tests {
         Host::parse("a.test").expect("a name")
     }
 
-    fn hello(name: &str) -> Vec<u8> {
+    /// The first bytes of a client of this host.
+    pub(in crate::proxy::http) fn hello(name: &str) -> Vec<u8> {
         let config = rustls::ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
@@ -148,7 +165,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(step);
         let bytes = bytes.to_vec();
         tokio::spawn(async move { far.write_all(&bytes).await });
-        Sniffed::new(near, host())
+        Sniffed::new(near, host(), Box::pin(async { Ok(()) }))
     }
 
     #[tokio::test]
@@ -177,6 +194,21 @@ mod tests {
             tokio::select! {
                 read = sniffed.read(&mut got) => panic!("{read:?}"),
                 verdict = refused => assert_eq!(verdict.expect("told").reason, reason),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_waits_for_its_check_and_nothing_else_does() {
+        let denied = || Verdict::block(Reason::CertificateInvalid, "");
+        for (bytes, is_checked) in [(hello("a.test"), true), (b"GET /".to_vec(), false)] {
+            let (near, mut far) = tokio::io::duplex(1 << 16);
+            far.write_all(&bytes).await.expect("write");
+            let (mut sniffed, refused) = Sniffed::new(near, host(), Box::pin(async move { Err(denied()) }));
+            let mut got = vec![0; bytes.len()];
+            tokio::select! {
+                read = sniffed.read_exact(&mut got) => assert!(!is_checked && read.is_ok() && got == bytes),
+                Ok(verdict) = refused => assert!(is_checked && verdict == denied()),
             }
         }
     }

@@ -15,7 +15,7 @@ use super::authority::Authority;
 use super::reading::Reading;
 use super::serve::Session;
 use super::upstream::Carrier;
-use crate::flow::{Reached, Reason, Verdict};
+use crate::flow::{PolicyId, Reached, Reason, Verdict};
 use crate::net::may_be_reached;
 use crate::policy::{Policy, Rule};
 use crate::proxy::idle::Watched;
@@ -41,6 +41,7 @@ pub(super) struct Asked {
     pub(super) path: String,
     pub(super) carrier: Carrier,
     pub(super) dialled: Reached,
+    pub(super) decided: PolicyId,
 }
 
 impl Asked {
@@ -130,7 +131,7 @@ impl Upgraded {
             () = self.meter.time_up() => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
             () = session.shared.activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
             // Also one that would have it read where this one does not.
-            cut = session.proxy.disallowed(|rules| self.asked.is_allowed_by(&rules.policy, self.reading.is_some())) => cut,
+            cut = session.proxy.disallowed(&self.asked.decided, |rules| self.asked.is_allowed_by(&rules.policy, self.reading.is_some())) => cut,
             () = session.proxy.closed() => return None,
             cut = session.proxy.evidence_lost() => cut,
         };

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -28,19 +28,53 @@ const MOST: usize = 4096;
 
 /// Who has shown what, lately.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Shown(Mutex<HashMap<(Host, Reached), Instant>>);
+pub(in crate::proxy) struct Shown {
+    since: Mutex<HashMap<(Host, Reached), Instant>>,
+    /// Held by who asks: others who would ask the same wait for the answer.
+    asking: Mutex<HashMap<(Host, Reached), Weak<Turn>>>,
+}
+
+type Turn = tokio::sync::Mutex<()>;
 
 impl Shown {
     /// Whether what was reached so has shown a certificate for the name a short while ago.
     pub(in crate::proxy) fn is_known(&self, host: &Host, reached: &Reached) -> bool {
-        locked(&self.0).get(&(host.clone(), reached.clone())).is_some_and(|since| since.elapsed() < FRESH)
+        locked(&self.since).get(&(host.clone(), reached.clone())).is_some_and(|since| since.elapsed() < FRESH)
     }
 
-    /// Asks on such a connection, which ends with it.
+    /// Asks on such a connection, which ends with it; it comes back when the answer is known, or another has asked
+    /// meanwhile.
     ///
     /// # Errors
     /// [`Reason::CertificateInvalid`] for another name, [`Reason::UpstreamFailed`] when no certificate could be seen.
-    pub(in crate::proxy) async fn ask<S>(&self, stream: S, host: &Host, reached: &Reached) -> Result<(), Verdict>
+    pub(in crate::proxy) async fn ask<S>(&self, stream: S, host: &Host, reached: &Reached) -> Result<Option<S>, Verdict>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if self.is_known(host, reached) {
+            return Ok(Some(stream));
+        }
+        let turn = self.turn((host.clone(), reached.clone()));
+        let _held = turn.lock().await;
+        if self.is_known(host, reached) {
+            return Ok(Some(stream));
+        }
+        self.shake(stream, host, reached).await.map(|()| None)
+    }
+
+    /// The turn of those who ask for this.
+    fn turn(&self, wanted: (Host, Reached)) -> Arc<Turn> {
+        let mut asking = locked(&self.asking);
+        if let Some(turn) = asking.get(&wanted).and_then(Weak::upgrade) {
+            return turn;
+        }
+        asking.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::<Turn>::default();
+        asking.insert(wanted, Arc::downgrade(&turn));
+        turn
+    }
+
+    async fn shake<S>(&self, stream: S, host: &Host, reached: &Reached) -> Result<(), Verdict>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -64,7 +98,7 @@ impl Shown {
             let verdict = refused(host, &error);
             return Err(if verdict.reason == Reason::CertificateInvalid { verdict } else { failed(&error) });
         }
-        let mut known = locked(&self.0);
+        let mut known = locked(&self.since);
         if known.len() >= MOST {
             known.retain(|_, since| since.elapsed() < FRESH);
             if known.len() >= MOST
@@ -146,7 +180,7 @@ mod tests {
         let (shown, host) = (Shown::default(), Host::parse("api.example").expect("a name"));
         let at = |last| Reached::from(SocketAddr::from(([192, 0, 2, last], 443)));
         assert!(!shown.is_known(&host, &at(1)));
-        let result = shown.ask(near, &host, &at(1)).await;
+        let result = shown.ask(near, &host, &at(1)).await.map(|unused| assert!(unused.is_none()));
         let via = Reached { via: Some("http://p.test:1".into()), ..at(1) };
         assert!(!shown.is_known(&host, &at(2)) && !shown.is_known(&host, &via));
         (result, shown.is_known(&host, &at(1)))
@@ -168,5 +202,28 @@ mod tests {
         let reached = SocketAddr::from(([192, 0, 2, 1], 443)).into();
         let asked = Shown::default().ask(near, &Host::parse("api.example").expect("a name"), &reached).await;
         assert_eq!(asked.expect_err("refused").reason, Reason::UpstreamFailed);
+    }
+
+    #[tokio::test]
+    async fn one_asks_and_those_who_come_meanwhile_have_its_answer() {
+        let ca = Arc::new(CertificateAuthority::for_now().expect("an authority"));
+        let host = Host::parse("api.example").expect("a name");
+        let server = server_of(&ca, &host).expect("a server");
+        let shown = Arc::<Shown>::default();
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..9 {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            let (shown, host, server) = (shown.clone(), host.clone(), server.clone());
+            let reached = SocketAddr::from(([192, 0, 2, 1], 443)).into();
+            asked.spawn(async move {
+                let shaken = tokio_rustls::TlsAcceptor::from(server).accept(far);
+                let (unused, _) = tokio::join!(shown.ask(near, &host, &reached), async {
+                    let _ = tokio::time::timeout(Duration::from_secs(5), shaken).await;
+                });
+                unused.expect("shown").is_some()
+            });
+        }
+        assert_eq!(asked.join_all().await.into_iter().filter(|is_unused| *is_unused).count(), 8);
+        assert!(locked(&shown.asking).len() <= 1);
     }
 }
