@@ -82,7 +82,7 @@ mod tests {
             ("{version: 1, default_deny: false}", true),
             ("{version: 1, default_deny: false, egress: [{destination: a.test, scan: false}]}", true),
         ] {
-            assert_eq!(rules_of(text, None).inspect.is_some(), is_read, "{text}");
+            assert_eq!(rules_of(text, None).scanner(), Ok(if is_read { "loading" } else { "off" }), "{text}");
         }
     }
 
@@ -90,6 +90,7 @@ mod tests {
     fn scanners_that_could_not_be_loaded_are_tried_again() {
         let mut former = rules("", None);
         former.inspect = Some(Inspection::failed_for_tests());
+        assert_eq!(former.scanner(), Err("failed"), "health pages say so");
         assert!(rules("", Some(&former)).inspect.is_some_and(|inspect| inspect.now().is_none()));
     }
 

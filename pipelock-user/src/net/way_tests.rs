@@ -143,7 +143,9 @@ async fn a_next_hop_is_asked_for_the_address_that_was_checked() {
     assert_eq!((said.as_str(), asked.recv().await.as_deref()), ("hello", Some("CONNECT 192.88.98.7:443 HTTP/1.1")));
     let addr = SocketAddr::from(([192, 88, 98, 7], 443));
     assert_eq!((reached.addr, reached.via.as_deref()), (Some(addr), Some(&*format!("http://127.0.0.1:{port}"))));
+    let before = COUNTS.connects.get(Connected::Open);
     connect_again(&permit("svc.example", 443), &reached, way, LIMIT).await.map(drop).expect("again");
+    assert!(COUNTS.connects.get(Connected::Open) > before, "it is counted too");
     assert_eq!(asked.recv().await.as_deref(), Some("CONNECT 192.88.98.7:443 HTTP/1.1"));
     // What leads inside is not asked for, nor what has no address here.
     let inside = answering(&["10.0.0.1"]);
