@@ -211,3 +211,14 @@ async fn a_destination_that_wants_a_certificate_is_shown_the_one_of_its_rule_and
         assert_eq!(opened.world.seen().len(), if has_certificate { 2 } else { 0 });
     }
 }
+
+#[tokio::test]
+async fn the_head_of_an_answer_over_http2_has_its_limit() {
+    let opened = opened("web.test", true).await;
+    let stream = opened.connect(&["h2"]).await;
+    let url = |path: &str| format!("https://web.test:{}/ok/{path}", opened.world.addr.port());
+    let answers = over_http2(stream, vec![request("GET", &url("heavy"), ""), request("GET", &url("x"), "")]).await;
+    let told: Vec<_> = answers.iter().map(|(status, reason, _)| (status.as_u16(), reason.as_str())).collect();
+    assert_eq!(told[0], (502, "upstream_failed"));
+    assert_eq!(told[1].0, 200, "and nobody else has to do without");
+}

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::flow::locked;
@@ -37,6 +38,8 @@ pub(super) struct Meter {
     inn: AtomicU64,
     deadline: Option<Instant>,
     over: AtomicBool,
+    /// Tells who waits for that.
+    told: Notify,
 }
 
 impl Meter {
@@ -47,6 +50,7 @@ impl Meter {
             inn: AtomicU64::new(budget.inn.unwrap_or(u64::MAX)),
             deadline: budget.time.and_then(|time| Instant::now().checked_add(time)),
             over: AtomicBool::new(false),
+            told: Notify::new(),
         })
     }
 
@@ -60,6 +64,20 @@ impl Meter {
         self.over.load(Ordering::Acquire)
     }
 
+    /// Waits until something was refused, or the time of the budget is up.
+    pub(super) async fn used_up(&self) {
+        let told = self.told.notified();
+        tokio::pin!(told);
+        // From here on it is told, so that none falls between.
+        told.as_mut().enable();
+        if !self.was_refused() {
+            tokio::select! {
+                () = told => {}
+                () = self.time_up() => {}
+            }
+        }
+    }
+
     /// Waits until the time of the budget is up.
     pub(super) async fn time_up(&self) {
         match self.deadline {
@@ -70,6 +88,7 @@ impl Meter {
 
     fn refuse(&self) -> io::Error {
         self.over.store(true, Ordering::Release);
+        self.told.notify_waiters();
         io::Error::other("the budget of the rule is used up")
     }
 
@@ -190,6 +209,7 @@ mod tests {
             assert_eq!(got, arrived);
         }
         assert!(meter.is_over());
+        meter.used_up().await;
         let (near, mut far) = tokio::io::duplex(64);
         let mut near = Metered::new(near, &meter);
         far.write_all(b"1234").await.expect("write");

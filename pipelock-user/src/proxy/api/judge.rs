@@ -12,8 +12,8 @@ use super::{Refusal, TRANSPORT};
 use crate::flow::{Found, Reason, Verdict};
 use crate::inspect::{Scanners, Side, Terms};
 use crate::proxy::aside::aside;
-use crate::proxy::fetch;
 use crate::proxy::http::Session;
+use crate::proxy::http::place::{WEB, read};
 use crate::proxy::state::Rules;
 
 /// What receipts call the method of a question that has none.
@@ -53,7 +53,7 @@ pub(super) async fn judge(session: &Arc<Session>, kind: Kind, due: Instant) -> R
 async fn of_url(session: &Arc<Session>, url: &str, method: &str, due: Instant) -> Result<Verdict, Refusal> {
     let read = Method::from_bytes(method.as_bytes())
         .map_err(|_| Verdict::block(Reason::RequestMalformed, "that is no method of HTTP"))
-        .and_then(|method| Ok((method, fetch::place_of(url)?)));
+        .and_then(|method| Ok((method, read(url, WEB)?.1)));
     let (method, place) = match read {
         Ok(read) => read,
         // A verdict as well: no door would let it through.

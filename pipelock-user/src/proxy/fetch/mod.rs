@@ -1,14 +1,13 @@
 //! `GET /fetch?url=…` of the explicit proxy: asks for a URL on the client's behalf and answers with what a person would
 //! read there, as JSON.
 //!
-//! Called by `http`: the doors, and whoever reads a URL. It promises that each hop is a request like any other, with a receipt of its own; that title
+//! Called by `http::doors`. It promises that each hop is a request like any other, with a receipt of its own; that title
 //! and text are scanned again as they are shown, and what a page hides with them; and that whatever was asked, the answer is
 //! bounded, comes in time and says what became of it.
 
 mod element;
 mod html;
 mod page;
-mod question;
 mod words;
 
 use std::mem::take;
@@ -27,7 +26,8 @@ use self::page::{Page, page};
 use crate::flow::{Reason, Verdict};
 use crate::inspect::Encoded;
 use crate::proxy::aside::aside;
-use crate::proxy::http::{Answer, Errand, Place, Session};
+use crate::proxy::http::place::{self, Place, WEB};
+use crate::proxy::http::{Answer, Errand, Session};
 use crate::proxy::rescue;
 
 /// What receipts call this door.
@@ -77,7 +77,7 @@ pub(in crate::proxy) async fn fetch<B>(
         let verdict = Verdict::block(Reason::LimitExceeded, format!("{MOST_FETCHES} fetches are under way"));
         return refuse(session, request, verdict, StatusCode::TOO_MANY_REQUESTS).await;
     };
-    let asked = question::url_of("url=", request.uri().query()).and_then(|url| question::read(&url));
+    let asked = place::url_of("url=", request.uri().query()).and_then(|url| place::read(&url, WEB));
     match asked {
         Ok((url, place)) => {
             let mut headers = request.headers().clone();
@@ -86,23 +86,6 @@ pub(in crate::proxy) async fn fetch<B>(
         }
         Err(verdict) => refuse(session, request, verdict, StatusCode::BAD_REQUEST).await,
     }
-}
-
-/// Where a URL that a client wrote leads.
-///
-/// # Errors
-/// [`Reason::RequestMalformed`].
-pub(in crate::proxy) fn place_of(url: &str) -> Result<Place, Verdict> {
-    question::check(url)?;
-    question::read(url).map(|(_, place)| place)
-}
-
-/// Where the WebSocket leads that a query asks for.
-///
-/// # Errors
-/// [`Reason::RequestMalformed`].
-pub(in crate::proxy) fn socket_of(parameter: &str, query: Option<&str>) -> Result<Place, Verdict> {
-    question::read_socket(&question::url_of(parameter, query)?)
 }
 
 /// Refuses what is no question, with a receipt.
@@ -139,7 +122,7 @@ async fn fetched(session: &Arc<Session>, mut url: Url, mut place: Place, mut hea
                 let detail = format!("more than {MOST_REDIRECTS} redirects");
                 session.stop(&answer, Verdict::let_out(Reason::UpstreamFailed, detail), "redirect").await
             }
-            Some(location) => match question::redirected(&url, location.as_bytes()) {
+            Some(location) => match place::redirected(&url, location.as_bytes()) {
                 Ok(next) => {
                     (url, place) = next;
                     redirects += 1;

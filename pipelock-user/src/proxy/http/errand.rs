@@ -6,34 +6,22 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use super::arriving::Arriving;
 use super::authority::Authority;
 use super::passing::Passing;
+use super::place::Place;
 use super::reading::Reading;
 use super::serve::{Carried, Session};
-use crate::flow::{Host, Reason, Verdict};
+use crate::flow::{Reason, Verdict};
 use crate::inspect::permit_flow;
 use crate::net::check_reach;
 use crate::proxy::listen::dial_limit;
 use crate::proxy::state::Rules;
 use crate::recorder::RequestRecord;
-
-/// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct Place {
-    /// `https`, not `http`.
-    pub(in crate::proxy) is_tls: bool,
-    /// The canonical host.
-    pub(in crate::proxy) host: Host,
-    /// The port.
-    pub(in crate::proxy) port: u16,
-    /// Path and query.
-    pub(in crate::proxy) path: Uri,
-}
 
 /// What came back.
 pub(in crate::proxy) struct Answer {

@@ -19,6 +19,7 @@ mod pace;
 mod passing;
 #[cfg(test)]
 mod peers_tests;
+pub(super) mod place;
 mod reading;
 mod reverse;
 mod serve;
@@ -31,7 +32,7 @@ mod witness;
 #[cfg(test)]
 pub(in crate::proxy) mod world;
 
-pub(super) use errand::{Answer, Errand, Place};
+pub(super) use errand::{Answer, Errand};
 pub use explicit::serve_explicit;
 #[cfg(any(test, fuzzing))]
 pub(super) use framing::through;

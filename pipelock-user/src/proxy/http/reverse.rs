@@ -15,12 +15,12 @@ use tokio::net::{TcpListener, TcpStream};
 use super::authority::{Authority, door_host};
 use super::converse::converse;
 use super::explicit::{flow_of, speaks, turn_away};
+use super::place::{WEB, read};
 use super::serve::Session;
 use super::socket::AtDoor;
 use super::upstream::Carrier;
 use crate::flow::{Host, Reason, Verdict};
 use crate::proxy::accept::accept;
-use crate::proxy::fetch;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::silent::Silent;
@@ -43,7 +43,7 @@ impl Upstream {
     /// # Errors
     /// What is wrong with it, for a person.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let place = fetch::place_of(url).map_err(|verdict| verdict.detail)?;
+        let (_, place) = read(url, WEB).map_err(|verdict| verdict.detail)?;
         if place.path != "/" || url.contains(['?', '#']) {
             return Err("write scheme, host and port only: paths are the clients'".to_owned());
         }

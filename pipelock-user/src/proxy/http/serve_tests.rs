@@ -220,6 +220,19 @@ async fn an_answer_over_the_budget_is_cut() {
 }
 
 #[tokio::test]
+async fn the_head_of_an_answer_has_its_limit() {
+    for (limit, is_passed) in [(65_536, false), (131_072, true)] {
+        let world = World::new(&format!("limits: {{header_bytes: {limit}}}")).await;
+        let text = world.exchange(b"GET /heavy HTTP/1.1\r\nHost: web.test\r\n\r\n").await;
+        assert_eq!((text.len() > 100_000, text.starts_with("HTTP/1.1 200")), (is_passed, is_passed));
+        if !is_passed {
+            assert_problem(&text, "502", "upstream_failed");
+            assert!(text.contains("limits.header_bytes"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_switches_protocols_does_not_make_the_request_blocked() {
     let world = World::new("").await;
     let text = world.exchange(b"POST /switch HTTP/1.1\r\nHost: web.test\r\nContent-Length: 3\r\n\r\nabc").await;

@@ -13,10 +13,11 @@ use hyper::body::Incoming;
 use super::arriving::Arriving;
 use super::authority::Authority;
 use super::explicit::{Grant, Granted};
+use super::place::{SOCKETS, read, url_of};
 use super::serve::{Body, Session};
 use super::upgrade::is_websocket;
 use crate::flow::{Reason, Verdict, locked};
-use crate::proxy::{fetch, rescue};
+use crate::proxy::rescue;
 
 /// What receipts call this door.
 const TRANSPORT: &str = "ws";
@@ -39,12 +40,12 @@ pub(super) async fn socket(
     granted: &Granted,
 ) -> http::Response<Body> {
     let asked = if is_websocket(&request) {
-        fetch::socket_of(parameter, request.uri().query())
+        url_of(parameter, request.uri().query()).and_then(|url| read(&url, SOCKETS))
     } else {
         Err(Verdict::block(Reason::RequestMalformed, "ask for a WebSocket of version 13 (RFC 6455 §4.1)"))
     };
     let place = match asked {
-        Ok(place) => place,
+        Ok((_, place)) => place,
         Err(verdict) => {
             let path = request.uri().path().to_owned();
             let told =

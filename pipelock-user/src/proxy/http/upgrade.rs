@@ -2,7 +2,7 @@
 //!
 //! Called by `serve`. It promises that nothing else is ever upgraded to, that an extension is agreed on only where nobody
 //! reads, and that an upgraded connection ends with silence, its budget, the evidence and the first policy that would not let it
-//! through.
+//! through, which both sides are told.
 
 use std::sync::Arc;
 
@@ -118,38 +118,52 @@ pub(super) fn take<B>(
 }
 
 impl Upgraded {
-    /// Moves frames until the connection ends; what cut it, if it was.
+    /// Moves frames until the connection ends; what cut it, if it was. Both sides are told of that.
     pub(super) async fn carry<S>(self, session: &Session, agent: S) -> Option<Verdict>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let activity = &session.shared.activity;
+        activity.touch();
         let idle = session.proxy.rules().policy.limits().idle();
-        let agent = Watched::new(agent, &session.shared.activity);
-        session.shared.activity.touch();
-        let cut = tokio::select! {
-            () = self.moved(session, agent) => return None,
-            () = self.meter.time_up() => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
-            () = session.shared.activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
-            // Also one that would have it read where this one does not.
-            cut = session.proxy.disallowed(&self.asked.decided, |rules| self.asked.is_allowed_by(&rules.policy, self.reading.is_some())) => cut,
-            () = session.proxy.closed() => return None,
-            cut = session.proxy.evidence_lost() => cut,
+        let agent = Watched::new(agent, activity);
+        let is_read = self.reading.is_some();
+        let cut = async {
+            let cut = tokio::select! {
+                () = self.meter.used_up() => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
+                () = activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
+                // Also one that would have it read where this one does not.
+                cut = session.proxy.disallowed(&self.asked.decided, |rules| self.asked.is_allowed_by(&rules.policy, is_read)) => cut,
+                cut = session.proxy.evidence_lost() => cut,
+            };
+            cut.by(Some(self.rule.clone()))
         };
-        Some(cut.by(Some(self.rule)))
+        tokio::select! {
+            cut = self.moved(session, agent, cut) => cut,
+            () = session.proxy.closed() => None,
+        }
     }
 
-    async fn moved(&self, session: &Session, mut agent: impl AsyncRead + AsyncWrite + Unpin) {
-        let Ok(upstream) = self.upstream.clone().await else { return };
-        let mut upstream = TokioIo::new(upstream);
-        let Some(reading) = &self.reading else {
-            let _ = tokio::io::copy_bidirectional(&mut agent, &mut upstream).await;
-            return;
-        };
+    async fn moved(
+        &self,
+        session: &Session,
+        agent: impl AsyncRead + AsyncWrite + Unpin,
+        cut: impl Future<Output = Verdict>,
+    ) -> Option<Verdict> {
+        // It is there: the destination has agreed.
+        let upstream = TokioIo::new(self.upstream.clone().await.ok()?);
         let part = |way| if way == Way::Out { "message of the agent" } else { "message of the destination" };
-        let noted = |found, way| reading.afterword.note(found, part(way));
-        let stopped = async |verdict: Verdict| {
-            reading.afterword.cut_written(verdict.by(Some(self.rule.clone())), "message").await;
+        let noted = |found, way| {
+            if let Some(reading) = &self.reading {
+                reading.afterword.note(found, part(way));
+            }
         };
-        ws::relay(agent, upstream, reading.messages(), session.flow.id, noted, stopped).await;
+        let stopped = async |verdict: Verdict| {
+            if let Some(reading) = &self.reading {
+                reading.afterword.cut_written(verdict.by(Some(self.rule.clone())), "message").await;
+            }
+        };
+        let reading = self.reading.as_ref().map(Reading::messages);
+        ws::relay((agent, upstream), reading, session.flow.id, noted, stopped, cut).await
     }
 }

@@ -284,14 +284,22 @@ where
         tokio::spawn(connection);
         return Ok(Sender::Http2(sender));
     }
-    let (sender, connection) =
-        http1::Builder::new().max_buf_size(header_bytes.max(MIN_BUFFER)).handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(header_bytes.max(MIN_BUFFER))
+        // The buffer alone lets a head pass that is longer and comes at once.
+        .max_header_size(header_bytes)
+        .handshake(TokioIo::new(stream))
+        .await?;
     tokio::spawn(connection.with_upgrades());
     Ok(Sender::Http1(sender))
 }
 
 fn broken(error: &hyper::Error, addr: Reached) -> Failed {
-    (Verdict::let_out(Reason::UpstreamFailed, error.to_string()), Some(addr))
+    let detail = match error.is_parse_too_large() {
+        true => "the head of the answer is longer than limits.header_bytes".to_owned(),
+        false => error.to_string(),
+    };
+    (Verdict::let_out(Reason::UpstreamFailed, detail), Some(addr))
 }
 
 fn late(addr: Reached) -> Failed {

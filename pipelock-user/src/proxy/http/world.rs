@@ -328,6 +328,12 @@ fn answer(path: &str, body: Bytes) -> Response<Either<Full<Bytes>, Pieces>> {
             response
         }
         "/order-in-image" => typed(whole(ORDER.into()), "image/png"),
+        heavy if heavy.ends_with("/heavy") => {
+            let mut response = whole("hello".into());
+            let value = http::HeaderValue::from_str(&"x".repeat(100_000)).expect("a value");
+            response.headers_mut().insert("x-heavy", value);
+            response
+        }
         "/order-in-header" => {
             let mut response = whole("x".into());
             response.headers_mut().insert("x-note", http::HeaderValue::from_static(ORDER));

@@ -99,6 +99,45 @@ pub(in crate::proxy) fn next(input: &mut BytesMut, from_agent: bool, max: usize)
     Ok(Some(Frame { is_last, opcode, payload, raw }))
 }
 
+/// Where frames end that nobody reads.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Bounds {
+    /// The head of a frame, as far as it has gone by.
+    head: Vec<u8>,
+    /// What goes by before the next begins.
+    left: u64,
+}
+
+impl Bounds {
+    /// Takes what goes by; true when a frame ends with it.
+    pub(in crate::proxy) fn follow(&mut self, mut bytes: &[u8]) -> bool {
+        loop {
+            let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+            self.left = self.left.saturating_sub(skipped as u64);
+            let Some((first, rest)) = bytes.get(skipped..).and_then(<[u8]>::split_first) else {
+                return self.left == 0 && self.head.is_empty();
+            };
+            self.head.push(*first);
+            bytes = rest;
+            if let Some(behind) = behind(&self.head) {
+                self.left = behind;
+                self.head.clear();
+            }
+        }
+    }
+}
+
+/// How many bytes come behind the first ones of a frame, the mask's among them; none while it is not told.
+fn behind(head: &[u8]) -> Option<u64> {
+    let [_, second, rest @ ..] = head else { return None };
+    let length = match second & 0x7f {
+        126 => u64::from(u16::from_be_bytes(*rest.first_chunk()?)),
+        127 => u64::from_be_bytes(*rest.first_chunk()?),
+        short => u64::from(short),
+    };
+    Some(length.saturating_add(if second & 0x80 == 0 { 0 } else { 4 }))
+}
+
 /// A frame of ours, for the side that masks or the one that does not; at most 125 bytes of payload.
 pub(in crate::proxy) fn write(opcode: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let payload = &payload[..payload.len().min(125)];
@@ -152,6 +191,35 @@ mod tests {
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300), from_agent in any::<bool>()) {
             let _ = of(&bytes, from_agent);
+        }
+
+        #[test]
+        fn frames_end_where_they_end(
+            lengths in proptest::collection::vec(0_usize..70_000, 1..4), is_masked: bool, step in 1_usize..5000,
+        ) {
+            let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+            for length in lengths {
+                let mask = if is_masked { 0x80 } else { 0 };
+                bytes.push(0x82);
+                match length {
+                    0..126 => bytes.push(mask | u8::try_from(length).expect("short")),
+                    126..0x1_0000 => {
+                        bytes.push(mask | 126);
+                        bytes.extend(u16::try_from(length).expect("short").to_be_bytes());
+                    }
+                    _ => {
+                        bytes.push(mask | 127);
+                        bytes.extend((length as u64).to_be_bytes());
+                    }
+                }
+                bytes.resize(bytes.len() + length + if is_masked { 4 } else { 0 }, 7);
+                ends.push(bytes.len());
+            }
+            let (mut bounds, mut gone) = (Bounds::default(), 0);
+            for part in bytes.chunks(step) {
+                gone += part.len();
+                prop_assert_eq!(bounds.follow(part), ends.contains(&gone));
+            }
         }
 
         #[test]

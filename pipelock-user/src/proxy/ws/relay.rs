@@ -1,8 +1,9 @@
-//! Moves frames both ways until either side is done or a message is stopped.
+//! Moves frames both ways until either side is done, a message is stopped or the connection is cut.
 //!
-//! Called by `http::upgrade` with both ends of an upgraded connection. It promises that a message goes on whole and only after it was
-//! read, that control frames pass at once between its pieces, that every frame arrives in the bytes it was sent in, and
-//! that both sides are told by a close frame when a message is stopped, unless one was cut off in the middle of a frame.
+//! Called by `http::upgrade` with both ends of an upgraded connection. It promises that a message that is read goes on whole
+//! and only after it was read, that control frames pass at once between its pieces, that every frame arrives in the bytes it
+//! was sent in, and that both sides are told by a close frame when a message is stopped or the connection is cut, unless one
+//! was cut off in the middle of a frame.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,9 +11,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::frame::{self, CLOSE, CONTINUATION, INVALID, POLICY, PROTOCOL_ERROR, TEXT, TOO_BIG};
+use super::frame::{self, Bounds, CLOSE, CONTINUATION, INVALID, POLICY, PROTOCOL_ERROR, TEXT, TOO_BIG};
 use crate::flow::{FlowId, Found, Reason, Verdict};
 use crate::inspect::Messages;
+use crate::proxy::listen::linger;
 
 /// Longest message that is read. It waits in memory until it is whole.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -36,25 +38,27 @@ pub(in crate::proxy) struct Reading {
     pub(in crate::proxy) inn: Messages,
 }
 
-/// Moves frames. `noted` is told of what was found and let go on, `stopped` of what ended it, before either side is.
+/// Moves frames, and gives back what cut them. Where they are read, `noted` is told of what was found and let go on, and
+/// `stopped` of what ended it, before either side is.
 pub(in crate::proxy) async fn relay<A, U>(
-    agent: A,
-    upstream: U,
-    reading: Reading,
+    (agent, upstream): (A, U),
+    reading: Option<Reading>,
     flow: FlowId,
     noted: impl Fn(Vec<Found>, Way),
     stopped: impl AsyncFnOnce(Verdict),
-) where
+    cut: impl Future<Output = Verdict>,
+) -> Option<Verdict>
+where
     A: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let (agent_read, mut agent_write) = tokio::io::split(agent);
-    let (upstream_read, mut upstream_write) = tokio::io::split(upstream);
-    let Reading { mut out, mut inn } = reading;
+    let (mut agent_read, mut agent_write) = tokio::io::split(agent);
+    let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream);
+    let (mut out, mut inn) = reading.map(|Reading { out, inn }| (out, inn)).unzip();
     let (out_busy, in_busy) = (AtomicBool::new(false), AtomicBool::new(false));
-    let ended = {
-        let out = carry(agent_read, &mut upstream_write, &mut out, Way::Out, &out_busy, &noted);
-        let inn = carry(upstream_read, &mut agent_write, &mut inn, Way::In, &in_busy, &noted);
+    let moved = async {
+        let out = direction(&mut agent_read, &mut upstream_write, out.as_mut(), Way::Out, &out_busy, &noted);
+        let inn = direction(&mut upstream_read, &mut agent_write, inn.as_mut(), Way::In, &in_busy, &noted);
         tokio::pin!(out, inn);
         // One direction that is stopped ends both; one that is merely done leaves the other to finish.
         tokio::select! {
@@ -68,10 +72,36 @@ pub(in crate::proxy) async fn relay<A, U>(
             },
         }
     };
-    let Err((code, verdict)) = ended else { return };
-    let reason = format!("{{\"reason\":\"{}\",\"flow\":\"{}\"}}", verdict.reason.code(), flow.0);
-    stopped(verdict).await;
-    let close = |mask| frame::write(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat(), mask);
+    tokio::pin!(cut);
+    let ended = tokio::select! {
+        moved = moved => moved,
+        verdict = &mut cut => Err(Ended::Cut(verdict)),
+    };
+    let ended = match ended {
+        // Perhaps for what cuts the connection: a budget refuses what comes.
+        Err(Ended::Off) => tokio::select! {
+            biased;
+            verdict = cut => Ended::Cut(verdict),
+            () = std::future::ready(()) => Ended::Off,
+        },
+        Err(ended) => ended,
+        Ok(()) => return None,
+    };
+    let (code, reason, cut) = match ended {
+        Ended::Stopped((code, verdict)) => {
+            let reason = verdict.reason;
+            stopped(verdict).await;
+            (code, reason, None)
+        }
+        Ended::Cut(verdict) => (POLICY, verdict.reason, Some(verdict)),
+        Ended::Off => {
+            let both = async { (agent_write.shutdown().await, upstream_write.shutdown().await) };
+            let _ = tokio::time::timeout(LAST_WORDS, both).await;
+            return None;
+        }
+    };
+    let why = format!("{{\"reason\":\"{}\",\"flow\":\"{}\"}}", reason.code(), flow.0);
+    let close = |mask| frame::write(CLOSE, &[&code.to_be_bytes(), why.as_bytes()].concat(), mask);
     let words = async {
         if !in_busy.load(Ordering::Relaxed) {
             let _ = agent_write.write_all(&close(None)).await;
@@ -84,21 +114,70 @@ pub(in crate::proxy) async fn relay<A, U>(
             let _ = upstream_write.write_all(&close(Some(mask))).await;
         }
         let _ = upstream_write.shutdown().await;
+        linger(&mut agent_read).await;
     };
     let _ = tokio::time::timeout(LAST_WORDS, words).await;
+    cut
 }
 
-type Stopped = (u16, Verdict);
+/// What ends both directions before their end.
+enum Ended {
+    /// A message or frame was stopped: the close code, and why.
+    Stopped((u16, Verdict)),
+    /// One side has broken off.
+    Off,
+    /// The connection is cut.
+    Cut(Verdict),
+}
 
 /// One direction, to its end.
+async fn direction(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    messages: Option<&mut Messages>,
+    way: Way,
+    is_busy: &AtomicBool,
+    noted: &impl Fn(Vec<Found>, Way),
+) -> Result<(), Ended> {
+    match messages {
+        Some(messages) => carry(from, to, messages, way, is_busy, noted).await,
+        None => pass(from, to, is_busy).await,
+    }
+}
+
+/// One that nobody reads: what is kept track of is where frames end.
+async fn pass(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    is_busy: &AtomicBool,
+) -> Result<(), Ended> {
+    let (mut input, mut bounds) = (BytesMut::with_capacity(CHUNK), Bounds::default());
+    while more(from, &mut input).await? {
+        is_busy.store(true, Ordering::Relaxed);
+        if to.write_all(&input).await.is_err() || to.flush().await.is_err() {
+            return Ok(());
+        }
+        is_busy.store(!bounds.follow(&input), Ordering::Relaxed);
+        input.clear();
+    }
+    let _ = to.shutdown().await;
+    Ok(())
+}
+
+/// Reads on; false at the end.
+async fn more(from: &mut (impl AsyncRead + Unpin), input: &mut BytesMut) -> Result<bool, Ended> {
+    from.read_buf(input).await.map(|read| read > 0).map_err(|_| Ended::Off)
+}
+
+/// One that is read.
 async fn carry(
-    mut from: impl AsyncRead + Unpin,
+    from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     messages: &mut Messages,
     way: Way,
     is_busy: &AtomicBool,
     noted: &impl Fn(Vec<Found>, Way),
-) -> Result<(), Stopped> {
+) -> Result<(), Ended> {
     let mut input = BytesMut::with_capacity(CHUNK);
     // The frames of a message that is not whole, and what they carry.
     let (mut waiting, mut message) = (BytesMut::new(), Vec::new());
@@ -133,7 +212,7 @@ async fn carry(
                 }
                 &message
             };
-            let found = messages.check(text, is_control).map_err(|verdict| (POLICY, verdict))?;
+            let found = messages.check(text, is_control).map_err(|verdict| Ended::Stopped((POLICY, verdict)))?;
             noted(found, way);
             is_busy.store(true, Ordering::Relaxed);
             let written = match is_control {
@@ -157,22 +236,20 @@ async fn carry(
                 return Ok(());
             }
         }
-        match from.read_buf(&mut input).await {
-            Ok(read) if read > 0 => {}
-            _ => break,
+        if !more(from, &mut input).await? {
+            let _ = to.shutdown().await;
+            return Ok(());
         }
     }
-    let _ = to.shutdown().await;
-    Ok(())
 }
 
-fn refuse((code, why): frame::Refused, way: Way) -> Stopped {
+fn refuse((code, why): frame::Refused, way: Way) -> Ended {
     let reason = match (code, way) {
         (TOO_BIG, _) => Reason::LimitExceeded,
         (_, Way::Out) => Reason::RequestMalformed,
         (_, Way::In) => Reason::UpstreamFailed,
     };
-    (code, Verdict::block(reason, format!("WebSocket: {why}")))
+    Ended::Stopped((code, Verdict::block(reason, format!("WebSocket: {why}"))))
 }
 
 #[cfg(test)]

@@ -222,6 +222,7 @@ async fn a_connection_ends_with_the_first_policy_that_would_not_let_it_through()
         agent.write_all(&frame::write(TEXT, b"hello", MASK)).await.expect("write");
         assert_eq!(next(&mut agent, &mut input).await, Some((TEXT, b"hello".to_vec())), "{from}");
         change(&text.replace(from, to));
+        assert_eq!(next(&mut agent, &mut input).await, Some((CLOSE, closed("policy_changed"))), "{to}");
         assert_eq!(next(&mut agent, &mut input).await, None, "{to}");
         let reported = || world.table.0.lock().expect("not poisoned").pop();
         let outcome = loop {
@@ -232,4 +233,77 @@ async fn a_connection_ends_with_the_first_policy_that_would_not_let_it_through()
         };
         assert_eq!(outcome.verdict.reason.code(), "policy_changed", "{to}");
     }
+}
+
+/// What a close frame says of this reason.
+fn closed(reason: &str) -> Vec<u8> {
+    [&POLICY.to_be_bytes(), format!("{{\"reason\":\"{reason}\",\"flow\":\"7\"}}").as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn both_sides_are_told_what_cuts_a_connection_whether_it_is_read_or_not() {
+    for scan in [true, false] {
+        for (members, limits, says, reason) in [
+            ("budgets: {max_bytes_out: 5000}", "", 4000, "budget_exceeded"),
+            ("budgets: {max_bytes_in: 5000}", "", 4000, "budget_exceeded"),
+            ("budgets: {max_seconds: 1}", "", 1, "budget_exceeded"),
+            ("scan: SCAN", "limits: {idle_timeout_seconds: 1}", 1, "idle_timeout"),
+        ] {
+            let world = World::with(|port, _| {
+                let mut rules = crate::proxy::http::world::rules(port, "");
+                let members = if members.contains("scan") { "" } else { members };
+                let text = format!(
+                    "version: \"1.0\"\negress: [{{destination: web.test, ports: [{port}], scan: {scan}, {members}}}]\n\
+                     dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n\
+                     websocket: {{enabled: true}}\n{limits}\n"
+                );
+                rules.policy = crate::policy::Policy::parse(&text, "test").expect("a policy");
+                (rules, None)
+            })
+            .await;
+            let (mut agent, head) = open(&world).await;
+            assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+            let mut input = BytesMut::new();
+            let message = piece(BINARY, true, &[b'x'; 100]);
+            for _ in 0..says / 100 {
+                agent.write_all(&message).await.expect("write");
+                assert_eq!(next(&mut agent, &mut input).await.map(|(opcode, _)| opcode), Some(BINARY));
+            }
+            // More than is left; what of it comes back is whole.
+            let _ = agent.write_all(&message.repeat(if says > 1 { 30 } else { 0 })).await;
+            let last = loop {
+                match next(&mut agent, &mut input).await {
+                    Some((BINARY, payload)) => assert_eq!(payload.len(), 100),
+                    last => break last,
+                }
+            };
+            assert_eq!(last, Some((CLOSE, closed(reason))), "{members} {limits} {scan}");
+            assert_eq!(next(&mut agent, &mut input).await, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_close_frame_comes_in_the_middle_of_another() {
+    let (agent, mut near) = tokio::io::duplex(1 << 16);
+    let (upstream, mut far) = tokio::io::duplex(1 << 16);
+    let whole = frame::write(TEXT, b"hello", None);
+    far.write_all(&whole[..3]).await.expect("write");
+    let cut = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Verdict::let_out(Reason::PolicyChanged, "")
+    };
+    let relayed = relay((agent, upstream), None, FlowId(7), |_, _| {}, async |_| {}, cut);
+    let heard = async {
+        let mut bytes = Vec::new();
+        near.read_to_end(&mut bytes).await.expect("read");
+        drop(near);
+        bytes
+    };
+    let (cut, heard) = tokio::join!(relayed, heard);
+    assert_eq!((cut.map(|cut| cut.reason), &heard[..]), (Some(Reason::PolicyChanged), &whole[..3]));
+    let mut input = BytesMut::new();
+    far.read_buf(&mut input).await.expect("read");
+    let told = frame::next(&mut input, true, 1 << 20).expect("sound").expect("a frame");
+    assert_eq!((told.opcode, told.payload), (CLOSE, closed("policy_changed")));
 }

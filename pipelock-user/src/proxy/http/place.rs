@@ -1,34 +1,50 @@
-//! What a client asks a door of ours for: the URL in the query, and where that leads.
+//! Where a URL leads that a client or a destination wrote.
 //!
-//! Called by `fetch` for the client's URL and for each redirect. It promises that a URL is read once, by one parser, and that
-//! everything after works on what that read: nothing is decided on the text.
+//! Called by the doors (`fetch`, `api`, `socket`), for each redirect, and by `reverse`. It promises that a URL is read once, by
+//! one parser, and that everything after works on what that read: nothing is decided on the text.
 
 use http::Uri;
 use url::{Position, Url};
 
 use crate::flow::{Host, Reason, Verdict};
-use crate::proxy::http::Place;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Place {
+    /// `https`, not `http`.
+    pub(in crate::proxy) is_tls: bool,
+    /// The canonical host.
+    pub(in crate::proxy) host: Host,
+    /// The port.
+    pub(in crate::proxy) port: u16,
+    /// Path and query.
+    pub(in crate::proxy) path: Uri,
+}
 
 /// Longest URL, in bytes.
-pub(super) const MOST_URL: usize = 8192;
+const MOST_URL: usize = 8192;
 
 /// The schemes of URLs that lead somewhere.
 #[derive(Clone, Copy)]
-struct Schemes {
+pub(in crate::proxy) struct Schemes {
     plain: &'static str,
     secure: &'static str,
     /// What is said of others.
     others: &'static str,
 }
 
-const WEB: Schemes = Schemes { plain: "http", secure: "https", others: "only http and https are asked for" };
-const SOCKETS: Schemes = Schemes { plain: "ws", secure: "wss", others: "only ws and wss lead to WebSockets" };
+/// Those of requests.
+pub(in crate::proxy) const WEB: Schemes =
+    Schemes { plain: "http", secure: "https", others: "only http and https are asked for" };
+/// Those of WebSockets.
+pub(in crate::proxy) const SOCKETS: Schemes =
+    Schemes { plain: "ws", secure: "wss", others: "only ws and wss lead to WebSockets" };
 
 /// The one URL of a query (`url=…` where `parameter` is `url=`; application/x-www-form-urlencoded).
 ///
 /// # Errors
 /// [`Reason::RequestMalformed`].
-pub(super) fn url_of(parameter: &str, query: Option<&str>) -> Result<String, Verdict> {
+pub(in crate::proxy) fn url_of(parameter: &str, query: Option<&str>) -> Result<String, Verdict> {
     let mut found = None;
     for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         let Some(value) = part.strip_prefix(parameter) else {
@@ -38,18 +54,15 @@ pub(super) fn url_of(parameter: &str, query: Option<&str>) -> Result<String, Ver
             return Err(malformed("the query names two URLs"));
         }
     }
-    let url =
-        decoded(found.ok_or_else(|| malformed("the query names no URL: write ?url= and the URL, percent-encoded"))?)
-            .ok_or_else(|| malformed("the URL in the query is not percent-encoded UTF-8"))?;
-    check(&url)?;
-    Ok(url)
+    let url = found.ok_or_else(|| malformed("the query names no URL: write ?url= and the URL, percent-encoded"))?;
+    decoded(url).ok_or_else(|| malformed("the URL in the query is not percent-encoded UTF-8"))
 }
 
-/// Refuses what the parser would mend.
+/// A URL that a client wrote, of these schemes.
 ///
 /// # Errors
 /// [`Reason::RequestMalformed`].
-pub(super) fn check(url: &str) -> Result<(), Verdict> {
+pub(in crate::proxy) fn read(url: &str, schemes: Schemes) -> Result<(Url, Place), Verdict> {
     if url.is_empty() {
         return Err(malformed("the URL is empty"));
     }
@@ -60,30 +73,13 @@ pub(super) fn check(url: &str) -> Result<(), Verdict> {
     if url.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
         return Err(malformed("the URL holds control characters, spaces or backslashes"));
     }
-    Ok(())
-}
-
-/// A URL that a client wrote.
-///
-/// # Errors
-/// [`Reason::RequestMalformed`].
-pub(super) fn read(url: &str) -> Result<(Url, Place), Verdict> {
     let url = Url::parse(url).map_err(|error| malformed(&format!("the URL cannot be read: {error}")))?;
-    let place = place(&url, WEB).map_err(malformed)?;
+    let place = place(&url, schemes).map_err(malformed)?;
     Ok((url, place))
 }
 
-/// Where the URL of a WebSocket leads.
-///
-/// # Errors
-/// [`Reason::RequestMalformed`].
-pub(super) fn read_socket(url: &str) -> Result<Place, Verdict> {
-    let url = Url::parse(url).map_err(|error| malformed(&format!("the URL cannot be read: {error}")))?;
-    place(&url, SOCKETS).map_err(malformed)
-}
-
 /// Where a redirect leads; [`Reason::UpstreamFailed`] when that cannot be read.
-pub(super) fn redirected(from: &Url, location: &[u8]) -> Result<(Url, Place), Verdict> {
+pub(in crate::proxy) fn redirected(from: &Url, location: &[u8]) -> Result<(Url, Place), Verdict> {
     let failed =
         |why: &str| Verdict::let_out(Reason::UpstreamFailed, format!("the redirect cannot be followed: {why}"));
     let location = std::str::from_utf8(location).map_err(|_| failed("it is no UTF-8"))?;
@@ -144,7 +140,7 @@ mod tests {
     use super::*;
 
     fn asked(query: &str) -> Result<String, String> {
-        let read = url_of("url=", Some(query)).and_then(|url| read(&url));
+        let read = url_of("url=", Some(query)).and_then(|url| read(&url, WEB));
         read.map(|(url, place)| format!("{url} {} {} {} {}", place.is_tls, place.host, place.port, place.path))
             .map_err(|verdict| verdict.detail)
     }
@@ -197,6 +193,7 @@ mod tests {
 
     #[test]
     fn sockets_have_schemes_of_their_own() {
+        let read_socket = |url| read(url, SOCKETS).map(|(_, place)| place);
         let place = read_socket("wss://a.example/x?y").expect("a URL");
         assert_eq!((place.is_tls, place.port, place.path.to_string()), (true, 443, "/x?y".to_owned()));
         let place = read_socket("ws://a.example:8080").expect("a URL");
@@ -209,7 +206,7 @@ mod tests {
 
     #[test]
     fn redirects_are_joined() {
-        let (from, _) = read("https://a.example/x/y?z").expect("a URL");
+        let (from, _) = read("https://a.example/x/y?z", WEB).expect("a URL");
         let to = |location: &str| {
             redirected(&from, location.as_bytes()).map(|(url, _)| url.to_string()).map_err(|verdict| verdict.reason)
         };
@@ -225,11 +222,11 @@ mod tests {
         #[test]
         fn any_query_and_any_redirect_is_answered(text in "\\PC{0,60}", bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             for query in [format!("url={text}"), format!("url=http://{text}"), text.clone()] {
-                if let Ok((_, place)) = url_of("url=", Some(&query)).and_then(|url| read(&url)) {
+                if let Ok((_, place)) = url_of("url=", Some(&query)).and_then(|url| read(&url, WEB)) {
                     prop_assert!(place.port != 0 && place.path.path().starts_with('/'));
                 }
             }
-            let (from, _) = read("https://a.example/x").expect("a URL");
+            let (from, _) = read("https://a.example/x", WEB).expect("a URL");
             if let Ok((url, place)) = redirected(&from, &bytes) {
                 prop_assert!(url.as_str().len() <= MOST_URL && place.path.path().starts_with('/'));
             }
