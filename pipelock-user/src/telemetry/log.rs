@@ -3,7 +3,7 @@
 //! What an agent chooses (names, methods, paths, headers) may hold a secret. Events of decisions show of it the name of its
 //! process, and else only what [`plain_host`] and [`plain_method`] let through; the receipt that an event names has the rest.
 //!
-//! It promises that whoever logs waits for nobody who reads, once the recorder has [started](wait_for_nobody).
+//! It promises that whoever logs waits for nobody who reads, once the recorder has [started](super::wait_for_nobody).
 
 use std::io::IsTerminal as _;
 

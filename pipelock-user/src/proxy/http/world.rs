@@ -195,8 +195,16 @@ impl World {
         self.receipts_of("connect")
     }
 
+    /// The receipts that are in the file whole: the next may be written at this moment.
+    fn evidence_by_now(&self) -> String {
+        let path = self.evidence.path().join("evidence/evidence.jsonl");
+        let mut text = std::fs::read_to_string(path).expect("evidence");
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        text
+    }
+
     pub(in crate::proxy) fn receipts_of(&self, transport: &str) -> Vec<(String, String)> {
-        let text = std::fs::read_to_string(self.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
+        let text = self.evidence_by_now();
         let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let action = |entry: Value| {
             let action = find(&entry, "action_record")?.clone();
@@ -209,7 +217,7 @@ impl World {
 
     /// Who the receipts of a door say it was.
     pub(in crate::proxy) fn identities(&self, transport: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
+        let text = self.evidence_by_now();
         let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let who = |entry: Value| {
             let is_it = find(&entry, "action_record")?["transport"] == transport;
