@@ -3,12 +3,13 @@
 //! Called by `listen` and `http::explicit`. It promises that such a connection ends with its budget, with silence, with
 //! the evidence, and with the first policy that would not let it through; and that what ended it has a verdict.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::listen::dial_limit;
-use super::meter::Budget;
+use super::meter::Meter;
 use super::pump::{End, pump};
 use super::state::{Proxy, Rules};
 use crate::flow::{Host, Reached, Reason, Verdict};
@@ -30,8 +31,8 @@ pub(super) struct Tunnel {
     pub is_unseen: bool,
     /// The rule that allowed it.
     pub rule: String,
-    /// What it may use.
-    pub budget: Budget,
+    /// What it may use, and has used.
+    pub meter: Arc<Meter>,
     /// How long it may be silent.
     pub idle: Duration,
 }
@@ -76,9 +77,9 @@ impl Tunnel {
         B: AsyncRead + AsyncWrite + Unpin,
     {
         let cut = tokio::select! {
-            end = pump(agent, upstream, self.budget, self.idle) => match end {
+            end = pump(agent, upstream, &self.meter, self.idle) => match end {
                 End::Done => return None,
-                End::OverBudget => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
+                End::OverBudget => self.meter.cut("the connection was cut"),
                 End::Idle => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
             },
             cut = proxy.disallowed(|rules| self.is_allowed_by(rules)) => cut,
@@ -95,6 +96,7 @@ mod tests {
     use super::*;
     use crate::net::Resolver;
     use crate::policy::Policy;
+    use crate::proxy::meter::Budget;
 
     fn allows(is_unseen: bool, rule: &str) -> bool {
         let text = format!("version: \"1.0\"\negress: [{rule}]\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n");
@@ -105,7 +107,7 @@ mod tests {
             dialled: SocketAddr::from(([127, 0, 0, 1], 443)).into(),
             is_unseen,
             rule: String::new(),
-            budget: Budget::default(),
+            meter: Meter::new(Budget::default()),
             idle: Duration::from_secs(1),
         };
         let rules = Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, tls: None, inspect: None };
