@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use http::Uri;
+use serde_json::json;
 
 use super::{Failure, keys, output};
 use crate::flow::{Host, Reason, Verdict};
-use crate::policy::{Policy, normalise_path};
+use crate::policy::{Policy, Rates, Rule, normalise_path};
 
 /// Check a policy, and what it says about a URL.
 ///
@@ -32,7 +33,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
     let policy = Policy::load(&args.policy).map_err(Failure::usage)?;
     let Some(url) = &args.url else {
         if args.json {
-            let value = serde_json::json!({
+            let value = json!({
                 "policy_hash": policy.id().to_string(),
                 "rules": policy.rules().len(),
                 "next_hop": policy.next_hop().map(ToString::to_string),
@@ -50,15 +51,17 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         return Ok(0);
     };
     let (verdict, hop) = decide(&policy, url, &args.method)?;
+    let rates = rates_of(&policy, &verdict);
     let word = if verdict.is_block() { "BLOCKED" } else { "ALLOWED" };
     if args.json {
-        let value = serde_json::json!({
+        let value = json!({
             "url": url,
             "method": args.method,
             "verdict": verdict.word(),
             "reason": verdict.reason.code(),
             "rule": verdict.rule,
             "next_hop": hop,
+            "rates": rates.iter().map(|(whose, rates)| json!({"of": whose, "rate": rates.to_string()})).collect::<Vec<_>>(),
             "detail": verdict.detail,
             "what_to_do": verdict.is_block().then(|| verdict.reason.hint()),
             "policy_hash": policy.id().to_string(),
@@ -73,6 +76,9 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         if let Some(hop) = &hop {
             output::line(&format!("next hop: {hop}"));
         }
+        for (whose, rates) in &rates {
+            output::line(&format!("rate: {rates} ({whose})"));
+        }
         if !verdict.detail.is_empty() {
             output::line(&format!("detail: {}", verdict.detail));
         }
@@ -81,6 +87,17 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         }
     }
     Ok(u8::from(verdict.is_block()))
+}
+
+/// The rates that the request would count for.
+fn rates_of(policy: &Policy, verdict: &Verdict) -> Vec<(&'static str, Rates)> {
+    if verdict.is_block() {
+        return Vec::new();
+    }
+    let rule = policy.rules().iter().find(|rule| verdict.rule.as_ref() == Some(&rule.label()));
+    let all = policy.rates();
+    let rates = [("rule", rule.and_then(Rule::rates)), ("connection", all.connection), ("identity", all.identity)];
+    rates.into_iter().filter_map(|(whose, rates)| Some((whose, rates?))).collect()
 }
 
 /// What the proxy would say of the request, once it has it, and the next hop that it would go through as far as its name tells.
@@ -145,6 +162,20 @@ mod tests {
         assert_eq!(verdict("http://a.example:81/", "GET"), (true, Reason::PortDenied));
         let policy = Policy::parse(POLICY, "test").expect("valid");
         assert!(decide(&policy, "ftp://a.example/", "GET").is_err());
+    }
+
+    #[test]
+    fn check_says_which_rates_a_request_counts_for() {
+        let text = format!("{POLICY}rates: {{identity: {{requests: 5, per: hour}}}}\n")
+            .replace("destination: b.example\n", "destination: b.example\n    rates: {bytes_in: 9}\n");
+        let policy = Policy::parse(&text, "test").expect("valid");
+        let rates = |url: &str| {
+            let (verdict, _) = decide(&policy, url, "GET").expect("a URL");
+            rates_of(&policy, &verdict).iter().map(|(of, rates)| format!("{of} {rates}")).collect::<Vec<_>>()
+        };
+        assert_eq!(rates("http://b.example/"), ["rule 9 bytes in per minute", "identity 5 requests per hour"]);
+        assert_eq!(rates("http://a.example/"), ["identity 5 requests per hour"]);
+        assert!(rates("http://c.example/").is_empty());
     }
 
     #[test]

@@ -80,8 +80,8 @@ reasons! {
     DnsDenied = "dns_denied", "No rule of the policy names this host, so it is not resolved.";
     DnsMalformed = "dns_malformed", "The DNS message cannot be read.";
     DnsExhausted = "dns_exhausted", "Too many different names were asked for.";
-    BudgetExceeded = "budget_exceeded", "The byte or time budget of the rule is used up.";
-    LimitExceeded = "limit_exceeded", "Too many connections, or headers over the limits.";
+    BudgetExceeded = "budget_exceeded", "The byte or time budget of the rule, or a rate of bytes (rates), is used up. Retry-After says when a rate has room again.";
+    LimitExceeded = "limit_exceeded", "Too many connections, or requests (rates), or headers over the limits. Retry-After says when a rate has room again.";
     RequestTimeout = "request_timeout", "The request head did not arrive within limits.request_timeout_seconds.";
     IdleTimeout = "idle_timeout", "No byte moved either way for limits.idle_timeout_seconds.";
     PolicyChanged = "policy_changed", "The connection was open when a new policy came that does not allow it.";

@@ -1,5 +1,7 @@
 //! What was decided: an action and the reason for it.
 
+use std::time::Duration;
+
 use crate::flow::{Found, Reason};
 
 /// What happens to the flow, request or query.
@@ -25,22 +27,24 @@ pub struct Verdict {
     pub detail: String,
     /// What the scanner found, whether it decided or was only noted.
     pub findings: Vec<Found>,
+    /// When it is worth asking again, if that is known.
+    pub retry: Option<Duration>,
 }
 
 impl Verdict {
     /// Allowed, by this rule.
     pub fn allow(reason: Reason, rule: Option<String>) -> Self {
-        Self { action: Action::Allow, reason, rule, detail: String::new(), findings: Vec::new() }
+        Self { action: Action::Allow, reason, rule, detail: String::new(), findings: Vec::new(), retry: None }
     }
 
     /// Let out, and then it came to nothing for this reason: bytes may have left, so it must not be called blocked.
     pub fn let_out(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { action: Action::Allow, reason, rule: None, detail: detail.into(), findings: Vec::new() }
+        Self { action: Action::Allow, reason, rule: None, detail: detail.into(), findings: Vec::new(), retry: None }
     }
 
     /// Blocked, for this reason.
     pub fn block(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { action: Action::Block, reason, rule: None, detail: detail.into(), findings: Vec::new() }
+        Self { action: Action::Block, reason, rule: None, detail: detail.into(), findings: Vec::new(), retry: None }
     }
 
     /// The same verdict, naming the rule that decided.
@@ -53,6 +57,18 @@ impl Verdict {
     pub fn with(mut self, findings: Vec<Found>) -> Self {
         self.findings.extend(findings);
         self
+    }
+
+    /// The same verdict, with when it is worth asking again.
+    pub fn retry(mut self, after: Duration) -> Self {
+        self.retry = Some(after);
+        self
+    }
+
+    /// The same in whole seconds, as HTTP tells it (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_seconds(&self) -> Option<u64> {
+        self.retry.map(|after| u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
     }
 
     /// True when nothing may leave.

@@ -58,6 +58,7 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
         ("response", parts.response.canonical()),
         ("upstream", parts.upstream.as_ref().map(NextHop::canonical)),
         ("metrics", parts.metrics.canonical()),
+        ("rates", parts.rates.canonical()),
     ];
     if let Value::Object(map) = &mut value {
         map.extend(later.into_iter().filter_map(|(name, section)| Some((name.to_owned(), section?))));
@@ -117,6 +118,9 @@ fn rule(rule: &Rule) -> Value {
         limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), limit?.into()))).collect();
     if !budgets.is_empty() {
         put("budgets", budgets.into());
+    }
+    if let Some(rates) = &rule.rates {
+        put("rates", rates.canonical());
     }
     value.into()
 }

@@ -4,6 +4,7 @@
 //! word or default exists in this table or not at all.
 
 use super::metrics::METRICS;
+use super::rates::{OF_CONNECTION, OF_IDENTITY, OF_RULE, RATES};
 use super::upstream::UPSTREAM;
 
 /// The default ports of a rule.
@@ -171,6 +172,10 @@ pub(super) static ROOT: Section = Section {
             &["proxy", "next_hop", "parent_proxy", "upstream_proxy", "http_proxy"],
         ),
         key("metrics", Shape::Section(&METRICS), NONE, "Where what is counted can be read, for Prometheus."),
+        tried_as(
+            key("rates", Shape::Section(&RATES), NONE, "What each connection, and each who asks, may do over a time."),
+            &["rate", "rate_limit", "rate_limits"],
+        ),
         tried_as(key("limits", Shape::Section(&LIMITS), NONE, "Limits of the proxy."), &["limit"]),
     ],
 };
@@ -266,6 +271,15 @@ pub(super) static RULE: Section = Section {
         ),
         key("client_key", Shape::File, NONE, "PEM file with the private key of client_cert."),
         tried_as(key("budgets", Shape::Section(&BUDGETS), NONE, "What one connection may use up."), &["budget"]),
+        tried_as(
+            key(
+                "rates",
+                Shape::Section(&OF_RULE),
+                NONE,
+                "What all that the rule allows may do over a time, whoever asks.",
+            ),
+            &["rate", "rate_limit", "rate_limits"],
+        ),
     ],
 };
 
@@ -470,8 +484,25 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section, for hints about misplaced keys and for tests.
-pub(super) static ALL: [&Section; 13] =
-    [&ROOT, &RULE, &BUDGETS, &WEBSOCKET, &DNS, &SSRF, &LOOPBACK, &TLS, &DLP, &RESPONSE, &UPSTREAM, &METRICS, &LIMITS];
+pub(super) static ALL: [&Section; 17] = [
+    &ROOT,
+    &RULE,
+    &BUDGETS,
+    &WEBSOCKET,
+    &DNS,
+    &SSRF,
+    &LOOPBACK,
+    &TLS,
+    &DLP,
+    &RESPONSE,
+    &UPSTREAM,
+    &METRICS,
+    &RATES,
+    &OF_RULE,
+    &OF_CONNECTION,
+    &OF_IDENTITY,
+    &LIMITS,
+];
 
 impl Section {
     /// The key with this name.

@@ -16,6 +16,7 @@ use super::destination::parse_net;
 use super::error::{PolicyErrors, Report, quote};
 use super::keys::ROOT;
 use super::metrics::Metrics;
+use super::rates::RatesOfAll;
 use super::raw::{self, MAX_BYTES, Value};
 use super::read::{Field, Reader, join};
 use super::rule;
@@ -93,6 +94,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     let response = root.section(report, "response");
     let upstream = root.section(report, "upstream");
     let metrics = root.section(report, "metrics");
+    let rates = root.section(report, "rates");
     let limits = root.section(report, "limits");
     let loopback_ports = loopback_ports(report, &loopback);
     let next_hop = NextHop::read(report, &upstream);
@@ -119,6 +121,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
         response: Responses::read(report, &response),
         upstream: next_hop,
         metrics: Metrics::read(report, &metrics),
+        rates: RatesOfAll::read(report, &rates),
         limits: Limits {
             max_connections: count(report, &limits, "max_connections"),
             header_bytes: count(report, &limits, "header_bytes"),

@@ -297,10 +297,11 @@ fn unknown(report: &mut Report, section: &'static Section, path: &str, pos: Pos,
         String::new()
     } else if name == "<<" {
         "merge keys are not supported; write the keys out".to_owned()
+    } else if let Some(key) = section.keys.iter().find(|key| key.aka.contains(&name)) {
+        // A word that is known for this is no slip of another's.
+        format!("did you mean \"{}\"?", key.name)
     } else if let Some(meant) = nearest(name, names()) {
         format!("did you mean \"{meant}\"?")
-    } else if let Some(key) = section.keys.iter().find(|key| key.aka.contains(&name)) {
-        format!("did you mean \"{}\"?", key.name)
     } else if let Some(other) = elsewhere() {
         match other.name {
             "" => format!("\"{name}\" belongs at the top of the file, not here"),

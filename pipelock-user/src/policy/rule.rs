@@ -10,6 +10,7 @@ use super::destination::Destination;
 use super::error::{Report, quote};
 use super::keys::{DEFAULT_PORTS, RULE};
 use super::path::PathPattern;
+use super::rates::Rates;
 use super::raw::Value;
 use super::read::{Field, Reader};
 use super::tls::pair;
@@ -47,6 +48,7 @@ impl Rule {
             protocol: Protocol::Auto,
             client: None,
             budgets: Budgets::default(),
+            rates: None,
         }
     }
 }
@@ -78,6 +80,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         max_bytes_in: limits.number(report, "max_bytes_in"),
         max_seconds: limits.number(report, "max_seconds"),
     };
+    let rates = Rates::read(report, &reader, "rates");
     let client = pair(report, &reader, "client_cert", "client_key");
     let destination = destination?;
     if let Some(field) = reader.get("include_apex")
@@ -100,6 +103,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         protocol,
         client,
         budgets,
+        rates,
     };
     contradictions(report, field, &reader, &rule);
     repeats(report, field, &rule, seen);

@@ -50,6 +50,7 @@ pub(super) struct Parts {
     pub(super) response: Responses,
     pub(super) upstream: Option<super::upstream::NextHop>,
     pub(super) metrics: super::metrics::Metrics,
+    pub(super) rates: super::rates::RatesOfAll,
     pub(super) limits: Limits,
 }
 
@@ -219,6 +220,7 @@ pub struct Rule {
     pub(super) protocol: Protocol,
     pub(super) client: Option<KeyPair>,
     pub(super) budgets: Budgets,
+    pub(super) rates: Option<super::rates::Rates>,
 }
 
 impl Rule {

@@ -45,6 +45,18 @@ labels! {
         Tcp = "tcp",
         Dns = "dns",
     }
+    /// Whose rate there was no room in.
+    Rationed "of" {
+        Rule = "rule",
+        Connection = "connection",
+        Identity = "identity",
+    }
+    /// What there was no room for.
+    Scarce "what" {
+        Requests = "requests",
+        BytesOut = "bytes_out",
+        BytesIn = "bytes_in",
+    }
     /// Where a request found its connection.
     Found "connection" {
         New = "new",
@@ -115,6 +127,7 @@ pub(crate) struct Counts {
     pub(crate) without_origin: Counters<Transport>,
     pub(super) detected: Counters<Spoken>,
     pub(super) request_seconds: TimesOf<Decided>,
+    pub(super) rationed: Counters<(Rationed, Scarce)>,
     pub(super) sent_on: Counters<Found>,
     handshakes: Counters<(Peer, Shaken)>,
     handshake_seconds: TimesOf<Peer>,
@@ -137,6 +150,10 @@ pub(crate) static COUNTS: LazyLock<Counts> = LazyLock::new(|| Counts {
         "pipelock_request_duration_seconds",
         "From the head of a request until its answer was released, its receipt written.",
         MIDDLE,
+    ),
+    rationed: Counters::new(
+        "pipelock_rates_exceeded_total",
+        "Requests that were refused, and connections that were cut, because a rate of the policy had no room.",
     ),
     sent_on: Counters::new(
         "pipelock_upstream_requests_total",

@@ -17,8 +17,9 @@ use crate::proxy::accept::accept;
 use crate::proxy::counts::{COUNTS, Transport};
 use crate::proxy::detect::{Protocol, detect};
 use crate::proxy::intercept::intercept;
-use crate::proxy::meter::Budget;
+use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::ration::{AGENT, Ration, Whose};
 use crate::proxy::silent::Silent;
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::tunnel::{Tunnel, shows_name};
@@ -269,6 +270,14 @@ async fn pass(
         Ok(permit) => permit,
         Err(verdict) => return refuse(stream, guard, verdict),
     };
+    let own = rules.policy.rates().connection.map(|rates| Ration::new(Whose::Connection, rates));
+    let rations = proxy.rations.of_all(&rules.policy, rule, AGENT.to_owned(), own);
+    let meter = Meter::rationed(budget_of(rule), rations);
+    if let Err(verdict) = meter.admit() {
+        let verdict = verdict.by(Some(rule.label()));
+        let is_tls = !buffer.is_empty();
+        return if is_tls { refuse_tls(stream, guard, verdict).await } else { refuse(stream, guard, verdict) };
+    }
     let limit = dial_limit(rules);
     let due = Instant::now() + limit;
     let (mut upstream, dialled) = match connect(&permit, rules.way(), limit).await {
@@ -294,7 +303,7 @@ async fn pass(
         is_unseen: buffer.is_empty(),
         rule: rule.label(),
         policy: rules.policy.id().clone(),
-        budget: budget_of(rule),
+        meter,
         idle: rules.policy.limits().idle(),
     };
     match tunnel.carry(proxy, Prefixed::new(buffer, stream), upstream).await {

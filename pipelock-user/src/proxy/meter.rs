@@ -2,7 +2,7 @@
 //! connections that are made to it meanwhile.
 //!
 //! Called by `http` and `pump`. It promises that no byte beyond the budget is forwarded
-//! either way: the connection fails instead, and [`Meter::is_over`] says why.
+//! either way, nor beyond the rates that it shares with others: the connection fails instead, and [`Meter::cut`] says why.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::flow::locked;
+use super::counts::Scarce;
+use super::ration::{self, Held, Ration, Short};
+use crate::flow::{Reason, Verdict, locked};
 
 /// What one connection may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,37 +42,73 @@ pub(super) struct Meter {
     over: AtomicBool,
     /// Tells who waits for that.
     told: Notify,
+    /// What is used of rates, besides.
+    rations: Vec<Arc<Ration>>,
+    /// When one of them had no room for bytes, and which.
+    short: Mutex<Option<(Instant, Short)>>,
 }
 
 impl Meter {
     /// Nothing is used yet; time runs from now on.
     pub(super) fn new(budget: Budget) -> Arc<Self> {
+        Self::rationed(budget, Vec::new())
+    }
+
+    /// The same, where bytes are also taken from these.
+    pub(super) fn rationed(budget: Budget, rations: Vec<Arc<Ration>>) -> Arc<Self> {
         Arc::new(Self {
             out: Mutex::new(budget.out.unwrap_or(u64::MAX)),
             inn: AtomicU64::new(budget.inn.unwrap_or(u64::MAX)),
             deadline: budget.time.and_then(|time| Instant::now().checked_add(time)),
             over: AtomicBool::new(false),
             told: Notify::new(),
+            rations,
+            short: Mutex::default(),
         })
     }
 
     /// True once something was refused because the budget is used up, and always when its time is.
     pub(super) fn is_over(&self) -> bool {
-        self.was_refused() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.over.load(Ordering::Acquire) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// True once something was refused because the budget is used up.
+    /// The same, or because a rate had no room since then: unlike a budget, that passes.
+    pub(super) fn was_cut(&self, since: Instant) -> bool {
+        self.is_over() || locked(&self.short).as_ref().is_some_and(|(at, _)| *at >= since)
+    }
+
+    /// True once something was refused because the budget, or a rate, was used up.
     pub(super) fn was_refused(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+        self.over.load(Ordering::Acquire) || locked(&self.short).is_some()
     }
 
-    /// Waits until something was refused, or the time of the budget is up.
-    pub(super) async fn used_up(&self) {
+    /// What the budget or the rate was that something was cut for.
+    pub(super) fn cut(&self, what: &str) -> Verdict {
+        let short = locked(&self.short).as_ref().map(|(_, short)| short.verdict());
+        match short.filter(|_| !self.is_over()) {
+            Some(Verdict { reason, detail, .. }) => Verdict::let_out(reason, format!("{what}: {detail}")),
+            None => Verdict::let_out(Reason::BudgetExceeded, what),
+        }
+    }
+
+    /// Takes a request's worth of the rates.
+    ///
+    /// # Errors
+    /// The verdict on it, when one of them has no room.
+    pub(super) fn admit(&self) -> Result<(), Verdict> {
+        ration::admit(&self.rations).map_err(|short| {
+            short.count();
+            short.verdict()
+        })
+    }
+
+    /// Waits until something was refused since then, or the time of the budget is up.
+    pub(super) async fn used_up(&self, since: Instant) {
         let told = self.told.notified();
         tokio::pin!(told);
         // From here on it is told, so that none falls between.
         told.as_mut().enable();
-        if !self.was_refused() {
+        if !self.was_cut(since) {
             tokio::select! {
                 () = told => {}
                 () = self.time_up() => {}
@@ -92,17 +130,33 @@ impl Meter {
         io::Error::other("the budget of the rule is used up")
     }
 
+    /// Notes that a rate has no room for bytes.
+    fn ran_short(&self, held: &mut Held<'_>) -> io::Error {
+        if let Some(short) = held.short() {
+            short.count();
+            *locked(&self.short) = Some((Instant::now(), short));
+        }
+        self.told.notify_waiters();
+        io::Error::other("a rate of the policy is used up")
+    }
+
     /// Takes what a write has used.
     fn note(left: &mut u64, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(used)) = written {
-            *left = left.saturating_sub(u64::try_from(*used).unwrap_or(u64::MAX));
-        }
+        *left = left.saturating_sub(sent(written));
     }
 
     /// Takes all of `used`, or nothing when so much is not left.
     fn spend(left: &AtomicU64, used: usize) -> bool {
         let used = u64::try_from(used).unwrap_or(u64::MAX);
         left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(used)).is_ok()
+    }
+}
+
+/// How many bytes a write has moved.
+fn sent(written: &Poll<io::Result<usize>>) -> u64 {
+    match written {
+        Poll::Ready(Ok(sent)) => u64::try_from(*sent).unwrap_or(u64::MAX),
+        _ => 0,
     }
 }
 
@@ -135,11 +189,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         self.in_time(cx)?;
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if Meter::spend(&self.meter.inn, buf.filled().len() - before) {
-            return Poll::Ready(Ok(()));
+        let came = buf.filled().len() - before;
+        if !Meter::spend(&self.meter.inn, came) {
+            buf.set_filled(before);
+            return Poll::Ready(Err(self.meter.refuse()));
         }
-        buf.set_filled(before);
-        Poll::Ready(Err(self.meter.refuse()))
+        let mut held = Held::of(&self.meter.rations, Scarce::BytesIn);
+        let (came, room) = (u64::try_from(came).unwrap_or(u64::MAX), held.room());
+        // They have come: what there was room for is used, whatever becomes of them.
+        held.spend(came.min(room));
+        if came > room {
+            let error = self.meter.ran_short(&mut held);
+            drop(held);
+            buf.set_filled(before);
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -152,7 +217,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         let Some(allowed) = buf.get(..room).filter(|allowed| !allowed.is_empty() || buf.is_empty()) else {
             return Poll::Ready(Err(meter.refuse()));
         };
+        let mut held = Held::of(&meter.rations, Scarce::BytesOut);
+        let room = usize::try_from(held.room()).unwrap_or(usize::MAX).min(allowed.len());
+        let Some(allowed) = allowed.get(..room).filter(|allowed| !allowed.is_empty() || buf.is_empty()) else {
+            return Poll::Ready(Err(meter.ran_short(&mut held)));
+        };
         let written = Pin::new(stream).poll_write(cx, allowed);
+        held.spend(sent(&written));
         Meter::note(&mut left, &written);
         written
     }
@@ -167,12 +238,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let Self { stream, meter, .. } = &mut *self;
         let mut left = locked(&meter.out);
-        if usize::try_from(*left).is_ok_and(|left| left < wanted) {
-            drop(left);
+        let mut held = Held::of(&meter.rations, Scarce::BytesOut);
+        if usize::try_from(held.room().min(*left)).is_ok_and(|room| room < wanted) {
+            drop((held, left));
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return self.poll_write(cx, first);
         }
         let written = Pin::new(stream).poll_write_vectored(cx, bufs);
+        held.spend(sent(&written));
         Meter::note(&mut left, &written);
         written
     }
@@ -209,7 +282,7 @@ mod tests {
             assert_eq!(got, arrived);
         }
         assert!(meter.is_over());
-        meter.used_up().await;
+        meter.used_up(Instant::now()).await;
         let (near, mut far) = tokio::io::duplex(64);
         let mut near = Metered::new(near, &meter);
         far.write_all(b"1234").await.expect("write");
@@ -277,5 +350,36 @@ mod tests {
         let start = Instant::now();
         assert!(Metered::new(near, &meter).read_u8().await.is_err());
         assert_eq!((start.elapsed().as_secs(), meter.is_over()), (9, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_used_by_all_that_share_it_and_comes_back() {
+        let size = ration::Size { most: 6, period: Duration::from_secs(60) };
+        let limits = ration::Limits { bytes_out: Some(size), bytes_in: Some(size), ..ration::Limits::default() };
+        let shared = Ration::new(ration::Whose::Rule("egress[0] a.test".into()), limits);
+        let meters = [0, 1].map(|_| Meter::rationed(Budget::default(), vec![shared.clone()]));
+        let [first, second] = &meters;
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut side = Metered::new(near, first);
+        side.write_all(b"abcd").await.expect("room");
+        let (near, _other) = tokio::io::duplex(64);
+        let since = Instant::now();
+        assert!(Metered::new(near, second).write_all(b"efg").await.is_err(), "there was room for two");
+        assert!(second.was_cut(since) && second.was_refused() && !second.is_over() && !first.was_cut(since));
+        let denied = second.admit().expect_err("none left");
+        // For a tenth of it, a byte, there is room in ten seconds.
+        assert_eq!((denied.reason, denied.retry_seconds()), (Reason::BudgetExceeded, Some(10)));
+        assert_eq!(second.cut("cut").reason, Reason::BudgetExceeded);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        second.admit().expect("room again");
+        assert!(!second.was_cut(Instant::now()));
+        side.write_all(b"xyz").await.expect("three came back");
+        // More than there is room for has come: none of it is passed on.
+        far.write_all(b"1234567").await.expect("write");
+        assert!(side.read(&mut [0; 16]).await.is_err());
+        drop(side);
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.expect("read");
+        assert_eq!(got, b"abcdxyz");
     }
 }

@@ -20,6 +20,7 @@ mod listen;
 mod meter;
 mod prefixed;
 mod pump;
+mod ration;
 mod rescue;
 mod silent;
 mod state;

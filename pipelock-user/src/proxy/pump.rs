@@ -1,12 +1,13 @@
 //! Moves bytes both ways without reading them, within a budget, which `meter` keeps. Called for connections that a rule
 //! passes through.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::idle::{Activity, Watched};
-use super::meter::{Budget, Meter, Metered};
+use super::meter::{Meter, Metered};
 
 /// Bytes moved per read.
 const CHUNK: usize = 32 * 1024;
@@ -23,15 +24,14 @@ pub(super) enum End {
 }
 
 /// Moves bytes until both sides are done, the budget is used up, or no byte has moved either way for `idle`.
-pub(super) async fn pump<A, B>(agent: A, upstream: B, budget: Budget, idle: Duration) -> End
+pub(super) async fn pump<A, B>(agent: A, upstream: B, meter: &Arc<Meter>, idle: Duration) -> End
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let activity = Activity::new();
     let (agent_read, agent_write) = tokio::io::split(Watched::new(agent, &activity));
-    let meter = Meter::new(budget);
-    let upstream = Metered::new(Watched::new(upstream, &activity), &meter);
+    let upstream = Metered::new(Watched::new(upstream, &activity), meter);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
     let both = async {
         let out = copy(agent_read, upstream_write);
@@ -71,13 +71,14 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::proxy::meter::Budget;
 
     const IDLE: Duration = Duration::from_secs(600);
 
     async fn through(budget: Budget, sent: &[u8]) -> (End, Vec<u8>) {
         let (mut client, agent) = tokio::io::duplex(1 << 16);
         let (upstream, mut server) = tokio::io::duplex(1 << 16);
-        let pumping = tokio::spawn(pump(agent, upstream, budget, IDLE));
+        let pumping = tokio::spawn(async move { pump(agent, upstream, &Meter::new(budget), IDLE).await });
         client.write_all(sent).await.expect("write");
         client.shutdown().await.expect("shutdown");
         let mut got = Vec::new();
@@ -104,7 +105,7 @@ mod tests {
         let (_client, agent) = tokio::io::duplex(64);
         let (upstream, _server) = tokio::io::duplex(64);
         let budget = Budget { time: Some(Duration::from_millis(20)), ..Budget::default() };
-        assert_eq!(pump(agent, upstream, budget, IDLE).await, End::OverBudget);
+        assert_eq!(pump(agent, upstream, &Meter::new(budget), IDLE).await, End::OverBudget);
     }
 
     #[tokio::test(start_paused = true)]
@@ -112,7 +113,7 @@ mod tests {
         let (mut client, agent) = tokio::io::duplex(64);
         let (upstream, mut server) = tokio::io::duplex(64);
         let start = Instant::now();
-        let pumping = tokio::spawn(pump(agent, upstream, Budget::default(), IDLE));
+        let pumping = tokio::spawn(async move { pump(agent, upstream, &Meter::new(Budget::default()), IDLE).await });
         // A download: the agent itself says nothing for far longer than the limit.
         for _ in 0..10 {
             tokio::time::sleep(IDLE / 2).await;

@@ -78,11 +78,19 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
     for (name, value) in headers(verdict) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    tell_when(&mut response, verdict);
     if matches!(verdict.reason, Reason::IdleTimeout | Reason::RecorderUnavailable) {
         // Nothing more can come of the connection: it was silent, or would leave no evidence.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Says when it is worth asking again, where that is known.
+pub(super) fn tell_when<B>(response: &mut Response<B>, verdict: &Verdict) {
+    if let Some(seconds) = verdict.retry_seconds() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
 }
 
 /// An answer of a door of ours, with the reason where one decided.
@@ -132,6 +140,7 @@ fn describe(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Bytes {
         "reason": verdict.reason.code(),
         "rule": verdict.rule,
         "what_to_do": verdict.reason.hint(),
+        "retry_after_seconds": verdict.retry_seconds(),
         "flow": flow.0.to_string(),
     });
     Bytes::from(format!("{body:#}\n"))

@@ -14,6 +14,7 @@ use crate::flow::{Account, Flow, Host, PolicyId, Reason, Verdict};
 use crate::inspect::Inspection;
 use crate::net::{Hop, Resolver, Way};
 use crate::policy::Policy;
+use crate::proxy::ration::Rations;
 use crate::proxy::silent::{Silence, Silent};
 use crate::proxy::tls::{Interception, Shown};
 use crate::recorder::Recorder;
@@ -103,6 +104,8 @@ pub struct Proxy {
     pub recorder: Recorder,
     /// Who has shown a certificate for which name, where TLS is passed unread.
     pub(super) shown: Shown,
+    /// What is used of the policy's rates.
+    pub(super) rations: Rations,
     /// Connections that have said nothing yet.
     pub(super) silence: Arc<Silence>,
     slots: Arc<Semaphore>,
@@ -134,6 +137,7 @@ impl Proxy {
             account,
             recorder,
             shown: Shown::default(),
+            rations: Rations::default(),
             silence: Arc::default(),
             slots,
             places,

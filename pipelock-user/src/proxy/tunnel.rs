@@ -3,13 +3,14 @@
 //! Called by `listen` and `http::explicit`. It promises that such a connection ends with its budget, with silence, with
 //! the evidence, and with the first policy that would not let it through; and that what ended it has a verdict.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::listen::dial_limit;
-use super::meter::Budget;
+use super::meter::Meter;
 use super::pump::{End, pump};
 use super::state::{Proxy, Rules};
 use crate::flow::{Host, PolicyId, Reached, Reason, Verdict};
@@ -33,8 +34,8 @@ pub(super) struct Tunnel {
     pub rule: String,
     /// … and its policy.
     pub policy: PolicyId,
-    /// What it may use.
-    pub budget: Budget,
+    /// What it may use, and has used.
+    pub meter: Arc<Meter>,
     /// How long it may be silent.
     pub idle: Duration,
 }
@@ -114,9 +115,9 @@ impl Tunnel {
         B: AsyncRead + AsyncWrite + Unpin,
     {
         let cut = tokio::select! {
-            end = pump(agent, upstream, self.budget, self.idle) => match end {
+            end = pump(agent, upstream, &self.meter, self.idle) => match end {
                 End::Done => return None,
-                End::OverBudget => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
+                End::OverBudget => self.meter.cut("the connection was cut"),
                 End::Idle => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
             },
             cut = proxy.disallowed(&self.policy, |rules| self.is_allowed_by(rules)) => cut,
@@ -135,6 +136,7 @@ mod tests {
     use crate::net::Resolver;
     use crate::policy::Policy;
     use crate::proxy::http::world::{World, rules};
+    use crate::proxy::meter::Budget;
 
     fn allows(is_unseen: bool, rule: &str) -> bool {
         let text = format!("version: \"1.0\"\negress: [{rule}]\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n");
@@ -146,7 +148,7 @@ mod tests {
             is_unseen,
             rule: String::new(),
             policy: policy.id().clone(),
-            budget: Budget::default(),
+            meter: Meter::new(Budget::default()),
             idle: Duration::from_secs(1),
         };
         let rules = Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, tls: None, inspect: None };

@@ -5,7 +5,6 @@
 
 mod judge;
 mod question;
-mod rates;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +16,9 @@ use hyper::body::Body;
 use serde_json::json;
 use tokio::time::Instant;
 
-pub(in crate::proxy) use self::rates::Rates;
 use crate::flow::{Reason, Verdict};
 use crate::proxy::http::Session;
+use crate::proxy::ration::{self, Limits, Size, Whose, who};
 use crate::proxy::rescue;
 
 /// Where it is.
@@ -30,6 +29,16 @@ pub(in crate::proxy) const CONTRACT_PATH: &str = "/api/v1/openapi.json";
 pub(in crate::proxy) const CONTRACT: &str = include_str!("openapi.json");
 /// What receipts call this door.
 const TRANSPORT: &str = "scan";
+/// Questions of one client at once, …
+const BURST: u64 = 50;
+/// … and in a minute.
+const A_MINUTE: u64 = 600;
+/// The same as a rate.
+const QUESTIONS: Limits = Limits {
+    requests: Some(Size { most: BURST, period: Duration::from_millis(60_000 * BURST / A_MINUTE) }),
+    bytes_out: None,
+    bytes_in: None,
+};
 /// Longest body, in bytes.
 const MOST_BODY: usize = 1024 * 1024;
 /// How long the body may take to come, …
@@ -81,18 +90,14 @@ impl Refusal {
     }
 
     fn too_often(wait: Duration) -> Self {
-        let why = format!("more than {} questions a minute", rates::A_MINUTE);
+        let why = format!("more than {} questions a minute", A_MINUTE);
         let often = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", &why);
         Self { is_retryable: true, reason: Reason::LimitExceeded, wait: Some(wait), ..often }
     }
 }
 
 /// Answers a request for [`PATH`].
-pub(in crate::proxy) async fn scan<B>(
-    session: &Arc<Session>,
-    rates: &Rates,
-    request: Request<B>,
-) -> Response<Full<Bytes>>
+pub(in crate::proxy) async fn scan<B>(session: &Arc<Session>, request: Request<B>) -> Response<Full<Bytes>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -100,7 +105,7 @@ where
     let start = Instant::now();
     let scan_id = scan_id();
     let method = request.method().clone();
-    let answered = answer(session, rates, request).await;
+    let answered = answer(session, request).await;
     let refusal = match answered {
         Ok((question, verdict)) => return completed(&question, &verdict, &scan_id, start),
         Err(refusal) => refusal,
@@ -122,7 +127,7 @@ struct Asked {
     request_id: Option<String>,
 }
 
-async fn answer<B>(session: &Arc<Session>, rates: &Rates, request: Request<B>) -> Result<(Asked, Verdict), Refusal>
+async fn answer<B>(session: &Arc<Session>, request: Request<B>) -> Result<(Asked, Verdict), Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -130,7 +135,8 @@ where
     if request.method() != Method::POST {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "ask with POST"));
     }
-    rates.take(&session.client(), std::time::Instant::now()).map_err(Refusal::too_often)?;
+    let ration = session.proxy.rations.of(Whose::Identity(who(&session.identified())), QUESTIONS);
+    ration::admit(&[ration]).map_err(|short| Refusal::too_often(short.wait))?;
     let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !kind.eq_ignore_ascii_case(b"application/json") {

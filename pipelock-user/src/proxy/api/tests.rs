@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::CONTRACT;
 use super::judge::judge;
 use super::question::{self, Kind};
-use super::rates;
+use super::{A_MINUTE, BURST};
 use crate::flow::Reason;
 use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
 use crate::proxy::http::{Gate, serve_explicit};
@@ -109,7 +109,7 @@ fn the_contract_knows_every_reason_and_its_examples_are_questions() {
         assert_eq!(of["maxLength"], most, "{of}");
     }
     let often = &contract["paths"]["/api/v1/scan"]["post"]["responses"]["429"]["description"];
-    let rates = format!("More than {} questions a minute, {} at once: rate_limited.", rates::A_MINUTE, rates::BURST);
+    let rates = format!("More than {} questions a minute, {} at once: rate_limited.", A_MINUTE, BURST);
     assert_eq!(often.as_str(), Some(rates.as_str()));
 }
 

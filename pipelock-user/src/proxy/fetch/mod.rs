@@ -193,6 +193,9 @@ fn told(fetched: Fetched) -> Response<Full<Bytes>> {
         "what_to_do": is_blocked.then(|| verdict.reason.hint()),
         "status_code": Value::Null,
     });
+    if let Some(seconds) = verdict.retry_seconds() {
+        body["retry_after_seconds"] = json!(seconds);
+    }
     if let Some((answer, page)) = page {
         body["status_code"] = json!(answer.status.as_u16());
         body["content_type"] = json!(kind(&answer));
@@ -201,7 +204,9 @@ fn told(fetched: Fetched) -> Response<Full<Bytes>> {
         body["truncated"] = json!(page.is_cut);
         body["scanned"] = json!(answer.is_read());
     }
-    rescue::json(status, Some(verdict.reason), &body)
+    let mut response = rescue::json(status, Some(verdict.reason), &body);
+    rescue::tell_when(&mut response, &verdict);
+    response
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(super) async fn answer(
     }
     match request.uri().path() {
         "/fetch" => Ok(Box::pin(fetch(session, &gate.fetches, &request)).await.map(Either::Right)),
-        api::PATH => Ok(Box::pin(api::scan(session, &gate.rates, request)).await.map(Either::Right)),
+        api::PATH => Ok(Box::pin(api::scan(session, request)).await.map(Either::Right)),
         api::CONTRACT_PATH if request.method() == Method::GET => Ok(contract().map(Either::Right)),
         _ => Err(request),
     }

@@ -27,7 +27,9 @@ use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol as Detected, detect};
 use crate::proxy::intercept::intercept;
 use crate::proxy::listen::{budget_of, dial_limit, farewell, refuse_in};
+use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::ration::who;
 use crate::proxy::silent::Silent;
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::tunnel::{Tunnel, shows_name};
@@ -322,7 +324,14 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         }
         Ok(rule) => (Verdict::allow(Reason::PolicyAllow, Some(rule.label())), Some(rule)),
     };
-    let opened = match permit_flow(&verdict, host.clone(), port) {
+    let meter = passing.map(|rule| {
+        let (policy, flow) = (&rules.policy, session.identified());
+        let rations = session.proxy.rations.of_all(policy, rule, who(&flow), session.shared.own(policy));
+        Meter::rationed(budget_of(rule), rations)
+    });
+    let admitted = meter.as_ref().map_or(Ok(()), |meter| meter.admit());
+    let permitted = admitted.map_err(|denied| denied.by(verdict.rule.clone()));
+    let opened = match permitted.and_then(|()| permit_flow(&verdict, host.clone(), port)) {
         Err(verdict) => Err(verdict),
         Ok(permit) => {
             // Other rules let anything through a tunnel that was asked for, and check TLS when they see it.
@@ -348,7 +357,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
                 is_unseen: passing.is_some_and(|rule| rule.protocol() == Protocol::Tcp),
                 rule: verdict.rule.unwrap_or_default(),
                 policy: rules.policy.id().clone(),
-                budget: passing.map(budget_of).unwrap_or_default(),
+                meter: meter.unwrap_or_else(|| Meter::new(Budget::default())),
                 idle: rules.policy.limits().idle(),
             };
             *locked(granted) = Some(Grant::Unread(tunnel, upstream));

@@ -13,7 +13,7 @@ use crate::recorder::RequestRecord;
 
 impl Session {
     /// The flow, with who its client has shown to be.
-    pub(super) fn identified(&self) -> Arc<Flow> {
+    pub(in crate::proxy) fn identified(&self) -> Arc<Flow> {
         self.identified.get().unwrap_or(&self.flow).clone()
     }
 
@@ -125,12 +125,5 @@ impl Session {
             Ok(()) => verdict,
             Err(unwritten) => unwritten,
         }
-    }
-
-    /// Whom to count questions for: the name, else the address.
-    pub(in crate::proxy) fn client(&self) -> String {
-        let flow = self.identified();
-        let address = || flow.target.original.ip().to_string();
-        flow.origin.identity.as_ref().map_or_else(address, |name| format!("={name}"))
     }
 }

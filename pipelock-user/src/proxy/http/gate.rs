@@ -9,7 +9,6 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 
 use super::authority::door_host;
 use crate::flow::{Host, Reason, Verdict};
-use crate::proxy::api::Rates;
 use crate::proxy::fetch::Fetches;
 use crate::proxy::identity::{Identities, OF_A_DOOR, OF_A_PROXY};
 
@@ -17,8 +16,6 @@ use crate::proxy::identity::{Identities, OF_A_DOOR, OF_A_PROXY};
 #[derive(Debug, Default)]
 pub struct Gate {
     known: Option<Identities>,
-    /// How often each asks the Scan API.
-    pub(super) rates: Rates,
     /// What is fetched for all of them.
     pub(super) fetches: Fetches,
 }

@@ -325,9 +325,15 @@ impl Session {
         if !self.proxy.recorder.is_writing() {
             return Forwarded::not(Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
         }
-        let meter = self.shared.meter(rules, rule);
+        let meter = self.shared.meter(&self.proxy, &rules.policy, rule, &self.identified());
         if meter.is_over() {
             let denied = Verdict::block(Reason::BudgetExceeded, "what one connection may use is used up");
+            return Forwarded::not(denied.by(verdict.rule));
+        }
+        // What is only asked about uses nothing.
+        if request.extensions().get::<Rehearsal>().is_none()
+            && let Err(denied) = meter.admit()
+        {
             return Forwarded::not(denied.by(verdict.rule));
         }
         let afterword = || Afterword::new(&self.proxy, self.guard.as_ref());
@@ -370,6 +376,7 @@ impl Session {
         verdict: Verdict,
         (reading, meter): (Option<&Reading>, &Arc<Meter>),
     ) -> (Verdict, Option<Response<Passing>>, Option<Reached>) {
+        let since = tokio::time::Instant::now();
         let is_websocket = request.extensions().get::<WebSocket>().is_some();
         let path = request.uri().path().to_owned();
         let label = verdict.rule.clone();
@@ -438,8 +445,8 @@ impl Session {
                     None => (verdict, Some(response.map(Passing::Unread)), Some(addr)),
                     Some(reading) => match self.in_time(rules, reading.response(response)).await {
                         Ok(response) => (verdict, Some(response), Some(addr)),
-                        Err(failed) if meter.is_over() => {
-                            let over = Verdict::let_out(Reason::BudgetExceeded, "the answer was cut");
+                        Err(failed) if meter.was_cut(since) => {
+                            let over = meter.cut("the answer was cut");
                             (if failed.is_block() { failed } else { over }.by(verdict.rule), None, Some(addr))
                         }
                         Err(failed) => (failed.by(verdict.rule), None, Some(addr)),
@@ -450,9 +457,7 @@ impl Session {
                 // A body that could not be read on, or was cut, looks to the destination's side like one that was broken off.
                 let failed = match (reading.and_then(|reading| reading.afterword.verdict()), self.refused.of_body()) {
                     (Some(cut), _) => cut,
-                    (None, _) if meter.is_over() && addr.is_some() => {
-                        Verdict::let_out(Reason::BudgetExceeded, "the request was cut")
-                    }
+                    (None, _) if meter.was_cut(since) && addr.is_some() => meter.cut("the request was cut"),
                     (None, Some(refusal)) if addr.is_some() => Verdict::let_out(refusal.reason, refusal.detail),
                     _ => failed,
                 };

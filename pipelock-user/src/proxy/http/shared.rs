@@ -1,18 +1,19 @@
 //! What all requests for one client have in common: those of its connection, and those that doors make for it.
 //!
-//! Held by the session of the connection and by those of its errands. It promises that one clock, one set of budgets and one
+//! Held by the session of the connection and by those of its errands. It promises that one clock, one set of budgets and rates and one
 //! set of connections to destinations count for all of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::upstream::{Carrier, Upstreams};
-use crate::flow::{PolicyId, Reason, Verdict, locked};
-use crate::policy::Rule;
+use crate::flow::{Flow, PolicyId, Verdict, locked};
+use crate::policy::{Policy, Rates, RatesOfAll, Rule};
 use crate::proxy::idle::Activity;
 use crate::proxy::listen::budget_of;
 use crate::proxy::meter::{Budget, Meter};
-use crate::proxy::state::Rules;
+use crate::proxy::ration::{Ration, Whose, who};
+use crate::proxy::state::Proxy;
 use crate::recorder::RequestRecord;
 
 /// It.
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     meters: Mutex<HashMap<(PolicyId, String), Arc<Meter>>>,
     /// For rules without a budget.
     unlimited: Arc<Meter>,
+    /// What is used of the rates of connections, and which these are.
+    own: Mutex<Option<(Rates, Arc<Ration>)>>,
     /// The last receipt about a request, where no flow says what became of the connection.
     latest: Mutex<Option<RequestRecord>>,
 }
@@ -36,6 +39,7 @@ impl Shared {
             upstreams: Default::default(),
             meters: Mutex::default(),
             unlimited: Meter::new(Budget::default()),
+            own: Mutex::default(),
             latest: Mutex::default(),
         })
     }
@@ -46,30 +50,41 @@ impl Shared {
         if carrier.is_tls { secure } else { plain }
     }
 
-    /// What has been used of the budget of the rule that allowed a request.
-    pub(super) fn meter(&self, rules: &Rules, rule: &Rule) -> Arc<Meter> {
+    /// What has been used of the budget of the rule that allowed a request, and of the rates that it counts for.
+    pub(super) fn meter(&self, proxy: &Proxy, policy: &Policy, rule: &Rule, flow: &Flow) -> Arc<Meter> {
         let budget = budget_of(rule);
-        if budget == Budget::default() {
+        if budget == Budget::default() && rule.rates().is_none() && *policy.rates() == RatesOfAll::default() {
             return self.unlimited.clone();
         }
-        let key = (rules.policy.id().clone(), rule.label());
+        let rations = || proxy.rations.of_all(policy, rule, who(flow), self.own(policy));
+        let key = (policy.id().clone(), rule.label());
         let mut meters = locked(&self.meters);
-        meters.entry(key).or_insert_with(|| Meter::new(budget)).clone()
+        meters.entry(key).or_insert_with(|| Meter::rationed(budget, rations())).clone()
+    }
+
+    /// The connection's own ration, which outlives a policy that says the same of it.
+    pub(super) fn own(&self, policy: &Policy) -> Option<Arc<Ration>> {
+        let rates = policy.rates().connection?;
+        let mut own = locked(&self.own);
+        match &*own {
+            Some((former, ration)) if *former == rates => Some(ration.clone()),
+            _ => Some(own.insert((rates, Ration::new(Whose::Connection, rates))).1.clone()),
+        }
     }
 
     /// That something was over a budget, if it was.
     pub(super) fn over_budget(&self) -> Option<Verdict> {
         let meters = locked(&self.meters);
-        let ((_, rule), _) = meters.iter().find(|(_, meter)| meter.was_refused())?;
-        let cut = Verdict::let_out(Reason::BudgetExceeded, "what was over the budget was cut or refused");
-        Some(cut.by(Some(rule.clone())))
+        let ((_, rule), meter) = meters.iter().find(|(_, meter)| meter.was_refused())?;
+        Some(meter.cut("what was over the budget was cut or refused").by(Some(rule.clone())))
     }
 
     /// That the answer to this request was, if it was.
     pub(super) fn cut_for_budget(&self, record: &RequestRecord) -> Option<Verdict> {
         let key = (record.policy.clone(), record.verdict.rule.clone()?);
-        let is_over = locked(&self.meters).get(&key).is_some_and(|meter| meter.was_refused());
-        is_over.then(|| Verdict::let_out(Reason::BudgetExceeded, "the answer was cut").by(Some(key.1)))
+        let meters = locked(&self.meters);
+        let meter = meters.get(&key).filter(|meter| meter.was_refused())?;
+        Some(meter.cut("the answer was cut").by(Some(key.1)))
     }
 
     /// Keeps a receipt that is written.
@@ -82,3 +97,7 @@ impl Shared {
         locked(&self.latest).clone()
     }
 }
+
+#[cfg(test)]
+#[path = "rates_tests.rs"]
+mod tests;

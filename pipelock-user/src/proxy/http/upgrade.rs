@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::authority::Authority;
 use super::reading::Reading;
@@ -127,10 +128,10 @@ impl Upgraded {
         activity.touch();
         let idle = session.proxy.rules().policy.limits().idle();
         let agent = Watched::new(agent, activity);
-        let is_read = self.reading.is_some();
+        let (is_read, since) = (self.reading.is_some(), Instant::now());
         let cut = async {
             let cut = tokio::select! {
-                () = self.meter.used_up() => Verdict::let_out(Reason::BudgetExceeded, "the connection was cut"),
+                () = self.meter.used_up(since) => self.meter.cut("the connection was cut"),
                 () = activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
                 // Also one that would have it read where this one does not.
                 cut = session.proxy.disallowed(&self.asked.decided, |rules| self.asked.is_allowed_by(&rules.policy, is_read)) => cut,

@@ -77,7 +77,7 @@ impl<A: Label, B: Label, C: Label> Labels for (A, B, C) {
 macro_rules! labels {
     ($($(#[$meta:meta])* $name:ident $label:literal { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? })+) => {$(
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum $name { $($(#[$doc])* #[doc = concat!("`", $word, "`")] $variant),+ }
 
         impl $crate::telemetry::metrics::Label for $name {

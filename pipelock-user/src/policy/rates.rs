@@ -1,0 +1,251 @@
+//! `rates`: how much may go out and come in over a time, by rule, by connection and by who asks.
+//!
+//! Read by `parse` and `rule`; kept by `proxy::ration`. It promises that what limits nothing is no rate.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::error::Report;
+use super::keys::{Default, Key, Section, Shape, key, tried_as};
+use super::read::Reader;
+use super::types::{Policy, Rule};
+
+const PIB: u64 = 1 << 50;
+
+const KEYS: &[Key] = &[
+    tried_as(
+        key(
+            "requests",
+            Shape::Number(1, 1_000_000_000),
+            Default::Absent,
+            "Requests in that time, and connections that are passed unread; left out: no limit.",
+        ),
+        &["requests_per_minute", "max_requests", "rate", "rpm"],
+    ),
+    tried_as(
+        key(
+            "bytes_out",
+            Shape::Size(1, PIB),
+            Default::Absent,
+            "Bytes that may leave in that time; left out: no limit.",
+        ),
+        &["max_bytes_out", "upload", "bytes"],
+    ),
+    tried_as(
+        key("bytes_in", Shape::Size(1, PIB), Default::Absent, "Bytes that may come in that time; left out: no limit."),
+        &["max_bytes_in", "download"],
+    ),
+    tried_as(
+        key("per", Shape::Words(&["minute", "hour", "day"]), Default::Text("minute"), "The time."),
+        &["period", "window", "interval", "every"],
+    ),
+];
+
+/// `egress[].rates`.
+pub(super) static OF_RULE: Section = Section { name: "egress[].rates", keys: KEYS };
+/// `rates.connection`.
+pub(super) static OF_CONNECTION: Section = Section { name: "rates.connection", keys: KEYS };
+/// `rates.identity`.
+pub(super) static OF_IDENTITY: Section = Section { name: "rates.identity", keys: KEYS };
+/// `rates`.
+pub(super) static RATES: Section = Section {
+    name: "rates",
+    keys: &[
+        tried_as(
+            key(
+                "connection",
+                Shape::Section(&OF_CONNECTION),
+                Default::Absent,
+                "What each connection of the agent, or of a client, may do over a time.",
+            ),
+            &["flow", "per_connection", "per_flow"],
+        ),
+        tried_as(
+            key(
+                "identity",
+                Shape::Section(&OF_IDENTITY),
+                Default::Absent,
+                "What each who asks may do over a time: a name of --tokens, else the client's address; the agent of run and attach is one.",
+            ),
+            &["client", "agent", "per_identity", "per_client"],
+        ),
+    ],
+};
+
+/// The time that a rate is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// 60 seconds.
+    #[default]
+    Minute,
+    /// 60 minutes.
+    Hour,
+    /// 24 hours.
+    Day,
+}
+
+impl Per {
+    /// How long it is.
+    #[must_use]
+    pub fn period(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Minute => 60,
+            Self::Hour => 3600,
+            Self::Day => 86_400,
+        })
+    }
+
+    /// Its word in the policy.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
+/// So much in a time: at once, and then as room comes back evenly. At least one of the three is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rates {
+    /// Requests.
+    pub requests: Option<u64>,
+    /// Bytes that leave.
+    pub bytes_out: Option<u64>,
+    /// Bytes that come.
+    pub bytes_in: Option<u64>,
+    /// The time.
+    pub per: Per,
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [(self.requests, "requests"), (self.bytes_out, "bytes out"), (self.bytes_in, "bytes in")];
+        let shown: Vec<String> =
+            parts.iter().filter_map(|(most, what)| most.map(|most| format!("{most} {what}"))).collect();
+        write!(f, "{} per {}", shown.join(", "), self.per.word())
+    }
+}
+
+impl Rates {
+    /// Those under this key; none when they are not there.
+    pub(super) fn read(report: &mut Report, of: &Reader<'_>, name: &str) -> Option<Self> {
+        let field = of.get(name)?;
+        let reader = of.section(report, name);
+        let number = |report: &mut Report, name: &str| reader.number(report, name);
+        let per = match reader.word(report, "per") {
+            "hour" => Per::Hour,
+            "day" => Per::Day,
+            _ => Per::Minute,
+        };
+        let (requests, bytes_out) = (number(report, "requests"), number(report, "bytes_out"));
+        let rates = Self { requests, bytes_out, bytes_in: number(report, "bytes_in"), per };
+        if !["requests", "bytes_out", "bytes_in"].iter().any(|name| reader.get(name).is_some()) {
+            field.wrong(report, "nothing is limited here", "write requests, bytes_out or bytes_in, or remove it");
+        }
+        let limits = [rates.requests, rates.bytes_out, rates.bytes_in];
+        limits.iter().any(Option::is_some).then_some(rates)
+    }
+
+    /// Its canonical form.
+    pub(super) fn canonical(&self) -> Value {
+        let mut value = Map::new();
+        value.insert("per".into(), json!(self.per.word()));
+        for (name, most) in [("requests", self.requests), ("bytes_out", self.bytes_out), ("bytes_in", self.bytes_in)] {
+            if let Some(most) = most {
+                value.insert(name.into(), json!(most));
+            }
+        }
+        value.into()
+    }
+}
+
+/// `rates`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RatesOfAll {
+    /// Of each connection.
+    pub connection: Option<Rates>,
+    /// Of each who asks.
+    pub identity: Option<Rates>,
+}
+
+impl RatesOfAll {
+    pub(super) fn read(report: &mut Report, rates: &Reader<'_>) -> Self {
+        let connection = Rates::read(report, rates, "connection");
+        Self { connection, identity: Rates::read(report, rates, "identity") }
+    }
+
+    /// Its canonical form; none when it says nothing.
+    pub(super) fn canonical(&self) -> Option<Value> {
+        let mut value = Map::new();
+        for (name, rates) in [("connection", self.connection), ("identity", self.identity)] {
+            if let Some(rates) = rates {
+                value.insert(name.into(), rates.canonical());
+            }
+        }
+        (!value.is_empty()).then_some(value.into())
+    }
+}
+
+impl Policy {
+    /// What connections, and those who ask, may do over a time.
+    #[must_use]
+    pub fn rates(&self) -> &RatesOfAll {
+        &self.parts.rates
+    }
+}
+
+impl Rule {
+    /// What may be done over a time by all that it allows.
+    #[must_use]
+    pub fn rates(&self) -> Option<Rates> {
+        self.rates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(more: &str) -> Result<Policy, String> {
+        Policy::parse(&format!("version: 1\n{more}\n"), "test").map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn rates_are_read_and_written_again() {
+        for (sound, shown) in [
+            ("rates: {identity: {requests: 60}}", "60 requests per minute"),
+            ("rates: {identity: {requests: 5, bytes_out: 1KiB, per: day}}", "5 requests, 1024 bytes out per day"),
+            ("rates: {connection: {requests: 1}, identity: {bytes_in: 7, per: hour}}", "7 bytes in per hour"),
+        ] {
+            let policy = read(sound).expect(sound);
+            let again = Policy::parse(&policy.canonical_json(), "again").expect("canonical");
+            assert_eq!((again.id(), again.rates()), (policy.id(), policy.rates()), "{sound}");
+            assert_eq!(policy.rates().identity.expect("there").to_string(), shown);
+        }
+        let policy = read("egress: [{destination: a.test, rates: {requests: 9}}]").expect("a policy");
+        let again = Policy::parse(&policy.canonical_json(), "again").expect("canonical");
+        assert_eq!((again.id(), again.rules()), (policy.id(), policy.rules()));
+        assert_eq!(read("rates: {}").expect("a policy").id(), read("").expect("a policy").id());
+    }
+
+    #[test]
+    fn what_limits_nothing_is_refused() {
+        for (wrong, why) in [
+            ("rates: {identity: {}}", "nothing is limited"),
+            ("rates: {identity: {per: hour}}", "nothing is limited"),
+            ("rates: {identity: {requests: 0}}", "from 1 to"),
+            ("rates: {identity: {requests: 1, per: second}}", "minute, hour, day"),
+            ("rates: {identity: {requests_per_minute: 1}}", "did you mean \"requests\""),
+            ("rates: {flow: {requests: 1}}", "did you mean \"connection\""),
+            ("rates: {requests: 1}", "belongs under"),
+            ("egress: [{destination: a.test, rates: {bytes_out: lots}}]", "a size from 1"),
+        ] {
+            let error = read(wrong).expect_err(wrong);
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Rates by rule, by connection and by who asks, over the doors that there are.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::proxy::http::world::{World, assert_problem, read_all};
+use crate::proxy::http::{Gate, serve_explicit};
+use crate::proxy::identity::Identities;
+
+const GET: &[u8] = b"GET /x HTTP/1.1\r\nHost: web.test\r\n\r\n";
+
+async fn door(world: &World, gate: Gate) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("bound");
+    tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::new(gate)));
+    addr
+}
+
+/// What a request over a connection of its own is answered.
+async fn asked(proxy: SocketAddr, line: &str, host: &str, headers: &str) -> String {
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(proxy).await.expect("connect");
+    let request = format!("{line} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n");
+    client.write_all(request.as_bytes()).await.expect("write");
+    read_all(&mut client).await
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(verdict, reason)| ((*verdict).into(), (*reason).into())).collect()
+}
+
+#[tokio::test]
+async fn a_rule_has_a_rate_over_all_connections() {
+    let world = World::new(", rates: {requests: 2}").await;
+    let text = world.exchange(&GET.repeat(2)).await;
+    assert_eq!(text.matches("HTTP/1.1 200").count(), 2, "{text}");
+    let text = world.exchange(GET).await;
+    assert_problem(&text, "429", "limit_exceeded");
+    assert!(text.contains("retry-after: 30\r\n"), "{text}");
+    assert!(
+        text.contains("\"retry_after_seconds\": 30") && text.contains("egress[0] web.test may have 2 requests"),
+        "{text}"
+    );
+    assert_eq!(world.seen().len(), 2);
+    let allowed = ("allow", "policy_allow");
+    assert_eq!(world.receipts(), pairs(&[allowed, allowed, ("block", "limit_exceeded")]));
+}
+
+#[tokio::test]
+async fn a_connection_has_a_rate_of_its_own() {
+    let world = World::new("rates: {connection: {requests: 1}}").await;
+    for _ in 0..2 {
+        let text = world.exchange(&GET.repeat(2)).await;
+        assert_eq!((text.matches("HTTP/1.1 200").count(), text.matches("HTTP/1.1 429").count()), (1, 1), "{text}");
+        assert!(text.contains("this connection may have 1 requests"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_has_a_rate_over_all_doors() {
+    let world = World::new("rates: {identity: {requests: 3}}").await;
+    let gate = Gate::for_those(Identities::parse("ci=0123456789abcdef\ndev=fedcba9876543210").expect("tokens"));
+    let (proxy, host) = (door(&world, gate).await, format!("web.test:{}", world.addr.port()));
+    let token = |name: &str| {
+        let token = if name == "ci" { "0123456789abcdef" } else { "fedcba9876543210" };
+        format!("Proxy-Authorization: Bearer {token}\r\n")
+    };
+    let absolute = format!("GET http://{host}/x");
+    assert!(asked(proxy, &absolute, &host, &token("ci")).await.starts_with("HTTP/1.1 200"));
+    let fetch = format!("GET /fetch?url=http://{host}/page");
+    assert!(asked(proxy, &fetch, "localhost", &token("ci")).await.starts_with("HTTP/1.1 200"));
+    // A tunnel that nobody reads is one request; what it is used for does not matter.
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(proxy).await.expect("connect");
+    let connect = format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n{}\r\n", token("ci"));
+    client.write_all(connect.as_bytes()).await.expect("write");
+    let mut head = [0; 12];
+    client.read_exact(&mut head).await.expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 200");
+    for (line, host) in [(absolute.as_str(), host.as_str()), (&fetch, "localhost"), (&format!("CONNECT {host}"), &host)]
+    {
+        let text = asked(proxy, line, host, &token("ci")).await;
+        assert!(text.starts_with("HTTP/1.1 429") && text.contains("retry-after: 20\r\n"), "{line}: {text}");
+        assert!(
+            text.contains("x-pipelock-reason: limit_exceeded") && text.contains("this client may have 3"),
+            "{text}"
+        );
+    }
+    assert!(asked(proxy, &absolute, &host, &token("dev")).await.starts_with("HTTP/1.1 200"), "another's is another's");
+    let (allowed, refused) = (("allow", "policy_allow"), ("block", "limit_exceeded"));
+    assert_eq!(world.receipts(), pairs(&[allowed, refused, allowed]));
+    assert_eq!(world.receipts_of("fetch"), pairs(&[allowed, refused]));
+    assert_eq!(world.tunnels(), pairs(&[allowed, refused]));
+}
+
+#[tokio::test]
+async fn bytes_have_a_rate_and_what_is_over_it_is_cut_and_told() {
+    let world = World::new(", rates: {bytes_in: 300000, per: day}").await;
+    let (proxy, host) = (door(&world, Gate::open()).await, format!("web.test:{}", world.addr.port()));
+    let text = asked(proxy, &format!("GET http://{host}/long"), &host, "").await;
+    assert!(text.starts_with("HTTP/1.1 200") && text.len() < 301_000, "{}", text.len());
+    assert_eq!(world.receipts_of_count(2).await, pairs(&[("allow", "policy_allow"), ("allow", "budget_exceeded")]));
+    // What nobody has room for is not begun.
+    let text = asked(proxy, &format!("GET http://{host}/x"), &host, "").await;
+    assert!(text.starts_with("HTTP/1.1 429") && text.contains("x-pipelock-reason: budget_exceeded"), "{text}");
+    assert!(text.contains("retry-after: 86") && text.contains("300000 bytes in in 86400s"), "{text}");
+    assert_eq!(world.seen().len(), 1);
+}

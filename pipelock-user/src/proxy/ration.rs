@@ -1,0 +1,281 @@
+//! Rates: how much of something there is room for, as time goes by.
+//!
+//! Asked by `meter` for what requests and bytes may use of the policy's rates, and by `api` for questions. It promises that no more
+//! is given than a rate allows, however many connections ask at once, and bounded memory, whoever asks: those that come when
+//! too many are told apart share one ration.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::counts::{COUNTS, Rationed, Scarce};
+use crate::flow::{Flow, Reason, Verdict, locked};
+use crate::policy::{Policy, Rates, Rule};
+use crate::telemetry::metrics::Labels;
+
+/// Rations that are kept at a time.
+const MOST: usize = 16_384;
+/// Of a data rate that is used up, the part that has to be free before it is worth asking again.
+const WORTH: u64 = 10;
+
+/// Room for so much, which comes back evenly over a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Size {
+    pub(super) most: u64,
+    pub(super) period: Duration,
+}
+
+/// What of it is used.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    size: Size,
+    /// Times the nanoseconds of the period: whole numbers then, whatever the size.
+    used: u128,
+    at: Instant,
+}
+
+impl Bucket {
+    fn nanoseconds(&self) -> u128 {
+        self.size.period.as_nanos().max(1)
+    }
+
+    /// What there is room for.
+    fn room(&mut self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.at).as_nanos();
+        self.at = self.at.max(now);
+        self.used = self.used.saturating_sub(passed.saturating_mul(u128::from(self.size.most)));
+        let whole = u128::from(self.size.most) * self.nanoseconds();
+        u64::try_from(whole.saturating_sub(self.used) / self.nanoseconds()).unwrap_or(u64::MAX)
+    }
+
+    fn spend(&mut self, used: u64) {
+        self.used = self.used.saturating_add(u128::from(used).saturating_mul(self.nanoseconds()));
+    }
+
+    /// How long until there is room for so much, or for all there is.
+    fn wait(&mut self, wanted: u64, now: Instant) -> Duration {
+        self.room(now);
+        let others = self.size.most - wanted.min(self.size.most);
+        let surplus = self.used.saturating_sub(u128::from(others) * self.nanoseconds());
+        let nanoseconds = surplus.div_ceil(u128::from(self.size.most.max(1)));
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+}
+
+/// What somebody may use; none for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Limits {
+    pub(super) requests: Option<Size>,
+    pub(super) bytes_out: Option<Size>,
+    pub(super) bytes_in: Option<Size>,
+}
+
+impl From<Rates> for Limits {
+    fn from(rates: Rates) -> Self {
+        let period = rates.per.period();
+        let size = |most: Option<u64>| most.map(|most| Size { most, period });
+        Self { requests: size(rates.requests), bytes_out: size(rates.bytes_out), bytes_in: size(rates.bytes_in) }
+    }
+}
+
+/// Whose ration it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    /// All that a rule allows.
+    Rule(String),
+    /// One connection's.
+    Connection,
+    /// That of one who asks.
+    Identity(String),
+    /// Of the rules, or of those who ask, that came when there were too many to tell apart.
+    Others(Rationed),
+}
+
+impl Whose {
+    fn counted(&self) -> Rationed {
+        match self {
+            Self::Rule(_) => Rationed::Rule,
+            Self::Connection => Rationed::Connection,
+            Self::Identity(_) => Rationed::Identity,
+            Self::Others(of) => *of,
+        }
+    }
+
+    fn named(&self) -> &str {
+        match self {
+            Self::Rule(label) => label,
+            Self::Connection => "this connection",
+            Self::Identity(_) => "this client",
+            Self::Others(_) => "those that are too many to be told apart",
+        }
+    }
+}
+
+/// That there is no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Short {
+    what: Scarce,
+    whose: Whose,
+    size: Size,
+    /// When it is worth asking again.
+    pub(super) wait: Duration,
+}
+
+impl Short {
+    /// Counts what came to nothing for it.
+    pub(super) fn count(&self) {
+        COUNTS.rationed.add((self.whose.counted(), self.what));
+    }
+
+    /// The verdict on what came to nothing for it before anything has left.
+    pub(super) fn verdict(&self) -> Verdict {
+        let (reason, what) = match self.what {
+            Scarce::Requests => (Reason::LimitExceeded, "requests"),
+            Scarce::BytesOut => (Reason::BudgetExceeded, "bytes out"),
+            Scarce::BytesIn => (Reason::BudgetExceeded, "bytes in"),
+        };
+        let Size { most, period } = self.size;
+        let detail =
+            format!("rates: {} may have {most} {what} in {period:?}, and they are used up", self.whose.named());
+        Verdict::block(reason, detail).retry(self.wait)
+    }
+}
+
+/// Of requests, of bytes out and of bytes in; none without a limit.
+type Buckets = [Option<Bucket>; 3];
+
+/// What one rule, connection or client may still use.
+#[derive(Debug)]
+pub(super) struct Ration {
+    whose: Whose,
+    buckets: Mutex<Buckets>,
+}
+
+impl Ration {
+    pub(super) fn new(whose: Whose, limits: impl Into<Limits>) -> Arc<Self> {
+        let (now, Limits { requests, bytes_out, bytes_in }) = (Instant::now(), limits.into());
+        let bucket = |size: Option<Size>| size.map(|size| Bucket { size, used: 0, at: now });
+        Arc::new(Self { whose, buckets: Mutex::new([requests, bytes_out, bytes_in].map(bucket)) })
+    }
+
+    /// True when nothing of it is used any more.
+    fn is_whole(&self, now: Instant) -> bool {
+        locked(&self.buckets).iter_mut().flatten().all(|bucket| bucket.room(now) == bucket.size.most)
+    }
+}
+
+/// What there is room for in all of some rations, held until it is known how much of it was used: another connection that looked
+/// meanwhile would see what is not used yet as used up. Whoever has several has at most one of a rule, one of who asks and one of
+/// a connection, in this order.
+pub(super) struct Held<'r> {
+    what: Scarce,
+    now: Instant,
+    held: Vec<(&'r Ration, MutexGuard<'r, Buckets>)>,
+}
+
+impl<'r> Held<'r> {
+    pub(super) fn of(rations: &'r [Arc<Ration>], what: Scarce) -> Self {
+        let held = rations.iter().map(|ration| (&**ration, locked(&ration.buckets))).collect();
+        Self { what, now: Instant::now(), held }
+    }
+
+    fn buckets(&mut self) -> impl Iterator<Item = (&'r Ration, &mut Bucket)> {
+        let at = Labels::index(self.what);
+        self.held.iter_mut().filter_map(move |(ration, buckets)| Some((*ration, buckets.get_mut(at)?.as_mut()?)))
+    }
+
+    /// How much there is room for.
+    pub(super) fn room(&mut self) -> u64 {
+        let now = self.now;
+        self.buckets().map(|(_, bucket)| bucket.room(now)).min().unwrap_or(u64::MAX)
+    }
+
+    /// Takes so much.
+    pub(super) fn spend(&mut self, used: u64) {
+        self.buckets().for_each(|(_, bucket)| bucket.spend(used));
+    }
+
+    /// That there is no room: of those that have none, the one that has none for longest.
+    pub(super) fn short(&mut self) -> Option<Short> {
+        let (what, now) = (self.what, self.now);
+        let used_up = self.buckets().filter_map(|(ration, bucket)| {
+            let wanted = if what == Scarce::Requests { 1 } else { bucket.size.most.div_ceil(WORTH) };
+            let is_used_up = bucket.room(now) == 0;
+            let wait = bucket.wait(wanted, now);
+            is_used_up.then(|| Short { what, whose: ration.whose.clone(), size: bucket.size, wait })
+        });
+        used_up.max_by_key(|short| short.wait)
+    }
+}
+
+/// Takes a request's worth of all of these.
+///
+/// # Errors
+/// One that has no room, also for bytes, of which the request will have some; then nothing is taken.
+pub(super) fn admit(rations: &[Arc<Ration>]) -> Result<(), Short> {
+    for what in [Scarce::BytesOut, Scarce::BytesIn, Scarce::Requests] {
+        let mut held = Held::of(rations, what);
+        if let Some(short) = held.short() {
+            return Err(short);
+        }
+        if what == Scarce::Requests {
+            held.spend(1);
+        }
+    }
+    Ok(())
+}
+
+/// The agent of `run` or `attach`: whatever it starts is one who asks.
+pub(super) const AGENT: &str = "agent";
+
+/// Who asks, by a flow.
+pub(super) fn who(flow: &Flow) -> String {
+    let ip = flow.target.original.ip();
+    match &flow.origin.identity {
+        Some(identity) => format!("={identity}"),
+        None if flow.id.0 != 0 => AGENT.to_owned(),
+        // Inside a tunnel its client's address is not known any more.
+        None if ip.is_loopback() || ip.is_unspecified() => "here".to_owned(),
+        None => ip.to_string(),
+    }
+}
+
+/// The rations of rules, and of those who ask.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Rations(Mutex<HashMap<(Whose, Limits), Arc<Ration>>>);
+
+impl Rations {
+    /// All that something is taken from which a rule allows somebody, on a connection that may have a ration of its own.
+    pub(super) fn of_all(
+        &self,
+        policy: &Policy,
+        rule: &Rule,
+        who: String,
+        own: Option<Arc<Ration>>,
+    ) -> Vec<Arc<Ration>> {
+        let of_rule = rule.rates().map(|rates| self.of(Whose::Rule(rule.label()), rates));
+        let of_identity = policy.rates().identity.map(|rates| self.of(Whose::Identity(who), rates));
+        of_rule.into_iter().chain(of_identity).chain(own).collect()
+    }
+
+    /// The ration of somebody at these rates, under whatever policy they are the same.
+    pub(super) fn of(&self, whose: Whose, limits: impl Into<Limits>) -> Arc<Ration> {
+        let mut known = locked(&self.0);
+        let key = (whose, limits.into());
+        if let Some(ration) = known.get(&key) {
+            return ration.clone();
+        }
+        if known.len() >= MOST {
+            let now = Instant::now();
+            known.retain(|_, ration| Arc::strong_count(ration) > 1 || !ration.is_whole(now));
+        }
+        let key = if known.len() >= MOST { (Whose::Others(key.0.counted()), key.1) } else { key };
+        known.entry(key.clone()).or_insert_with(|| Ration::new(key.0, key.1)).clone()
+    }
+}
+
+#[cfg(test)]
+#[path = "ration_tests.rs"]
+mod tests;
