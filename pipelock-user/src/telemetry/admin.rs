@@ -2,7 +2,7 @@
 //!
 //! Started by `app`, which fills [`Subject`]. It promises to serve few at a time and none for long, and nobody without the
 //! token where there is one; that it listens beyond loopback only with one is the policy's to check. It answers from what is
-//! counted already, so that it can wait for nothing that the proxy does.
+//! counted already, and from what the kernel's tables and the disk with the evidence say at that moment.
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
