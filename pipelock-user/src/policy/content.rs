@@ -9,11 +9,86 @@ use pipelock_scan::Severity;
 use serde_json::{Map, Value, json};
 
 use super::error::{Report, quote};
+use super::keys::{Default, Section, Shape, key, tried_as};
 use super::read::{Field, Reader};
 use super::tls::path;
 
 /// Names that one rule may list under `allow_secrets`.
 const MAX_ALLOWED: usize = 64;
+
+/// `dlp`.
+pub(super) static DLP: Section = Section {
+    name: "dlp",
+    keys: &[
+        key(
+            "action",
+            Shape::Words(&["block", "redact", "warn"]),
+            Default::Text("block"),
+            "What is done about secrets in what leaves, of the severity that `severity` names or more and of at least medium confidence; what is less is recorded. redact puts a placeholder in their place, where that can be done, and blocks elsewhere.",
+        ),
+        tried_as(
+            key(
+                "severity",
+                Shape::Words(&["low", "medium", "high", "critical"]),
+                Default::Text("high"),
+                "How severe a secret has to be for action. medium takes personal and payment data in (IBAN, cards), low whatever a rule knows, such as addresses of wallets.",
+            ),
+            &["min_severity", "threshold", "level"],
+        ),
+        tried_as(
+            key(
+                "instructions",
+                Shape::Words(&["block", "warn", "off"]),
+                Default::Text("off"),
+                "What is done about instructions to another agent in headers, bodies and messages that leave, of severity high or critical and of at least medium confidence.",
+            ),
+            &["injection", "prompt_injection"],
+        ),
+        key(
+            "entropy",
+            Shape::Words(&["block", "warn", "off"]),
+            Default::Text("warn"),
+            "What is done about data that no rule knows: random parts of URLs, and more of it than a session may send. Names below a wildcard that are data are treated as secrets are (action) unless this is off.",
+        ),
+        tried_as(
+            key(
+                "scan_env",
+                Shape::Bool,
+                Default::Bool(true),
+                "Whether the secrets in the environment of the command are looked for, in every encoding; under attach those of the processes that run already.",
+            ),
+            &["include_env", "env"],
+        ),
+        tried_as(
+            key(
+                "secrets_files",
+                Shape::List(&Shape::File),
+                Default::Absent,
+                "Files with values to look for: NAME=value, NAME: value or a value a line. Relative to the folder of the policy.",
+            ),
+            &["secrets_file", "secret_files", "secret_file"],
+        ),
+    ],
+};
+
+/// `response`.
+pub(super) static RESPONSE: Section = Section {
+    name: "response",
+    keys: &[
+        key(
+            "action",
+            Shape::Words(&["block", "redact", "warn", "off"]),
+            Default::Text("block"),
+            "What is done about instructions to the agent, of severity high or critical and of at least medium confidence. In what is no text (archives, images) they are recorded.",
+        ),
+        key(
+            "secrets",
+            Shape::Words(&["block", "redact", "warn", "off"]),
+            Default::Text("warn"),
+            "What is done about secrets in what comes in.",
+        ),
+    ],
+};
 
 /// What is done about a finding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +143,7 @@ pub struct Dlp {
     pub secrets_files: Vec<PathBuf>,
 }
 
-impl Default for Dlp {
+impl std::default::Default for Dlp {
     fn default() -> Self {
         Self {
             action: FindingAction::Block,
@@ -90,7 +165,7 @@ pub struct Responses {
     pub secrets: FindingAction,
 }
 
-impl Default for Responses {
+impl std::default::Default for Responses {
     fn default() -> Self {
         Self { action: FindingAction::Block, secrets: FindingAction::Warn }
     }
