@@ -329,7 +329,15 @@ async fn streams_reset_in_a_row_do_not_pile_up_work_and_what_was_asked_is_record
 async fn a_policy_that_does_not_allow_it_ends_the_connection_and_what_is_under_way() {
     for protocols in [&["h2"][..], &["http/1.1"]] {
         let opened = opened("web.test", true).await;
+        let load = |edit: fn(String) -> String| {
+            let (port, folder) = (opened.world.addr.port(), opened.world.evidence.path());
+            opened.world.rules.send_replace(Arc::new(rules(port, folder, &opened.outside, &opened.ca, edit)));
+        };
+        let forbid = |text: String| text.replace("destination: web.test", "destination: other.test");
+        // It was in force when the connection came, and another when it was let through.
+        load(forbid);
         let (agent, served) = opened.agent().await;
+        load(|text| text);
         let stream = greet_as(opened.client(protocols), agent).await.expect("a handshake");
         let url = format!("https://web.test:{}/ok/never", opened.world.addr.port());
         let is_http2 = protocols == ["h2"];
@@ -346,14 +354,10 @@ async fn a_policy_that_does_not_allow_it_ends_the_connection_and_what_is_under_w
             }
         });
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let load = |edit: fn(String) -> String| {
-            let (port, folder) = (opened.world.addr.port(), opened.world.evidence.path());
-            opened.world.rules.send_replace(Arc::new(rules(port, folder, &opened.outside, &opened.ca, edit)));
-        };
         load(|text| text + "limits: {max_connections: 9}\n");
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(!served.is_finished(), "another policy that allows it");
-        load(|text| text.replace("destination: web.test", "destination: other.test"));
+        load(forbid);
         let served = tokio::time::timeout(Duration::from_secs(5), served).await.expect("ended").expect("no panic");
         assert!(served.is_none());
         assert!(asked.await.expect("no panic").is_err(), "cut");

@@ -211,14 +211,15 @@ impl Proxy {
         Verdict::block(Reason::LimitExceeded, detail)
     }
 
-    /// Waits for a policy other than the one that decided under which `is_allowed` does not hold; the verdict on what it cuts.
-    pub(super) async fn disallowed(&self, decided: &PolicyId, is_allowed: impl Fn(&Rules) -> bool) -> Verdict {
+    /// Waits for a policy under which `is_allowed` does not hold; the verdict on what it cuts. The one that has decided is not
+    /// asked again.
+    pub(super) async fn disallowed(&self, decided: Option<&PolicyId>, is_allowed: impl Fn(&Rules) -> bool) -> Verdict {
         let mut rules = self.rules.clone();
         loop {
             // What is asked of it may take a moment, and whoever loads another one waits for those who hold this.
             let current = rules.borrow_and_update().clone();
             let policy = current.policy.id();
-            if policy != decided && !is_allowed(&current) {
+            if Some(policy) != decided && !is_allowed(&current) {
                 return Verdict::let_out(Reason::PolicyChanged, format!("cut: the policy {policy} does not allow it"));
             }
             if rules.changed().await.is_err() {

@@ -120,7 +120,7 @@ impl Tunnel {
                 End::OverBudget => self.meter.cut("the connection was cut"),
                 End::Idle => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
             },
-            cut = proxy.disallowed(&self.policy, |rules| self.is_allowed_by(rules)) => cut,
+            cut = proxy.disallowed(Some(&self.policy), |rules| self.is_allowed_by(rules)) => cut,
             cut = proxy.evidence_lost() => cut,
         };
         Some(cut.by(Some(self.rule.clone())))
@@ -190,7 +190,7 @@ mod tests {
         let world = World::new("").await;
         let decided = world.rules.borrow().policy.id().clone();
         let asked = std::cell::Cell::new(0);
-        let disallowed = world.proxy.disallowed(&decided, |rules| {
+        let disallowed = world.proxy.disallowed(Some(&decided), |rules| {
             asked.set(asked.get() + 1);
             // Whoever loads one does not wait for this.
             let _ = world.rules.borrow();

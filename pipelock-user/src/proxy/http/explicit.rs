@@ -128,7 +128,10 @@ pub(super) async fn speaks(session: &Session, stream: &mut TcpStream, buffer: &m
             false
         }
         // Whatever it is: a request, or what is refused as none.
-        Some(_) => true,
+        Some(_) => {
+            session.shared.activity.touch();
+            true
+        }
     }
 }
 

@@ -148,6 +148,18 @@ async fn a_client_too_many_is_told_so_at_once_and_the_next_is_served_when_one_ha
     read_hello(&mut send(proxy, &whole).await).await;
 }
 
+#[tokio::test]
+async fn silence_counts_from_the_first_words() {
+    let (world, proxy) = start("limits: {idle_timeout_seconds: 2}").await;
+    let port = world.addr.port();
+    let mut client = send(proxy, "").await;
+    for part in ["GET http://web.te", &format!("st:{port}/x HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n")] {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        client.write_all(part.as_bytes()).await.expect("write");
+    }
+    assert!(read_hello(&mut client).await.starts_with("HTTP/1.1 200"));
+}
+
 /// Connects, and lets nothing else happen meanwhile; says this.
 fn connect_at_once(proxy: SocketAddr, text: &str) -> TcpStream {
     #[allow(clippy::disallowed_methods, reason = "the test plays the client")]

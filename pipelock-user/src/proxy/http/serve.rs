@@ -229,7 +229,7 @@ impl Session {
         };
         let port = self.flow.target.original.port();
         let is_allowed = |rules: &Rules| rules.policy.find(host, port).is_ok_and(|rule| rule.unfit(true).is_none());
-        self.proxy.disallowed(&self.flow.policy, is_allowed).await
+        self.proxy.disallowed(None, is_allowed).await
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {

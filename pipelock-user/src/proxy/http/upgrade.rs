@@ -134,7 +134,7 @@ impl Upgraded {
                 () = self.meter.used_up(since) => self.meter.cut("the connection was cut"),
                 () = activity.idle(idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
                 // Also one that would have it read where this one does not.
-                cut = session.proxy.disallowed(&self.asked.decided, |rules| self.asked.is_allowed_by(&rules.policy, is_read)) => cut,
+                cut = session.proxy.disallowed(Some(&self.asked.decided), |rules| self.asked.is_allowed_by(&rules.policy, is_read)) => cut,
                 cut = session.proxy.evidence_lost() => cut,
             };
             cut.by(Some(self.rule.clone()))
