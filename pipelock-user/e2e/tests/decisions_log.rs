@@ -27,6 +27,7 @@ fn run(format: &str) -> Run {
          $curl -u user:{SECRET} http://web.test:{port}/denied
          $curl --data-binary 'k={SECRET}' http://web.test:{port}/ok
          $curl -X {SECRET} http://web.test:{port}/ok
+         $curl --http2-prior-knowledge --request-target '/{SECRET} <' http://web.test:{port}/ok
          $curl 'http://unread.test:{port}/{SECRET}?k={SECRET}' -H 'Cookie: {SECRET}'
          $curl http://{small}.denied.test/
          $curl http://{small}.wild.test:{port}/

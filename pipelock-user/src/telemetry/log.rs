@@ -7,7 +7,10 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use super::lines::Lines;
 
@@ -32,20 +35,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts the log. `PIPELOCK_LOG` (the syntax of `RUST_LOG`) overrides `default_level`.
+/// Starts the log. `PIPELOCK_LOG` (the syntax of `RUST_LOG`) overrides `default_level`; only events of our own are shown, since
+/// libraries tell of what they were sent.
 ///
 /// A second call does nothing: the first one decides.
 pub fn init(format: LogFormat, default_level: &str) {
     let filter = EnvFilter::try_from_env("PIPELOCK_LOG").unwrap_or_else(|_| EnvFilter::new(default_level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| Lines)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    let _ = match format {
-        LogFormat::Text => builder.compact().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+    let ours = filter_fn(|metadata| metadata.target().starts_with("pipelock"));
+    let lines = fmt::layer().with_writer(|| Lines).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let lines = match format {
+        LogFormat::Text => lines.compact().boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
+    let _ = tracing_subscriber::registry().with(lines.with_filter(ours)).with(filter).try_init();
 }
 
 /// A host, with or without a port, as far as it is plainly a name: labels that may be data are left out (`….example.com`).
