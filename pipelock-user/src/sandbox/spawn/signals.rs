@@ -52,6 +52,16 @@ impl AgentExit {
     }
 }
 
+/// Whether a child of ours has stopped, and nobody was told yet.
+fn has_stopped(pid: Pid, flags: WaitPidFlag) -> io::Result<bool> {
+    match waitid(Id::Pid(pid), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | flags) {
+        Ok(status) => Ok(matches!(status, WaitStatus::Stopped(..))),
+        // It has ended since it was looked at: who asks for stops alone is told of no child then.
+        Err(Errno::ECHILD) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// The agent's first process, a child of ours. Dropping it leaves the agent running: to end it, use
 /// [`crate::sandbox::cgroup::Cgroup::kill_all`], which reaches what it started too.
 #[derive(Debug)]
@@ -137,15 +147,13 @@ impl AgentProcess {
     }
 
     fn is_stopped(&self) -> io::Result<bool> {
-        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        Ok(matches!(waitid(Id::Pid(self.pid), flags)?, WaitStatus::Stopped(..)))
+        has_stopped(self.pid, WaitPidFlag::WNOWAIT)
     }
 
     /// The agent stopped itself (Ctrl-Z in a program that handles it, `suspend` in a shell): stop with it, so that the
     /// shell that started us takes the terminal back; when it lets us go on, let the agent go on.
     fn follow_stop(&self) -> io::Result<()> {
-        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
-        if !matches!(waitid(Id::Pid(self.pid), flags)?, WaitStatus::Stopped(..)) {
+        if !has_stopped(self.pid, WaitPidFlag::empty())? {
             return Ok(());
         }
         // No terminal, no job control: whoever stopped the agent will let it go on.
@@ -279,6 +287,16 @@ async fn next(relay: &AsyncFd<BorrowedFd<'static>>) -> io::Result<Received> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_that_has_ended_has_not_stopped() {
+        let mut child = std::process::Command::new("true").spawn().expect("true");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).expect("its end");
+        assert!(!has_stopped(pid, WaitPidFlag::WNOWAIT).expect("no error"));
+        assert!(!has_stopped(pid, WaitPidFlag::empty()).expect("no error"));
+        assert!(child.wait().expect("its status").success());
+    }
 
     #[test]
     fn exit_codes_are_the_shells() {
