@@ -228,9 +228,9 @@ impl Client {
             None => job.path.clone(),
         };
         let (host, path, more, (before, behind)) = match self.route {
-            // Those are asked by many, of whom each may ask so often.
+            // A connection is one client's, and each may ask so often.
             Route::Doors(addr) => {
-                let more = format!("Authorization: Bearer {}\r\n", token(NEXT.fetch_add(1, Ordering::Relaxed)));
+                let more = format!("Authorization: Bearer {}\r\n", token(OWN.with(|own| *own)));
                 let path = path.replace("ORIGIN", &format!("http%3A%2F%2F{HOST}%3A{port}"));
                 let around = if job.body > 0 { ("{\"kind\":\"dlp\",\"input\":{\"text\":\"", "\"}}") } else { ("", "") };
                 (addr.to_string(), path, more, around)
@@ -284,6 +284,14 @@ impl Client {
 
 /// Names that the doors know; each may ask the Scan API fifty times at once.
 const NAMES: u64 = 400;
+
+thread_local! {
+    /// The name that the connection of this thread has.
+    static OWN: u64 = {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    };
+}
 
 /// The token of one of them.
 fn token(number: u64) -> String {

@@ -55,8 +55,8 @@ const SCENARIOS: &[Scenario] = &[
 const DOORS: &[Scenario] = &[
     scenario("fetch, 200 B", "GET http /fetch?url=ORIGIN%2F200", 50, "keep"),
     scenario("fetch, 10 KB", "GET http /fetch?url=ORIGIN%2F10240", 50, "keep"),
-    Scenario { body: 200, ..scenario("Scan API, 200 B", "POST http /api/v1/scan", 100, "keep") },
-    Scenario { body: 10_240, ..scenario("Scan API, 10 KB", "POST http /api/v1/scan", 100, "keep") },
+    Scenario { body: 200, ..scenario("Scan API, 200 B", "POST http /api/v1/scan", 50, "keep") },
+    Scenario { body: 10_240, ..scenario("Scan API, 10 KB", "POST http /api/v1/scan", 50, "keep") },
 ];
 
 /// Runs the suite, prints the table and writes it to bench/results/proxy.md; or the scenarios whose name has `part`, which
