@@ -42,13 +42,19 @@ pub struct FlowGuard {
     account: Arc<dyn Account>,
     flow: FlowId,
     outcome: Outcome,
+    has_ended: bool,
 }
 
 impl FlowGuard {
     /// Takes the connection; none when the flow was given up meanwhile.
     #[must_use]
     pub fn open(account: Arc<dyn Account>, flow: FlowId) -> Option<Self> {
-        account.accept(flow).then(|| Self { account, flow, outcome: Outcome::unseen(Reason::ClientAborted) })
+        account.accept(flow).then(|| Self {
+            account,
+            flow,
+            outcome: Outcome::unseen(Reason::ClientAborted),
+            has_ended: false,
+        })
     }
 
     /// Notes what was decided. One request that was allowed makes the flow an allowed one.
@@ -61,6 +67,13 @@ impl FlowGuard {
     /// Replaces what was decided, for what ends the whole flow.
     pub fn end(&mut self, verdict: Verdict) {
         self.outcome.verdict = verdict;
+        self.has_ended = true;
+    }
+
+    /// True once something has.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// Notes what the bytes are.

@@ -12,8 +12,23 @@ use tokio::time::{Instant, timeout_at};
 static CORES: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)));
 
-/// What `work` comes to; none when that is not known by `due`, or never: it panics, or no thread can be had.
-pub(super) async fn aside<T: Send + 'static>(due: Instant, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Why it came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undone {
+    /// It was not done in time.
+    Late,
+    /// It never will be: it panicked, or no thread could be had.
+    Broken,
+}
+
+/// What `work` comes to by `due`.
+///
+/// # Errors
+/// [`Undone`].
+pub(super) async fn aside<T: Send + 'static>(
+    due: Instant,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Undone> {
     let done = async {
         let place = CORES.acquire().await.ok()?;
         let (tell, told) = oneshot::channel();
@@ -25,7 +40,7 @@ pub(super) async fn aside<T: Send + 'static>(due: Instant, work: impl FnOnce() -
         std::thread::Builder::new().name("aside".into()).spawn(work).ok()?;
         told.await.ok()
     };
-    timeout_at(due, done).await.ok()?
+    timeout_at(due, done).await.map_err(|_| Undone::Late)?.ok_or(Undone::Broken)
 }
 
 #[cfg(test)]
@@ -38,11 +53,14 @@ mod tests {
     #[tokio::test]
     async fn work_is_waited_for_until_it_is_due() {
         let soon = || Instant::now() + Duration::from_secs(60);
-        assert_eq!(aside(soon(), || 7).await, Some(7));
-        assert_eq!(aside(soon(), || -> u8 { panic!("a defect") }).await, None);
+        assert_eq!(aside(soon(), || 7).await, Ok(7));
+        assert_eq!(aside(soon(), || -> u8 { panic!("a defect") }).await, Err(Undone::Broken));
         // Work that goes on for as long as it likes: the thread of this test is free meanwhile.
         let (end, ended) = mpsc::channel::<()>();
-        assert_eq!(aside(Instant::now() + Duration::from_millis(10), move || ended.recv().is_ok()).await, None);
+        assert_eq!(
+            aside(Instant::now() + Duration::from_millis(10), move || ended.recv().is_ok()).await,
+            Err(Undone::Late)
+        );
         end.send(()).expect("it still runs");
     }
 }

@@ -5,17 +5,15 @@ use rustls::pki_types::UnixTime;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 
 use super::*;
-use crate::proxy::serve_explicit;
+use crate::proxy::Gate;
 use crate::proxy::ws::frame;
 
 /// Asks the explicit proxy for a tunnel to the destination, which it has to grant.
 async fn tunnel(opened: &Opened) -> TcpStream {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    let proxy = listener.local_addr().expect("bound");
-    tokio::spawn(serve_explicit(listener, opened.world.proxy.clone(), Arc::default()));
+    let proxy = opened.world.door(Gate::open()).await;
     #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
     let mut client = TcpStream::connect(proxy).await.expect("connect");
     let port = opened.world.addr.port();

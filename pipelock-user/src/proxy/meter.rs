@@ -46,6 +46,8 @@ pub(super) struct Meter {
     rations: Vec<Arc<Ration>>,
     /// When one of them had no room for bytes, and which.
     short: Mutex<Option<(Instant, Short)>>,
+    /// Something was cut since a receipt said so.
+    is_untold: AtomicBool,
 }
 
 impl Meter {
@@ -64,6 +66,7 @@ impl Meter {
             told: Notify::new(),
             rations,
             short: Mutex::default(),
+            is_untold: AtomicBool::new(false),
         })
     }
 
@@ -77,18 +80,26 @@ impl Meter {
         self.is_over() || locked(&self.short).as_ref().is_some_and(|(at, _)| *at >= since)
     }
 
-    /// True once something was refused because the budget, or a rate, was used up.
-    pub(super) fn was_refused(&self) -> bool {
-        self.over.load(Ordering::Acquire) || locked(&self.short).is_some()
+    /// True when something was cut and no receipt says so.
+    pub(super) fn is_untold(&self) -> bool {
+        self.is_untold.load(Ordering::Acquire)
+    }
+
+    /// A receipt says what was cut until now.
+    pub(super) fn tell(&self) {
+        self.is_untold.store(false, Ordering::Release);
     }
 
     /// What the budget or the rate was that something was cut for.
     pub(super) fn cut(&self, what: &str) -> Verdict {
+        let Verdict { reason, detail, .. } = self.refusal();
+        Verdict::let_out(reason, if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") })
+    }
+
+    /// The same of something of which nothing has left: for a rate, with when there is room again.
+    pub(super) fn refusal(&self) -> Verdict {
         let short = locked(&self.short).as_ref().map(|(_, short)| short.verdict());
-        match short.filter(|_| !self.is_over()) {
-            Some(Verdict { reason, detail, .. }) => Verdict::let_out(reason, format!("{what}: {detail}")),
-            None => Verdict::let_out(Reason::BudgetExceeded, what),
-        }
+        short.filter(|_| !self.is_over()).unwrap_or_else(|| Verdict::block(Reason::BudgetExceeded, ""))
     }
 
     /// Takes a request's worth of the rates.
@@ -126,6 +137,7 @@ impl Meter {
 
     fn refuse(&self) -> io::Error {
         self.over.store(true, Ordering::Release);
+        self.is_untold.store(true, Ordering::Release);
         self.told.notify_waiters();
         io::Error::other("the budget of the rule is used up")
     }
@@ -135,6 +147,7 @@ impl Meter {
         if let Some(short) = held.short() {
             short.count();
             *locked(&self.short) = Some((Instant::now(), short));
+            self.is_untold.store(true, Ordering::Release);
         }
         self.told.notify_waiters();
         io::Error::other("a rate of the policy is used up")
@@ -365,7 +378,7 @@ mod tests {
         let (near, _other) = tokio::io::duplex(64);
         let since = Instant::now();
         assert!(Metered::new(near, second).write_all(b"efg").await.is_err(), "there was room for two");
-        assert!(second.was_cut(since) && second.was_refused() && !second.is_over() && !first.was_cut(since));
+        assert!(second.was_cut(since) && second.is_untold() && !second.is_over() && !first.was_cut(since));
         let denied = second.admit().expect_err("none left");
         // For a tenth of it, a byte, there is room in ten seconds.
         assert_eq!((denied.reason, denied.retry_seconds()), (Reason::BudgetExceeded, Some(10)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::idle::{Activity, Watched};
 use super::meter::{Meter, Metered};
@@ -29,7 +30,7 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let activity = Activity::new();
+    let (activity, since) = (Activity::new(), Instant::now());
     let (agent_read, agent_write) = tokio::io::split(Watched::new(agent, &activity));
     let upstream = Metered::new(Watched::new(upstream, &activity), meter);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
@@ -39,12 +40,12 @@ where
         tokio::pin!(out, inn);
         // One direction over its budget ends both; one that is merely done leaves the other to finish.
         tokio::select! {
-            () = &mut out => if !meter.was_refused() { inn.await },
-            () = &mut inn => if !meter.was_refused() { out.await },
+            () = &mut out => if !meter.was_cut(since) { inn.await },
+            () = &mut inn => if !meter.was_cut(since) { out.await },
         }
     };
     tokio::select! {
-        () = both => if meter.was_refused() { End::OverBudget } else { End::Done },
+        () = both => if meter.was_cut(since) { End::OverBudget } else { End::Done },
         // Also while the only thing that moves, or does not, is on the agent's side.
         () = meter.time_up() => End::OverBudget,
         () = activity.idle(idle) => End::Idle,
@@ -68,8 +69,6 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
     use crate::proxy::meter::Budget;
 

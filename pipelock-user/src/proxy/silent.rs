@@ -2,7 +2,7 @@
 //!
 //! Asked by `state` for a place. `accept` signs in each connection, also one that waits for its place; the listeners wait
 //! for its first words with [`Silent::first`]. It promises that whoever opens thousands of connections and says nothing
-//! keeps nobody else out: who has spoken does not go, however many come before anybody listens.
+//! keeps nobody else out: who has spoken and was not listened to yet does not go, however many come before anybody listens.
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;

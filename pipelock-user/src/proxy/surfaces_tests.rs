@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::proxy::http::world::{SECRET, find, read_all};
-use crate::proxy::{Upstream, serve_explicit, serve_reverse};
+use crate::proxy::{Gate, Upstream, serve_reverse};
 
 /// What is asked for, and what becomes of it.
 fn cases() -> Vec<(String, &'static str, &'static str)> {
@@ -25,9 +25,7 @@ fn cases() -> Vec<(String, &'static str, &'static str)> {
 const PATHS: &str = "paths: [\"/ok/*\", \"/order\"]";
 
 async fn door(world: &World) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    let proxy = listener.local_addr().expect("bound");
-    tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::default()));
+    let proxy = world.door(Gate::open()).await;
     proxy
 }
 

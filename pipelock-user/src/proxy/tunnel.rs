@@ -52,7 +52,7 @@ pub(super) async fn shows_name(
     (upstream, reached): (Link, &Reached),
     due: Instant,
 ) -> Result<Link, Verdict> {
-    match asked(proxy, permit.host(), (upstream, reached), due).await? {
+    match asked(proxy, (permit.host(), permit.port()), (upstream, reached), due).await? {
         Some(unused) => Ok(unused),
         None => once_more(rules, permit, reached, due).await,
     }
@@ -61,7 +61,7 @@ pub(super) async fn shows_name(
 /// Makes sure that a destination has shown a certificate for the name; the connection again, unless it was used up for that.
 async fn asked(
     proxy: &Proxy,
-    host: &Host,
+    (host, port): (&Host, u16),
     (upstream, reached): (Link, &Reached),
     due: Instant,
 ) -> Result<Option<Link>, Verdict> {
@@ -69,7 +69,7 @@ async fn asked(
         return Ok(Some(upstream));
     }
     let slow = || Verdict::block(Reason::UpstreamFailed, format!("{host} shows no certificate in time"));
-    tokio::time::timeout_at(due, proxy.shown.ask(upstream, host, reached)).await.unwrap_or_else(|_| Err(slow()))
+    tokio::time::timeout_at(due, proxy.shown.ask(upstream, (host, port), reached)).await.unwrap_or_else(|_| Err(slow()))
 }
 
 async fn once_more(rules: &Rules, permit: &Permit, reached: &Reached, due: Instant) -> Result<Link, Verdict> {
@@ -85,7 +85,7 @@ impl Tunnel {
     /// # Errors
     /// Those of [`shows_name`].
     pub(super) async fn shows_name(&self, proxy: &Proxy) -> Result<(), Verdict> {
-        if proxy.shown.is_known(&self.host, &self.dialled) {
+        if proxy.shown.is_known((&self.host, self.port), &self.dialled) {
             return Ok(());
         }
         let rules = proxy.rules();
@@ -93,7 +93,7 @@ impl Tunnel {
         let allowed = Verdict::allow(Reason::PolicyAllow, Some(self.rule.clone()));
         let permit = permit_flow(&allowed, self.host.clone(), self.port)?;
         let beside = once_more(&rules, &permit, &self.dialled, due).await?;
-        asked(proxy, &self.host, (beside, &self.dialled), due).await.map(drop)
+        asked(proxy, (&self.host, self.port), (beside, &self.dialled), due).await.map(drop)
     }
 
     /// Whether these rules would let it through too.
@@ -181,7 +181,7 @@ mod tests {
         let upstream = tokio::net::TcpStream::connect(addr).await.expect("connect");
         let host = Host::parse("a.test").expect("a name");
         let link = Link::Direct(upstream);
-        let asked = asked(&world.proxy, &host, (link, &addr.into()), Instant::now()).await;
+        let asked = asked(&world.proxy, (&host, 443), (link, &addr.into()), Instant::now()).await;
         assert!(asked.is_err_and(|verdict| verdict.reason == Reason::UpstreamFailed));
     }
 

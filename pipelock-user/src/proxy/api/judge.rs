@@ -11,7 +11,7 @@ use super::question::Kind;
 use super::{Refusal, TRANSPORT};
 use crate::flow::{Found, Reason, Verdict};
 use crate::inspect::{Scanners, Side, Terms};
-use crate::proxy::aside::aside;
+use crate::proxy::aside::{Undone, aside};
 use crate::proxy::http::Session;
 use crate::proxy::http::place::{WEB, read};
 use crate::proxy::state::Rules;
@@ -34,9 +34,13 @@ pub(super) async fn judge(session: &Arc<Session>, kind: Kind, due: Instant) -> R
         }
     };
     let rules = session.proxy.rules();
+    let policy = rules.policy.id().clone();
     let scanners = tokio::time::timeout_at(due, scanners(&rules)).await.map_err(|_| Refusal::late())?;
     let read = match scanners {
-        Ok(scanners) => aside(due, move || of_texts(&rules, &scanners, &texts)).await.ok_or_else(Refusal::late)?,
+        Ok(scanners) => aside(due, move || of_texts(&rules, &scanners, &texts)).await.map_err(|why| match why {
+            Undone::Late => Refusal::late(),
+            Undone::Broken => Refusal::broken(),
+        })?,
         Err(verdict) => Err(verdict),
     };
     let verdict = match read {
@@ -47,7 +51,8 @@ pub(super) async fn judge(session: &Arc<Session>, kind: Kind, due: Instant) -> R
         // No rule has decided: there is no destination.
         Err(verdict) => verdict.by(None),
     };
-    Ok(session.tell(TRANSPORT, METHOD, &format!("scan://{word}"), verdict, StatusCode::OK).await)
+    let asked = (TRANSPORT, METHOD, &*format!("scan://{word}"));
+    Ok(session.tell_by(&policy, asked, verdict, StatusCode::OK).await)
 }
 
 async fn of_url(session: &Arc<Session>, url: &str, method: &str, due: Instant) -> Result<Verdict, Refusal> {

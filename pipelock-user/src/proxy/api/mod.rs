@@ -66,6 +66,15 @@ impl Refusal {
         Self { status, code, message: message.to_owned(), is_retryable: false, reason, wait: None, is_told: false }
     }
 
+    /// The same for its receipt.
+    fn verdict(&self) -> Verdict {
+        let verdict = Verdict::block(self.reason, format!("{}: {}", self.code, self.message));
+        match self.wait {
+            Some(wait) => verdict.retry(wait),
+            None => verdict,
+        }
+    }
+
     fn invalid_json(why: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_json", why)
     }
@@ -84,13 +93,18 @@ impl Refusal {
         Self { is_retryable: true, reason: Reason::ScannerUnavailable, ..late }
     }
 
+    fn broken() -> Self {
+        let broken = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the question could not be read");
+        Self { reason: Reason::Internal, ..broken }
+    }
+
     fn without_scanner(why: &str) -> Self {
         let unavailable = Self::new(StatusCode::SERVICE_UNAVAILABLE, "scanner_unavailable", why);
         Self { is_retryable: true, reason: Reason::ScannerUnavailable, ..unavailable }
     }
 
     fn too_often(wait: Duration) -> Self {
-        let why = format!("more than {} questions a minute", A_MINUTE);
+        let why = format!("more than {BURST} questions at once, or {A_MINUTE} a minute");
         let often = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", &why);
         Self { is_retryable: true, reason: Reason::LimitExceeded, wait: Some(wait), ..often }
     }
@@ -113,8 +127,7 @@ where
     if refusal.is_told {
         return refused(&refusal, &scan_id);
     }
-    let verdict = Verdict::block(refusal.reason, format!("{}: {}", refusal.code, refusal.message));
-    let told = session.tell(TRANSPORT, method.as_str(), PATH, verdict, refusal.status).await;
+    let told = session.tell(TRANSPORT, method.as_str(), PATH, refusal.verdict(), refusal.status).await;
     if told.reason == Reason::RecorderUnavailable {
         return refused(&Refusal { reason: told.reason, ..unrecorded() }, &scan_id);
     }
@@ -196,20 +209,21 @@ fn completed(asked: &Asked, verdict: &Verdict, scan_id: &str, start: Instant) ->
 }
 
 fn refused(refusal: &Refusal, scan_id: &str) -> Response<Full<Bytes>> {
-    let body = json!({
+    let verdict = refusal.verdict();
+    let mut body = json!({
         "status": "error",
         "scan_id": scan_id,
         "reason": refusal.reason.code(),
         "errors": [{"code": refusal.code, "message": refusal.message, "retryable": refusal.is_retryable}],
     });
+    if let Some(seconds) = verdict.retry_seconds() {
+        body["retry_after_seconds"] = json!(seconds);
+    }
     let mut response = rescue::json(refusal.status, Some(refusal.reason), &body);
     if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
-    if let Some(wait) = refusal.wait {
-        let seconds = wait.as_millis().div_ceil(1000).max(1);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(1)));
-    }
+    rescue::tell_when(&mut response, &verdict);
     if matches!(refusal.code, "body_too_large" | "read_error") {
         // The rest of the body is nobody's.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,19 +1,18 @@
 //! What the Scan API says, held against its contract, and what the receipts say.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::CONTRACT;
 use super::judge::judge;
 use super::question::{self, Kind};
 use super::{A_MINUTE, BURST};
 use crate::flow::Reason;
+use crate::proxy::http::Gate;
 use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
-use crate::proxy::http::{Gate, serve_explicit};
 use crate::proxy::state::Rules;
 
 struct Door {
@@ -27,9 +26,7 @@ impl Door {
     }
 
     async fn before(world: World, gate: Gate) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let proxy = listener.local_addr().expect("bound");
-        tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::new(gate)));
+        let proxy = world.door(gate).await;
         Self { world, proxy }
     }
 

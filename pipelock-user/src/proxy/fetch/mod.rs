@@ -25,7 +25,7 @@ use url::Url;
 use self::page::{Page, page};
 use crate::flow::{Reason, Verdict};
 use crate::inspect::Encoded;
-use crate::proxy::aside::aside;
+use crate::proxy::aside::{Undone, aside};
 use crate::proxy::http::place::{self, Place, WEB};
 use crate::proxy::http::{Answer, Errand, Session};
 use crate::proxy::rescue;
@@ -116,11 +116,11 @@ async fn fetched(session: &Arc<Session>, mut url: Url, mut place: Place, mut hea
                     let url = Some(url.to_string());
                     return Fetched { verdict, status: StatusCode::OK, url, page: Some((answer, page)) };
                 }
-                Err((verdict, part)) => session.stop(&answer, verdict, part).await,
+                Err((verdict, part)) => session.reject(&answer, verdict, part).await,
             },
             Some(_) if redirects == MOST_REDIRECTS => {
                 let detail = format!("more than {MOST_REDIRECTS} redirects");
-                session.stop(&answer, Verdict::let_out(Reason::UpstreamFailed, detail), "redirect").await
+                session.reject(&answer, Verdict::let_out(Reason::UpstreamFailed, detail), "redirect").await
             }
             Some(location) => match place::redirected(&url, location.as_bytes()) {
                 Ok(next) => {
@@ -128,7 +128,7 @@ async fn fetched(session: &Arc<Session>, mut url: Url, mut place: Place, mut hea
                     redirects += 1;
                     continue;
                 }
-                Err(verdict) => session.stop(&answer, verdict, "redirect").await,
+                Err(verdict) => session.reject(&answer, verdict, "redirect").await,
             },
         };
         return refused(stopped, target);
@@ -142,8 +142,11 @@ fn redirects_with(status: StatusCode) -> bool {
 /// The same as [`shown`], which may take long.
 async fn read(answer: &Arc<Answer>, due: Instant) -> Result<Page, (Verdict, &'static str)> {
     let answer = answer.clone();
-    let late = || Verdict::block(Reason::IdleTimeout, "it took too long as a whole");
-    aside(due, move || shown(&answer)).await.unwrap_or_else(|| Err((late(), "readable text")))
+    let undone = |why| match why {
+        Undone::Late => Verdict::block(Reason::IdleTimeout, "it took too long as a whole"),
+        Undone::Broken => Verdict::block(Reason::Internal, "it could not be read"),
+    };
+    aside(due, move || shown(&answer)).await.unwrap_or_else(|why| Err((undone(why), "readable text")))
 }
 
 /// The page of an answer, read as it is shown where its rule scans.

@@ -1,13 +1,12 @@
 //! What a client of `/fetch` is told, and what the receipts say.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::proxy::http::serve_explicit;
+use crate::proxy::http::Gate;
 use crate::proxy::http::world::{ORDER, SECRET, World, read_all};
 
 struct Door {
@@ -18,9 +17,7 @@ struct Door {
 impl Door {
     async fn open(more: &str) -> Self {
         let world = World::new(more).await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let proxy = listener.local_addr().expect("bound");
-        tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::default()));
+        let proxy = world.door(Gate::open()).await;
         Self { world, proxy }
     }
 

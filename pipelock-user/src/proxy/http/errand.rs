@@ -82,7 +82,7 @@ impl Session {
             () = tokio::time::sleep_until(due) => Verdict::let_out(Reason::IdleTimeout, "it took too long as a whole"),
         };
         // Not dropped: its receipt must be written.
-        own.end(Some(ended));
+        own.stop(ended);
         errand.await
     }
 
@@ -106,7 +106,7 @@ impl Session {
             ended = self.ended() => ended,
             () = tokio::time::sleep_until(due) => Verdict::block(Reason::ScannerUnavailable, "no verdict in time"),
         };
-        own.end(Some(ended));
+        own.stop(ended);
         carried.await.record
     }
 
@@ -142,6 +142,7 @@ impl Session {
         }
         request.extensions_mut().insert(Withheld(withheld));
         let authority = Authority { host: place.host.clone(), port: place.port };
+        let since = Instant::now();
         let Carried { record, response, reading } = self.carry(Ok(authority), request).await;
         let (verdict, target) = (record.verdict.clone(), record.target.clone());
         let Some(response) = response else { return Errand { verdict, target, answer: None } };
@@ -164,7 +165,7 @@ impl Session {
                     // It has a receipt already.
                     Some(cut) => cut.by(verdict.rule),
                     None => {
-                        let failed = self.shared.cut_for_budget(&record).unwrap_or(failed);
+                        let failed = self.shared.cut_for_budget(&record, since).unwrap_or(failed);
                         self.add(&record, failed.by(verdict.rule), "response body").await
                     }
                 };
@@ -174,7 +175,7 @@ impl Session {
     }
 
     /// Ends an errand for what its answer turned out to be, with a receipt that says so; the verdict to tell.
-    pub(in crate::proxy) async fn stop(&self, answer: &Answer, verdict: Verdict, part: &'static str) -> Verdict {
+    pub(in crate::proxy) async fn reject(&self, answer: &Answer, verdict: Verdict, part: &'static str) -> Verdict {
         self.add(&answer.record, verdict.by(answer.record.verdict.rule.clone()), part).await
     }
 }

@@ -26,10 +26,9 @@ use crate::policy::Protocol;
 use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol as Detected, detect};
 use crate::proxy::intercept::intercept;
-use crate::proxy::listen::{budget_of, dial_limit, farewell, refuse_in};
+use crate::proxy::listen::{dial_limit, farewell, refuse_in};
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
-use crate::proxy::ration::who;
 use crate::proxy::silent::Silent;
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::tunnel::{Tunnel, shows_name};
@@ -327,11 +326,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         }
         Ok(rule) => (Verdict::allow(Reason::PolicyAllow, Some(rule.label())), Some(rule)),
     };
-    let meter = passing.map(|rule| {
-        let (policy, flow) = (&rules.policy, session.identified());
-        let rations = session.proxy.rations.of_all(policy, rule, who(&flow), session.shared.own(policy));
-        Meter::rationed(budget_of(rule), rations)
-    });
+    let meter = passing.map(|rule| session.shared.meter(&session.proxy, &rules.policy, rule, &session.identified()));
     let admitted = meter.as_ref().map_or(Ok(()), |meter| meter.admit());
     let permitted = admitted.map_err(|denied| denied.by(verdict.rule.clone()));
     let opened = match permitted.and_then(|()| permit_flow(&verdict, host.clone(), port)) {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use super::{Gate, serve_explicit};
+use super::Gate;
 use crate::flow::Host;
 use crate::proxy::http::sniffed::tests::hello;
 use crate::proxy::http::world::{World, read_all, read_hello, rules};
@@ -19,9 +19,7 @@ async fn start(more: &str) -> (World, SocketAddr) {
 
 async fn start_for(more: &str, gate: Gate) -> (World, SocketAddr) {
     let world = World::new(more).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    let addr = listener.local_addr().expect("bound");
-    tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::new(gate)));
+    let addr = world.door(gate).await;
     (world, addr)
 }
 
@@ -199,9 +197,7 @@ async fn tls_in_a_tunnel_goes_only_to_who_shows_a_certificate_for_its_name() {
     ] {
         let server = certificate.map(|name| server_of(&ca, &Host::parse(name).expect("a name")).expect("a server"));
         let world = World::with(|port, _| (rules(port, ""), server)).await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let proxy = listener.local_addr().expect("bound");
-        tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::default()));
+        let proxy = world.door(Gate::open()).await;
         let port = world.addr.port();
         let connect = format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
         let mut client = send(proxy, &connect).await;

@@ -37,19 +37,19 @@ impl Session {
         Err(Verdict::block(Reason::IdentityRequired, "the connection is another client's; open one of your own"))
     }
 
-    /// Says that a body was cut for a budget, which the request's receipt may be too early for: in the flow's receipt. Gives
-    /// it back where there is no flow, unless the last request's receipt has said it.
-    pub(super) fn note_budgets(&self) -> Option<Verdict> {
-        let cut = self.shared.over_budget()?;
-        match &self.guard {
-            Some(guard) => {
+    /// Says what was cut for budgets, which the receipts of the requests came too early for: in the flow's receipt, unless that
+    /// says what ended all of it, else in one of their own.
+    pub(super) fn note_budgets(&self) {
+        for (latest, cut) in self.shared.untold() {
+            if let Some(guard) = &self.guard
+                && !locked(guard).has_ended()
+            {
                 locked(guard).end(cut);
-                None
+                continue;
             }
-            None => {
-                let is_told = |latest: RequestRecord| latest.verdict.reason == Reason::BudgetExceeded;
-                (!self.shared.latest().is_some_and(is_told)).then_some(cut)
-            }
+            let record = RequestRecord { verdict: cut, part: Some("body"), ..latest };
+            // In the queue from here on; if it cannot be written, that is counted, and nothing more is let through.
+            drop(self.proxy.recorder.queue_request(&record));
         }
     }
 
@@ -57,10 +57,7 @@ impl Session {
     pub(super) async fn add(&self, record: &RequestRecord, verdict: Verdict, part: &'static str) -> Verdict {
         let record = RequestRecord { verdict: verdict.clone(), part: Some(part), ..record.clone() };
         match self.file(&record).await {
-            Ok(()) => {
-                self.shared.told(&record);
-                verdict
-            }
+            Ok(()) => verdict,
             Err(unwritten) => unwritten,
         }
     }
@@ -98,7 +95,9 @@ impl Session {
     pub(super) async fn file(&self, record: &RequestRecord) -> Result<(), Verdict> {
         self.note(&record.policy, &record.verdict);
         let unwritten = |_| Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
-        self.proxy.recorder.request(record).await.map_err(unwritten)
+        self.proxy.recorder.request(record).await.map_err(unwritten)?;
+        self.shared.told(record);
+        Ok(())
     }
 
     pub(super) fn note(&self, policy: &PolicyId, verdict: &Verdict) {
@@ -119,8 +118,19 @@ impl Session {
         verdict: Verdict,
         status: StatusCode,
     ) -> Verdict {
-        let policy = self.proxy.rules().policy.id().clone();
-        let record = self.record(&policy, method.to_owned(), target.to_owned(), &verdict, Some(status.as_u16()), None);
+        let rules = self.proxy.rules();
+        self.tell_by(rules.policy.id(), (transport, method, target), verdict, status).await
+    }
+
+    /// The same for what this policy has decided.
+    pub(in crate::proxy) async fn tell_by(
+        &self,
+        policy: &PolicyId,
+        (transport, method, target): (&'static str, &str, &str),
+        verdict: Verdict,
+        status: StatusCode,
+    ) -> Verdict {
+        let record = self.record(policy, method.to_owned(), target.to_owned(), &verdict, Some(status.as_u16()), None);
         match self.file(&RequestRecord { transport, ..record }).await {
             Ok(()) => verdict,
             Err(unwritten) => unwritten,

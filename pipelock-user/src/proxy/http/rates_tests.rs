@@ -4,20 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::proxy::http::world::{World, assert_problem, read_all};
-use crate::proxy::http::{Gate, serve_explicit};
+use super::super::serve::Session;
+use super::super::upstream::Carrier;
+use crate::flow::{Reason, Verdict, locked};
+use crate::proxy::http::Gate;
+use crate::proxy::http::world::{World, assert_problem, read_all, rules};
 use crate::proxy::identity::Identities;
+use crate::proxy::meter::Metered;
+use crate::proxy::state::Rules;
 
 const GET: &[u8] = b"GET /x HTTP/1.1\r\nHost: web.test\r\n\r\n";
-
-async fn door(world: &World, gate: Gate) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    let addr = listener.local_addr().expect("bound");
-    tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::new(gate)));
-    addr
-}
 
 /// What a request over a connection of its own is answered.
 async fn asked(proxy: SocketAddr, line: &str, host: &str, headers: &str) -> String {
@@ -63,7 +61,7 @@ async fn a_connection_has_a_rate_of_its_own() {
 async fn who_asks_has_a_rate_over_all_doors() {
     let world = World::new("rates: {identity: {requests: 3}}").await;
     let gate = Gate::for_those(Identities::parse("ci=0123456789abcdef\ndev=fedcba9876543210").expect("tokens"));
-    let (proxy, host) = (door(&world, gate).await, format!("web.test:{}", world.addr.port()));
+    let (proxy, host) = (world.door(gate).await, format!("web.test:{}", world.addr.port()));
     let token = |name: &str| {
         let token = if name == "ci" { "0123456789abcdef" } else { "fedcba9876543210" };
         format!("Proxy-Authorization: Bearer {token}\r\n")
@@ -99,7 +97,7 @@ async fn who_asks_has_a_rate_over_all_doors() {
 #[tokio::test]
 async fn bytes_have_a_rate_and_what_is_over_it_is_cut_and_told() {
     let world = World::new(", rates: {bytes_in: 300000, per: day}").await;
-    let (proxy, host) = (door(&world, Gate::open()).await, format!("web.test:{}", world.addr.port()));
+    let (proxy, host) = (world.door(Gate::open()).await, format!("web.test:{}", world.addr.port()));
     let text = asked(proxy, &format!("GET http://{host}/long"), &host, "").await;
     assert!(text.starts_with("HTTP/1.1 200") && text.len() < 301_000, "{}", text.len());
     assert_eq!(world.receipts_of_count(2).await, pairs(&[("allow", "policy_allow"), ("allow", "budget_exceeded")]));
@@ -108,4 +106,82 @@ async fn bytes_have_a_rate_and_what_is_over_it_is_cut_and_told() {
     assert!(text.starts_with("HTTP/1.1 429") && text.contains("x-pipelock-reason: budget_exceeded"), "{text}");
     assert!(text.contains("retry-after: 86") && text.contains("300000 bytes in in 86400s"), "{text}");
     assert_eq!(world.seen().len(), 1);
+}
+
+/// A rule that has room for 5,000 bytes of answers, and another.
+fn scarce(port: u16) -> Rules {
+    let other = format!("{{destination: 127.0.0.1, ports: [{port}], scan: false");
+    rules(port, &format!(", scan: true, rates: {{bytes_in: 5000, per: day}}}}, {other}"))
+}
+
+#[tokio::test]
+async fn what_was_cut_is_told_once_and_of_what_it_was() {
+    let world = World::with(|port, _| (scarce(port), None)).await;
+    let proxy = world.door(Gate::open()).await;
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(proxy).await.expect("connect");
+    let port = world.addr.port();
+    // Read whole, so that the connection outlives it.
+    let body = "clean words. ".repeat(500);
+    let cut = format!("POST http://web.test:{port}/echo HTTP/1.1\r\nHost: web.test:{port}\r\n");
+    let cut = format!("{cut}Content-Length: {}\r\n\r\n{body}", body.len());
+    let fine = format!("GET http://127.0.0.1:{port}/x HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    client.write_all(format!("{cut}{fine}").as_bytes()).await.expect("write");
+    let text = read_all(&mut client).await;
+    assert_eq!((text.matches("HTTP/1.1 429").count(), text.matches("HTTP/1.1 200").count()), (1, 1), "{text}");
+    // Another's receipt comes after whatever the end of that connection left.
+    for _ in 0..3 {
+        let get = format!("GET http://127.0.0.1:{port}/x");
+        assert!(asked(proxy, &get, &format!("127.0.0.1:{port}"), "").await.starts_with("HTTP/1.1 200"));
+    }
+    let allowed = ("allow", "policy_allow");
+    assert_eq!(world.receipts(), pairs(&[("allow", "budget_exceeded"), allowed, allowed, allowed, allowed]));
+}
+
+#[tokio::test]
+async fn what_was_cut_is_told_although_more_was_refused_since() {
+    let world = World::with(|port, _| (scarce(port), None)).await;
+    let session = world.session();
+    let rules = world.proxy.rules();
+    let rule = &rules.policy.rules()[0];
+    let meter = session.shared.meter(&world.proxy, &rules.policy, rule, &session.identified());
+    let record =
+        |verdict| session.record(rules.policy.id(), "GET".into(), "http://web.test/long".into(), &verdict, None, None);
+    let rule = || Some(rule.label());
+    // A body that streams is cut after its receipt, …
+    session.file(&record(Verdict::allow(Reason::PolicyAllow, rule()))).await.expect("written");
+    let (near, mut far) = tokio::io::duplex(8192);
+    far.write_all(&[b'x'; 6000]).await.expect("write");
+    assert!(Metered::new(near, &meter).read(&mut [0; 6000]).await.is_err());
+    // … and the next request is refused.
+    let refused = meter.admit().expect_err("used up").by(rule());
+    session.file(&record(refused)).await.expect("written");
+    assert!(session.end(None).is_none());
+    let (allowed, cut) = (("allow", "policy_allow"), ("allow", "budget_exceeded"));
+    assert_eq!(world.receipts_of_count(3).await, pairs(&[allowed, ("block", "budget_exceeded"), cut]));
+    assert!(session.shared.untold().is_empty());
+    // What ended the flow for another reason is not hidden by it, and has a receipt beside it.
+    let (_, _, flow, guard) = world.flow().await;
+    let session = Session::new(&world.proxy, flow, Some(guard), Carrier { is_tls: false, is_http2: false });
+    let budget = session.shared.meter(&world.proxy, &rules.policy, &rules.policy.rules()[0], &session.identified());
+    session.file(&record(Verdict::allow(Reason::PolicyAllow, rule()))).await.expect("written");
+    session.shared.told(&record(Verdict::allow(Reason::PolicyAllow, rule())));
+    let (near, mut far) = tokio::io::duplex(8192);
+    far.write_all(&[b'x'; 6000]).await.expect("write");
+    assert!(Metered::new(near, &budget).read(&mut [0; 6000]).await.is_err());
+    session.end(Some(Verdict::block(Reason::PolicyChanged, "cut")));
+    drop(session);
+    let ended = locked(&world.table.0).pop().expect("reported").verdict.reason;
+    assert_eq!((ended, world.receipts_of_count(5).await.pop()), (Reason::PolicyChanged, pairs(&[cut]).pop()));
+}
+
+#[tokio::test]
+async fn what_is_only_asked_about_uses_nothing() {
+    let world = World::with(|port, _| (scarce(port), None)).await;
+    let (session, rules) = (world.session(), world.proxy.rules());
+    let rule = &rules.policy.rules()[0];
+    let asked = session.shared.known_meter(&rules.policy, rule);
+    let used = session.shared.meter(&world.proxy, &rules.policy, rule, &session.identified());
+    assert!(!Arc::ptr_eq(&asked, &used));
+    assert!(Arc::ptr_eq(&session.shared.known_meter(&rules.policy, rule), &used));
 }

@@ -185,16 +185,26 @@ impl Session {
     /// verdict back where no flow reports it.
     pub(super) fn end(&self, cut: Option<Verdict>) -> Option<Verdict> {
         let gone = || Verdict::let_out(Reason::ClientAborted, "the connection ended first");
-        self.over.send_replace(Some(cut.clone().unwrap_or_else(gone)));
-        let untold = match &self.guard {
-            Some(guard) => {
-                cut.into_iter().for_each(|cut| locked(guard).end(cut));
+        self.stop(cut.clone().unwrap_or_else(gone));
+        let says_so = cut.as_ref().is_some_and(|cut| cut.reason == Reason::BudgetExceeded);
+        let untold = match (&self.guard, cut) {
+            (Some(guard), Some(cut)) => {
+                locked(guard).end(cut);
                 None
             }
-            None => cut,
+            (_, cut) => cut,
         };
-        let over = self.note_budgets();
-        untold.or(over)
+        if says_so {
+            drop(self.shared.untold());
+        } else {
+            self.note_budgets();
+        }
+        untold
+    }
+
+    /// Ends the requests that are still under way for this.
+    pub(super) fn stop(&self, cut: Verdict) {
+        self.over.send_replace(Some(cut));
     }
 
     /// True when the connection became something else, and its agent was told so.
@@ -290,9 +300,6 @@ impl Session {
             locked(&self.upgraded).take();
             return Carried { record: RequestRecord { verdict: unwritten, ..record }, response: None, reading: None };
         }
-        if self.guard.is_none() {
-            self.shared.told(&record);
-        }
         if let Some(reading) = &reading {
             reading.afterword.written(&record);
         }
@@ -325,7 +332,10 @@ impl Session {
         if !self.proxy.recorder.is_writing() {
             return Forwarded::not(Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
         }
-        let meter = self.shared.meter(&self.proxy, &rules.policy, rule, &self.identified());
+        let meter = match request.extensions().get::<Rehearsal>() {
+            None => self.shared.meter(&self.proxy, &rules.policy, rule, &self.identified()),
+            Some(Rehearsal) => self.shared.known_meter(&rules.policy, rule),
+        };
         if meter.is_over() {
             let denied = Verdict::block(Reason::BudgetExceeded, "what one connection may use is used up");
             return Forwarded::not(denied.by(verdict.rule));

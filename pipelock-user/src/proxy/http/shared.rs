@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
+
 use super::upstream::{Carrier, Upstreams};
-use crate::flow::{Flow, PolicyId, Verdict, locked};
+use crate::flow::{Flow, PolicyId, Reason, Verdict, locked};
 use crate::policy::{Policy, Rates, RatesOfAll, Rule};
 use crate::proxy::idle::Activity;
 use crate::proxy::listen::budget_of;
@@ -23,13 +25,20 @@ pub(super) struct Shared {
     /// Connections to destinations, in the clear and in TLS: with the same name and port they are others.
     upstreams: [Upstreams; 2],
     /// What has been used of the budgets of rules, by policy and rule.
-    meters: Mutex<HashMap<(PolicyId, String), Arc<Meter>>>,
+    meters: Mutex<HashMap<(PolicyId, String), Used>>,
     /// For rules without a budget.
     unlimited: Arc<Meter>,
     /// What is used of the rates of connections, and which these are.
     own: Mutex<Option<(Rates, Arc<Ration>)>>,
     /// The last receipt about a request, where no flow says what became of the connection.
     latest: Mutex<Option<RequestRecord>>,
+}
+
+/// What has been used of the budget of a rule.
+struct Used {
+    meter: Arc<Meter>,
+    /// The last receipt about a request that it counts for.
+    latest: Option<RequestRecord>,
 }
 
 impl Shared {
@@ -59,7 +68,16 @@ impl Shared {
         let rations = || proxy.rations.of_all(policy, rule, who(flow), self.own(policy));
         let key = (policy.id().clone(), rule.label());
         let mut meters = locked(&self.meters);
-        meters.entry(key).or_insert_with(|| Meter::rationed(budget, rations())).clone()
+        let used =
+            meters.entry(key).or_insert_with(|| Used { meter: Meter::rationed(budget, rations()), latest: None });
+        used.meter.clone()
+    }
+
+    /// The same for a request that is only asked about: it uses nothing, time neither.
+    pub(super) fn known_meter(&self, policy: &Policy, rule: &Rule) -> Arc<Meter> {
+        let meters = locked(&self.meters);
+        let used = meters.get(&(policy.id().clone(), rule.label()));
+        used.map_or(&self.unlimited, |used| &used.meter).clone()
     }
 
     /// The connection's own ration, which outlives a policy that says the same of it.
@@ -72,23 +90,38 @@ impl Shared {
         }
     }
 
-    /// That something was over a budget, if it was.
-    pub(super) fn over_budget(&self) -> Option<Verdict> {
-        let meters = locked(&self.meters);
-        let ((_, rule), meter) = meters.iter().find(|(_, meter)| meter.was_refused())?;
-        Some(meter.cut("what was over the budget was cut or refused").by(Some(rule.clone())))
+    /// What was cut for budgets and rates and no receipt says, each with the last request that it may have been; it counts as told.
+    pub(super) fn untold(&self) -> Vec<(RequestRecord, Verdict)> {
+        let mut meters = locked(&self.meters);
+        let untold = meters.iter_mut().filter(|(_, used)| used.meter.is_untold());
+        untold
+            .filter_map(|((_, rule), used)| {
+                used.meter.tell();
+                let cut = used.meter.cut("what was over the budget was cut").by(Some(rule.clone()));
+                Some((used.latest.clone()?, cut))
+            })
+            .collect()
     }
 
-    /// That the answer to this request was, if it was.
-    pub(super) fn cut_for_budget(&self, record: &RequestRecord) -> Option<Verdict> {
+    /// That the answer to this request was cut for its budget, if it was since then.
+    pub(super) fn cut_for_budget(&self, record: &RequestRecord, since: Instant) -> Option<Verdict> {
         let key = (record.policy.clone(), record.verdict.rule.clone()?);
         let meters = locked(&self.meters);
-        let meter = meters.get(&key).filter(|meter| meter.was_refused())?;
-        Some(meter.cut("the answer was cut").by(Some(key.1)))
+        let used = meters.get(&key).filter(|used| used.meter.was_cut(since))?;
+        Some(used.meter.cut("the answer was cut").by(Some(key.1)))
     }
 
     /// Keeps a receipt that is written.
     pub(super) fn told(&self, record: &RequestRecord) {
+        if let Some(rule) = &record.verdict.rule
+            && let Some(used) = locked(&self.meters).get_mut(&(record.policy.clone(), rule.clone()))
+        {
+            // What was refused has been cut nowhere.
+            if record.verdict.reason == Reason::BudgetExceeded && !record.verdict.is_block() {
+                used.meter.tell();
+            }
+            used.latest = Some(record.clone());
+        }
         *locked(&self.latest) = Some(record.clone());
     }
 

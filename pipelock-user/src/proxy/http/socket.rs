@@ -22,7 +22,7 @@ use crate::proxy::rescue;
 /// What receipts call this door.
 const TRANSPORT: &str = "ws";
 
-/// Marks an upgrade that came through this door.
+/// Marks a request that may become a WebSocket: it came through this door, or through the reverse proxy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AtDoor;
 

@@ -1,15 +1,14 @@
 //! WebSockets that are asked for by URL.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::policy::Policy;
+use crate::proxy::http::Gate;
 use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
-use crate::proxy::http::{Gate, serve_explicit};
 use crate::proxy::ws::frame;
 
 async fn start(more: &str, gate: Gate) -> (World, SocketAddr) {
@@ -23,9 +22,7 @@ async fn start(more: &str, gate: Gate) -> (World, SocketAddr) {
         (rules, None)
     })
     .await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    let addr = listener.local_addr().expect("bound");
-    tokio::spawn(serve_explicit(listener, world.proxy.clone(), Arc::new(gate)));
+    let addr = world.door(gate).await;
     (world, addr)
 }
 

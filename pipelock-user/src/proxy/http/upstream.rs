@@ -238,14 +238,15 @@ impl Upstreams {
             let unavailable = || Verdict::block(Reason::InspectionUnavailable, "TLS is not opened under this policy");
             let outward = &rules.tls.as_ref().ok_or_else(|| (unavailable(), None))?.outward;
             let offer = if carrier.is_http2 { Offer::Http2 } else { Offer::Http1 };
+            let since = Instant::now();
             let greeting = outward.connect(stream, &authority.host, permit.rule(), offer);
             let greeted = tokio::time::timeout(left(), Box::pin(greeting)).await;
             let (stream, speaks_http2) = match greeted {
                 Ok(Ok(greeted)) => greeted,
                 // Nothing of the request has left.
-                Ok(Err(_)) if meter.was_refused() => {
-                    let over = "what one connection may use was used up by the TLS handshake";
-                    return Err((Verdict::block(Reason::BudgetExceeded, over), None));
+                Ok(Err(_)) if meter.was_cut(since) => {
+                    meter.tell();
+                    return Err((meter.refusal(), None));
                 }
                 Ok(Err(error)) => return Err((tls::refused(&authority.host, &error), None)),
                 Err(_) => return Err(slow()),

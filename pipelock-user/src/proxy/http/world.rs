@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
-use super::{Session, serve};
+use super::{Gate, Session, serve, serve_explicit};
 use crate::flow::{Account, Flow, FlowGuard, FlowId, Host, Origin, Outcome, Target};
 use crate::inspect::Inspection;
 use crate::net::Resolver;
@@ -128,6 +128,14 @@ impl World {
         agent
     }
 
+    /// An explicit proxy, and where it listens.
+    pub(in crate::proxy) async fn door(&self, gate: Gate) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("bound");
+        tokio::spawn(serve_explicit(listener, self.proxy.clone(), Arc::new(gate)));
+        addr
+    }
+
     /// The session of a client that nobody has asked who it is.
     pub(in crate::proxy) fn session(&self) -> Arc<Session> {
         super::explicit::session_of("forward", &self.proxy, self.addr)
@@ -196,7 +204,7 @@ impl World {
     }
 
     /// The receipts that are in the file whole: the next may be written at this moment.
-    fn evidence_by_now(&self) -> String {
+    pub(in crate::proxy) fn evidence_by_now(&self) -> String {
         let path = self.evidence.path().join("evidence/evidence.jsonl");
         let mut text = std::fs::read_to_string(path).expect("evidence");
         text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
@@ -228,7 +236,7 @@ impl World {
 
     /// What the receipts of requests say of findings, in order.
     pub(in crate::proxy) fn findings(&self) -> Vec<Vec<Value>> {
-        let text = std::fs::read_to_string(self.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
+        let text = self.evidence_by_now();
         assert!(!text.contains(SECRET), "no secret in the evidence");
         let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let found = |entry: Value| {

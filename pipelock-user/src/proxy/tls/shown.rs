@@ -29,17 +29,20 @@ const MOST: usize = 4096;
 /// Who has shown what, lately.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Shown {
-    since: Mutex<HashMap<(Host, Reached), Instant>>,
+    since: Mutex<HashMap<Place, Instant>>,
     /// Held by who asks: others who would ask the same wait for the answer.
-    asking: Mutex<HashMap<(Host, Reached), Weak<Turn>>>,
+    asking: Mutex<HashMap<Place, Weak<Turn>>>,
 }
+
+/// A name and port, and how it was reached: a next hop that resolves names leaves no address in that.
+type Place = (Host, u16, Reached);
 
 type Turn = tokio::sync::Mutex<()>;
 
 impl Shown {
     /// Whether what was reached so has shown a certificate for the name a short while ago.
-    pub(in crate::proxy) fn is_known(&self, host: &Host, reached: &Reached) -> bool {
-        locked(&self.since).get(&(host.clone(), reached.clone())).is_some_and(|since| since.elapsed() < FRESH)
+    pub(in crate::proxy) fn is_known(&self, (host, port): (&Host, u16), reached: &Reached) -> bool {
+        locked(&self.since).get(&(host.clone(), port, reached.clone())).is_some_and(|since| since.elapsed() < FRESH)
     }
 
     /// Asks on such a connection, which ends with it; it comes back when the answer is known, or another has asked
@@ -47,23 +50,28 @@ impl Shown {
     ///
     /// # Errors
     /// [`Reason::CertificateInvalid`] for another name, [`Reason::UpstreamFailed`] when no certificate could be seen.
-    pub(in crate::proxy) async fn ask<S>(&self, stream: S, host: &Host, reached: &Reached) -> Result<Option<S>, Verdict>
+    pub(in crate::proxy) async fn ask<S>(
+        &self,
+        stream: S,
+        (host, port): (&Host, u16),
+        reached: &Reached,
+    ) -> Result<Option<S>, Verdict>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        if self.is_known(host, reached) {
+        if self.is_known((host, port), reached) {
             return Ok(Some(stream));
         }
-        let turn = self.turn((host.clone(), reached.clone()));
+        let turn = self.turn((host.clone(), port, reached.clone()));
         let _held = turn.lock().await;
-        if self.is_known(host, reached) {
+        if self.is_known((host, port), reached) {
             return Ok(Some(stream));
         }
-        self.shake(stream, host, reached).await.map(|()| None)
+        self.shake(stream, (host, port), reached).await.map(|()| None)
     }
 
     /// The turn of those who ask for this.
-    fn turn(&self, wanted: (Host, Reached)) -> Arc<Turn> {
+    fn turn(&self, wanted: Place) -> Arc<Turn> {
         let mut asking = locked(&self.asking);
         if let Some(turn) = asking.get(&wanted).and_then(Weak::upgrade) {
             return turn;
@@ -74,7 +82,7 @@ impl Shown {
         turn
     }
 
-    async fn shake<S>(&self, stream: S, host: &Host, reached: &Reached) -> Result<(), Verdict>
+    async fn shake<S>(&self, stream: S, (host, port): (&Host, u16), reached: &Reached) -> Result<(), Verdict>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -107,7 +115,7 @@ impl Shown {
                 known.remove(&oldest);
             }
         }
-        known.insert((host.clone(), reached.clone()), Instant::now());
+        known.insert((host.clone(), port, reached.clone()), Instant::now());
         Ok(())
     }
 }
@@ -179,11 +187,12 @@ mod tests {
         tokio::spawn(async move { tokio_rustls::TlsAcceptor::from(server).accept(far).await.is_ok() });
         let (shown, host) = (Shown::default(), Host::parse("api.example").expect("a name"));
         let at = |last| Reached::from(SocketAddr::from(([192, 0, 2, last], 443)));
-        assert!(!shown.is_known(&host, &at(1)));
-        let result = shown.ask(near, &host, &at(1)).await.map(|unused| assert!(unused.is_none()));
+        assert!(!shown.is_known((&host, 443), &at(1)));
+        let result = shown.ask(near, (&host, 443), &at(1)).await.map(|unused| assert!(unused.is_none()));
         let via = Reached { via: Some("http://p.test:1".into()), ..at(1) };
-        assert!(!shown.is_known(&host, &at(2)) && !shown.is_known(&host, &via));
-        (result, shown.is_known(&host, &at(1)))
+        assert!(!shown.is_known((&host, 443), &at(2)) && !shown.is_known((&host, 443), &via));
+        assert!(!shown.is_known((&host, 8443), &at(1)), "another port is another server");
+        (result, shown.is_known((&host, 443), &at(1)))
     }
 
     #[tokio::test]
@@ -200,7 +209,7 @@ mod tests {
             let _ = tokio::io::AsyncWriteExt::write_all(&mut far, b"220 no TLS here\r\n").await;
         });
         let reached = SocketAddr::from(([192, 0, 2, 1], 443)).into();
-        let asked = Shown::default().ask(near, &Host::parse("api.example").expect("a name"), &reached).await;
+        let asked = Shown::default().ask(near, (&Host::parse("api.example").expect("a name"), 443), &reached).await;
         assert_eq!(asked.expect_err("refused").reason, Reason::UpstreamFailed);
     }
 
@@ -217,7 +226,7 @@ mod tests {
             let reached = SocketAddr::from(([192, 0, 2, 1], 443)).into();
             asked.spawn(async move {
                 let shaken = tokio_rustls::TlsAcceptor::from(server).accept(far);
-                let (unused, _) = tokio::join!(shown.ask(near, &host, &reached), async {
+                let (unused, _) = tokio::join!(shown.ask(near, (&host, 443), &reached), async {
                     let _ = tokio::time::timeout(Duration::from_secs(5), shaken).await;
                 });
                 unused.expect("shown").is_some()

@@ -95,18 +95,21 @@ where
         }
         Ended::Cut(verdict) => (POLICY, verdict.reason, Some(verdict)),
         Ended::Off => {
-            let both = async { (agent_write.shutdown().await, upstream_write.shutdown().await) };
+            let both = async { tokio::join!(agent_write.shutdown(), upstream_write.shutdown()) };
             let _ = tokio::time::timeout(LAST_WORDS, both).await;
             return None;
         }
     };
     let why = format!("{{\"reason\":\"{}\",\"flow\":\"{}\"}}", reason.code(), flow.0);
     let close = |mask| frame::write(CLOSE, &[&code.to_be_bytes(), why.as_bytes()].concat(), mask);
-    let words = async {
+    let to_agent = async {
         if !in_busy.load(Ordering::Relaxed) {
             let _ = agent_write.write_all(&close(None)).await;
         }
         let _ = agent_write.shutdown().await;
+        linger(&mut agent_read).await;
+    };
+    let to_upstream = async {
         if !out_busy.load(Ordering::Relaxed) {
             let mut mask = [0; 4];
             // What is masked is no secret; the standard wants a mask that the other side cannot foresee.
@@ -114,9 +117,10 @@ where
             let _ = upstream_write.write_all(&close(Some(mask))).await;
         }
         let _ = upstream_write.shutdown().await;
-        linger(&mut agent_read).await;
     };
-    let _ = tokio::time::timeout(LAST_WORDS, words).await;
+    // Side by side: one that does not read must not keep the other from hearing of it.
+    let both = async { tokio::join!(to_agent, to_upstream) };
+    let _ = tokio::time::timeout(LAST_WORDS, both).await;
     cut
 }
 
