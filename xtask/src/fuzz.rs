@@ -57,7 +57,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if args.seconds == 0 {
         return Ok(());
     }
-    let seeds = folder.join("seeds").join(if is_scan { "scan" } else { &args.target });
+    let seeds = folder.join("seeds").join(&args.target);
     let all = if is_scan { rules()? } else { messages(&args.target)? };
     // Those of a checkout before are no longer what the targets read.
     if seeds.exists() {

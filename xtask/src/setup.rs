@@ -78,11 +78,11 @@ const BASE: &[Need] = &[
     program!("openssl", "openssl"),
     Need { name: "python3", packages: &["python3"], is_there: || Path::new(PYTHON).exists() },
     Need { name: "pip", packages: &["python3-pip"], is_there: || python_has("pip") },
-    Need { name: "venv", packages: &["python3-venv"], is_there: || python_has("ensurepip") },
 ];
 
 /// For the end-to-end tests.
 const E2E: &[Need] = &[
+    Need { name: "venv", packages: &["python3-venv"], is_there: || python_has("ensurepip") },
     program!("wget", "wget"),
     program!("ip", "iproute2"),
     program!("unshare", "util-linux"),

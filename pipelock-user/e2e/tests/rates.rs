@@ -1,9 +1,7 @@
 //! Rates of the policy, met by real clients: refusals that say when to come back, each with its receipt and its count.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
-use pipelock_e2e::{
-    Explicit, HttpServer, Prometheus, Run, Sandbox, TlsServer, free_address, need, page, promtool, web_policy,
-};
+use pipelock_e2e::{Explicit, HttpServer, Run, Sandbox, TlsServer, free_address, need, page, promtool, web_policy};
 
 /// Verdict and reason of each request.
 fn told(run: &Run) -> Vec<String> {
@@ -54,7 +52,7 @@ fn connections_that_are_passed_unread_count_too() {
 
 #[test]
 fn bytes_are_cut_off_and_counted() {
-    need!("curl", "prometheus", "promtool");
+    need!("curl", "promtool");
     let server = HttpServer::with(std::net::TcpListener::bind("127.0.0.1:0").expect("bind"), |_| {
         pipelock_e2e::Answer::ok("text/plain", vec![b'x'; 1 << 20])
     });
@@ -64,7 +62,6 @@ fn bytes_are_cut_off_and_counted() {
     );
     let policy = format!("version: \"1.0\"\n{}", web_policy(server.port(), "", &more));
     let proxy = Explicit::start(&policy, &[]);
-    let prometheus = Prometheus::start(metrics, None);
     let ask = || {
         let (at, url) = (format!("http://{}", proxy.addr), format!("http://web.test:{}/", server.port()));
         proxy.curl(&["--proxy", &at, "--noproxy", "none.test", &url])
@@ -78,7 +75,6 @@ fn bytes_are_cut_off_and_counted() {
     assert_eq!(promtool(&text), "");
     let of = |of: &str| format!("pipelock_rates_exceeded_total{{of=\"{of}\",what=\"bytes_in\"}} ");
     assert!(text.contains(&format!("{}2", of("identity"))) && text.contains(&format!("{}0", of("rule"))), "{text}");
-    drop(prometheus);
     let receipts = proxy.end();
     let told: Vec<String> = receipts
         .iter()

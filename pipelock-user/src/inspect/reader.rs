@@ -107,7 +107,7 @@ impl Reader {
     #[must_use]
     pub fn of_events(mut self) -> Self {
         if !self.is_coded {
-            let holding = self.stops_secrets().then_some(&self.scanners.outbound);
+            let holding = self.stops_secrets().then_some(&self.scanners.secrets);
             let (scanner, again) = (self.scanners.of(self.side), self.scanners.again(self.side));
             let lanes = Lanes::new(scanner, again, holding, !self.side.is_outbound());
             self.events = Some(Events::new(lanes));

@@ -44,6 +44,8 @@ pub enum InspectionError {
 /// The scanners, ready.
 #[derive(Debug)]
 pub struct Scanners {
+    /// Secrets, and nothing else.
+    pub(super) secrets: Scanner,
     /// What leaves: secrets, and instructions where the policy wants those looked for.
     pub(super) outbound: Scanner,
     /// What comes in: instructions, and secrets as well.
@@ -85,8 +87,8 @@ impl Scanners {
         // There is one session, with all that the agent sends.
         let budget = BudgetLimits { sessions: 1, ..BudgetLimits::default() };
         let fragments = FragmentLimits { sessions: 1, lanes: MOST_LANES, ..FragmentLimits::default() };
-        let sessions = Sessions::new(secrets, budget, fragments).beside(given);
-        Self { outbound, inbound, foreign, sessions, own, started: Instant::now() }
+        let sessions = Sessions::new(secrets.clone(), budget, fragments).beside(given);
+        Self { secrets, outbound, inbound, foreign, sessions, own, started: Instant::now() }
     }
 
     /// For what comes on a side, once.
@@ -106,7 +108,7 @@ impl Scanners {
     /// A URL with placeholders for the secrets in it.
     #[must_use]
     pub fn without_secrets(&self, url: String) -> String {
-        let Ok(mut findings) = self.outbound.scan_url(&url) else { return "<pipelock:unread>".to_owned() };
+        let Ok(mut findings) = self.secrets.scan_url(&url) else { return "<pipelock:unread>".to_owned() };
         // Names of data that no rule knows stay: a hash in a path says where it went.
         findings.retain(|finding| !matches!(&*finding.class, "entropy" | "session"));
         if findings.is_empty() {
@@ -247,29 +249,44 @@ impl Inspection {
 
     /// Scanners of three rules that are there at once: enough to see what becomes of findings.
     #[cfg(any(test, fuzzing))]
-    #[allow(clippy::expect_used, reason = "tests")]
     pub(crate) fn for_tests() -> Arc<Self> {
+        Self::of_test_rules(false)
+    }
+
+    /// The same for a policy that wants instructions looked for in what leaves.
+    #[cfg(test)]
+    pub(crate) fn for_tests_of_orders() -> Arc<Self> {
+        Self::of_test_rules(true)
+    }
+
+    #[cfg(any(test, fuzzing))]
+    #[allow(clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+    fn of_test_rules(reads_orders: bool) -> Arc<Self> {
         use std::sync::OnceLock;
         const RULES: &str = "rules: [\
             {id: token, name: token, kind: dlp, class: credential, severity: high, confidence: high, \
              pattern: 'ghp_[A-Za-z0-9]{36}'},\
+            {id: header, name: header, kind: dlp, class: credential, severity: medium, confidence: medium, \
+             pattern: 'Bearer [a-z]{20}'},\
+            {id: account, name: account, kind: dlp, class: financial, severity: medium, confidence: high, \
+             pattern: 'IBAN [0-9]{6}'},\
             {id: mail, name: mail, kind: dlp, class: personal, severity: low, confidence: high, \
              pattern: '[a-z]{3}@[a-z]{3}\\.example'},\
             {id: order, name: order, kind: injection, class: instruction_override, severity: high, \
              confidence: high, pattern: 'DISREGARD-ALL-THE-RULES'},\
             {id: words, name: words, kind: injection, class: instruction_override, severity: high, \
              confidence: high, pattern: 'FORGET ALL THE RULES'}]";
-        static SCANNERS: OnceLock<(Scanner, Scanner)> = OnceLock::new();
-        let (outbound, inbound) = SCANNERS.get_or_init(|| {
+        static SCANNERS: [OnceLock<(Scanner, Scanner, Scanner)>; 2] = [const { OnceLock::new() }; 2];
+        let (secrets, outbound, inbound) = SCANNERS[usize::from(reads_orders)].get_or_init(|| {
             let rules = RuleSet::read(&[("test", RULES)]).expect("rules").with_builtins();
-            let scanners = Scanners::with(&rules, known::Builder::new(), false, None).expect("scanners");
-            (scanners.outbound, scanners.inbound)
+            let scanners = Scanners::with(&rules, known::Builder::new(), reads_orders, None).expect("scanners");
+            (scanners.secrets, scanners.outbound, scanners.inbound)
         });
         // What is remembered is each test's own.
-        let scanners = Scanners::new(outbound.clone(), outbound.clone(), inbound.clone());
+        let scanners = Scanners::new(secrets.clone(), outbound.clone(), inbound.clone());
         Arc::new(Self {
             known: Mutex::default(),
-            reads_orders: false,
+            reads_orders,
             cache: None,
             is_started: AtomicBool::new(true),
             state: watch::Sender::new(Some(Ok(Arc::new(scanners)))),

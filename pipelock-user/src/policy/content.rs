@@ -31,7 +31,7 @@ pub(super) static DLP: Section = Section {
                 "severity",
                 Shape::Words(&["low", "medium", "high", "critical"]),
                 Default::Text("high"),
-                "How severe a secret has to be for action. medium takes personal and payment data in (IBAN, cards), low whatever a rule knows, such as addresses of wallets.",
+                "How severe a secret has to be for action. medium takes personal and payment data in (IBAN, cards; not what a client shows on purpose in a header, such as Authorization), low whatever a rule knows, such as addresses of wallets.",
             ),
             &["min_severity", "threshold", "level"],
         ),
@@ -48,7 +48,7 @@ pub(super) static DLP: Section = Section {
             "entropy",
             Shape::Words(&["block", "warn", "off"]),
             Default::Text("warn"),
-            "What is done about data that no rule knows: random parts of URLs, and more of it than a session may send. Names below a wildcard that are data are treated as secrets are (action) unless this is off.",
+            "What is done about data that no rule knows: random parts of URLs, parts that are encoded three times over, and more of it than a session may send. Names below a wildcard that are data are treated as secrets are (action) unless this is off.",
         ),
         tried_as(
             key(

@@ -73,20 +73,21 @@ impl Session {
         if self.knows(whole) {
             return full.min(REPEATED_BITS);
         }
-        let (mut cost, mut pieces, mut new) = (0.0, 0, Vec::new());
+        let (mut cost, mut pieces, mut is_one, mut new) = (0.0, 0, false, Vec::new());
         for piece in given::pieces(value, given) {
             pieces += usize::from(!matches!(piece, Piece::Short(_)));
             match piece {
                 Piece::Given => cost += GIVEN_BITS,
                 Piece::Own(piece) if self.knows(hasher.hash_one(piece)) => cost += REPEATED_BITS,
                 Piece::Own(piece) => {
+                    is_one |= piece.len() == value.len();
                     self.remember(hasher.hash_one(piece));
                     new.extend_from_slice(piece);
                 }
                 Piece::Short(piece) => new.extend_from_slice(piece),
             }
         }
-        if pieces != 1 {
+        if !is_one {
             self.remember(whole);
         }
         // What has no pieces that are known again is counted as it is.
