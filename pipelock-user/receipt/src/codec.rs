@@ -55,7 +55,8 @@ pub fn base64(bytes: &[u8]) -> String {
 }
 
 /// The bytes of a base64 text; `None` unless the encoder would have written exactly this text.
-pub(crate) fn unbase64(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn unbase64(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     for chunk in text.as_bytes().chunks(4) {
         let padding = chunk.iter().rev().take_while(|symbol| **symbol == b'=').count();

@@ -66,7 +66,7 @@ mod tests {
     fn rules_of(text: &str, former: Option<&Rules>) -> Rules {
         let policy = Policy::parse(text, "p.yaml").expect("a policy");
         let inspect = inspection(&policy, former, &Environment::Own).expect("scanners");
-        Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, tls: None, inspect }
+        Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, webhook: None, tls: None, inspect }
     }
 
     fn rules(text: &str, former: Option<&Rules>) -> Rules {

@@ -73,6 +73,9 @@ pub enum SessionError {
     /// What the next hop is told of who asks.
     #[error(transparent)]
     NextHop(#[from] crate::net::LoginError),
+    /// The secret of the webhook that is asked.
+    #[error(transparent)]
+    Webhook(#[from] crate::proxy::SecretError),
     /// What is looked for in contents.
     #[error(transparent)]
     Inspection(#[from] InspectionError),

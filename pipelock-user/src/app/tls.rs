@@ -12,7 +12,7 @@ use super::inspection::{Environment, inspection};
 use super::session::SessionError;
 use crate::net::{Hop, Login, Resolver};
 use crate::policy::{CredentialsIn, HopProtocol, KeyPair, Policy, Protocol};
-use crate::proxy::{CaError, CertificateAuthority, Interception, Rules, hop_tls};
+use crate::proxy::{CaError, CertificateAuthority, Interception, Rules, Secret, Webhook, hop_tls};
 
 /// The authority of a policy: the one it names, else ours, made on first use.
 ///
@@ -82,9 +82,31 @@ pub(super) fn rules_of(
         None
     };
     let hop = next_hop(&policy)?;
+    let webhook = webhook(&policy, hop.as_ref())?;
+    let resolver = resolver(&policy);
+    Ok(Rules { policy, resolver, hop, webhook, tls, inspect })
+}
+
+fn resolver(policy: &Policy) -> Resolver {
     let hosts = policy.clone();
-    let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    Ok(Rules { policy, resolver, hop, tls, inspect })
+    Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)))
+}
+
+/// Who is asked over HTTP, where the policy wants somebody asked.
+fn webhook(policy: &Policy, hop: Option<&Arc<Hop>>) -> Result<Option<Arc<Webhook>>, SessionError> {
+    let Some(webhook) = &policy.ask().webhook else { return Ok(None) };
+    let secret = match &webhook.secret {
+        CredentialsIn::File(file) => {
+            let file = policy.locate(file);
+            if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
+                tracing::warn!(file = %file.display(), "others may read the secret of the webhook: chmod 600");
+            }
+            Secret::of_file(&file)?
+        }
+        CredentialsIn::Variable(name) => Secret::of_variable(name)?,
+    };
+    let tls = if webhook.is_tls { Some(hop_tls(policy)?) } else { None };
+    Ok(Some(Arc::new(Webhook::new(webhook.clone(), secret, tls, resolver(policy), hop.cloned()))))
 }
 
 /// What destinations are reached through, with what it is told of who asks.

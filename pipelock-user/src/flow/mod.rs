@@ -3,6 +3,7 @@
 //! Used by all rooms above; uses only `pipelock_common`. It promises that a verdict always carries a [`Reason`] with a
 //! stable code, and that nothing in here can be turned into "allow" by default.
 
+mod ask;
 mod found;
 mod guard;
 mod host;
@@ -12,6 +13,7 @@ mod reached;
 mod reason;
 mod verdict;
 
+pub use ask::{Answer, Answering, Asked, Asker, Question, shown};
 pub use found::Found;
 pub use guard::{Account, FlowGuard, Outcome};
 pub use host::{Host, HostError};

@@ -92,6 +92,7 @@ reasons! {
     InjectionMatch = "injection_match", "The scanner found instructions to an agent, or what response.secrets stops, in what the destination sent; it was not passed on.";
     ContentUnreadable = "content_unreadable", "The content is encoded in a way that cannot be read, or holds more than can be unpacked, and the rule wants it read. Ask for gzip, deflate, br, zstd or no encoding, or set scan: false.";
     ScannerUnavailable = "scanner_unavailable", "The scanner could not be started, and what the rule wants read is not let through unread. The log says why.";
+    AskDenied = "ask_denied", "The policy wants somebody asked about this (ask), and nobody said yes: the detail says who was asked, and what came of it.";
     IdentityRequired = "identity_required", "The proxy serves those whose token it knows. Send Proxy-Authorization (Basic NAME:TOKEN, or Bearer TOKEN); whoever started it has the tokens.";
     Internal = "internal_error", "A defect in pipelock; the flow was denied.";
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::flow::{Found, Reason};
+use crate::flow::{Asked, Found, Reason};
 
 /// What happens to the flow, request or query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,22 +29,24 @@ pub struct Verdict {
     pub findings: Vec<Found>,
     /// When it is worth asking again, if that is known.
     pub retry: Option<Duration>,
+    /// Who was asked, if somebody was.
+    pub asked: Option<Asked>,
 }
 
 impl Verdict {
     /// Allowed, by this rule.
     pub fn allow(reason: Reason, rule: Option<String>) -> Self {
-        Self { action: Action::Allow, reason, rule, detail: String::new(), findings: Vec::new(), retry: None }
+        Self { action: Action::Allow, reason, rule, detail: String::new(), findings: Vec::new(), retry: None, asked: None }
     }
 
     /// Let out, and then it came to nothing for this reason: bytes may have left, so it must not be called blocked.
     pub fn let_out(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { action: Action::Allow, reason, rule: None, detail: detail.into(), findings: Vec::new(), retry: None }
+        Self { action: Action::Allow, reason, rule: None, detail: detail.into(), findings: Vec::new(), retry: None, asked: None }
     }
 
     /// Blocked, for this reason.
     pub fn block(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { action: Action::Block, reason, rule: None, detail: detail.into(), findings: Vec::new(), retry: None }
+        Self { action: Action::Block, reason, rule: None, detail: detail.into(), findings: Vec::new(), retry: None, asked: None }
     }
 
     /// The same verdict, naming the rule that decided.
@@ -69,6 +71,13 @@ impl Verdict {
     #[must_use]
     pub fn retry_seconds(&self) -> Option<u64> {
         self.retry.map(|after| u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
+    }
+
+    /// True when it is blocked only until somebody who is asked lets it go on.
+    #[must_use]
+    pub fn is_askable(&self) -> bool {
+        let any = |action: &str| self.findings.iter().any(|found| found.action == action);
+        self.is_block() && any("ask") && !any("block")
     }
 
     /// True when nothing may leave.

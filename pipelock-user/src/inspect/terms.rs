@@ -15,6 +15,8 @@ pub(super) const MOST_TOLD: usize = 16;
 
 /// Rules of the scanner about host names.
 const OF_NAMES: [&str; 2] = ["url-host-data", "host-names-budget"];
+/// Classes that nobody is asked about: there is nothing to show.
+const NOT_ASKED: [&str; 3] = ["budget", "entropy", "session"];
 /// Those about what could not be looked at.
 const UNREAD: [&str; 2] = ["budget-depth", "budget-expansion"];
 
@@ -43,6 +45,8 @@ impl Side {
 #[derive(Clone, Debug)]
 pub struct Terms {
     out: FindingAction,
+    /// Whether somebody is asked about secrets instead.
+    asks: bool,
     /// From when on secrets are that serious.
     least: Severity,
     /// What is done about instructions that leave.
@@ -80,7 +84,12 @@ impl Terms {
     #[must_use]
     pub fn general(policy: &Policy) -> Self {
         Self {
-            out: policy.dlp().action,
+            // Whoever cannot ask blocks.
+            out: match policy.dlp().action {
+                FindingAction::Ask => FindingAction::Block,
+                action => action,
+            },
+            asks: policy.dlp().action == FindingAction::Ask,
             least: policy.dlp().severity,
             told: policy.dlp().instructions,
             entropy: policy.dlp().entropy,
@@ -176,7 +185,18 @@ impl Terms {
     }
 
     /// The verdict that ends what holds these findings.
-    pub(super) fn stop(&self, side: Side, found: Vec<Found>) -> Verdict {
+    pub(super) fn stop(&self, side: Side, mut found: Vec<Found>) -> Verdict {
+        let is_asked = |found: &Found| !found.is_order && !NOT_ASKED.contains(&found.class.as_str());
+        if self.asks
+            && side.is_outbound()
+            && found.iter().filter(|found| found.action == "block").all(is_asked)
+        {
+            let reason = Reason::DlpMatch;
+            let blocking = || found.iter().filter(|found| found.action == "block");
+            let lines: Vec<String> = blocking().map(Found::line).take(4).collect();
+            found.iter_mut().filter(|found| found.action == "block").for_each(|found| found.action = "ask");
+            return Verdict::block(reason, lines.join("; ")).by(Some(self.rule.clone())).with(found);
+        }
         let blocking = || found.iter().filter(|found| found.action == "block");
         let reason = match side {
             _ if blocking().all(|found| UNREAD.contains(&found.rule.as_str())) => Reason::ContentUnreadable,

@@ -22,9 +22,9 @@ pub(super) static DLP: Section = Section {
     keys: &[
         key(
             "action",
-            Shape::Words(&["block", "redact", "warn"]),
+            Shape::Words(&["block", "redact", "ask", "warn"]),
             Default::Text("block"),
-            "What is done about secrets in what leaves, of the severity that `severity` names or more and of at least medium confidence; what is less is recorded. redact puts a placeholder in their place, where that can be done, and blocks elsewhere.",
+            "What is done about secrets in what leaves, of the severity that `severity` names or more and of at least medium confidence; what is less is recorded. redact puts a placeholder in their place, where that can be done, and blocks elsewhere. ask lets somebody decide (see ask) about URLs, headers and bodies of a declared length of up to 64 KiB, and blocks elsewhere.",
         ),
         tried_as(
             key(
@@ -98,6 +98,8 @@ pub enum FindingAction {
     Block,
     /// It goes on with a placeholder in its place.
     Redact,
+    /// It goes on if somebody who is asked says so.
+    Ask,
     /// It goes on, and is recorded.
     Warn,
     /// It goes on, and nobody is told.
@@ -108,6 +110,7 @@ impl FindingAction {
     fn of(word: &str) -> Self {
         match word {
             "redact" => Self::Redact,
+            "ask" => Self::Ask,
             "warn" => Self::Warn,
             "off" => Self::Off,
             _ => Self::Block,
@@ -120,6 +123,7 @@ impl FindingAction {
         match self {
             Self::Block => "block",
             Self::Redact => "redact",
+            Self::Ask => "ask",
             Self::Warn => "warn",
             Self::Off => "off",
         }

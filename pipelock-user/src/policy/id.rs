@@ -57,6 +57,7 @@ pub(super) fn canonical_json(parts: &Parts) -> String {
         ("dlp", parts.dlp.canonical()),
         ("response", parts.response.canonical()),
         ("upstream", parts.upstream.as_ref().map(NextHop::canonical)),
+        ("ask", parts.ask.canonical()),
         ("metrics", parts.metrics.canonical()),
         ("rates", parts.rates.canonical()),
     ];
@@ -108,6 +109,9 @@ fn rule(rule: &Rule) -> Value {
     if let Some(pair) = &rule.client {
         put("client_cert", json!(pair.certificate));
         put("client_key", json!(pair.key));
+    }
+    if rule.asks {
+        put("ask", true.into());
     }
     let limits = [
         ("max_bytes_out", rule.budgets.max_bytes_out),

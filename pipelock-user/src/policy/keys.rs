@@ -4,6 +4,7 @@
 //! word or default exists in this table or not at all.
 
 use super::content::{DLP, RESPONSE};
+use super::ask::ASK;
 use super::metrics::METRICS;
 use super::rates::{OF_CONNECTION, OF_IDENTITY, OF_RULE, RATES};
 use super::upstream::UPSTREAM;
@@ -75,6 +76,8 @@ pub(super) enum Shape {
     ProxyUrl,
     /// A destination, with or without a port.
     Spared,
+    /// `https://…`, or `http://…`.
+    Url,
     /// The name of a variable.
     Variable,
     /// Host names, each with one address or a list of them.
@@ -172,6 +175,10 @@ pub(super) static ROOT: Section = Section {
             ),
             &["proxy", "next_hop", "parent_proxy", "upstream_proxy", "http_proxy"],
         ),
+        tried_as(
+            key("ask", Shape::Section(&ASK), NONE, "Who is asked where the policy wants somebody asked."),
+            &["approval", "hitl", "human_in_the_loop"],
+        ),
         key("metrics", Shape::Section(&METRICS), NONE, "Where what is counted can be read, for Prometheus."),
         tried_as(
             key("rates", Shape::Section(&RATES), NONE, "What each connection, and each who asks, may do over a time."),
@@ -260,6 +267,15 @@ pub(super) static RULE: Section = Section {
                 "auto: HTTP or TLS, told by their first bytes. http, tls: only that. tcp: any bytes, unread; needs scan: false.",
             ),
             &["proto", "scheme"],
+        ),
+        tried_as(
+            key(
+                "ask",
+                Shape::Bool,
+                Default::Bool(false),
+                "Whether somebody is asked before each request, and before each connection that is not read, goes on.",
+            ),
+            &["approve", "approval", "confirm"],
         ),
         tried_as(
             key(

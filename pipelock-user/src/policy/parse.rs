@@ -15,6 +15,7 @@ use super::deny::Denied;
 use super::destination::parse_net;
 use super::error::{PolicyErrors, Report, quote};
 use super::keys::ROOT;
+use super::ask::Ask;
 use super::metrics::Metrics;
 use super::rates::RatesOfAll;
 use super::raw::{self, MAX_BYTES, Value};
@@ -93,6 +94,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
     let dlp = root.section(report, "dlp");
     let response = root.section(report, "response");
     let upstream = root.section(report, "upstream");
+    let ask = root.section(report, "ask");
     let metrics = root.section(report, "metrics");
     let rates = root.section(report, "rates");
     let limits = root.section(report, "limits");
@@ -120,6 +122,7 @@ fn whole(report: &mut Report, root: &Reader<'_>) -> Parts {
         dlp: Dlp::read(report, &dlp),
         response: Responses::read(report, &response),
         upstream: next_hop,
+        ask: Ask::read(report, &ask),
         metrics: Metrics::read(report, &metrics),
         rates: RatesOfAll::read(report, &rates),
         limits: Limits {

@@ -47,6 +47,7 @@ impl Rule {
             allow_secrets: Vec::new(),
             protocol: Protocol::Auto,
             client: None,
+            asks: false,
             budgets: Budgets::default(),
             rates: None,
         }
@@ -81,6 +82,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         max_seconds: limits.number(report, "max_seconds"),
     };
     let rates = Rates::read(report, &reader, "rates");
+    let asks = reader.bool(report, "ask");
     let client = pair(report, &reader, "client_cert", "client_key");
     let destination = destination?;
     if let Some(field) = reader.get("include_apex")
@@ -102,6 +104,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         allow_secrets,
         protocol,
         client,
+        asks,
         budgets,
         rates,
     };

@@ -49,6 +49,7 @@ pub(super) struct Parts {
     pub(super) dlp: Dlp,
     pub(super) response: Responses,
     pub(super) upstream: Option<super::upstream::NextHop>,
+    pub(super) ask: super::ask::Ask,
     pub(super) metrics: super::metrics::Metrics,
     pub(super) rates: super::rates::RatesOfAll,
     pub(super) limits: Limits,
@@ -219,6 +220,7 @@ pub struct Rule {
     pub(super) allow_secrets: Vec<String>,
     pub(super) protocol: Protocol,
     pub(super) client: Option<KeyPair>,
+    pub(super) asks: bool,
     pub(super) budgets: Budgets,
     pub(super) rates: Option<super::rates::Rates>,
 }
@@ -304,6 +306,12 @@ impl Rule {
     #[must_use]
     pub fn budgets(&self) -> Budgets {
         self.budgets
+    }
+
+    /// Whether somebody is asked before what it allows goes on.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.asks
     }
 
     /// The certificate to show to destinations that ask for one.

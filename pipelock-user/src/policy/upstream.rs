@@ -284,7 +284,7 @@ fn split(text: &str) -> Option<(&str, Option<u16>)> {
     Some((host, if is_number { port.parse().ok().filter(|port| *port > 0) } else { None }))
 }
 
-fn variable(report: &mut Report, field: &Field<'_>) -> Option<String> {
+pub(super) fn variable(report: &mut Report, field: &Field<'_>) -> Option<String> {
     let text = field.text(report, "the name of a variable")?;
     let is_sound = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && text.bytes().next().is_some_and(|first| !first.is_ascii_digit());

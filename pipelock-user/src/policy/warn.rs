@@ -39,7 +39,7 @@ impl Policy {
             labels(&|rule| rule.ports.iter().all(|range| range.first() == 53 && range.last() == 53)),
             "port 53 always leads to the built-in resolver, so the rule is never used",
         );
-        let stops = |action| matches!(action, Some(FindingAction::Block | FindingAction::Redact));
+        let stops = |action| matches!(action, Some(FindingAction::Block | FindingAction::Redact | FindingAction::Ask));
         let passes_secrets = !stops(Some(self.response().secrets));
         say(
             labels(&|rule| stops(rule.response()) && rule.response_secrets().is_none() && passes_secrets),

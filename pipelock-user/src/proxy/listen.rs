@@ -17,6 +17,7 @@ use crate::proxy::accept::accept;
 use crate::proxy::counts::{COUNTS, Transport};
 use crate::proxy::detect::{Protocol, detect};
 use crate::proxy::intercept::intercept;
+use crate::proxy::ask;
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::ration::{AGENT, Ration, Whose};
@@ -29,6 +30,14 @@ use crate::proxy::{http, rescue, tls};
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 /// How long one that finds no place may take to show what it speaks: clients that speak first do at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// What ends the wait for an answer to a question about a connection.
+pub(super) async fn ended(proxy: &Proxy) -> Verdict {
+    tokio::select! {
+        cut = proxy.evidence_lost() => cut,
+        () = proxy.closed() => Verdict::block(Reason::ClientAborted, "the session ended first"),
+    }
+}
+
 /// How long finding and dialling a destination may take, and asking it for its certificate where that is due.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -133,7 +142,7 @@ async fn converse(
         guard.carries("tcp");
         // The destination may be the first to speak.
         drop(silent);
-        return Some(pass(proxy, &rules, rule, known, stream, (BytesMut::new(), port), guard).await);
+        return Some(pass(proxy, &rules, (rule, flow), known, stream, (BytesMut::new(), port), guard).await);
     }
     if let (Some(_), Err(reason)) = (&flow.target.name, &rule) {
         // Named by DNS and not allowed on this port: there is nothing the bytes could change.
@@ -222,7 +231,7 @@ async fn pass_tls(
     if let Err(verdict) = hello.shows_all() {
         return Some(refuse_tls(stream, guard, verdict.by(Some(rule.label()))).await);
     }
-    Some(pass(proxy, &rules, rule, host, stream, (buffer, port), guard).await)
+    Some(pass(proxy, &rules, (rule, flow), host, stream, (buffer, port), guard).await)
 }
 
 /// The one name of a TLS connection out of DNS, SNI and the address; they must not disagree.
@@ -256,7 +265,7 @@ fn name_of(proxy: &Arc<Proxy>, flow: &Flow, sni: Option<Host>) -> Result<Host, V
 async fn pass(
     proxy: &Arc<Proxy>,
     rules: &Rules,
-    rule: &Rule,
+    (rule, flow): (&Rule, &Flow),
     host: Host,
     stream: TcpStream,
     (buffer, port): (BytesMut, u16),
@@ -277,6 +286,14 @@ async fn pass(
         let verdict = verdict.by(Some(rule.label()));
         let is_tls = !buffer.is_empty();
         return if is_tls { refuse_tls(stream, guard, verdict).await } else { refuse(stream, guard, verdict) };
+    }
+    let mut allowed = allowed;
+    match ask::connection(proxy, rules, (rule, flow), format!("{host}:{port}"), ended(proxy)).await {
+        Ok(asked) => allowed.asked = asked,
+        Err(verdict) => {
+            let is_tls = !buffer.is_empty();
+            return if is_tls { refuse_tls(stream, guard, verdict).await } else { refuse(stream, guard, verdict) };
+        }
     }
     let limit = dial_limit(rules);
     let due = Instant::now() + limit;

@@ -6,6 +6,7 @@
 mod accept;
 mod api;
 mod aside;
+mod ask;
 mod counts;
 mod detect;
 pub mod dns;
@@ -29,6 +30,7 @@ mod tls;
 mod tunnel;
 mod ws;
 
+pub use ask::{Secret, SecretError, Webhook};
 pub(crate) use counts::{COUNTS, Transport as KnockedBy};
 pub use http::{Gate, Upstream, serve_explicit, serve_reverse};
 pub use identity::{Identities, TokensError};

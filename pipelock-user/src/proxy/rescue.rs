@@ -61,6 +61,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         | Reason::DnsMalformed
         | Reason::DnsExhausted
         | Reason::PolicyChanged
+        | Reason::AskDenied
         | Reason::DlpMatch
         | Reason::InjectionMatch
         | Reason::ContentUnreadable

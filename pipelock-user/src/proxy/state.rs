@@ -14,6 +14,7 @@ use crate::flow::{Account, Flow, Host, PolicyId, Reason, Verdict};
 use crate::inspect::Inspection;
 use crate::net::{Hop, Resolver, Way};
 use crate::policy::Policy;
+use crate::proxy::ask::{Asking, Webhook};
 use crate::proxy::ration::Rations;
 use crate::proxy::silent::{Silence, Silent};
 use crate::proxy::tls::{Interception, Shown};
@@ -61,6 +62,8 @@ pub struct Rules {
     pub resolver: Resolver,
     /// What destinations are reached through, if not from here.
     pub hop: Option<Arc<Hop>>,
+    /// Who is asked where the policy wants somebody asked; none for the terminal.
+    pub webhook: Option<Arc<Webhook>>,
     /// Opens TLS; none when no rule wants that.
     pub tls: Option<Arc<Interception>>,
     /// Reads what is said; none when no rule wants that.
@@ -102,6 +105,8 @@ pub struct Proxy {
     pub account: Arc<dyn Account>,
     /// Where requests are recorded.
     pub recorder: Recorder,
+    /// Who can be asked, and what they said.
+    pub asking: Asking,
     /// Who has shown a certificate for which name, where TLS is passed unread.
     pub(super) shown: Shown,
     /// What is used of the policy's rates.
@@ -136,6 +141,7 @@ impl Proxy {
             origins,
             account,
             recorder,
+            asking: Asking::default(),
             shown: Shown::default(),
             rations: Rations::default(),
             silence: Arc::default(),

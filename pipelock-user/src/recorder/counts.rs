@@ -49,6 +49,7 @@ labels! {
         Blocked = "block",
         Redacted = "redact",
         Noted = "warn",
+        Asked = "ask",
     }
     /// Which way.
     Direction "direction" {
@@ -157,6 +158,7 @@ impl Found {
         let done = match found.action {
             "block" => Done::Blocked,
             "redact" => Done::Redacted,
+            "ask" => Done::Asked,
             _ => Done::Noted,
         };
         Self(severity, done)

@@ -26,6 +26,7 @@ use crate::policy::Protocol;
 use crate::proxy::accept::accept;
 use crate::proxy::detect::{DetectError, Protocol as Detected, detect};
 use crate::proxy::intercept::intercept;
+use crate::proxy::ask;
 use crate::proxy::listen::{dial_limit, farewell, refuse_in};
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
@@ -328,7 +329,15 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     };
     let meter = passing.map(|rule| session.shared.meter(&session.proxy, &rules.policy, rule, &session.identified()));
     let admitted = meter.as_ref().map_or(Ok(()), |meter| meter.admit());
-    let permitted = admitted.map_err(|denied| denied.by(verdict.rule.clone()));
+    let mut permitted = admitted.map_err(|denied| denied.by(verdict.rule.clone()));
+    let mut verdict = verdict;
+    if let (Ok(()), Some(rule)) = (&permitted, passing) {
+        let flow = session.identified();
+        match ask::connection(&session.proxy, &rules, (rule, &flow), target.clone(), session.ended()).await {
+            Ok(asked) => verdict.asked = asked,
+            Err(denied) => permitted = Err(denied),
+        }
+    }
     let opened = match permitted.and_then(|()| permit_flow(&verdict, host.clone(), port)) {
         Err(verdict) => Err(verdict),
         Ok(permit) => {

@@ -55,7 +55,8 @@ impl Reading {
         Ok(Some(Self { scanners, terms, afterword: afterword() }))
     }
 
-    /// Reads URL and headers of a request, those that go nowhere too, and asks for an answer that can be read.
+    /// Reads URL and headers of a request, those that go nowhere too, and asks for an answer that can be read; what is to be
+    /// noted, and what somebody has to be asked about.
     ///
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ContentUnreadable`].
@@ -64,14 +65,23 @@ impl Reading {
         url: &str,
         headers: &mut HeaderMap,
         withheld: Option<&Withheld>,
-    ) -> Result<Vec<Found>, Verdict> {
-        let mut noted = self.terms.check_url(&self.scanners, url)?;
+    ) -> Result<(Vec<Found>, Option<Verdict>), Verdict> {
+        let (mut noted, mut wanted) = (Vec::new(), None);
+        let mut keep = |read: Result<Vec<Found>, Verdict>| {
+            match read {
+                Ok(found) => noted.extend(found),
+                Err(found) if found.is_askable() => join(&mut wanted, found),
+                Err(denied) => return Err(denied),
+            }
+            Ok(())
+        };
+        keep(self.terms.check_url(&self.scanners, url))?;
         for headers in std::iter::once(&*headers).chain(withheld.map(|withheld| &withheld.0)) {
-            noted.extend(self.terms.check_headers(&self.scanners, Side::RequestHead, headers)?);
+            keep(self.terms.check_headers(&self.scanners, Side::RequestHead, headers))?;
         }
         Encoded::of(headers)?;
         ask_readable(headers);
-        Ok(noted)
+        Ok((noted, wanted))
     }
 
     /// Reads the headers of an answer.
@@ -95,17 +105,20 @@ impl Reading {
         self.scanners.without_secrets(target)
     }
 
-    /// The body of a request, to be sent.
+    /// The body of a request, to be sent, and what somebody has to be asked about before.
     ///
     /// # Errors
     /// [`Reason::DlpMatch`] when it was read whole; what is said when it cannot be read to its end.
-    pub(super) async fn request(&self, request: Request<Arriving>) -> Result<Request<Passing>, Verdict> {
+    pub(super) async fn request(
+        &self,
+        request: Request<Arriving>,
+    ) -> Result<(Request<Passing>, Option<Verdict>), Verdict> {
         let (mut head, body) = request.into_parts();
         if body.is_end_stream() {
-            return Ok(Request::from_parts(head, Passing::Unread(body)));
+            return Ok((Request::from_parts(head, Passing::Unread(body)), None));
         }
-        let body = self.body(&mut head.headers, body, Side::Request, WHOLE_REQUEST).await?;
-        Ok(Request::from_parts(head, body))
+        let (body, wanted) = self.body(&mut head.headers, body, Side::Request, WHOLE_REQUEST).await?;
+        Ok((Request::from_parts(head, body), wanted))
     }
 
     /// The answer, to be released.
@@ -123,7 +136,8 @@ impl Reading {
             let detail = "a part of a compressed answer; ask for it without Range, or with Accept-Encoding: identity";
             return Err(Verdict::block(Reason::ContentUnreadable, detail));
         }
-        let body = self.body(&mut head.headers, body, side, WHOLE_ANSWER).await?;
+        // Nobody is asked about what comes in.
+        let (body, _) = self.body(&mut head.headers, body, side, WHOLE_ANSWER).await?;
         Ok(Response::from_parts(head, body))
     }
 
@@ -144,7 +158,13 @@ impl Reading {
         Ok(String::from_utf8_lossy(&shown).into_owned())
     }
 
-    async fn body(&self, headers: &mut HeaderMap, body: Arriving, side: Side, whole: u64) -> Result<Passing, Verdict> {
+    async fn body(
+        &self,
+        headers: &mut HeaderMap,
+        body: Arriving,
+        side: Side,
+        whole: u64,
+    ) -> Result<(Passing, Option<Verdict>), Verdict> {
         let encoded = Encoded::of(headers)?;
         let mut reader = Reader::new(&self.scanners, &self.terms, side, encoded)?;
         let is_redacted = encoded == Encoded::Plain && self.terms.may_redact(side);
@@ -153,7 +173,7 @@ impl Reading {
             reader = reader.of_events();
         }
         if body.size_hint().exact().is_some_and(|length| length <= whole) {
-            let (bytes, trailers) = read_whole(body, &mut reader, side).await?;
+            let (bytes, trailers, wanted) = read_whole(body, &mut reader, side).await?;
             let mut noted = reader.noted();
             if let Some(trailers) = &trailers {
                 noted.extend(self.terms.check_headers(&self.scanners, side, trailers)?);
@@ -163,7 +183,7 @@ impl Reading {
             if headers.contains_key(header::CONTENT_LENGTH) && !bytes.is_empty() {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             }
-            return Ok(Passing::Whole(Some(bytes), trailers));
+            return Ok((Passing::Whole(Some(bytes), trailers), wanted));
         }
         if is_redacted {
             headers.remove(header::CONTENT_LENGTH);
@@ -177,16 +197,27 @@ impl Reading {
             })?;
             read.trailers().into_iter().for_each(|trailers| announce(headers, trailers));
         }
-        Ok(Passing::Read(read))
+        Ok((Passing::Read(read), None))
     }
 }
 
-/// Reads a body to its end.
+/// Adds what somebody has to be asked about to what they have to be asked about already.
+pub(super) fn join(wanted: &mut Option<Verdict>, more: Verdict) {
+    *wanted = Some(match wanted.take() {
+        None => more,
+        Some(former) => {
+            let detail = format!("{}; {}", former.detail, more.detail);
+            Verdict { detail, ..former }.with(more.findings)
+        }
+    });
+}
+
+/// Reads a body to its end; as it came, where somebody has to be asked about it.
 async fn read_whole(
     mut body: Arriving,
     reader: &mut Reader,
     side: Side,
-) -> Result<(Bytes, Option<HeaderMap>), Verdict> {
+) -> Result<(Bytes, Option<HeaderMap>, Option<Verdict>), Verdict> {
     let (mut all, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = match frame {
@@ -209,15 +240,19 @@ async fn read_whole(
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    reader.whole(if more.is_empty() { all } else { more.freeze() })?;
+    let all = if more.is_empty() { all } else { more.freeze() };
+    match reader.whole(all.clone()) {
+        Err(found) if found.is_askable() => return Ok((all, trailers, Some(found))),
+        read => read?,
+    }
     let first = reader.take().unwrap_or_default();
-    let Some(second) = reader.take() else { return Ok((first, trailers)) };
+    let Some(second) = reader.take() else { return Ok((first, trailers, None)) };
     let mut all = BytesMut::from(&first[..]);
     all.extend_from_slice(&second);
     while let Some(more) = reader.take() {
         all.extend_from_slice(&more);
     }
-    Ok((all.freeze(), trailers))
+    Ok((all.freeze(), trailers, None))
 }
 
 fn broken_off(error: &Failure, side: Side) -> Verdict {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::afterword::Afterword;
 use super::arriving::Arriving;
 use super::authority::{Authority, agree};
+use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
 use super::guarded::Refused;
@@ -138,6 +139,11 @@ where
 }
 
 impl Session {
+    /// The scheme of its requests.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.carrier.scheme()
+    }
+
     pub(super) fn new(proxy: &Arc<Proxy>, flow: Arc<Flow>, guard: Option<FlowGuard>, carrier: Carrier) -> Arc<Self> {
         Self::by("forward", proxy, flow, guard, carrier)
     }
@@ -356,12 +362,12 @@ impl Session {
         if is_websocket {
             mark(&mut request, reads_messages(&rules.policy, rule));
         }
-        let mut verdict = verdict;
+        let (mut verdict, mut wanted) = (verdict, None);
         if let Some(reading) = &reading {
             let url = url(self.carrier, &authority, request.uri());
             let withheld = request.extensions_mut().remove::<Withheld>();
             match reading.head(&url, request.headers_mut(), withheld.as_ref()) {
-                Ok(noted) => verdict = verdict.with(noted),
+                Ok((noted, asked_about)) => (verdict, wanted) = (verdict.with(noted), asked_about),
                 Err(denied) => {
                     return Forwarded { reading: Some(reading.clone()), ..Forwarded::not(denied.by(verdict.rule)) };
                 }
@@ -371,8 +377,9 @@ impl Session {
             let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
             return Forwarded { verdict, response, dialled: None, reading };
         }
+        let consent = Consent { by_rule: rule.asks(), wanted };
         let (verdict, response, dialled) =
-            self.send(rules, &authority, request, verdict, (reading.as_ref(), &meter)).await;
+            self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
         Forwarded { verdict: verdict.with(noted), response, dialled, reading }
     }
@@ -382,8 +389,8 @@ impl Session {
         &self,
         rules: &Rules,
         authority: &Authority,
-        request: Request<Arriving>,
-        verdict: Verdict,
+        (request, consent): (Request<Arriving>, Consent),
+        mut verdict: Verdict,
         (reading, meter): (Option<&Reading>, &Arc<Meter>),
     ) -> (Verdict, Option<Response<Passing>>, Option<Reached>) {
         let since = tokio::time::Instant::now();
@@ -393,8 +400,19 @@ impl Session {
         let rule = || label.clone();
         let version = request.version();
         let request = match reading {
-            None => Ok(request.map(Passing::Unread)),
+            None => Ok((request.map(Passing::Unread), None)),
             Some(reading) => self.in_time(rules, reading.request(request)).await,
+        };
+        let request = match request {
+            Ok((request, wanted)) => {
+                let agreed = self.consented(rules, authority, &request, consent.and(wanted), reading).await;
+                agreed.map(|agreed| {
+                    verdict.asked = agreed.asked;
+                    verdict.findings.extend(agreed.findings);
+                    request
+                })
+            }
+            Err(denied) => Err(denied),
         };
         let permitted =
             request.and_then(|request| Ok((permit_flow(&verdict, authority.host.clone(), authority.port)?, request)));

@@ -271,7 +271,7 @@ pub(in crate::proxy) fn rules(port: u16, more: &str) -> Rules {
     let policy = Policy::parse(&text, "test").expect("a policy");
     let hosts = policy.clone();
     let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    Rules { policy, resolver, hop: None, tls: None, inspect: Some(Inspection::for_tests()) }
+    Rules { policy, resolver, hop: None, webhook: None, tls: None, inspect: Some(Inspection::for_tests()) }
 }
 
 /// A body in pieces, without a length, with a pause before each.

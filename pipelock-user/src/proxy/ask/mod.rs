@@ -1,0 +1,214 @@
+//! Asks somebody, where the policy wants that, before something goes on.
+//!
+//! Called by `http` for requests and by `listen` and `http::explicit` for connections that nobody reads. It promises that no answer
+//! is no: none in time, from nobody, broken off, or where too many questions wait; and that what was answered with "always" is
+//! asked once in a session, of the policy that it was answered under.
+
+mod webhook;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tokio::sync::{Semaphore, TryAcquireError};
+
+pub use webhook::{Secret, SecretError, Webhook};
+
+use crate::flow::{Answer, Asked, Asker, Flow, Question, Reason, Verdict, locked, shown};
+use crate::policy::Rule;
+use crate::proxy::state::{Proxy, Rules};
+
+/// Questions that wait for an answer at a time; what comes beyond them is denied.
+const MOST_WAITING: usize = 32;
+/// Answers with "always" that are remembered.
+const MOST_REMEMBERED: usize = 1024;
+/// Findings of a question that are told.
+const MOST_FINDINGS: usize = 8;
+
+/// What an answer with "always" holds for: policy, rule, method, host and port, and what was found.
+type Same = (String, String, String, String, Vec<String>);
+
+/// What somebody is asked about.
+pub(super) struct About<'a> {
+    /// Who wants to.
+    pub(super) flow: &'a Flow,
+    /// The rule that allows it, or would.
+    pub(super) rule: &'a str,
+    /// The method of a request; CONNECT for a connection.
+    pub(super) method: &'a str,
+    /// Host and port.
+    pub(super) place: String,
+    /// What may be shown and kept of where it goes.
+    pub(super) target: &'a str,
+    /// What was found in it, unless it is the rule that wants somebody asked.
+    pub(super) found: Option<&'a Verdict>,
+}
+
+/// Who can be asked, and what they said.
+pub struct Asking {
+    terminal: OnceLock<Arc<dyn Asker>>,
+    /// One who reads at a terminal reads one question at a time.
+    turn: Semaphore,
+    waiting: Semaphore,
+    always: Mutex<HashMap<Same, Asked>>,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self {
+            terminal: OnceLock::new(),
+            turn: Semaphore::new(1),
+            waiting: Semaphore::new(MOST_WAITING),
+            always: Mutex::default(),
+        }
+    }
+}
+
+impl Asking {
+    /// From now on a policy that names no webhook has this one asked.
+    pub fn at(&self, terminal: Arc<dyn Asker>) {
+        // There is one terminal.
+        let _ = self.terminal.set(terminal);
+    }
+
+    /// Whether it goes on. `ended` is what ends the wait, as when whoever wanted it has gone.
+    ///
+    /// # Errors
+    /// [`Reason::AskDenied`], or [`Reason::DlpMatch`] where it is about a finding, with who was asked and what they said; what
+    /// ended the wait.
+    pub(super) async fn ask(
+        &self,
+        rules: &Rules,
+        about: About<'_>,
+        ended: impl Future<Output = Verdict>,
+    ) -> Result<Asked, Verdict> {
+        let found = about.found;
+        let denied = |asked: Asked, why: String| {
+            let (reason, detail) = match found {
+                Some(found) => (found.reason, format!("{}; {why}", found.detail)),
+                None => (Reason::AskDenied, why),
+            };
+            let mut verdict = Verdict::block(reason, detail).by(Some(about.rule.to_owned()));
+            verdict.asked = Some(asked);
+            verdict.with(found.map(|found| found.findings.clone()).unwrap_or_default())
+        };
+        let same = same(rules, &about);
+        if let Some(former) = locked(&self.always).get(&same) {
+            return Ok(former.clone());
+        }
+        let webhook = rules.webhook.clone().map(|webhook| webhook as Arc<dyn Asker>);
+        let is_webhook = webhook.is_some();
+        let Some(asker) = webhook.or_else(|| self.terminal.get().cloned()) else {
+            let asked = Asked { of: "nobody", answer: "none", id: String::new() };
+            let why = "nobody can be asked: there is no terminal, and the policy names no webhook (ask.webhook)";
+            return Err(denied(asked, why.into()));
+        };
+        let asked = |answer, id: &str| Asked { of: asker.name(), answer, id: id.to_owned() };
+        let _waiting = match self.waiting.try_acquire() {
+            Ok(place) => place,
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
+                return Err(denied(asked("none", ""), format!("{MOST_WAITING} other questions wait for an answer")));
+            }
+        };
+        let timeout = rules.policy.ask().timeout;
+        let Some(id) = number() else { return Err(denied(asked("failed", ""), "no number for it".into())) };
+        let question = Question {
+            id,
+            policy: rules.policy.id().to_string(),
+            rule: shown(about.rule),
+            actor: shown(about.flow.origin.identity.as_deref().unwrap_or(&about.flow.origin.comm)),
+            pid: (about.flow.id.0 != 0).then_some(about.flow.origin.pid),
+            method: shown(about.method),
+            target: shown(about.target),
+            findings: found.map(lines).unwrap_or_default(),
+            seconds: timeout.as_secs(),
+        };
+        let answer = async {
+            let _turn = if is_webhook { None } else { self.turn.acquire().await.ok() };
+            // Somebody may have said so while this one waited for its turn.
+            if let Some(former) = locked(&self.always).get(&same) {
+                return Err(former.clone());
+            }
+            Ok(tokio::time::timeout(timeout, asker.ask(&question)).await)
+        };
+        tokio::pin!(answer);
+        let answer = tokio::select! {
+            answer = &mut answer => answer,
+            ended = ended => return Err(Verdict { asked: Some(asked("none", &question.id)), ..not_out(ended) }),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(former) => return Ok(former),
+        };
+        match answer {
+            Ok(Ok(Answer::Yes)) => Ok(asked("yes", &question.id)),
+            Ok(Ok(Answer::Always)) => {
+                let asked = asked("always", &question.id);
+                let mut always = locked(&self.always);
+                if always.len() < MOST_REMEMBERED {
+                    always.insert(same, asked.clone());
+                }
+                Ok(asked)
+            }
+            Ok(Ok(Answer::No)) => {
+                Err(denied(asked("no", &question.id), format!("the {} was asked and said no", asker.name())))
+            }
+            Ok(Err(why)) => {
+                Err(denied(asked("failed", &question.id), format!("the {} could not be asked: {why}", asker.name())))
+            }
+            Err(_) => {
+                let why = format!("the {} was asked and did not answer within {timeout:?}", asker.name());
+                Err(denied(asked("none", &question.id), why))
+            }
+        }
+    }
+}
+
+/// Whether a connection that nobody reads goes on, where its rule wants somebody asked.
+///
+/// # Errors
+/// What [`Asking::ask`] says; what ended the wait.
+pub(super) async fn connection(
+    proxy: &Proxy,
+    rules: &Rules,
+    (rule, flow): (&Rule, &Flow),
+    place: String,
+    ended: impl Future<Output = Verdict>,
+) -> Result<Option<Asked>, Verdict> {
+    if !rule.asks() {
+        return Ok(None);
+    }
+    let (label, target) = (rule.label(), place.clone());
+    let about = About { flow, rule: &label, method: "CONNECT", place, target: &target, found: None };
+    proxy.asking.ask(rules, about, ended).await.map(Some)
+}
+
+/// Nothing has left yet, whatever ended the wait.
+fn not_out(verdict: Verdict) -> Verdict {
+    Verdict { action: crate::flow::Action::Block, ..verdict }
+}
+
+fn same(rules: &Rules, about: &About<'_>) -> Same {
+    let mut found: Vec<String> = match about.found {
+        Some(found) => found.findings.iter().map(|found| format!("{} {}", found.rule, found.name)).collect(),
+        None => Vec::new(),
+    };
+    found.sort_unstable();
+    found.dedup();
+    (rules.policy.id().to_string(), about.rule.to_owned(), about.method.to_owned(), about.place.clone(), found)
+}
+
+fn lines(found: &Verdict) -> Vec<String> {
+    let asked = found.findings.iter().filter(|found| found.action == "ask");
+    asked.take(MOST_FINDINGS).map(|found| shown(&found.line())).collect()
+}
+
+/// A number that nobody can guess.
+fn number() -> Option<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(pipelock_receipt::codec::hex(&bytes))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,80 @@
+//! What somebody has to agree to before a request goes on.
+//!
+//! Gathered by `serve` from the rule and from what was read; asked of [`crate::proxy::ask`] once for the whole request. It promises
+//! that a request for which somebody has to be asked goes on only with a yes.
+
+use http::Request;
+
+use super::authority::Authority;
+use super::reading::{Reading, join};
+use super::serve::Session;
+use crate::flow::{Asked, Found, Verdict};
+use crate::proxy::ask::About;
+use crate::proxy::state::Rules;
+
+/// What somebody has to be asked.
+pub(super) struct Consent {
+    /// The rule wants them asked.
+    pub(super) by_rule: bool,
+    /// What was found that they have to be asked about.
+    pub(super) wanted: Option<Verdict>,
+}
+
+/// What they said yes to.
+#[derive(Default)]
+pub(super) struct Agreed {
+    pub(super) asked: Option<Asked>,
+    pub(super) findings: Vec<Found>,
+}
+
+impl Consent {
+    /// The same, with what was found in the body.
+    pub(super) fn and(mut self, more: Option<Verdict>) -> Self {
+        if let Some(more) = more {
+            join(&mut self.wanted, more);
+        }
+        self
+    }
+}
+
+impl Session {
+    /// Asks, if somebody has to be asked.
+    ///
+    /// # Errors
+    /// What [`crate::proxy::ask::Asking::ask`] says.
+    pub(super) async fn consented<B>(
+        &self,
+        rules: &Rules,
+        authority: &Authority,
+        request: &Request<B>,
+        consent: Consent,
+        reading: Option<&Reading>,
+    ) -> Result<Agreed, Verdict> {
+        if !consent.by_rule && consent.wanted.is_none() {
+            return Ok(Agreed::default());
+        }
+        let Authority { host, port } = authority;
+        let rule = rules.policy.find(host, *port).map(crate::policy::Rule::label).unwrap_or_default();
+        let place = format!("{host}:{port}");
+        let target = format!("{}://{place}{}", self.scheme(), request.uri().path());
+        let target = reading.map_or_else(|| target.clone(), |reading| reading.without_secrets(target.clone()));
+        let flow = self.identified();
+        let about = About {
+            flow: &flow,
+            rule: &rule,
+            method: request.method().as_str(),
+            place,
+            target: &target,
+            found: consent.wanted.as_ref(),
+        };
+        let ended = async {
+            tokio::select! {
+                ended = self.ended() => ended,
+                cut = self.proxy.evidence_lost() => cut,
+            }
+        };
+        let asked = self.proxy.asking.ask(rules, about, ended).await?;
+        let findings = consent.wanted.map(|wanted| wanted.findings).unwrap_or_default();
+        Ok(Agreed { asked: Some(asked), findings })
+    }
+}
