@@ -25,6 +25,7 @@ pub mod state;
 pub mod tls;
 mod trust;
 mod watch;
+mod withheld;
 
 pub use explicit::{Doors, serve_alone};
 pub use flows::kernel_code;
@@ -33,3 +34,4 @@ pub use listeners::{Namespace, loopback_is_up};
 pub use serving::{Ended, Leave, Serving};
 pub use session::{Recorded, Session, SessionConfig, SessionError};
 pub use trust::{TrustFiles, TrustFolder};
+pub use withheld::Withheld;

@@ -73,6 +73,12 @@ pub enum SessionError {
     /// What the next hop is told of who asks.
     #[error(transparent)]
     NextHop(#[from] crate::net::LoginError),
+    /// What a command has, its policy cannot keep from it any more.
+    #[error(
+        "upstream.credentials_env: the command was started with {0} in its environment; keep the credentials in a file \
+         (credentials_file), or start the command anew"
+    )]
+    GivenAway(String),
     /// What is looked for in contents.
     #[error(transparent)]
     Inspection(#[from] InspectionError),
@@ -229,8 +235,7 @@ impl Session {
     pub fn trust(&self) -> Result<Option<TrustFolder>, SessionError> {
         let Some(tls) = &self.rules.tls else { return Ok(None) };
         let trust = Trust::gather(&self.rules.policy, tls.authority())?;
-        let keys = super::tls::keys(&self.rules.policy);
-        TrustFolder::write(&self.attachment.id, &trust, &keys).map(Some).map_err(SessionError::Trust)
+        TrustFolder::write(&self.attachment.id, &trust).map(Some).map_err(SessionError::Trust)
     }
 
     /// Makes a socket that the agent held before known to the programs as its own: what it listens for may come.

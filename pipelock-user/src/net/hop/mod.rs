@@ -2,7 +2,7 @@
 //!
 //! Made by `app` from the policy; called by `net::dial` with what was decided and checked. It promises that what the next hop
 //! answers is read to a bound and in a time, that no byte behind its answer is lost, that what it said stands in the error in our
-//! words alone, and that the credentials go to it and nowhere else.
+//! words alone, and that the credentials are sent to it and to nobody else.
 
 mod connect;
 mod login;
@@ -107,6 +107,12 @@ impl Hop {
     #[must_use]
     pub fn policy(&self) -> &NextHop {
         &self.policy
+    }
+
+    /// What it is told of who asks.
+    #[must_use]
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
     }
 
     /// How receipts name it.
