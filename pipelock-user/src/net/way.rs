@@ -2,7 +2,7 @@
 //!
 //! Called by the proxy with a [`Permit`]. It promises that the whole attempt ends in time, that every failure has a stable reason,
 //! that what is resolved here is checked before anybody is asked to connect to it, and that the next hop is asked for a name only
-//! where the policy says so, and never for itself.
+//! where the policy says so and nobody knows it here, and never for itself: by the name that the policy gives it, or by an address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::link::Link;
 use super::own::is_own;
 use super::ranges::Class;
 use super::resolve::{ResolveError, Resolver};
-use super::ssrf::{CheckedAddr, SsrfDenied, check_all};
+use super::ssrf::{CheckedAddr, SsrfDenied, check_all, judged};
 use crate::flow::{Host, Reached, Reason};
 use crate::inspect::Permit;
 use crate::policy::{Denied, Destination, Policy};
@@ -181,7 +181,7 @@ async fn plan<'a>(permit: &Permit, way: Way<'a>, timeout: Duration) -> Result<Pl
             return Err(ConnectError::IsHop(hop.label().clone()));
         }
         // What is known here is checked here, whoever resolves the rest.
-        let is_unknown = host.name().is_some_and(|name| !way.resolver.pins(name));
+        let is_unknown = host.name().is_some_and(|name| !way.resolver.knows(name));
         if hop.policy().resolves && is_unknown && !hop.policy().spares(host, port, &[]) {
             return Ok(Plan::Name(hop));
         }
@@ -254,7 +254,7 @@ async fn find(host: &Host, port: u16, resolver: &Resolver, timeout: Duration) ->
 /// host's own.
 fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet], deny: &Denied) -> Result<Vec<CheckedAddr>, ConnectError> {
     for addr in found.iter().map(SocketAddr::ip) {
-        if let Some(entry) = deny.names(&Host::Addr(addr)) {
+        if let Some(entry) = judged(addr).find_map(|addr| deny.names(&Host::Addr(addr))) {
             return Err(ConnectError::Denied { addr, entry: entry.clone() });
         }
     }

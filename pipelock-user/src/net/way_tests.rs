@@ -118,13 +118,24 @@ fn hop_of(policy: &Policy) -> Arc<Hop> {
 
 #[tokio::test]
 async fn a_name_that_leads_to_what_is_denied_is_refused() {
-    let (resolver, open) = (answering(&["127.0.0.1"]), loopback());
-    for (deny, is_denied) in [("127.0.0.0/30", true), ("127.0.0.1", true), ("127.0.0.2", false)] {
-        let policy = policy(&format!("deny: [\"{deny}\"]"));
+    let open = loopback();
+    for (deny, leads_to, is_denied) in [
+        ("127.0.0.0/30", "127.0.0.1", true),
+        ("127.0.0.1", "127.0.0.1", true),
+        ("127.0.0.2", "127.0.0.1", false),
+        // What translates it for a network without IPv4 leads there too.
+        ("198.41.0.7", "64:ff9b::198.41.0.7", true),
+        ("198.41.0.0/24", "64:ff9b::198.41.0.7", true),
+        ("64:ff9b::/96", "64:ff9b::198.41.0.7", true),
+        ("198.41.0.8", "64:ff9b::198.41.0.7", false),
+    ] {
+        let (policy, resolver) = (policy(&format!("deny: [\"{deny}\"]")), answering(&[leads_to]));
         let way = Way { deny: policy.denied(), ..direct(&resolver, &open) };
-        let checked = check_reach(&permit("svc.example", 443), way, LIMIT).await;
-        let reason = checked.map_err(|error| error.reason());
-        assert_eq!(reason, if is_denied { Err(Reason::AddressDenied) } else { Ok(()) }, "{deny}");
+        for host in ["svc.example".to_owned(), Host::from(leads_to.parse::<IpAddr>().expect("one")).to_string()] {
+            let checked = check_reach(&permit(&host, 443), way, LIMIT).await;
+            let reason = checked.map_err(|error| error.reason());
+            assert_eq!(reason, if is_denied { Err(Reason::AddressDenied) } else { Ok(()) }, "{deny}: {host}");
+        }
     }
 }
 
@@ -168,7 +179,7 @@ async fn a_next_hop_that_resolves_is_asked_for_the_name_and_what_is_known_here_i
     connect_again(&permit("unknown.example", 443), &reached, way, LIMIT).await.map(drop).expect("again");
     assert_eq!(asked.recv().await.as_deref(), Some("CONNECT unknown.example:443 HTTP/1.1"));
     assert!(check_reach(&permit("unknown.example", 443), way, LIMIT).await.is_ok());
-    for inside in ["svc.example", "10.1.2.3", "127.0.0.1"] {
+    for inside in ["svc.example", "10.1.2.3", "127.0.0.1", "localhost", "any.localhost"] {
         assert_eq!(failed(&permit(inside, 443), way).await.reason(), Reason::SsrfDenied, "{inside}");
     }
     assert!(asked.try_recv().is_err(), "nobody was asked");

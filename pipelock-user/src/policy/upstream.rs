@@ -215,7 +215,7 @@ impl NextHop {
     pub(super) fn refuse_open(&self, report: &mut Report, upstream: &Reader<'_>, loopback_ports: &[u16]) {
         let is_loopback = match &self.host {
             Host::Addr(addr) => addr.is_loopback(),
-            Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+            Host::Name(name) => Host::is_localhost(name),
         };
         if let Some(field) = upstream.get("proxy").filter(|_| is_loopback && loopback_ports.contains(&self.port)) {
             let message =
