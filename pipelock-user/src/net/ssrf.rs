@@ -1,9 +1,9 @@
 //! Decides whether an address may be dialled: the defence against names that lead inside.
 //!
-//! Called by `net::dial::connect` with every answer of the resolver, and by whoever dials an address as such. It
+//! Called by `net::way` with every answer of the resolver, and by whoever dials an address as such. It
 //! promises that a [`CheckedAddr`] exists only for an address that is public, or that the operator opened under
 //! `ssrf.allow`, however the address was spelled or wrapped (mapped, compatible, translated, NAT64, 6to4, Teredo,
-//! ISATAP). Whether one is this host's own is asked beside it, in `net::dial`.
+//! ISATAP). Whether one is this host's own is asked beside it, in `net::way`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -144,11 +144,7 @@ pub struct NextHop {
 
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://", self.protocol.scheme())?;
-        match &self.host {
-            Host::Addr(IpAddr::V6(addr)) => write!(f, "[{addr}]:{}", self.port),
-            host => write!(f, "{host}:{}", self.port),
-        }
+        write!(f, "{}://{}:{}", self.protocol.scheme(), self.host, self.port)
     }
 }
 
