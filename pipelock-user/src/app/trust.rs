@@ -10,10 +10,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::browsers;
+use super::made::make_folder;
 use crate::proxy::{SYSTEM_BUNDLES, Trust};
 
 /// Where the folders are: open to all, unlike /run/pipelock.
 const FOLDER: &str = "/run/pipelock-trust";
+/// The mode of folders for all to read.
+pub(super) const OPEN: u32 = 0o755;
 const BUNDLE: &str = "bundle.pem";
 const ADDED: &str = "added.pem";
 const KEYSTORE: &str = "bundle.p12";
@@ -147,15 +150,9 @@ pub(super) fn write_open(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o644))
 }
 
-/// Makes a folder that all may read and that was not there.
-pub(super) fn make_open(path: &Path) -> io::Result<()> {
-    std::fs::create_dir(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o755))
-}
-
 /// Makes the folder of a run, which all may read. The one above it is gone whenever the last run ends.
 fn make(path: &Path) -> io::Result<()> {
-    let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755));
+    let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(OPEN));
     // Not `create_dir_all`: it fails when what is there already goes away while it looks.
     let above = || match std::fs::create_dir(FOLDER) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -163,7 +160,7 @@ fn make(path: &Path) -> io::Result<()> {
     };
     let mut made = Ok(());
     for _ in 0..ATTEMPTS {
-        made = above().and_then(|()| open(Path::new(FOLDER))).and_then(|()| make_open(path));
+        made = above().and_then(|()| open(Path::new(FOLDER))).and_then(|()| make_folder(path, OPEN));
         if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             break;
         }
