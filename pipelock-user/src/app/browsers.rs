@@ -6,6 +6,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::made::make_folder;
+use super::trust::{OPEN, write_open};
+
 /// Folders that are there when a browser is, or on every system, and where below them it looks for policies (Chromium's
 /// `chrome_paths.cc`): Chromium; Chrome, Chrome for Testing and Edge; Brave.
 const BROWSERS: [(&str, &[&str]); 3] = [
@@ -25,14 +28,14 @@ pub(super) fn write(folder: &Path, added: &str) -> io::Result<Vec<(PathBuf, Path
     let mut layers = Vec::new();
     for (place, below) in BROWSERS.iter().filter(|(place, _)| Path::new(place).is_dir()) {
         let layer = folder.join(format!("browsers{}", place.replace('/', "-")));
-        super::trust::make_open(&layer)?;
+        make_folder(&layer, OPEN)?;
         for below in *below {
             let mut path = layer.clone();
             for name in Path::new(below) {
                 path.push(name);
-                super::trust::make_open(&path)?;
+                make_folder(&path, OPEN)?;
             }
-            super::trust::write_open(&path.join(FILE), policy.as_bytes())?;
+            write_open(&path.join(FILE), policy.as_bytes())?;
         }
         layers.push((layer, PathBuf::from(place)));
     }

@@ -14,7 +14,7 @@ use super::serving::conclude;
 use super::session::SessionError;
 use super::tls::rules_of;
 use super::watch::{self, Watch, Watched};
-use crate::flow::{Account, Flow, FlowId, Host, Outcome};
+use crate::flow::{Account, Asker, Flow, FlowId, Host, Outcome};
 use crate::policy::Policy;
 use crate::proxy::{Gate, Origins, Proxy, Upstream, serve_explicit, serve_reverse};
 use crate::recorder::{Capsule, OpenChain, Place, RecorderConfig, Summary};
@@ -52,6 +52,8 @@ pub struct Doors {
     pub gate: Gate,
     /// The reverse proxy: where it listens, and for whom.
     pub reverse: Option<(SocketAddr, Upstream)>,
+    /// Who is asked where the policy wants somebody asked and names no webhook.
+    pub terminal: Option<Arc<dyn Asker>>,
 }
 
 /// Serves explicit clients that `gate` lets in, and those of the reverse proxy, until `stop`; `ready` is called with the addresses once it listens. Gives back what
@@ -63,7 +65,7 @@ pub async fn serve_alone(
     policy: Policy,
     evidence: PathBuf,
     key: SigningKey,
-    Doors { listen, gate, reverse }: Doors,
+    Doors { listen, gate, reverse, terminal }: Doors,
     ready: impl FnOnce(SocketAddr, Option<SocketAddr>),
     stop: impl Future<Output = ()>,
 ) -> Result<(Summary, Option<PathBuf>), SessionError> {
@@ -110,6 +112,7 @@ pub async fn serve_alone(
     }
     let (_rules, watched) = latest::channel(Arc::new(rules));
     let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
+    terminal.into_iter().for_each(|terminal| proxy.asking.at(terminal));
     let watched = Watched { kernel: None, proxy: proxy.clone(), recorder: recorder.clone(), evidence: folder.clone() };
     let _watch = Watch::start(watched, door)?;
     watch::in_force(&policy, 1);

@@ -6,22 +6,27 @@
 use std::sync::Arc;
 
 use super::folders;
+use super::withheld::Withheld;
 use crate::inspect::{Inspection, InspectionError};
+use crate::net::Login;
 use crate::policy::{FindingAction, Policy};
 use crate::proxy::Rules;
+
+/// How findings name the password for the next hop.
+const LOGIN: &str = "upstream.credentials";
 
 /// What the agent has in its environment.
 #[derive(Clone)]
 pub enum Environment {
-    /// Ours, which the command gets from us.
-    OfTheAgent,
+    /// Ours, which the command gets from us, without what is withheld from it.
+    OfTheAgent(Withheld),
     /// Nothing that we know of: ours is ours alone.
     Own,
     /// What its processes were found with.
     Of(Arc<[(String, Vec<u8>)]>),
 }
 
-/// The scanners of a policy; none when it scans nothing.
+/// The scanners of a policy; none when it scans nothing. `login` is what they look for besides: what the next hop is told.
 ///
 /// # Errors
 /// [`InspectionError`].
@@ -29,6 +34,7 @@ pub(super) fn inspection(
     policy: &Policy,
     former: Option<&Rules>,
     environment: &Environment,
+    login: Option<&Login>,
 ) -> Result<Option<Arc<Inspection>>, InspectionError> {
     if !policy.all_rules().any(|rule| rule.scan()) {
         return Ok(None);
@@ -40,13 +46,14 @@ pub(super) fn inspection(
         && (former.policy.dlp().instructions == FindingAction::Off) == (dlp.instructions == FindingAction::Off)
         && former.policy.dlp().secrets_files.is_empty()
         && dlp.secrets_files.is_empty()
+        && former.hop.as_ref().and_then(|hop| hop.login()) == login
         // One that could not be loaded is tried again.
         && former.inspect.as_ref().is_some_and(|inspect| !matches!(inspect.now(), Some(Err(_))))
     {
         return Ok(former.inspect.clone());
     }
     let variables: Arc<[(String, Vec<u8>)]> = match environment {
-        Environment::OfTheAgent if dlp.scan_env => {
+        Environment::OfTheAgent(_) if dlp.scan_env => {
             let named = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
                 Some((name.into_string().ok()?, value.into_encoded_bytes()))
             };
@@ -55,18 +62,22 @@ pub(super) fn inspection(
         Environment::Of(variables) if dlp.scan_env => variables.clone(),
         _ => Arc::default(),
     };
-    Inspection::new(policy, &variables, folders::rules()).map(Arc::new).map(Some)
+    let login = login.map(|login| (LOGIN, login.secret()));
+    Inspection::new(policy, &variables, login, folders::rules()).map(Arc::new).map(Some)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::tls::next_hop;
     use crate::net::Resolver;
 
     fn rules_of(text: &str, former: Option<&Rules>) -> Rules {
         let policy = Policy::parse(text, "p.yaml").expect("a policy");
-        let inspect = inspection(&policy, former, &Environment::Own).expect("scanners");
-        Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, webhook: None, tls: None, inspect }
+        let hop = next_hop(&policy).expect("a next hop");
+        let login = hop.as_ref().and_then(|hop| hop.login());
+        let inspect = inspection(&policy, former, &Environment::Own, login).expect("scanners");
+        Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop, webhook: None, tls: None, inspect }
     }
 
     fn rules(text: &str, former: Option<&Rules>) -> Rules {
@@ -113,6 +124,14 @@ mod tests {
         assert!(!is_kept(&named, &former));
         let former = rules(&named, None);
         assert!(!is_kept(&named, &former), "the file may have changed");
+        assert!(!is_kept("", &former));
+        let login = |password: &str| {
+            std::fs::write(secrets.path(), format!("me:{password}\n")).expect("written");
+            format!("upstream: {{proxy: 'http://127.0.0.1:9', credentials_file: '{}'}}\n", secrets.path().display())
+        };
+        let former = rules(&login("open-sesame-0815"), None);
+        assert!(is_kept(&login("open-sesame-0815"), &former));
+        assert!(!is_kept(&login("open-sesame-4711"), &former), "another password is looked for");
         assert!(!is_kept("", &former));
     }
 }

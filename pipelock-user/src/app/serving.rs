@@ -17,6 +17,7 @@ use super::session::{SessionError, Undo, apply};
 use super::state::State;
 use super::tls::enforced;
 use super::watch::{Watch, in_force, reloaded};
+use crate::flow::Asker;
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Rules};
@@ -131,6 +132,11 @@ impl Serving {
         // Filed before any flow can carry the number.
         self.generations.file(self.generation, policy.id().clone());
         apply(&self.maps, policy, self.generation)
+    }
+
+    /// From now on a policy that wants somebody asked, and names no webhook, has this one asked.
+    pub fn ask_at(&self, terminal: Arc<dyn Asker>) {
+        self.proxy.asking.at(terminal);
     }
 
     /// Answers for the sockets that the agent's system call filter refuses, and records each.

@@ -76,6 +76,17 @@ pub enum SessionError {
     /// The secret of the webhook that is asked.
     #[error(transparent)]
     Webhook(#[from] crate::proxy::SecretError),
+    /// What a command has, its policy cannot keep from it any more.
+    #[error(
+        "{key}_env: the command was started with {name} in its environment; name a file instead ({key}_file), or start the command \
+         anew"
+    )]
+    GivenAway {
+        /// The key of the policy, without its end.
+        key: &'static str,
+        /// The variable.
+        name: String,
+    },
     /// What is looked for in contents.
     #[error(transparent)]
     Inspection(#[from] InspectionError),
@@ -232,8 +243,7 @@ impl Session {
     pub fn trust(&self) -> Result<Option<TrustFolder>, SessionError> {
         let Some(tls) = &self.rules.tls else { return Ok(None) };
         let trust = Trust::gather(&self.rules.policy, tls.authority())?;
-        let keys = super::tls::keys(&self.rules.policy);
-        TrustFolder::write(&self.attachment.id, &trust, &keys).map(Some).map_err(SessionError::Trust)
+        TrustFolder::write(&self.attachment.id, &trust).map(Some).map_err(SessionError::Trust)
     }
 
     /// Makes a socket that the agent held before known to the programs as its own: what it listens for may come.

@@ -36,18 +36,10 @@ pub fn authority_file(policy: &Policy) -> PathBuf {
     }
 }
 
-/// The files with the keys that a policy signs with.
-pub(super) fn keys(policy: &Policy) -> Vec<PathBuf> {
-    let given = policy.tls().authority.as_ref();
-    let own = given.map_or_else(|| authority_file(policy), |given| policy.locate(&given.key));
-    let clients = policy.rules().iter().filter_map(|rule| rule.client_certificate());
-    std::iter::once(own).chain(clients.map(|pair| policy.locate(&pair.key))).collect()
-}
-
 /// What decides under a policy that the kernel holds an agent to; as [`rules_of`].
 ///
 /// # Errors
-/// [`SessionError::DefaultAllow`] besides.
+/// [`SessionError::DefaultAllow`], [`SessionError::GivenAway`] besides.
 pub(super) fn enforced(
     policy: Policy,
     former: Option<&Rules>,
@@ -55,6 +47,9 @@ pub(super) fn enforced(
 ) -> Result<Rules, SessionError> {
     if policy.unnamed().is_some() {
         return Err(SessionError::DefaultAllow);
+    }
+    if let Environment::OfTheAgent(withheld) = environment {
+        withheld.refuse_late(&policy)?;
     }
     rules_of(policy, former, environment)
 }
@@ -68,7 +63,8 @@ pub(super) fn rules_of(
     former: Option<&Rules>,
     environment: &Environment,
 ) -> Result<Rules, SessionError> {
-    let inspect = inspection(&policy, former, environment)?;
+    let hop = next_hop(&policy)?;
+    let inspect = inspection(&policy, former, environment, hop.as_ref().and_then(|hop| hop.login()))?;
     let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);
     let former = former.and_then(|former| former.tls.as_deref());
     // Connections that are open stay readable under a policy which would not open them.
@@ -110,7 +106,7 @@ fn webhook(policy: &Policy, hop: Option<&Arc<Hop>>) -> Result<Option<Arc<Webhook
 }
 
 /// What destinations are reached through, with what it is told of who asks.
-fn next_hop(policy: &Policy) -> Result<Option<Arc<Hop>>, SessionError> {
+pub(super) fn next_hop(policy: &Policy) -> Result<Option<Arc<Hop>>, SessionError> {
     let Some(hop) = policy.next_hop() else { return Ok(None) };
     let login = match &hop.credentials {
         None => None,

@@ -10,10 +10,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::browsers;
+use super::made::make_folder;
 use crate::proxy::{SYSTEM_BUNDLES, Trust};
 
 /// Where the folders are: open to all, unlike /run/pipelock.
 const FOLDER: &str = "/run/pipelock-trust";
+/// The mode of folders for all to read.
+pub(super) const OPEN: u32 = 0o755;
 const BUNDLE: &str = "bundle.pem";
 const ADDED: &str = "added.pem";
 const KEYSTORE: &str = "bundle.p12";
@@ -40,8 +43,6 @@ const INSTEAD: [&str; 15] = [
 /// What is read besides: Node.js, Deno.
 const BESIDES: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
-/// What the agent finds in the place of keys.
-const NOTHING: &str = "/dev/null";
 /// How often the folder is made again that another run, which was the last, has removed meanwhile.
 const ATTEMPTS: usize = 8;
 
@@ -102,25 +103,21 @@ pub struct TrustFolder {
     files: TrustFiles,
     /// Folders with files for browsers, and those that they are laid over.
     layers: Vec<(PathBuf, PathBuf)>,
-    /// Keys that the agent must not have, whoever it runs as.
-    keys: Vec<PathBuf>,
 }
 
 impl TrustFolder {
-    /// Writes the files for the run of this name; `keys` are files that the agent must not see.
+    /// Writes the files for the run of this name.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub(super) fn write(id: &str, trust: &Trust, keys: &[PathBuf]) -> io::Result<Self> {
+    pub(super) fn write(id: &str, trust: &Trust) -> io::Result<Self> {
         let path = Path::new(FOLDER).join(id);
         // Left by a run of the same name that was killed.
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => make(&path)?,
         }
-        // Mounts are made by the names that the agent sees.
-        let keys = keys.iter().filter_map(|key| key.canonicalize().ok()).collect();
-        let mut folder = Self { files: TrustFiles(path), layers: Vec::new(), keys };
+        let mut folder = Self { files: TrustFiles(path), layers: Vec::new() };
         TrustFiles::write(&folder.files.0, trust)?;
         folder.layers = browsers::write(&folder.files.0, &trust.added)?;
         Ok(folder)
@@ -138,12 +135,11 @@ impl TrustFolder {
         &self.layers
     }
 
-    /// The file that takes the place of each of the system's own bundles that is there, and of each key.
+    /// The file that takes the place of each of the system's own bundles that is there.
     #[must_use]
     pub fn covers(&self) -> Vec<(PathBuf, PathBuf)> {
         let there = SYSTEM_BUNDLES.iter().map(PathBuf::from).filter(|path| path.is_file());
-        let bundles = there.map(|path| (self.files.0.join(BUNDLE), path));
-        bundles.chain(self.keys.iter().map(|key| (NOTHING.into(), key.clone()))).collect()
+        there.map(|path| (self.files.0.join(BUNDLE), path)).collect()
     }
 }
 
@@ -154,15 +150,9 @@ pub(super) fn write_open(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o644))
 }
 
-/// Makes a folder that all may read and that was not there.
-pub(super) fn make_open(path: &Path) -> io::Result<()> {
-    std::fs::create_dir(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o755))
-}
-
 /// Makes the folder of a run, which all may read. The one above it is gone whenever the last run ends.
 fn make(path: &Path) -> io::Result<()> {
-    let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755));
+    let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(OPEN));
     // Not `create_dir_all`: it fails when what is there already goes away while it looks.
     let above = || match std::fs::create_dir(FOLDER) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -170,7 +160,7 @@ fn make(path: &Path) -> io::Result<()> {
     };
     let mut made = Ok(());
     for _ in 0..ATTEMPTS {
-        made = above().and_then(|()| open(Path::new(FOLDER))).and_then(|()| make_open(path));
+        made = above().and_then(|()| open(Path::new(FOLDER))).and_then(|()| make_folder(path, OPEN));
         if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             break;
         }
@@ -240,7 +230,7 @@ mod tests {
                 let run = move || {
                     for round in 0..50 {
                         let id = format!("test-{}-{number}-{round}", std::process::id());
-                        let folder = TrustFolder::write(&id, &trust, &[]).expect("written");
+                        let folder = TrustFolder::write(&id, &trust).expect("written");
                         assert!(folder.files.0.join(BUNDLE).is_file());
                     }
                 };

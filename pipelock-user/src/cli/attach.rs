@@ -11,6 +11,7 @@ use pipelock_receipt::Folder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::{Readiness, daemonize};
+use super::prompt::Terminal;
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, output};
@@ -132,6 +133,7 @@ fn serve(cgroup: &Cgroup, plan: Plan, readiness: Option<&Readiness>) -> Result<E
         let mut told = signal(SignalKind::from_raw(reload_signal()))?;
         awaited.thread_unblock()?;
         let mut serving = recorded.serve()?;
+        Terminal::of(Some(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
         tell_start(&serving, cgroup);
         if let Some(readiness) = readiness {
             readiness.ready();

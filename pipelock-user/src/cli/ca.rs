@@ -1,12 +1,10 @@
 //! `pipelock ca`: the authority that TLS is opened with, for whoever has to be told to trust it.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Failure, keys, output};
-use crate::app::TrustFiles;
 use crate::app::tls::{authority, authority_file};
+use crate::app::{TrustFiles, make_folders};
 use crate::proxy::Trust;
 
 /// The name of the file with the variables.
@@ -61,11 +59,7 @@ fn export(folder: &Path, trust: &Trust) -> Result<Vec<(&'static str, String)>, F
     let failed = |error| format!("{}: {error}", folder.display());
     let folder = std::path::absolute(folder)?;
     // Folders of ours are for all to read, as what is in them; those that were there stay as they are.
-    let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-    std::fs::create_dir_all(&folder).map_err(failed)?;
-    for folder in missing {
-        std::fs::set_permissions(folder, Permissions::from_mode(0o755)).map_err(failed)?;
-    }
+    make_folders(&folder, 0o755).map_err(failed)?;
     let files = TrustFiles::write(&folder, trust).map_err(failed)?;
     let text = |(name, value): (&'static str, std::ffi::OsString)| match value.into_string() {
         Ok(value) if !value.contains('\n') => Ok((name, value)),
@@ -80,7 +74,8 @@ fn export(folder: &Path, trust: &Trust) -> Result<Vec<(&'static str, String)>, F
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
     use crate::policy::Policy;
@@ -95,10 +90,7 @@ mod tests {
         let file = folder.join(VARIABLES);
         std::fs::write(&victim, "as it was").expect("written");
         let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        let former = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-        let exported = export(&folder, &trust);
-        nix::sys::stat::umask(former);
-        exported.expect("exported");
+        export(&folder, &trust).expect("exported");
         assert!(std::fs::read_to_string(&file).expect("read").contains("SSL_CERT_FILE="));
         assert_eq!([mode(&folder), mode(folder.parent().expect("one")), mode(&file)], [0o755, 0o755, 0o644]);
         std::fs::remove_file(&file).expect("removed");

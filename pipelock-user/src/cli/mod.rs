@@ -13,6 +13,7 @@ mod files;
 mod keygen;
 mod keys;
 mod output;
+mod prompt;
 mod reload;
 mod run;
 mod scan;

@@ -10,16 +10,17 @@ use std::time::Duration;
 use pipelock_receipt::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::prompt::Terminal;
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, files, keys, output};
 use crate::app::lock::Lock;
 use crate::app::{
-    Doors, Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, loopback_is_up,
-    runtime, serve_alone,
+    Doors, Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, Withheld,
+    loopback_is_up, runtime, serve_alone,
 };
 use crate::kernel::attachment_id;
-use crate::policy::{CredentialsIn, Policy};
+use crate::policy::Policy;
 use crate::proxy::{Gate, Identities, Upstream};
 use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load};
@@ -27,8 +28,6 @@ use crate::sandbox::cgroup::{Cgroup, CgroupError};
 use crate::sandbox::limits;
 use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals};
 
-/// Variables by which programs look for a proxy, in lower case.
-const PROXY_VARIABLES: [&str; 4] = ["http_proxy", "https_proxy", "all_proxy", "ftp_proxy"];
 /// How the names of the cgroups of `run` begin.
 const CGROUP: &str = "pipelock-run-";
 /// Longest file of tokens, in bytes.
@@ -106,7 +105,11 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
     let uid = user.uid;
-    let mut command = without_next_hop(AgentCommand::new(program, rest.to_vec(), user), &policy);
+    let mut withheld = Withheld::of(&policy);
+    if let Some(key) = args.session.key_file() {
+        withheld = withheld.file(key);
+    }
+    let mut command = without(AgentCommand::new(program, rest.to_vec(), user), &withheld);
     let confinement = confinement(&command, uid)?;
     let lock = Lock::take(&attachment_id(cgroup.id()))?;
     let session = Session::prepare(SessionConfig {
@@ -118,7 +121,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         cgroup_id: cgroup.id(),
         require: args.session.level(),
         policy,
-        environment: Environment::OfTheAgent,
+        environment: Environment::OfTheAgent(withheld),
         namespaces: vec![namespace],
     })?;
     for (hook, why) in &session.attachment().missing {
@@ -157,16 +160,10 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Takes out of the agent's environment what is ours alone, where there is a next hop: its credentials, and the variables by which
-/// programs would look for it themselves.
-fn without_next_hop(command: AgentCommand, policy: &Policy) -> AgentCommand {
-    let Some(hop) = policy.next_hop() else { return command };
-    let credentials = match &hop.credentials {
-        Some(CredentialsIn::Variable(name)) => Some(name.clone()),
-        _ => None,
-    };
-    let proxies = PROXY_VARIABLES.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase()]);
-    credentials.into_iter().chain(proxies).fold(command, |command, name| command.env_remove(&name))
+/// Takes from the agent what is ours alone.
+fn without(command: AgentCommand, withheld: &Withheld) -> AgentCommand {
+    let command = withheld.variables().iter().fold(command, |command, name| command.env_remove(name));
+    withheld.covers().fold(command, |command, (file, place)| command.cover(file, place))
 }
 
 /// The proxy without a command: for clients that are told to use it.
@@ -192,7 +189,7 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
             Some((args.reverse_listen, upstream))
         }
     };
-    let doors = Doors { listen: args.listen, gate, reverse };
+    let doors = Doors { listen: args.listen, gate, reverse, terminal: Terminal::of(None) };
     let evidence = args.session.evidence("proxy")?;
     let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -246,6 +243,7 @@ async fn supervise(
     // Before the state file tells others how to ask: the signal's default action would end us.
     let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
     let mut serving = recorded.serve()?;
+    Terminal::of(Some(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
     if let Some(listener) = agent.take_refusals()
         && let Err(error) = serving.serve_refusals(listener)
     {

@@ -69,6 +69,11 @@ impl SessionArgs {
         keys::signing_key(self.key.as_deref())
     }
 
+    /// The file that it is in, if it is in one.
+    pub(super) fn key_file(&self) -> Option<&Path> {
+        self.key.as_deref()
+    }
+
     /// The evidence folder for a run of this name.
     pub(super) fn evidence(&self, name: &str) -> Result<PathBuf, Failure> {
         evidence_folder(self.evidence.as_deref(), name)

@@ -70,6 +70,12 @@ impl Host {
         Ok(Self::Name(name))
     }
 
+    /// True for a canonical name that is loopback everywhere, whatever a resolver says of it (RFC 6761 §6.3).
+    #[must_use]
+    pub fn is_localhost(name: &str) -> bool {
+        name == "localhost" || name.ends_with(".localhost")
+    }
+
     /// The DNS name, if this is one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {

@@ -36,17 +36,41 @@ pub struct Verdict {
 impl Verdict {
     /// Allowed, by this rule.
     pub fn allow(reason: Reason, rule: Option<String>) -> Self {
-        Self { action: Action::Allow, reason, rule, detail: String::new(), findings: Vec::new(), retry: None, asked: None }
+        Self {
+            action: Action::Allow,
+            reason,
+            rule,
+            detail: String::new(),
+            findings: Vec::new(),
+            retry: None,
+            asked: None,
+        }
     }
 
     /// Let out, and then it came to nothing for this reason: bytes may have left, so it must not be called blocked.
     pub fn let_out(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { action: Action::Allow, reason, rule: None, detail: detail.into(), findings: Vec::new(), retry: None, asked: None }
+        Self {
+            action: Action::Allow,
+            reason,
+            rule: None,
+            detail: detail.into(),
+            findings: Vec::new(),
+            retry: None,
+            asked: None,
+        }
     }
 
     /// Blocked, for this reason.
     pub fn block(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { action: Action::Block, reason, rule: None, detail: detail.into(), findings: Vec::new(), retry: None, asked: None }
+        Self {
+            action: Action::Block,
+            reason,
+            rule: None,
+            detail: detail.into(),
+            findings: Vec::new(),
+            retry: None,
+            asked: None,
+        }
     }
 
     /// The same verdict, naming the rule that decided.

@@ -423,7 +423,7 @@ impl Reader {
             match self.terms.action(self.side, finding) {
                 FindingAction::Off => {}
                 FindingAction::Warn => self.note(told(finding, "events", FindingAction::Warn)),
-                FindingAction::Block | FindingAction::Redact => {
+                FindingAction::Block | FindingAction::Redact | FindingAction::Ask => {
                     stops.push(told(finding, "events", FindingAction::Block));
                 }
             }

@@ -151,16 +151,22 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// For the values that the policy names, and the secrets of `environment`. Nothing is loaded yet.
+    /// For the values that the policy names, the secrets of `environment`, and `secret`, a name and a value. Nothing is loaded yet.
     ///
     /// # Errors
     /// [`InspectionError::Secrets`].
     pub fn new(
         policy: &Policy,
         environment: &[(String, Vec<u8>)],
+        secret: Option<(&str, &str)>,
         cache: Option<PathBuf>,
     ) -> Result<Self, InspectionError> {
         let mut known = known::Builder::new();
+        if let Some((name, value)) = secret
+            && let Err(why) = known.add(name, value.as_bytes(), known::Source::Secret)
+        {
+            tracing::warn!("{name} is not looked for: its value is {why}");
+        }
         for path in &policy.dlp().secrets_files {
             let path = policy.locate(path);
             let text = read(&path).map_err(|why| InspectionError::Secrets { path: path.clone(), why })?;

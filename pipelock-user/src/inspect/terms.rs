@@ -187,10 +187,7 @@ impl Terms {
     /// The verdict that ends what holds these findings.
     pub(super) fn stop(&self, side: Side, mut found: Vec<Found>) -> Verdict {
         let is_asked = |found: &Found| !found.is_order && !NOT_ASKED.contains(&found.class.as_str());
-        if self.asks
-            && side.is_outbound()
-            && found.iter().filter(|found| found.action == "block").all(is_asked)
-        {
+        if self.asks && side.is_outbound() && found.iter().filter(|found| found.action == "block").all(is_asked) {
             let reason = Reason::DlpMatch;
             let blocking = || found.iter().filter(|found| found.action == "block");
             let lines: Vec<String> = blocking().map(Found::line).take(4).collect();

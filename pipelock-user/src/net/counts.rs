@@ -11,7 +11,8 @@ labels! {
     Connected "result" {
         Open = "open",
         Unresolved = "resolve_failed",
-        Denied = "ssrf_denied",
+        Inside = "ssrf_denied",
+        Denied = "address_denied",
         Failed = "dial_failed",
         Hop = "hop_failed",
     }
@@ -22,7 +23,8 @@ impl Connected {
         match result.as_ref().map_err(ConnectError::reason) {
             Ok(_) => Self::Open,
             Err(Reason::ResolveFailed) => Self::Unresolved,
-            Err(Reason::SsrfDenied | Reason::AddressDenied) => Self::Denied,
+            Err(Reason::SsrfDenied) => Self::Inside,
+            Err(Reason::AddressDenied) => Self::Denied,
             Err(Reason::HopFailed) => Self::Hop,
             Err(_) => Self::Failed,
         }

@@ -1,8 +1,8 @@
 //! Opens the connection: the only place that calls `connect` for traffic of the agent.
 //!
-//! Called by `net::way` with a [`Permit`]. It promises that only checked addresses are dialled, on the port of the
-//! permit, and those of the next hop. Families alternate and
-//! attempts overlap as in RFC 8305, so that a broken IPv6 route costs a quarter of a second and no more.
+//! Called by `net::way` with a [`Permit`]. It promises that only checked addresses are dialled, on the port of the permit, and
+//! those of the next hop. Families alternate and attempts overlap as in RFC 8305, so that a broken IPv6 route costs a quarter of
+//! a second and no more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -43,6 +43,17 @@ pub enum DialError {
     Timeout(Duration),
 }
 
+/// Refuses addresses that a permit does not cover: of another port, or another address than the one that it names.
+pub(super) fn refuse_uncovered(permit: &Permit, checked: &[CheckedAddr]) -> Result<(), DialError> {
+    let is_covered = |addr: &SocketAddr| {
+        addr.port() == permit.port() && !matches!(permit.host(), Host::Addr(ip) if *ip != addr.ip())
+    };
+    match checked.iter().map(|addr| addr.get()).find(|addr| !is_covered(addr)) {
+        Some(other) => Err(DialError::NotPermitted(other)),
+        None => Ok(()),
+    }
+}
+
 /// Connects to the first of `checked` that answers, and returns the stream (no delay set) with its address.
 ///
 /// # Errors
@@ -52,27 +63,23 @@ pub async fn dial(
     checked: &[CheckedAddr],
     timeout: Duration,
 ) -> Result<(TcpStream, SocketAddr), DialError> {
-    for addr in checked.iter().map(|addr| addr.get()) {
-        let other_host = matches!(permit.host(), Host::Addr(ip) if *ip != addr.ip());
-        if addr.port() != permit.port() || other_host {
-            return Err(DialError::NotPermitted(addr));
-        }
-    }
+    refuse_uncovered(permit, checked)?;
     let first = any_of(alternate(checked.iter().map(|addr| addr.get())));
     tokio::time::timeout(timeout, first).await.unwrap_or(Err(DialError::Timeout(timeout)))
 }
 
 /// Connects to the first of these that answers.
 pub(super) async fn any_of(addrs: VecDeque<SocketAddr>) -> Result<(TcpStream, SocketAddr), DialError> {
-    race(addrs, STAGGER, attempt).await.unwrap_or(Err(DialError::NoAddress))
+    race(addrs, STAGGER, attempt, |_| false).await.unwrap_or(Err(DialError::NoAddress))
 }
 
 /// Attempts one after the other, each beside those before it once they have taken `stagger`; the first that succeeds, or the
-/// last failure. None without any.
+/// last failure, or the first that `is_final`. None without any.
 pub(super) async fn race<A, T, E, F>(
     mut waiting: VecDeque<A>,
     stagger: Duration,
     attempt: impl Fn(A) -> F,
+    is_final: impl Fn(&E) -> bool,
 ) -> Option<Result<T, E>>
 where
     F: Future<Output = Result<T, E>> + Send + 'static,
@@ -96,6 +103,7 @@ where
         };
         match ended {
             Some(Ok(Ok(connected))) => return Some(Ok(connected)),
+            Some(Ok(Err(error))) if is_final(&error) => return Some(Err(error)),
             Some(Ok(Err(error))) => last = Some(error),
             Some(Err(_)) => {} // the attempt ended without a result; the others go on
             None => return last.map(Err),

@@ -1,4 +1,4 @@
-//! A connection to a destination: one of our own, or one through a next hop. Made by `net::dial`.
+//! A connection to a destination: one of our own, or one through a next hop. Made by `net::way`.
 
 use std::io;
 use std::pin::Pin;

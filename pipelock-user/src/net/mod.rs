@@ -6,6 +6,7 @@
 
 mod counts;
 mod dial;
+mod greet;
 mod hop;
 mod link;
 mod own;
@@ -16,6 +17,7 @@ mod way;
 
 pub(crate) use counts::COUNTS;
 pub use dial::{DialError, dial};
+pub use greet::{Greeting, server_name};
 pub use hop::{Hop, HopError, Login, LoginError};
 pub use link::{Duplex, Link};
 pub use ranges::Class;

@@ -1,6 +1,6 @@
 //! Is an address one of this host's own?
 //!
-//! Called by `net::dial` with the addresses that passed the static ranges. A name that its owner points at a public address
+//! Called by `net::way` with the addresses that passed the static ranges. A name that its owner points at a public address
 //! of this host leads inside as one that he points at a private address does: over the loopback interface, past whatever
 //! firewall stands outside. It promises that nothing is sent in finding out.
 

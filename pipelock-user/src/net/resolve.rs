@@ -1,13 +1,13 @@
 //! Finds the addresses of a host that is about to be dialled.
 //!
-//! Called by `net::dial::connect`, that is: after policy has allowed the name. It promises bounded time, a bounded
+//! Called by `net::way`, that is: after policy has allowed the name. It promises bounded time, a bounded
 //! number of look-ups at once (a look-up that hangs in the C library keeps its place until it ends), a bounded cache,
-//! and that hosts pinned by the policy never reach the system's resolver. It checks no address: `net::ssrf` does.
+//! and that hosts pinned by the policy, and those that are loopback everywhere, never reach the system's resolver. It checks no address: `net::ssrf` does.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -121,10 +121,10 @@ impl Resolver {
         }
     }
 
-    /// True for a name whose addresses the policy gives.
+    /// True for a name whose addresses are known without asking anybody: the policy gives them, or it is localhost.
     #[must_use]
-    pub fn pins(&self, name: &str) -> bool {
-        (self.pinned)(name).is_some()
+    pub fn knows(&self, name: &str) -> bool {
+        Host::is_localhost(name) || (self.pinned)(name).is_some()
     }
 
     /// The addresses of `host` with `port`, in the order to try them, without duplicates, at least one, at most 64.
@@ -146,6 +146,7 @@ impl Resolver {
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
         let addrs = match (self.pinned)(name) {
             Some(pinned) => distinct(pinned),
+            None if Host::is_localhost(name) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             None => match self.cached(name, Instant::now()) {
                 Some(cached) => cached,
                 None => {
@@ -271,6 +272,10 @@ mod tests {
         assert_eq!(found, ["[2606::1]:80".parse().expect("v6")]);
         let found = resolver.resolve(&host("Pinned.Example"), 80).await.expect("pinned");
         assert_eq!(found, ["192.0.2.9:80".parse().expect("v4")]);
+        for name in ["localhost", "Any.LocalHost."] {
+            let found = resolver.resolve(&host(name), 80).await.expect("loopback");
+            assert_eq!(found, ["127.0.0.1:80".parse().expect("v4"), "[::1]:80".parse().expect("v6")], "{name}");
+        }
         assert_eq!(calls.load(Ordering::SeqCst), 0);
     }
 

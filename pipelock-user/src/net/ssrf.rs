@@ -1,9 +1,9 @@
 //! Decides whether an address may be dialled: the defence against names that lead inside.
 //!
-//! Called by `net::dial::connect` with every answer of the resolver, and by whoever dials an address as such. It
+//! Called by `net::way` with every answer of the resolver, and by whoever dials an address as such. It
 //! promises that a [`CheckedAddr`] exists only for an address that is public, or that the operator opened under
 //! `ssrf.allow`, however the address was spelled or wrapped (mapped, compatible, translated, NAT64, 6to4, Teredo,
-//! ISATAP). Whether one is this host's own is asked beside it, in `net::dial`.
+//! ISATAP). Whether one is this host's own is asked beside it, in `net::way`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -59,11 +59,7 @@ pub fn check(addr: SocketAddr, allow: &[IpNet]) -> Result<CheckedAddr, SsrfDenie
         SocketAddr::V6(v6) if !ip.is_ipv4() && v6.ip().is_unicast_link_local() => addr,
         _ => SocketAddr::new(ip, addr.port()),
     };
-    let embedded = match ip {
-        IpAddr::V4(_) => [None; 4],
-        IpAddr::V6(v6) => embedded(v6),
-    };
-    for judged in std::iter::once(ip).chain(embedded.into_iter().flatten().map(IpAddr::V4)) {
+    for judged in judged(ip) {
         if let Some((class, block)) = classify(judged)
             && !opened(judged, class, block, allow)
         {
@@ -80,6 +76,16 @@ pub fn check(addr: SocketAddr, allow: &[IpNet]) -> Result<CheckedAddr, SsrfDenie
 /// [`SsrfDenied`] for the first address that fails.
 pub fn check_all(addrs: &[SocketAddr], allow: &[IpNet]) -> Result<Vec<CheckedAddr>, SsrfDenied> {
     addrs.iter().map(|addr| check(*addr, allow)).collect()
+}
+
+/// What an address is judged as: itself, unmapped, and the IPv4 addresses that a router or relay could take out of it.
+pub(super) fn judged(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let ip = ip.to_canonical();
+    let embedded = match ip {
+        IpAddr::V4(_) => [None; 4],
+        IpAddr::V6(v6) => embedded(v6),
+    };
+    std::iter::once(ip).chain(embedded.into_iter().flatten().map(IpAddr::V4))
 }
 
 /// `block` is the prefix length of the special block that holds `addr`.

@@ -2,7 +2,7 @@
 //!
 //! Called by the proxy with a [`Permit`]. It promises that the whole attempt ends in time, that every failure has a stable reason,
 //! that what is resolved here is checked before anybody is asked to connect to it, and that the next hop is asked for a name only
-//! where the policy says so, and never for itself.
+//! where the policy says so and nobody knows it here, and never for itself: by the name that the policy gives it, or by an address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::counts::{COUNTS, Connected};
-use super::dial::{DialError, alternate, any_of, dial, race};
+use super::dial::{DialError, alternate, any_of, dial, race, refuse_uncovered};
 use super::hop::{Hop, HopError, Wanted};
 use super::link::Link;
 use super::own::is_own;
 use super::ranges::Class;
 use super::resolve::{ResolveError, Resolver};
-use super::ssrf::{CheckedAddr, SsrfDenied, check_all};
+use super::ssrf::{CheckedAddr, SsrfDenied, check_all, judged};
 use crate::flow::{Host, Reached, Reason};
 use crate::inspect::Permit;
-use crate::policy::{Denied, Destination, Policy};
+use crate::policy::{Denied, Destination, NextHop, Policy};
 
 /// How long one address is waited for before the next hop is asked for another one as well.
 const STAGGER: Duration = Duration::from_secs(2);
@@ -73,6 +73,9 @@ pub enum ConnectError {
     /// It is the next hop itself that was asked for.
     #[error("this leads to the next hop {0}, which pipelock alone speaks to")]
     IsHop(Arc<str>),
+    /// Another way leads there by now.
+    #[error("the policy was changed meanwhile, and wants the destination reached another way; ask again")]
+    OtherWay,
 }
 
 impl ConnectError {
@@ -86,6 +89,7 @@ impl ConnectError {
             Self::Dial(_) => Reason::DialFailed,
             Self::Hop { .. } => Reason::HopFailed,
             Self::IsHop(_) | Self::Denied { .. } => Reason::AddressDenied,
+            Self::OtherWay => Reason::PolicyChanged,
         }
     }
 }
@@ -125,7 +129,7 @@ pub async fn check_reach(permit: &Permit, way: Way<'_>, timeout: Duration) -> Re
     plan(permit, way, timeout).await.map(drop)
 }
 
-/// Connects once more to where the permit's host was reached before.
+/// Connects once more to where the permit's host was reached before, in the same way.
 ///
 /// # Errors
 /// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
@@ -136,14 +140,19 @@ pub async fn connect_again(
     timeout: Duration,
 ) -> Result<Link, ConnectError> {
     counted(async {
-        let checked = match reached.addr {
-            Some(addr) => check_dial(&[addr], way.ssrf_allow, way.deny)?,
-            None => Vec::new(),
-        };
-        let plan = match (&reached.via, way.hop) {
-            (Some(_), Some(hop)) if reached.addr.is_none() => Plan::Name(hop),
-            (Some(_), Some(hop)) => Plan::Through(hop, checked),
-            _ => Plan::Direct(checked),
+        let hop = way.hop.filter(|hop| !hop.policy().spares(permit.host(), permit.port(), &reached.found));
+        if !is_same_way(reached, hop.map(|hop| hop.policy())) {
+            return Err(ConnectError::OtherWay);
+        }
+        if let (Some(addr), Some(hop)) = (reached.addr, way.hop) {
+            refuse_hop(&[addr], hop, way.resolver, timeout).await?;
+        }
+        let check = |addr| check_dial(&[addr], way.ssrf_allow, way.deny);
+        let plan = match (hop, reached.addr) {
+            (Some(hop), None) => Plan::Name(hop),
+            (Some(hop), Some(addr)) => Plan::Through(hop, check(addr)?),
+            (None, Some(addr)) => Plan::Direct(check(addr)?),
+            (None, None) => return Err(ConnectError::OtherWay),
         };
         Ok(plan.go(permit, way, timeout).await?.0)
     })
@@ -153,14 +162,15 @@ pub async fn connect_again(
 /// Whether what was reached may be reached under a policy, and in the same way; no when nobody can say.
 #[must_use]
 pub fn may_be_reached(reached: &Reached, host: &Host, port: u16, policy: &Policy) -> bool {
-    let ips = reached.addr.map(|addr| addr.ip());
-    let hop = policy.next_hop().filter(|hop| !hop.spares(host, port, ips.as_slice()));
-    let is_same_way = hop.map(ToString::to_string).as_deref() == reached.via.as_deref();
-    is_same_way
-        && match reached.addr {
-            Some(addr) => check_dial(&[addr], policy.ssrf_allow(), policy.denied()).is_ok(),
-            None => hop.is_some_and(|hop| hop.resolves),
-        }
+    is_same_way(reached, policy.next_hop().filter(|hop| !hop.spares(host, port, &reached.found)))
+        && reached.addr.is_none_or(|addr| check_dial(&[addr], policy.ssrf_allow(), policy.denied()).is_ok())
+}
+
+/// Whether something was reached through this next hop, or from here where it is none; by its name, only while the next hop
+/// resolves.
+fn is_same_way(reached: &Reached, hop: Option<&NextHop>) -> bool {
+    hop.map(ToString::to_string).as_deref() == reached.via.as_deref()
+        && (reached.addr.is_some() || hop.is_some_and(|hop| hop.resolves))
 }
 
 /// Who is to connect to what.
@@ -181,7 +191,7 @@ async fn plan<'a>(permit: &Permit, way: Way<'a>, timeout: Duration) -> Result<Pl
             return Err(ConnectError::IsHop(hop.label().clone()));
         }
         // What is known here is checked here, whoever resolves the rest.
-        let is_unknown = host.name().is_some_and(|name| !way.resolver.pins(name));
+        let is_unknown = host.name().is_some_and(|name| !way.resolver.knows(name));
         if hop.policy().resolves && is_unknown && !hop.policy().spares(host, port, &[]) {
             return Ok(Plan::Name(hop));
         }
@@ -190,25 +200,30 @@ async fn plan<'a>(permit: &Permit, way: Way<'a>, timeout: Duration) -> Result<Pl
     let Some(hop) = way.hop else {
         return Ok(Plan::Direct(check_dial(&found, way.ssrf_allow, way.deny)?));
     };
-    if hop.policy().port == port {
-        let places = places(hop, way.resolver, timeout.saturating_sub(start.elapsed())).await;
-        if places.map_err(hop_failed(hop))?.iter().any(|place| found.contains(place)) {
-            return Err(ConnectError::IsHop(hop.label().clone()));
-        }
-    }
+    refuse_hop(&found, hop, way.resolver, timeout.saturating_sub(start.elapsed())).await?;
     let checked = check_dial(&found, way.ssrf_allow, way.deny)?;
     let ips: Vec<IpAddr> = checked.iter().map(|addr| addr.get().ip()).collect();
     if hop.policy().spares(host, port, &ips) { Ok(Plan::Direct(checked)) } else { Ok(Plan::Through(hop, checked)) }
 }
 
 impl Plan<'_> {
+    /// What was found, and checked.
+    fn checked(&self) -> &[CheckedAddr] {
+        match self {
+            Self::Direct(checked) | Self::Through(_, checked) => checked,
+            Self::Name(_) => &[],
+        }
+    }
+
     async fn go(&self, permit: &Permit, way: Way<'_>, timeout: Duration) -> Result<(Link, Reached), ConnectError> {
+        let found = || self.checked().iter().map(|addr| addr.get().ip()).collect();
         let (hop, wanted) = match self {
             Self::Direct(checked) => {
                 let (stream, addr) = dial(permit, checked, timeout).await?;
-                return Ok((Link::Direct(stream), addr.into()));
+                return Ok((Link::Direct(stream), Reached { addr: Some(addr), via: None, found: found() }));
             }
             Self::Through(hop, checked) => {
+                refuse_uncovered(permit, checked)?;
                 let mut wanted = alternate(checked.iter().map(|addr| addr.get()));
                 wanted.truncate(MAX_ASKED);
                 (*hop, wanted.into_iter().map(|addr| (Some(addr), Wanted::from(addr))).collect())
@@ -227,16 +242,34 @@ impl Plan<'_> {
             }
             let ask = |(addr, wanted): (Option<SocketAddr>, Wanted)| {
                 let (hop, places) = (hop.clone(), alternate(places.iter().copied()));
+                let found = found();
                 async move {
                     let (stream, _) = any_of(places).await?;
                     let link = hop.ask(stream, &wanted).await?;
-                    Ok::<_, HopError>((link, Reached { addr, via: Some(hop.label().clone()) }))
+                    Ok::<_, HopError>((link, Reached { addr, via: Some(hop.label().clone()), found }))
                 }
             };
-            race(wanted, STAGGER, ask).await.unwrap_or(Err(HopError::Dial(DialError::NoAddress)))
+            let is_final = |error: &HopError| matches!(error, HopError::Login(_));
+            race(wanted, STAGGER, ask, is_final).await.unwrap_or(Err(HopError::Dial(DialError::NoAddress)))
         };
         let asked = tokio::time::timeout(timeout, asked).await;
         asked.unwrap_or(Err(HopError::Timeout(timeout))).map_err(hop_failed(hop))
+    }
+}
+
+/// Refuses addresses at which the next hop itself is.
+async fn refuse_hop(
+    found: &[SocketAddr],
+    hop: &Hop,
+    resolver: &Resolver,
+    timeout: Duration,
+) -> Result<(), ConnectError> {
+    if found.iter().all(|addr| addr.port() != hop.policy().port) {
+        return Ok(());
+    }
+    match places(hop, resolver, timeout).await.map_err(hop_failed(hop))?.iter().any(|place| found.contains(place)) {
+        true => Err(ConnectError::IsHop(hop.label().clone())),
+        false => Ok(()),
     }
 }
 
@@ -254,7 +287,7 @@ async fn find(host: &Host, port: u16, resolver: &Resolver, timeout: Duration) ->
 /// host's own.
 fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet], deny: &Denied) -> Result<Vec<CheckedAddr>, ConnectError> {
     for addr in found.iter().map(SocketAddr::ip) {
-        if let Some(entry) = deny.names(&Host::Addr(addr)) {
+        if let Some(entry) = judged(addr).find_map(|addr| deny.names(&Host::Addr(addr))) {
             return Err(ConnectError::Denied { addr, entry: entry.clone() });
         }
     }

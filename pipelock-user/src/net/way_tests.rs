@@ -118,13 +118,24 @@ fn hop_of(policy: &Policy) -> Arc<Hop> {
 
 #[tokio::test]
 async fn a_name_that_leads_to_what_is_denied_is_refused() {
-    let (resolver, open) = (answering(&["127.0.0.1"]), loopback());
-    for (deny, is_denied) in [("127.0.0.0/30", true), ("127.0.0.1", true), ("127.0.0.2", false)] {
-        let policy = policy(&format!("deny: [\"{deny}\"]"));
+    let open = loopback();
+    for (deny, leads_to, is_denied) in [
+        ("127.0.0.0/30", "127.0.0.1", true),
+        ("127.0.0.1", "127.0.0.1", true),
+        ("127.0.0.2", "127.0.0.1", false),
+        // What translates it for a network without IPv4 leads there too.
+        ("198.41.0.7", "64:ff9b::198.41.0.7", true),
+        ("198.41.0.0/24", "64:ff9b::198.41.0.7", true),
+        ("64:ff9b::/96", "64:ff9b::198.41.0.7", true),
+        ("198.41.0.8", "64:ff9b::198.41.0.7", false),
+    ] {
+        let (policy, resolver) = (policy(&format!("deny: [\"{deny}\"]")), answering(&[leads_to]));
         let way = Way { deny: policy.denied(), ..direct(&resolver, &open) };
-        let checked = check_reach(&permit("svc.example", 443), way, LIMIT).await;
-        let reason = checked.map_err(|error| error.reason());
-        assert_eq!(reason, if is_denied { Err(Reason::AddressDenied) } else { Ok(()) }, "{deny}");
+        for host in ["svc.example".to_owned(), Host::from(leads_to.parse::<IpAddr>().expect("one")).to_string()] {
+            let checked = check_reach(&permit(&host, 443), way, LIMIT).await;
+            let reason = checked.map_err(|error| error.reason());
+            assert_eq!(reason, if is_denied { Err(Reason::AddressDenied) } else { Ok(()) }, "{deny}: {host}");
+        }
     }
 }
 
@@ -143,9 +154,7 @@ async fn a_next_hop_is_asked_for_the_address_that_was_checked() {
     assert_eq!((said.as_str(), asked.recv().await.as_deref()), ("hello", Some("CONNECT 192.88.98.7:443 HTTP/1.1")));
     let addr = SocketAddr::from(([192, 88, 98, 7], 443));
     assert_eq!((reached.addr, reached.via.as_deref()), (Some(addr), Some(&*format!("http://127.0.0.1:{port}"))));
-    let before = COUNTS.connects.get(Connected::Open);
     connect_again(&permit("svc.example", 443), &reached, way, LIMIT).await.map(drop).expect("again");
-    assert!(COUNTS.connects.get(Connected::Open) > before, "it is counted too");
     assert_eq!(asked.recv().await.as_deref(), Some("CONNECT 192.88.98.7:443 HTTP/1.1"));
     // What leads inside is not asked for, nor what has no address here.
     let inside = answering(&["10.0.0.1"]);
@@ -153,6 +162,80 @@ async fn a_next_hop_is_asked_for_the_address_that_was_checked() {
     assert_eq!(failed(&permit("svc.example", 443), way).await.reason(), Reason::SsrfDenied);
     assert_eq!(failed(&permit("unknown.example", 443), way).await.reason(), Reason::ResolveFailed);
     assert!(asked.try_recv().is_err(), "nobody was asked");
+}
+
+/// Tests of one process count together: this one is run in one of its own.
+#[test]
+fn connections_are_counted_the_second_time_too() {
+    const TEST: &str = "net::way::tests::connections_are_counted_the_second_time_too";
+    if std::env::var_os("PIPELOCK_TEST_ALONE").is_none() {
+        let mut alone = std::process::Command::new(std::env::current_exe().expect("the tests"));
+        let output = alone.args(["--exact", TEST]).env("PIPELOCK_TEST_ALONE", "1").output().expect("started");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (_listener, port) = listener().await;
+        let (resolver, open, permit) = (answering(&["127.0.0.1"]), loopback(), permit("svc.example", port));
+        let way = direct(&resolver, &open);
+        let (_, reached) = connect(&permit, way, LIMIT).await.expect("dialled");
+        connect_again(&permit, &reached, way, LIMIT).await.map(drop).expect("again");
+        let nowhere = SocketAddr::from(([10, 0, 0, 1], port)).into();
+        assert!(connect_again(&permit, &nowhere, way, LIMIT).await.is_err());
+        let policy = policy("deny: [\"127.0.0.1\"]");
+        assert!(connect(&permit, Way { deny: policy.denied(), ..way }, LIMIT).await.is_err());
+    });
+    let counted = [Connected::Open, Connected::Inside, Connected::Denied].map(|result| COUNTS.connects.get(result));
+    assert_eq!((counted, COUNTS.seconds.count()), ([2, 1, 1], 4));
+}
+
+#[tokio::test]
+async fn once_more_means_the_same_way() {
+    let ((port, mut asked), (other_port, mut other_asked)) = (proxy(YES).await, proxy(YES).await);
+    let hop_at =
+        |port: u16, more: &str| hop_of(&policy(&format!("upstream: {{proxy: \"http://127.0.0.1:{port}\"{more}}}")));
+    let (hop, other) = (hop_at(port, ""), hop_at(other_port, ""));
+    let (named, sparing) = (hop_at(port, ", resolve: proxy"), hop_at(port, ", no_proxy: [svc.example]"));
+    let resolver = answering(&["192.88.98.7"]);
+    let way = |hop| Way { hop, ..direct(&resolver, &[]) };
+    let to = permit("svc.example", 443);
+    let direct = Reached::from(SocketAddr::from(([192, 88, 98, 7], 443)));
+    let via = Reached { via: Some(hop.label().clone()), ..direct.clone() };
+    let by_name = Reached { addr: None, found: Arc::default(), ..via.clone() };
+    for (reached, hop) in [
+        (&direct, Some(&hop)),
+        (&via, None),
+        (&via, Some(&other)),
+        (&via, Some(&sparing)),
+        (&by_name, None),
+        (&by_name, Some(&hop)),
+        (&by_name, Some(&other)),
+    ] {
+        let error = connect_again(&to, reached, way(hop), LIMIT).await.map(drop).expect_err("another way");
+        assert_eq!(error.reason(), Reason::PolicyChanged, "{reached:?}: {error}");
+    }
+    // Nor anywhere else than the permit says.
+    let elsewhere = connect_again(&permit("svc.example", 444), &via, way(Some(&hop)), LIMIT).await;
+    assert_eq!(elsewhere.map(drop).expect_err("another port").reason(), Reason::Internal);
+    assert!(asked.try_recv().is_err() && other_asked.try_recv().is_err(), "nobody was asked");
+    for (reached, hop) in [(&via, &hop), (&by_name, &named)] {
+        assert!(connect_again(&to, reached, way(Some(hop)), LIMIT).await.is_ok(), "{reached:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_next_hop_that_refuses_a_login_is_not_asked_again() {
+    for (answer, times) in [("HTTP/1.1 407 x\r\n\r\n", 1), ("HTTP/1.1 502 x\r\n\r\n", 2)] {
+        let (port, mut asked) = proxy(answer).await;
+        let hop = hop_of(&policy(&format!("upstream: {{proxy: \"http://127.0.0.1:{port}\"}}")));
+        let resolver = answering(&["192.88.98.7", "192.88.98.8"]);
+        let error = failed(&permit("svc.example", 443), Way { hop: Some(&hop), ..direct(&resolver, &[]) }).await;
+        assert_eq!(error.reason(), Reason::HopFailed, "{error}");
+        let said = std::iter::from_fn(|| asked.try_recv().ok()).count();
+        assert_eq!(said, times, "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -168,7 +251,7 @@ async fn a_next_hop_that_resolves_is_asked_for_the_name_and_what_is_known_here_i
     connect_again(&permit("unknown.example", 443), &reached, way, LIMIT).await.map(drop).expect("again");
     assert_eq!(asked.recv().await.as_deref(), Some("CONNECT unknown.example:443 HTTP/1.1"));
     assert!(check_reach(&permit("unknown.example", 443), way, LIMIT).await.is_ok());
-    for inside in ["svc.example", "10.1.2.3", "127.0.0.1"] {
+    for inside in ["svc.example", "10.1.2.3", "127.0.0.1", "localhost", "any.localhost"] {
         assert_eq!(failed(&permit(inside, 443), way).await.reason(), Reason::SsrfDenied, "{inside}");
     }
     assert!(asked.try_recv().is_err(), "nobody was asked");
@@ -194,6 +277,7 @@ async fn a_next_hop_that_fails_is_named_with_what_it_said() {
     let resolver = answering(&["192.88.98.7"]);
     let (gone, gone_port) = listener().await;
     drop(gone);
+    let soon = Duration::from_millis(300);
     for (proxy, expected) in [
         (format!("http://127.0.0.1:{port}"), "it said 403 Forbidden"),
         (format!("http://127.0.0.1:{gone_port}"), "connecting to 127.0.0.1"),
@@ -205,7 +289,9 @@ async fn a_next_hop_that_fails_is_named_with_what_it_said() {
         let policy = policy(&format!("upstream: {{proxy: \"{proxy}\"}}"));
         let hop = hop_of(&policy);
         let way = Way { hop: Some(&hop), ..direct(&resolver, &[]) };
-        let result = connect(&permit("svc.example", 443), way, Duration::from_millis(300)).await;
+        // Only silence has to be waited out.
+        let limit = if expected.contains("within") { soon } else { LIMIT };
+        let result = connect(&permit("svc.example", 443), way, limit).await;
         let error = result.map(drop).expect_err(&proxy);
         let text = error.to_string();
         assert_eq!(error.reason(), Reason::HopFailed, "{text}");
@@ -256,6 +342,11 @@ fn what_was_reached_lives_on_under_a_policy_that_would_reach_it_so() {
     ] {
         assert_eq!([&direct, &via, &named].map(|reached| fits(reached, &more)), expected, "{more}");
     }
-    let inside = Reached { addr: Some(SocketAddr::from(([10, 0, 0, 1], 443))), ..via };
+    let inside = Reached { addr: Some(SocketAddr::from(([10, 0, 0, 1], 443))), ..via.clone() };
     assert!(!fits(&inside, &format!("{hop}}}")));
+    // One of its addresses is spared, and not all of them: so it went through the next hop, and would again.
+    let sparing = format!("{hop}, no_proxy: [\"192.88.98.0/24\"]}}");
+    let both = Reached { found: [addr.ip(), IpAddr::from([192, 88, 97, 7])].into(), ..via };
+    assert!(fits(&both, &sparing));
+    assert!(!fits(&Reached { via: None, ..both }, &sparing));
 }

@@ -179,7 +179,7 @@ fn url(report: &mut Report, field: &Field<'_>) -> Option<(bool, Host, u16, Strin
     if authority.as_str().contains('@') || text.contains('#') {
         return wrong(report, "holds more than host, port, path and query");
     }
-    let Some(host) = Host::parse(authority.host()) else { return wrong(report, "names no host") };
+    let Ok(host) = Host::parse(authority.host()) else { return wrong(report, "names no host") };
     let is_here = match &host {
         Host::Addr(addr) => addr.to_canonical().is_loopback(),
         Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),

@@ -3,8 +3,8 @@
 //! Used by `read` (which keys, bounds and defaults) and `schema`. It promises that the two cannot diverge: a key, bound,
 //! word or default exists in this table or not at all.
 
-use super::content::{DLP, RESPONSE};
 use super::ask::ASK;
+use super::content::{DLP, RESPONSE};
 use super::metrics::METRICS;
 use super::rates::{OF_CONNECTION, OF_IDENTITY, OF_RULE, RATES};
 use super::upstream::UPSTREAM;

@@ -7,6 +7,7 @@
 //! `raw` + `position` read values and places, `read` walks them by the table in `keys`, `parse` + `rule` build the types,
 //! `decide` answers, `id` names the policy by its meaning, `schema` tells editors, `warn` tells people.
 
+mod ask;
 mod content;
 mod decide;
 mod deny;
@@ -14,7 +15,6 @@ mod destination;
 mod error;
 mod id;
 mod keys;
-mod ask;
 mod metrics;
 mod near;
 mod parse;
@@ -33,11 +33,11 @@ mod warn;
 #[cfg(test)]
 mod tests;
 
+pub use ask::{Ask, Webhook};
 pub use content::{Dlp, FindingAction, Responses};
 pub use deny::Denied;
 pub use destination::Destination;
 pub use error::{PolicyError, PolicyErrors};
-pub use ask::{Ask, Webhook};
 pub use metrics::Metrics;
 pub use path::{PathError, PathPattern, normalise_path};
 pub use rates::{Per, Rates, RatesOfAll};

@@ -10,12 +10,12 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use super::ask::Ask;
 use super::content::{Dlp, Responses};
 use super::deny::Denied;
 use super::destination::parse_net;
 use super::error::{PolicyErrors, Report, quote};
 use super::keys::ROOT;
-use super::ask::Ask;
 use super::metrics::Metrics;
 use super::rates::RatesOfAll;
 use super::raw::{self, MAX_BYTES, Value};

@@ -144,11 +144,7 @@ pub struct NextHop {
 
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://", self.protocol.scheme())?;
-        match &self.host {
-            Host::Addr(IpAddr::V6(addr)) => write!(f, "[{addr}]:{}", self.port),
-            host => write!(f, "{host}:{}", self.port),
-        }
+        write!(f, "{}://{}:{}", self.protocol.scheme(), self.host, self.port)
     }
 }
 
@@ -215,7 +211,7 @@ impl NextHop {
     pub(super) fn refuse_open(&self, report: &mut Report, upstream: &Reader<'_>, loopback_ports: &[u16]) {
         let is_loopback = match &self.host {
             Host::Addr(addr) => addr.is_loopback(),
-            Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+            Host::Name(name) => Host::is_localhost(name),
         };
         if let Some(field) = upstream.get("proxy").filter(|_| is_loopback && loopback_ports.contains(&self.port)) {
             let message =

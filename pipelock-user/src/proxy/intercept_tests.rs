@@ -72,7 +72,14 @@ fn rules(
     tls.prepare(&policy);
     let hosts = policy.clone();
     let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    Rules { policy, resolver, hop: None, webhook: None, tls: Some(Arc::new(tls)), inspect: Some(Inspection::for_tests()) }
+    Rules {
+        policy,
+        resolver,
+        hop: None,
+        webhook: None,
+        tls: Some(Arc::new(tls)),
+        inspect: Some(Inspection::for_tests()),
+    }
 }
 
 impl Opened {

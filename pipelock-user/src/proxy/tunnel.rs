@@ -151,7 +151,14 @@ mod tests {
             meter: Meter::new(Budget::default()),
             idle: Duration::from_secs(1),
         };
-        let rules = Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop: None, webhook: None, tls: None, inspect: None };
+        let rules = Rules {
+            policy,
+            resolver: Resolver::new(Box::new(|_| None)),
+            hop: None,
+            webhook: None,
+            tls: None,
+            inspect: None,
+        };
         let closed = Tunnel { dialled: SocketAddr::from(([10, 0, 0, 1], 443)).into(), ..tunnel.clone() };
         assert!(!closed.is_allowed_by(&rules), "an address that ssrf.allow does not open");
         tunnel.is_allowed_by(&rules)

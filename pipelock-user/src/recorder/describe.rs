@@ -116,7 +116,7 @@ impl RequestRecord {
         }
         insert_some(&mut flow, "rule", self.verdict.rule.clone());
         insert_some(&mut flow, "status", self.status);
-        if let Some(Reached { addr, via }) = &self.dialled {
+        if let Some(Reached { addr, via, .. }) = &self.dialled {
             insert_some(&mut flow, "dialled", addr.map(|addr| addr.to_string()));
             insert_some(&mut flow, "next_hop", via.as_deref());
         }

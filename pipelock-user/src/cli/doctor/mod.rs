@@ -6,7 +6,6 @@
 mod clients;
 
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,8 +20,8 @@ use serde_json::{Value, json};
 
 use self::clients::{CLIENTS, Client, Goal};
 use super::{Failure, keys, output};
-use crate::app::TrustFiles;
 use crate::app::probe::Probe;
+use crate::app::{TrustFiles, make_folder};
 use crate::flow::{Host, Reason};
 use crate::policy::Policy;
 use crate::proxy::{CertificateAuthority, Trust};
@@ -163,12 +162,12 @@ impl Office {
         let host = Host::parse(name).map_err(|error| format!("{name}: {error}"))?;
         let probe = Probe::start(&server, &host)?;
         let folder = std::env::temp_dir().join(format!("pipelock-doctor-{}", keys::run_id()?));
-        make(&folder, 0o755)?;
+        make_folder(&folder, 0o755)?;
         // From here on it goes with the office.
         let user = args.user.clone();
         let mut office = Self { folder: folder.clone(), probe, variables: Vec::new(), agent, is_root, user };
         // Only we make entries in it: a client that could would have us open whatever its link leads to.
-        make(&folder.join("home"), 0o755)?;
+        make_folder(&folder.join("home"), 0o755)?;
         if is_root {
             std::fs::write(folder.join("server.pem"), server.pem())?;
             std::fs::write(
@@ -185,7 +184,7 @@ impl Office {
     /// The folder of a client, which nobody else may put anything into: what it is told there is done as the agent.
     fn home(&self, client: &Client) -> std::io::Result<PathBuf> {
         let home = self.folder.join("home").join(client.key);
-        make(&home, 0o700)?;
+        make_folder(&home, 0o700)?;
         if self.is_root {
             std::os::unix::fs::chown(&home, Some(self.agent.uid), Some(self.agent.gid))?;
         }
@@ -266,12 +265,6 @@ fn policy(given: &Policy, folder: &Path, port: u16) -> Value {
     })
 }
 
-/// A folder with this mode, whatever the umask.
-fn make(path: &Path, mode: u32) -> std::io::Result<()> {
-    std::fs::create_dir(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-}
-
 /// Runs a command to its end, or until `limit` and at most `grace` after it; its code, and what it said.
 ///
 /// It has a process group of its own, of which nothing is left; what left the group is not waited for.
@@ -338,7 +331,7 @@ fn shown(said: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

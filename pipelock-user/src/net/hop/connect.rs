@@ -26,6 +26,7 @@ where
             // More is to come (RFC 9110 §15.2); what is switched to nobody has asked for.
             100 | 102..200 => {}
             200..300 => return Ok(stream),
+            407 => return Err(HopError::Login(said(status))),
             _ => return Err(HopError::Refused(said(status))),
         }
     }

@@ -74,6 +74,12 @@ impl Login {
         is_whole.then(|| Self { user: user.to_owned(), password: password.to_owned() })
     }
 
+    /// The part that is secret, for whoever keeps it from going elsewhere.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.password
+    }
+
     /// As HTTP has it (RFC 7617 §2).
     pub(super) fn basic(&self) -> String {
         format!("Basic {}", base64(format!("{}:{}", self.user, self.password).as_bytes()))

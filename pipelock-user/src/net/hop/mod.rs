@@ -1,8 +1,8 @@
 //! The next hop: a proxy of the network's that is asked to connect to destinations.
 //!
-//! Made by `app` from the policy; called by `net::dial` with what was decided and checked. It promises that what the next hop
+//! Made by `app` from the policy; called by `net::way` with what was decided and checked. It promises that what the next hop
 //! answers is read to a bound and in a time, that no byte behind its answer is lost, that what it said stands in the error in our
-//! words alone, and that the credentials go to it and nowhere else.
+//! words alone, and that the credentials are sent to it and to nobody else.
 
 mod connect;
 mod login;
@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::flow::Host;
 use crate::net::dial::DialError;
+use crate::net::greet::{Greeting, server_name};
 use crate::net::link::Link;
 use crate::net::resolve::ResolveError;
 use crate::policy::{HopProtocol, NextHop};
@@ -42,7 +42,7 @@ pub enum HopError {
     Open(SocketAddr),
     /// It did not agree on TLS.
     #[error("TLS with it failed: {0}")]
-    Tls(#[source] io::Error),
+    Tls(String),
     /// The connection broke off before it had answered.
     #[error("it broke off: {0}")]
     Broken(#[source] io::Error),
@@ -60,6 +60,9 @@ pub enum HopError {
     /// It said no.
     #[error("it said {0}")]
     Refused(String),
+    /// It does not take who we say we are: asked again it would say the same, and may lock the account.
+    #[error("it said {0}")]
+    Login(String),
 }
 
 /// What the next hop is asked for.
@@ -77,10 +80,7 @@ impl From<SocketAddr> for Wanted {
 
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Addr(std::net::IpAddr::V6(addr)) => write!(f, "[{addr}]:{}", self.port),
-            host => write!(f, "{host}:{}", self.port),
-        }
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
@@ -92,6 +92,14 @@ pub struct Hop {
     tls: Option<Arc<ClientConfig>>,
     /// Loopback ports that the agent reaches directly.
     open_ports: Vec<u16>,
+}
+
+fn greeting(error: &io::Error) -> HopError {
+    HopError::Tls(match Greeting::of(error) {
+        Greeting::Certificate(why) => format!("its certificate: {why}"),
+        Greeting::WantsOurs => "it wants a certificate of ours, and none is shown to next hops".into(),
+        Greeting::Failed(why) => why,
+    })
 }
 
 impl Hop {
@@ -107,6 +115,12 @@ impl Hop {
     #[must_use]
     pub fn policy(&self) -> &NextHop {
         &self.policy
+    }
+
+    /// What it is told of who asks.
+    #[must_use]
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
     }
 
     /// How receipts name it.
@@ -127,15 +141,11 @@ impl Hop {
             (HopProtocol::Socks5, _) => self.socks(stream, wanted).await,
             (HopProtocol::Http, _) => self.connect(stream, wanted).await,
             (HopProtocol::Https, Some(config)) => {
-                let name = match &self.policy.host {
-                    Host::Name(name) => ServerName::try_from(name.clone()).map_err(io::Error::other),
-                    Host::Addr(addr) => Ok(ServerName::from(*addr)),
-                };
-                let connector = TlsConnector::from(config.clone());
-                let greeted = connector.connect(name.map_err(HopError::Tls)?, stream).await;
-                self.connect(greeted.map_err(HopError::Tls)?, wanted).await
+                let name = server_name(&self.policy.host).map_err(|error| greeting(&error))?;
+                let greeted = TlsConnector::from(config.clone()).connect(name, stream).await;
+                self.connect(greeted.map_err(|error| greeting(&error))?, wanted).await
             }
-            (HopProtocol::Https, None) => Err(HopError::Tls(io::Error::other("nothing to verify it with was loaded"))),
+            (HopProtocol::Https, None) => Err(HopError::Tls("nothing to verify it with was loaded".into())),
         }
     }
 

@@ -34,10 +34,10 @@ where
     match (method, login) {
         (NO_LOGIN, _) => {}
         (BY_PASSWORD, Some(login)) => log_in(stream, login).await?,
-        (NO_METHOD, Some(_)) => return Err(HopError::Refused("that it takes no name and password".into())),
+        (NO_METHOD, Some(_)) => return Err(HopError::Login("that it takes no name and password".into())),
         (NO_METHOD, None) => {
             let advice = "that it wants credentials; name them (upstream.credentials_file)";
-            return Err(HopError::Refused(advice.into()));
+            return Err(HopError::Login(advice.into()));
         }
         _ => return Err(malformed("it chose a way to log in that nobody offered")),
     }
@@ -69,7 +69,7 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, login: &Login
     send(stream, &words).await?;
     // The version is wrong in some of them (RFC 1929 has one of its own), and says nothing.
     let [_, status] = receive(stream).await?;
-    if status == 0 { Ok(()) } else { Err(HopError::Refused("that the credentials are wrong".into())) }
+    if status == 0 { Ok(()) } else { Err(HopError::Login("that the credentials are wrong".into())) }
 }
 
 fn request(wanted: &Wanted) -> Vec<u8> {

@@ -145,7 +145,7 @@ impl Asking {
                 let asked = asked("always", &question.id);
                 let mut always = locked(&self.always);
                 if always.len() < MOST_REMEMBERED {
-                    always.insert(same, asked.clone());
+                    always.insert(same.clone(), asked.clone());
                 }
                 Ok(asked)
             }

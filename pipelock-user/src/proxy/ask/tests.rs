@@ -1,0 +1,219 @@
+use std::collections::VecDeque;
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+
+use super::*;
+use crate::flow::Answering;
+use crate::proxy::http::Gate;
+use crate::proxy::http::world::{SECRET, World, assert_problem, find, read_all};
+
+/// Says what it was told to say, and keeps what it was asked.
+#[derive(Default)]
+struct Scripted {
+    answers: Mutex<VecDeque<Option<Result<Answer, String>>>>,
+    asked: Mutex<Vec<Question>>,
+}
+
+impl Scripted {
+    /// None stands for no answer at all.
+    fn new(answers: impl IntoIterator<Item = Option<Result<Answer, String>>>) -> Arc<Self> {
+        Arc::new(Self { answers: Mutex::new(answers.into_iter().collect()), asked: Mutex::default() })
+    }
+
+    fn count(&self) -> usize {
+        locked(&self.asked).len()
+    }
+}
+
+impl Asker for Scripted {
+    fn name(&self) -> &'static str {
+        "terminal"
+    }
+
+    fn ask<'a>(&'a self, question: &'a Question) -> Answering<'a> {
+        locked(&self.asked).push(question.clone());
+        let answer = locked(&self.answers).pop_front().expect("nobody else asks");
+        Box::pin(async move {
+            match answer {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+fn request(method: &str, path: &str, more: &str, body: &str) -> Vec<u8> {
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    format!("{method} {path} HTTP/1.1\r\nHost: web.test\r\n{more}{length}Connection: close\r\n\r\n{body}").into_bytes()
+}
+
+/// What the receipts of requests say of who was asked, in order.
+fn asked(world: &World) -> Vec<String> {
+    let text = world.evidence_by_now();
+    let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let asked = |entry: Value| {
+        let is_request = find(&entry, "action_record")?["transport"] == "forward";
+        let asked = find(&entry, "asked").map(|asked| format!("{} {}", asked["of"], asked["answer"]).replace('"', ""));
+        is_request.then(|| asked.unwrap_or_default())
+    };
+    entries.filter_map(asked).collect()
+}
+
+#[tokio::test]
+async fn nothing_goes_on_without_a_yes() {
+    let world = World::new(", ask: true").await;
+    let text = world.exchange(&request("GET", "/x", "", "")).await;
+    assert_problem(&text, "403", "ask_denied");
+    assert!(text.contains("nobody can be asked"), "{text}");
+    let terminal = Scripted::new([
+        Some(Ok(Answer::No)),
+        Some(Err("it burns".into())),
+        Some(Ok(Answer::Yes)),
+        Some(Ok(Answer::Always)),
+    ]);
+    world.proxy.asking.at(terminal.clone());
+    for why in ["said no", "could not be asked: it burns"] {
+        let text = world.exchange(&request("GET", "/x", "", "")).await;
+        assert_problem(&text, "403", "ask_denied");
+        assert!(text.contains(why), "{text}");
+    }
+    assert!(world.seen().is_empty(), "nothing has left");
+    for _ in 0..4 {
+        assert!(world.exchange(&request("GET", "/x", "", "")).await.starts_with("HTTP/1.1 200"));
+    }
+    assert_eq!((world.seen().len(), terminal.count()), (4, 4), "after always nobody is asked");
+    let question = locked(&terminal.asked)[0].clone();
+    assert_eq!((question.method.as_str(), question.seconds), ("GET", 30));
+    assert_eq!(question.rule, "egress[0] web.test");
+    assert!(question.target.starts_with("http://web.test:") && question.target.ends_with("/x"), "{}", question.target);
+    let mut expected = vec!["nobody none", "terminal no", "terminal failed", "terminal yes"];
+    expected.extend(["terminal always"; 3]);
+    assert_eq!(asked(&world), expected);
+}
+
+#[tokio::test]
+async fn always_holds_for_the_same_alone() {
+    let world = World::new(", ask: true").await;
+    let terminal = Scripted::new([Some(Ok(Answer::Always)), Some(Ok(Answer::No))]);
+    world.proxy.asking.at(terminal.clone());
+    assert!(world.exchange(&request("GET", "/x", "", "")).await.starts_with("HTTP/1.1 200"));
+    assert!(world.exchange(&request("GET", "/y", "", "")).await.starts_with("HTTP/1.1 200"));
+    assert_problem(&world.exchange(&request("PUT", "/x", "", "")).await, "403", "ask_denied");
+    assert_eq!(terminal.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_is_no() {
+    let world = World::new("ask: {timeout_seconds: 7}").await;
+    let terminal = Scripted::new([None]);
+    world.proxy.asking.at(terminal);
+    let session = world.session();
+    let (flow, start) = (session.identified(), tokio::time::Instant::now());
+    let rules = world.proxy.rules();
+    let about =
+        About { flow: &flow, rule: "egress[0]", method: "GET", place: "a:1".into(), target: "http://a", found: None };
+    let denied = world.proxy.asking.ask(&rules, about, std::future::pending()).await.expect_err("no answer");
+    assert_eq!((denied.reason, start.elapsed().as_secs()), (Reason::AskDenied, 7));
+    assert!(denied.is_block() && denied.detail.contains("did not answer within 7s"), "{}", denied.detail);
+    assert_eq!(denied.asked.map(|asked| asked.answer), Some("none"));
+}
+
+#[tokio::test]
+async fn somebody_decides_about_what_was_found() {
+    let policy = |port: u16| {
+        let rules = crate::proxy::http::world::rules(port, ", scan: true");
+        let text = rules.policy.canonical_json().replacen('{', "{\"dlp\":{\"action\":\"ask\"},", 1);
+        Rules { policy: crate::policy::Policy::parse(&text, "test").expect("a policy"), ..rules }
+    };
+    let world = World::with(|port, _| (policy(port), None)).await;
+    let terminal = Scripted::new([
+        Some(Ok(Answer::No)),
+        Some(Ok(Answer::Yes)),
+        Some(Ok(Answer::Yes)),
+        Some(Ok(Answer::No)),
+        Some(Ok(Answer::Yes)),
+    ]);
+    world.proxy.asking.at(terminal.clone());
+    let header = format!("X-Key: {SECRET}\r\n");
+    let denied = world.exchange(&request("GET", "/x", &header, "")).await;
+    assert_problem(&denied, "403", "dlp_match");
+    assert!(denied.contains("said no") && world.seen().is_empty(), "{denied}");
+    assert!(world.exchange(&request("GET", "/x", &header, "")).await.starts_with("HTTP/1.1 200"));
+    // URL, header and body are one question.
+    let path = format!("/{SECRET}");
+    assert!(world.exchange(&request("POST", &path, &header, SECRET)).await.starts_with("HTTP/1.1 200"));
+    assert_problem(&world.exchange(&request("POST", "/echo", "", SECRET)).await, "403", "dlp_match");
+    // The body goes on as it was.
+    let text = world.exchange(&request("POST", "/echo", "", &format!("a {SECRET} b"))).await;
+    assert!(text.contains(&format!("a {SECRET} b")), "{text}");
+    assert_eq!((terminal.count(), world.seen().len()), (5, 3));
+    for question in locked(&terminal.asked).iter() {
+        assert!(!format!("{question:?}").contains(SECRET) && !question.findings.is_empty(), "{question:?}");
+    }
+    // Nobody is asked about what streams, nor about what comes in.
+    let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{SECRET}\r\n0\r\n\r\n", SECRET.len());
+    let head = "POST /echo HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n";
+    assert!(!world.exchange(format!("{head}{chunked}").as_bytes()).await.starts_with("HTTP/1.1 200"));
+    assert_problem(&world.exchange(&request("GET", "/order", "", "")).await, "403", "injection_match");
+    assert_eq!(terminal.count(), 5);
+}
+
+#[tokio::test]
+async fn a_tunnel_that_nobody_reads_is_asked_about() {
+    let world = World::new(", ask: true").await;
+    world.proxy.asking.at(Scripted::new([Some(Ok(Answer::No)), Some(Ok(Answer::Yes))]));
+    let proxy = world.door(Gate::open()).await;
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+        let mut client = tokio::net::TcpStream::connect(proxy).await.expect("connect");
+        let host = format!("web.test:{}", world.addr.port());
+        let connect = format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        client.write_all(connect.as_bytes()).await.expect("write");
+        client.shutdown().await.expect("shut down");
+        answers.push(read_all(&mut client).await);
+    }
+    assert!(answers[0].contains("ask_denied") && answers[1].starts_with("HTTP/1.1 200"), "{answers:?}");
+}
+
+#[tokio::test]
+async fn questions_that_wait_are_bounded_and_withdrawn() {
+    let world = World::new(", ask: true").await;
+    let terminal = Scripted::new((0..2).map(|_| None));
+    world.proxy.asking.at(terminal.clone());
+    let rules = world.proxy.rules();
+    let session = world.session();
+    let flow = session.identified();
+    let ask = |number: usize| {
+        let about = About {
+            flow: &flow,
+            rule: "egress[0]",
+            method: "GET",
+            place: format!("a:{number}"),
+            target: "http://a",
+            found: None,
+        };
+        let (proxy, rules) = (&world.proxy, &rules);
+        async move { proxy.asking.ask(rules, about, std::future::pending()).await }
+    };
+    let mut waiting: Vec<_> = (0..MOST_WAITING).map(|number| Box::pin(ask(number))).collect();
+    for question in &mut waiting {
+        assert!(futures_now(question.as_mut()).is_none());
+    }
+    let denied = ask(MOST_WAITING).await.expect_err("too many");
+    assert!(denied.detail.contains("other questions wait"), "{}", denied.detail);
+    assert_eq!(terminal.count(), 1, "one at a time");
+    // Who has gone makes room.
+    drop(waiting.remove(0));
+    assert!(futures_now(waiting[0].as_mut()).is_none());
+    assert_eq!(terminal.count(), 2);
+}
+
+/// What a future has come to, looked at once.
+fn futures_now<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    match future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}

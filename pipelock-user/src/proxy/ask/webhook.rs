@@ -60,7 +60,9 @@ pub enum SecretError {
     #[error("ask.secret_env: {0} is not set; set it where pipelock is started")]
     Unset(String),
     /// There is something else in it.
-    #[error("{0} does not hold whsec_ and 24 to 64 bytes in base64; make one with: echo whsec_$(head -c 32 /dev/urandom | base64)")]
+    #[error(
+        "{0} does not hold whsec_ and 24 to 64 bytes in base64; make one with: echo whsec_$(head -c 32 /dev/urandom | base64)"
+    )]
     Malformed(String),
 }
 
@@ -167,13 +169,10 @@ impl Webhook {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
         let allowed = Verdict::allow(Reason::PolicyAllow, None);
-        let permit = permit_flow(&allowed, self.policy.host.clone(), self.policy.port).map_err(|denied| denied.detail)?;
-        let way = Way {
-            resolver: &self.resolver,
-            ssrf_allow: &ANYWHERE,
-            deny: &NOTHING_DENIED,
-            hop: self.hop.as_ref(),
-        };
+        let permit =
+            permit_flow(&allowed, self.policy.host.clone(), self.policy.port).map_err(|denied| denied.detail)?;
+        let way =
+            Way { resolver: &self.resolver, ssrf_allow: &ANYWHERE, deny: &NOTHING_DENIED, hop: self.hop.as_ref() };
         let (stream, _) = connect(&permit, way, REACH).await.map_err(|error| error.to_string())?;
         let (status, headers, body) = match &self.tls {
             None => post(stream, request).await?,
@@ -261,7 +260,14 @@ mod tests {
 
     #[test]
     fn secrets_have_one_form() {
-        for wrong in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAA", "whsec_!!", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS"] {
+        for wrong in [
+            "",
+            "whsec_",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_AAAA",
+            "whsec_!!",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS",
+        ] {
             assert!(Secret::parse(wrong).is_none(), "{wrong}");
         }
         let error = Secret::of_variable("PIPELOCK_NOT_SET").expect_err("not set").to_string();

@@ -174,8 +174,8 @@ pub fn answer(query: &[u8], rules: &dyn NameRules, pool: &Pool) -> Outcome {
     let name = host.name().unwrap_or_default();
     let kind = question.kind();
 
-    // RFC 6761 §6.3: these names are loopback everywhere, so they are neither asked of anybody nor a matter of policy.
-    if name == "localhost" || name.ends_with(".localhost") {
+    // Neither asked of anybody nor a matter of policy.
+    if Host::is_localhost(name) {
         let records = match kind {
             RecordType::A => Some(address(Ipv4Addr::LOCALHOST.into())),
             RecordType::AAAA => Some(address(Ipv6Addr::LOCALHOST.into())),

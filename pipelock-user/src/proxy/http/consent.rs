@@ -3,7 +3,7 @@
 //! Gathered by `serve` from the rule and from what was read; asked of [`crate::proxy::ask`] once for the whole request. It promises
 //! that a request for which somebody has to be asked goes on only with a yes.
 
-use http::Request;
+use http::Method;
 
 use super::authority::Authority;
 use super::reading::{Reading, join};
@@ -42,11 +42,11 @@ impl Session {
     ///
     /// # Errors
     /// What [`crate::proxy::ask::Asking::ask`] says.
-    pub(super) async fn consented<B>(
+    pub(super) async fn consented(
         &self,
         rules: &Rules,
         authority: &Authority,
-        request: &Request<B>,
+        (method, path): (&Method, &str),
         consent: Consent,
         reading: Option<&Reading>,
     ) -> Result<Agreed, Verdict> {
@@ -56,13 +56,13 @@ impl Session {
         let Authority { host, port } = authority;
         let rule = rules.policy.find(host, *port).map(crate::policy::Rule::label).unwrap_or_default();
         let place = format!("{host}:{port}");
-        let target = format!("{}://{place}{}", self.scheme(), request.uri().path());
+        let target = format!("{}://{place}{}", self.scheme(), path);
         let target = reading.map_or_else(|| target.clone(), |reading| reading.without_secrets(target.clone()));
         let flow = self.identified();
         let about = About {
             flow: &flow,
             rule: &rule,
-            method: request.method().as_str(),
+            method: method.as_str(),
             place,
             target: &target,
             found: consent.wanted.as_ref(),

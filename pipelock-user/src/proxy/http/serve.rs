@@ -398,14 +398,14 @@ impl Session {
         let path = request.uri().path().to_owned();
         let label = verdict.rule.clone();
         let rule = || label.clone();
-        let version = request.version();
+        let (version, method) = (request.version(), request.method().clone());
         let request = match reading {
             None => Ok((request.map(Passing::Unread), None)),
             Some(reading) => self.in_time(rules, reading.request(request)).await,
         };
         let request = match request {
             Ok((request, wanted)) => {
-                let agreed = self.consented(rules, authority, &request, consent.and(wanted), reading).await;
+                let agreed = self.consented(rules, authority, (&method, &path), consent.and(wanted), reading).await;
                 agreed.map(|agreed| {
                     verdict.asked = agreed.asked;
                     verdict.findings.extend(agreed.findings);

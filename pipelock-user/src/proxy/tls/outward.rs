@@ -21,6 +21,7 @@ use super::pem::{self, PemError};
 use super::roots::Roots;
 use super::x509;
 use crate::flow::{Host, Reason, Verdict};
+use crate::net::{Greeting, server_name};
 use crate::policy::{KeyPair, Policy};
 use crate::proxy::counts::{Handshake, Peer};
 
@@ -108,37 +109,16 @@ pub fn hop_tls(policy: &Policy) -> Result<Arc<ClientConfig>, CaError> {
     Ok(configs(&verifier(policy)?, None)?.http1)
 }
 
-/// The name to verify by.
-pub(super) fn server_name(host: &Host) -> io::Result<ServerName<'static>> {
-    match host {
-        Host::Name(name) => ServerName::try_from(name.clone()).map_err(io::Error::other),
-        Host::Addr(addr) => Ok(ServerName::from(*addr)),
-    }
-}
-
 /// What a handshake that failed is called.
 pub(in crate::proxy) fn refused(host: &Host, error: &io::Error) -> Verdict {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(why)) => {
-            Verdict::block(Reason::CertificateInvalid, format!("the certificate of {host}: {}", explain(why)))
+    match Greeting::of(error) {
+        Greeting::Certificate(why) => {
+            Verdict::block(Reason::CertificateInvalid, format!("the certificate of {host}: {why}"))
         }
-        Some(rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired)) => {
+        Greeting::WantsOurs => {
             Verdict::block(Reason::UpstreamFailed, format!("{host} wants a client certificate; name one (client_cert)"))
         }
-        _ => Verdict::block(Reason::UpstreamFailed, format!("TLS to {host} failed: {error}")),
-    }
-}
-
-/// In words for people, without bytes of the peer's choosing beyond names.
-fn explain(error: &CertificateError) -> String {
-    match error {
-        CertificateError::UnknownIssuer => "no root that is trusted here vouches for it".into(),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".into(),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet".into(),
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another name".into()
-        }
-        other => other.to_string().chars().filter(|c| !c.is_control()).take(200).collect(),
+        Greeting::Failed(why) => Verdict::block(Reason::UpstreamFailed, format!("TLS to {host} failed: {why}")),
     }
 }
 

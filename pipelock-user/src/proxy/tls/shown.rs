@@ -18,8 +18,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::outward::{refused, server_name};
+use super::outward::refused;
 use crate::flow::{Host, Reached, Reason, Verdict, locked};
+use crate::net::server_name;
 
 /// How long what was shown counts.
 const FRESH: Duration = Duration::from_secs(600);

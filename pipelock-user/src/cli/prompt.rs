@@ -1,0 +1,275 @@
+//! Asks whoever sits at the terminal, for a policy that wants somebody asked.
+//!
+//! Given to the session by `run`. It promises that only what is typed after the question counts, and only a whole word of it; that
+//! the agent, which shares the terminal, is frozen meanwhile, so that it neither types the answer nor reads it nor paints over the
+//! question; and that the terminal is afterwards as it was before.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::termios::{FlushArg, LocalFlags, SetArg, Termios, tcflush, tcgetattr, tcsetattr};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+use tokio::sync::oneshot;
+
+use crate::flow::{Answer, Answering, Asker, Question};
+use crate::sandbox::cgroup::Cgroup;
+
+/// How often it is looked whether the question is withdrawn.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long the agent may take to hold still.
+const FREEZE: Duration = Duration::from_secs(2);
+/// Bytes of an answer; more is none.
+const MOST: usize = 64;
+
+/// The terminal that pipelock was started at.
+pub(super) struct Terminal {
+    cgroup: Option<Arc<Cgroup>>,
+}
+
+impl Terminal {
+    /// The terminal, if there is one; the agent runs in that cgroup, if we have one.
+    pub(super) fn of(cgroup: Option<&Cgroup>) -> Option<Arc<dyn Asker>> {
+        open().ok()?;
+        let cgroup = match cgroup {
+            Some(cgroup) => Some(Arc::new(Cgroup::open(cgroup.path()).ok()?)),
+            None => None,
+        };
+        Some(Arc::new(Self { cgroup }))
+    }
+}
+
+fn open() -> io::Result<File> {
+    File::options().read(true).write(true).open(Path::new("/dev/tty"))
+}
+
+/// Tells the thread that asks when nobody waits for its answer any more.
+struct Withdraw(Arc<AtomicBool>);
+
+impl Drop for Withdraw {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Asker for Terminal {
+    fn name(&self) -> &'static str {
+        "terminal"
+    }
+
+    fn ask<'a>(&'a self, question: &'a Question) -> Answering<'a> {
+        let (cgroup, question) = (self.cgroup.clone(), question.clone());
+        Box::pin(async move {
+            let (tell, told) = oneshot::channel();
+            let withdrawn = Withdraw(Arc::default());
+            let is_withdrawn = withdrawn.0.clone();
+            let asking = move || {
+                let answer = frozen(cgroup.as_deref(), &question, &is_withdrawn).map_err(|error| error.to_string());
+                let _ = tell.send(answer);
+            };
+            std::thread::Builder::new().name("prompt".into()).spawn(asking).map_err(|error| error.to_string())?;
+            let answer = told.await.map_err(|_| "the terminal went away".to_owned())?;
+            drop(withdrawn);
+            answer
+        })
+    }
+}
+
+/// Asks while the agent holds still.
+fn frozen(cgroup: Option<&Cgroup>, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Answer> {
+    let mut terminal = open()?;
+    let _still = cgroup.map(|cgroup| cgroup.freeze(FREEZE)).transpose().map_err(io::Error::other)?;
+    let _settings = Settings::take(&terminal)?;
+    // Whatever was typed before was for the agent, or of it.
+    tcflush(&terminal, FlushArg::TCIFLUSH)?;
+    let answer = answer(&mut terminal, question, is_withdrawn);
+    let _ = tcflush(&terminal, FlushArg::TCIFLUSH);
+    answer
+}
+
+/// The terminal's own settings and its foreground group, put back when dropped.
+struct Settings {
+    terminal: File,
+    before: Termios,
+    group: Option<Pid>,
+}
+
+impl Settings {
+    /// Bytes come as they are typed, unseen and without signals: an answer can be cut short by Ctrl-C and ends nothing else.
+    fn take(terminal: &File) -> io::Result<Self> {
+        let terminal = terminal.try_clone()?;
+        let own = getpgrp();
+        let group = tcgetpgrp(&terminal).ok().filter(|group| *group != own);
+        if group.is_some() {
+            without_stop(|| tcsetpgrp(&terminal, own))?;
+        }
+        let before = tcgetattr(&terminal)?;
+        let mut during = before.clone();
+        during.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
+        let taken = Self { terminal, before, group };
+        without_stop(|| tcsetattr(&taken.terminal, SetArg::TCSANOW, &during))?;
+        Ok(taken)
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        let _ = without_stop(|| tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before));
+        if let Some(group) = self.group {
+            let _ = without_stop(|| tcsetpgrp(&self.terminal, group));
+        }
+    }
+}
+
+/// Writing to the terminal's settings from the background would stop us, unless SIGTTOU is blocked.
+fn without_stop(work: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
+    let mut before = SigSet::empty();
+    let block = SigSet::from_iter([Signal::SIGTTOU]);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&block), Some(&mut before))?;
+    let done = work();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    Ok(done?)
+}
+
+fn answer(terminal: &mut File, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Answer> {
+    let due = Instant::now() + question.timeout();
+    terminal.write_all(words(question).as_bytes())?;
+    let mut typed: Vec<u8> = Vec::new();
+    loop {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() || is_withdrawn.load(Ordering::Acquire) {
+            terminal.write_all(b"\r\npipelock: no answer, which is no\r\n")?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody typed an answer"));
+        }
+        let timeout = PollTimeout::try_from(left.min(LOOK)).unwrap_or(PollTimeout::ZERO);
+        let mut fds = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut byte = [0];
+        if terminal.read(&mut byte)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the terminal is closed"));
+        }
+        match byte {
+            [b'\r' | b'\n'] => {
+                terminal.write_all(b"\r\n")?;
+                return Ok(match typed.as_slice() {
+                    b"yes" => Answer::Yes,
+                    b"always" => Answer::Always,
+                    _ => Answer::No,
+                });
+            }
+            // Ctrl-C, Ctrl-D, Escape.
+            [3 | 4 | 27] => {
+                terminal.write_all(b"\r\n")?;
+                return Ok(Answer::No);
+            }
+            [8 | 127] => {
+                if typed.pop().is_some() {
+                    terminal.write_all(b"\x08 \x08")?;
+                }
+            }
+            [byte @ b' '..=b'~'] if typed.len() < MOST => {
+                typed.push(byte);
+                terminal.write_all(&[byte])?;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The question. Its texts are safe to show.
+fn words(question: &Question) -> String {
+    let Question { actor, pid, method, target, rule, findings, seconds, .. } = question;
+    let pid = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+    let mut words = format!("\r\npipelock: {actor}{pid} wants: {method} {target}\r\n  rule: {rule}\r\n");
+    for finding in findings {
+        words.push_str(&format!("  found in it: {finding}\r\n"));
+    }
+    words.push_str(&format!(
+        "  the command holds still. Type yes, or always for the rest of this run; anything else is no, and so is nothing \
+         within {seconds} s: "
+    ));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::pty::openpty;
+
+    use super::*;
+
+    fn question() -> Question {
+        Question {
+            id: "1".into(),
+            policy: "p".into(),
+            rule: "egress[0] a.test".into(),
+            actor: "curl".into(),
+            pid: Some(7),
+            method: "POST".into(),
+            target: "https://a.test/x".into(),
+            findings: vec!["a token in header x".into()],
+            seconds: 60,
+        }
+    }
+
+    #[test]
+    fn only_whole_words_are_yes() {
+        for (typed, expected) in [
+            (&b"yes\r"[..], Answer::Yes),
+            (b"yess\x7f\n", Answer::Yes),
+            (b"always\n", Answer::Always),
+            (b"y\n", Answer::No),
+            (b"YES\n", Answer::No),
+            (b" yes\n", Answer::No),
+            (b"\n", Answer::No),
+            (b"ye\x03s\n", Answer::No),
+            (b"\x1b[Ayes\n", Answer::No),
+        ] {
+            let pty = openpty(None, None).expect("a terminal");
+            let (mut near, mut far) = (File::from(pty.slave), File::from(pty.master));
+            let settings = during(&near);
+            far.write_all(typed).expect("typed");
+            assert_eq!(
+                answer(&mut near, &question(), &AtomicBool::new(false)).expect("an answer"),
+                expected,
+                "{typed:?}"
+            );
+            let mut shown = [0; 2048];
+            let count = far.read(&mut shown).expect("shown");
+            let shown = String::from_utf8_lossy(&shown[..count]).into_owned();
+            for part in
+                ["curl (process 7)", "POST https://a.test/x", "egress[0] a.test", "a token in header x", "within 60 s"]
+            {
+                assert!(shown.contains(part), "{shown}");
+            }
+            drop(settings);
+        }
+    }
+
+    /// The settings alone: a test has no terminal of its own.
+    fn during(terminal: &File) -> Settings {
+        let before = tcgetattr(terminal).expect("settings");
+        let mut during = before.clone();
+        during.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
+        tcsetattr(terminal, SetArg::TCSANOW, &during).expect("set");
+        Settings { terminal: terminal.try_clone().expect("a copy"), before, group: None }
+    }
+
+    #[test]
+    fn no_answer_is_none() {
+        let pty = openpty(None, None).expect("a terminal");
+        let mut near = File::from(pty.slave);
+        let late = Question { seconds: 0, ..question() };
+        assert!(answer(&mut near, &late, &AtomicBool::new(false)).is_err());
+        assert!(answer(&mut near, &question(), &AtomicBool::new(true)).is_err(), "it was withdrawn");
+    }
+}
