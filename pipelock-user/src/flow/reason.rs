@@ -93,6 +93,7 @@ reasons! {
     ContentUnreadable = "content_unreadable", "The content is encoded in a way that cannot be read, or holds more than can be unpacked, and the rule wants it read. Ask for gzip, deflate, br, zstd or no encoding, or set scan: false.";
     ScannerUnavailable = "scanner_unavailable", "The scanner could not be started, and what the rule wants read is not let through unread. The log says why.";
     IdentityRequired = "identity_required", "The proxy serves those whose token it knows. Send Proxy-Authorization (Basic NAME:TOKEN, or Bearer TOKEN); whoever started it has the tokens.";
+    GitDenied = "git_denied", "What the rule says under git does not allow this; the detail names what to add to git.fetch or git.push.";
     Internal = "internal_error", "A defect in pipelock; the flow was denied.";
 }
 

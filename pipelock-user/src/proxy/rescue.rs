@@ -4,11 +4,12 @@
 //! of our insides.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::Value;
 
 use crate::flow::{FlowId, Reason, Verdict};
+use crate::policy::GitRequest;
 
 /// The status that stands for a reason (RFC 9110 §15).
 #[must_use]
@@ -47,6 +48,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         | Reason::HostDenied
         | Reason::MethodDenied
         | Reason::PathDenied
+        | Reason::GitDenied
         | Reason::NameMismatch
         | Reason::NameMissing
         | Reason::InspectionUnavailable
@@ -78,11 +80,39 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
     for (name, value) in headers(verdict) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    tell_when(&mut response, verdict);
+    finish(&mut response, verdict);
+    response
+}
+
+fn finish<B>(response: &mut Response<B>, verdict: &Verdict) {
+    tell_when(response, verdict);
     if matches!(verdict.reason, Reason::IdleTimeout | Reason::RecorderUnavailable) {
         // Nothing more can come of the connection: it was silent, or would leave no evidence.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+}
+
+/// True for a request of git's, of which a client shows the answer to who runs it only as plain text.
+pub(super) fn is_git<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    GitRequest::of(request.method().as_str(), path).is_some()
+}
+
+/// The denial as a line of text.
+#[must_use]
+pub(super) fn line(verdict: &Verdict) -> Response<Full<Bytes>> {
+    let mut line = format!("pipelock: {} ({})", verdict.why(), verdict.reason);
+    if verdict.reason != Reason::GitDenied && verdict.why() != verdict.reason.hint() {
+        line.push_str(". ");
+        line.push_str(verdict.reason.hint());
+    }
+    let mut response = Response::new(Full::new(Bytes::from(line + "\n")));
+    *response.status_mut() = status(verdict.reason);
+    for (name, value) in headers(verdict) {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    finish(&mut response, verdict);
     response
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
 use http::{Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
@@ -244,10 +245,11 @@ impl Session {
         authority: Result<Authority, Verdict>,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let version = request.version();
+        let (version, is_git) = (request.version(), rescue::is_git(&request));
         let carried = self.carry(authority, request.map(|body| Arriving::new(body, version))).await;
         match carried.response {
             Some(response) => response.map(Either::Left),
+            None if is_git => rescue::line(&carried.record.verdict).map(Either::Right),
             None => rescue::problem(&carried.record.verdict, self.flow.id).map(Either::Right),
         }
     }
@@ -300,7 +302,7 @@ impl Session {
     }
 
     async fn forward(&self, rules: &Rules, authority: Authority, mut request: Request<Arriving>) -> Forwarded {
-        let path = request.uri().path();
+        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
         let verdict = rules.policy.check_request(&authority.host, authority.port, request.method().as_str(), path);
         let rule = rules.policy.find(&authority.host, authority.port);
         let unfit = rule.ok().and_then(|rule| rule.unfit(self.carrier.is_tls));
@@ -361,6 +363,12 @@ impl Session {
             let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
             return Forwarded { verdict, response, dialled: None, reading };
         }
+        let request = match Box::pin(self.check_push(rules, rule, request)).await {
+            Ok(request) => request,
+            Err((denied, response)) => {
+                return Forwarded { response, reading, ..Forwarded::not(denied.by(verdict.rule)) };
+            }
+        };
         let (verdict, response, dialled) =
             self.send(rules, &authority, request, verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
@@ -467,7 +475,11 @@ impl Session {
     }
 
     /// Reads a message, unless both sides fall silent or the session ends.
-    async fn in_time<T>(&self, rules: &Rules, reading: impl Future<Output = Result<T, Verdict>>) -> Result<T, Verdict> {
+    pub(super) async fn in_time<T>(
+        &self,
+        rules: &Rules,
+        reading: impl Future<Output = Result<T, Verdict>>,
+    ) -> Result<T, Verdict> {
         tokio::select! {
             read = Box::pin(reading) => read,
             () = self.shared.activity.idle(rules.policy.limits().idle()) => {
