@@ -131,7 +131,8 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<(Verdict, Option<S
     if normalise_path(uri.path()).is_err() {
         return Ok((Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"), None));
     }
-    let verdict = policy.check_request(&host, port, method, uri.path_and_query().map_or("/", PathAndQuery::as_str));
+    let verdict =
+        policy.check_request(&host, port, method, uri.path_and_query().map_or(uri.path(), PathAndQuery::as_str));
     let verdict = match policy.find(&host, port).ok().and_then(|rule| rule.unfit(is_tls)) {
         Some(unfit) if !verdict.is_block() => Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule),
         _ => verdict,
@@ -168,6 +169,17 @@ mod tests {
         assert_eq!(verdict("http://a.example:81/", "GET"), (true, Reason::PortDenied));
         let policy = Policy::parse(POLICY, "test").expect("valid");
         assert!(decide(&policy, "ftp://a.example/", "GET").is_err());
+    }
+
+    #[test]
+    fn check_says_what_git_may_do() {
+        let text = "version: 1\negress: [{destination: a.example, git: {fetch: ['*'], push: [{repository: x/y, refs: [main]}]}}]\n";
+        let policy = Policy::parse(text, "test").expect("valid");
+        let asks = |path: &str| decide(&policy, &format!("https://a.example/{path}"), "GET").expect("a URL").0.reason;
+        assert_eq!(asks("x/y.git/info/refs?service=git-receive-pack"), Reason::PolicyAllow);
+        assert_eq!(asks("x/z.git/info/refs?service=git-receive-pack"), Reason::GitDenied);
+        assert_eq!(asks("x/z.git/info/refs?service=git-upload-pack"), Reason::PolicyAllow);
+        assert_eq!(asks("x/z.git/info/refs"), Reason::PathDenied);
     }
 
     #[test]

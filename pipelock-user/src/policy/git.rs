@@ -241,8 +241,7 @@ impl Rule {
             ),
             false => {
                 let verb = if is_delete { "deleted" } else { "pushed" };
-                let known: Vec<&str> =
-                    entries().flat_map(|entry| &entry.refs).take(MAX_SHOWN).map(|pattern| short_of(pattern)).collect();
+                let known: Vec<&str> = entries().flat_map(|entry| &entry.refs).take(MAX_SHOWN).map(short_of).collect();
                 format!(
                     "{short} of {repository} may not be {verb} (allowed: {}); to allow it, add it to refs under git.push of {label}",
                     known.join(", ")

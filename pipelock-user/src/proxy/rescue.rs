@@ -4,12 +4,11 @@
 //! of our insides.
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::Value;
 
 use crate::flow::{FlowId, Reason, Verdict};
-use crate::policy::GitRequest;
 
 /// The status that stands for a reason (RFC 9110 §15).
 #[must_use]
@@ -92,15 +91,14 @@ fn finish<B>(response: &mut Response<B>, verdict: &Verdict) {
     }
 }
 
-/// True for a request of git's, of which a client shows the answer to who runs it only as plain text.
-pub(super) fn is_git<B>(request: &Request<B>) -> bool {
-    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    GitRequest::of(request.method().as_str(), path).is_some()
+/// The denial for a client: of what git asked it is a line, since git shows who runs it nothing else.
+pub(super) fn denial(verdict: &Verdict, flow: FlowId, is_git: bool) -> Response<Full<Bytes>> {
+    if is_git { line(verdict) } else { problem(verdict, flow) }
 }
 
 /// The denial as a line of text.
 #[must_use]
-pub(super) fn line(verdict: &Verdict) -> Response<Full<Bytes>> {
+fn line(verdict: &Verdict) -> Response<Full<Bytes>> {
     let mut line = format!("pipelock: {} ({})", verdict.why(), verdict.reason);
     if verdict.reason != Reason::GitDenied && verdict.why() != verdict.reason.hint() {
         line.push_str(". ");

@@ -153,7 +153,7 @@ impl Commands {
 
     /// The name of an object, of which all in a push have one length; whether it is the one that stands for none.
     fn object(&mut self, name: &[u8]) -> Result<bool, Unread> {
-        let is_hex = name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F'));
+        let is_hex = name.iter().all(u8::is_ascii_hexdigit);
         let digits = *self.digits.get_or_insert(name.len());
         if !is_hex || digits != name.len() || !matches!(digits, 40 | 64) {
             return Err(Unread::Line);

@@ -71,13 +71,12 @@ impl Body for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.before.is_empty() && self.body.as_ref().is_none_or(|body| self.is_over || body.is_end_stream())
+        self.before.is_empty() && self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let before = self.before.len() as u64;
-        let left =
-            self.body.as_ref().filter(|_| !self.is_over).map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
+        let left = self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
         match left.exact() {
             Some(left) => SizeHint::with_exact(left.saturating_add(before)),
             None => left,

@@ -13,7 +13,7 @@ use super::serve::Session;
 use crate::flow::{Action, Reason, Verdict};
 use crate::policy::{GitRequest, Rule};
 use crate::proxy::git::push::{Commands, MAX_BYTES, PREFIX, Push, Unread};
-use crate::proxy::git::report;
+use crate::proxy::git::{self, report};
 use crate::proxy::state::Rules;
 
 /// What the body of a push is, by its own word.
@@ -35,7 +35,9 @@ impl Session {
         rule: &Rule,
         request: Request<Arriving>,
     ) -> Result<Request<Arriving>, Denied> {
-        let Some(repository) = rule.git().and_then(|_| pushed_to(&request)) else { return Ok(request) };
+        let (Some(_), Some(GitRequest::Push(repository))) = (rule.git(), git::asked(&request)) else {
+            return Ok(request);
+        };
         let malformed = |what: &str| (Verdict::block(Reason::RequestMalformed, what), None);
         let headers = request.headers();
         if headers.contains_key(header::CONTENT_ENCODING) {
@@ -70,15 +72,6 @@ impl Session {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-pipelock-reason", HeaderValue::from_static(Reason::GitDenied.code()));
         Err((verdict, Some(response)))
-    }
-}
-
-/// The repository that a request pushes to.
-fn pushed_to(request: &Request<Arriving>) -> Option<String> {
-    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    match GitRequest::of(request.method().as_str(), path) {
-        Some(GitRequest::Push(repository)) => Some(repository),
-        _ => None,
     }
 }
 

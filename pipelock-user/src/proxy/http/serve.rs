@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::uri::PathAndQuery;
 use http::{Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
@@ -29,6 +28,7 @@ use super::upstream::{Carrier, Errand};
 use crate::flow::{Action, Flow, FlowGuard, Reached, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
 use crate::proxy::counts::{COUNTS, Decided};
+use crate::proxy::git;
 use crate::proxy::listen::LINGER;
 use crate::proxy::meter::Meter;
 use crate::proxy::prefixed::Prefixed;
@@ -245,12 +245,11 @@ impl Session {
         authority: Result<Authority, Verdict>,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let (version, is_git) = (request.version(), rescue::is_git(&request));
+        let (version, is_git) = (request.version(), git::asked(&request).is_some());
         let carried = self.carry(authority, request.map(|body| Arriving::new(body, version))).await;
         match carried.response {
             Some(response) => response.map(Either::Left),
-            None if is_git => rescue::line(&carried.record.verdict).map(Either::Right),
-            None => rescue::problem(&carried.record.verdict, self.flow.id).map(Either::Right),
+            None => rescue::denial(&carried.record.verdict, self.flow.id, is_git).map(Either::Right),
         }
     }
 
@@ -302,7 +301,7 @@ impl Session {
     }
 
     async fn forward(&self, rules: &Rules, authority: Authority, mut request: Request<Arriving>) -> Forwarded {
-        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let path = git::path_of(request.uri());
         let verdict = rules.policy.check_request(&authority.host, authority.port, request.method().as_str(), path);
         let rule = rules.policy.find(&authority.host, authority.port);
         let unfit = rule.ok().and_then(|rule| rule.unfit(self.carrier.is_tls));
