@@ -15,7 +15,7 @@ use crate::run;
 /// Targets of the scan engine.
 const SCAN: [&str; 5] = ["normalise", "decode", "stream", "rules", "bundle"];
 /// Targets of the proxy.
-const PROXY: [&str; 5] = ["hello", "dns", "http", "websocket", "multipart"];
+const PROXY: [&str; 6] = ["hello", "dns", "http", "websocket", "multipart", "push"];
 
 /// Run a fuzz target for some time. Ends with an error when it finds something, and says where the
 /// input is.
@@ -23,8 +23,8 @@ const PROXY: [&str; 5] = ["hello", "dns", "http", "websocket", "multipart"];
 pub(crate) struct Args {
     /// `normalise`: views; `decode`: codecs; `stream`: cuts, and engine against oracle; `rules`: rule files; `bundle`:
     /// signed bundles. Of the proxy `hello`: TLS hellos; `dns`: queries; `http`: the framing of HTTP/1.1; `websocket`: frames;
-    /// `multipart`: forms that leave.
-    #[arg(value_parser = [SCAN, PROXY].concat())]
+    /// `multipart`: forms that leave; `push`: what a push of git's changes.
+    #[arg(value_parser = [&SCAN[..], &PROXY].concat())]
     target: String,
     /// How long; 0 only builds.
     #[arg(long, default_value_t = 60)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use http::Uri;
+use http::uri::PathAndQuery;
 use serde_json::json;
 
 use super::{Failure, keys, output};
@@ -52,6 +53,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
     };
     let (verdict, hop) = decide(&policy, url, &args.method)?;
     let rates = rates_of(&policy, &verdict);
+    let git = policy.rules().iter().find(|rule| verdict.rule.as_ref() == Some(&rule.label())).and_then(Rule::git);
     let word = if verdict.is_block() { "BLOCKED" } else { "ALLOWED" };
     if args.json {
         let value = json!({
@@ -60,6 +62,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
             "verdict": verdict.word(),
             "reason": verdict.reason.code(),
             "rule": verdict.rule,
+            "git": git.map(ToString::to_string),
             "next_hop": hop,
             "rates": rates.iter().map(|(whose, rates)| json!({"of": whose, "rate": rates.to_string()})).collect::<Vec<_>>(),
             "detail": verdict.detail,
@@ -72,6 +75,9 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         output::line(&format!("reason: {}", verdict.reason));
         if let Some(rule) = &verdict.rule {
             output::line(&format!("rule: {rule}"));
+        }
+        if let Some(git) = git {
+            output::line(&format!("git: {git}"));
         }
         if let Some(hop) = &hop {
             output::line(&format!("next hop: {hop}"));
@@ -125,7 +131,8 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<(Verdict, Option<S
     if normalise_path(uri.path()).is_err() {
         return Ok((Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"), None));
     }
-    let verdict = policy.check_request(&host, port, method, uri.path());
+    let verdict =
+        policy.check_request(&host, port, method, uri.path_and_query().map_or(uri.path(), PathAndQuery::as_str));
     let verdict = match policy.find(&host, port).ok().and_then(|rule| rule.unfit(is_tls)) {
         Some(unfit) if !verdict.is_block() => Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule),
         _ => verdict,
@@ -162,6 +169,17 @@ mod tests {
         assert_eq!(verdict("http://a.example:81/", "GET"), (true, Reason::PortDenied));
         let policy = Policy::parse(POLICY, "test").expect("valid");
         assert!(decide(&policy, "ftp://a.example/", "GET").is_err());
+    }
+
+    #[test]
+    fn check_says_what_git_may_do() {
+        let text = "version: 1\negress: [{destination: a.example, git: {fetch: ['*'], push: [{repository: x/y, refs: [main]}]}}]\n";
+        let policy = Policy::parse(text, "test").expect("valid");
+        let asks = |path: &str| decide(&policy, &format!("https://a.example/{path}"), "GET").expect("a URL").0.reason;
+        assert_eq!(asks("x/y.git/info/refs?service=git-receive-pack"), Reason::PolicyAllow);
+        assert_eq!(asks("x/z.git/info/refs?service=git-receive-pack"), Reason::GitDenied);
+        assert_eq!(asks("x/z.git/info/refs?service=git-upload-pack"), Reason::PolicyAllow);
+        assert_eq!(asks("x/z.git/info/refs"), Reason::PathDenied);
     }
 
     #[test]

@@ -94,6 +94,7 @@ reasons! {
     ScannerUnavailable = "scanner_unavailable", "The scanner could not be started, and what the rule wants read is not let through unread. The log says why.";
     AskDenied = "ask_denied", "The policy wants somebody asked about this (ask), and nobody said yes: the detail says who was asked, and what came of it.";
     IdentityRequired = "identity_required", "The proxy serves those whose token it knows. Send Proxy-Authorization (Basic NAME:TOKEN, or Bearer TOKEN); whoever started it has the tokens.";
+    GitDenied = "git_denied", "What the rule says under git does not allow this; the detail names what to add to git.fetch or git.push.";
     Internal = "internal_error", "A defect in pipelock; the flow was denied.";
 }
 

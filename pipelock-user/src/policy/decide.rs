@@ -148,14 +148,17 @@ impl Policy {
         naming.into_iter().find(|rule| rule.uses_port(port)).ok_or(nothing)
     }
 
-    /// Decides about one HTTP request. `path` is the path as it was sent, with or without query; `method` is compared
-    /// exactly, so a client that sends `get` does not get past a rule that lists `GET`.
+    /// Decides about one HTTP request. `path` is the path as it was sent, with the query (by which git says what it wants);
+    /// `method` is compared exactly, so a client that sends `get` does not get past a rule that lists `GET`.
     pub fn check_request(&self, host: &Host, port: u16, method: &str, path: &str) -> Verdict {
         let rule = match self.find(host, port) {
             Ok(rule) => rule,
             Err(reason) => return Verdict::block(reason, self.not_found(host, port, reason)),
         };
         let label = Some(rule.label());
+        if let Some(decided) = rule.check_git(method, path) {
+            return decided.by(label);
+        }
         if let Some(methods) = &rule.methods
             && !methods.iter().any(|own| own == method)
         {
@@ -197,7 +200,7 @@ impl Policy {
 }
 
 /// A method or path for a verdict: cut, and without characters that could forge a log line.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let mut shown: String = text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
     if shown.len() < text.len() {
         shown.push('…');

@@ -97,6 +97,9 @@ fn rule(rule: &Rule) -> Value {
     if let Some(paths) = &rule.paths {
         put("paths", paths.iter().map(|path| path.as_str().to_owned()).collect::<Vec<_>>().into());
     }
+    if let Some(git) = &rule.git {
+        put("git", git.canonical());
+    }
     if let Some(action) = rule.response {
         put("response", action.word().into());
     }

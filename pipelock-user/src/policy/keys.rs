@@ -5,6 +5,7 @@
 
 use super::ask::ASK;
 use super::content::{DLP, RESPONSE};
+use super::git::{GIT, PUSH};
 use super::metrics::METRICS;
 use super::rates::{OF_CONNECTION, OF_IDENTITY, OF_RULE, RATES};
 use super::upstream::UPSTREAM;
@@ -63,6 +64,10 @@ pub(super) enum Shape {
     Destination,
     Method,
     Path,
+    /// A repository of git, as a pattern of its path.
+    Repository,
+    /// A branch, or a name that begins with `refs/`, as a pattern.
+    Ref,
     Cidr,
     /// An address with a port.
     Address,
@@ -225,6 +230,12 @@ pub(super) static RULE: Section = Section {
                 "URL paths; left out: any. /a/b is that path, /a/* everything below /a/, and * between slashes any one segment (/repos/*/issues). Needs the traffic to be read.",
             ),
             &["urls", "prefixes"],
+        ),
+        key(
+            "git",
+            Shape::Section(&GIT),
+            NONE,
+            "What git may do there over HTTP. With it the rule lets git's own requests through as this says and, beside them, only what paths lists. Needs the traffic to be read.",
         ),
         tried_as(
             key(
@@ -427,9 +438,11 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section, for hints about misplaced keys and for tests.
-pub(super) static ALL: [&Section; 17] = [
+pub(super) static ALL: [&Section; 19] = [
     &ROOT,
     &RULE,
+    &GIT,
+    &PUSH,
     &BUDGETS,
     &WEBSOCKET,
     &DNS,

@@ -1,6 +1,6 @@
 //! Path patterns of rules, and the one normal form in which patterns and requests are compared.
 //!
-//! Made by `parse`, matched by `decide`; the proxy may call [`normalise_path`] itself. It promises that a path which two
+//! Made by `parse` and `git`, matched by `decide` and `git`; the proxy may call [`normalise_path`] itself. It promises that a path which two
 //! servers could read differently (dot segments, encoded slashes, backslashes, double encoding of those, characters in
 //! more bytes than they need) has no normal form at all, so that it can match no pattern.
 //!
@@ -145,8 +145,8 @@ pub struct PathPattern {
     /// The normal form of the pattern as it is written.
     text: String,
     segments: Vec<Segment>,
-    /// Ends in `/*`: at least one more segment follows, which may be empty.
-    below: bool,
+    /// Ends in `*`: at least one more segment follows, which begins with this; nothing for `/*`, of which it may be empty.
+    open: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,11 +166,15 @@ impl PathPattern {
     /// True when the pattern lists this path, which must be in normal form ([`normalise_path`]).
     #[must_use]
     pub fn matches(&self, normal: &str) -> bool {
-        let Some(path) = normal.strip_prefix('/') else { return false };
-        let mut given = path.split('/');
+        normal.strip_prefix('/').is_some_and(|path| self.lists(path.as_bytes()))
+    }
+
+    /// The same for a name without a slash in front.
+    pub(super) fn lists(&self, name: &[u8]) -> bool {
+        let mut given = name.split(|byte| *byte == b'/');
         for segment in &self.segments {
             let fits = match (segment, given.next()) {
-                (Segment::Exactly(own), Some(name)) => own == name,
+                (Segment::Exactly(own), Some(name)) => own.as_bytes() == name,
                 (Segment::Any, Some(name)) => !name.is_empty(),
                 (_, None) => false,
             };
@@ -178,7 +182,11 @@ impl PathPattern {
                 return false;
             }
         }
-        given.next().is_some() == self.below
+        match (&self.open, given.next()) {
+            (Some(begin), Some(name)) => name.starts_with(begin.as_bytes()),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
@@ -203,22 +211,37 @@ impl PathPattern {
             };
             (format!("{} can match nothing: {error}", quote(text)), help)
         })?;
-        let mut names: Vec<&str> = normal.split('/').skip(1).collect();
-        let below = names.last() == Some(&"*");
-        if below {
+        let pattern = Self::of_name(normal.get(1..).unwrap_or_default())?;
+        if pattern.open.as_ref().is_some_and(|begin| !begin.is_empty()) {
+            return Err(inside(normal.rsplit('/').next().unwrap_or_default(), text));
+        }
+        Ok(Self { text: normal, ..pattern })
+    }
+
+    /// The pattern of names that have no normal form but themselves, without a slash in front. The last segment may end in
+    /// `*` too: `v*` is whatever begins with `v`.
+    pub(super) fn of_name(text: &str) -> Result<Self, Wrong> {
+        let mut names: Vec<&str> = text.split('/').collect();
+        let open = names.last().and_then(|name| name.strip_suffix('*')).map(str::to_owned);
+        if open.is_some() {
             names.pop();
         }
-        if let Some(odd) = names.iter().find(|name| name.contains('*') && **name != "*") {
-            let message = format!("{} has a * inside the segment {}", quote(text), quote(odd));
-            let help = "* stands for a whole segment, and at the end (/a/*) for everything below; ** is not needed";
-            return Err((message, help.to_owned()));
+        let odd = |name: &&str| name.contains('*') && *name != "*";
+        if let Some(odd) = names.iter().copied().find(odd).or(open.as_deref().filter(|begin| begin.contains('*'))) {
+            return Err(inside(odd, text));
         }
         let segments = names
             .into_iter()
             .map(|name| if name == "*" { Segment::Any } else { Segment::Exactly(name.to_owned()) })
             .collect();
-        Ok(Self { segments, below, text: normal })
+        Ok(Self { segments, open, text: text.to_owned() })
     }
+}
+
+fn inside(segment: &str, text: &str) -> Wrong {
+    let message = format!("{} has a * inside the segment {}", quote(text), quote(segment));
+    let help = "* stands for a whole segment, and at the end (/a/*) for everything below; ** is not needed";
+    (message, help.to_owned())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::content::{allow_secrets, own_response};
 use super::destination::Destination;
 use super::error::{Report, quote};
+use super::git::Git;
 use super::keys::{DEFAULT_PORTS, RULE};
 use super::path::PathPattern;
 use super::rates::Rates;
@@ -41,6 +42,7 @@ impl Rule {
             ports: PortRange::new(1, u16::MAX).into_iter().collect(),
             methods: None,
             paths: None,
+            git: None,
             scan: true,
             response: None,
             response_secrets: None,
@@ -65,6 +67,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
     let ports = ports(report, &reader);
     let methods = reader.get("methods").map(|_| methods(report, &reader));
     let paths = reader.get("paths").map(|_| paths(report, &reader));
+    let git = Git::read(report, &reader);
     let scan = reader.bool(report, "scan");
     let response = own_response(report, &reader, "response");
     let response_secrets = own_response(report, &reader, "response_secrets");
@@ -98,6 +101,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         ports,
         methods,
         paths,
+        git,
         scan,
         response,
         response_secrets,
@@ -140,6 +144,10 @@ fn contradictions(report: &mut Report, field: &Field<'_>, reader: &Reader<'_>, r
             );
         }
     }
+    if let Some(at) = reader.get("methods").filter(|_| rule.git.is_some() && rule.paths.is_none()) {
+        let message = "methods is about what paths lists, and git's own requests go by git alone";
+        at.wrong(report, message, "add paths, or remove methods");
+    }
     if rule.protocol != Protocol::Tcp {
         return;
     }
@@ -147,7 +155,8 @@ fn contradictions(report: &mut Report, field: &Field<'_>, reader: &Reader<'_>, r
         let at = reader.get("scan").unwrap_or_else(|| reader.get("protocol").unwrap_or_else(|| field.clone()));
         at.wrong(report, "protocol: tcp passes bytes unread, so nothing can be scanned", "write scan: false");
     }
-    for (name, listed) in [("methods", rule.methods.is_some()), ("paths", rule.paths.is_some())] {
+    let listed = [("methods", rule.methods.is_some()), ("paths", rule.paths.is_some()), ("git", rule.git.is_some())];
+    for (name, listed) in listed {
         if let Some(at) = reader.get(name).filter(|_| listed) {
             let message = format!("protocol: tcp passes bytes unread, so {name} cannot be checked");
             at.wrong(report, message, format!("remove {name}, or use protocol: auto"));

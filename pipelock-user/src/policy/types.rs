@@ -214,6 +214,7 @@ pub struct Rule {
     pub(super) ports: Vec<PortRange>,
     pub(super) methods: Option<Vec<String>>,
     pub(super) paths: Option<Vec<PathPattern>>,
+    pub(super) git: Option<super::git::Git>,
     pub(super) scan: bool,
     pub(super) response: Option<FindingAction>,
     pub(super) response_secrets: Option<FindingAction>,
@@ -330,10 +331,10 @@ impl Rule {
         }
     }
 
-    /// True when the traffic has to be read to keep the rule: it is scanned, or methods or paths are listed.
+    /// True when the traffic has to be read to keep the rule: it is scanned, or methods, paths or what git may do are listed.
     #[must_use]
     pub fn wants_reading(&self) -> bool {
-        self.scan || self.methods.is_some() || self.paths.is_some()
+        self.scan || self.methods.is_some() || self.paths.is_some() || self.git.is_some()
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Runtime;
 
 use super::dns::{Mode, NameRules, Outcome, Pool, answer};
+use super::git::push::{Commands, MAX_BYTES, MAX_COMMANDS};
 use super::http::through;
 use super::tls::sniff;
 use super::ws::frame;
@@ -138,6 +139,29 @@ pub fn websocket(bytes: &[u8], cuts: &[u8]) {
     }
 }
 
+/// The commands of a push: the cut changes nothing, names are sound, and the limits hold.
+pub fn push(bytes: &[u8], cuts: &[u8]) {
+    let read = |pieces: &[&[u8]]| {
+        let (mut commands, mut all) = (Commands::default(), Vec::new());
+        for piece in pieces {
+            all.extend_from_slice(piece);
+            match commands.read(&all) {
+                Ok(None) => {}
+                Ok(Some(push)) => return Ok(Some((push, commands.end()))),
+                Err(refused) => return Err(refused),
+            }
+        }
+        Ok(None)
+    };
+    let whole = read(&[bytes]);
+    assert_eq!(whole, read(&cut(bytes, cuts)));
+    if let Ok(Some((push, end))) = whole {
+        assert!(end <= bytes.len().min(MAX_BYTES + 4) && bytes[..end].ends_with(b"0000"));
+        assert!(push.commands.len() <= MAX_COMMANDS);
+        assert!(push.commands.iter().all(|one| one.name.starts_with("refs/") && !one.name.contains(char::is_control)));
+    }
+}
+
 const SECRET: &[u8] = b"ghp_0123456789abcdefghijABCDEFGHIJ012345";
 
 fn reading() -> (Arc<Scanners>, Arc<Terms>) {
@@ -193,6 +217,9 @@ mod tests {
 
     use super::*;
 
+    /// A first command.
+    const PUSH: &[u8] = b"0074aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa refs/heads/main\0 report-status";
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -210,6 +237,8 @@ mod tests {
             websocket(&bytes, &cuts);
             websocket(&[&[0x81, 3][..], &bytes].concat(), &cuts);
             multipart(&bytes, at % 300, &cuts);
+            push(&bytes, &cuts);
+            push(&[PUSH, &bytes[..]].concat(), &cuts);
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod dns;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod git;
 mod http;
 mod identity;
 mod idle;

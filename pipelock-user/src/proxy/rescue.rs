@@ -47,6 +47,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         | Reason::HostDenied
         | Reason::MethodDenied
         | Reason::PathDenied
+        | Reason::GitDenied
         | Reason::NameMismatch
         | Reason::NameMissing
         | Reason::InspectionUnavailable
@@ -79,11 +80,38 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
     for (name, value) in headers(verdict) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    tell_when(&mut response, verdict);
+    finish(&mut response, verdict);
+    response
+}
+
+fn finish<B>(response: &mut Response<B>, verdict: &Verdict) {
+    tell_when(response, verdict);
     if matches!(verdict.reason, Reason::IdleTimeout | Reason::RecorderUnavailable) {
         // Nothing more can come of the connection: it was silent, or would leave no evidence.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+}
+
+/// The denial for a client: of what git asked it is a line, since git shows who runs it nothing else.
+pub(super) fn denial(verdict: &Verdict, flow: FlowId, is_git: bool) -> Response<Full<Bytes>> {
+    if is_git { line(verdict) } else { problem(verdict, flow) }
+}
+
+/// The denial as a line of text.
+#[must_use]
+fn line(verdict: &Verdict) -> Response<Full<Bytes>> {
+    let mut line = format!("pipelock: {} ({})", verdict.why(), verdict.reason);
+    if verdict.reason != Reason::GitDenied && verdict.why() != verdict.reason.hint() {
+        line.push_str(". ");
+        line.push_str(verdict.reason.hint());
+    }
+    let mut response = Response::new(Full::new(Bytes::from(line + "\n")));
+    *response.status_mut() = status(verdict.reason);
+    for (name, value) in headers(verdict) {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    finish(&mut response, verdict);
     response
 }
 

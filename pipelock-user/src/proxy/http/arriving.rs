@@ -1,6 +1,7 @@
 //! A body as it comes from its sender, with one thing mended that hyper lets pass.
 //!
-//! Made by `serve` and `reading` of what hyper hands over, and by `errand` of nothing. It promises that a body of HTTP/2
+//! Made by `serve` and `reading` of what hyper hands over, and by `errand` of nothing; `pushing` reads its beginning and puts it
+//! back. It promises that a body of HTTP/2
 //! whose stream ended before the body did is broken off: hyper takes the stream's end without an error (GOAWAY or
 //! RST_STREAM with NO_ERROR, RFC 9113 §7) for the end of the body, and who is sent on such a body would take it for whole.
 
@@ -15,6 +16,8 @@ use super::passing::Failure;
 
 /// The body.
 pub(super) struct Arriving {
+    /// Read before, and to be read again.
+    before: Bytes,
     /// None of a request of our own, which has none.
     body: Option<Incoming>,
     is_http2: bool,
@@ -25,12 +28,17 @@ pub(super) struct Arriving {
 impl Arriving {
     /// The body of a message of this version.
     pub(super) fn new(body: Incoming, version: Version) -> Self {
-        Self { body: Some(body), is_http2: version == Version::HTTP_2, is_over: false }
+        Self { before: Bytes::new(), body: Some(body), is_http2: version == Version::HTTP_2, is_over: false }
     }
 
     /// No body.
     pub(super) fn none() -> Self {
-        Self { body: None, is_http2: false, is_over: true }
+        Self { before: Bytes::new(), body: None, is_http2: false, is_over: true }
+    }
+
+    /// The rest of a body behind its beginning, which was read before.
+    pub(super) fn after(self, before: Bytes) -> Self {
+        Self { before, ..self }
     }
 }
 
@@ -40,7 +48,10 @@ impl Body for Arriving {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = self.get_mut();
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        if !this.before.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.before)))));
+        }
+        let Some(body) = this.body.as_mut().filter(|_| !this.is_over) else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
@@ -48,7 +59,10 @@ impl Body for Arriving {
                 Some(Ok(frame))
             }
             Some(Err(error)) => Some(Err(error.into())),
-            None if this.is_over || !this.is_http2 || body.is_end_stream() => None,
+            None if !this.is_http2 || body.is_end_stream() => {
+                this.is_over = true;
+                None
+            }
             None => {
                 this.is_over = true;
                 Some(Err("the stream ended before the body did".into()))
@@ -57,10 +71,15 @@ impl Body for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+        self.before.is_empty() && self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        let before = self.before.len() as u64;
+        let left = self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
+        match left.exact() {
+            Some(left) => SizeHint::with_exact(left.saturating_add(before)),
+            None => left,
+        }
     }
 }

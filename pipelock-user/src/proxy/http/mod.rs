@@ -21,6 +21,7 @@ mod passing;
 #[cfg(test)]
 mod peers_tests;
 pub(super) mod place;
+mod pushing;
 mod reading;
 mod reverse;
 mod serve;

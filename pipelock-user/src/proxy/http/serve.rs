@@ -29,6 +29,7 @@ use super::upstream::{Carrier, Errand};
 use crate::flow::{Action, Flow, FlowGuard, Reached, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
 use crate::proxy::counts::{COUNTS, Decided};
+use crate::proxy::git;
 use crate::proxy::listen::LINGER;
 use crate::proxy::meter::Meter;
 use crate::proxy::prefixed::Prefixed;
@@ -260,11 +261,11 @@ impl Session {
         authority: Result<Authority, Verdict>,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let version = request.version();
+        let (version, is_git) = (request.version(), git::asked(&request).is_some());
         let carried = self.carry(authority, request.map(|body| Arriving::new(body, version))).await;
         match carried.response {
             Some(response) => response.map(Either::Left),
-            None => rescue::problem(&carried.record.verdict, self.flow.id).map(Either::Right),
+            None => rescue::denial(&carried.record.verdict, self.flow.id, is_git).map(Either::Right),
         }
     }
 
@@ -313,7 +314,7 @@ impl Session {
     }
 
     async fn forward(&self, rules: &Rules, authority: Authority, mut request: Request<Arriving>) -> Forwarded {
-        let path = request.uri().path();
+        let path = git::path_of(request.uri());
         let verdict = rules.policy.check_request(&authority.host, authority.port, request.method().as_str(), path);
         let rule = rules.policy.find(&authority.host, authority.port);
         let unfit = rule.ok().and_then(|rule| rule.unfit(self.carrier.is_tls));
@@ -377,6 +378,12 @@ impl Session {
             let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
             return Forwarded { verdict, response, dialled: None, reading };
         }
+        let request = match Box::pin(self.check_push(rules, rule, request)).await {
+            Ok(request) => request,
+            Err((denied, response)) => {
+                return Forwarded { response, reading, ..Forwarded::not(denied.by(verdict.rule)) };
+            }
+        };
         let consent = Consent { by_rule: rule.asks(), wanted };
         let (verdict, response, dialled) =
             self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
@@ -495,7 +502,11 @@ impl Session {
     }
 
     /// Reads a message, unless both sides fall silent or the session ends.
-    async fn in_time<T>(&self, rules: &Rules, reading: impl Future<Output = Result<T, Verdict>>) -> Result<T, Verdict> {
+    pub(super) async fn in_time<T>(
+        &self,
+        rules: &Rules,
+        reading: impl Future<Output = Result<T, Verdict>>,
+    ) -> Result<T, Verdict> {
         tokio::select! {
             read = Box::pin(reading) => read,
             () = self.shared.activity.idle(rules.policy.limits().idle()) => {
