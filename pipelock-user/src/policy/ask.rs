@@ -12,7 +12,7 @@ use super::error::{Report, quote};
 use super::keys::{Default, Section, Shape, key, tried_as};
 use super::read::{Field, Reader};
 use super::tls::path;
-use super::types::Policy;
+use super::types::{Policy, Rule};
 use super::upstream::{CredentialsIn, variable};
 use crate::flow::Host;
 
@@ -156,7 +156,15 @@ impl Policy {
     /// True when somebody may have to be asked.
     #[must_use]
     pub fn asks(&self) -> bool {
-        self.dlp().action == super::FindingAction::Ask || self.rules().iter().any(super::Rule::asks)
+        self.dlp().action == super::FindingAction::Ask || self.rules().iter().any(Rule::asks)
+    }
+}
+
+impl Rule {
+    /// Whether somebody is asked before what it allows goes on.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.asks
     }
 }
 

@@ -309,12 +309,6 @@ impl Rule {
         self.budgets
     }
 
-    /// Whether somebody is asked before what it allows goes on.
-    #[must_use]
-    pub fn asks(&self) -> bool {
-        self.asks
-    }
-
     /// The certificate to show to destinations that ask for one.
     #[must_use]
     pub fn client_certificate(&self) -> Option<&KeyPair> {

@@ -67,7 +67,9 @@ impl Policy {
             ));
         }
         let is_hop = |name: &str| hop.is_some_and(|hop| hop.host.name() == Some(name));
-        let is_used = |name: &str| self.names_allowed(name) || is_hop(name);
+        let webhook = self.ask().webhook.as_ref();
+        let is_webhook = |name: &str| webhook.is_some_and(|webhook| webhook.host.name() == Some(name));
+        let is_used = |name: &str| self.names_allowed(name) || is_hop(name) || is_webhook(name);
         let unnamed: Vec<String> = self.parts.dns_hosts.keys().filter(|name| !is_used(name)).cloned().collect();
         if !unnamed.is_empty() {
             warnings.push(format!("dns.hosts: {}: no rule names it, so it is never answered", named(&unnamed)));

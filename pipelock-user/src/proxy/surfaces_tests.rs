@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::proxy::http::world::{SECRET, find, read_all};
+use crate::proxy::http::world::{SECRET, read_all};
+use crate::proxy::http::world_evidence::find;
 use crate::proxy::{Gate, Upstream, serve_reverse};
 
 /// What is asked for, and what becomes of it.

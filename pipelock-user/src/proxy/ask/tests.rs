@@ -6,7 +6,8 @@ use tokio::io::AsyncWriteExt as _;
 use super::*;
 use crate::flow::Answering;
 use crate::proxy::http::Gate;
-use crate::proxy::http::world::{SECRET, World, assert_problem, find, read_all};
+use crate::proxy::http::world::{SECRET, World, assert_problem, read_all};
+use crate::proxy::http::world_evidence::find;
 
 /// Says what it was told to say, and keeps what it was asked.
 #[derive(Default)]

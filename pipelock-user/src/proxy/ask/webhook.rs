@@ -9,7 +9,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,10 +38,6 @@ const MOST_ANSWER: usize = 4096;
 const REACH: Duration = Duration::from_secs(10);
 /// Bytes that a secret may have (Standard Webhooks).
 const LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
-/// It is whoever wrote the policy who says where it is, not the agent.
-static ANYWHERE: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
-    [IpAddr::from([0; 4]), IpAddr::from([0; 16])].into_iter().filter_map(|addr| IpNet::new(addr, 0).ok()).collect()
-});
 static NOTHING_DENIED: LazyLock<Denied> = LazyLock::new(Denied::default);
 
 /// Why there is no secret.
@@ -171,8 +166,11 @@ impl Webhook {
         let allowed = Verdict::allow(Reason::PolicyAllow, None);
         let permit =
             permit_flow(&allowed, self.policy.host.clone(), self.policy.port).map_err(|denied| denied.detail)?;
-        let way =
-            Way { resolver: &self.resolver, ssrf_allow: &ANYWHERE, deny: &NOTHING_DENIED, hop: self.hop.as_ref() };
+        // It is whoever wrote the policy who says where it is, not the agent: where it leads is where it may lead.
+        let found = tokio::time::timeout(REACH, self.resolver.resolve(permit.host(), permit.port())).await;
+        let found = found.ok().and_then(Result::ok).unwrap_or_default();
+        let found: Vec<IpNet> = found.iter().map(|addr| IpNet::from(addr.ip())).collect();
+        let way = Way { resolver: &self.resolver, ssrf_allow: &found, deny: &NOTHING_DENIED, hop: self.hop.as_ref() };
         let (stream, _) = connect(&permit, way, REACH).await.map_err(|error| error.to_string())?;
         let (status, headers, body) = match &self.tls {
             None => post(stream, request).await?,

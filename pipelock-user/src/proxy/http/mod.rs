@@ -24,6 +24,7 @@ pub(super) mod place;
 mod pushing;
 mod reading;
 mod reverse;
+mod send;
 mod serve;
 mod shared;
 mod sniffed;
@@ -33,6 +34,8 @@ mod upstream;
 mod witness;
 #[cfg(test)]
 pub(in crate::proxy) mod world;
+#[cfg(test)]
+pub(in crate::proxy) mod world_evidence;
 
 pub(super) use errand::{Answer, Errand};
 pub use explicit::serve_explicit;

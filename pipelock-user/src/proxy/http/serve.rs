@@ -18,20 +18,17 @@ use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
 use super::guarded::Refused;
-use super::headers::strip_hop;
 use super::http2;
 use super::passing::Passing;
 use super::reading::{Reading, url};
 use super::shared::Shared;
 use super::socket::AtDoor;
-use super::upgrade::{Asked, Upgraded, WebSocket, is_websocket, mark, reads_messages, say, take};
-use super::upstream::{Carrier, Errand};
+use super::upgrade::{Upgraded, is_websocket, mark, reads_messages};
+use super::upstream::Carrier;
 use crate::flow::{Action, Flow, FlowGuard, Reached, Reason, Verdict, locked};
-use crate::inspect::{Side, permit_flow};
 use crate::proxy::counts::{COUNTS, Decided};
 use crate::proxy::git;
 use crate::proxy::listen::LINGER;
-use crate::proxy::meter::Meter;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
@@ -52,7 +49,7 @@ pub(in crate::proxy) struct Session {
     /// Reports the flow; explicit clients have none to report.
     pub(super) guard: Option<Arc<StdMutex<FlowGuard>>>,
     /// What the agent speaks; where a door or the reverse proxy asks for it, what is spoken to the destination.
-    carrier: Carrier,
+    pub(super) carrier: Carrier,
     /// What the errands of this session have in common with it.
     pub(super) shared: Arc<Shared>,
     /// What ended the reading of requests.
@@ -60,7 +57,7 @@ pub(in crate::proxy) struct Session {
     /// What ended the connection, once nobody waits for answers any more.
     over: watch::Sender<Option<Verdict>>,
     /// What the connection became, once its agent was told so.
-    upgraded: StdMutex<Option<Upgraded>>,
+    pub(super) upgraded: StdMutex<Option<Upgraded>>,
 }
 
 /// What became of a request, recorded: the answer to release, unless there is none for the reason in its verdict.
@@ -389,132 +386,6 @@ impl Session {
             self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
         Forwarded { verdict: verdict.with(noted), response, dialled, reading }
-    }
-
-    /// Sends a request that may go, as far as its head tells.
-    async fn send(
-        &self,
-        rules: &Rules,
-        authority: &Authority,
-        (request, consent): (Request<Arriving>, Consent),
-        mut verdict: Verdict,
-        (reading, meter): (Option<&Reading>, &Arc<Meter>),
-    ) -> (Verdict, Option<Response<Passing>>, Option<Reached>) {
-        let since = tokio::time::Instant::now();
-        let is_websocket = request.extensions().get::<WebSocket>().is_some();
-        let path = request.uri().path().to_owned();
-        let label = verdict.rule.clone();
-        let rule = || label.clone();
-        let (version, method) = (request.version(), request.method().clone());
-        let request = match reading {
-            None => Ok((request.map(Passing::Unread), None)),
-            Some(reading) => self.in_time(rules, reading.request(request)).await,
-        };
-        let request = match request {
-            Ok((request, wanted)) => {
-                let agreed = self.consented(rules, authority, (&method, &path), consent.and(wanted), reading).await;
-                agreed.map(|agreed| {
-                    verdict.asked = agreed.asked;
-                    verdict.findings.extend(agreed.findings);
-                    request
-                })
-            }
-            Err(denied) => Err(denied),
-        };
-        let permitted =
-            request.and_then(|request| Ok((permit_flow(&verdict, authority.host.clone(), authority.port)?, request)));
-        let (permit, request) = match permitted {
-            Ok(permitted) => permitted,
-            Err(denied) => {
-                let denied = self.refused.of_body().map_or(denied, |refusal| refusal.verdict());
-                // Whatever it was: nothing has left.
-                let denied = Verdict { action: Action::Block, ..denied };
-                return (denied.by(verdict.rule), None, None);
-            }
-        };
-        let Self { carrier, shared, .. } = self;
-        let errand = Errand { permit: &permit, authority, rules, carrier: *carrier, activity: &shared.activity, meter };
-        let sent = tokio::select! {
-            sent = Box::pin(shared.upstreams(*carrier).send(&errand, request)) => sent,
-            // Bytes may have left, so the receipt must say that they were let out.
-            ended = self.ended() => Err((ended, None)),
-            cut = self.proxy.evidence_lost() => Err((cut, None)),
-        };
-        match sent {
-            Ok((mut response, addr)) => {
-                if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-                    // The request has left, so it was not blocked; the answer is what the agent does not get.
-                    let denied =
-                        || Verdict::let_out(Reason::UpgradeDenied, "the destination switched protocols").by(rule());
-                    if !is_websocket {
-                        return (denied(), None, Some(addr));
-                    }
-                    let is_read = rules
-                        .policy
-                        .find(&authority.host, authority.port)
-                        .is_ok_and(|rule| reads_messages(&rules.policy, rule));
-                    let reading = reading.filter(|_| is_read);
-                    if let Some(Err(stopped)) =
-                        reading.map(|reading| reading.answer_head(Side::Response, response.headers()))
-                    {
-                        return (stopped.by(rule()), None, Some(addr));
-                    }
-                    let label = rule().unwrap_or_default();
-                    let (carrier, decided) = (*carrier, rules.policy.id().clone());
-                    let asked = Asked { authority: authority.clone(), path, carrier, dialled: addr.clone(), decided };
-                    return match take(&mut response, (reading, meter), asked, &label) {
-                        Err(denied) => (denied.by(verdict.rule), None, Some(addr)),
-                        Ok(upgraded) => {
-                            *locked(&self.upgraded) = Some(upgraded);
-                            strip_hop(response.headers_mut());
-                            say(response.headers_mut());
-                            let response = response.map(|body| Passing::Unread(Arriving::new(body, version)));
-                            (verdict, Some(response), Some(addr))
-                        }
-                    };
-                }
-                strip_hop(response.headers_mut());
-                let version = response.version();
-                let response = response.map(|body| Arriving::new(body, version));
-                match reading {
-                    None => (verdict, Some(response.map(Passing::Unread)), Some(addr)),
-                    Some(reading) => match self.in_time(rules, reading.response(response)).await {
-                        Ok(response) => (verdict, Some(response), Some(addr)),
-                        Err(failed) if meter.was_cut(since) => {
-                            let over = meter.cut("the answer was cut");
-                            (if failed.is_block() { failed } else { over }.by(verdict.rule), None, Some(addr))
-                        }
-                        Err(failed) => (failed.by(verdict.rule), None, Some(addr)),
-                    },
-                }
-            }
-            Err((failed, addr)) => {
-                // A body that could not be read on, or was cut, looks to the destination's side like one that was broken off.
-                let failed = match (reading.and_then(|reading| reading.afterword.verdict()), self.refused.of_body()) {
-                    (Some(cut), _) => cut,
-                    (None, _) if meter.was_cut(since) && addr.is_some() => meter.cut("the request was cut"),
-                    (None, Some(refusal)) if addr.is_some() => Verdict::let_out(refusal.reason, refusal.detail),
-                    _ => failed,
-                };
-                (failed.by(verdict.rule), None, addr)
-            }
-        }
-    }
-
-    /// Reads a message, unless both sides fall silent or the session ends.
-    pub(super) async fn in_time<T>(
-        &self,
-        rules: &Rules,
-        reading: impl Future<Output = Result<T, Verdict>>,
-    ) -> Result<T, Verdict> {
-        tokio::select! {
-            read = Box::pin(reading) => read,
-            () = self.shared.activity.idle(rules.policy.limits().idle()) => {
-                Err(Verdict::let_out(Reason::IdleTimeout, "the message did not go on"))
-            }
-            ended = self.ended() => Err(ended),
-            cut = self.proxy.evidence_lost() => Err(cut),
-        }
     }
 }
 
