@@ -153,7 +153,7 @@ impl Policy {
     pub fn check_request(&self, host: &Host, port: u16, method: &str, path: &str) -> Verdict {
         let rule = match self.find(host, port) {
             Ok(rule) => rule,
-            Err(reason) => return Verdict::block(reason, self.not_found(host, port, reason)),
+            Err(reason) => return self.refuse(host, port, reason),
         };
         let label = Some(rule.label());
         if let Some(methods) = &rule.methods
@@ -178,6 +178,11 @@ impl Policy {
             }
         }
         Verdict::allow(Reason::PolicyAllow, label)
+    }
+
+    /// The verdict for a destination that [`find`](Self::find) refuses with `reason`.
+    pub fn refuse(&self, host: &Host, port: u16, reason: Reason) -> Verdict {
+        Verdict::block(reason, self.not_found(host, port, reason))
     }
 
     fn not_found(&self, host: &Host, port: u16, reason: Reason) -> String {

@@ -81,6 +81,10 @@ mod tests {
         }
         let verdict = policy.check_request(&Host::parse("evil.a.test").expect("a host"), 443, "GET", "/");
         assert!(verdict.detail.contains("deny") && verdict.detail.contains("*.evil.a.test"), "{}", verdict.detail);
+        // What is advised helps: a rule does not undo it.
+        for reason in [Reason::HostDenied, Reason::DnsDenied, Reason::AddressDenied] {
+            assert!(reason.hint().contains("deny"), "{reason}");
+        }
     }
 
     #[test]
