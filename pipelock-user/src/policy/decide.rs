@@ -245,7 +245,6 @@ mod tests {
         let open = Policy::parse(OPEN, "test").expect("valid");
         let closed = Policy::parse(&OPEN.replace("false", "true"), "test").expect("valid");
         assert_ne!(open.id(), closed.id());
-        let again = Policy::parse(&open.canonical_json(), "test").expect("the canonical form is a policy");
-        assert_eq!((again.id(), again.unnamed().is_some()), (open.id(), true));
+        assert!(crate::policy::tests::again(&open).unnamed().is_some());
     }
 }

@@ -73,8 +73,6 @@ pub(super) enum Shape {
     ProxyPath,
     /// `http://host:port` of a proxy, or another scheme that is spoken to one.
     ProxyUrl,
-    /// A destination, with or without a port.
-    Spared,
     /// The name of a variable.
     Variable,
     /// Host names, each with one address or a list of them.
@@ -304,7 +302,7 @@ pub(super) static WEBSOCKET: Section = Section {
             "proxy_path",
             Shape::ProxyPath,
             Default::Text("/ws?url="),
-            "Where explicit clients will find the WebSocket proxy; accepted, and not used yet.",
+            "Where clients of the explicit proxy ask for a WebSocket to a URL, which follows percent-encoded.",
         ),
     ],
 };
