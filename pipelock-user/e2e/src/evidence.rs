@@ -347,5 +347,5 @@ fn small(value: &Value) -> u32 {
 /// Whether a receipt is that of a request or query, or of what was found in one.
 fn is_request(receipt: &Value) -> bool {
     let layer = receipt["action_record"]["layer"].as_str().unwrap_or_default();
-    matches!(layer, "policy" | "dlp" | "response_scan" | "scan")
+    matches!(layer, "policy" | "dlp" | "request_scan" | "response_scan" | "scan")
 }

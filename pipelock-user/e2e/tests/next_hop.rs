@@ -244,6 +244,38 @@ fn an_agent_does_not_reach_it() {
 }
 
 #[test]
+fn an_agent_in_its_place_is_told_nothing() {
+    need!("curl", "python3");
+    let addr = free_address();
+    // The second one has its connections wait until something comes.
+    let script = r#"
+import socket, subprocess, sys
+at, family, defer = int(sys.argv[1]), getattr(socket, sys.argv[2]), sys.argv[3] == "defer"
+s = socket.socket(family, socket.SOCK_STREAM)
+if defer: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+s.bind(("", at)); s.listen(); s.settimeout(3)
+asking = subprocess.Popen(["curl", "-sS", "--max-time", "20", "http://web.test:8/"])
+try:
+    peer, _ = s.accept(); peer.settimeout(3); print("heard:", peer.recv(4096))
+except TimeoutError: print("heard nothing")
+asking.wait()
+"#;
+    for (family, defer) in [("AF_INET", ""), ("AF_INET6", ""), ("AF_INET", "defer")] {
+        let sandbox = Sandbox::new("");
+        let login = sandbox.file("login", LOGIN);
+        sandbox.set_policy(&format!(
+            "egress: [{{destination: web.test, ports: [8], scan: false}}]\n{PINNED}\nssrf: {{allow: [\"127.0.0.0/8\"]}}\n\
+             upstream: {{proxy: \"http://{addr}\", credentials_file: {}}}",
+            login.display()
+        ));
+        let run = sandbox.run(&["python3", "-c", script, &addr.port().to_string(), family, defer]);
+        assert!(run.text().contains("heard: b''") || run.text().contains("heard nothing"), "{run}");
+        let request = run.evidence.http().into_iter().find(|request| request.reason == "hop_failed");
+        assert!(request.is_some() && run.text().contains("served by the agent itself"), "{run}");
+    }
+}
+
+#[test]
 fn its_credentials_are_hidden_from_the_agent_and_do_not_leave() {
     need!("curl");
     for scan in [false, true] {

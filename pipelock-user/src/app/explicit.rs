@@ -80,7 +80,7 @@ pub async fn serve_alone(
         }
     };
     let reverse_at = reverse.as_ref().map(|(_, address, _)| *address);
-    let rules = rules_of(policy, None, &Environment::Own)?;
+    let rules = rules_of(policy, None, &Environment::Own, None)?;
     let door = watch::door(&rules.policy)?;
     let policy = rules.policy.clone();
     let mut limits = policy.warnings();

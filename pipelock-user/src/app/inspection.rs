@@ -74,7 +74,7 @@ mod tests {
 
     fn rules_of(text: &str, former: Option<&Rules>) -> Rules {
         let policy = Policy::parse(text, "p.yaml").expect("a policy");
-        let hop = next_hop(&policy).expect("a next hop");
+        let hop = next_hop(&policy, None).expect("a next hop");
         let login = hop.as_ref().and_then(|hop| hop.login());
         let inspect = inspection(&policy, former, &Environment::Own, login).expect("scanners");
         Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop, webhook: None, tls: None, inspect }

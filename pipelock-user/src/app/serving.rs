@@ -23,6 +23,7 @@ use crate::policy::Policy;
 use crate::proxy::{Proxy, Rules};
 use crate::recorder::{Recorder, Summary};
 use crate::sandbox::refusals::RefusalListener;
+use crate::sandbox::served::AgentSockets;
 
 /// How long connections may take to end once the agent is gone.
 const DRAIN: Duration = Duration::from_millis(300);
@@ -38,6 +39,7 @@ pub struct Serving {
     pub(super) watch: Watch,
     /// What the agent had in its environment when it was attached.
     pub(super) environment: Environment,
+    pub(super) agent: Arc<AgentSockets>,
     pub(super) proxy: Arc<Proxy>,
     pub(super) generations: Arc<Generations>,
     pub(super) generation: u32,
@@ -100,7 +102,7 @@ impl Serving {
     /// and is put back into the kernel.
     pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
         let former = self.rules.borrow().clone();
-        let rules = enforced(policy, Some(&former), &self.environment)?;
+        let rules = enforced(policy, Some(&former), &self.environment, &self.agent)?;
         let listening = self.watch.prepare(&rules.policy)?;
         if let Err(error) = self.put(&rules.policy) {
             if let Err(error) = self.put(&former.policy) {

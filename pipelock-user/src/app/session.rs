@@ -33,8 +33,9 @@ use crate::policy::{Listen, Policy};
 use crate::proxy::dns::{DnsState, Pool, SeenNames, serve_tcp, serve_udp};
 use crate::proxy::{CaError, Proxy, Rules, Trust, serve};
 use crate::recorder::{OpenChain, Place, RecorderConfig, RecorderError};
-use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::cgroup::{Cgroup, CgroupError};
 use crate::sandbox::held::KeptSocket;
+use crate::sandbox::served::AgentSockets;
 use crate::telemetry::{Door, DoorError};
 
 /// Why a session could not be set up or ended.
@@ -46,6 +47,9 @@ pub enum SessionError {
     /// A map could not be filled.
     #[error("the policy could not be put into the kernel: {0}")]
     Maps(#[from] aya::maps::MapError),
+    /// The agent's cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// The listeners.
     #[error("the proxy's listeners on loopback could not be bound: {0}")]
     Listen(#[source] std::io::Error),
@@ -168,6 +172,7 @@ pub struct Session {
     /// Where metrics can be read, bound already.
     door: Option<Door>,
     environment: Environment,
+    agent: Arc<AgentSockets>,
     mode: &'static str,
     cgroup_path: PathBuf,
     cgroup_id: u64,
@@ -189,7 +194,8 @@ impl Session {
     pub fn prepare(config: SessionConfig) -> Result<Self, SessionError> {
         let plan = Plan { cgroup_id: config.cgroup_id, require: config.require };
         // First: nothing is attached when a file is missing.
-        let rules = enforced(config.policy, None, &config.environment)?;
+        let agent = Arc::new(AgentSockets::of(Cgroup::open(&config.cgroup_path)?));
+        let rules = enforced(config.policy, None, &config.environment, &agent)?;
         let door = watch::door(&rules.policy)?;
         State::try_room(&plan.id()).map_err(SessionError::State)?;
         let (attachment, maps) = Attachment::attach(&config.cgroup.as_fd(), &plan)?;
@@ -202,6 +208,7 @@ impl Session {
             rules,
             door,
             environment: config.environment,
+            agent,
             mode: config.mode,
             cgroup_path: config.cgroup_path,
             cgroup_id: config.cgroup_id,
@@ -319,6 +326,7 @@ impl Recorded {
             rules,
             door,
             environment,
+            agent,
             base,
             mode,
             cgroup_path,
@@ -440,6 +448,7 @@ impl Recorded {
             rules,
             watch,
             environment,
+            agent,
             proxy,
             generations,
             generation,

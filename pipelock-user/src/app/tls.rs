@@ -13,6 +13,7 @@ use super::session::SessionError;
 use crate::net::{Hop, Login, Resolver};
 use crate::policy::{CredentialsIn, HopProtocol, KeyPair, Policy, Protocol};
 use crate::proxy::{CaError, CertificateAuthority, Interception, Rules, Secret, Webhook, hop_tls};
+use crate::sandbox::served::AgentSockets;
 
 /// The authority of a policy: the one it names, else ours, made on first use.
 ///
@@ -39,31 +40,33 @@ pub fn authority_file(policy: &Policy) -> PathBuf {
 /// What decides under a policy that the kernel holds an agent to; as [`rules_of`].
 ///
 /// # Errors
-/// [`SessionError::DefaultAllow`], [`SessionError::GivenAway`] besides.
+/// [`SessionError::DefaultAllow`] besides.
 pub(super) fn enforced(
     policy: Policy,
     former: Option<&Rules>,
     environment: &Environment,
+    agent: &Arc<AgentSockets>,
 ) -> Result<Rules, SessionError> {
     if policy.unnamed().is_some() {
         return Err(SessionError::DefaultAllow);
     }
-    if let Environment::OfTheAgent(withheld) = environment {
-        withheld.refuse_late(&policy)?;
-    }
-    rules_of(policy, former, environment)
+    rules_of(policy, former, environment, Some(agent))
 }
 
-/// What decides under a policy. `former` is what did before.
+/// What decides under a policy. `former` is what did before, `agent` who must not be taken for the next hop.
 ///
 /// # Errors
-/// [`SessionError::Tls`], [`SessionError::Inspection`], [`SessionError::NextHop`].
+/// [`SessionError::Tls`], [`SessionError::Inspection`], [`SessionError::NextHop`], [`SessionError::GivenAway`].
 pub(super) fn rules_of(
     policy: Policy,
     former: Option<&Rules>,
     environment: &Environment,
+    agent: Option<&Arc<AgentSockets>>,
 ) -> Result<Rules, SessionError> {
-    let hop = next_hop(&policy)?;
+    if let Environment::OfTheAgent(withheld) = environment {
+        withheld.refuse_late(&policy)?;
+    }
+    let hop = next_hop(&policy, agent)?;
     let inspect = inspection(&policy, former, environment, hop.as_ref().and_then(|hop| hop.login()))?;
     let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);
     let former = former.and_then(|former| former.tls.as_deref());
@@ -106,7 +109,7 @@ fn webhook(policy: &Policy, hop: Option<&Arc<Hop>>) -> Result<Option<Arc<Webhook
 }
 
 /// What destinations are reached through, with what it is told of who asks.
-pub(super) fn next_hop(policy: &Policy) -> Result<Option<Arc<Hop>>, SessionError> {
+pub(super) fn next_hop(policy: &Policy, agent: Option<&Arc<AgentSockets>>) -> Result<Option<Arc<Hop>>, SessionError> {
     let Some(hop) = policy.next_hop() else { return Ok(None) };
     let login = match &hop.credentials {
         None => None,
@@ -123,5 +126,9 @@ pub(super) fn next_hop(policy: &Policy) -> Result<Option<Arc<Hop>>, SessionError
         HopProtocol::Https => Some(hop_tls(policy)?),
         HopProtocol::Http | HopProtocol::Socks5 => None,
     };
-    Ok(Some(Arc::new(Hop::new(hop.clone(), login, tls, policy.loopback_ports()))))
+    let mut hop = Hop::new(hop.clone(), login, tls, policy.loopback_ports());
+    if let Some(agent) = agent.cloned() {
+        hop = hop.never_the_agent(Box::new(move |near, far| agent.serve(near, far)));
+    }
+    Ok(Some(Arc::new(hop)))
 }

@@ -108,7 +108,7 @@ fn files(policy: &Policy) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::super::inspection::Environment;
-    use super::super::tls::enforced;
+    use super::super::tls::rules_of;
     use super::*;
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
         let late = hop(", credentials_env: PATH");
         let error = |started: &Withheld, policy: &Policy| {
             let environment = Environment::OfTheAgent(started.clone());
-            enforced(policy.clone(), None, &environment).err().map(|error| error.to_string()).unwrap_or_default()
+            rules_of(policy.clone(), None, &environment, None).err().map(|error| error.to_string()).unwrap_or_default()
         };
         for started in [none, plain] {
             assert!(error(&started, &late).contains("with PATH in its environment"), "{}", error(&started, &late));

@@ -53,11 +53,11 @@ reasons! {
     NetnsUnknown = "netns_unknown", "The socket is in a network namespace that pipelock does not serve.";
     ProxyDown = "proxy_down", "The proxy is not running, so nothing may leave. Start pipelock attach again.";
     TableFull = "table_full", "A kernel table is full; the flow was denied rather than left unrecorded.";
-    AddressDenied = "address_denied", "Multicast, broadcast and other special addresses are never reached.";
+    AddressDenied = "address_denied", "Multicast, broadcast and other special addresses are never reached, nor is the next hop (upstream.proxy), nor an address that deny names.";
     DeviceDenied = "device_denied", "The socket is bound to a network device (SO_BINDTODEVICE), past which the proxy cannot be reached. Do not bind it.";
 
     NoOrigin = "no_origin", "The connection does not come from a flow that the kernel recorded.";
-    HostDenied = "host_denied", "No rule of the policy names this destination. Add it under egress.";
+    HostDenied = "host_denied", "No rule of the policy names this destination, or deny does. Add it under egress, or take it out of deny.";
     MethodDenied = "method_denied", "The rule for this destination does not list this method.";
     PathDenied = "path_denied", "The rule for this destination does not list this path.";
     NameMismatch = "name_mismatch", "The names in the request, the connection and DNS disagree.";
@@ -77,7 +77,7 @@ reasons! {
     DialFailed = "dial_failed", "The destination could not be reached.";
     UpstreamFailed = "upstream_failed", "The destination broke off or answered with something that is not HTTP.";
     HopFailed = "hop_failed", "The next hop (upstream.proxy of the policy) could not be reached, refused, or could not reach the destination; the detail has what it said. That is for whoever runs it to change.";
-    DnsDenied = "dns_denied", "No rule of the policy names this host, so it is not resolved.";
+    DnsDenied = "dns_denied", "No rule of the policy names this host, or deny does, so it is not resolved.";
     DnsMalformed = "dns_malformed", "The DNS message cannot be read.";
     DnsExhausted = "dns_exhausted", "Too many different names were asked for.";
     BudgetExceeded = "budget_exceeded", "The byte or time budget of the rule, or a rate of bytes (rates), is used up. Retry-After says when a rate has room again.";
@@ -89,7 +89,7 @@ reasons! {
     ClientAborted = "client_aborted", "The client hung up before a decision was due.";
     ProxyLost = "proxy_lost", "The proxy that handled this flow ended before it could report.";
     DlpMatch = "dlp_match", "The scanner found a secret in what was to leave. Take it out; if it is meant for this destination as a header, list its rule under allow_secrets of the destination's rule.";
-    InjectionMatch = "injection_match", "The scanner found instructions to an agent, or what response.secrets stops, in what the destination sent; it was not passed on.";
+    InjectionMatch = "injection_match", "The scanner found instructions to an agent, or what response.secrets stops, in what the destination sent, or instructions in what was to leave (dlp.instructions); it was not passed on.";
     ContentUnreadable = "content_unreadable", "The content is encoded in a way that cannot be read, or holds more than can be unpacked, and the rule wants it read. Ask for gzip, deflate, br, zstd or no encoding, or set scan: false.";
     ScannerUnavailable = "scanner_unavailable", "The scanner could not be started, and what the rule wants read is not let through unread. The log says why.";
     AskDenied = "ask_denied", "The policy wants somebody asked about this (ask), and nobody said yes: the detail says who was asked, and what came of it.";

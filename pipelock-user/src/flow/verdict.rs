@@ -27,6 +27,8 @@ pub struct Verdict {
     pub detail: String,
     /// What the scanner found, whether it decided or was only noted.
     pub findings: Vec<Found>,
+    /// Whether it is about what was to leave, where the reason alone does not tell.
+    pub is_outbound: bool,
     /// When it is worth asking again, if that is known.
     pub retry: Option<Duration>,
     /// Who was asked, if somebody was.
@@ -34,43 +36,23 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    fn new(action: Action, reason: Reason, detail: String) -> Self {
+        Self { action, reason, rule: None, detail, findings: Vec::new(), is_outbound: false, retry: None, asked: None }
+    }
+
     /// Allowed, by this rule.
     pub fn allow(reason: Reason, rule: Option<String>) -> Self {
-        Self {
-            action: Action::Allow,
-            reason,
-            rule,
-            detail: String::new(),
-            findings: Vec::new(),
-            retry: None,
-            asked: None,
-        }
+        Self { rule, ..Self::new(Action::Allow, reason, String::new()) }
     }
 
     /// Let out, and then it came to nothing for this reason: bytes may have left, so it must not be called blocked.
     pub fn let_out(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            action: Action::Allow,
-            reason,
-            rule: None,
-            detail: detail.into(),
-            findings: Vec::new(),
-            retry: None,
-            asked: None,
-        }
+        Self::new(Action::Allow, reason, detail.into())
     }
 
     /// Blocked, for this reason.
     pub fn block(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            action: Action::Block,
-            reason,
-            rule: None,
-            detail: detail.into(),
-            findings: Vec::new(),
-            retry: None,
-            asked: None,
-        }
+        Self::new(Action::Block, reason, detail.into())
     }
 
     /// The same verdict, naming the rule that decided.
@@ -82,6 +64,12 @@ impl Verdict {
     /// The same verdict, with what the scanner found.
     pub fn with(mut self, findings: Vec<Found>) -> Self {
         self.findings.extend(findings);
+        self
+    }
+
+    /// The same verdict, about what was to leave.
+    pub fn outbound(mut self) -> Self {
+        self.is_outbound = true;
         self
     }
 
@@ -116,11 +104,13 @@ impl Verdict {
         if self.detail.is_empty() { self.reason.hint() } else { &self.detail }
     }
 
-    /// The layer that decided, as receipts and denials name it: `dlp`, `response_scan`, `scan` or `policy`.
+    /// The layer that decided, as receipts and denials name it: `dlp`, `request_scan` (instructions that were to leave),
+    /// `response_scan`, `scan` or `policy`.
     #[must_use]
     pub fn layer(&self) -> &'static str {
         match self.reason {
             Reason::DlpMatch => "dlp",
+            Reason::InjectionMatch if self.is_outbound => "request_scan",
             Reason::InjectionMatch => "response_scan",
             Reason::ContentUnreadable | Reason::ScannerUnavailable => "scan",
             _ => "policy",

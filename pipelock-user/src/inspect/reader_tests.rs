@@ -140,6 +140,20 @@ fn answers_are_stopped_for_instructions_and_not_for_secrets_unless_the_policy_sa
 }
 
 #[test]
+fn a_verdict_about_instructions_says_which_way_they_went() {
+    let (_, result) = read("", Side::Response, &[ORDER.as_bytes()], false);
+    let found = result.expect_err("found").findings;
+    let terms = terms("dlp: {instructions: block}");
+    for (side, layer) in
+        [(Side::Request, "request_scan"), (Side::RequestHead, "request_scan"), (Side::Response, "response_scan")]
+    {
+        let verdict = terms.stop(side, found.clone());
+        assert_eq!((verdict.reason, verdict.layer()), (Reason::InjectionMatch, layer), "{side:?}");
+        assert!(verdict.reason.hint().contains("what was to leave"));
+    }
+}
+
+#[test]
 fn a_pause_lets_go_what_could_end_there_and_the_rest_is_still_read_with_it() {
     let half = SECRET.len() / 2;
     let (out, result) = read("", Side::Request, &[&SECRET.as_bytes()[..half], &SECRET.as_bytes()[half..]], true);

@@ -202,7 +202,8 @@ impl Terms {
             Side::Response | Side::Binary => Reason::InjectionMatch,
         };
         let lines: Vec<String> = blocking().map(Found::line).take(4).collect();
-        Verdict::block(reason, lines.join("; ")).by(Some(self.rule.clone())).with(found)
+        let verdict = Verdict::block(reason, lines.join("; ")).by(Some(self.rule.clone())).with(found);
+        if side.is_outbound() { verdict.outbound() } else { verdict }
     }
 }
 

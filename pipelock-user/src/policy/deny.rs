@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::decide::Index;
-use super::destination::Destination;
+use super::destination::{Destination, List};
 use super::error::Report;
 use super::read::Reader;
 use crate::flow::Host;
@@ -23,7 +23,7 @@ impl Denied {
         let mut entries = Vec::new();
         for item in root.items(report, "deny") {
             let Some(text) = item.text(report, "a host, wildcard, address or network") else { continue };
-            match Destination::parse(text) {
+            match Destination::parse_in(List::Denies, text) {
                 Ok(destination) => entries.push(destination),
                 Err((message, help)) => item.wrong(report, message, help),
             }
@@ -52,8 +52,8 @@ mod tests {
     use crate::flow::{Host, Reason};
     use crate::policy::Policy;
 
-    const LIST: &str = "version: 1\negress: [{destination: \"*.a.test\", include_apex: true}, {destination: 203.0.113.0/24}]\n\
-                        deny: [\"*.evil.a.test\", x.a.test, 203.0.113.7, 203.0.113.128/25, x.a.test]\n";
+    const LIST: &str = "version: 1\negress: [{destination: \"*.a.test\", include_apex: true}, {destination: 203.0.113.0/24}, {destination: \"2001:db8::/32\"}]\n\
+                        deny: [\"*.evil.a.test\", x.a.test, 203.0.113.7, 203.0.113.128/25, \"::/0\", x.a.test]\n";
 
     #[test]
     fn what_is_denied_is_denied_whatever_the_rules_say() {
@@ -71,6 +71,7 @@ mod tests {
             ("203.0.113.7", false),
             ("::ffff:203.0.113.7", false),
             ("203.0.113.200", false),
+            ("2001:db8::7", false),
         ] {
             let found = decide(host);
             assert_eq!(found.is_ok(), is_allowed, "{host}: {found:?}");
@@ -81,6 +82,10 @@ mod tests {
         }
         let verdict = policy.check_request(&Host::parse("evil.a.test").expect("a host"), 443, "GET", "/");
         assert!(verdict.detail.contains("deny") && verdict.detail.contains("*.evil.a.test"), "{}", verdict.detail);
+        // What is advised helps: a rule does not undo it.
+        for reason in [Reason::HostDenied, Reason::DnsDenied, Reason::AddressDenied] {
+            assert!(reason.hint().contains("deny"), "{reason}");
+        }
     }
 
     #[test]

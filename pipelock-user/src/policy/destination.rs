@@ -26,6 +26,36 @@ pub enum Destination {
     Unnamed,
 }
 
+/// What the list does with the destinations in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    /// A rule of `egress`, with ports and paths under keys of their own.
+    Allows,
+    /// `deny`, whatever the port and the path.
+    Denies,
+    /// `no_proxy`; a port has been taken off.
+    Spares,
+}
+
+impl List {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Allows => "allow",
+            Self::Denies => "deny",
+            Self::Spares => "spare",
+        }
+    }
+
+    /// What to do instead of naming everything.
+    fn instead(self, of: &str) -> String {
+        match self {
+            Self::Allows => format!("name the {of} you need"),
+            Self::Denies => format!("name the {of} that rules allow, or take out the rules"),
+            Self::Spares => format!("name the {of} that are near, or take out upstream"),
+        }
+    }
+}
+
 /// What is wrong with a text and what to write instead.
 pub(super) type Wrong = (String, String);
 
@@ -47,23 +77,28 @@ impl Destination {
         }
     }
 
-    /// Reads a destination as the policy spells it.
+    /// Reads the destination of a rule as the policy spells it.
     pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
+        Self::parse_in(List::Allows, text)
+    }
+
+    /// Reads a destination of this list.
+    pub(super) fn parse_in(list: List, text: &str) -> Result<Self, Wrong> {
         if text.trim() != text || text.is_empty() {
             return wrong(format!("{} is not a destination", quote(text)), "write a host, without spaces around it");
         }
-        if let Some(problem) = url_or_port(text) {
+        if let Some(problem) = url_or_port(list, text) {
             return Err(problem);
         }
         if text.contains('*') || text.starts_with('.') {
-            return wildcard(text);
+            return wildcard(list, text);
         }
         if text.contains('/') {
-            return network(text);
+            return network(list, text);
         }
         match Host::parse(text) {
             Ok(Host::Name(name)) => Ok(Self::Name(name)),
-            Ok(Host::Addr(addr)) => address(addr),
+            Ok(Host::Addr(addr)) => address(list, addr),
             Err(error) => wrong(format!("{} is not a host: {error}", quote(text)), help_for(error)),
         }
     }
@@ -83,21 +118,32 @@ fn help_for(error: HostError) -> &'static str {
 }
 
 /// The two things people paste: a URL, and a host with its port.
-fn url_or_port(text: &str) -> Option<Wrong> {
+fn url_or_port(list: List, text: &str) -> Option<Wrong> {
     if let Some((_, rest)) = text.split_once("://") {
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let host = host.rsplit('@').next().unwrap_or_default();
         let host = split_port(host).map_or(host, |(host, _)| host);
-        return Some((
-            format!("{} is a URL; a destination is only the host", quote(text)),
-            format!("write {}, and put ports and paths under their own keys", quote(host)),
-        ));
+        let help = match list {
+            List::Allows => format!("write {}, and put ports and paths under their own keys", quote(host)),
+            List::Denies | List::Spares => format!("write {}", quote(host)),
+        };
+        return Some((format!("{} is a URL; a destination is only the host", quote(text)), help));
     }
     let (host, port) = split_port(text)?;
-    Some((
-        format!("{} holds a port; a destination is only the host", quote(text)),
-        format!("write {} and add ports: [{port}]", quote(host)),
-    ))
+    Some(match list {
+        List::Allows => (
+            format!("{} holds a port; a destination is only the host", quote(text)),
+            format!("write {} and add ports: [{port}]", quote(host)),
+        ),
+        List::Denies => (
+            format!("{} holds a port; what is denied is denied on every one", quote(text)),
+            format!("write {}, or leave the port out of the rules that use it", quote(host)),
+        ),
+        List::Spares => (
+            format!("{} ends with no port from 1 to 65535", quote(text)),
+            format!("write {}, with a port behind it or without", quote(host)),
+        ),
+    })
 }
 
 /// `host:443` and `[::1]:443`, but not a bare IPv6 address.
@@ -107,11 +153,11 @@ fn split_port(text: &str) -> Option<(&str, &str)> {
     (!bare_v6 && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())).then_some((host, port))
 }
 
-fn wildcard(text: &str) -> Result<Destination, Wrong> {
+fn wildcard(list: List, text: &str) -> Result<Destination, Wrong> {
     if matches!(text, "*" | "**" | "*.*" | "*/*") {
         return wrong(
-            format!("{} would allow every destination", quote(text)),
-            "name the hosts; *.example.com covers the subdomains of one domain",
+            format!("{} would {} every destination", quote(text), list.verb()),
+            format!("{}; *.example.com covers the subdomains of one domain", list.instead("hosts")),
         );
     }
     let rest = match text.strip_prefix("*.") {
@@ -134,34 +180,36 @@ fn wildcard(text: &str) -> Result<Destination, Wrong> {
     }
 }
 
-fn network(text: &str) -> Result<Destination, Wrong> {
+fn network(list: List, text: &str) -> Result<Destination, Wrong> {
     let (left, right) = text.split_once('/').unwrap_or((text, ""));
     if left.parse::<IpAddr>().is_err() {
-        let host = Host::parse(left).is_ok();
-        let help = if host {
-            format!("write {} and add paths: [{}]", quote(left), quote(&format!("/{right}")))
-        } else {
-            "a network is an address and a length: 192.0.2.0/24".to_owned()
+        let help = match (Host::parse(left), list) {
+            (Err(_), _) => "a network is an address and a length: 192.0.2.0/24".to_owned(),
+            (Ok(_), List::Allows) => {
+                format!("write {} and add paths: [{}]", quote(left), quote(&format!("/{right}")))
+            }
+            (Ok(_), List::Denies | List::Spares) => format!("write {}, whatever the path", quote(left)),
         };
         return wrong(format!("{} is neither a host nor a network", quote(text)), help);
     }
     let net = parse_net(text)?;
-    if net.prefix_len() == 0 {
-        return wrong(format!("{} would allow every address", quote(text)), "name the networks you need");
+    // Who denies all addresses of a family leaves the other, and names.
+    if net.prefix_len() == 0 && list != List::Denies {
+        return wrong(format!("{} would {} every address", quote(text), list.verb()), list.instead("networks"));
     }
     if net.prefix_len() == net.max_prefix_len() {
-        return address(net.addr());
+        return address(list, net.addr());
     }
     Ok(Destination::Net(net))
 }
 
-fn address(addr: IpAddr) -> Result<Destination, Wrong> {
+fn address(list: List, addr: IpAddr) -> Result<Destination, Wrong> {
     let addr = addr.to_canonical();
     let broadcast = matches!(addr, IpAddr::V4(v4) if v4.is_broadcast());
     if addr.is_unspecified() || addr.is_multicast() || broadcast {
         return wrong(
             format!("{addr} is never reached: unspecified, multicast and broadcast addresses are always denied"),
-            "name the address of the service",
+            if list == List::Denies { "leave it out" } else { "name the address of the service" },
         );
     }
     Ok(Destination::Addr(addr))
@@ -231,6 +279,27 @@ mod tests {
             ("2001:db8::/32", "2001:db8::/32"),
         ] {
             assert_eq!(Destination::parse(text).expect(text).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_the_words_of_the_list() {
+        for (list, text, message, help) in [
+            (List::Denies, "*", "would deny every destination", "take out the rules"),
+            (List::Denies, "a.test:8443", "denied on every one", "write \"a.test\""),
+            (List::Denies, "a.test/v1", "neither a host nor a network", "whatever the path"),
+            (List::Denies, "https://a.test:1/v1", "is a URL", "write \"a.test\""),
+            (List::Spares, "*", "would spare every destination", "take out upstream"),
+            (List::Spares, "0.0.0.0/0", "would spare every address", "take out upstream"),
+            (List::Spares, "a.test:99999", "ends with no port from 1 to 65535", "write \"a.test\""),
+            (List::Spares, "[2001:db8::1]:0", "ends with no port", "write \"[2001:db8::1]\""),
+        ] {
+            let (found, hint) = Destination::parse_in(list, text).expect_err(text);
+            assert!(found.contains(message) && hint.contains(help), "{text}: {found}: {hint}");
+            assert!(!hint.contains("ports:") && !hint.contains("paths:") && !found.contains("allow"), "{text}: {hint}");
+        }
+        for all in ["0.0.0.0/0", "::/0"] {
+            assert_eq!(Destination::parse_in(List::Denies, all).expect(all).to_string(), all);
         }
     }
 

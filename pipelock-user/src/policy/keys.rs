@@ -79,8 +79,6 @@ pub(super) enum Shape {
     ProxyPath,
     /// `http://host:port` of a proxy, or another scheme that is spoken to one.
     ProxyUrl,
-    /// A destination, with or without a port.
-    Spared,
     /// `https://…`, or `http://…`.
     Url,
     /// The name of a variable.
@@ -331,7 +329,7 @@ pub(super) static WEBSOCKET: Section = Section {
             "proxy_path",
             Shape::ProxyPath,
             Default::Text("/ws?url="),
-            "Where explicit clients will find the WebSocket proxy; accepted, and not used yet.",
+            "Where clients of the explicit proxy ask for a WebSocket to a URL, which follows percent-encoded.",
         ),
     ],
 };

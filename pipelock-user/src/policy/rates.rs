@@ -134,15 +134,20 @@ impl Rates {
     /// Those under this key; none when they are not there.
     pub(super) fn read(report: &mut Report, of: &Reader<'_>, name: &str) -> Option<Self> {
         let field = of.get(name)?;
-        let reader = of.section(report, name);
-        let number = |report: &mut Report, name: &str| reader.number(report, name);
+        let Some(Key { shape: Shape::Section(section), .. }) = of.key(name) else { return None };
+        // What is no mapping limits nothing either, which need not be said twice.
+        let reader = Reader::open(report, &field, section)?;
         let per = match reader.word(report, "per") {
             "hour" => Per::Hour,
             "day" => Per::Day,
             _ => Per::Minute,
         };
-        let (requests, bytes_out) = (number(report, "requests"), number(report, "bytes_out"));
-        let rates = Self { requests, bytes_out, bytes_in: number(report, "bytes_in"), per };
+        let rates = Self {
+            requests: reader.number(report, "requests"),
+            bytes_out: reader.number(report, "bytes_out"),
+            bytes_in: reader.number(report, "bytes_in"),
+            per,
+        };
         if !["requests", "bytes_out", "bytes_in"].iter().any(|name| reader.get(name).is_some()) {
             field.wrong(report, "nothing is limited here", "write requests, bytes_out or bytes_in, or remove it");
         }
@@ -209,10 +214,7 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(more: &str) -> Result<Policy, String> {
-        Policy::parse(&format!("version: 1\n{more}\n"), "test").map_err(|errors| errors.to_string())
-    }
+    use crate::policy::tests::{again, assert_refused, read};
 
     #[test]
     fn rates_are_read_and_written_again() {
@@ -221,31 +223,28 @@ mod tests {
             ("rates: {identity: {requests: 5, bytes_out: 1KiB, per: day}}", "5 requests, 1024 bytes out per day"),
             ("rates: {connection: {requests: 1}, identity: {bytes_in: 7, per: hour}}", "7 bytes in per hour"),
         ] {
-            let policy = read(sound).expect(sound);
-            let again = Policy::parse(&policy.canonical_json(), "again").expect("canonical");
-            assert_eq!((again.id(), again.rates()), (policy.id(), policy.rates()), "{sound}");
+            let policy = read(sound);
+            assert_eq!(again(&policy).rates(), policy.rates(), "{sound}");
             assert_eq!(policy.rates().identity.expect("there").to_string(), shown);
         }
-        let policy = read("egress: [{destination: a.test, rates: {requests: 9}}]").expect("a policy");
-        let again = Policy::parse(&policy.canonical_json(), "again").expect("canonical");
-        assert_eq!((again.id(), again.rules()), (policy.id(), policy.rules()));
-        assert_eq!(read("rates: {}").expect("a policy").id(), read("").expect("a policy").id());
+        let policy = read("egress: [{destination: a.test, rates: {requests: 9}}]");
+        assert_eq!(again(&policy).rules(), policy.rules());
+        assert_eq!(read("rates: {}").id(), read("").id());
     }
 
     #[test]
     fn what_limits_nothing_is_refused() {
-        for (wrong, why) in [
+        assert_refused(&[
             ("rates: {identity: {}}", "nothing is limited"),
             ("rates: {identity: {per: hour}}", "nothing is limited"),
             ("rates: {identity: {requests: 0}}", "from 1 to"),
             ("rates: {identity: {requests: 1, per: second}}", "minute, hour, day"),
             ("rates: {identity: {requests_per_minute: 1}}", "did you mean \"requests\""),
             ("rates: {flow: {requests: 1}}", "did you mean \"connection\""),
-            ("rates: {requests: 1}", "belongs under"),
+            ("rates: {requests: 1}", "\"requests\" belongs under rates.connection or rates.identity"),
             ("egress: [{destination: a.test, rates: {bytes_out: lots}}]", "a size from 1"),
-        ] {
-            let error = read(wrong).expect_err(wrong);
-            assert!(error.contains(why), "{wrong}: {error}");
-        }
+        ]);
+        let twice = Policy::parse("version: 1\nrates: {identity: 5}\n", "test").expect_err("no mapping");
+        assert_eq!(twice.errors.len(), 1, "{twice}");
     }
 }

@@ -215,7 +215,7 @@ impl<'n> Reader<'n> {
         Some(reader)
     }
 
-    fn key(&self, name: &str) -> Option<&'static Key> {
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
         debug_assert!(self.section.key(name).is_some(), "the reader asks for {name:?}, which the table does not list");
         self.section.key(name)
     }
@@ -290,9 +290,21 @@ pub(super) fn join(path: &str, name: &str) -> String {
     }
 }
 
+/// Where a key belongs that a section does not have: right below it, if there is such a place.
+fn elsewhere(section: &Section, name: &str) -> Option<String> {
+    let homes = || keys::ALL.iter().filter(|other| other.key(name).is_some()).map(|other| other.name);
+    let is_below = |home: &&str| home.strip_prefix(section.name).is_some_and(|rest| rest.starts_with('.'));
+    let below: Vec<&str> = homes().filter(is_below).collect();
+    match (below.is_empty(), homes().next()?) {
+        (false, _) => Some(format!("under {}", below.join(" or "))),
+        (true, "") => Some("at the top of the file, not here".to_owned()),
+        (true, home) => Some(format!("under {home}")),
+    }
+}
+
 fn unknown(report: &mut Report, section: &'static Section, path: &str, pos: Pos, name: &str) {
     let names = || section.keys.iter().map(|key| key.name);
-    let elsewhere = || keys::ALL.iter().find(|other| other.key(name).is_some());
+    let elsewhere = || elsewhere(section, name);
     let help = if report.is_full() {
         String::new()
     } else if name == "<<" {
@@ -302,11 +314,8 @@ fn unknown(report: &mut Report, section: &'static Section, path: &str, pos: Pos,
         format!("did you mean \"{}\"?", key.name)
     } else if let Some(meant) = nearest(name, names()) {
         format!("did you mean \"{meant}\"?")
-    } else if let Some(other) = elsewhere() {
-        match other.name {
-            "" => format!("\"{name}\" belongs at the top of the file, not here"),
-            home => format!("\"{name}\" belongs under {home}"),
-        }
+    } else if let Some(home) = elsewhere() {
+        format!("\"{name}\" belongs {home}")
     } else {
         format!("known keys here: {}", names().collect::<Vec<_>>().join(", "))
     };

@@ -72,7 +72,6 @@ fn shape(shape_of: &Shape) -> Map<String, Value> {
         Shape::ProxyUrl => {
             json!({ "type": "string", "pattern": "^(https?|socks5)://([^/?#@:\\s\\[\\]]+|\\[[0-9a-fA-F:.]+\\]):[1-9][0-9]{0,4}/?$" })
         }
-        Shape::Spared => json!({ "type": "string", "minLength": 1, "pattern": "^(\\*\\.)?[^*\\s]+$" }),
         Shape::Url => json!({ "type": "string", "maxLength": 4096, "pattern": "^https?://[^/?#@\\s]+[^#\\s]*$" }),
         Shape::Variable => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,127}$" }),
         Shape::Hosts => {

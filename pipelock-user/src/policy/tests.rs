@@ -22,6 +22,26 @@ fn errors(text: &str) -> Vec<String> {
     }
 }
 
+/// A policy that says this besides its version.
+pub(super) fn read(more: &str) -> Policy {
+    parse(&format!("version: 1\n{more}\n"))
+}
+
+/// The policy read from its canonical form, which has its id.
+pub(super) fn again(policy: &Policy) -> Policy {
+    let again = parse(&policy.canonical_json());
+    assert_eq!(again.id(), policy.id(), "{}", policy.canonical_json());
+    again
+}
+
+/// Each of these, beside a version, is refused, with these words.
+pub(super) fn assert_refused(wrong: &[(&str, &str)]) {
+    for (text, why) in wrong {
+        let errors = errors(&format!("version: 1\n{text}\n")).join("\n");
+        assert!(errors.contains(why), "{text}: {errors}");
+    }
+}
+
 fn rules(text: &str) -> Policy {
     parse(&format!("version: \"1.0\"\negress:\n{text}"))
 }
@@ -114,9 +134,7 @@ limits: {max_connections: 5, header_bytes: 64KiB, request_timeout_seconds: 1, de
     assert_eq!(policy.ssrf_allow().len(), 2);
     assert_eq!((policy.listen(), policy.dns_mode()), (Listen::Any, DnsMode::Real));
     assert_eq!(policy.limits().header_bytes, 65_536);
-    let again = parse(&policy.canonical_json());
-    assert_eq!(again.id(), policy.id());
-    assert_eq!(again.rules(), policy.rules());
+    assert_eq!(again(&policy).rules(), policy.rules());
 }
 
 #[test]
@@ -336,8 +354,8 @@ fn files_for_tls_are_named_in_pairs_and_found_beside_the_policy() {
     let text = "version: 1\ntls: {ca_cert: ca.pem, ca_key: /k/ca.key, extra_roots: [r.pem]}\n\
                 egress: [{destination: a.b, client_cert: c.pem, client_key: c.key}]\n";
     let policy = parse(text);
-    let again = Policy::parse(&policy.canonical_json(), "again").expect("canonical");
-    assert_eq!((again.id(), again.tls()), (policy.id(), policy.tls()));
+    let again = again(&policy);
+    assert_eq!(again.tls(), policy.tls());
     assert_eq!(again.rules()[0].client_certificate().map(|pair| pair.key.clone()), Some("c.key".into()));
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("p.yaml"), text).expect("write");
@@ -540,9 +558,7 @@ proptest! {
         let dressed = parse(&format!("# {comment}\nlisten: loopback\n{egress}default_deny: true\nversion: '1.0'\ndns: {{max_names: 4096}}\n"));
         prop_assert_eq!(plain.id(), dressed.id());
         let canonical = plain.canonical_json();
-        let again = parse(&canonical);
-        prop_assert_eq!(again.id(), plain.id());
-        prop_assert_eq!(again.canonical_json(), canonical);
+        prop_assert_eq!(again(&plain).canonical_json(), canonical);
         if rules.len() > 1 {
             let mut swapped = rules.clone();
             swapped.reverse();
@@ -567,7 +583,7 @@ proptest! {
         let to = (from + cut).min(TUTORIAL.len());
         let text = format!("{}{put}{}", &TUTORIAL[..from], &TUTORIAL[to..]);
         match Policy::parse(&text, "p.yaml") {
-            Ok(policy) => prop_assert_eq!(parse(&policy.canonical_json()).id().clone(), policy.id().clone()),
+            Ok(policy) => drop(again(&policy)),
             Err(errors) => {
                 let last = text.lines().count() + 1;
                 for error in &errors.errors {
@@ -605,22 +621,19 @@ fn what_is_done_about_findings_is_read_and_has_a_canonical_form() {
     let rule = &policy.rules()[0];
     assert_eq!((rule.response(), rule.response_secrets()), (Some(FindingAction::Off), Some(FindingAction::Redact)));
     assert_eq!(rule.allow_secrets(), ["env:X_KEY", "openai-api-key"]);
-    let again = Policy::parse(&policy.canonical_json(), "again").expect("canonical");
-    assert_eq!((again.id(), again.dlp()), (policy.id(), policy.dlp()));
+    let again = again(&policy);
+    assert_eq!(again.dlp(), policy.dlp());
     assert_eq!(again.rules()[0].response_secrets(), Some(FindingAction::Redact));
     let warned =
         |rule: &str| parse(&format!("version: 1\negress: [{{destination: a.b, {rule}}}]\n")).warnings().join("\n");
     assert!(warned("response: block").contains("egress[0] a.b: response is about instructions only"));
     assert_eq!([warned("response: warn"), warned("response: block, response_secrets: warn")], ["", ""]);
-    for (text, wanted) in [
+    assert_refused(&[
         ("dlp: {action: off}", "is not known here"),
         ("dlp: {secrets_file: [x]}", "secrets_files"),
         ("egress: [{destination: a.b, scan: false, response: warn}]", "response says nothing"),
         ("egress: [{destination: a.b, scan: false, response_secrets: warn}]", "response_secrets says nothing"),
         ("egress: [{destination: a.b, allow_secrets: ['env:']}]", "cannot be the id of a rule"),
         ("egress: [{destination: a.b, allow_secrets: [OpenAI]}]", "cannot be the id of a rule"),
-    ] {
-        let errors = Policy::parse(&format!("version: 1\n{text}\n"), "test").expect_err(text).to_string();
-        assert!(errors.contains(wanted), "{text}: {errors}");
-    }
+    ]);
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::destination::Destination;
+use super::destination::{Destination, List};
 use super::error::{Report, quote};
 use super::keys::{Default, Section, Shape, key, tried_as};
 use super::read::{Field, Reader};
@@ -66,7 +66,7 @@ pub(super) static UPSTREAM: Section = Section {
         tried_as(
             key(
                 "no_proxy",
-                Shape::List(&Shape::Spared),
+                Shape::List(&Shape::Destination),
                 Default::Absent,
                 "Destinations that are dialled from here: a host, *.host, an address or a network, each with or without a :PORT. Networks hold for names too, where they are resolved here and all their addresses are in one.",
             ),
@@ -306,16 +306,13 @@ fn spared(report: &mut Report, upstream: &Reader<'_>) -> Vec<Spared> {
         };
         let inner = destination.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let inner = inner.filter(|inner| inner.contains(':')).unwrap_or(destination);
-        match Destination::parse(inner) {
-            Ok(destination) => {
-                let entry = Spared { destination, port };
-                if !entries.contains(&entry) {
-                    entries.push(entry);
-                }
-            }
+        match Destination::parse_in(List::Spares, inner) {
+            Ok(destination) => entries.push(Spared { destination, port }),
             Err((message, help)) => item.wrong(report, message, help),
         }
     }
+    entries.sort_by_cached_key(ToString::to_string);
+    entries.dedup();
     entries
 }
 
@@ -323,10 +320,7 @@ fn spared(report: &mut Report, upstream: &Reader<'_>) -> Vec<Spared> {
 mod tests {
     use super::*;
     use crate::flow::Reason;
-
-    fn read(more: &str) -> Result<Policy, String> {
-        Policy::parse(&format!("version: 1\n{more}\n"), "test").map_err(|errors| errors.to_string())
-    }
+    use crate::policy::tests::{again, assert_refused, read};
 
     #[test]
     fn next_hops_are_read_and_written_again() {
@@ -339,19 +333,20 @@ mod tests {
                 "socks5://10.0.0.1:1080",
             ),
         ] {
-            let policy = read(&format!("upstream: {sound}")).expect(sound);
-            let again = Policy::parse(&policy.canonical_json(), "again").expect("canonical");
-            assert_eq!((again.id(), again.next_hop()), (policy.id(), policy.next_hop()), "{sound}");
+            let policy = read(&format!("upstream: {sound}"));
+            assert_eq!(again(&policy).next_hop(), policy.next_hop(), "{sound}");
             assert_eq!(policy.next_hop().expect("one").to_string(), shown);
         }
-        let plain = read("").expect("a policy");
-        assert_eq!(plain.id(), read("upstream: {}").expect("a policy").id());
+        let plain = read("");
+        assert_eq!(plain.id(), read("upstream: {}").id());
         assert_eq!(plain.next_hop(), None);
+        let spares = |list: &str| read(&format!("upstream: {{proxy: \"http://p.test:1\", no_proxy: [{list}]}}"));
+        assert_eq!(spares("a.test, \"b.test:8443\"").id(), spares("\"b.test:8443\", A.test, a.test.").id());
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for (wrong, why) in [
+        assert_refused(&[
             ("upstream: {proxy: proxy.example}", "not the URL of a proxy"),
             ("upstream: {proxy: \"http://proxy.example\"}", "names no port"),
             ("upstream: {proxy: \"http://proxy.example:0\"}", "no port from 1 to 65535"),
@@ -370,11 +365,10 @@ mod tests {
             ("upstream: {http_proxy: \"http://p.test:1\"}", "did you mean \"proxy\""),
             ("upstream: {proxy: \"http://127.0.0.1:1\"}\nloopback: {allow: [1]}", "loopback.allow opens port 1"),
             ("upstream: {proxy: \"http://localhost:1\"}\nloopback: {allow: [1]}", "loopback.allow opens port 1"),
-        ] {
-            let error = read(wrong).expect_err(wrong);
-            assert!(error.contains(why), "{wrong}: {error}");
-        }
-        let error = read("upstream: {proxy: \"http://user:hunter2@p.test:1\"}").expect_err("credentials");
+            ("upstream: {proxy: \"http://p.test:1\", no_proxy: [\"a.test:99999\"]}", "no port from 1 to 65535"),
+        ]);
+        let url = "version: 1\nupstream: {proxy: \"http://user:hunter2@p.test:1\"}\n";
+        let error = Policy::parse(url, "test").expect_err("credentials").to_string();
         assert!(error.contains("credentials_file") && !error.contains("hunter2"), "{error}");
     }
 
@@ -383,7 +377,6 @@ mod tests {
         let policy = read(
             "upstream: {proxy: \"http://p.test:1\", no_proxy: [a.test, \"*.b.test:8443\", \"10.0.0.0/8\", 192.0.2.1]}",
         );
-        let policy = policy.expect("a policy");
         let hop = policy.next_hop().expect("one");
         let spares = |host: &str, port, addrs: &[&str]| {
             let addrs: Vec<IpAddr> = addrs.iter().map(|addr| addr.parse().expect("an address")).collect();
@@ -400,7 +393,6 @@ mod tests {
     fn the_next_hop_is_no_destination() {
         let policy =
             read("egress: [{destination: \"*.test\", ports: [1, 80]}]\nupstream: {proxy: \"http://p.test:1\"}");
-        let policy = policy.expect("a policy");
         let asked = |port| policy.check_request(&Host::parse("p.test").expect("a name"), port, "GET", "/");
         assert_eq!(asked(1).reason, Reason::AddressDenied);
         assert!(asked(1).detail.contains("next hop"), "{:?}", asked(1));

@@ -146,14 +146,14 @@ async fn converse(
     }
     if let (Some(_), Err(reason)) = (&flow.target.name, &rule) {
         // Named by DNS and not allowed on this port: there is nothing the bytes could change.
-        let verdict = Verdict::block(*reason, format!("{} is not allowed", flow.target.authority()));
+        let verdict = rules.policy.refuse(&known, port, *reason);
         return Some(refuse(stream, guard, verdict));
     }
     if let Err(reason) = &rule
         && !rules.policy.names_on(port)
     {
         // Nor is there a name that the bytes could say.
-        let verdict = Verdict::block(*reason, format!("{} is not allowed", flow.target.authority()));
+        let verdict = rules.policy.refuse(&known, port, *reason);
         guard.end(verdict.clone());
         dismiss(stream, flow, &verdict).await;
         return Some(verdict);
@@ -209,7 +209,7 @@ async fn pass_tls(
     let rule = match rules.policy.find(&host, port) {
         Ok(rule) => rule,
         Err(reason) => {
-            let verdict = Verdict::block(reason, format!("{host}:{port} is not allowed"));
+            let verdict = rules.policy.refuse(&host, port, reason);
             return Some(refuse_tls(stream, guard, verdict).await);
         }
     };

@@ -1,6 +1,6 @@
 //! The kernel's list of TCP and UDP sockets (sock_diag(7), linux/inet_diag.h): reading it, and destroying one.
 //!
-//! Called by [`super::held`], inside the network namespace in question. Messages are taken apart with checked slices:
+//! Called by [`super::held`], inside the network namespace in question, and by [`super::served`] in ours. Messages are taken apart with checked slices:
 //! one that is cut short ends the reading with an error, never with a guess.
 
 use std::io;
@@ -28,9 +28,11 @@ const MSG: usize = 72;
 
 /// TCP states, linux/tcp_states.h; UDP uses the first and `CLOSE`.
 pub(super) mod state {
+    pub(crate) const SYN_RECEIVED: u8 = 3;
     pub(crate) const CLOSE: u8 = 7;
     pub(crate) const LISTEN: u8 = 10;
     pub(crate) const BOUND_INACTIVE: u8 = 13;
+    pub(crate) const ANY: u32 = u32::MAX;
 }
 
 /// One socket of the list.
@@ -69,9 +71,18 @@ pub(super) enum DiagError {
 
 /// Calls `each` for every socket of the family (`AF_INET`, `AF_INET6`) and protocol (`IPPROTO_TCP`, `IPPROTO_UDP`) in
 /// the network namespace of the calling thread, in any state.
-pub(super) fn list(family: u8, protocol: u8, mut each: impl FnMut(Listed)) -> Result<(), DiagError> {
+pub(super) fn list(family: u8, protocol: u8, each: impl FnMut(Listed)) -> Result<(), DiagError> {
+    dump(family, protocol, state::ANY, each)
+}
+
+/// The same for those in one state.
+pub(super) fn list_in(family: u8, protocol: u8, state: u8, each: impl FnMut(Listed)) -> Result<(), DiagError> {
+    dump(family, protocol, 1 << state, each)
+}
+
+fn dump(family: u8, protocol: u8, states: u32, mut each: impl FnMut(Listed)) -> Result<(), DiagError> {
     let netlink = open()?;
-    let request = request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, &[0; SOCKID]);
+    let request = request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, states, &[0; SOCKID]);
     send(netlink.as_raw_fd(), &request, MsgFlags::empty()).map_err(io::Error::from)?;
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -90,13 +101,57 @@ pub(super) fn list(family: u8, protocol: u8, mut each: impl FnMut(Listed)) -> Re
     }
 }
 
+/// The socket with these addresses, else one that listens for such, in the network namespace of the calling thread; none when
+/// there is neither.
+pub(super) fn find(protocol: u8, local: SocketAddr, remote: SocketAddr) -> Result<Option<Listed>, DiagError> {
+    let (local, remote) = (canonical(local), canonical(remote));
+    let mut sockid = Vec::with_capacity(SOCKID);
+    for addr in [local, remote] {
+        sockid.extend(addr.port().to_be_bytes());
+    }
+    for addr in [local, remote] {
+        match addr.ip() {
+            IpAddr::V4(addr) => sockid.extend([addr.octets().as_slice(), &[0; 12]].concat()),
+            IpAddr::V6(addr) => sockid.extend(addr.octets()),
+        }
+    }
+    let device = if let SocketAddr::V6(addr) = local { addr.scope_id() } else { 0 };
+    sockid.extend(device.to_ne_bytes());
+    // INET_DIAG_NOCOOKIE, twice.
+    sockid.extend([0xff; 8]);
+    let sockid = sockid.try_into().map_err(|_| DiagError::Short)?;
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = u8::try_from(family).unwrap_or_default();
+    let netlink = open()?;
+    let request = request(SOCK_DIAG_BY_FAMILY, 0, family, protocol, state::ANY, &sockid);
+    send(netlink.as_raw_fd(), &request, MsgFlags::empty()).map_err(io::Error::from)?;
+    let mut buffer = [0; 4096];
+    let len = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(io::Error::from)?;
+    let (message, _) = buffer.get(..len).and_then(take_message).ok_or(DiagError::Short)?;
+    match message.kind {
+        SOCK_DIAG_BY_FAMILY => parse(message.body).map(Some).ok_or(DiagError::Short),
+        NLMSG_ERROR => match error_of(message.body) {
+            DiagError::Io(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            error => Err(error),
+        },
+        _ => Err(DiagError::Short),
+    }
+}
+
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
+        IpAddr::V6(_) => addr,
+    }
+}
+
 /// Ends a socket's connection (`ECONNABORTED` for its holder). One that is gone already is no error. Needs
 /// `CAP_NET_ADMIN`, and a kernel with `CONFIG_INET_DIAG_DESTROY` (`EOPNOTSUPP` without).
 ///
 /// The socket itself lives on: after `connect(AF_UNSPEC)` its holder can connect it again.
 pub(super) fn destroy(socket: &Listed, protocol: u8) -> Result<(), DiagError> {
     let netlink = open()?;
-    let request = request(SOCK_DESTROY, NLM_F_ACK, socket.family, protocol, &socket.sockid);
+    let request = request(SOCK_DESTROY, NLM_F_ACK, socket.family, protocol, state::ANY, &socket.sockid);
     send(netlink.as_raw_fd(), &request, MsgFlags::empty()).map_err(io::Error::from)?;
     let mut buffer = [0; 4096];
     let len = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(io::Error::from)?;
@@ -114,15 +169,15 @@ fn open() -> io::Result<OwnedFd> {
     Ok(netlink)
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`, for every state.
-fn request(kind: u16, flags: u16, family: u8, protocol: u8, sockid: &[u8; SOCKID]) -> Vec<u8> {
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`, for the states whose bits are set.
+fn request(kind: u16, flags: u16, family: u8, protocol: u8, states: u32, sockid: &[u8; SOCKID]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + 8 + SOCKID);
     out.extend(72_u32.to_ne_bytes());
     out.extend(kind.to_ne_bytes());
     out.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     out.extend([0; 8]);
     out.extend([family, protocol, 0, 0]);
-    out.extend(u32::MAX.to_ne_bytes());
+    out.extend(states.to_ne_bytes());
     out.extend(sockid);
     out
 }
@@ -227,6 +282,25 @@ mod tests {
         let addr = udp.local_addr().expect("addr");
         let listed = own(libc::AF_INET6, libc::IPPROTO_UDP, addr.port());
         assert!(listed.iter().any(|one| one.local == addr && one.remote.port() == 53), "{listed:?}");
+    }
+
+    #[test]
+    fn the_other_end_of_a_connection_is_found() {
+        let tcp = u8::try_from(libc::IPPROTO_TCP).expect("small");
+        for at in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let Ok(listener) = std::net::TcpListener::bind(at) else { continue };
+            let port = listener.local_addr().expect("addr").port();
+            // One that listens on all addresses of both families has IPv4's as well.
+            let ip: IpAddr = if at.contains("::1") { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+            let far = SocketAddr::new(ip, port);
+            #[allow(clippy::disallowed_methods, reason = "the test plays the proxy")]
+            let near = std::net::TcpStream::connect(far).expect("connect").local_addr().expect("addr");
+            let listed = find(tcp, far, near).expect("told").expect("there");
+            assert_eq!((listed.local, listed.remote.port()), (far, near.port()), "{at}");
+            assert!(listed.cgroup_id.is_some_and(|id| id > 0), "{at}: {listed:?}");
+            let free = SocketAddr::new(ip, 1);
+            assert_eq!(find(tcp, free, near).expect("told"), None);
+        }
     }
 
     fn message(attributes: &[u8]) -> Vec<u8> {

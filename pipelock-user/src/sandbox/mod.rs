@@ -14,4 +14,5 @@ mod mounts;
 pub mod netns;
 pub mod refusals;
 mod seccomp;
+pub mod served;
 pub mod spawn;

@@ -2,7 +2,7 @@
 //!
 //! Made by `app` from the policy; called by `net::way` with what was decided and checked. It promises that what the next hop
 //! answers is read to a bound and in a time, that no byte behind its answer is lost, that what it said stands in the error in our
-//! words alone, and that the credentials are sent to it and to nobody else.
+//! words alone, and that the credentials are sent to it and to nobody else, the agent in its place least of all.
 
 mod connect;
 mod login;
@@ -40,6 +40,17 @@ pub enum HopError {
     /// It is a service of this host that the policy lets the agent reach.
     #[error("{0} is this host, and loopback.allow opens the port, so the agent would reach it too; take it out there")]
     Open(SocketAddr),
+    /// Who listens there is the agent.
+    #[error("{0} is served by the agent itself, so nothing was said to it; see that the next hop is up")]
+    Agent(SocketAddr),
+    /// Nobody can say whether it is the agent.
+    #[error("whether {addr} is served by the agent itself cannot be found out: {source}")]
+    Unknown {
+        /// Where it is.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// It did not agree on TLS.
     #[error("TLS with it failed: {0}")]
     Tls(String),
@@ -84,6 +95,9 @@ impl fmt::Display for Wanted {
     }
 }
 
+/// Tells by a connection's near and far address whether it is the agent that serves the far end.
+pub type IsAgents = Box<dyn Fn(SocketAddr, SocketAddr) -> io::Result<bool> + Send + Sync>;
+
 /// A next hop, ready to be asked.
 pub struct Hop {
     policy: NextHop,
@@ -92,6 +106,7 @@ pub struct Hop {
     tls: Option<Arc<ClientConfig>>,
     /// Loopback ports that the agent reaches directly.
     open_ports: Vec<u16>,
+    is_agents: Option<IsAgents>,
 }
 
 fn greeting(error: &io::Error) -> HopError {
@@ -108,7 +123,14 @@ impl Hop {
     #[must_use]
     pub fn new(policy: NextHop, login: Option<Login>, tls: Option<Arc<ClientConfig>>, open_ports: &[u16]) -> Self {
         let label = policy.to_string().into();
-        Self { policy, label, login, tls, open_ports: open_ports.to_vec() }
+        Self { policy, label, login, tls, open_ports: open_ports.to_vec(), is_agents: None }
+    }
+
+    /// The same, which says nothing to the agent should that have taken its place.
+    #[must_use]
+    pub fn never_the_agent(mut self, is_agents: IsAgents) -> Self {
+        self.is_agents = Some(is_agents);
+        self
     }
 
     /// What the policy says of it.
@@ -135,8 +157,21 @@ impl Hop {
         if is_here && self.open_ports.contains(&addr.port()) { Err(HopError::Open(addr)) } else { Ok(()) }
     }
 
+    /// Refuses a connection to where it is that the agent took.
+    fn refuse_agent(&self, stream: &TcpStream) -> Result<(), HopError> {
+        let Some(is_agents) = &self.is_agents else { return Ok(()) };
+        let (near, far) =
+            (stream.local_addr().map_err(HopError::Broken)?, stream.peer_addr().map_err(HopError::Broken)?);
+        match is_agents(near, far) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(HopError::Agent(far)),
+            Err(source) => Err(HopError::Unknown { addr: far, source }),
+        }
+    }
+
     /// Asks on a connection to it for one to `wanted`.
     pub(in crate::net) async fn ask(&self, stream: TcpStream, wanted: &Wanted) -> Result<Link, HopError> {
+        self.refuse_agent(&stream)?;
         match (self.policy.protocol, &self.tls) {
             (HopProtocol::Socks5, _) => self.socks(stream, wanted).await,
             (HopProtocol::Http, _) => self.connect(stream, wanted).await,

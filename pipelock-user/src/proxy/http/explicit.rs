@@ -316,7 +316,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     let rules = session.proxy.rules();
     let target = format!("{host}:{port}");
     let (verdict, passing) = match rules.policy.find(&host, port) {
-        Err(reason) => (Verdict::block(reason, format!("{target} is not allowed")), None),
+        Err(reason) => (rules.policy.refuse(&host, port, reason), None),
         Ok(rule) if rule.wants_reading() && rule.protocol() != Protocol::Http && rules.tls.is_some() => {
             let verdict = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
             return grant(session, &rules, (Authority { host, port }, verdict), granted).await;
