@@ -92,6 +92,8 @@ const E2E: &[Need] = &[
     // Next hops.
     program!("squid", "squid-openssl"),
     program!("microsocks", "microsocks"),
+    program!("ssh", "openssh-client"),
+    program!("sshd", "openssh-server"),
     program!("node", "nodejs"),
     program!("npm", "npm"),
     program!("chromium", "chromium"),

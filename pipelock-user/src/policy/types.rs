@@ -219,6 +219,7 @@ pub struct Rule {
     pub(super) response_secrets: Option<FindingAction>,
     pub(super) allow_secrets: Vec<String>,
     pub(super) protocol: Protocol,
+    pub(super) host_keys: Vec<String>,
     pub(super) client: Option<KeyPair>,
     pub(super) budgets: Budgets,
     pub(super) rates: Option<super::rates::Rates>,
@@ -319,6 +320,7 @@ impl Rule {
         match self.protocol() {
             Protocol::Tls if !is_tls => Some("the rule allows TLS only"),
             Protocol::Http if is_tls => Some("the rule allows HTTP in the clear only"),
+            Protocol::Ssh => Some("the rule allows SSH only"),
             _ => None,
         }
     }
@@ -342,6 +344,8 @@ pub enum Protocol {
     Tls,
     /// Any bytes, unread.
     Tcp,
+    /// SSH to who shows a pinned host key; what is inside is unread.
+    Ssh,
 }
 
 /// Ranges that a message lists.
