@@ -15,7 +15,7 @@ use crate::run;
 /// Targets of the scan engine.
 const SCAN: [&str; 5] = ["normalise", "decode", "stream", "rules", "bundle"];
 /// Targets of the proxy.
-const PROXY: [&str; 6] = ["hello", "dns", "http", "websocket", "multipart", "push"];
+const PROXY: [&str; 7] = ["hello", "dns", "http", "websocket", "multipart", "push", "ssh"];
 
 /// Run a fuzz target for some time. Ends with an error when it finds something, and says where the
 /// input is.
@@ -23,7 +23,7 @@ const PROXY: [&str; 6] = ["hello", "dns", "http", "websocket", "multipart", "pus
 pub(crate) struct Args {
     /// `normalise`: views; `decode`: codecs; `stream`: cuts, and engine against oracle; `rules`: rule files; `bundle`:
     /// signed bundles. Of the proxy `hello`: TLS hellos; `dns`: queries; `http`: the framing of HTTP/1.1; `websocket`: frames;
-    /// `multipart`: forms that leave; `push`: what a push of git's changes.
+    /// `multipart`: forms that leave; `push`: what a push of git's changes; `ssh`: handshakes.
     #[arg(value_parser = [&SCAN[..], &PROXY].concat())]
     target: String,
     /// How long; 0 only builds.

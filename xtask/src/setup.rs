@@ -92,6 +92,8 @@ const E2E: &[Need] = &[
     // Next hops.
     program!("squid", "squid-openssl"),
     program!("microsocks", "microsocks"),
+    program!("ssh", "openssh-client"),
+    program!("sshd", "openssh-server"),
     program!("node", "nodejs"),
     program!("npm", "npm"),
     program!("chromium", "chromium"),
@@ -212,6 +214,10 @@ fn packages(needs: &[&Need]) -> Result<()> {
     run::say(&format!("setup: missing: {names}; installing {}", packages.join(" ")));
     run::check(apt().args(["update", "-q"]))?;
     run::check(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(&packages))?;
+    if packages.contains(&"openssh-server") && Path::new("/run/systemd/system").exists() {
+        // Wanted is the program: its package starts a service that lets people in, which nobody has asked for.
+        run::check(Command::new("systemctl").args(["disable", "--now", "ssh.service", "ssh.socket"]))?;
+    }
     if let Some(need) = missing.iter().find(|need| !(need.is_there)()) {
         bail!("{} is still missing although {} is installed", need.name, need.packages.join(" "));
     }

@@ -27,6 +27,7 @@ mod policies;
 mod prometheus;
 mod sandbox;
 mod sockets;
+mod ssh;
 mod terminal;
 mod tls;
 
@@ -44,6 +45,7 @@ pub use policies::web_policy;
 pub use prometheus::{Prometheus, Series, free_address, page, promtool};
 pub use sandbox::{Run, Running, Sandbox};
 pub use sockets::web_sockets;
+pub use ssh::SshServer;
 pub use terminal::on_terminal;
 pub use tls::TlsServer;
 

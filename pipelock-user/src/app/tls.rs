@@ -80,7 +80,6 @@ pub(super) fn rules_of(
     } else {
         None
     };
-    let hop = next_hop(&policy)?;
     let webhook = webhook(&policy, hop.as_ref())?;
     let resolver = resolver(&policy);
     Ok(Rules { policy, resolver, hop, webhook, tls, inspect })

@@ -67,7 +67,7 @@ reasons! {
     ClientPinned = "client_pinned", "The client does not accept pipelock's certificate: it pins the server's, or does not read the trust it was given. Run pipelock doctor; to pass the destination unread, set protocol: tls and scan: false on its rule.";
     TlsFailed = "tls_failed", "The TLS handshake with the client failed.";
     CertificateInvalid = "certificate_invalid", "The destination's certificate could not be verified, so nothing was sent. Name its root under tls.extra_roots if it is meant to be trusted.";
-    ProtocolUnknown = "protocol_unknown", "The connection does not speak what the rule says, or neither HTTP nor TLS. Name its protocol in the rule; protocol: tcp with scan: false passes any bytes unread.";
+    ProtocolUnknown = "protocol_unknown", "The connection does not speak what the rule says, or neither HTTP nor TLS. Name its protocol in the rule; protocol: ssh with host_keys is for SSH, and protocol: tcp with scan: false passes any bytes unread.";
     DetectTimeout = "detect_timeout", "The client did not say what it speaks within limits.detect_timeout_seconds.";
     RequestMalformed = "request_malformed", "The request cannot be read unambiguously.";
     UpgradeDenied = "upgrade_denied", "Protocol upgrades are not passed on this route.";
@@ -95,6 +95,7 @@ reasons! {
     AskDenied = "ask_denied", "The policy wants somebody asked about this (ask), and nobody said yes: the detail says who was asked, and what came of it.";
     IdentityRequired = "identity_required", "The proxy serves those whose token it knows. Send Proxy-Authorization (Basic NAME:TOKEN, or Bearer TOKEN); whoever started it has the tokens.";
     GitDenied = "git_denied", "What the rule says under git does not allow this; the detail names what to add to git.fetch or git.push.";
+    HostKeyDenied = "host_key_denied", "The destination showed an SSH host key that the rule does not pin; its answer was not passed on. The detail has the fingerprint; add it to host_keys only if whoever runs the server says that it is theirs.";
     Internal = "internal_error", "A defect in pipelock; the flow was denied.";
 }
 

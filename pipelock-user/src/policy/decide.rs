@@ -116,7 +116,9 @@ impl Policy {
     #[must_use]
     pub fn names_on(&self, port: u16) -> bool {
         let is_name = |rule: &Rule| matches!(rule.destination, Destination::Name(_) | Destination::Below(_));
-        self.rules().iter().any(|rule| is_name(rule) && rule.uses_port(port) && rule.protocol() != Protocol::Tcp)
+        self.rules().iter().any(|rule| {
+            is_name(rule) && rule.uses_port(port) && !matches!(rule.protocol(), Protocol::Tcp | Protocol::Ssh)
+        })
     }
 
     /// The rule below whose wildcard this name was chosen, if what goes there is read: a name says something then. None for

@@ -85,6 +85,7 @@ fn rule(rule: &Rule) -> Value {
         Protocol::Http => "http",
         Protocol::Tls => "tls",
         Protocol::Tcp => "tcp",
+        Protocol::Ssh => "ssh",
     };
     put("protocol", protocol.into());
     // What has no default is left out: its absence means something (any method, any path, no limit).
@@ -96,6 +97,9 @@ fn rule(rule: &Rule) -> Value {
     }
     if let Some(paths) = &rule.paths {
         put("paths", paths.iter().map(|path| path.as_str().to_owned()).collect::<Vec<_>>().into());
+    }
+    if !rule.host_keys.is_empty() {
+        put("host_keys", rule.host_keys.clone().into());
     }
     if let Some(git) = &rule.git {
         put("git", git.canonical());

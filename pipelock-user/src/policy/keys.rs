@@ -68,6 +68,8 @@ pub(super) enum Shape {
     Repository,
     /// A branch, or a name that begins with `refs/`, as a pattern.
     Ref,
+    /// The fingerprint of an SSH host key.
+    Fingerprint,
     Cidr,
     /// An address with a port.
     Address,
@@ -209,7 +211,7 @@ pub(super) static RULE: Section = Section {
             "ports",
             Shape::FilledList(&Shape::Ports),
             Default::Ports(DEFAULT_PORTS),
-            "Ports and ranges (\"8000-8100\").",
+            "Ports and ranges (\"8000-8100\"); with protocol: ssh left out: 22.",
         ),
         tried_as(
             key(
@@ -271,9 +273,9 @@ pub(super) static RULE: Section = Section {
         tried_as(
             key(
                 "protocol",
-                Shape::Words(&["auto", "http", "tls", "tcp"]),
+                Shape::Words(&["auto", "http", "tls", "tcp", "ssh"]),
                 Default::Text("auto"),
-                "auto: HTTP or TLS, told by their first bytes. http, tls: only that. tcp: any bytes, unread; needs scan: false.",
+                "auto: HTTP or TLS, told by their first bytes. http, tls: only that. tcp: any bytes, unread; needs scan: false. ssh: SSH to who shows one of host_keys, unread; needs scan: false; its port is 22 unless ports says otherwise.",
             ),
             &["proto", "scheme"],
         ),
@@ -285,6 +287,15 @@ pub(super) static RULE: Section = Section {
                 "Whether somebody is asked before each request, and before each connection that is not read, goes on.",
             ),
             &["approve", "approval", "confirm"],
+        ),
+        tried_as(
+            key(
+                "host_keys",
+                Shape::FilledList(&Shape::Fingerprint),
+                NONE,
+                "With protocol: ssh: fingerprints of the destination's host keys, as ssh-keygen -l prints them (SHA256:…). A server that shows none of them is not spoken to.",
+            ),
+            &["host_key", "fingerprints", "known_hosts"],
         ),
         tried_as(
             key(

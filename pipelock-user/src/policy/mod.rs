@@ -26,6 +26,7 @@ mod raw;
 mod read;
 mod rule;
 mod schema;
+mod ssh;
 mod tls;
 mod types;
 mod upstream;

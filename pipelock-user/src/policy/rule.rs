@@ -14,6 +14,7 @@ use super::path::PathPattern;
 use super::rates::Rates;
 use super::raw::Value;
 use super::read::{Field, Reader};
+use super::ssh::{self, SSH_PORT};
 use super::tls::pair;
 use super::types::{Budgets, PortRange, Protocol, Rule, merge_ports, port_list, shared_ports};
 
@@ -48,6 +49,7 @@ impl Rule {
             response_secrets: None,
             allow_secrets: Vec::new(),
             protocol: Protocol::Auto,
+            host_keys: Vec::new(),
             client: None,
             asks: false,
             budgets: Budgets::default(),
@@ -64,7 +66,6 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
     let reader = Reader::open(report, field, &RULE)?;
     let destination = reader.get("destination").and_then(|field| destination(report, &field));
     let include_apex = reader.bool(report, "include_apex");
-    let ports = ports(report, &reader);
     let methods = reader.get("methods").map(|_| methods(report, &reader));
     let paths = reader.get("paths").map(|_| paths(report, &reader));
     let git = Git::read(report, &reader);
@@ -76,7 +77,13 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         "http" => Protocol::Http,
         "tls" => Protocol::Tls,
         "tcp" => Protocol::Tcp,
+        "ssh" => Protocol::Ssh,
         _ => Protocol::Auto,
+    };
+    let host_keys = ssh::host_keys(report, &reader);
+    let ports = match (reader.get("ports"), protocol) {
+        (None, Protocol::Ssh) => PortRange::new(SSH_PORT, SSH_PORT).into_iter().collect(),
+        _ => ports(report, &reader),
     };
     let limits = reader.section(report, "budgets");
     let budgets = Budgets {
@@ -107,6 +114,7 @@ fn rule(report: &mut Report, field: &Field<'_>, index: usize, seen: &mut Seen) -
         response_secrets,
         allow_secrets,
         protocol,
+        host_keys,
         client,
         asks,
         budgets,
@@ -148,17 +156,21 @@ fn contradictions(report: &mut Report, field: &Field<'_>, reader: &Reader<'_>, r
         let message = "methods is about what paths lists, and git's own requests go by git alone";
         at.wrong(report, message, "add paths, or remove methods");
     }
-    if rule.protocol != Protocol::Tcp {
-        return;
-    }
+    ssh::contradictions(report, (field, reader), rule);
+    let protocol = match rule.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Ssh => "ssh",
+        Protocol::Auto | Protocol::Http | Protocol::Tls => return,
+    };
     if rule.scan {
         let at = reader.get("scan").unwrap_or_else(|| reader.get("protocol").unwrap_or_else(|| field.clone()));
-        at.wrong(report, "protocol: tcp passes bytes unread, so nothing can be scanned", "write scan: false");
+        let message = format!("protocol: {protocol} passes bytes unread, so nothing can be scanned");
+        at.wrong(report, message, "write scan: false");
     }
     let listed = [("methods", rule.methods.is_some()), ("paths", rule.paths.is_some()), ("git", rule.git.is_some())];
     for (name, listed) in listed {
         if let Some(at) = reader.get(name).filter(|_| listed) {
-            let message = format!("protocol: tcp passes bytes unread, so {name} cannot be checked");
+            let message = format!("protocol: {protocol} passes bytes unread, so {name} cannot be checked");
             at.wrong(report, message, format!("remove {name}, or use protocol: auto"));
         }
     }

@@ -64,6 +64,7 @@ fn shape(shape_of: &Shape) -> Map<String, Value> {
         Shape::Path => json!({ "type": "string", "pattern": "^/[^?#\\s]*$" }),
         Shape::Repository => json!({ "type": "string", "pattern": "^[^/?#\\s][^?#\\s]*$" }),
         Shape::Ref => json!({ "type": "string", "pattern": "^[^/\\s~^:?\\[\\\\][^\\s~^:?\\[\\\\]*$" }),
+        Shape::Fingerprint => json!({ "type": "string", "pattern": "^SHA256:[A-Za-z0-9+/]{43}=?$" }),
         Shape::Cidr => json!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$" }),
         Shape::Address => json!({ "type": "string", "pattern": "^([0-9.]+|\\[[0-9a-fA-F:.]+\\]):[1-9][0-9]{0,4}$" }),
         Shape::File => json!({ "type": "string", "minLength": 1, "maxLength": 4096 }),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{Report, quote};
 use super::read::{Field, Reader};
-use super::types::Policy;
+use super::types::{Policy, Rule};
 
 /// What its files are.
 const PEM: &str = "a PEM file";
@@ -88,4 +88,11 @@ pub(super) fn path(report: &mut Report, field: &Field<'_>, what: &str) -> Option
         return None;
     }
     Some(PathBuf::from(text))
+}
+impl Rule {
+    /// The certificate to show to destinations that ask for one.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&KeyPair> {
+        self.client.as_ref()
+    }
 }

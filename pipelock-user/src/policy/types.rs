@@ -220,6 +220,7 @@ pub struct Rule {
     pub(super) response_secrets: Option<FindingAction>,
     pub(super) allow_secrets: Vec<String>,
     pub(super) protocol: Protocol,
+    pub(super) host_keys: Vec<String>,
     pub(super) client: Option<KeyPair>,
     pub(super) asks: bool,
     pub(super) budgets: Budgets,
@@ -309,18 +310,13 @@ impl Rule {
         self.budgets
     }
 
-    /// The certificate to show to destinations that ask for one.
-    #[must_use]
-    pub fn client_certificate(&self) -> Option<&KeyPair> {
-        self.client.as_ref()
-    }
-
     /// Why HTTP in the clear, or inside TLS, is not what the rule allows; none when it may be.
     #[must_use]
     pub fn unfit(&self, is_tls: bool) -> Option<&'static str> {
         match self.protocol() {
             Protocol::Tls if !is_tls => Some("the rule allows TLS only"),
             Protocol::Http if is_tls => Some("the rule allows HTTP in the clear only"),
+            Protocol::Ssh => Some("the rule allows SSH only"),
             _ => None,
         }
     }
@@ -344,6 +340,8 @@ pub enum Protocol {
     Tls,
     /// Any bytes, unread.
     Tcp,
+    /// SSH to who shows a pinned host key; what is inside is unread.
+    Ssh,
 }
 
 /// Ranges that a message lists.

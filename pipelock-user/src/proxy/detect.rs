@@ -76,6 +76,11 @@ pub(super) fn begins_tls(start: &[u8]) -> Option<bool> {
     }
 }
 
+/// Whether a stream that begins like this speaks SSH (RFC 4253 §4.2), for which only rules that name it are.
+pub(super) fn begins_ssh(start: &[u8]) -> bool {
+    start.starts_with(b"SSH-")
+}
+
 /// The protocol of a stream that begins like this; none while it could still be more than one.
 fn classify(start: &[u8]) -> Option<Protocol> {
     match begins_tls(start) {
@@ -86,6 +91,8 @@ fn classify(start: &[u8]) -> Option<Protocol> {
     match start {
         _ if H2_PREFACE.starts_with(start) => None,
         _ if start.starts_with(H2_PREFACE) => Some(Protocol::Http2),
+        // Its version line reads like a method and the beginning of a target.
+        _ if begins_ssh(start) => Some(Protocol::Unknown),
         _ => match start.iter().position(|byte| !is_token(*byte)) {
             // RFC 9112 §2.2: a server may see an empty line before the request; clients that send it are not worth it.
             Some(end) if end > 0 && end <= MAX_METHOD && start.get(end) == Some(&b' ') => Some(Protocol::Http1),
@@ -120,6 +127,8 @@ mod tests {
             (b"VERSION-CONTROL / HTTP/1.1", Some(Protocol::Http1)),
             (b"M_2! / HTTP/1.1", Some(Protocol::Http1)),
             (b"SSH-2.0-OpenSSH_9.2\r\n", Some(Protocol::Unknown)),
+            (b"SSH-2.0-OpenSSH_9.2 Debian-2\r\n", Some(Protocol::Unknown)),
+            (b"SSH / HTTP/1.1\r\n", Some(Protocol::Http1)),
             (b" GET / HTTP/1.1", Some(Protocol::Unknown)),
             (b"\r\nGET /", Some(Protocol::Unknown)),
             (b"\0\0\0\0", Some(Protocol::Unknown)),

@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use super::dns::{Mode, NameRules, Outcome, Pool, answer};
 use super::git::push::{Commands, MAX_BYTES, MAX_COMMANDS};
 use super::http::through;
+use super::ssh::handshake::{Handshake, MAX_BYTES as MAX_HANDSHAKE, Refused, Who, packet};
 use super::tls::sniff;
 use super::ws::frame;
 use crate::inspect::{Encoded, Inspection, Reader, Scanners, Side, Terms};
@@ -162,6 +163,33 @@ pub fn push(bytes: &[u8], cuts: &[u8]) {
     }
 }
 
+/// Either side of an SSH handshake: the cut changes nothing, what passes is what was said, and no more than is bounded passes
+/// before a pinned key was shown.
+pub fn ssh(bytes: &[u8], cuts: &[u8]) {
+    // SHA-256 of "key".
+    let pins = ["SHA256:LHDhK3oGRvkiefQnx7OOczTY5Tic/xZ6HcMOc/gmtoM".to_owned()];
+    let list = [&[20][..], &[0; 16], &17_u32.to_be_bytes(), b"curve25519-sha256"].concat();
+    let hello = [b"SSH-2.0-x\r\n", &packet(&list)[..]].concat();
+    for (first, then) in [(Who::Agent, Who::Server), (Who::Server, Who::Agent)] {
+        let read = |pieces: &[&[u8]]| {
+            let mut handshake = Handshake::new(&pins);
+            handshake.take(first, &hello).expect("a handshake");
+            let mut passed = Vec::new();
+            for piece in pieces {
+                passed.extend_from_slice(&handshake.take(then, piece)?);
+            }
+            Ok::<_, Refused>((handshake.shown().map(str::to_owned), passed))
+        };
+        let whole = read(&[bytes]);
+        assert_eq!(whole, read(&cut(bytes, cuts)));
+        if let Ok((shown, passed)) = whole {
+            assert!(bytes.starts_with(&passed));
+            assert!(shown.is_some() || passed.len() <= MAX_HANDSHAKE);
+            assert!(shown.is_none_or(|shown| then == Who::Server && shown == pins[0] && passed == bytes));
+        }
+    }
+}
+
 const SECRET: &[u8] = b"ghp_0123456789abcdefghijABCDEFGHIJ012345";
 
 fn reading() -> (Arc<Scanners>, Arc<Terms>) {
@@ -239,6 +267,8 @@ mod tests {
             multipart(&bytes, at % 300, &cuts);
             push(&bytes, &cuts);
             push(&[PUSH, &bytes[..]].concat(), &cuts);
+            ssh(&bytes, &cuts);
+            ssh(&[b"SSH-2.0-y\n", &packet(&bytes)[..], &bytes].concat(), &cuts);
         }
     }
 }

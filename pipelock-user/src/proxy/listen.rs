@@ -16,7 +16,7 @@ use crate::policy::{Protocol as RuleProtocol, Rule};
 use crate::proxy::accept::accept;
 use crate::proxy::ask;
 use crate::proxy::counts::{COUNTS, Transport};
-use crate::proxy::detect::{Protocol, detect};
+use crate::proxy::detect::{Protocol, begins_ssh, detect};
 use crate::proxy::intercept::intercept;
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
@@ -137,9 +137,9 @@ async fn converse(
     let known = flow.target.name.clone().unwrap_or_else(|| Host::from(flow.target.original.ip()));
     let rule = rules.policy.find(&known, port);
     if let Ok(rule) = &rule
-        && rule.protocol() == RuleProtocol::Tcp
+        && matches!(rule.protocol(), RuleProtocol::Tcp | RuleProtocol::Ssh)
     {
-        guard.carries("tcp");
+        guard.carries(if rule.protocol() == RuleProtocol::Ssh { "ssh" } else { "tcp" });
         // The destination may be the first to speak.
         drop(silent);
         return Some(pass(proxy, &rules, (rule, flow), known, stream, (BytesMut::new(), port), guard).await);
@@ -180,7 +180,11 @@ async fn converse(
             http::serve_http2(proxy, stream, buffer, flow.clone(), Some(guard), false).await
         }
         Protocol::Unknown => {
-            let verdict = Verdict::block(Reason::ProtocolUnknown, "the first bytes are neither HTTP nor TLS");
+            let detail = match begins_ssh(&buffer) {
+                true => "the client speaks SSH, and no rule with protocol: ssh names the destination",
+                false => "the first bytes are neither HTTP nor TLS",
+            };
+            let verdict = Verdict::block(Reason::ProtocolUnknown, detail);
             Some(refuse(stream, guard, verdict))
         }
     }

@@ -25,6 +25,7 @@ mod pump;
 mod ration;
 mod rescue;
 mod silent;
+mod ssh;
 mod state;
 mod through;
 mod tls;

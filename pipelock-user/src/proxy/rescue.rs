@@ -48,6 +48,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         | Reason::MethodDenied
         | Reason::PathDenied
         | Reason::GitDenied
+        | Reason::HostKeyDenied
         | Reason::NameMismatch
         | Reason::NameMissing
         | Reason::InspectionUnavailable

@@ -19,11 +19,13 @@ fn cases() -> Vec<(String, &'static str, &'static str)> {
         (format!("/ok/?k={SECRET}"), "block", "dlp_match"),
         ("/ok/?to=abc@def.example".into(), "warn", "policy_allow"),
         ("/order".into(), "block", "injection_match"),
+        ("/own.git/info/refs?service=git-upload-pack".into(), "allow", "policy_allow"),
+        ("/other.git/info/refs?service=git-upload-pack".into(), "block", "git_denied"),
     ]
 }
 
-/// The paths that the rule lists.
-const PATHS: &str = "paths: [\"/ok/*\", \"/order\"]";
+/// The paths that the rule lists, and what git may fetch.
+const PATHS: &str = "paths: [\"/ok/*\", \"/order\"], git: {fetch: [own]}";
 
 async fn door(world: &World) -> std::net::SocketAddr {
     let proxy = world.door(Gate::open()).await;

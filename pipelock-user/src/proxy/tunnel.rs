@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::listen::dial_limit;
 use super::meter::Meter;
 use super::pump::{End, pump};
+use super::ssh::Gate;
 use super::state::{Proxy, Rules};
 use crate::flow::{Host, PolicyId, Reached, Reason, Verdict};
 use crate::inspect::{Permit, permit_flow};
@@ -27,7 +28,7 @@ pub(super) struct Tunnel {
     pub port: u16,
     /// How it was reached.
     pub dialled: Reached,
-    /// True when nobody looks what the bytes are: only a rule for `tcp` allows it. Else they are TLS for this host, or a
+    /// True when nobody looks what the bytes are: only a rule for `tcp` allows it, and one for `ssh`, whose handshake is read. Else they are TLS for this host, or a
     /// client's that asked for a tunnel.
     pub is_unseen: bool,
     /// The rule that allowed it, …
@@ -96,31 +97,41 @@ impl Tunnel {
         asked(proxy, (&self.host, self.port), (beside, &self.dialled), due).await.map(drop)
     }
 
-    /// Whether these rules would let it through too.
-    fn is_allowed_by(&self, rules: &Rules) -> bool {
-        let is_fit = rules.policy.find(&self.host, self.port).is_ok_and(|rule| {
-            if self.is_unseen {
-                rule.protocol() == Protocol::Tcp
-            } else {
-                rule.unfit(true).is_none() && !rule.wants_reading()
-            }
+    /// Whether these rules would let it through too, with the gate that it came through.
+    fn is_allowed_by(&self, rules: &Rules, gate: Option<&Gate>) -> bool {
+        let is_fit = rules.policy.find(&self.host, self.port).is_ok_and(|rule| match rule.protocol() {
+            Protocol::Ssh => gate.is_some_and(|gate| gate.would_pass(rule.host_keys())),
+            Protocol::Tcp => true,
+            _ if self.is_unseen => false,
+            _ => rule.unfit(true).is_none() && !rule.wants_reading(),
         });
         is_fit && may_be_reached(&self.dialled, &self.host, self.port, &rules.policy)
     }
 
     /// Moves bytes until the connection ends; why it was cut, if it was.
-    pub(super) async fn carry<A, B>(&self, proxy: &Proxy, agent: A, upstream: B) -> Option<Verdict>
+    pub(super) async fn carry<A, B>(&self, proxy: &Proxy, mut agent: A, mut upstream: B) -> Option<Verdict>
     where
         A: AsyncRead + AsyncWrite + Unpin,
         B: AsyncRead + AsyncWrite + Unpin,
     {
+        // What decided may be over by now: then the rule of now holds, or the connection is cut for it.
+        let gate = proxy.rules().policy.find(&self.host, self.port).ok().and_then(Gate::of);
+        let moved = async {
+            if let Some(gate) = &gate
+                && !gate.pass(&mut agent, &mut upstream, &self.meter, self.idle).await?
+            {
+                return Ok(End::Done);
+            }
+            Ok(pump(agent, upstream, &self.meter, self.idle).await)
+        };
         let cut = tokio::select! {
-            end = pump(agent, upstream, &self.meter, self.idle) => match end {
-                End::Done => return None,
-                End::OverBudget => self.meter.cut("the connection was cut"),
-                End::Idle => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
+            end = moved => match end {
+                Ok(End::Done) => return None,
+                Ok(End::OverBudget) => self.meter.cut("the connection was cut"),
+                Ok(End::Idle) => Verdict::let_out(Reason::IdleTimeout, "the connection was ended"),
+                Err(cut) => cut,
             },
-            cut = proxy.disallowed(Some(&self.policy), |rules| self.is_allowed_by(rules)) => cut,
+            cut = proxy.disallowed(Some(&self.policy), |rules| self.is_allowed_by(rules, gate.as_ref())) => cut,
             cut = proxy.evidence_lost() => cut,
         };
         Some(cut.by(Some(self.rule.clone())))
@@ -160,8 +171,12 @@ mod tests {
             inspect: None,
         };
         let closed = Tunnel { dialled: SocketAddr::from(([10, 0, 0, 1], 443)).into(), ..tunnel.clone() };
-        assert!(!closed.is_allowed_by(&rules), "an address that ssrf.allow does not open");
-        tunnel.is_allowed_by(&rules)
+        assert!(!closed.is_allowed_by(&rules, None), "an address that ssrf.allow does not open");
+        let gate = Gate::of(&rules.policy.rules()[0]);
+        let before = Gate::of(&Policy::parse(&text.replace("KEY", "YEK"), "test").expect(rule).rules()[0]);
+        assert!(gate.is_none() || !tunnel.is_allowed_by(&rules, before.as_ref()), "other keys were pinned");
+        assert!(gate.is_none() || !tunnel.is_allowed_by(&rules, None), "nobody has seen a key");
+        tunnel.is_allowed_by(&rules, gate.as_ref())
     }
 
     #[test]
@@ -172,6 +187,11 @@ mod tests {
             ("{destination: a.test, scan: false, protocol: tcp}", true, true),
             ("{destination: a.test, scan: false, protocol: http}", false, false),
             ("{destination: a.test}", false, false),
+            (
+                "{destination: a.test, scan: false, protocol: ssh, ports: [443], host_keys: [\"SHA256:KEYaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaA\"]}",
+                true,
+                true,
+            ),
             ("{destination: a.test, scan: false, ports: [8443]}", false, false),
             ("{destination: b.test, scan: false}", false, false),
         ] {

@@ -1,6 +1,12 @@
 //! Tests of pushes: what is allowed arrives byte for byte, and of what is not nothing arrives.
 
-use super::super::world::{SECRET, World};
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::super::world::{SECRET, World, read_all};
+use crate::proxy::{Upstream, serve_explicit, serve_reverse};
 
 const OLD: &str = "0123456789abcdef0123456789abcdef01234567";
 const NONE: &str = "0000000000000000000000000000000000000000";
@@ -91,6 +97,42 @@ async fn of_a_push_that_is_not_allowed_nothing_arrives_and_git_is_told_why() {
     assert!(world.seen().is_empty(), "something arrived");
     let evidence = std::fs::read_to_string(world.evidence.path().join("evidence/evidence.jsonl")).expect("evidence");
     assert!(evidence.contains("main of acme/widgets may not be pushed"));
+}
+
+#[tokio::test]
+async fn it_is_the_same_at_the_doors_for_clients() {
+    let world = world("").await;
+    let listeners =
+        [TcpListener::bind("127.0.0.1:0").await.expect("bind"), TcpListener::bind("127.0.0.1:0").await.expect("bind")];
+    let addrs = listeners.each_ref().map(|listener| listener.local_addr().expect("bound"));
+    let [explicit, reverse] = listeners;
+    tokio::spawn(serve_explicit(explicit, world.proxy.clone(), Arc::default()));
+    let upstream = Upstream::parse(&format!("http://web.test:{}", world.addr.port())).expect("an upstream");
+    tokio::spawn(serve_reverse(reverse, world.proxy.clone(), Arc::new(upstream)));
+    let whole = |request: String| {
+        request
+            .replace("POST /", &format!("POST http://web.test:{}/", world.addr.port()))
+            .replace("Host: web.test", &format!("Host: web.test:{}", world.addr.port()))
+    };
+    for (addr, is_explicit) in addrs.into_iter().zip([true, false]) {
+        for (name, said) in [("refs/heads/main", "ng refs/heads/main pipelock"), ("refs/heads/agent/x", "hello")] {
+            let request = with_length(&push(name), "");
+            let request = if is_explicit { whole(request) } else { request };
+            #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+            let mut client = TcpStream::connect(addr).await.expect("connect");
+            client.write_all(request.as_bytes()).await.expect("write");
+            let answer = read_all(&mut client).await;
+            assert!(answer.contains(said), "{is_explicit}: {answer}");
+        }
+    }
+    let names: Vec<bool> = world
+        .seen()
+        .iter()
+        .map(|seen| seen.body.as_deref().is_some_and(|body| body.ends_with(b"PACK and more")))
+        .collect();
+    assert_eq!(names, [true, true]);
+    let denied = ("block".to_owned(), "git_denied".to_owned());
+    assert!(world.receipts().contains(&denied) && world.receipts_of("reverse").contains(&denied));
 }
 
 #[tokio::test]
