@@ -172,11 +172,7 @@ fn answer(terminal: &mut File, question: &Question, is_withdrawn: &AtomicBool) -
                 terminal.write_all(b"\r\n")?;
                 return Ok(Answer::No);
             }
-            [8 | 127] => {
-                if typed.pop().is_some() {
-                    terminal.write_all(b"\x08 \x08")?;
-                }
-            }
+            [8 | 127] if typed.pop().is_some() => terminal.write_all(b"\x08 \x08")?,
             [byte @ b' '..=b'~'] if typed.len() < MOST => {
                 typed.push(byte);
                 terminal.write_all(&[byte])?;

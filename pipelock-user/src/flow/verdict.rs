@@ -32,7 +32,7 @@ pub struct Verdict {
     /// When it is worth asking again, if that is known.
     pub retry: Option<Duration>,
     /// Who was asked, if somebody was.
-    pub asked: Option<Asked>,
+    pub asked: Option<Box<Asked>>,
 }
 
 impl Verdict {

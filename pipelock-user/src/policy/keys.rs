@@ -447,9 +447,10 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section, for hints about misplaced keys and for tests.
-pub(super) static ALL: [&Section; 19] = [
+pub(super) static ALL: [&Section; 20] = [
     &ROOT,
     &RULE,
+    &ASK,
     &GIT,
     &PUSH,
     &BUDGETS,

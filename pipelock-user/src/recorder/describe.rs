@@ -120,7 +120,7 @@ impl RequestRecord {
             insert_some(&mut flow, "dialled", addr.map(|addr| addr.to_string()));
             insert_some(&mut flow, "next_hop", via.as_deref());
         }
-        insert_some(&mut flow, "asked", self.verdict.asked.as_ref().map(|asked| json!(asked)));
+        insert_some(&mut flow, "asked", self.verdict.asked.as_ref().map(|asked| json!(**asked)));
         insert_some(&mut flow, "part", self.part);
         if !self.verdict.findings.is_empty() {
             flow.insert("findings".into(), json!(self.verdict.findings));
@@ -205,7 +205,7 @@ impl FlowFacts {
         insert_some(&mut ext, "src", self.local.map(|addr| addr.to_string()));
         insert_some(&mut ext, "name", name.map(|name| name.to_string()));
         insert_some(&mut ext, "rule", outcome.verdict.rule.clone());
-        insert_some(&mut ext, "asked", outcome.verdict.asked.as_ref().map(|asked| json!(asked)));
+        insert_some(&mut ext, "asked", outcome.verdict.asked.as_ref().map(|asked| json!(**asked)));
         insert_some(&mut ext, "next_hop", outcome.via.as_deref());
         if !outcome.carrier.is_empty() {
             ext.insert("carrier".into(), json!(outcome.carrier));

@@ -88,7 +88,7 @@ impl Asking {
                 None => (Reason::AskDenied, why),
             };
             let mut verdict = Verdict::block(reason, detail).by(Some(about.rule.to_owned()));
-            verdict.asked = Some(asked);
+            verdict.asked = Some(Box::new(asked));
             verdict.with(found.map(|found| found.findings.clone()).unwrap_or_default())
         };
         let same = same(rules, &about);
@@ -133,7 +133,7 @@ impl Asking {
         tokio::pin!(answer);
         let answer = tokio::select! {
             answer = &mut answer => answer,
-            ended = ended => return Err(Verdict { asked: Some(asked("none", &question.id)), ..not_out(ended) }),
+            ended = ended => return Err(Verdict { asked: Some(Box::new(asked("none", &question.id))), ..not_out(ended) }),
         };
         let answer = match answer {
             Ok(answer) => answer,
@@ -173,13 +173,13 @@ pub(super) async fn connection(
     (rule, flow): (&Rule, &Flow),
     place: String,
     ended: impl Future<Output = Verdict>,
-) -> Result<Option<Asked>, Verdict> {
+) -> Result<Option<Box<Asked>>, Verdict> {
     if !rule.asks() {
         return Ok(None);
     }
     let (label, target) = (rule.label(), place.clone());
     let about = About { flow, rule: &label, method: "CONNECT", place, target: &target, found: None };
-    proxy.asking.ask(rules, about, ended).await.map(Some)
+    Ok(Some(Box::new(proxy.asking.ask(rules, about, ended).await?)))
 }
 
 /// Nothing has left yet, whatever ended the wait.

@@ -23,7 +23,7 @@ pub(super) struct Consent {
 /// What they said yes to.
 #[derive(Default)]
 pub(super) struct Agreed {
-    pub(super) asked: Option<Asked>,
+    pub(super) asked: Option<Box<Asked>>,
     pub(super) findings: Vec<Found>,
 }
 
@@ -75,6 +75,6 @@ impl Session {
         };
         let asked = self.proxy.asking.ask(rules, about, ended).await?;
         let findings = consent.wanted.map(|wanted| wanted.findings).unwrap_or_default();
-        Ok(Agreed { asked: Some(asked), findings })
+        Ok(Agreed { asked: Some(Box::new(asked)), findings })
     }
 }
