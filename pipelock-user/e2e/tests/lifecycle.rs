@@ -17,6 +17,49 @@ fn python(policy: &str, script: &str, args: &[&str]) -> Run {
     Sandbox::new(policy).run(&command)
 }
 
+/// A pipe that is full, and stays so while its first end is held.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use std::os::fd::AsFd as _;
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let set = |flags| nix::fcntl::fcntl(writer.as_fd(), nix::fcntl::FcntlArg::F_SETFL(flags)).map(drop);
+    set(nix::fcntl::OFlag::O_NONBLOCK).expect("a flag");
+    while std::io::Write::write(&mut writer, &[b'.'; 4096]).is_ok() {}
+    let set = |flags| nix::fcntl::fcntl(writer.as_fd(), nix::fcntl::FcntlArg::F_SETFL(flags)).map(drop);
+    set(nix::fcntl::OFlag::empty()).expect("a flag");
+    (reader, writer)
+}
+
+#[test]
+fn nobody_has_to_read_what_is_said_at_the_end() {
+    for signal in [None, Some(nix::sys::signal::Signal::SIGINT)] {
+        let sandbox = Sandbox::new(NOTHING);
+        let (reader, writer) = full_pipe();
+        let script = if signal.is_some() { "touch ready; exec sleep 1000" } else { "touch ready; exit 7" };
+        let mut child = sandbox.command(&["sh", "-c", script]).stderr(writer).spawn().expect("pipelock");
+        let ends_by = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let mut said = signal;
+        let code = loop {
+            if let Some(status) = child.try_wait().expect("wait") {
+                break status.code();
+            }
+            if std::time::Instant::now() > ends_by {
+                child.kill().expect("kill");
+                panic!("it does not end: {:?}", child.wait());
+            }
+            if sandbox.work().join("ready").exists()
+                && let Some(signal) = said.take()
+            {
+                let pid = i32::try_from(child.id()).expect("a pid");
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("kill");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        };
+        assert_eq!(code, Some(signal.map_or(7, |signal| 128 + signal as i32)));
+        assert!(sandbox.evidence().join("summary.md").exists(), "the evidence is complete");
+        drop(reader);
+    }
+}
+
 #[test]
 fn exit_codes_are_passed_on() {
     let shell = |script: &str| Sandbox::new(NOTHING).plain().run(&["/bin/sh", "-c", script]).code();

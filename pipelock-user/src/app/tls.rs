@@ -121,6 +121,7 @@ pub(super) fn next_hop(policy: &Policy, agent: Option<&Arc<AgentSockets>>) -> Re
         }
         Some(CredentialsIn::Variable(name)) => Some(Login::of_variable(name)?),
     };
+    let login = login.map(|login| login.fit_for(hop.protocol)).transpose()?;
     let tls = match hop.protocol {
         HopProtocol::Https => Some(hop_tls(policy)?),
         HopProtocol::Http | HopProtocol::Socks5 => None,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Failure, keys, output};
 use crate::flow::{Host, Reason, Verdict};
-use crate::policy::{Policy, Rates, Rule, normalise_path};
+use crate::policy::{Policy, Rates, normalise_path};
 
 /// Check a policy, and what it says about a URL.
 ///
@@ -51,9 +51,9 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         }
         return Ok(0);
     };
-    let (verdict, hop) = decide(&policy, url, &args.method)?;
-    let rates = rates_of(&policy, &verdict);
-    let git = policy.rules().iter().find(|rule| verdict.rule.as_ref() == Some(&rule.label())).and_then(Rule::git);
+    let Said { verdict, hop, rates } = decide(&policy, url, &args.method)?;
+    let git =
+        policy.rules().iter().find(|rule| verdict.rule.as_ref() == Some(&rule.label())).and_then(|rule| rule.git());
     let word = if verdict.is_block() { "BLOCKED" } else { "ALLOWED" };
     if args.json {
         let value = json!({
@@ -95,19 +95,23 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
     Ok(u8::from(verdict.is_block()))
 }
 
-/// The rates that the request would count for.
-fn rates_of(policy: &Policy, verdict: &Verdict) -> Vec<(&'static str, Rates)> {
-    if verdict.is_block() {
-        return Vec::new();
-    }
-    let rule = policy.rules().iter().find(|rule| verdict.rule.as_ref() == Some(&rule.label()));
-    let all = policy.rates();
-    let rates = [("rule", rule.and_then(Rule::rates)), ("connection", all.connection), ("identity", all.identity)];
-    rates.into_iter().filter_map(|(whose, rates)| Some((whose, rates?))).collect()
+/// What is said of a request.
+struct Said {
+    /// What the proxy would say, once it has it.
+    verdict: Verdict,
+    /// The next hop that it would go through, as far as its name tells.
+    hop: Option<String>,
+    /// The rates that it would count for.
+    rates: Vec<(&'static str, Rates)>,
 }
 
-/// What the proxy would say of the request, once it has it, and the next hop that it would go through as far as its name tells.
-fn decide(policy: &Policy, url: &str, method: &str) -> Result<(Verdict, Option<String>), Failure> {
+impl From<Verdict> for Said {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, hop: None, rates: Vec::new() }
+    }
+}
+
+fn decide(policy: &Policy, url: &str, method: &str) -> Result<Said, Failure> {
     if http::Method::from_bytes(method.as_bytes()).is_err() {
         return Err(Failure::usage(format!("{method:?} cannot be the method of a request")));
     }
@@ -129,20 +133,31 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<(Verdict, Option<S
     }
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     if normalise_path(uri.path()).is_err() {
-        return Ok((Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously"), None));
+        return Ok(Verdict::block(Reason::RequestMalformed, "the path cannot be read unambiguously").into());
     }
     let verdict =
         policy.check_request(&host, port, method, uri.path_and_query().map_or(uri.path(), PathAndQuery::as_str));
-    let verdict = match policy.find(&host, port).ok().and_then(|rule| rule.unfit(is_tls)) {
-        Some(unfit) if !verdict.is_block() => Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule),
-        _ => verdict,
+    let rule = match policy.find(&host, port) {
+        Ok(rule) if !verdict.is_block() => rule,
+        _ => return Ok(verdict.into()),
     };
+    if let Some(unfit) = rule.unfit(is_tls) {
+        return Ok(Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule).into());
+    }
     let known = match &host {
         Host::Name(name) => policy.dns_hosts(name).unwrap_or_default(),
         Host::Addr(_) => &[],
     };
-    let hop = policy.next_hop().filter(|hop| !verdict.is_block() && !hop.spares(&host, port, known));
-    Ok((verdict, hop.map(ToString::to_string)))
+    let denied = known.iter().find_map(|addr| Some((addr, policy.denied().names(&Host::Addr(*addr))?)));
+    if let Some((addr, entry)) = denied {
+        let detail = format!("{host} leads to {addr} (dns.hosts), which is denied: deny names it, as {entry}");
+        return Ok(Verdict::block(Reason::AddressDenied, detail).by(verdict.rule).into());
+    }
+    let hop = policy.next_hop().filter(|hop| !hop.spares(&host, port, known));
+    let all = policy.rates();
+    let rates = [("rule", rule.rates()), ("connection", all.connection), ("identity", all.identity)];
+    let rates = rates.into_iter().filter_map(|(whose, rates)| Some((whose, rates?))).collect();
+    Ok(Said { verdict, hop: hop.map(ToString::to_string), rates })
 }
 
 #[cfg(test)]
@@ -153,7 +168,7 @@ mod tests {
 
     fn verdict(url: &str, method: &str) -> (bool, Reason) {
         let policy = Policy::parse(POLICY, "test").expect("valid");
-        let (verdict, _) = decide(&policy, url, method).expect("a URL");
+        let verdict = decide(&policy, url, method).expect("a URL").verdict;
         (verdict.is_block(), verdict.reason)
     }
 
@@ -175,7 +190,8 @@ mod tests {
     fn check_says_what_git_may_do() {
         let text = "version: 1\negress: [{destination: a.example, git: {fetch: ['*'], push: [{repository: x/y, refs: [main]}]}}]\n";
         let policy = Policy::parse(text, "test").expect("valid");
-        let asks = |path: &str| decide(&policy, &format!("https://a.example/{path}"), "GET").expect("a URL").0.reason;
+        let asks =
+            |path: &str| decide(&policy, &format!("https://a.example/{path}"), "GET").expect("a URL").verdict.reason;
         assert_eq!(asks("x/y.git/info/refs?service=git-receive-pack"), Reason::PolicyAllow);
         assert_eq!(asks("x/z.git/info/refs?service=git-receive-pack"), Reason::GitDenied);
         assert_eq!(asks("x/z.git/info/refs?service=git-upload-pack"), Reason::PolicyAllow);
@@ -188,8 +204,8 @@ mod tests {
             .replace("destination: b.example\n", "destination: b.example\n    rates: {bytes_in: 9}\n");
         let policy = Policy::parse(&text, "test").expect("valid");
         let rates = |url: &str| {
-            let (verdict, _) = decide(&policy, url, "GET").expect("a URL");
-            rates_of(&policy, &verdict).iter().map(|(of, rates)| format!("{of} {rates}")).collect::<Vec<_>>()
+            let rates = decide(&policy, url, "GET").expect("a URL").rates;
+            rates.iter().map(|(of, rates)| format!("{of} {rates}")).collect::<Vec<_>>()
         };
         assert_eq!(rates("http://b.example/"), ["rule 9 bytes in per minute", "identity 5 requests per hour"]);
         assert_eq!(rates("http://a.example/"), ["identity 5 requests per hour"]);
@@ -202,10 +218,14 @@ mod tests {
             "{POLICY}dns: {{hosts: {{b.example: 10.0.0.1}}}}\nupstream: {{proxy: \"http://c.example:3128\", no_proxy: [10.0.0.0/8]}}\n"
         );
         let policy = Policy::parse(&text, "test").expect("valid");
-        let hop = |url: &str| decide(&policy, url, "GET").expect("a URL").1;
+        let hop = |url: &str| decide(&policy, url, "GET").expect("a URL").hop;
         assert_eq!(hop("http://a.example/").as_deref(), Some("http://c.example:3128"));
         assert_eq!(hop("http://b.example/"), None, "its address is spared");
-        let (verdict, hop) = decide(&policy, "http://c.example:3128/", "GET").expect("a URL");
-        assert_eq!((verdict.reason, hop), (Reason::AddressDenied, None));
+        let said = decide(&policy, "http://c.example:3128/", "GET").expect("a URL");
+        assert_eq!((said.verdict.reason, said.hop), (Reason::AddressDenied, None));
+        let denied = Policy::parse(&format!("{text}deny: [10.0.0.0/24]\n"), "test").expect("valid");
+        let said = decide(&denied, "http://b.example/", "GET").expect("a URL");
+        assert_eq!(said.verdict.reason, Reason::AddressDenied, "its address is denied");
+        assert!(said.verdict.detail.contains("10.0.0.0/24"), "{}", said.verdict.detail);
     }
 }

@@ -112,8 +112,7 @@ pub fn main() -> ExitCode {
             Ok(0)
         }
     };
-    crate::telemetry::flush();
-    match result {
+    let code = match result {
         Ok(0) if output::lost() => {
             output::error("what was to be written to stdout could not be; see whether its disk is full");
             ExitCode::FAILURE
@@ -123,7 +122,9 @@ pub fn main() -> ExitCode {
             output::error(&failure.text);
             ExitCode::from(failure.code)
         }
-    }
+    };
+    crate::telemetry::flush();
+    code
 }
 
 /// What a verb ends with when it fails: a text for the person, a code for the script.

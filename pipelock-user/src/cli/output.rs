@@ -1,11 +1,12 @@
-//! Writing to the terminal: the only place that does. A closed pipe is no error: `pipelock … | head` ends quietly. Output
-//! that is lost for another reason is one, which [`lost`] tells at the end.
+//! Writing to the terminal: the only place that does, for stderr behind the log. A closed pipe is no error: `pipelock … | head`
+//! ends quietly. Output that is lost for another reason is one, which [`lost`] tells at the end.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::app::Ended;
+use crate::telemetry::say;
 
 /// What was to be written to stdout is not there.
 static LOST: AtomicBool = AtomicBool::new(false);
@@ -29,18 +30,14 @@ fn note_loss(written: std::io::Result<()>) {
 
 /// A note on stderr, for people.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "pipelock: {text}");
+    say(&format!("pipelock: {text}\n"));
 }
 
 /// An error on stderr; red on a terminal that wants colour.
 pub(super) fn error(text: &str) {
-    let mut stderr = std::io::stderr().lock();
-    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let _ = if colour {
-        writeln!(stderr, "\u{1b}[31mpipelock: error:\u{1b}[0m {text}")
-    } else {
-        writeln!(stderr, "pipelock: error: {text}")
-    };
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (red, plain) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
+    say(&format!("{red}pipelock: error:{plain} {text}\n"));
 }
 
 /// What a session came to, as a note.

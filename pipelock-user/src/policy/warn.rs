@@ -3,11 +3,12 @@
 //! Called at start and by `pipelock check`. It promises that nothing a policy asks for is silently left undone: it is
 //! either enforced, or denied, and named here when it is denied or weaker than it reads.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::content::FindingAction;
 use super::destination::Destination;
-use super::types::{Policy, Rule};
+use super::types::{DnsMode, Policy, Rule};
+use crate::flow::Host;
 
 /// Rules a warning names before it only counts them.
 const MAX_NAMED: usize = 8;
@@ -65,14 +66,31 @@ impl Policy {
             warnings.push(format!(
                 "upstream.resolve: proxy: where names lead is the next hop's business ({hop}); of its answers no address is checked"
             ));
+            if self.dns_mode() == DnsMode::Real {
+                warnings.push(
+                    "dns_resolution: real: the names that the agent asks DNS for are looked up here, whatever upstream.resolve says"
+                        .to_owned(),
+                );
+            }
+        }
+        let here = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let denied_here = here.iter().find_map(|addr| self.denied().names(&Host::Addr(*addr)));
+        if let Some(entry) = denied_here.filter(|_| !self.loopback_ports().is_empty()) {
+            warnings.push(format!(
+                "loopback.allow: the agent reaches these ports past the proxy, and so past deny ({entry})"
+            ));
         }
         let is_hop = |name: &str| hop.is_some_and(|hop| hop.host.name() == Some(name));
         let webhook = self.ask().webhook.as_ref();
         let is_webhook = |name: &str| webhook.is_some_and(|webhook| webhook.host.name() == Some(name));
         let is_used = |name: &str| self.names_allowed(name) || is_hop(name) || is_webhook(name);
-        let unnamed: Vec<String> = self.parts.dns_hosts.keys().filter(|name| !is_used(name)).cloned().collect();
-        if !unnamed.is_empty() {
-            warnings.push(format!("dns.hosts: {}: no rule names it, so it is never answered", named(&unnamed)));
+        let is_denied = |name: &str| self.denied().names(&Host::Name(name.to_owned())).is_some();
+        let unused = self.parts.dns_hosts.keys().filter(|name| !is_used(name)).cloned();
+        let (denied, unnamed): (Vec<_>, Vec<_>) = unused.partition(|name| is_denied(name));
+        for (names, why) in [(unnamed, "no rule names it"), (denied, "deny names it")] {
+            if !names.is_empty() {
+                warnings.push(format!("dns.hosts: {}: {why}, so it is never answered", named(&names)));
+            }
         }
         warnings
     }
@@ -83,5 +101,33 @@ fn named(labels: &[String]) -> String {
     match labels.len().checked_sub(MAX_NAMED) {
         Some(more) if more > 0 => format!("{shown} and {more} more"),
         _ => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::tests::read;
+
+    #[test]
+    fn what_does_not_go_together_is_said() {
+        let hop = "upstream: {proxy: \"http://p.test:1\", resolve: proxy}";
+        for (more, said) in [
+            ("dns: {hosts: {a.test: 10.0.0.1}}", &["dns.hosts: a.test: no rule names it"][..]),
+            (
+                "egress: [{destination: \"*.test\"}]\ndeny: [b.test]\ndns: {hosts: {a.test: 10.0.0.1, b.test: 10.0.0.2}}",
+                &["dns.hosts: b.test: deny names it"],
+            ),
+            (hop, &["upstream.resolve: proxy: where"]),
+            (&format!("{hop}\ndns_resolution: real"), &["upstream.resolve: proxy: where", "dns_resolution: real: the"]),
+            ("dns_resolution: real", &[]),
+            ("deny: [\"127.0.0.0/8\"]\nloopback: {allow: [80]}", &["past deny (127.0.0.0/8)"]),
+            ("deny: [\"::1\"]\nloopback: {allow: [80]}", &["past deny (::1)"]),
+            ("deny: [\"127.0.0.0/8\"]", &[]),
+            ("deny: [10.0.0.1]\nloopback: {allow: [80]}", &[]),
+        ] {
+            let warnings = read(more).warnings();
+            assert_eq!(warnings.len(), said.len(), "{more}: {warnings:?}");
+            assert!(warnings.iter().zip(said).all(|(warning, said)| warning.contains(said)), "{more}: {warnings:?}");
+        }
     }
 }

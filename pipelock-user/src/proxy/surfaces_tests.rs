@@ -27,10 +27,6 @@ fn cases() -> Vec<(String, &'static str, &'static str)> {
 /// The paths that the rule lists, and what git may fetch.
 const PATHS: &str = "paths: [\"/ok/*\", \"/order\"], git: {fetch: [own]}";
 
-async fn door(world: &World) -> std::net::SocketAddr {
-    let proxy = world.door(Gate::open()).await;
-    proxy
-}
 
 async fn connect(proxy: std::net::SocketAddr) -> TcpStream {
     #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
@@ -119,7 +115,7 @@ async fn in_the_clear() {
                 continue;
             }
             let world = World::new(&format!(", scan: true, {PATHS}")).await;
-            let (proxy, port) = (door(&world).await, world.addr.port());
+            let (proxy, port) = (world.door(Gate::open()).await, world.addr.port());
             let url = format!("http://web.test:{port}{path}");
             match way {
                 "transparent" => {

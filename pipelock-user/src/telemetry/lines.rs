@@ -1,20 +1,23 @@
-//! Lines of the log on their way to stderr.
+//! Lines of the log, and of `cli`, on their way to stderr.
 //!
-//! Filled by `log`; [`wait_for_nobody`] is called by the recorder when it starts, since from then on there may be a line for
-//! every decision, and [`flush`] by `cli` at the end. A terminal that is held, or a pipe that nobody reads, then costs lines,
-//! which are counted, and not the time of those who decide.
+//! Filled by `log` and [`say`]; [`wait_for_nobody`] is called by the recorder when it starts, since from then on there may be a
+//! line for every decision, and [`flush`] by `cli` at the end. A terminal that is held, or a pipe that nobody reads, then costs
+//! lines, which are counted, and not the time of those who decide; nor does it keep the process from ending.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{LazyLock, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::metrics::Counter;
 
 /// Lines that may wait.
 const MOST: usize = 8192;
-/// How long the end waits for whoever reads.
+/// How long the end waits for whoever reads, and a line of `cli` for room.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a line of `cli` waits before it looks for room again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the log counts.
 pub(crate) struct Counts {
@@ -83,6 +86,31 @@ fn send(queue: &SyncSender<Line>, text: &[u8]) {
     }
 }
 
+/// Says a line that is for the person who started us, behind what was logged before. It waits for room, but not long, and not
+/// once more when there was none.
+pub fn say(line: &str) {
+    match QUEUE.get() {
+        Some(queue) => say_in(queue, line.as_bytes(), &UNHEARD),
+        None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// A line of `cli` found no room in all its time.
+static UNHEARD: AtomicBool = AtomicBool::new(false);
+
+fn say_in(queue: &SyncSender<Line>, text: &[u8], unheard: &AtomicBool) {
+    let patience = if unheard.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
+    let due = Instant::now() + patience;
+    while queue.try_send(Line::Text(text.to_vec())).is_err() {
+        if Instant::now() >= due {
+            unheard.store(true, Ordering::Relaxed);
+            COUNTS.lost.add();
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// Takes lines, each in one piece.
 pub(super) struct Lines;
 
@@ -118,6 +146,23 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn what_is_said_waits_for_room_and_not_for_ever() {
+        let (queue, lines) = sync_channel(1);
+        send(&queue, b"logged\n");
+        let unheard = AtomicBool::new(false);
+        say_in(&queue, b"unheard\n", &unheard);
+        assert!(unheard.load(Ordering::Relaxed), "nobody reads");
+        let unheard = AtomicBool::new(false);
+        let mut out = Held::default();
+        let written = out.0.clone();
+        let reading = std::thread::Builder::new().spawn(move || write(&lines, &mut out)).expect("a thread");
+        say_in(&queue, b"said\n", &unheard);
+        drop(queue);
+        reading.join().expect("it ends");
+        assert_eq!(written.lock().expect("sound").as_slice(), b"logged\nsaid\n");
     }
 
     #[test]

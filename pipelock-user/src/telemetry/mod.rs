@@ -11,5 +11,5 @@ pub mod metrics;
 
 pub use admin::{Admin, Door, DoorError, Health, Subject, TokenHash};
 pub(crate) use lines::COUNTS;
-pub use lines::{flush, wait_for_nobody};
+pub use lines::{flush, say, wait_for_nobody};
 pub use log::{LogFormat, init, plain_host, plain_method};

@@ -8,8 +8,12 @@ use std::path::Path;
 
 use pipelock_receipt::codec::base64;
 
-/// Longest name and longest password, in bytes: what SOCKS has room for (RFC 1929 §2).
-const MOST: usize = 255;
+use crate::policy::HopProtocol;
+
+/// Longest line, in bytes.
+const MOST: usize = 4096;
+/// Longest name and longest password that SOCKS has room for (RFC 1929 §2).
+const MOST_IN_SOCKS: usize = 255;
 
 /// Why there are no credentials.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +30,11 @@ pub enum LoginError {
     #[error("upstream.credentials_env: {0} is not set; set it where pipelock is started")]
     Unset(String),
     /// There is something else in it.
-    #[error("{0} does not hold USER:PASSWORD on one line, each of 1 to 255 bytes without control characters")]
+    #[error("{0} does not hold USER:PASSWORD on one line of at most {MOST} bytes, without control characters")]
     Malformed(String),
+    /// It cannot be said in the next hop's protocol.
+    #[error("upstream: SOCKS 5 takes names and passwords of 1 to {MOST_IN_SOCKS} bytes each")]
+    NotForSocks,
 }
 
 /// Name and password.
@@ -51,7 +58,7 @@ impl Login {
     pub fn of_file(path: &Path) -> Result<Self, LoginError> {
         let shown = path.display().to_string();
         let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(4 * MOST as u64).read_to_string(&mut text));
+        let read = File::open(path).and_then(|file| file.take(MOST as u64 + 3).read_to_string(&mut text));
         read.map_err(|source| LoginError::File { path: shown.clone(), source })?;
         let line = text.strip_suffix('\n').unwrap_or(&text);
         Self::parse(line.strip_suffix('\r').unwrap_or(line)).ok_or(LoginError::Malformed(shown))
@@ -69,15 +76,26 @@ impl Login {
 
     fn parse(line: &str) -> Option<Self> {
         let (user, password) = line.split_once(':')?;
-        let is_sound = |text: &str| (1..=MOST).contains(&text.len()) && !text.chars().any(char::is_control);
-        let is_whole = is_sound(user) && is_sound(password);
+        let is_whole = (2..=MOST).contains(&line.len()) && !line.chars().any(char::is_control);
         is_whole.then(|| Self { user: user.to_owned(), password: password.to_owned() })
     }
 
-    /// The part that is secret, for whoever keeps it from going elsewhere.
+    /// The same, if a next hop can be told of it in this protocol.
+    ///
+    /// # Errors
+    /// [`LoginError::NotForSocks`].
+    pub fn fit_for(self, protocol: HopProtocol) -> Result<Self, LoginError> {
+        let fits = |text: &str| (1..=MOST_IN_SOCKS).contains(&text.len());
+        match protocol {
+            HopProtocol::Socks5 if !(fits(&self.user) && fits(&self.password)) => Err(LoginError::NotForSocks),
+            HopProtocol::Http | HopProtocol::Https | HopProtocol::Socks5 => Ok(self),
+        }
+    }
+
+    /// The part that is secret, for whoever keeps it from going elsewhere: keys of an API stand before an empty password.
     #[must_use]
     pub fn secret(&self) -> &str {
-        &self.password
+        if self.password.is_empty() { &self.user } else { &self.password }
     }
 
     /// As HTTP has it (RFC 7617 §2).
@@ -102,7 +120,18 @@ mod tests {
         assert_eq!((login.user.as_str(), login.password.as_str()), ("me", "pass:word"));
         assert_eq!(login.basic(), "Basic bWU6cGFzczp3b3Jk");
         assert_eq!(format!("{login:?}"), "Login(…)");
-        for wrong in [&b""[..], b"me", b":x", b"me:", b"me:x\ny:z\n", b"me:x\0", &[b'a'; 600], b"me:\xff"] {
+        // Whoever has the key of an API alone leaves one of the two empty.
+        for (text, secret, basic) in [("key:", "key", "Basic a2V5Og=="), (":key", "key", "Basic OmtleQ==")] {
+            let login = of(text.as_bytes()).expect(text);
+            assert_eq!((login.secret(), login.basic().as_str()), (secret, basic));
+            assert!(login.clone().fit_for(HopProtocol::Https).is_ok());
+            assert!(matches!(login.fit_for(HopProtocol::Socks5), Err(LoginError::NotForSocks)));
+        }
+        let long = of(format!("me:{}\r\n", "x".repeat(MOST - 3)).as_bytes()).expect("a token");
+        assert!(long.clone().fit_for(HopProtocol::Http).is_ok() && long.fit_for(HopProtocol::Socks5).is_err());
+        assert!(login.clone().fit_for(HopProtocol::Socks5).is_ok());
+        let longer = format!("me:{}", "x".repeat(MOST - 2));
+        for wrong in [&b""[..], b"me", b":", b"me:x\ny:z\n", b"me:x\0", longer.as_bytes(), b"me:\xff"] {
             let error = of(wrong).expect_err("no login").to_string();
             assert!(!error.contains("me:"), "{error}");
         }

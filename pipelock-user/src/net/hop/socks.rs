@@ -62,7 +62,7 @@ where
 async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, login: &Login) -> Result<(), HopError> {
     let mut words = vec![LOGIN_VERSION];
     for text in [&login.user, &login.password] {
-        // Neither is longer: the login would not have been read.
+        // Neither is longer: the login would not be fit for this.
         words.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
         words.extend_from_slice(text.as_bytes());
     }
