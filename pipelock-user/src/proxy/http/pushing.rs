@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 
 use super::arriving::Arriving;
 use super::passing::Passing;
+use super::reading::Reading;
 use super::serve::Session;
 use crate::flow::{Action, Reason, Verdict};
 use crate::policy::{GitRequest, Rule};
@@ -34,6 +35,7 @@ impl Session {
         rules: &Rules,
         rule: &Rule,
         request: Request<Arriving>,
+        reading: Option<&Reading>,
     ) -> Result<Request<Arriving>, Denied> {
         let (Some(_), Some(GitRequest::Push(repository))) = (rule.git(), git::asked(&request)) else {
             return Ok(request);
@@ -53,7 +55,7 @@ impl Session {
             (Verdict { action: Action::Block, ..ended }, None)
         };
         let (push, before) = self.in_time(rules, commands(&mut body)).await.map_err(stopped)?;
-        let denied = denied(rule, &repository, &push);
+        let denied = denied(rule, &repository, &push, reading);
         if denied.is_empty() {
             return Ok(Request::from_parts(head, body.after(before)));
         }
@@ -123,11 +125,16 @@ async fn drain(body: &mut Arriving) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// What of a push is not allowed, a line each; nothing when all of it is.
-fn denied(rule: &Rule, repository: &str, push: &Push) -> Vec<String> {
+/// What of a push is not allowed, a line each; nothing when all of it is. Names that hold secrets are not repeated.
+fn denied(rule: &Rule, repository: &str, push: &Push, reading: Option<&Reading>) -> Vec<String> {
     let options = push.has_options.then(|| rule.check_push_options(repository).err()).flatten();
     let refs = push.commands.iter().filter_map(|one| rule.check_ref(repository, &one.name, one.is_delete).err());
-    let mut denied: Vec<String> = options.into_iter().chain(refs).take(MAX_TOLD + 1).collect();
+    let mut denied: Vec<String> = options
+        .into_iter()
+        .chain(refs)
+        .take(MAX_TOLD + 1)
+        .map(|line| reading.map_or_else(|| line.clone(), |reading| reading.without_secrets(line.clone())))
+        .collect();
     if denied.len() > MAX_TOLD {
         denied.truncate(MAX_TOLD);
         denied.push("and others".to_owned());

@@ -200,6 +200,16 @@ async fn git_is_told_in_a_line_what_it_may_not_fetch_or_push_to() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_not_allowed_and_holds_a_secret_is_not_repeated() {
+    let world = world(", scan: true").await;
+    let answer = world.exchange(with_length(&push(&format!("refs/heads/{SECRET}")), "").as_bytes()).await;
+    assert!(answer.contains("of acme/widgets may not be pushed (allowed: agent/*)"), "{answer}");
+    assert_eq!(world.last_receipt(), ("block".into(), "git_denied".into()));
+    // Which looks for it in the evidence.
+    assert_eq!(world.findings().len(), 1);
+}
+
+#[tokio::test]
 async fn what_is_behind_the_commands_of_a_push_is_read_too() {
     let world = world(", scan: true").await;
     for body in [push("refs/heads/agent/x") + SECRET, push(&format!("refs/heads/agent/{SECRET}"))] {

@@ -375,7 +375,7 @@ impl Session {
             let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
             return Forwarded { verdict, response, dialled: None, reading };
         }
-        let request = match Box::pin(self.check_push(rules, rule, request)).await {
+        let request = match Box::pin(self.check_push(rules, rule, request, reading.as_ref())).await {
             Ok(request) => request,
             Err((denied, response)) => {
                 return Forwarded { response, reading, ..Forwarded::not(denied.by(verdict.rule)) };
