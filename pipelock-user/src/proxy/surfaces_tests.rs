@@ -27,7 +27,6 @@ fn cases() -> Vec<(String, &'static str, &'static str)> {
 /// The paths that the rule lists, and what git may fetch.
 const PATHS: &str = "paths: [\"/ok/*\", \"/order\"], git: {fetch: [own]}";
 
-
 async fn connect(proxy: std::net::SocketAddr) -> TcpStream {
     #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
     TcpStream::connect(proxy).await.expect("connect")
@@ -151,7 +150,7 @@ async fn inside_tls() {
             }
             let edit = |text: String| text.replace("methods: [GET, POST], paths: [\"/ok/*\"]", PATHS);
             let opened = opened_with("web.test", true, edit).await;
-            let (proxy, port) = (door(&opened.world).await, opened.world.addr.port());
+            let (proxy, port) = (opened.world.door(Gate::open()).await, opened.world.addr.port());
             let url = format!("https://web.test:{port}{path}");
             match way {
                 "transparent" => {
@@ -183,7 +182,7 @@ async fn inside_tls() {
 #[tokio::test]
 async fn what_is_no_tls_in_a_tunnel_that_is_read_is_told_so_in_its_own_words() {
     let opened = opened_with("web.test", true, |text| text).await;
-    let (proxy, port) = (door(&opened.world).await, opened.world.addr.port());
+    let (proxy, port) = (opened.world.door(Gate::open()).await, opened.world.addr.port());
     let head = format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
     let mut client = connect(proxy).await;
     client.write_all(format!("{head}GET / HTTP/1.1\r\nHost: web.test\r\n\r\n").as_bytes()).await.expect("write");
