@@ -30,18 +30,13 @@ impl Withheld {
         let proxies = PROXY_VARIABLES.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase()]);
         let mut variables: Vec<String> = policy.next_hop().into_iter().flat_map(|_| proxies.clone()).collect();
         variables.extend(named_variables(policy).map(|(_, name)| name.clone()));
-        let mut withheld = Self { files: Vec::new(), variables };
-        for file in files(policy) {
-            withheld = withheld.file(&file);
-        }
-        withheld
+        Self { files: files(policy), variables }
     }
 
-    /// A file more, if it is one: what a name leads to that is none (a pipe, a terminal) cannot be read a second time.
+    /// A file more.
     #[must_use]
     pub fn file(mut self, file: &Path) -> Self {
-        // Mounts are made by the names that the agent sees.
-        self.files.extend(file.canonicalize().ok().filter(|file| file.is_file()));
+        self.files.push(file.to_owned());
         self
     }
 
@@ -51,9 +46,12 @@ impl Withheld {
         &self.variables
     }
 
-    /// What takes the place of each file, and the file.
+    /// What takes the place of each file that is there by now, and the file. What is none (a pipe, a terminal) cannot be read a
+    /// second time.
     pub fn covers(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
-        self.files.iter().map(|file| (NOTHING.into(), file.clone()))
+        // Mounts are made by the names that the agent sees.
+        let there = self.files.iter().filter_map(|file| file.canonicalize().ok()).filter(|file| file.is_file());
+        there.map(|file| (NOTHING.into(), file))
     }
 
     /// Refuses another policy that keeps something in a variable which the command has. Files that were not withheld from it are

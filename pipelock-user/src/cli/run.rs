@@ -109,7 +109,8 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     if let Some(key) = args.session.key_file() {
         withheld = withheld.file(key);
     }
-    let mut command = without(AgentCommand::new(program, rest.to_vec(), user), &withheld);
+    let command = AgentCommand::new(program, rest.to_vec(), user);
+    let mut command = withheld.variables().iter().fold(command, |command, name| command.env_remove(name));
     let confinement = confinement(&command, uid)?;
     let lock = Lock::take(&attachment_id(cgroup.id()))?;
     let session = Session::prepare(SessionConfig {
@@ -121,7 +122,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         cgroup_id: cgroup.id(),
         require: args.session.level(),
         policy,
-        environment: Environment::OfTheAgent(withheld),
+        environment: Environment::OfTheAgent(withheld.clone()),
         namespaces: vec![namespace],
     })?;
     for (hook, why) in &session.attachment().missing {
@@ -136,6 +137,10 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     }
     for (layer, place) in trust.iter().flat_map(TrustFolder::layers) {
         command = command.lay(layer.clone(), place.clone());
+    }
+    // Now that the authority is there, which may just have been made.
+    for (file, place) in withheld.covers() {
+        command = command.cover(file, place);
     }
     let recorded = session.record(Place::At(evidence), key, confinement, Some(uid))?;
     let agent = match command.spawn(&cgroup) {
@@ -158,12 +163,6 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     }
     output::moved(&ended.summary.folder, ended.moved_from.as_deref());
     Ok(code)
-}
-
-/// Takes from the agent what is ours alone.
-fn without(command: AgentCommand, withheld: &Withheld) -> AgentCommand {
-    let command = withheld.variables().iter().fold(command, |command, name| command.env_remove(name));
-    withheld.covers().fold(command, |command, (file, place)| command.cover(file, place))
 }
 
 /// The proxy without a command: for clients that are told to use it.
