@@ -57,6 +57,43 @@ expect(m, b"fourth 200"); expect(m, b"SHELL exit ")
 }
 
 #[test]
+fn the_terminal_is_left_as_it_was_and_its_keys_mean_what_they_do() {
+    need!("curl", "python3", "stty");
+    let server = HttpServer::start("127.0.0.1:0");
+    let policy = web_policy(server.port(), ", ask: true", "ask: {timeout_seconds: 600}\n");
+    let url = format!("http://web.test:{}/", server.port());
+    let agent = "trap 'echo interrupted; exit 3' INT; printf '\\033[8m\\033(0\\033[1;1r'; curl -sS -o /dev/null $1; echo went on; sleep 60";
+    let sandbox = Sandbox::new(&policy);
+    on_terminal(
+        &sandbox.command(&["bash", "-c", agent, "bash", &url]),
+        r#"
+import termios
+m = launch()
+before = termios.tcgetattr(m)
+expect(m, b"\x1b[1;1r"); expect(m, b"\x1b[!p\x1b[0m\x1b(B"); expect(m, b"wants: GET"); expect(m, b"within 600 s: ")
+os.write(m, b"\x03"); expect(m, b"interrupted"); expect(m, b"SHELL exit 3")
+assert termios.tcgetattr(m)[:4] == before[:4], "the settings of the terminal"
+"#,
+    );
+    assert_eq!(told(&Evidence::read(&sandbox.evidence())), ["block ask_denied terminal no"]);
+    let sandbox = Sandbox::new(&policy);
+    on_terminal(
+        &sandbox.command(&["curl", "-sS", "-o", "/dev/null", &url]),
+        r#"
+import termios
+m = launch()
+before = termios.tcgetattr(m)
+expect(m, b"within 600 s: ")
+assert termios.tcgetattr(m)[3] != before[3], "the test looks at nothing"
+os.kill(os.tcgetpgrp(m), signal.SIGTERM)
+expect(m, b"SHELL exit ")
+assert termios.tcgetattr(m)[:4] == before[:4], "the settings of the terminal"
+"#,
+    );
+    assert!(server.seen().is_empty());
+}
+
+#[test]
 fn without_a_terminal_nobody_can_be_asked() {
     need!("curl", "setsid");
     let server = HttpServer::start("127.0.0.1:0");

@@ -11,7 +11,7 @@ use pipelock_receipt::Folder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::{Readiness, daemonize};
-use super::prompt::Terminal;
+use super::prompt::{self, Terminal};
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, output};
@@ -126,7 +126,7 @@ fn serve(cgroup: &Cgroup, plan: Plan, readiness: Option<&Readiness>) -> Result<E
     let awaited: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     awaited.thread_block()?;
     let recorded = prepare(cgroup, plan)?;
-    runtime::run(async {
+    let served = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -156,7 +156,9 @@ fn serve(cgroup: &Cgroup, plan: Plan, readiness: Option<&Readiness>) -> Result<E
             }
         };
         Ok(serving.end(reason).await?)
-    })?
+    });
+    prompt::settle();
+    served?
 }
 
 /// Attaches, settles what the processes hold, and opens the chain; also for `detach` when the proxy is dead.

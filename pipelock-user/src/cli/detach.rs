@@ -210,6 +210,12 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Resul
         Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost").await?)
     })??;
     output::note("the proxy was dead; what the kernel recorded meanwhile is in evidence of its own");
+    if cgroup.is_frozen().unwrap_or(false) {
+        output::note(&format!(
+            "the cgroup is frozen, as by a proxy that was killed while it asked somebody; to let it go on: echo 0 > {}/cgroup.freeze",
+            cgroup.path().display()
+        ));
+    }
     output::ended(&ended);
     output::moved(&ended.summary.folder, ended.moved_from.as_deref());
     if is_run {

@@ -8,18 +8,27 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::sys::termios::{FlushArg, LocalFlags, SetArg, Termios, tcflush, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 use tokio::sync::oneshot;
 
 use crate::flow::{Answer, Answering, Asker, Question};
 use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::spawn::signals_passed_on;
+
+/// Undoes what was painted to hide the question or to say something else around it: attributes, character sets, margins, colours of
+/// the palette (ECMA-48 §8.3, DECSTR, DECSTBM; xterm's OSC 104, 110, 111). Then the last line.
+const PLAIN: &str = "\x1b[!p\x1b[0m\x1b(B\x1b)B\x0f\x1b]104\x07\x1b]110\x07\x1b]111\x07\x1b[r\x1b[?25h\x1b[999;1H\r\n";
+/// How long a question that is withdrawn may take to leave the terminal.
+const LEAVES: Duration = Duration::from_secs(2);
+/// Held by the one question that is on the terminal.
+static SHOWN: Mutex<()> = Mutex::new(());
 
 /// How often it is looked whether the question is withdrawn.
 const LOOK: Duration = Duration::from_millis(200);
@@ -42,6 +51,14 @@ impl Terminal {
             None => None,
         };
         Some(Arc::new(Self { cgroup }))
+    }
+}
+
+/// Waits until the terminal is as it was before it was asked at, for whoever ends.
+pub(super) fn settle() {
+    let due = Instant::now() + LEAVES;
+    while SHOWN.try_lock().is_err_and(|error| matches!(error, TryLockError::WouldBlock)) && Instant::now() < due {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -83,14 +100,39 @@ impl Asker for Terminal {
 
 /// Asks while the agent holds still.
 fn frozen(cgroup: Option<&Cgroup>, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Answer> {
+    let _shown = SHOWN.lock();
     let mut terminal = open()?;
-    let _still = cgroup.map(|cgroup| cgroup.freeze(FREEZE)).transpose().map_err(io::Error::other)?;
-    let _settings = Settings::take(&terminal)?;
+    let still = cgroup.map(|cgroup| cgroup.freeze(FREEZE)).transpose().map_err(io::Error::other)?;
+    let settings = Settings::take(&terminal)?;
     // Whatever was typed before was for the agent, or of it.
     tcflush(&terminal, FlushArg::TCIFLUSH)?;
     let answer = answer(&mut terminal, question, is_withdrawn);
     let _ = tcflush(&terminal, FlushArg::TCIFLUSH);
-    answer
+    let Ok(Typed::Interrupt) = answer else { return answer.map(Typed::answer) };
+    // What Ctrl-C means otherwise, once all is as it was.
+    drop(settings);
+    drop(still);
+    if let Ok(group) = tcgetpgrp(&terminal) {
+        let _ = killpg(group, Signal::SIGINT);
+    }
+    Ok(Answer::No)
+}
+
+/// What was typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Typed {
+    Answer(Answer),
+    /// Ctrl-C.
+    Interrupt,
+}
+
+impl Typed {
+    fn answer(self) -> Answer {
+        match self {
+            Self::Answer(answer) => answer,
+            Self::Interrupt => Answer::No,
+        }
+    }
 }
 
 /// The terminal's own settings and its foreground group, put back when dropped.
@@ -137,13 +179,14 @@ fn without_stop(work: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
     Ok(done?)
 }
 
-fn answer(terminal: &mut File, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Answer> {
+fn answer(terminal: &mut File, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Typed> {
+    let passed_on = signals_passed_on();
     let due = Instant::now() + question.timeout();
     terminal.write_all(words(question).as_bytes())?;
     let mut typed: Vec<u8> = Vec::new();
     loop {
         let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() || is_withdrawn.load(Ordering::Acquire) {
+        if left.is_zero() || is_withdrawn.load(Ordering::Acquire) || signals_passed_on() != passed_on {
             terminal.write_all(b"\r\npipelock: no answer, which is no\r\n")?;
             return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody typed an answer"));
         }
@@ -161,16 +204,20 @@ fn answer(terminal: &mut File, question: &Question, is_withdrawn: &AtomicBool) -
         match byte {
             [b'\r' | b'\n'] => {
                 terminal.write_all(b"\r\n")?;
-                return Ok(match typed.as_slice() {
+                return Ok(Typed::Answer(match typed.as_slice() {
                     b"yes" => Answer::Yes,
                     b"always" => Answer::Always,
                     _ => Answer::No,
-                });
+                }));
             }
-            // Ctrl-C, Ctrl-D, Escape.
-            [3 | 4 | 27] => {
+            [3] => {
+                terminal.write_all(b"^C\r\n")?;
+                return Ok(Typed::Interrupt);
+            }
+            // Ctrl-D, Escape.
+            [4 | 27] => {
                 terminal.write_all(b"\r\n")?;
-                return Ok(Answer::No);
+                return Ok(Typed::Answer(Answer::No));
             }
             [8 | 127] if typed.pop().is_some() => terminal.write_all(b"\x08 \x08")?,
             [byte @ b' '..=b'~'] if typed.len() < MOST => {
@@ -186,13 +233,16 @@ fn answer(terminal: &mut File, question: &Question, is_withdrawn: &AtomicBool) -
 fn words(question: &Question) -> String {
     let Question { actor, pid, method, target, rule, findings, seconds, .. } = question;
     let pid = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-    let mut words = format!("\r\npipelock: {actor}{pid} wants: {method} {target}\r\n  rule: {rule}\r\n");
+    let mut words = format!("{PLAIN}pipelock: {actor}{pid} wants: {method} {target}\r\n  rule: {rule}\r\n");
     for finding in findings {
         words.push_str(&format!("  found in it: {finding}\r\n"));
     }
+    let always = match findings.is_empty() {
+        true => format!(", or always for every {method} by this rule to this host in this run"),
+        false => String::new(),
+    };
     words.push_str(&format!(
-        "  the command holds still. Type yes, or always for the rest of this run; anything else is no, and so is nothing \
-         within {seconds} s: "
+        "  the command holds still. Type yes{always}; anything else is no, and so is nothing within {seconds} s: "
     ));
     words
 }
@@ -220,15 +270,15 @@ mod tests {
     #[test]
     fn only_whole_words_are_yes() {
         for (typed, expected) in [
-            (&b"yes\r"[..], Answer::Yes),
-            (b"yess\x7f\n", Answer::Yes),
-            (b"always\n", Answer::Always),
-            (b"y\n", Answer::No),
-            (b"YES\n", Answer::No),
-            (b" yes\n", Answer::No),
-            (b"\n", Answer::No),
-            (b"ye\x03s\n", Answer::No),
-            (b"\x1b[Ayes\n", Answer::No),
+            (&b"yes\r"[..], Typed::Answer(Answer::Yes)),
+            (b"yess\x7f\n", Typed::Answer(Answer::Yes)),
+            (b"always\n", Typed::Answer(Answer::Always)),
+            (b"y\n", Typed::Answer(Answer::No)),
+            (b"YES\n", Typed::Answer(Answer::No)),
+            (b" yes\n", Typed::Answer(Answer::No)),
+            (b"\n", Typed::Answer(Answer::No)),
+            (b"ye\x03s\n", Typed::Interrupt),
+            (b"\x1b[Ayes\n", Typed::Answer(Answer::No)),
         ] {
             let pty = openpty(None, None).expect("a terminal");
             let (mut near, mut far) = (File::from(pty.slave), File::from(pty.master));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pipelock_receipt::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::prompt::Terminal;
+use super::prompt::{self, Terminal};
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, files, keys, output};
@@ -155,7 +155,9 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     // The programs are loaded and the agent runs: what is left of our privileges goes before a byte of it is read. From
     // here on, whatever fails, `recorded` ends the agent before it detaches.
     drop_after_load(&[Cap::Kill, Cap::DacOverride])?;
-    let (code, ended) = runtime::run(supervise(recorded, agent, &cgroup, file.as_deref()))??;
+    let supervised = runtime::run(supervise(recorded, agent, &cgroup, file.as_deref()));
+    prompt::settle();
+    let (code, ended) = supervised??;
     drop(trust);
     drop(guard);
     if !args.quiet {
@@ -193,8 +195,9 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
     let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let stop = async {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, _ = hangup.recv() => {} }
         };
         let ready = |address, reverse: Option<SocketAddr>| {
             if let Some(reverse) = reverse {
@@ -204,6 +207,7 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
         };
         Ok::<_, Failure>(serve_alone(policy, evidence, key, doors, ready, stop).await?)
     })??;
+    prompt::settle();
     output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
     output::moved(&summary.folder, moved_from.as_deref());
     Ok(0)

@@ -30,14 +30,6 @@ use crate::proxy::{http, rescue, tls};
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 /// How long one that finds no place may take to show what it speaks: clients that speak first do at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// What ends the wait for an answer to a question about a connection.
-pub(super) async fn ended(proxy: &Proxy) -> Verdict {
-    tokio::select! {
-        cut = proxy.evidence_lost() => cut,
-        () = proxy.closed() => Verdict::block(Reason::ClientAborted, "the session ended first"),
-    }
-}
-
 /// How long finding and dialling a destination may take, and asking it for its certificate where that is due.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -292,7 +284,7 @@ async fn pass(
         return if is_tls { refuse_tls(stream, guard, verdict).await } else { refuse(stream, guard, verdict) };
     }
     let mut allowed = allowed;
-    match ask::connection(proxy, rules, (rule, flow), format!("{host}:{port}"), ended(proxy)).await {
+    match ask::connection(proxy, rules, (rule, flow), format!("{host}:{port}"), std::future::pending()).await {
         Ok(asked) => allowed.asked = asked,
         Err(verdict) => {
             let is_tls = !buffer.is_empty();

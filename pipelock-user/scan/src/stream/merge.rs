@@ -36,8 +36,15 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
             same_kind && overlap && (same_layer || better.rule == hit.rule && better.excerpt == hit.excerpt)
         };
         match kept.iter_mut().find(|kept| covered(kept.hit)) {
-            None => kept.push(Kept { hit, also: Vec::new(), cover: hit.span.clone() }),
+            None => {
+                let severity = rule(hit).map_or(Severity::Low, |rule| rule.severity);
+                kept.push(Kept { hit, also: Vec::new(), cover: hit.span.clone(), severity });
+            }
             Some(better) => {
+                // What says more is not less serious for that.
+                if let Some(rule) = rule(hit).filter(|rule| rule.confidence >= Confidence::Medium) {
+                    better.severity = better.severity.max(rule.severity);
+                }
                 better.cover = better.cover.start.min(hit.span.start)..better.cover.end.max(hit.span.end);
                 if better.hit.rule != hit.rule && !better.also.contains(&hit.rule) {
                     better.also.push(hit.rule);
@@ -47,9 +54,9 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
     }
     kept.sort_by_key(|Kept { hit, .. }| (hit.span.start, hit.span.end, hit.rule));
     let id = |index: usize| core.rules.rule(index).map(|rule| rule.id.clone());
-    let made = |Kept { hit, also, cover }: Kept<'_>| {
+    let made = |Kept { hit, also, cover, severity }: Kept<'_>| {
         let also = also.into_iter().filter_map(id).collect();
-        Some(Finding { also, cover, ..finding(rule(hit)?, hit) })
+        Some(Finding { also, cover, severity, ..finding(rule(hit)?, hit) })
     };
     let secrets = Secrets::new(core, hits);
     let mut findings: Vec<Finding> = kept.into_iter().filter_map(made).collect();
@@ -111,6 +118,8 @@ struct Kept<'a> {
     also: Vec<usize>,
     /// The bytes of all hits that went into it.
     cover: Range<u64>,
+    /// The worst of theirs, of those that are sure enough.
+    severity: Severity,
 }
 
 /// Makes two parts of one flood one.

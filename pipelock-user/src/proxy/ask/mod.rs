@@ -1,8 +1,8 @@
 //! Asks somebody, where the policy wants that, before something goes on.
 //!
 //! Called by `http` for requests and by `listen` and `http::explicit` for connections that nobody reads. It promises that no answer
-//! is no: none in time, from nobody, broken off, or where too many questions wait; and that what was answered with "always" is
-//! asked once in a session, of the policy that it was answered under.
+//! is no: none in time, from nobody, broken off, under another policy by then, or where too many questions wait; and that what was
+//! answered with "always" is asked once in a session, of the policy that it was answered under.
 
 mod webhook;
 
@@ -15,17 +15,20 @@ pub use webhook::{Secret, SecretError, Webhook};
 
 use crate::flow::{Answer, Asked, Asker, Flow, Question, Reason, Verdict, locked, shown};
 use crate::policy::Rule;
+use crate::proxy::ration::who;
 use crate::proxy::state::{Proxy, Rules};
 
 /// Questions that wait for an answer at a time; what comes beyond them is denied.
 const MOST_WAITING: usize = 32;
+/// Those of one who asks.
+const MOST_OF_ONE: usize = 8;
 /// Answers with "always" that are remembered.
 const MOST_REMEMBERED: usize = 1024;
 /// Findings of a question that are told.
 const MOST_FINDINGS: usize = 8;
 
-/// What an answer with "always" holds for: policy, rule, method, host and port, and what was found.
-type Same = (String, String, String, String, Vec<String>);
+/// What an answer with "always" holds for: policy, rule, method, host and port.
+type Same = (String, String, String, String);
 
 /// What somebody is asked about.
 pub(super) struct About<'a> {
@@ -49,6 +52,8 @@ pub struct Asking {
     /// One who reads at a terminal reads one question at a time.
     turn: Semaphore,
     waiting: Semaphore,
+    /// How many wait, by who wants to.
+    of_one: Arc<Mutex<HashMap<String, usize>>>,
     always: Mutex<HashMap<Same, Asked>>,
 }
 
@@ -58,6 +63,7 @@ impl Default for Asking {
             terminal: OnceLock::new(),
             turn: Semaphore::new(1),
             waiting: Semaphore::new(MOST_WAITING),
+            of_one: Arc::default(),
             always: Mutex::default(),
         }
     }
@@ -77,7 +83,7 @@ impl Asking {
     /// ended the wait.
     pub(super) async fn ask(
         &self,
-        rules: &Rules,
+        (proxy, rules): (&Proxy, &Rules),
         about: About<'_>,
         ended: impl Future<Output = Verdict>,
     ) -> Result<Asked, Verdict> {
@@ -92,8 +98,9 @@ impl Asking {
             verdict.with(found.map(|found| found.findings.clone()).unwrap_or_default())
         };
         let same = same(rules, &about);
-        if let Some(former) = locked(&self.always).get(&same) {
-            return Ok(former.clone());
+        let former = || locked(&self.always).get(&same).filter(|_| found.is_none()).cloned();
+        if let Some(former) = former() {
+            return Ok(former);
         }
         let webhook = rules.webhook.clone().map(|webhook| webhook as Arc<dyn Asker>);
         let is_webhook = webhook.is_some();
@@ -109,13 +116,19 @@ impl Asking {
                 return Err(denied(asked("none", ""), format!("{MOST_WAITING} other questions wait for an answer")));
             }
         };
+        let Some(_own) = Own::take(&self.of_one, who(about.flow)) else {
+            return Err(denied(
+                asked("none", ""),
+                format!("{MOST_OF_ONE} questions of the same client wait for an answer"),
+            ));
+        };
         let timeout = rules.policy.ask().timeout;
         let Some(id) = number() else { return Err(denied(asked("failed", ""), "no number for it".into())) };
         let question = Question {
             id,
             policy: rules.policy.id().to_string(),
             rule: shown(about.rule),
-            actor: shown(about.flow.origin.identity.as_deref().unwrap_or(&about.flow.origin.comm)),
+            actor: actor(about.flow),
             pid: (about.flow.id.0 != 0).then_some(about.flow.origin.pid),
             method: shown(about.method),
             target: shown(about.target),
@@ -125,13 +138,16 @@ impl Asking {
         let answer = async {
             let _turn = if is_webhook { None } else { self.turn.acquire().await.ok() };
             // Somebody may have said so while this one waited for its turn.
-            if let Some(former) = locked(&self.always).get(&same) {
-                return Err(former.clone());
+            if let Some(former) = former() {
+                return Err(former);
             }
             Ok(tokio::time::timeout(timeout, asker.ask(&question)).await)
         };
         tokio::pin!(answer);
+        // First what ends it: a yes that comes together with another policy is a yes to the former.
         let answer = tokio::select! {
+            biased;
+            ended = over(proxy, rules) => return Err(Verdict { asked: Some(Box::new(asked("none", &question.id))), ..not_out(ended) }),
             answer = &mut answer => answer,
             ended = ended => return Err(Verdict { asked: Some(Box::new(asked("none", &question.id))), ..not_out(ended) }),
         };
@@ -141,6 +157,8 @@ impl Asking {
         };
         match answer {
             Ok(Ok(Answer::Yes)) => Ok(asked("yes", &question.id)),
+            // What was found is this once's alone: the next may hold another secret.
+            Ok(Ok(Answer::Always)) if found.is_some() => Ok(asked("yes", &question.id)),
             Ok(Ok(Answer::Always)) => {
                 let asked = asked("always", &question.id);
                 let mut always = locked(&self.always);
@@ -179,7 +197,55 @@ pub(super) async fn connection(
     }
     let (label, target) = (rule.label(), place.clone());
     let about = About { flow, rule: &label, method: "CONNECT", place, target: &target, found: None };
-    Ok(Some(Box::new(proxy.asking.ask(rules, about, ended).await?)))
+    Ok(Some(Box::new(proxy.asking.ask((proxy, rules), about, ended).await?)))
+}
+
+/// A question of one who asks, as long as it waits.
+struct Own {
+    all: Arc<Mutex<HashMap<String, usize>>>,
+    who: String,
+}
+
+impl Own {
+    fn take(all: &Arc<Mutex<HashMap<String, usize>>>, who: String) -> Option<Self> {
+        let mut counts = locked(all);
+        let count = counts.entry(who.clone()).or_default();
+        if *count >= MOST_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Self { all: all.clone(), who })
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let mut counts = locked(&self.all);
+        if let Some(count) = counts.get_mut(&self.who) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.who);
+            }
+        }
+    }
+}
+
+/// Who wants to, for a person: the name of a token or of a process, else where a client is.
+fn actor(flow: &Flow) -> String {
+    match &flow.origin.identity {
+        Some(identity) => shown(identity),
+        None if flow.id.0 == 0 => format!("a client at {}", flow.target.original.ip()),
+        None => shown(&flow.origin.comm),
+    }
+}
+
+/// What ends every wait for an answer: evidence that is lost, the end of the proxy, another policy.
+async fn over(proxy: &Proxy, rules: &Rules) -> Verdict {
+    tokio::select! {
+        cut = proxy.evidence_lost() => cut,
+        () = proxy.closed() => Verdict::block(Reason::ClientAborted, "the session ended first"),
+        cut = proxy.disallowed(Some(rules.policy.id()), |_| false) => cut,
+    }
 }
 
 /// Nothing has left yet, whatever ended the wait.
@@ -188,13 +254,7 @@ fn not_out(verdict: Verdict) -> Verdict {
 }
 
 fn same(rules: &Rules, about: &About<'_>) -> Same {
-    let mut found: Vec<String> = match about.found {
-        Some(found) => found.findings.iter().map(|found| format!("{} {}", found.rule, found.name)).collect(),
-        None => Vec::new(),
-    };
-    found.sort_unstable();
-    found.dedup();
-    (rules.policy.id().to_string(), about.rule.to_owned(), about.method.to_owned(), about.place.clone(), found)
+    (rules.policy.id().to_string(), about.rule.to_owned(), about.method.to_owned(), about.place.clone())
 }
 
 fn lines(found: &Verdict) -> Vec<String> {

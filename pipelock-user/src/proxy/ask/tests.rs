@@ -49,6 +49,12 @@ fn request(method: &str, path: &str, more: &str, body: &str) -> Vec<u8> {
     format!("{method} {path} HTTP/1.1\r\nHost: web.test\r\n{more}{length}Connection: close\r\n\r\n{body}").into_bytes()
 }
 
+fn asking_about_findings(port: u16) -> Rules {
+    let rules = crate::proxy::http::world::rules(port, ", scan: true");
+    let text = rules.policy.canonical_json().replacen('{', "{\"dlp\":{\"action\":\"ask\"},", 1);
+    Rules { policy: crate::policy::Policy::parse(&text, "test").expect("a policy"), ..rules }
+}
+
 /// What the receipts of requests say of who was asked, in order.
 fn asked(world: &World) -> Vec<String> {
     let text = world.evidence_by_now();
@@ -114,7 +120,8 @@ async fn no_answer_is_no() {
     let rules = world.proxy.rules();
     let about =
         About { flow: &flow, rule: "egress[0]", method: "GET", place: "a:1".into(), target: "http://a", found: None };
-    let denied = world.proxy.asking.ask(&rules, about, std::future::pending()).await.expect_err("no answer");
+    let denied =
+        world.proxy.asking.ask((&world.proxy, &rules), about, std::future::pending()).await.expect_err("no answer");
     assert_eq!((denied.reason, start.elapsed().as_secs()), (Reason::AskDenied, 7));
     assert!(denied.is_block() && denied.detail.contains("did not answer within 7s"), "{}", denied.detail);
     assert_eq!(denied.asked.map(|asked| asked.answer), Some("none"));
@@ -122,12 +129,7 @@ async fn no_answer_is_no() {
 
 #[tokio::test]
 async fn somebody_decides_about_what_was_found() {
-    let policy = |port: u16| {
-        let rules = crate::proxy::http::world::rules(port, ", scan: true");
-        let text = rules.policy.canonical_json().replacen('{', "{\"dlp\":{\"action\":\"ask\"},", 1);
-        Rules { policy: crate::policy::Policy::parse(&text, "test").expect("a policy"), ..rules }
-    };
-    let world = World::with(|port, _| (policy(port), None)).await;
+    let world = World::with(|port, _| (asking_about_findings(port), None)).await;
     let terminal = Scripted::new([
         Some(Ok(Answer::No)),
         Some(Ok(Answer::Yes)),
@@ -158,6 +160,32 @@ async fn somebody_decides_about_what_was_found() {
     assert!(!world.exchange(format!("{head}{chunked}").as_bytes()).await.starts_with("HTTP/1.1 200"));
     assert_problem(&world.exchange(&request("GET", "/order", "", "")).await, "403", "injection_match");
     assert_eq!(terminal.count(), 5);
+}
+
+#[tokio::test]
+async fn always_is_once_for_what_was_found() {
+    let world = World::with(|port, _| (asking_about_findings(port), None)).await;
+    let terminal = Scripted::new([Some(Ok(Answer::Always)), Some(Ok(Answer::No))]);
+    world.proxy.asking.at(terminal.clone());
+    let header = format!("X-Key: {SECRET}\r\n");
+    assert!(world.exchange(&request("GET", "/x", &header, "")).await.starts_with("HTTP/1.1 200"));
+    assert_problem(&world.exchange(&request("GET", "/x", &header, "")).await, "403", "dlp_match");
+    assert_eq!(asked(&world), ["terminal yes", "terminal no"]);
+}
+
+#[tokio::test]
+async fn another_policy_withdraws_what_is_asked() {
+    let world = World::new(", ask: true").await;
+    let terminal = Scripted::new([None]);
+    world.proxy.asking.at(terminal.clone());
+    let mut agent = world.agent().await;
+    agent.write_all(&request("GET", "/x", "", "")).await.expect("write");
+    while terminal.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.rules.send_replace(Arc::new(crate::proxy::http::world::rules(world.addr.port(), ", methods: [GET]")));
+    assert_problem(&read_all(&mut agent).await, "403", "policy_changed");
+    assert!(world.seen().is_empty(), "nothing has left");
 }
 
 #[tokio::test]
@@ -196,14 +224,14 @@ async fn questions_that_wait_are_bounded_and_withdrawn() {
             found: None,
         };
         let (proxy, rules) = (&world.proxy, &rules);
-        async move { proxy.asking.ask(rules, about, std::future::pending()).await }
+        async move { proxy.asking.ask((proxy, rules), about, std::future::pending()).await }
     };
-    let mut waiting: Vec<_> = (0..MOST_WAITING).map(|number| Box::pin(ask(number))).collect();
+    let mut waiting: Vec<_> = (0..MOST_OF_ONE).map(|number| Box::pin(ask(number))).collect();
     for question in &mut waiting {
         assert!(futures_now(question.as_mut()).is_none());
     }
-    let denied = ask(MOST_WAITING).await.expect_err("too many");
-    assert!(denied.detail.contains("other questions wait"), "{}", denied.detail);
+    let denied = ask(MOST_OF_ONE).await.expect_err("too many");
+    assert!(denied.detail.contains("of the same client wait"), "{}", denied.detail);
     assert_eq!(terminal.count(), 1, "one at a time");
     // Who has gone makes room.
     drop(waiting.remove(0));

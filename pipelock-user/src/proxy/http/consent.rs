@@ -67,13 +67,7 @@ impl Session {
             target: &target,
             found: consent.wanted.as_ref(),
         };
-        let ended = async {
-            tokio::select! {
-                ended = self.ended() => ended,
-                cut = self.proxy.evidence_lost() => cut,
-            }
-        };
-        let asked = self.proxy.asking.ask(rules, about, ended).await?;
+        let asked = self.proxy.asking.ask((&self.proxy, rules), about, self.ended()).await?;
         let findings = consent.wanted.map(|wanted| wanted.findings).unwrap_or_default();
         Ok(Agreed { asked: Some(Box::new(asked)), findings })
     }

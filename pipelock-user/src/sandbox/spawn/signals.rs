@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -176,14 +176,15 @@ impl AgentProcess {
 
     fn forward(&self, received: Received) {
         // The terminal gave it to the whole foreground group, and the agent is in it or chose not to be.
-        let by_terminal = received.kernel && matches!(received.signal, libc::SIGINT | libc::SIGQUIT);
+        let is_own = received.sender == nix::unistd::getpid().as_raw();
+        let by_terminal = (received.kernel || is_own) && matches!(received.signal, libc::SIGINT | libc::SIGQUIT);
         // An agent that signals its own group has had its own signal.
         let by_agent = received.sender == self.pid.as_raw();
-        if !by_terminal
-            && !by_agent
-            && let Err(error) = self.signal(received.signal)
-        {
-            tracing::warn!(signal = received.signal, %error, "a signal could not be passed on to the agent");
+        if !by_terminal && !by_agent {
+            PASSED_ON.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = self.signal(received.signal) {
+                tracing::warn!(signal = received.signal, %error, "a signal could not be passed on to the agent");
+            }
         }
     }
 }
@@ -217,6 +218,14 @@ impl Received {
     fn decode([signal, kernel, _, _, a, b, c, d]: [u8; 8]) -> Self {
         Self { signal: signal.into(), kernel: kernel != 0, sender: i32::from_ne_bytes([a, b, c, d]) }
     }
+}
+
+/// How many signals were passed on to agents.
+static PASSED_ON: AtomicU64 = AtomicU64::new(0);
+
+/// How many signals were passed on to agents until now: somebody wants them to act, who may hold still.
+pub fn signals_passed_on() -> u64 {
+    PASSED_ON.load(Ordering::Relaxed)
 }
 
 /// The reading and the writing end; they live as long as the process.
