@@ -90,3 +90,13 @@ fn every_example_is_found_by_the_whole_engine() {
     }
     assert!(missed.is_empty(), "{} missed:\n{}", missed.len(), missed.join("\n"));
 }
+
+#[test]
+fn a_general_finding_is_as_serious_as_the_special_one_that_it_stands_for() {
+    let scanner = scanner();
+    for text in ["token=ghp_16C7e42F292c6912E7710c838347Ae178B4a", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"] {
+        let findings = scanner.scan(text.as_bytes()).unwrap();
+        let worst = findings.iter().max_by_key(|finding| finding.severity).unwrap();
+        assert_eq!(worst.severity, pipelock_scan::Severity::Critical, "{text}: {findings:?}");
+    }
+}

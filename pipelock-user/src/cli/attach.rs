@@ -27,6 +27,7 @@ use crate::sandbox::environ::Environments;
 use crate::sandbox::held::{HeldError, HeldOptions, settle};
 use crate::sandbox::limits;
 use crate::sandbox::netns::{in_netns, netns_of};
+use crate::telemetry;
 
 /// How often the cgroup is looked for.
 const WATCH: Duration = Duration::from_millis(500);
@@ -136,6 +137,8 @@ fn serve(cgroup: &Cgroup, plan: Plan, readiness: Option<&Readiness>) -> Result<E
         Terminal::of(Some(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
         tell_start(&serving, cgroup);
         if let Some(readiness) = readiness {
+            // Who waits for that may look at once for what was said before.
+            telemetry::flush();
             readiness.ready();
         }
         let mut watch = tokio::time::interval(WATCH);
