@@ -2,11 +2,14 @@
 //! body or message stays in, for the same reason everywhere.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod speaking;
+
 use std::process::Command;
 
 use pipelock_e2e::{
-    Run, SECRET, Sandbox, TlsServer, assert_kept_in, find, has_python_module, holds, missing, need, web_policy,
+    Run, SECRET, Sandbox, TlsServer, assert_kept_in, has_python_module, holds, missing, need, web_policy,
 };
+use speaking::{HTTPX, ONE_BY_ONE, PYTHON, REQUESTS, go_client};
 
 const SITE: &str = include_str!("../agents/browser.js");
 
@@ -41,32 +44,6 @@ fn ask(site: &TlsServer, sandbox: Sandbox, words: &[&str], carrier: &str, has_fr
     assert!(flows.iter().any(|flow| flow.carrier.as_deref() == Some(carrier)), "{flows:#?}");
 }
 
-const PYTHON: &str = r#"
-import hashlib, json, sys
-base, secret = sys.argv[1:3]
-def say(name, status, body):
-    print(name, status, f"{len(body)} {hashlib.sha256(body).hexdigest()}" if status == 200 else json.loads(body)["reason"])
-    return body
-LEAKS = [("url", "GET", {"params": {"key": secret}}), ("header", "GET", {"headers": {"X-Key": secret}}),
-         ("body", "POST", {"json": {"key": secret}})]
-"#;
-const REQUESTS: &str = r#"
-import requests as client
-"#;
-const HTTPX: &str = r#"
-import httpx
-client = httpx.Client(http2=True)
-"#;
-const ONE_BY_ONE: &str = r#"
-def ask(name, method, path, **more):
-    answer = client.request(method, base + path, **more)
-    return say(name, answer.status_code, answer.content)
-ask("text", "GET", "/text")
-data = ask("bytes", "GET", "/bytes")
-ask("up", "POST", "/up", data=data) if client.__class__.__name__ != "Client" else ask("up", "POST", "/up", content=data)
-for name, method, more in LEAKS:
-    ask(name, method, "/leak", **more)
-"#;
 const AIOHTTP: &str = r#"
 import aiohttp, asyncio
 async def main():
@@ -145,52 +122,12 @@ fn node_fetch_and_websocket() {
     ask(&site, sandbox(&site), &["node", "--experimental-websocket", "-e", NODE], "tls-http1", true);
 }
 
-const GO: &str = r#"package main
-
-import ("bytes"; "crypto/sha256"; "encoding/json"; "fmt"; "io"; "net/http"; "os")
-
-func ask(name, method, path string, body []byte, key string) []byte {
-	request, _ := http.NewRequest(method, os.Args[1] + path, bytes.NewReader(body))
-	if key != "" { request.Header.Set("X-Key", key) }
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil { println(err.Error()); os.Exit(1) }
-	data, _ := io.ReadAll(answer.Body)
-	if answer.StatusCode == 200 {
-		fmt.Printf("%s 200 %d %x\n", name, len(data), sha256.Sum256(data))
-	} else {
-		var problem struct{ Reason string }
-		json.Unmarshal(data, &problem)
-		fmt.Println(name, answer.StatusCode, problem.Reason)
-	}
-	return data
-}
-
-func main() {
-	ask("text", "GET", "/text", nil, "")
-	ask("up", "POST", "/up", ask("bytes", "GET", "/bytes", nil, ""), "")
-	ask("url", "GET", "/leak?key=" + os.Args[2], nil, "")
-	ask("header", "GET", "/leak", nil, os.Args[2])
-	ask("body", "POST", "/leak", []byte(`{"key": "` + os.Args[2] + `"}`), "")
-}
-"#;
-
 #[test]
 fn go_net_http() {
     need!("go", "node", "openssl");
     let site = site();
     let sandbox = sandbox(&site);
-    sandbox.file("main.go", GO);
-    let program = sandbox.work().join("client");
-    let out = Command::new(find("go").expect("go"))
-        .args(["build", "-o"])
-        .arg(&program)
-        .arg("main.go")
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "-mod=mod")
-        .current_dir(sandbox.work())
-        .output()
-        .expect("go build");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let program = go_client(&sandbox.work());
     ask(&site, sandbox, &[program.to_str().expect("text")], "tls-http2", false);
 }
 
