@@ -1,6 +1,6 @@
 //! Asks whoever sits at the terminal, for a policy that wants somebody asked.
 //!
-//! Given to the session by `run`. It promises that only what is typed after the question counts, and only a whole word of it; that
+//! Given to the session by `run` and `attach`. It promises that only what is typed after the question counts, and only a whole word of it; that
 //! the agent, which shares the terminal, is frozen meanwhile, so that it neither types the answer nor reads it nor paints over the
 //! question; and that the terminal is afterwards as it was before.
 
@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::termios::{FlushArg, LocalFlags, SetArg, Termios, tcflush, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 use tokio::sync::oneshot;
 
 use crate::flow::{Answer, Answering, Asker, Question};
 use crate::sandbox::cgroup::Cgroup;
-use crate::sandbox::spawn::signals_passed_on;
+use crate::sandbox::spawn::{signals_passed_on, without_stop};
 
 /// Undoes what was painted to hide the question or to say something else around it: attributes, character sets, margins, colours of
 /// the palette (ECMA-48 §8.3, DECSTR, DECSTBM; xterm's OSC 104, 110, 111). Then the last line.
@@ -101,6 +101,10 @@ impl Asker for Terminal {
 /// Asks while the agent holds still.
 fn frozen(cgroup: Option<&Cgroup>, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Answer> {
     let _shown = SHOWN.lock();
+    if is_withdrawn.load(Ordering::Acquire) {
+        // While it waited for its turn at the terminal: whoever ends may have looked at that already.
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "the question was withdrawn"));
+    }
     let mut terminal = open()?;
     let still = cgroup.map(|cgroup| cgroup.freeze(FREEZE)).transpose().map_err(io::Error::other)?;
     let settings = Settings::take(&terminal)?;
@@ -167,16 +171,6 @@ impl Drop for Settings {
             let _ = without_stop(|| tcsetpgrp(&self.terminal, group));
         }
     }
-}
-
-/// Writing to the terminal's settings from the background would stop us, unless SIGTTOU is blocked.
-fn without_stop(work: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
-    let mut before = SigSet::empty();
-    let block = SigSet::from_iter([Signal::SIGTTOU]);
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&block), Some(&mut before))?;
-    let done = work();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    Ok(done?)
 }
 
 fn answer(terminal: &mut File, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Typed> {

@@ -26,7 +26,7 @@ use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::{Cgroup, CgroupError};
 use crate::sandbox::limits;
-use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals};
+use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, is_ignored, keep_signals};
 
 /// How the names of the cgroups of `run` begin.
 const CGROUP: &str = "pipelock-run-";
@@ -195,9 +195,11 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
     let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Asked before there is a handler: under nohup it ends nothing.
+        let is_deaf = is_ignored(SignalKind::hangup().as_raw_value())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let stop = async {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, _ = hangup.recv() => {} }
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, _ = hangup.recv(), if !is_deaf => {} }
         };
         let ready = |address, reverse: Option<SocketAddr>| {
             if let Some(reverse) = reverse {

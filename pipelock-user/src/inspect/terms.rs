@@ -187,13 +187,6 @@ impl Terms {
     /// The verdict that ends what holds these findings.
     pub(super) fn stop(&self, side: Side, mut found: Vec<Found>) -> Verdict {
         let is_asked = |found: &Found| !found.is_order && !NOT_ASKED.contains(&found.class.as_str());
-        if self.asks && side.is_outbound() && found.iter().filter(|found| found.action == "block").all(is_asked) {
-            let reason = Reason::DlpMatch;
-            let blocking = || found.iter().filter(|found| found.action == "block");
-            let lines: Vec<String> = blocking().map(Found::line).take(4).collect();
-            found.iter_mut().filter(|found| found.action == "block").for_each(|found| found.action = "ask");
-            return Verdict::block(reason, lines.join("; ")).by(Some(self.rule.clone())).with(found);
-        }
         let blocking = || found.iter().filter(|found| found.action == "block");
         let reason = match side {
             _ if blocking().all(|found| UNREAD.contains(&found.rule.as_str())) => Reason::ContentUnreadable,
@@ -202,6 +195,9 @@ impl Terms {
             Side::Response | Side::Binary => Reason::InjectionMatch,
         };
         let lines: Vec<String> = blocking().map(Found::line).take(4).collect();
+        if self.asks && side.is_outbound() && blocking().all(is_asked) {
+            found.iter_mut().filter(|found| found.action == "block").for_each(|found| found.action = "ask");
+        }
         let verdict = Verdict::block(reason, lines.join("; ")).by(Some(self.rule.clone())).with(found);
         if side.is_outbound() { verdict.outbound() } else { verdict }
     }

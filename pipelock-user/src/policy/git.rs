@@ -27,6 +27,8 @@ use crate::flow::{Reason, Verdict};
 
 /// What branches are called in full.
 const BRANCHES: &str = "refs/heads/";
+/// How often a path is decoded to see what it says.
+const MAX_ROUNDS: usize = 4;
 /// Patterns that a message lists.
 const MAX_SHOWN: usize = 8;
 
@@ -132,6 +134,9 @@ impl GitRequest {
             Some(name.strip_suffix(".git").unwrap_or(name).to_owned())
         };
         if let Some(repository) = repository("/info/refs") {
+            if could_push(&repository) {
+                return Some(Self::Unclear("a server could take the request for a push"));
+            }
             return match (method, query) {
                 (_, None) => None,
                 ("GET", Some("service=git-upload-pack")) => Some(Self::Fetch(repository)),
@@ -152,14 +157,17 @@ impl GitRequest {
 /// parameters or a slash behind it, encoded more than once.
 fn could_push(normal: &str) -> bool {
     let mut text = normal.to_ascii_lowercase();
-    // Each round takes two characters away or is the last.
-    while !text.contains("git-receive-pack") {
+    for _ in 0..MAX_ROUNDS {
+        if text.contains("git-receive-pack") {
+            return true;
+        }
         let decoded = decoded(&text);
         if decoded == text {
             return false;
         }
         text = decoded;
     }
+    // Nobody encodes a path so often who does not mean to hide something.
     true
 }
 

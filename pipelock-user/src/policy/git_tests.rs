@@ -72,6 +72,9 @@ fn the_requests_of_git_are_told_from_others() {
         "POST /a/b.git/Git-Receive-Pack",
         "POST /a/b.git/%2567it-receive-pack",
         "POST /a/b.git/git%25252Dreceive-pack",
+        "POST /a/b.git/git-receive-pack;/info/refs",
+        "GET /a/b.git/git-receive-pack/info/refs?service=git-upload-pack",
+        "POST /a/b.git/%2525252525252525252541x",
     ] {
         assert!(matches!(is(unclear), Some(GitRequest::Unclear(_))), "{unclear}: {:?}", is(unclear));
     }

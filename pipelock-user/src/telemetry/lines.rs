@@ -61,16 +61,9 @@ pub fn flush() {
 fn flush_of(queue: &SyncSender<Line>) {
     let due = Instant::now() + PATIENCE;
     let (end, written) = sync_channel(0);
-    let mut end = Line::End(end);
-    // A full queue may be on its way to somebody who reads.
-    while let Err(TrySendError::Full(back)) = queue.try_send(end) {
-        if Instant::now() >= due {
-            return;
-        }
-        end = back;
-        std::thread::sleep(PAUSE);
+    if offer(queue, Line::End(end), due) {
+        let _ = written.recv_timeout(due.saturating_duration_since(Instant::now()));
     }
-    let _ = written.recv_timeout(due.saturating_duration_since(Instant::now()));
 }
 
 fn write(lines: &Receiver<Line>, out: &mut impl Write) {
@@ -114,12 +107,19 @@ static UNHEARD: AtomicBool = AtomicBool::new(false);
 
 fn say_in(queue: &SyncSender<Line>, text: &[u8], unheard: &AtomicBool) {
     let patience = if unheard.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
-    let due = Instant::now() + patience;
-    while queue.try_send(Line::Text(text.to_vec())).is_err() {
-        if Instant::now() >= due {
-            unheard.store(true, Ordering::Relaxed);
-            COUNTS.lost.add();
-            return;
+    if !offer(queue, Line::Text(text.to_vec()), Instant::now() + patience) {
+        unheard.store(true, Ordering::Relaxed);
+        COUNTS.lost.add();
+    }
+}
+
+/// Waits for room: a full queue may be on its way to somebody who reads. False when there was none until then.
+fn offer(queue: &SyncSender<Line>, mut line: Line, due: Instant) -> bool {
+    loop {
+        match queue.try_send(line) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(back)) if Instant::now() < due => line = back,
+            Err(_) => return false,
         }
         std::thread::sleep(PAUSE);
     }

@@ -1,6 +1,6 @@
 //! Clients that fetch, send and then leak, and say of each what came of it: shared by those that are closed in and those that are
 //! told of a proxy.
-#![allow(dead_code, clippy::expect_used, clippy::panic, reason = "tests, each of which uses some of it")]
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -143,17 +143,20 @@ impl Asking {
             }
             Ok(tokio::time::timeout(timeout, asker.ask(&question)).await)
         };
-        tokio::pin!(answer);
+        let ended = async {
+            tokio::select! {
+                over = over(proxy, rules) => over,
+                ended = ended => ended,
+            }
+        };
         // First what ends it: a yes that comes together with another policy is a yes to the former.
         let answer = tokio::select! {
             biased;
-            ended = over(proxy, rules) => return Err(Verdict { asked: Some(Box::new(asked("none", &question.id))), ..not_out(ended) }),
-            answer = &mut answer => answer,
             ended = ended => return Err(Verdict { asked: Some(Box::new(asked("none", &question.id))), ..not_out(ended) }),
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(former) => return Ok(former),
+            answer = answer => match answer {
+                Ok(answer) => answer,
+                Err(former) => return Ok(former),
+            },
         };
         match answer {
             Ok(Ok(Answer::Yes)) => Ok(asked("yes", &question.id)),

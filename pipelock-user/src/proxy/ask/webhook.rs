@@ -22,14 +22,13 @@ use ipnet::IpNet;
 use pipelock_receipt::codec::{base64, unbase64};
 use ring::hmac;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use crate::flow::{Answer, Answering, Asker, Host, Question, Reason, Verdict};
+use crate::flow::{Answer, Answering, Asker, Question, Reason, Verdict};
 use crate::inspect::permit_flow;
-use crate::net::{Hop, Resolver, Way, connect};
+use crate::net::{Greeting, Hop, Resolver, Way, connect, server_name};
 use crate::policy::{self, Denied};
 
 /// Longest answer, in bytes.
@@ -175,13 +174,15 @@ impl Webhook {
         let (status, headers, body) = match &self.tls {
             None => post(stream, request).await?,
             Some(config) => {
-                let name = match &self.policy.host {
-                    Host::Name(name) => ServerName::try_from(name.clone()).map_err(|error| error.to_string())?,
-                    Host::Addr(addr) => ServerName::from(*addr),
-                };
+                let name = server_name(&self.policy.host).map_err(|error| error.to_string())?;
                 let greeting = TlsConnector::from(config.clone()).connect(name, stream);
                 let greeted = tokio::time::timeout(REACH, greeting).await.map_err(|_| "TLS takes too long")?;
-                post(greeted.map_err(|_| "its certificate or TLS is not sound")?, request).await?
+                let greeted = greeted.map_err(|error| match Greeting::of(&error) {
+                    Greeting::Certificate(why) => format!("its certificate: {why}"),
+                    Greeting::WantsOurs => "it wants a client certificate".to_owned(),
+                    Greeting::Failed(why) => format!("TLS with it failed: {why}"),
+                });
+                post(greeted?, request).await?
             }
         };
         if status != StatusCode::OK {

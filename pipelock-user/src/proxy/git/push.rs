@@ -161,14 +161,18 @@ impl Commands {
         Ok(name.iter().all(|byte| *byte == b'0'))
     }
 
+    /// git ends a word at whatever blank there is, and takes one with a value for the same word.
     fn capabilities(&mut self, list: &[u8]) -> Result<(), Unread> {
+        if !list.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(Unread::Line);
+        }
         for word in list.split(|byte| *byte == b' ') {
-            match word {
+            match word.split(|byte| *byte == b'=').next().unwrap_or_default() {
                 b"report-status" | b"report-status-v2" => self.push.wants_report = true,
                 b"side-band-64k" => self.push.side_band = Some(65_520),
                 b"side-band" => self.push.side_band = self.push.side_band.or(Some(1000)),
                 b"push-options" => self.push.has_options = true,
-                word if word.contains(&0) || word.starts_with(b"push-cert") => return Err(Unread::Line),
+                b"push-cert" => return Err(Unread::Line),
                 _ => {}
             }
         }
@@ -246,6 +250,8 @@ mod tests {
             (vec![format!("{} {} refs/heads/a", &OLD[1..], &OLD[1..])], Unread::Line),
             (vec!["shallow x".to_owned()], Unread::Line),
             (vec![format!("{OLD} {OLD} refs/heads/a\0one\0two")], Unread::Line),
+            (vec![format!("{OLD} {OLD} refs/heads/a\0report-status\tpush-options")], Unread::Line),
+            (vec![format!("{OLD} {OLD} refs/heads/a\0report-status push-cert=x")], Unread::Line),
             (vec![command.clone(), format!("{OLD} {OLD} refs/heads/b\0quiet")], Unread::Name("")),
             (vec![format!("{OLD} {OLD} HEAD")], Unread::Name("")),
             (vec![format!("{OLD} {OLD} refs/heads/a\n\n")], Unread::Name("")),
@@ -257,6 +263,9 @@ mod tests {
             let refused = of(&lines).expect_err("refused");
             assert_eq!(std::mem::discriminant(&refused), std::mem::discriminant(&why), "{lines:?}: {refused:?}");
         }
+        let mut with_value = Commands::default();
+        with_value.capabilities(b"report-status push-options=x").expect("words");
+        assert!(with_value.push.has_options, "git takes it for the word without a value");
         let latin = [packet(&format!("{OLD} {OLD} refs/heads/x")).as_bytes(), b"0000"].concat();
         let latin: Vec<u8> = latin.iter().map(|byte| if *byte == b'x' { 0xe9 } else { *byte }).collect();
         assert_eq!(read([&latin[..]]), Err(Unread::Name("it is not UTF-8")));

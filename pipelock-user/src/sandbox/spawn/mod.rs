@@ -30,7 +30,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe2};
 
 use self::child::{Child, Step, Strings};
-pub use self::signals::{AgentExit, AgentProcess, signals_passed_on};
+pub use self::signals::{AgentExit, AgentProcess, is_ignored, signals_passed_on, without_stop};
 pub use self::user::{AgentUser, UserError};
 use super::caps;
 use super::cgroup::{Cgroup, CgroupError};

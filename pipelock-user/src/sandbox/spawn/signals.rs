@@ -189,14 +189,21 @@ impl AgentProcess {
     }
 }
 
-/// Writing to the terminal's settings from the background would stop us, unless SIGTTOU is blocked.
 fn give_terminal(terminal: &File, group: Pid) -> io::Result<()> {
+    without_stop(|| tcsetpgrp(terminal, group))
+}
+
+/// Writing to the terminal's settings from the background would stop us, unless SIGTTOU is blocked.
+///
+/// # Errors
+/// What the kernel said.
+pub fn without_stop(work: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
     let mut before = SigSet::empty();
     let block = SigSet::from_iter([Signal::SIGTTOU]);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&block), Some(&mut before))?;
-    let given = tcsetpgrp(terminal, group);
+    let done = work();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    Ok(given?)
+    Ok(done?)
 }
 
 /// One signal, as it went through the pipe.
@@ -233,6 +240,21 @@ static PIPE: OnceLock<(OwnedFd, OwnedFd)> = OnceLock::new();
 /// The writing end, for the handler.
 static WRITER: AtomicI32 = AtomicI32::new(-1);
 
+/// Whether a signal is ignored: `nohup` and others wish so, and whoever installs a handler has to ask before.
+///
+/// # Errors
+/// What the kernel said.
+pub fn is_ignored(signal: i32) -> io::Result<bool> {
+    // SAFETY: the struct is ours, all zeros are one, and nothing is installed.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, std::ptr::null(), &raw mut action) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(action.sa_sigaction == libc::SIG_IGN)
+    }
+}
+
 /// Installs the handlers, once. Signals that are ignored stay so: that is `nohup`'s wish, and the agent's too.
 pub(super) fn install() -> io::Result<BorrowedFd<'static>> {
     if let Some((reader, _)) = PIPE.get() {
@@ -242,15 +264,11 @@ pub(super) fn install() -> io::Result<BorrowedFd<'static>> {
     let (reader, writer) = PIPE.get_or_init(|| pipe);
     WRITER.store(writer.as_raw_fd(), Ordering::Release);
     for signal in FORWARDED {
+        if is_ignored(signal)? {
+            continue;
+        }
         // SAFETY: the structs are ours; the handler is async-signal-safe and has the signature that SA_SIGINFO demands.
         unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(signal, std::ptr::null(), &raw mut action) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            if action.sa_sigaction == libc::SIG_IGN {
-                continue;
-            }
             let mut ours: libc::sigaction = std::mem::zeroed();
             let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_signal;
             ours.sa_sigaction = handler as usize;
