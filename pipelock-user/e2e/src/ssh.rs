@@ -39,11 +39,13 @@ impl SshServer {
         let configuration = format!(
             "ListenAddress {addr}\nHostKey {}\nHostKey {}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nLogLevel VERBOSE\n\
-             {more}\n",
+             SetEnv HOME={}\n{more}\n",
             file("ed25519"),
             file("rsa"),
             file("ecdsa"),
             file("client.pub"),
+            // What the user's own shell says when it starts is none of the test's.
+            folder.path().display(),
         );
         std::fs::write(file("sshd_config"), configuration).expect("write");
         let mut command = Command::new(find("sshd").expect("sshd"));
