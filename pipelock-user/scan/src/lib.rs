@@ -33,7 +33,7 @@ pub mod wallet;
 pub use decode::inflate::Coding;
 pub use engine::EngineError;
 pub use finding::{Finding, Fingerprint, Step};
-pub use redact::redact;
+pub use redact::{redact, redact_as};
 pub use rule::{Confidence, Kind, RuleError, RuleSet, Severity};
 pub use scanner::{Builder, Limits, Scanner};
 pub use stream::{Progress, Stream};

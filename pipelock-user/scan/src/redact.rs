@@ -1,26 +1,34 @@
 //! Takes findings out of a text: each becomes a placeholder that tells its class. Called by whoever may send on a text
 //! without its secrets.
 
+use std::sync::Arc;
+
 use crate::finding::Finding;
 
 /// The text with `<pipelock:CLASS:N>` for each finding, where N counts different secrets of a class. What was found in
 /// compressed data cannot be replaced inside it: the text is cut there. Findings that stand for the whole text (a budget)
 /// leave only their placeholder.
 pub fn redact(text: &[u8], findings: &[Finding]) -> Vec<u8> {
-    let mut spans: Vec<(usize, usize, String)> = Vec::new();
     let mut seen = Vec::new();
-    for finding in findings {
-        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
-        let packed = finding.path.iter().any(|step| step.is_packed());
-        let end = if packed { text.len() } else { place(finding.cover.end) };
-        let known =
-            |(class, secret): &(std::sync::Arc<str>, _)| *class == finding.class && *secret == finding.fingerprint;
+    redact_as(text, findings, |finding| {
+        let known = |(class, secret): &(Arc<str>, _)| *class == finding.class && *secret == finding.fingerprint;
         let at = seen.iter().position(known).unwrap_or_else(|| {
             seen.push((finding.class.clone(), finding.fingerprint));
             seen.len() - 1
         });
         let number = seen[..=at].iter().filter(|(class, _)| *class == finding.class).count();
-        spans.push((place(finding.cover.start), end, format!("<pipelock:{}:{number}>", finding.class)));
+        format!("<pipelock:{}:{number}>", finding.class)
+    })
+}
+
+/// The same with placeholders of the caller's.
+pub fn redact_as(text: &[u8], findings: &[Finding], mut placeholder: impl FnMut(&Finding) -> String) -> Vec<u8> {
+    let mut spans: Vec<(usize, usize, String)> = Vec::new();
+    for finding in findings {
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
+        let packed = finding.path.iter().any(|step| step.is_packed());
+        let end = if packed { text.len() } else { place(finding.cover.end) };
+        spans.push((place(finding.cover.start), end, placeholder(finding)));
     }
     spans.sort();
     let mut out = Vec::with_capacity(text.len());

@@ -96,7 +96,7 @@ impl NameRules for PolicyNames {
         let inspect = self.0.borrow().inspect.clone();
         Box::pin(async move {
             if let Some(inspect) = inspect {
-                let _ = inspect.ready().await;
+                let _ = inspect.ready(None).await;
             }
         })
     }

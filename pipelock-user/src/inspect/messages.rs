@@ -120,7 +120,7 @@ mod tests {
 
     fn both() -> (Messages, Messages) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("this thread");
-        let scanners = runtime.block_on(Inspection::for_tests().ready()).expect("ready");
+        let scanners = runtime.block_on(Inspection::for_tests().ready(None)).expect("ready");
         let policy = Policy::parse("version: 1\negress: [{destination: a.example}]\n", "test").expect("a policy");
         let terms = Terms::of(&policy, &policy.rules()[0]).expect("it scans");
         (Messages::new(&scanners, &terms, Side::Request), Messages::new(&scanners, &terms, Side::Response))

@@ -5,8 +5,9 @@
 //! stream by. It promises that no permit exists without an allowing verdict for exactly that host and port, and that what
 //! cannot be read is stopped.
 //!
-//! `scanners` loads the engine, `terms` knows what the policy does about findings.
+//! `scanners` loads the engine, `clients` remembers who sent what, `terms` knows what the policy does about findings.
 
+mod clients;
 mod counts;
 mod encoded;
 mod events;

@@ -58,8 +58,8 @@ pub struct Reader {
     judged: usize,
     /// What is to be replaced, in order.
     cuts: VecDeque<(Range<u64>, String)>,
-    /// Fingerprints by class, for the numbers of placeholders.
-    seen: Vec<(String, [u8; 32])>,
+    /// What was replaced, by class and fingerprint.
+    seen: Vec<(Arc<str>, [u8; 32])>,
     noted: Vec<Found>,
     /// Of an event stream: its events.
     events: Option<Events>,
@@ -438,18 +438,14 @@ impl Reader {
 
     /// Whether a finding was taken out before, wholly or in part.
     fn was_told(&self, finding: &Finding) -> bool {
-        self.seen.iter().any(|(class, secret)| **class == *finding.class && *secret == finding.fingerprint.0)
+        self.seen.iter().any(|(class, secret)| *class == finding.class && *secret == finding.fingerprint.0)
     }
 
     fn placeholder(&mut self, finding: &Finding) -> String {
-        let is_same =
-            |(class, secret): &(String, [u8; 32])| **class == *finding.class && *secret == finding.fingerprint.0;
-        let at = self.seen.iter().position(is_same).unwrap_or_else(|| {
-            self.seen.push((finding.class.to_string(), finding.fingerprint.0));
-            self.seen.len() - 1
-        });
-        let number = self.seen.iter().take(at + 1).filter(|(class, _)| **class == *finding.class).count();
-        format!("<pipelock:{}:{number}>", finding.class)
+        if !self.was_told(finding) {
+            self.seen.push((finding.class.clone(), finding.fingerprint.0));
+        }
+        self.scanners.placeholders.of(finding)
     }
 
     /// The agent's own words are no instruction to it when they come back; what was stopped it has not said.

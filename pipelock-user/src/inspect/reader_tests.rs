@@ -12,7 +12,7 @@ const ORDER: &str = "DISREGARD-ALL-THE-RULES";
 
 fn scanners() -> Arc<Scanners> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("this thread");
-    runtime.block_on(Inspection::for_tests().ready()).expect("ready")
+    runtime.block_on(Inspection::for_tests().ready(None)).expect("ready")
 }
 
 fn terms(more: &str) -> Arc<Terms> {

@@ -1,4 +1,5 @@
-//! The scanners of one policy: loaded in the background, once, and waited for by whoever needs them.
+//! The scanners of one policy: loaded in the background, once, and waited for by whoever needs them; `clients` has what they remember
+//! of each client.
 //!
 //! Made by `app` beside the rules; asked by `proxy` for every request of a rule that scans. It promises that nothing is
 //! read before they are there, and that a scanner that cannot be had is a denial.
@@ -9,10 +10,11 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use pipelock_scan::injection::OwnText;
-use pipelock_scan::session::{BudgetLimits, FragmentLimits, Given, Sessions, Ticket};
+use pipelock_scan::session::{Sessions, Ticket};
 use pipelock_scan::{EngineError, Kind, RuleSet, Scanner, known};
 use tokio::sync::watch;
 
+use super::clients::{Clients, Engines, Placeholders};
 use super::counts::COUNTS;
 use super::head::SESSION;
 use super::terms::Side;
@@ -23,10 +25,6 @@ use crate::policy::{FindingAction, Policy};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest file of secrets, in bytes.
 const MOST_SECRETS: u64 = 16 << 20;
-/// Values by name (a header, a field, a place in a path) whose latest pieces are remembered: a kilobyte each.
-const MOST_LANES: usize = 512;
-/// Words of the agent's own that are remembered.
-const OWN_WORDS: usize = 1 << 16;
 
 /// Why values that a policy names cannot be looked for.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +39,7 @@ pub enum InspectionError {
     },
 }
 
-/// The scanners, ready.
+/// The scanners, ready, with the memory of one client.
 #[derive(Debug)]
 pub struct Scanners {
     /// Secrets, and nothing else.
@@ -49,48 +47,19 @@ pub struct Scanners {
     /// What leaves: secrets, and instructions where the policy wants those looked for.
     pub(super) outbound: Scanner,
     /// What comes in: instructions, and secrets as well.
-    inbound: Scanner,
+    pub(super) inbound: Scanner,
     /// The same for what is no text, or is read once more, or goes to nobody: nothing of it is taken for given.
-    foreign: Scanner,
-    /// URLs of the whole attachment, and what they make together.
+    pub(super) foreign: Scanner,
+    /// URLs of the client, and what they make together.
     pub(super) sessions: Sessions,
-    /// What the agent said lately.
+    /// What the client said lately.
     pub(super) own: Arc<RwLock<OwnText>>,
-    started: Instant,
+    /// What stands for its secrets.
+    pub(super) placeholders: Placeholders,
+    pub(super) started: Instant,
 }
 
 impl Scanners {
-    fn load(known: known::Builder, reads_orders: bool, cache: Option<&Path>) -> Result<Self, String> {
-        let rules = RuleSet::shipped().map_err(|error| error.to_string())?;
-        Self::with(&rules, known, reads_orders, cache)
-    }
-
-    fn with(rules: &RuleSet, known: known::Builder, reads_orders: bool, cache: Option<&Path>) -> Result<Self, String> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| error.to_string())?;
-        let failed = |error: EngineError| error.to_string();
-        let secrets = builder(rules.only(Kind::Dlp), &key, known.clone(), cache).build().map_err(failed)?;
-        let outbound = match reads_orders {
-            true => builder(rules.clone(), &key, known, cache).build().map_err(failed)?,
-            false => secrets.clone(),
-        };
-        let inbound = builder(rules.clone(), &key, known::Builder::new(), cache).build().map_err(failed)?;
-        Ok(Self::new(secrets, outbound, inbound))
-    }
-
-    /// `secrets` is for what is put together of pieces.
-    fn new(secrets: Scanner, outbound: Scanner, inbound: Scanner) -> Self {
-        let own = Arc::new(RwLock::new(OwnText::new(OWN_WORDS)));
-        let foreign = inbound.foreign(own.clone());
-        let given = Arc::new(Given::default());
-        let inbound = foreign.giving(given.clone());
-        // There is one session, with all that the agent sends.
-        let budget = BudgetLimits { sessions: 1, ..BudgetLimits::default() };
-        let fragments = FragmentLimits { sessions: 1, lanes: MOST_LANES, ..FragmentLimits::default() };
-        let sessions = Sessions::new(secrets.clone(), budget, fragments).beside(given);
-        Self { secrets, outbound, inbound, foreign, sessions, own, started: Instant::now() }
-    }
-
     /// For what comes on a side, once.
     pub(super) fn of(&self, side: Side) -> &Scanner {
         match side {
@@ -114,7 +83,8 @@ impl Scanners {
         if findings.is_empty() {
             return url;
         }
-        String::from_utf8_lossy(&pipelock_scan::redact(url.as_bytes(), &findings)).into_owned()
+        let text = pipelock_scan::redact_as(url.as_bytes(), &findings, |finding| self.placeholders.of(finding));
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Takes back values that are not sent in the end.
@@ -130,6 +100,26 @@ impl Scanners {
     }
 }
 
+impl Engines {
+    fn load(known: known::Builder, reads_orders: bool, cache: Option<&Path>) -> Result<Self, String> {
+        let rules = RuleSet::shipped().map_err(|error| error.to_string())?;
+        Self::with(&rules, known, reads_orders, cache)
+    }
+
+    fn with(rules: &RuleSet, known: known::Builder, reads_orders: bool, cache: Option<&Path>) -> Result<Self, String> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|error| error.to_string())?;
+        let failed = |error: EngineError| error.to_string();
+        let secrets = builder(rules.only(Kind::Dlp), &key, known.clone(), cache).build().map_err(failed)?;
+        let outbound = match reads_orders {
+            true => builder(rules.clone(), &key, known, cache).build().map_err(failed)?,
+            false => secrets.clone(),
+        };
+        let inbound = builder(rules.clone(), &key, known::Builder::new(), cache).build().map_err(failed)?;
+        Ok(Self { secrets, outbound, inbound })
+    }
+}
+
 fn builder(rules: RuleSet, key: &[u8; 32], known: known::Builder, cache: Option<&Path>) -> pipelock_scan::Builder {
     let builder = Scanner::builder(rules, key).known(known);
     match cache {
@@ -138,7 +128,7 @@ fn builder(rules: RuleSet, key: &[u8; 32], known: known::Builder, cache: Option<
     }
 }
 
-type State = Option<Result<Arc<Scanners>, String>>;
+type State = Option<Result<Arc<Clients>, String>>;
 
 /// The scanners of a policy, on their way.
 pub struct Inspection {
@@ -197,7 +187,8 @@ impl Inspection {
             // Whatever becomes of the thread, those who wait are told.
             let told = Told(&this.state);
             let known = locked(&this.known).take().unwrap_or_default();
-            let loaded = Scanners::load(known, this.reads_orders, this.cache.as_deref()).map(Arc::new);
+            let loaded = Engines::load(known, this.reads_orders, this.cache.as_deref());
+            let loaded = loaded.map(|engines| Arc::new(Clients::new(engines)));
             COUNTS.is_ready.set(usize::from(loaded.is_ok()));
             if let Err(why) = &loaded {
                 tracing::error!("the scanner cannot be started, so what is to be scanned is not let through: {why}");
@@ -210,30 +201,34 @@ impl Inspection {
         }
     }
 
-    /// The scanners, if they are there; none while they are on their way.
+    /// The agent's scanners, if they are there; none while they are on their way.
     ///
     /// # Errors
     /// [`Reason::ScannerUnavailable`].
     #[must_use]
     pub fn now(&self) -> Option<Result<Arc<Scanners>, Verdict>> {
         let failed = |_: &String| Verdict::block(Reason::ScannerUnavailable, "the scanner could not be started");
-        self.state.borrow().as_ref().map(|state| state.as_ref().map(Arc::clone).map_err(failed))
+        self.state.borrow().as_ref().map(|state| match state {
+            Ok(clients) => Ok(clients.agent().clone()),
+            Err(why) => Err(failed(why)),
+        })
     }
 
-    /// The scanners, as soon as they are there.
+    /// The scanners of the agent, or of another client by its name, as soon as they are there.
     ///
     /// # Errors
     /// [`Reason::ScannerUnavailable`].
-    pub async fn ready(self: &Arc<Self>) -> Result<Arc<Scanners>, Verdict> {
+    pub async fn ready(self: &Arc<Self>, client: Option<&str>) -> Result<Arc<Scanners>, Verdict> {
+        let of = |clients: &Clients| client.map_or_else(|| clients.agent().clone(), |name| clients.of(name));
         if let Some(Ok(ready)) = &*self.state.borrow() {
-            return Ok(ready.clone());
+            return Ok(of(ready));
         }
         self.start();
         let mut state = self.state.subscribe();
         let unavailable = |why: &str| Verdict::block(Reason::ScannerUnavailable, why);
         match tokio::time::timeout(PATIENCE, state.wait_for(Option::is_some)).await {
             Ok(Ok(state)) => match &*state {
-                Some(Ok(ready)) => Ok(ready.clone()),
+                Some(Ok(ready)) => Ok(of(ready)),
                 _ => Err(unavailable("the scanner could not be started")),
             },
             _ => Err(unavailable("the scanner is not ready yet")),
@@ -266,8 +261,27 @@ impl Inspection {
     }
 
     #[cfg(any(test, fuzzing))]
-    #[allow(clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
     fn of_test_rules(reads_orders: bool) -> Arc<Self> {
+        // What is remembered is each test's own.
+        let clients = Clients::new(Self::test_engines(reads_orders));
+        Arc::new(Self {
+            known: Mutex::default(),
+            reads_orders,
+            cache: None,
+            is_started: AtomicBool::new(true),
+            state: watch::Sender::new(Some(Ok(Arc::new(clients)))),
+        })
+    }
+
+    /// Their engines.
+    #[cfg(test)]
+    pub(super) fn engines_for_tests() -> Engines {
+        Self::test_engines(false)
+    }
+
+    #[cfg(any(test, fuzzing))]
+    #[allow(clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+    fn test_engines(reads_orders: bool) -> Engines {
         use std::sync::OnceLock;
         const RULES: &str = "rules: [\
             {id: token, name: token, kind: dlp, class: credential, severity: high, confidence: high, \
@@ -282,21 +296,12 @@ impl Inspection {
              confidence: high, pattern: 'DISREGARD-ALL-THE-RULES'},\
             {id: words, name: words, kind: injection, class: instruction_override, severity: high, \
              confidence: high, pattern: 'FORGET ALL THE RULES'}]";
-        static SCANNERS: [OnceLock<(Scanner, Scanner, Scanner)>; 2] = [const { OnceLock::new() }; 2];
-        let (secrets, outbound, inbound) = SCANNERS[usize::from(reads_orders)].get_or_init(|| {
+        static ENGINES: [OnceLock<Engines>; 2] = [const { OnceLock::new() }; 2];
+        let engines = ENGINES[usize::from(reads_orders)].get_or_init(|| {
             let rules = RuleSet::read(&[("test", RULES)]).expect("rules").with_builtins();
-            let scanners = Scanners::with(&rules, known::Builder::new(), reads_orders, None).expect("scanners");
-            (scanners.secrets, scanners.outbound, scanners.inbound)
+            Engines::with(&rules, known::Builder::new(), reads_orders, None).expect("engines")
         });
-        // What is remembered is each test's own.
-        let scanners = Scanners::new(secrets.clone(), outbound.clone(), inbound.clone());
-        Arc::new(Self {
-            known: Mutex::default(),
-            reads_orders,
-            cache: None,
-            is_started: AtomicBool::new(true),
-            state: watch::Sender::new(Some(Ok(Arc::new(scanners)))),
-        })
+        engines.clone()
     }
 }
 

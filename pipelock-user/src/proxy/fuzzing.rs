@@ -195,7 +195,7 @@ const SECRET: &[u8] = b"ghp_0123456789abcdefghijABCDEFGHIJ012345";
 fn reading() -> (Arc<Scanners>, Arc<Terms>) {
     static READING: OnceLock<(Arc<Scanners>, Arc<Terms>)> = OnceLock::new();
     let made = || {
-        let scanners = runtime().block_on(Inspection::for_tests().ready()).expect("scanners");
+        let scanners = runtime().block_on(Inspection::for_tests().ready(None)).expect("scanners");
         let policy = Policy::parse("version: 1\negress: [{destination: a.example}]\n", "fuzz").expect("a policy");
         (scanners, Terms::of(&policy, &policy.rules()[0]).expect("it scans"))
     };

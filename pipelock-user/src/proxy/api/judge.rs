@@ -35,7 +35,7 @@ pub(super) async fn judge(session: &Arc<Session>, kind: Kind, due: Instant) -> R
     };
     let rules = session.proxy.rules();
     let policy = rules.policy.id().clone();
-    let scanners = tokio::time::timeout_at(due, scanners(&rules)).await.map_err(|_| Refusal::late())?;
+    let scanners = tokio::time::timeout_at(due, scanners(&rules, session)).await.map_err(|_| Refusal::late())?;
     let read = match scanners {
         Ok(scanners) => aside(due, move || of_texts(&rules, &scanners, &texts)).await.map_err(|why| match why {
             Undone::Late => Refusal::late(),
@@ -73,9 +73,9 @@ async fn of_url(session: &Arc<Session>, url: &str, method: &str, due: Instant) -
     Ok(verdict)
 }
 
-async fn scanners(rules: &Rules) -> Result<Arc<Scanners>, Verdict> {
+async fn scanners(rules: &Rules, session: &Session) -> Result<Arc<Scanners>, Verdict> {
     let unavailable = || Verdict::block(Reason::ScannerUnavailable, "this policy was loaded without a scanner");
-    rules.inspect.as_ref().ok_or_else(unavailable)?.ready().await
+    rules.inspect.as_ref().ok_or_else(unavailable)?.ready(session.remembered(TRANSPORT).as_deref()).await
 }
 
 fn of_texts(rules: &Rules, scanners: &Scanners, texts: &[(Side, &'static str, String)]) -> Result<Vec<Found>, Verdict> {

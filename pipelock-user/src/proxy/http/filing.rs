@@ -9,12 +9,24 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reached, Reason, Verdict, locked};
+use crate::proxy::ration::{AGENT, who};
 use crate::recorder::RequestRecord;
 
 impl Session {
     /// The flow, with who its client has shown to be.
     pub(in crate::proxy) fn identified(&self) -> Arc<Flow> {
         self.identified.get().unwrap_or(&self.flow).clone()
+    }
+
+    /// Whose memory the scanner reads with; none for the agent's. What a service's callers send, or is only asked about, is nobody's
+    /// own words at another door.
+    pub(in crate::proxy) fn remembered(&self, transport: &str) -> Option<String> {
+        let who = who(&self.identified());
+        match transport {
+            _ if who == AGENT => None,
+            "reverse" | "scan" => Some(format!("{transport} {who}")),
+            _ => Some(who),
+        }
     }
 
     /// Takes out of a request for a door what showed who the client is: nobody else's business, and no word of the agent's.

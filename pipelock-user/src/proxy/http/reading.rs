@@ -40,18 +40,19 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// The reading that a rule wants; none when it wants none.
+    /// The reading that a rule wants of a client; none when it wants none.
     ///
     /// # Errors
     /// [`Reason::ScannerUnavailable`].
     pub(super) async fn of(
         rules: &Rules,
         rule: &Rule,
+        client: Option<&str>,
         afterword: impl FnOnce() -> Arc<Afterword>,
     ) -> Result<Option<Self>, Verdict> {
         let Some(terms) = Terms::of(&rules.policy, rule) else { return Ok(None) };
         let unavailable = || Verdict::block(Reason::ScannerUnavailable, "this policy was loaded without a scanner");
-        let scanners = rules.inspect.as_ref().ok_or_else(unavailable)?.ready().await?;
+        let scanners = rules.inspect.as_ref().ok_or_else(unavailable)?.ready(client).await?;
         Ok(Some(Self { scanners, terms, afterword: afterword() }))
     }
 
@@ -348,3 +349,7 @@ pub(super) fn url(carrier: Carrier, authority: &Authority, uri: &Uri) -> String 
 #[cfg(test)]
 #[path = "reading_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "clients_tests.rs"]
+mod clients_tests;

@@ -351,7 +351,8 @@ impl Session {
             return Forwarded::not(denied.by(verdict.rule));
         }
         let afterword = || Afterword::new(&self.proxy, self.guard.as_ref());
-        let reading = match self.in_time(rules, Reading::of(rules, rule, afterword)).await {
+        let client = self.remembered(self.transport);
+        let reading = match self.in_time(rules, Reading::of(rules, rule, client.as_deref(), afterword)).await {
             Ok(reading) => reading,
             Err(denied) => {
                 return Forwarded::not(Verdict { action: Action::Block, ..denied }.by(verdict.rule));
