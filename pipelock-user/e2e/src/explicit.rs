@@ -102,6 +102,21 @@ impl Explicit {
         Answered { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes another policy and has it read.
+    ///
+    /// # Panics
+    /// When it cannot be written, or the process is gone.
+    pub fn reload(&self, policy: &str) {
+        fs::write(self.folder.path().join("policy.yaml"), policy).expect("write the policy");
+        kill(Pid::from_raw(i32::try_from(self.pid()).expect("a pid")), Signal::SIGHUP).expect("kill");
+    }
+
     /// The folder of the evidence.
     #[must_use]
     pub fn evidence(&self) -> PathBuf {

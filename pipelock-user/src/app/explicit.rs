@@ -1,13 +1,17 @@
 //! The proxy alone, for clients that ask for it: policy, denials and receipts, and no kernel.
+//!
+//! Started by `cli::alone`. It promises that a policy which cannot be put in force changes nothing.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipelock_receipt::SigningKey;
+use pipelock_receipt::{Folder, SigningKey};
 use serde_json::json;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch as latest;
+use tokio::task::JoinHandle;
 
 use super::inspection::Environment;
 use super::serving::conclude;
@@ -16,8 +20,11 @@ use super::tls::rules_of;
 use super::watch::{self, Watch, Watched};
 use crate::flow::{Account, Asker, Flow, FlowId, Host, Outcome};
 use crate::policy::Policy;
-use crate::proxy::{Gate, Origins, Proxy, Upstream, serve_explicit, serve_reverse};
-use crate::recorder::{Capsule, OpenChain, Place, RecorderConfig, Summary};
+use crate::proxy::{Gate, Origins, Proxy, Rules, Upstream, serve_explicit, serve_reverse};
+use crate::recorder::{Capsule, OpenChain, Place, Recorder, RecorderConfig, Summary};
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Nobody is behind an explicit connection: the kernel was not asked.
 struct NoKernel;
@@ -44,89 +51,152 @@ impl Account for NoKernel {
     fn report(&self, _: FlowId, _: Outcome) {}
 }
 
-/// Where clients find the proxy, and who may use it.
+/// Where clients find the proxy, and who may use it. The addresses are ours already.
 pub struct Doors {
     /// The forward proxy and what else is asked of it.
-    pub listen: SocketAddr,
+    pub listen: Bound,
     /// Who may use that.
-    pub gate: Gate,
+    pub gate: Arc<Gate>,
     /// The reverse proxy: where it listens, and for whom.
-    pub reverse: Option<(SocketAddr, Upstream)>,
+    pub reverse: Option<(Bound, Upstream)>,
     /// Who is asked where the policy wants somebody asked and names no webhook.
     pub terminal: Option<Arc<dyn Asker>>,
 }
 
-/// Serves explicit clients that `gate` lets in, and those of the reverse proxy, until `stop`; `ready` is called with the addresses once it listens. Gives back what
-/// the chain came to, and the path of the evidence folder if that does not lead to it any more.
-///
-/// # Errors
-/// [`SessionError`]: an address that is taken, evidence that cannot be written.
-pub async fn serve_alone(
-    policy: Policy,
-    evidence: PathBuf,
-    key: SigningKey,
-    Doors { listen, gate, reverse, terminal }: Doors,
-    ready: impl FnOnce(SocketAddr, Option<SocketAddr>),
-    stop: impl Future<Output = ()>,
-) -> Result<(Summary, Option<PathBuf>), SessionError> {
-    let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
-    let address = listener.local_addr().map_err(SessionError::Listen)?;
-    let reverse = match reverse {
-        None => None,
-        Some((listen, upstream)) => {
-            let listener = tokio::net::TcpListener::bind(listen).await.map_err(SessionError::Listen)?;
-            let address = listener.local_addr().map_err(SessionError::Listen)?;
-            Some((listener, address, Arc::new(upstream)))
-        }
-    };
-    let reverse_at = reverse.as_ref().map(|(_, address, _)| *address);
-    let rules = rules_of(policy, None, &Environment::Own, None)?;
-    let door = watch::door(&rules.policy)?;
-    let policy = rules.policy.clone();
-    let mut limits = policy.warnings();
-    limits.push("no kernel enforcement: only clients that use the proxy are seen".into());
-    let chain = OpenChain::create(RecorderConfig {
-        folder: Place::At(evidence),
-        key,
-        policy_hash: policy.id().to_string(),
-        capsule: Some(Capsule(json!({
-            "pipelock": env!("CARGO_PKG_VERSION"),
-            "mode": "explicit",
-            "level": "none",
-            "listen": address.to_string(),
-            "tokens": gate.is_closed(),
-            "reverse": reverse.as_ref().map(|(_, address, upstream)| json!({
+/// An address that nobody else can have any more, and where nobody is heard yet: it may need a privilege that is given up before.
+pub struct Bound(TcpSocket);
+
+impl Bound {
+    /// Takes an address.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn at(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self(socket))
+    }
+
+    fn listen(self) -> Result<(TcpListener, SocketAddr), SessionError> {
+        let listener = self.0.listen(BACKLOG).map_err(SessionError::Listen)?;
+        let address = listener.local_addr().map_err(SessionError::Listen)?;
+        Ok((listener, address))
+    }
+}
+
+/// The proxy in service.
+pub struct Alone {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where the reverse proxy does.
+    pub reverse: Option<SocketAddr>,
+    rules: latest::Sender<Arc<Rules>>,
+    generation: u32,
+    proxy: Arc<Proxy>,
+    watch: Watch,
+    recorder: Recorder,
+    thread: std::thread::JoinHandle<()>,
+    folder: Arc<Folder>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Alone {
+    /// Serves explicit clients that the gate lets in, and those of the reverse proxy, from now on.
+    ///
+    /// # Errors
+    /// [`SessionError`]: a policy that cannot be put in force, evidence that cannot be written.
+    pub fn start(policy: Policy, evidence: PathBuf, key: SigningKey, doors: Doors) -> Result<Self, SessionError> {
+        let Doors { listen, gate, reverse, terminal } = doors;
+        let (listener, address) = listen.listen()?;
+        let reverse = match reverse {
+            None => None,
+            Some((bound, upstream)) => {
+                let (listener, address) = bound.listen()?;
+                Some((listener, address, Arc::new(upstream)))
+            }
+        };
+        let reverse_at = reverse.as_ref().map(|(_, address, _)| *address);
+        let rules = rules_of(policy, None, &Environment::Own, None)?;
+        let door = watch::door(&rules.policy)?;
+        let policy = rules.policy.clone();
+        let mut limits = policy.warnings();
+        limits.push("no kernel enforcement: only clients that use the proxy are seen".into());
+        let chain = OpenChain::create(RecorderConfig {
+            folder: Place::At(evidence),
+            key,
+            policy_hash: policy.id().to_string(),
+            capsule: Some(Capsule(json!({
+                "pipelock": env!("CARGO_PKG_VERSION"),
+                "mode": "explicit",
+                "level": "none",
                 "listen": address.to_string(),
-                "upstream": format!("{}:{}", upstream.host(), upstream.port()),
-            })),
-            "policy_source": policy.source(),
-            "next_hop": policy.next_hop().map(ToString::to_string),
-            "not_enforced": limits,
-        }))),
-        contained_uid: None,
-    })?;
-    let folder = chain.folder();
-    let (recorder, thread) = chain.start()?;
-    if let Some(inspect) = &rules.inspect {
-        inspect.start();
+                "tokens": gate.is_closed(),
+                "reverse": reverse.as_ref().map(|(_, address, upstream)| json!({
+                    "listen": address.to_string(),
+                    "upstream": format!("{}:{}", upstream.host(), upstream.port()),
+                })),
+                "policy_source": policy.source(),
+                "next_hop": policy.next_hop().map(ToString::to_string),
+                "not_enforced": limits,
+            }))),
+            contained_uid: None,
+        })?;
+        let folder = chain.folder();
+        let (recorder, thread) = chain.start()?;
+        if let Some(inspect) = &rules.inspect {
+            inspect.start();
+        }
+        let (rules, watched) = latest::channel(Arc::new(rules));
+        let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
+        terminal.into_iter().for_each(|terminal| proxy.asking.at(terminal));
+        let watched =
+            Watched { kernel: None, proxy: proxy.clone(), recorder: recorder.clone(), evidence: folder.clone() };
+        let watch = Watch::start(watched, door)?;
+        watch::in_force(&policy, 1);
+        let mut tasks = vec![tokio::spawn(serve_explicit(listener, proxy.clone(), gate))];
+        if let Some((listener, _, upstream)) = reverse {
+            tasks.push(tokio::spawn(serve_reverse(listener, proxy.clone(), upstream)));
+        }
+        Ok(Self { address, reverse: reverse_at, rules, generation: 1, proxy, watch, recorder, thread, folder, tasks })
     }
-    let (_rules, watched) = latest::channel(Arc::new(rules));
-    let proxy = Proxy::new(watched, Arc::new(NoKernel), Arc::new(NoKernel), recorder.clone());
-    terminal.into_iter().for_each(|terminal| proxy.asking.at(terminal));
-    let watched = Watched { kernel: None, proxy: proxy.clone(), recorder: recorder.clone(), evidence: folder.clone() };
-    let _watch = Watch::start(watched, door)?;
-    watch::in_force(&policy, 1);
-    let serving = tokio::spawn(serve_explicit(listener, proxy.clone(), Arc::new(gate)));
-    let reversing =
-        reverse.map(|(listener, _, upstream)| tokio::spawn(serve_reverse(listener, proxy.clone(), upstream)));
-    ready(address, reverse_at);
-    stop.await;
-    serving.abort();
-    let _ = serving.await;
-    if let Some(reversing) = reversing {
-        reversing.abort();
-        let _ = reversing.await;
+
+    /// Puts another policy in force, for connections that are open as well.
+    ///
+    /// # Errors
+    /// [`SessionError`]: the old one stays in force.
+    pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
+        let former = self.rules.borrow().clone();
+        let rules = rules_of(policy, Some(&former), &Environment::Own, None)?;
+        let listening = self.watch.prepare(&rules.policy)?;
+        self.generation = self.generation.saturating_add(1);
+        tracing::info!(policy = %rules.policy.id(), generation = self.generation, "policy in force");
+        watch::in_force(&rules.policy, self.generation);
+        if let Err(error) = self.watch.make(listening) {
+            tracing::error!(%error, "metrics cannot be read any more");
+        }
+        if let Some(inspect) = &rules.inspect {
+            inspect.start();
+        }
+        self.rules.send_replace(Arc::new(rules));
+        Ok(())
     }
-    proxy.close(Duration::from_secs(1)).await;
-    conclude(&recorder, thread, &folder, "stopped").await
+
+    /// Takes note of what became of a reload.
+    pub fn count_reload(&self, is_in_force: bool) {
+        watch::reloaded(is_in_force);
+    }
+
+    /// Ends it. Gives back what the chain came to, and the path of the evidence folder if that does not lead to it any more.
+    ///
+    /// # Errors
+    /// [`SessionError`]: evidence that cannot be completed.
+    pub async fn end(self) -> Result<(Summary, Option<PathBuf>), SessionError> {
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        self.proxy.close(Duration::from_secs(1)).await;
+        conclude(&self.recorder, self.thread, &self.folder, "stopped").await
+    }
 }

@@ -28,7 +28,7 @@ mod trust;
 mod watch;
 mod withheld;
 
-pub use explicit::{Doors, serve_alone};
+pub use explicit::{Alone, Bound, Doors};
 pub use flows::kernel_code;
 pub use inspection::Environment;
 pub use listeners::{Namespace, loopback_is_up};

@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok, 1 failure, 2 usage or policy error, 3 security event (verification failed), and the command's own
 //! code from `run`, where 125 is our own failure before it started, 126 and 127 as shells use them, 128 + n a signal.
 
+mod alone;
 mod attach;
 mod ca;
 mod check;

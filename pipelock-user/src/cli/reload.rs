@@ -31,7 +31,7 @@ pub(super) fn reload_signal() -> i32 {
 }
 
 /// What a reload puts in force: the file as it is now; without one nothing is allowed, as at the start.
-fn read(file: Option<&Path>) -> Result<Policy, PolicyErrors> {
+pub(super) fn read(file: Option<&Path>) -> Result<Policy, PolicyErrors> {
     file.map_or_else(|| Ok(Policy::deny_all()), Policy::load)
 }
 

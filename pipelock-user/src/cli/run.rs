@@ -3,35 +3,29 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pipelock_receipt::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::prompt::{self, Terminal};
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
-use super::{Failure, files, keys, output};
+use super::{Failure, alone, keys, output};
 use crate::app::lock::Lock;
 use crate::app::{
-    Doors, Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, Withheld,
-    loopback_is_up, runtime, serve_alone,
+    Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, Withheld, loopback_is_up,
+    runtime,
 };
 use crate::kernel::attachment_id;
-use crate::policy::Policy;
-use crate::proxy::{Gate, Identities, Upstream};
 use crate::recorder::Place;
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::cgroup::{Cgroup, CgroupError};
 use crate::sandbox::limits;
-use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, is_ignored, keep_signals};
+use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals};
 
 /// How the names of the cgroups of `run` begin.
 const CGROUP: &str = "pipelock-run-";
-/// Longest file of tokens, in bytes.
-const MOST_TOKENS: u64 = 1 << 20;
 /// How long processes that the command left behind may take to die.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,29 +39,30 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
                         sudo pipelock run --policy p.yaml --evidence ./evidence --key signing.key -- ./agent.sh")]
 pub(super) struct Args {
     #[command(flatten)]
-    session: SessionArgs,
+    pub(super) session: SessionArgs,
     /// Run CMD as this user: a name, a uid, or uid:gid [default: who called sudo, else nobody].
     #[arg(long, short, value_name = "NAME")]
     user: Option<String>,
     /// Say nothing but errors.
     #[arg(long, short)]
-    quiet: bool,
+    pub(super) quiet: bool,
     /// Without CMD: where the proxy for explicit clients (HTTPS_PROXY) listens; beyond loopback with --tokens only.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888", conflicts_with = "command")]
-    listen: SocketAddr,
+    pub(super) listen: SocketAddr,
     /// Without CMD: serve only those who send a token of this file (lines NAME=TOKEN) in Proxy-Authorization.
     #[arg(long, value_name = "FILE", conflicts_with = "command")]
-    tokens: Option<PathBuf>,
+    pub(super) tokens: Option<PathBuf>,
     /// Without CMD: also serve the clients of one destination, whatever they ask for, decided and read as all else is.
     #[arg(long, requires = "reverse_upstream", conflicts_with = "command")]
     reverse_proxy: bool,
     /// That destination: http://HOST:PORT or https://HOST:PORT, the port if it is another; a rule of the policy has to name it.
     #[arg(long, value_name = "URL", requires = "reverse_proxy")]
-    reverse_upstream: Option<String>,
+    pub(super) reverse_upstream: Option<String>,
     /// Where its clients come to; whoever reaches this is served.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8890", requires = "reverse_proxy")]
-    reverse_listen: SocketAddr,
-    /// The command and its arguments; without one the proxy runs alone, for explicit clients, until SIGINT or SIGTERM.
+    pub(super) reverse_listen: SocketAddr,
+    /// The command and its arguments; without one the proxy runs alone, for explicit clients, until SIGINT or SIGTERM;
+    /// SIGHUP makes it read its policy and tokens again.
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
@@ -77,7 +72,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let policy = args.session.policy(args.quiet)?;
     let key = args.session.key()?;
     if args.command.is_empty() {
-        return alone(policy, key, &args);
+        return alone::serve(policy, key, &args);
     }
     let user = match &args.user {
         Some(name) => AgentUser::named(name).map_err(Failure::usage)?,
@@ -165,64 +160,6 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     }
     output::moved(&ended.summary.folder, ended.moved_from.as_deref());
     Ok(code)
-}
-
-/// The proxy without a command: for clients that are told to use it.
-fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
-    let gate = match &args.tokens {
-        Some(file) => Gate::for_those(identities(file)?),
-        None if args.listen.ip().is_loopback() => Gate::open(),
-        None => {
-            return Err(Failure::usage(format!(
-                "{} is not a loopback address, and others than this host could use the proxy; say who may with --tokens FILE",
-                args.listen
-            )));
-        }
-    };
-    let reverse = match &args.reverse_upstream {
-        None => None,
-        Some(url) => {
-            let upstream =
-                Upstream::parse(url).map_err(|why| Failure::usage(format!("--reverse-upstream {url}: {why}")))?;
-            if policy.find(upstream.host(), upstream.port()).is_err() {
-                output::note(&format!("warning: no rule of the policy lets anything through to {url}"));
-            }
-            Some((args.reverse_listen, upstream))
-        }
-    };
-    let doors = Doors { listen: args.listen, gate, reverse, terminal: Terminal::of(None) };
-    let evidence = args.session.evidence("proxy")?;
-    let (summary, moved_from) = runtime::run(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        // Asked before there is a handler: under nohup it ends nothing.
-        let is_deaf = is_ignored(SignalKind::hangup().as_raw_value())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let stop = async {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, _ = hangup.recv(), if !is_deaf => {} }
-        };
-        let ready = |address, reverse: Option<SocketAddr>| {
-            if let Some(reverse) = reverse {
-                output::note(&format!("reverse proxy on http://{reverse}"));
-            }
-            output::note(&format!("proxy on http://{address}; set HTTPS_PROXY and HTTP_PROXY to it"));
-        };
-        Ok::<_, Failure>(serve_alone(policy, evidence, key, doors, ready, stop).await?)
-    })??;
-    prompt::settle();
-    output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
-    output::moved(&summary.folder, moved_from.as_deref());
-    Ok(0)
-}
-
-/// Those who may use the proxy.
-fn identities(file: &Path) -> Result<Identities, Failure> {
-    let failed = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", file.display()));
-    if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
-        output::note(&format!("warning: others may read the tokens in {0}: chmod 600 {0}", file.display()));
-    }
-    let text = String::from_utf8(files::read(file, MOST_TOKENS)?).map_err(|error| failed(&error))?;
-    Identities::parse(&text).map_err(|error| failed(&error))
 }
 
 /// Whether a cgroup is one that `run` made, by its name: for one that was killed before it could say so.

@@ -3,7 +3,7 @@
 //! Asked by `explicit` for each request, before anything else is. It promises that where tokens are known nobody is served
 //! without one, and that where none are a page in a browser cannot use our doors.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
@@ -15,7 +15,7 @@ use crate::proxy::identity::{Identities, OF_A_DOOR, OF_A_PROXY};
 /// What the explicit proxy asks of its clients.
 #[derive(Debug, Default)]
 pub struct Gate {
-    known: Option<Identities>,
+    known: Option<RwLock<Identities>>,
     /// What is fetched for all of them.
     pub(super) fetches: Fetches,
 }
@@ -30,7 +30,15 @@ impl Gate {
     /// A token.
     #[must_use]
     pub fn for_those(identities: Identities) -> Self {
-        Self { known: Some(identities), ..Self::default() }
+        Self { known: Some(RwLock::new(identities)), ..Self::default() }
+    }
+
+    /// From now on these are known, for requests of connections that are open as well, but for tunnels; where nobody had to say who
+    /// it is, nobody has to.
+    pub fn renew(&self, identities: Identities) {
+        if let Some(known) = &self.known {
+            *known.write().unwrap_or_else(PoisonError::into_inner) = identities;
+        }
     }
 
     /// True when it asks for a token.
@@ -48,6 +56,7 @@ impl Gate {
         match &self.known {
             Some(known) => {
                 let denied = || Verdict::block(Reason::IdentityRequired, "no token that is known");
+                let known = known.read().unwrap_or_else(PoisonError::into_inner);
                 known.of(request.headers(), names).ok_or_else(denied).map(Some)
             }
             None if is_door(request) => from_this_host(request).map(|()| None),

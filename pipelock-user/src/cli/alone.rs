@@ -1,0 +1,121 @@
+//! `pipelock run` without a command: the proxy for clients that are told to use it.
+//!
+//! It promises that addresses and privileges are settled before a byte of anybody is read, and that a policy or a file of tokens with
+//! mistakes changes nothing.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use pipelock_receipt::SigningKey;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::prompt::{self, Terminal};
+use super::reload::{read, reload_signal};
+use super::run::Args;
+use super::{Failure, files, output};
+use crate::app::{Alone, Bound, Doors, runtime};
+use crate::policy::Policy;
+use crate::proxy::{Gate, Identities, Upstream};
+use crate::sandbox::caps::{Cap, drop_after_load};
+use crate::sandbox::spawn::is_ignored;
+
+/// Longest file of tokens, in bytes.
+const MOST_TOKENS: u64 = 1 << 20;
+
+/// Serves until SIGINT, SIGTERM or the end of the terminal.
+pub(super) fn serve(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
+    let gate = match &args.tokens {
+        Some(file) => Gate::for_those(identities(file)?),
+        None if args.listen.ip().is_loopback() => Gate::open(),
+        None => {
+            return Err(Failure::usage(format!(
+                "{} is not a loopback address, and others than this host could use the proxy; say who may with --tokens FILE",
+                args.listen
+            )));
+        }
+    };
+    let gate = Arc::new(gate);
+    let listen =
+        |address| Bound::at(address).map_err(|error| Failure::usage(format!("listening on {address}: {error}")));
+    let reverse = match &args.reverse_upstream {
+        None => None,
+        Some(url) => {
+            let upstream =
+                Upstream::parse(url).map_err(|why| Failure::usage(format!("--reverse-upstream {url}: {why}")))?;
+            if policy.find(upstream.host(), upstream.port()).is_err() {
+                output::note(&format!("warning: no rule of the policy lets anything through to {url}"));
+            }
+            Some((listen(args.reverse_listen)?, upstream))
+        }
+    };
+    let bound = listen(args.listen)?;
+    let file = policy.file().map(Path::to_owned);
+    let evidence = args.session.evidence("proxy")?;
+    // Before a byte of any client is read. What stays is for what a reload may want: files of others, metrics at another port.
+    drop_after_load(&[Cap::DacOverride, Cap::NetBindService])?;
+    let doors = Doors { listen: bound, gate: gate.clone(), reverse, terminal: Terminal::of(None) };
+    let (summary, moved_from) = runtime::run(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // Asked before there is a handler: under nohup it does nothing.
+        let is_deaf = is_ignored(SignalKind::hangup().as_raw_value())?;
+        let has_terminal = has_terminal();
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut told = signal(SignalKind::from_raw(reload_signal()))?;
+        let mut alone = Alone::start(policy, evidence, key, doors)?;
+        if let Some(reverse) = alone.reverse {
+            output::note(&format!("reverse proxy on http://{reverse}"));
+        }
+        output::note(&format!("proxy on http://{}; set HTTPS_PROXY and HTTP_PROXY to it", alone.address));
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                // The terminal is gone, and those who used the proxy from it.
+                _ = hangup.recv(), if !is_deaf => {
+                    if has_terminal && !self::has_terminal() {
+                        break;
+                    }
+                    reload(&mut alone, &gate, file.as_deref(), args);
+                }
+                _ = told.recv() => reload(&mut alone, &gate, file.as_deref(), args),
+            }
+        }
+        Ok::<_, Failure>(alone.end().await?)
+    })??;
+    prompt::settle();
+    output::note(&format!("{} receipts in {}", summary.closed.receipt_count, summary.folder.display()));
+    output::moved(&summary.folder, moved_from.as_deref());
+    Ok(0)
+}
+
+/// Reads policy and tokens again; mistakes are logged, and change nothing of either.
+fn reload(alone: &mut Alone, gate: &Gate, file: Option<&Path>, args: &Args) {
+    let policy = read(file).map_err(|errors| errors.to_string());
+    let known = args.tokens.as_deref().map(identities).transpose().map_err(|failure| failure.text);
+    let reloaded = policy.and_then(|policy| Ok((policy, known?))).and_then(|(policy, known)| {
+        alone.reload(policy).map_err(|error| error.to_string())?;
+        known.into_iter().for_each(|known| gate.renew(known));
+        Ok(())
+    });
+    alone.count_reload(reloaded.is_ok());
+    if let Err(error) = reloaded {
+        tracing::error!("the policy was not changed: {error}");
+    }
+}
+
+/// Whether there is a terminal that could be closed.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Those who may use the proxy.
+fn identities(file: &Path) -> Result<Identities, Failure> {
+    let failed = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", file.display()));
+    if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
+        output::note(&format!("warning: others may read the tokens in {0}: chmod 600 {0}", file.display()));
+    }
+    let text = String::from_utf8(files::read(file, MOST_TOKENS)?).map_err(|error| failed(&error))?;
+    Identities::parse(&text).map_err(|error| failed(&error))
+}
