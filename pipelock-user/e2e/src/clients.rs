@@ -79,6 +79,21 @@ pub fn has_python_module(module: &str) -> bool {
         .is_ok_and(|out| out.status.success())
 }
 
+/// Where `cargo xtask setup --e2e` puts packages of npm; every user can read it.
+const NODE_FOLDER: &str = "/var/cache/pipelock-e2e/node/node_modules";
+
+/// What to put into NODE_PATH so that `undici` is found.
+#[must_use]
+pub fn node_path() -> &'static str {
+    NODE_FOLDER
+}
+
+/// Whether Node.js finds a package (with [`node_path`]).
+#[must_use]
+pub fn has_node_module(module: &str) -> bool {
+    Path::new(NODE_FOLDER).join(module).join("package.json").exists()
+}
+
 /// schemathesis, which tests an API by its contract, from where `cargo xtask setup --e2e` puts it. None, as [`missing`] has it,
 /// when it is not there.
 pub fn schemathesis() -> Option<PathBuf> {

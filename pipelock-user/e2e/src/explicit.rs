@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::clients::{PATH, node_path, python_path};
 use crate::evidence::{pipelock, verify_json};
 
 /// A proxy of the test's own; killed when it is dropped.
@@ -100,6 +101,36 @@ impl Explicit {
         let (head, body) = text[at..].split_once("\r\n\r\n").unwrap_or((&text[at..], ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         Answered { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    /// Runs a client that is told of it, for two minutes at most: with nothing in its environment but HTTPS_PROXY, whom to trust
+    /// (by `pipelock ca --export`), where modules are, and `more`; in the folder.
+    ///
+    /// # Panics
+    /// When it cannot be run, or the files of whom to trust cannot be written.
+    #[must_use]
+    pub fn run(&self, words: &[&str], more: &[(&str, &str)]) -> Output {
+        let (folder, url) = (self.folder.path(), self.url(""));
+        let variables = folder.join("trust/trust.env");
+        if !variables.exists() {
+            let mut ca = Command::new(pipelock());
+            let out = ca.args(["ca", "--policy", "policy.yaml", "--export", "trust"]).current_dir(folder).output();
+            let out = out.expect("pipelock ca");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+        let trust = fs::read_to_string(variables).expect("the variables");
+        Command::new("/usr/bin/timeout")
+            .arg("120")
+            .args(words)
+            .env_clear()
+            .envs([("PATH", PATH), ("PYTHONPATH", python_path()), ("NODE_PATH", node_path())])
+            .env("HOME", folder)
+            .envs(trust.lines().filter_map(|line| line.split_once('=')))
+            .envs([("HTTPS_PROXY", &url), ("https_proxy", &url)])
+            .envs(more.iter().copied())
+            .current_dir(folder)
+            .output()
+            .expect("the client")
     }
 
     /// The folder of the evidence.

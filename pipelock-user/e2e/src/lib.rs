@@ -33,7 +33,7 @@ mod tls;
 
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
 pub use child::Served;
-pub use clients::{find, go_tool, has_python_module, missing, python_path, schemathesis};
+pub use clients::{find, go_tool, has_node_module, has_python_module, missing, node_path, python_path, schemathesis};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use explicit::{Answered, Explicit};
 pub use git::GIT_SITE;

@@ -1,50 +1,32 @@
-//! Clients of every language that are told of the proxy, by HTTPS_PROXY and the variables of `pipelock ca --export`: what they fetch
-//! and send is as it was, and a secret in URL, header or body stays in.
+//! Clients of every language that are told of the proxy, by HTTPS_PROXY (Java: by its own properties) and the variables of
+//! `pipelock ca --export`: what they fetch and send is as it was, and a secret in URL, header, body or message stays in.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod speaking;
 
-use std::process::Command;
+use std::path::Path;
 
-use pipelock_e2e::{Explicit, SECRET, TlsServer, has_python_module, holds, missing, need, pipelock, web_policy};
-use speaking::{HTTPX, ONE_BY_ONE, PYTHON, REQUESTS, go_client};
+use pipelock_e2e::{Explicit, SECRET, TlsServer, has_node_module, has_python_module, holds, missing, need, web_policy};
+use speaking::{HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, go_client, java_client, told};
 
 const SITE: &str = include_str!("../agents/browser.js");
 
-/// Runs a client with nothing in its environment but the proxy and whom to trust.
-fn ask(client: impl FnOnce(&std::path::Path) -> Vec<String>) {
+/// Runs a client with nothing in its environment but the proxy, whom to trust and where modules are. `client` is told the folder
+/// that it runs in and where the proxy is.
+fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
     let site = TlsServer::node(&["web.test"], SITE, &["a page"]);
-    let policy = format!("version: \"1.0\"\n{}", web_policy(site.port(), "", &site.roots()));
+    let policy =
+        web_policy(site.port(), "", &format!("{}\nwebsocket: {{enabled: true}}\nversion: \"1.0\"", site.roots()));
     let proxy = Explicit::start(&policy, &[]);
     let folder = proxy.folder.path().to_owned();
-    let out = Command::new(pipelock())
-        .args(["ca", "--policy", "policy.yaml", "--export", "trust"])
-        .current_dir(&folder)
-        .output()
-        .expect("pipelock ca");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let trust = std::fs::read_to_string(folder.join("trust/trust.env")).expect("the variables");
-    let words = client(&folder);
-    let url = format!("http://{}", proxy.addr);
-    let out = Command::new(&words[0])
-        .args(&words[1..])
-        .args([&format!("https://web.test:{}", site.port()), SECRET])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", &folder)
-        .env("PYTHONPATH", pipelock_e2e::python_path())
-        .envs(trust.lines().filter_map(|line| line.split_once('=')))
-        .envs([("HTTPS_PROXY", &url), ("https_proxy", &url)])
-        .current_dir(&folder)
-        .output()
-        .expect("the client");
+    let base = format!("https://web.test:{}", site.port());
+    let words = [client(&folder, &proxy.addr), vec![base, SECRET.to_owned()]].concat();
+    let out = proxy.run(&words.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    let expected = std::fs::read_to_string(site.certificate.with_file_name("expected")).expect("what the site has");
-    let mut lines: Vec<&str> = expected.lines().take(3).collect();
-    lines.extend(["url 403 dlp_match", "header 403 dlp_match", "body 403 dlp_match"]);
-    assert_eq!(said.trim(), lines.join("\n"), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(said.trim(), told(&site, has_frames), "{}", String::from_utf8_lossy(&out.stderr));
     let seen = site.seen();
     assert!(holds(&seen, "/text") && !holds(&seen, "/leak"), "a request arrived that was stopped");
+    assert!(!holds(&seen, SECRET), "the secret arrived");
     let receipts = proxy.end();
     assert!(receipts.iter().all(|receipt| !receipt.to_string().contains(SECRET)));
     let of = |pattern: &str| {
@@ -53,18 +35,20 @@ fn ask(client: impl FnOnce(&std::path::Path) -> Vec<String>) {
         };
         receipts.iter().filter(is_it).count()
     };
-    assert_eq!((of("policy_allow"), of("dlp_match")), (3, 3), "{receipts:#?}");
+    let more = usize::from(has_frames);
+    assert_eq!((of("policy_allow"), of("dlp_match")), (3 + more, 3 + more), "{receipts:#?}");
 }
 
 fn python(module: &str, parts: &[&str]) {
     if !has_python_module(module) {
         return missing(&format!("{module} for Python"));
     }
-    ask(|folder| {
+    let client = |folder: &Path, _: &str| {
         let script = folder.join("client.py");
         std::fs::write(&script, format!("{PYTHON}{}", parts.concat())).expect("written");
         vec!["/usr/bin/python3".to_owned(), script.display().to_string()]
-    });
+    };
+    ask(client, false);
 }
 
 #[test]
@@ -82,5 +66,33 @@ fn python_httpx_over_http2() {
 #[test]
 fn go_net_http() {
     need!("go", "node", "openssl");
-    ask(|folder| vec![go_client(folder).display().to_string()]);
+    ask(|folder, _| vec![go_client(folder).display().to_string()], false);
+}
+
+/// What users of Node.js write, whose fetch hears of HTTPS_PROXY by itself only since Node.js 24.
+const BY_ENVIRONMENT: &str = "
+const { EnvHttpProxyAgent, setGlobalDispatcher } = require('undici');
+setGlobalDispatcher(new EnvHttpProxyAgent());
+";
+
+#[test]
+fn node_fetch_and_websocket() {
+    need!("node", "openssl");
+    if !has_node_module("undici") {
+        return missing("undici for Node.js");
+    }
+    let script = format!("{BY_ENVIRONMENT}{NODE}");
+    ask(|_, _| ["node", "--experimental-websocket", "-e", &script].map(str::to_owned).to_vec(), true);
+}
+
+#[test]
+fn java_http_client_and_websocket() {
+    need!("java", "javac", "node", "openssl");
+    let client = |folder: &Path, addr: &str| {
+        java_client(folder);
+        let (host, port) = addr.split_once(':').expect("host and port");
+        let properties = [format!("-Dhttps.proxyHost={host}"), format!("-Dhttps.proxyPort={port}")];
+        [&["java".to_owned(), "-XX:TieredStopAtLevel=1".to_owned()][..], &properties, &["Client".to_owned()]].concat()
+    };
+    ask(client, true);
 }
