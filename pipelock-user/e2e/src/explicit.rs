@@ -20,7 +20,7 @@ pub struct Explicit {
     pub addr: String,
     /// The same of the reverse proxy, where there is one.
     pub reverse: Option<String>,
-    /// A folder for files of the test; the policy and the evidence are in it.
+    /// A folder for files of the test; the policy and the evidence are in it, and `work`, where clients run.
     pub folder: TempDir,
 }
 
@@ -55,6 +55,7 @@ impl Explicit {
     pub fn start(policy: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("policy.yaml"), policy).expect("write the policy");
+        fs::create_dir(folder.path().join("work")).expect("mkdir");
         let mut child = Command::new(pipelock())
             .args(["run", "--policy", "policy.yaml", "--evidence", "evidence", "--listen", "127.0.0.1:0"])
             .args(more)
@@ -104,7 +105,7 @@ impl Explicit {
     }
 
     /// Runs a client that is told of it, for two minutes at most: with nothing in its environment but HTTPS_PROXY, whom to trust
-    /// (by `pipelock ca --export`), where modules are, and `more`; in the folder.
+    /// (by `pipelock ca --export`), where modules are, and `more`; in [`Self::work`].
     ///
     /// # Panics
     /// When it cannot be run, or the files of whom to trust cannot be written.
@@ -124,13 +125,19 @@ impl Explicit {
             .args(words)
             .env_clear()
             .envs([("PATH", PATH), ("PYTHONPATH", python_path()), ("NODE_PATH", node_path())])
-            .env("HOME", folder)
+            .env("HOME", self.work())
             .envs(trust.lines().filter_map(|line| line.split_once('=')))
             .envs([("HTTPS_PROXY", &url), ("https_proxy", &url)])
             .envs(more.iter().copied())
-            .current_dir(folder)
+            .current_dir(self.work())
             .output()
             .expect("the client")
+    }
+
+    /// Where clients run.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
     }
 
     /// The folder of the evidence.

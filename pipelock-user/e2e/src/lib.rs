@@ -39,7 +39,7 @@ pub use explicit::{Answered, Explicit};
 pub use git::GIT_SITE;
 pub use hops::{Hop, LOGIN};
 pub use http::{Answer, HttpServer, Seen, echo};
-pub use leaks::{SECRET, assert_kept_in, assert_quiet, holds};
+pub use leaks::{SECRET, assert_kept_in, assert_quiet, assert_stopped, holds};
 pub use outside::{Outside, PacketCount};
 pub use policies::web_policy;
 pub use prometheus::{Prometheus, Series, free_address, page, promtool};

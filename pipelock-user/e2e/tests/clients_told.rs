@@ -18,9 +18,8 @@ fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
     let policy =
         web_policy(site.port(), "", &format!("{}\nwebsocket: {{enabled: true}}\nversion: \"1.0\"", site.roots()));
     let proxy = Explicit::start(&policy, &[]);
-    let folder = proxy.folder.path().to_owned();
     let base = format!("https://web.test:{}", site.port());
-    let words = [client(&folder, &proxy.addr), vec![base, SECRET.to_owned()]].concat();
+    let words = [client(&proxy.work(), &proxy.addr), vec![base, SECRET.to_owned()]].concat();
     let out = proxy.run(&words.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     assert_eq!(said.trim(), told(&site, has_frames), "{}", String::from_utf8_lossy(&out.stderr));
