@@ -21,11 +21,13 @@ const PYTHON_MODULES: &[(&str, &str)] = &[
     ("h2", "httpx[http2]"),
     ("httpx", "httpx[http2]"),
     ("requests", "requests"),
+    // It hears HTTPS_PROXY since 15.
+    ("websockets", "websockets>=15"),
 ];
 /// Where they find packages of npm; every user can read it.
 const NODE_FOLDER: &str = "/var/cache/pipelock-e2e/node";
-/// What agents written in JavaScript fetch with, and the major version, which is for Node.js 20.
-const NODE_PACKAGES: &[(&str, &str)] = &[("undici", "6")];
+/// What agents written in JavaScript fetch with, and their major versions, which are for Node.js 20.
+const NODE_PACKAGES: &[(&str, &str)] = &[("https-proxy-agent", "7"), ("undici", "6"), ("ws", "8")];
 /// Where they find the tester of the Scan API, and its version: the same each time, or the test would not be.
 const SCHEMATHESIS_FOLDER: &str = "/var/cache/pipelock-e2e/schemathesis";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";

@@ -7,9 +7,12 @@ mod speaking;
 use std::process::Command;
 
 use pipelock_e2e::{
-    Run, SECRET, Sandbox, TlsServer, assert_kept_in, has_python_module, holds, missing, need, web_policy,
+    Run, SECRET, Sandbox, TlsServer, assert_kept_in, has_node_module, has_python_module, holds, missing, need,
+    web_policy,
 };
-use speaking::{HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, go_client, java_client, told};
+use speaking::{
+    HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, WEBSOCKETS, WS, go_client, java_client, told, told_in_frames,
+};
 
 const SITE: &str = include_str!("../agents/browser.js");
 
@@ -92,6 +95,38 @@ fn node_fetch_and_websocket() {
     need!("node", "openssl");
     let site = site();
     ask(&site, sandbox(&site), &["node", "--experimental-websocket", "-e", NODE], "tls-http1", true);
+}
+
+/// Runs a client of a WebSocket library that is closed in.
+fn ask_in_frames(words: &[&str]) {
+    let site = site();
+    let sandbox =
+        sandbox(&site).env("PYTHONPATH", pipelock_e2e::python_path()).env("NODE_PATH", pipelock_e2e::node_path());
+    let url = format!("wss://web.test:{}/ws", site.port());
+    let run = sandbox.run_ok(&[words, &[&url, SECRET]].concat());
+    assert_eq!(run.text().trim(), told_in_frames(&site), "{run}");
+    let seen = site.seen();
+    assert_kept_in(&run, "message", &seen);
+    assert!(holds(&seen, "naïve") && !holds(&seen, &SECRET[..20]), "a part of the secret arrived: {run}");
+    assert_eq!(run.evidence.http().len(), 4, "{run}");
+}
+
+#[test]
+fn ws_of_npm() {
+    need!("node", "openssl");
+    if !has_node_module("ws") {
+        return missing("ws for Node.js");
+    }
+    ask_in_frames(&["node", "-e", WS]);
+}
+
+#[test]
+fn websockets_of_python() {
+    need!("python3", "node", "openssl");
+    if !has_python_module("websockets") {
+        return missing("websockets for Python");
+    }
+    ask_in_frames(&["/usr/bin/python3", "-c", WEBSOCKETS]);
 }
 
 #[test]

@@ -7,17 +7,35 @@ mod speaking;
 use std::path::Path;
 
 use pipelock_e2e::{Explicit, SECRET, TlsServer, has_node_module, has_python_module, holds, missing, need, web_policy};
-use speaking::{HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, go_client, java_client, told};
+use serde_json::Value;
+use speaking::{
+    HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, WEBSOCKETS, WS, go_client, java_client, told, told_in_frames,
+};
 
 const SITE: &str = include_str!("../agents/browser.js");
 
-/// Runs a client with nothing in its environment but the proxy, whom to trust and where modules are. `client` is told the folder
-/// that it runs in and where the proxy is.
-fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
+fn start() -> (TlsServer, Explicit) {
     let site = TlsServer::node(&["web.test"], SITE, &["a page"]);
     let policy =
         web_policy(site.port(), "", &format!("{}\nwebsocket: {{enabled: true}}\nversion: \"1.0\"", site.roots()));
     let proxy = Explicit::start(&policy, &[]);
+    (site, proxy)
+}
+
+/// By the receipts so many requests were let through at a door, as many were stopped, and no secret is in them.
+fn assert_recorded(receipts: &[Value], door: &str, count: usize) {
+    assert!(receipts.iter().all(|receipt| !receipt.to_string().contains(SECRET)));
+    let of = |pattern: &str| {
+        let actions = receipts.iter().map(|receipt| &receipt["action_record"]);
+        actions.filter(|action| action["transport"] == door && action["pattern"] == pattern).count()
+    };
+    assert_eq!((of("policy_allow"), of("dlp_match")), (count, count), "{receipts:#?}");
+}
+
+/// Runs a client with nothing in its environment but the proxy, whom to trust and where modules are. `client` is told the folder
+/// that it runs in and where the proxy is.
+fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
+    let (site, proxy) = start();
     let base = format!("https://web.test:{}", site.port());
     let words = [client(&proxy.work(), &proxy.addr), vec![base, SECRET.to_owned()]].concat();
     let out = proxy.run(&words.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
@@ -26,16 +44,25 @@ fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
     let seen = site.seen();
     assert!(holds(&seen, "/text") && !holds(&seen, "/leak"), "a request arrived that was stopped");
     assert!(!holds(&seen, SECRET), "the secret arrived");
-    let receipts = proxy.end();
-    assert!(receipts.iter().all(|receipt| !receipt.to_string().contains(SECRET)));
-    let of = |pattern: &str| {
-        let is_it = |receipt: &&serde_json::Value| {
-            receipt["action_record"]["transport"] == "forward" && receipt["action_record"]["pattern"] == pattern
+    assert_recorded(&proxy.end(), "forward", if has_frames { 4 } else { 3 });
+}
+
+/// Runs a client of a WebSocket library that is told of the proxy, and another time against its door for those that cannot be.
+fn ask_in_frames(words: &[&str]) {
+    for door in ["forward", "ws"] {
+        let (site, proxy) = start();
+        let url = format!("wss://web.test:{}/ws", site.port());
+        let url = match door {
+            "forward" => url,
+            _ => format!("ws://{}/ws?url={}", proxy.addr, url.replace(':', "%3A").replace('/', "%2F")),
         };
-        receipts.iter().filter(is_it).count()
-    };
-    let more = usize::from(has_frames);
-    assert_eq!((of("policy_allow"), of("dlp_match")), (3 + more, 3 + more), "{receipts:#?}");
+        let out = proxy.run(&[words, &[&url, SECRET]].concat(), &[]);
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(said.trim(), told_in_frames(&site), "{door}: {}", String::from_utf8_lossy(&out.stderr));
+        let seen = site.seen();
+        assert!(holds(&seen, "naïve") && !holds(&seen, &SECRET[..20]), "{door}: a part of the secret arrived");
+        assert_recorded(&proxy.end(), door, 2);
+    }
 }
 
 fn python(module: &str, parts: &[&str]) {
@@ -94,4 +121,22 @@ fn java_http_client_and_websocket() {
         [&["java".to_owned(), "-XX:TieredStopAtLevel=1".to_owned()][..], &properties, &["Client".to_owned()]].concat()
     };
     ask(client, true);
+}
+
+#[test]
+fn ws_of_npm() {
+    need!("node", "openssl");
+    if !["ws", "https-proxy-agent"].into_iter().all(has_node_module) {
+        return missing("ws and https-proxy-agent for Node.js");
+    }
+    ask_in_frames(&["node", "-e", WS]);
+}
+
+#[test]
+fn websockets_of_python() {
+    need!("python3", "node", "openssl");
+    if !has_python_module("websockets") {
+        return missing("websockets for Python");
+    }
+    ask_in_frames(&["/usr/bin/python3", "-c", WEBSOCKETS]);
 }

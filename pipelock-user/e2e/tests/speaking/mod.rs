@@ -45,6 +45,60 @@ for name, method, more in LEAKS:
     ask(name, method, "/leak", **more)
 "#;
 
+/// What a client of a WebSocket library says that sent texts, bytes and a message in parts, and then the secret: whole on one
+/// connection, and in parts on another.
+pub(super) fn told_in_frames(site: &TlsServer) -> String {
+    let expected = std::fs::read_to_string(site.certificate.with_file_name("expected")).expect("what the site has");
+    let mut lines: Vec<&str> = expected.lines().filter(|line| line.starts_with("message ")).collect();
+    lines.extend(["message in three parts", "closed 1008 dlp_match"]);
+    [lines.clone(), lines].concat().join("\n")
+}
+
+/// Takes a URL and the secret, and speaks through HTTPS_PROXY, if there is one, to a URL of `wss`.
+pub(super) const WS: &str = r#"
+const WebSocket = require("ws"), crypto = require("crypto");
+const [url, secret] = process.argv.slice(1), proxy = process.env.HTTPS_PROXY;
+const agent = proxy && url.startsWith("wss") ? new (require("https-proxy-agent").HttpsProxyAgent)(proxy) : undefined;
+const bytes = Buffer.from(Array.from({ length: 70000 }, (_, at) => (at * at + 7 * at) >> 3 & 255));
+const talk = leak => new Promise(done => {
+    const socket = new WebSocket(url, { agent });
+    const rest = [["hello"], ["naïve"], [bytes], ["in ", "three", " parts"], leak];
+    const next = () => {
+        const parts = rest.shift();
+        if (parts) parts.forEach((part, at) => socket.send(part, { fin: at === parts.length - 1 })); else socket.close();
+    };
+    socket.on("open", next);
+    socket.on("message", (data, isBinary) => {
+        const sum = () => `${data.length} ${crypto.createHash("sha256").update(data).digest("hex")}`;
+        console.log("message " + (isBinary ? sum() : data));
+        next();
+    });
+    socket.on("close", (code, why) => {
+        console.log("closed", code, why.length ? JSON.parse(why).reason : "");
+        done();
+    });
+    socket.on("error", error => console.error(error));
+});
+talk([secret]).then(() => talk([secret.slice(0, 20), secret.slice(20)]));
+"#;
+/// The same in Python, whose library hears HTTPS_PROXY by itself.
+pub(super) const WEBSOCKETS: &str = r#"
+import hashlib, json, sys
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+url, secret = sys.argv[1:3]
+data = bytes((at * at + 7 * at) >> 3 & 255 for at in range(70000))
+for leak in (secret, [secret[:20], secret[20:]]):
+    with connect(url, proxy=True if url.startswith("wss") else None) as socket:
+        try:
+            for message in ("hello", "naïve", data, ["in ", "three", " parts"], leak):
+                socket.send(message)
+                got = socket.recv()
+                print("message", got if isinstance(got, str) else f"{len(got)} {hashlib.sha256(got).hexdigest()}")
+        except ConnectionClosed as end:
+            print("closed", end.rcvd.code, json.loads(end.rcvd.reason)["reason"])
+"#;
+
 pub(super) const NODE: &str = r#"
 const [base, secret] = process.argv.slice(1), crypto = require("crypto");
 const ask = async (name, path, options) => {
