@@ -21,7 +21,13 @@ const PYTHON_MODULES: &[(&str, &str)] = &[
     ("h2", "httpx[http2]"),
     ("httpx", "httpx[http2]"),
     ("requests", "requests"),
+    // It hears HTTPS_PROXY since 15.
+    ("websockets", "websockets>=15"),
 ];
+/// Where they find packages of npm; every user can read it.
+const NODE_FOLDER: &str = "/var/cache/pipelock-e2e/node";
+/// What agents written in JavaScript fetch with, and their major versions, which are for Node.js 20.
+const NODE_PACKAGES: &[(&str, &str)] = &[("https-proxy-agent", "7"), ("undici", "6"), ("ws", "8")];
 /// Where they find the tester of the Scan API, and its version: the same each time, or the test would not be.
 const SCHEMATHESIS_FOLDER: &str = "/var/cache/pipelock-e2e/schemathesis";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
@@ -169,6 +175,7 @@ fn install(e2e: bool, ebpf: bool) -> Result<()> {
     components()?;
     if e2e {
         python_modules()?;
+        node_packages()?;
         schemathesis()?;
     }
     if ebpf {
@@ -286,6 +293,46 @@ fn python_modules() -> Result<()> {
     run::check(&mut pip)?;
     if !is_whole() {
         bail!("{PYTHON_FOLDER} lacks one of {}", modules.join(", "));
+    }
+    Ok(())
+}
+
+/// HTTP clients for Node.js, installed once.
+fn node_packages() -> Result<()> {
+    let missing = || -> Vec<String> {
+        let is_there = |name: &str, major: &str| {
+            let file = Path::new(NODE_FOLDER).join("node_modules").join(name).join("package.json");
+            let about =
+                std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+            about
+                .is_some_and(|about| about["version"].as_str().is_some_and(|has| has.starts_with(&format!("{major}."))))
+        };
+        let lacking = NODE_PACKAGES.iter().filter(|(name, major)| !is_there(name, major));
+        lacking.map(|(name, major)| format!("{name}@{major}")).collect()
+    };
+    let packages = missing();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let mut npm = Command::new("npm");
+    npm.args([
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--no-update-notifier",
+        "--ignore-scripts",
+        "--prefix",
+        NODE_FOLDER,
+    ])
+    .args(&packages);
+    if !run::is_root() {
+        bail!("missing: {} for Node.js. Run\n  sudo {}", packages.join(", "), run::shown(&npm));
+    }
+    run::say(&format!("setup: installing {} into {NODE_FOLDER}", packages.join(", ")));
+    std::fs::create_dir_all(NODE_FOLDER).context(NODE_FOLDER)?;
+    run::check(&mut npm)?;
+    if !missing().is_empty() {
+        bail!("{NODE_FOLDER} lacks one of {}", packages.join(", "));
     }
     Ok(())
 }

@@ -63,7 +63,7 @@ pub fn go_tool(module: &str, version: &str) -> Option<String> {
 /// Where `cargo xtask setup --e2e` puts Python modules that the system may not have; every user can read it.
 const PYTHON_FOLDER: &str = "/var/cache/pipelock-e2e/python";
 
-/// What to put into PYTHONPATH so that `requests`, `aiohttp`, `grpc` and `httpx` are found.
+/// What to put into PYTHONPATH so that `requests`, `aiohttp`, `grpc`, `httpx` and `websockets` are found.
 #[must_use]
 pub fn python_path() -> &'static str {
     PYTHON_FOLDER
@@ -77,6 +77,21 @@ pub fn has_python_module(module: &str) -> bool {
         .env("PYTHONPATH", python_path())
         .output()
         .is_ok_and(|out| out.status.success())
+}
+
+/// Where `cargo xtask setup --e2e` puts packages of npm; every user can read it.
+const NODE_FOLDER: &str = "/var/cache/pipelock-e2e/node/node_modules";
+
+/// What to put into NODE_PATH so that `undici`, `ws` and `https-proxy-agent` are found.
+#[must_use]
+pub fn node_path() -> &'static str {
+    NODE_FOLDER
+}
+
+/// Whether Node.js finds a package (with [`node_path`]).
+#[must_use]
+pub fn has_node_module(module: &str) -> bool {
+    Path::new(NODE_FOLDER).join(module).join("package.json").exists()
 }
 
 /// schemathesis, which tests an API by its contract, from where `cargo xtask setup --e2e` puts it. None, as [`missing`] has it,

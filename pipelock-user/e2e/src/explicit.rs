@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::clients::{PATH, node_path, python_path};
 use crate::evidence::{pipelock, verify_json};
 
 /// A proxy of the test's own; killed when it is dropped.
@@ -19,7 +20,7 @@ pub struct Explicit {
     pub addr: String,
     /// The same of the reverse proxy, where there is one.
     pub reverse: Option<String>,
-    /// A folder for files of the test; the policy and the evidence are in it.
+    /// A folder for files of the test; the policy and the evidence are in it, and `work`, where clients run.
     pub folder: TempDir,
 }
 
@@ -54,6 +55,7 @@ impl Explicit {
     pub fn start(policy: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("policy.yaml"), policy).expect("write the policy");
+        fs::create_dir(folder.path().join("work")).expect("mkdir");
         let mut child = Command::new(pipelock())
             .args(["run", "--policy", "policy.yaml", "--evidence", "evidence", "--listen", "127.0.0.1:0"])
             .args(more)
@@ -115,6 +117,42 @@ impl Explicit {
     pub fn reload(&self, policy: &str) {
         fs::write(self.folder.path().join("policy.yaml"), policy).expect("write the policy");
         kill(Pid::from_raw(i32::try_from(self.pid()).expect("a pid")), Signal::SIGHUP).expect("kill");
+    }
+
+    /// Runs a client that is told of it, for two minutes at most: with nothing in its environment but HTTPS_PROXY, whom to trust
+    /// (by `pipelock ca --export`), where modules are, and `more`; in [`Self::work`].
+    ///
+    /// # Panics
+    /// When it cannot be run, or the files of whom to trust cannot be written.
+    #[must_use]
+    pub fn run(&self, words: &[&str], more: &[(&str, &str)]) -> Output {
+        let (folder, url) = (self.folder.path(), self.url(""));
+        let variables = folder.join("trust/trust.env");
+        if !variables.exists() {
+            let mut ca = Command::new(pipelock());
+            let out = ca.args(["ca", "--policy", "policy.yaml", "--export", "trust"]).current_dir(folder).output();
+            let out = out.expect("pipelock ca");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+        let trust = fs::read_to_string(variables).expect("the variables");
+        Command::new("/usr/bin/timeout")
+            .arg("120")
+            .args(words)
+            .env_clear()
+            .envs([("PATH", PATH), ("PYTHONPATH", python_path()), ("NODE_PATH", node_path())])
+            .env("HOME", self.work())
+            .envs(trust.lines().filter_map(|line| line.split_once('=')))
+            .envs([("HTTPS_PROXY", &url), ("https_proxy", &url)])
+            .envs(more.iter().copied())
+            .current_dir(self.work())
+            .output()
+            .expect("the client")
+    }
+
+    /// Where clients run.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
     }
 
     /// The folder of the evidence.

@@ -2,7 +2,8 @@
 //!
 //! Used by the tests of clients. A secret has to be missing everywhere: in what arrived, in the evidence, in what pipelock said.
 
-use crate::evidence::Request;
+use serde_json::Value;
+
 use crate::sandbox::Run;
 
 /// What must not leave: of the form of a GitHub token.
@@ -15,27 +16,45 @@ pub fn holds(bytes: &[u8], part: impl AsRef<[u8]>) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
+/// The secret, and what it is in base64 wherever it begins.
+const CODED: [&str; 4] =
+    ["cF8wMTIzNDU2Nzg5YWJjZGVm", "aHBfMDEyMzQ1Njc4OWFiY2Rl", "Z2hwXzAxMjM0NTY3ODlhYmNk", SECRET.split_at(4).1];
+
+/// By these receipts requests were stopped, for no other reason than the secret, at this place, and none of them names it; nor does
+/// what is in `elsewhere`, each with a word for it.
+///
+/// # Panics
+/// When it is not so.
+pub fn assert_stopped(receipts: &[Value], place: &str, elsewhere: &[(&str, &[u8])]) {
+    let actions = receipts.iter().map(|receipt| &receipt["action_record"]);
+    let stopped: Vec<_> = actions.filter(|one| one["transport"] == "forward" && one["verdict"] == "block").collect();
+    assert!(!stopped.is_empty(), "nothing was stopped: {receipts:#?}");
+    assert!(stopped.iter().all(|one| one["pattern"] == "dlp_match"), "{stopped:#?}");
+    let said = format!("{receipts:?}");
+    let has_place = |receipt: &Value| {
+        receipt["ext"]["flow_v1"]["findings"]
+            .as_array()
+            .is_some_and(|findings| findings.iter().any(|finding| finding["place"] == place))
+    };
+    assert!(receipts.iter().any(has_place), "{place}: {said}");
+    for (what, bytes) in [("is in the receipts", said.as_bytes())].iter().chain(elsewhere) {
+        assert!(!CODED.iter().any(|one| holds(bytes, one)), "the secret {what}: {}", String::from_utf8_lossy(bytes));
+    }
+}
+
 /// The secret was stopped, at this place by the evidence, and is nowhere: `seen` is all that arrived. The commands must keep to
 /// themselves what their clients say, which may name the secret.
 ///
 /// # Panics
 /// When it was not.
 pub fn assert_kept_in(run: &Run, place: &str, seen: &[u8]) {
-    let stopped: Vec<Request> = run.evidence.http().into_iter().filter(|one| one.verdict == "block").collect();
-    assert!(!stopped.is_empty(), "nothing was stopped: {run}");
-    assert!(stopped.iter().all(|one| one.reason == "dlp_match"), "{stopped:#?} {run}");
-    // In base64 too, wherever it begins.
-    let coded = ["cF8wMTIzNDU2Nzg5YWJjZGVm", "aHBfMDEyMzQ1Njc4OWFiY2Rl", "Z2hwXzAxMjM0NTY3ODlhYmNk", &SECRET[4..]];
     for file in std::fs::read_dir(&run.evidence.folder).expect("evidence") {
         let path = file.expect("a file").path();
         let bytes = std::fs::read(&path).expect("a file");
-        assert!(!coded.iter().any(|one| holds(&bytes, one)), "the secret is in {}", path.display());
+        assert!(!CODED.iter().any(|one| holds(&bytes, one)), "the secret is in {}", path.display());
     }
-    let evidence = std::fs::read(run.evidence.folder.join("evidence.jsonl")).expect("evidence");
-    assert!(holds(&evidence, format!("\"place\":\"{place}\"")), "{place}: {}", String::from_utf8_lossy(&evidence));
-    for (what, bytes) in [("arrived", seen), ("was printed", &run.stdout[..]), ("was said", run.stderr.as_bytes())] {
-        assert!(!coded.iter().any(|one| holds(bytes, one)), "the secret {what}: {run}");
-    }
+    let elsewhere = [("arrived", seen), ("was printed", &run.stdout[..]), ("was said", run.stderr.as_bytes())];
+    assert_stopped(run.evidence.receipts(), place, &elsewhere);
 }
 
 /// Everything was let through, and nothing was found in it.

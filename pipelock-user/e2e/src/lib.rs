@@ -33,13 +33,13 @@ mod tls;
 
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
 pub use child::Served;
-pub use clients::{find, go_tool, has_python_module, missing, python_path, schemathesis};
+pub use clients::{find, go_tool, has_node_module, has_python_module, missing, node_path, python_path, schemathesis};
 pub use evidence::{Evidence, Flow, Request, pipelock, verify_json};
 pub use explicit::{Answered, Explicit};
 pub use git::GIT_SITE;
 pub use hops::{Hop, LOGIN};
 pub use http::{Answer, HttpServer, Seen, echo};
-pub use leaks::{SECRET, assert_kept_in, assert_quiet, holds};
+pub use leaks::{SECRET, assert_kept_in, assert_quiet, assert_stopped, holds};
 pub use outside::{Outside, PacketCount};
 pub use policies::web_policy;
 pub use prometheus::{Prometheus, Series, free_address, page, promtool};

@@ -7,9 +7,12 @@ mod speaking;
 use std::process::Command;
 
 use pipelock_e2e::{
-    Run, SECRET, Sandbox, TlsServer, assert_kept_in, has_python_module, holds, missing, need, web_policy,
+    Run, SECRET, Sandbox, TlsServer, assert_kept_in, has_node_module, has_python_module, holds, missing, need,
+    web_policy,
 };
-use speaking::{HTTPX, ONE_BY_ONE, PYTHON, REQUESTS, go_client};
+use speaking::{
+    HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, WEBSOCKETS, WS, go_client, java_client, told, told_in_frames,
+};
 
 const SITE: &str = include_str!("../agents/browser.js");
 
@@ -25,13 +28,7 @@ fn sandbox(site: &TlsServer) -> Sandbox {
 fn ask(site: &TlsServer, sandbox: Sandbox, words: &[&str], carrier: &str, has_frames: bool) {
     let base = format!("https://web.test:{}", site.port());
     let run: Run = sandbox.run_ok(&[words, &[&base, SECRET]].concat());
-    let expected = std::fs::read_to_string(site.certificate.with_file_name("expected")).expect("what the site has");
-    let mut lines: Vec<&str> = expected.lines().take(3).collect();
-    lines.extend(["url 403 dlp_match", "header 403 dlp_match", "body 403 dlp_match"]);
-    if has_frames {
-        lines.extend(["message hello", "frame 1008 dlp_match"]);
-    }
-    assert_eq!(run.text().trim(), lines.join("\n"), "{run}");
+    assert_eq!(run.text().trim(), told(site, has_frames), "{run}");
     let seen = site.seen();
     for place in ["url", "header x-key", "body"].into_iter().chain(has_frames.then_some("message")) {
         assert_kept_in(&run, place, &seen);
@@ -93,33 +90,43 @@ fn python_aiohttp() {
     python("aiohttp", &[AIOHTTP], "tls-http1", true);
 }
 
-const NODE: &str = r#"
-const [base, secret] = process.argv.slice(1), crypto = require("crypto");
-const ask = async (name, path, options) => {
-    const answer = await fetch(base + path, options), body = Buffer.from(await answer.arrayBuffer());
-    const sum = () => `${body.length} ${crypto.createHash("sha256").update(body).digest("hex")}`;
-    console.log(name, answer.status, answer.ok ? sum() : JSON.parse(body).reason);
-    return body;
-};
-(async () => {
-    await ask("text", "/text");
-    const data = await ask("bytes", "/bytes");
-    await ask("up", "/up", { method: "POST", body: data });
-    await ask("url", "/leak?key=" + secret);
-    await ask("header", "/leak", { headers: { "x-key": secret } });
-    await ask("body", "/leak", { method: "POST", body: JSON.stringify({ key: secret }) });
-    const socket = new WebSocket(base.replace("https", "wss") + "/ws");
-    socket.onopen = () => socket.send("hello");
-    socket.onmessage = event => { console.log("message " + event.data); socket.send(secret); };
-    socket.onclose = event => console.log("frame", event.code, JSON.parse(event.reason).reason);
-})();
-"#;
-
 #[test]
 fn node_fetch_and_websocket() {
     need!("node", "openssl");
     let site = site();
     ask(&site, sandbox(&site), &["node", "--experimental-websocket", "-e", NODE], "tls-http1", true);
+}
+
+/// Runs a client of a WebSocket library that is closed in.
+fn ask_in_frames(words: &[&str]) {
+    let site = site();
+    let sandbox =
+        sandbox(&site).env("PYTHONPATH", pipelock_e2e::python_path()).env("NODE_PATH", pipelock_e2e::node_path());
+    let url = format!("wss://web.test:{}/ws", site.port());
+    let run = sandbox.run_ok(&[words, &[&url, SECRET]].concat());
+    assert_eq!(run.text().trim(), told_in_frames(&site), "{run}");
+    let seen = site.seen();
+    assert_kept_in(&run, "message", &seen);
+    assert!(holds(&seen, "naïve") && !holds(&seen, &SECRET[..20]), "a part of the secret arrived: {run}");
+    assert_eq!(run.evidence.http().len(), 4, "{run}");
+}
+
+#[test]
+fn ws_of_npm() {
+    need!("node", "openssl");
+    if !has_node_module("ws") {
+        return missing("ws for Node.js");
+    }
+    ask_in_frames(&["node", "-e", WS]);
+}
+
+#[test]
+fn websockets_of_python() {
+    need!("python3", "node", "openssl");
+    if !has_python_module("websockets") {
+        return missing("websockets for Python");
+    }
+    ask_in_frames(&["/usr/bin/python3", "-c", WEBSOCKETS]);
 }
 
 #[test]
@@ -131,62 +138,12 @@ fn go_net_http() {
     ask(&site, sandbox, &[program.to_str().expect("text")], "tls-http2", false);
 }
 
-const JAVA: &str = r#"
-import java.net.URI;
-import java.net.http.*;
-import java.security.MessageDigest;
-import java.util.HexFormat;
-import java.util.concurrent.*;
-public class Client {
-    static final HttpClient CLIENT = HttpClient.newHttpClient();
-    static String reason(String json) { return json.replaceAll("(?s).*\"reason\": ?\"([a-z_]+)\".*", "$1"); }
-    static byte[] ask(String name, HttpRequest.Builder request) throws Exception {
-        var answer = CLIENT.send(request.build(), HttpResponse.BodyHandlers.ofByteArray());
-        byte[] body = answer.body();
-        var sum = HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(body));
-        System.out.println(name + " " + answer.statusCode() + " "
-            + (answer.statusCode() == 200 ? body.length + " " + sum : reason(new String(body))));
-        return body;
-    }
-    public static void main(String[] args) throws Exception {
-        String base = args[0], secret = args[1];
-        ask("text", HttpRequest.newBuilder(URI.create(base + "/text")));
-        byte[] data = ask("bytes", HttpRequest.newBuilder(URI.create(base + "/bytes")));
-        ask("up", HttpRequest.newBuilder(URI.create(base + "/up")).POST(HttpRequest.BodyPublishers.ofByteArray(data)));
-        ask("url", HttpRequest.newBuilder(URI.create(base + "/leak?key=" + secret)));
-        ask("header", HttpRequest.newBuilder(URI.create(base + "/leak")).header("X-Key", secret));
-        ask("body", HttpRequest.newBuilder(URI.create(base + "/leak"))
-            .POST(HttpRequest.BodyPublishers.ofString("{\"key\": \"" + secret + "\"}")));
-        var done = new CountDownLatch(1);
-        CLIENT.newWebSocketBuilder().buildAsync(URI.create(base.replace("https", "wss") + "/ws"), new WebSocket.Listener() {
-            public void onOpen(WebSocket socket) { socket.sendText("hello", true); socket.request(1); }
-            public CompletionStage<?> onText(WebSocket socket, CharSequence text, boolean last) {
-                System.out.println("message " + text);
-                socket.sendText(secret, true);
-                socket.request(1);
-                return null;
-            }
-            public CompletionStage<?> onClose(WebSocket socket, int code, String why) {
-                System.out.println("frame " + code + " " + reason(why));
-                done.countDown();
-                return null;
-            }
-            public void onError(WebSocket socket, Throwable error) { error.printStackTrace(); done.countDown(); }
-        });
-        done.await(30, TimeUnit.SECONDS);
-        System.exit(0);
-    }
-}
-"#;
-
 #[test]
 fn java_http_client_and_websocket() {
     need!("java", "javac", "node", "openssl");
     let site = site();
     let sandbox = sandbox(&site);
-    sandbox.file("Client.java", JAVA);
-    let out = Command::new("javac").arg("Client.java").current_dir(sandbox.work()).output().expect("javac");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    java_client(&sandbox.work());
     ask(&site, sandbox, &["java", "-XX:TieredStopAtLevel=1", "Client"], "tls-http2", true);
 }
 

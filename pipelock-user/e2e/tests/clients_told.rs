@@ -1,70 +1,80 @@
-//! Clients of every language that are told of the proxy, by HTTPS_PROXY and the variables of `pipelock ca --export`: what they fetch
-//! and send is as it was, and a secret in URL, header or body stays in.
+//! Clients of every language that are told of the proxy, by HTTPS_PROXY (Java: by its own properties) and the variables of
+//! `pipelock ca --export`: what they fetch and send is as it was, and a secret in URL, header, body or message stays in.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod speaking;
 
-use std::process::Command;
+use std::path::Path;
 
-use pipelock_e2e::{Explicit, SECRET, TlsServer, has_python_module, holds, missing, need, pipelock, web_policy};
-use speaking::{HTTPX, ONE_BY_ONE, PYTHON, REQUESTS, go_client};
+use pipelock_e2e::{Explicit, SECRET, TlsServer, has_node_module, has_python_module, holds, missing, need, web_policy};
+use serde_json::Value;
+use speaking::{
+    HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, WEBSOCKETS, WS, go_client, java_client, told, told_in_frames,
+};
 
 const SITE: &str = include_str!("../agents/browser.js");
 
-/// Runs a client with nothing in its environment but the proxy and whom to trust.
-fn ask(client: impl FnOnce(&std::path::Path) -> Vec<String>) {
+fn start() -> (TlsServer, Explicit) {
     let site = TlsServer::node(&["web.test"], SITE, &["a page"]);
-    let policy = format!("version: \"1.0\"\n{}", web_policy(site.port(), "", &site.roots()));
+    let policy =
+        web_policy(site.port(), "", &format!("{}\nwebsocket: {{enabled: true}}\nversion: \"1.0\"", site.roots()));
     let proxy = Explicit::start(&policy, &[]);
-    let folder = proxy.folder.path().to_owned();
-    let out = Command::new(pipelock())
-        .args(["ca", "--policy", "policy.yaml", "--export", "trust"])
-        .current_dir(&folder)
-        .output()
-        .expect("pipelock ca");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let trust = std::fs::read_to_string(folder.join("trust/trust.env")).expect("the variables");
-    let words = client(&folder);
-    let url = format!("http://{}", proxy.addr);
-    let out = Command::new(&words[0])
-        .args(&words[1..])
-        .args([&format!("https://web.test:{}", site.port()), SECRET])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", &folder)
-        .env("PYTHONPATH", pipelock_e2e::python_path())
-        .envs(trust.lines().filter_map(|line| line.split_once('=')))
-        .envs([("HTTPS_PROXY", &url), ("https_proxy", &url)])
-        .current_dir(&folder)
-        .output()
-        .expect("the client");
-    let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    let expected = std::fs::read_to_string(site.certificate.with_file_name("expected")).expect("what the site has");
-    let mut lines: Vec<&str> = expected.lines().take(3).collect();
-    lines.extend(["url 403 dlp_match", "header 403 dlp_match", "body 403 dlp_match"]);
-    assert_eq!(said.trim(), lines.join("\n"), "{}", String::from_utf8_lossy(&out.stderr));
-    let seen = site.seen();
-    assert!(holds(&seen, "/text") && !holds(&seen, "/leak"), "a request arrived that was stopped");
-    let receipts = proxy.end();
+    (site, proxy)
+}
+
+/// By the receipts so many requests were let through at a door, as many were stopped, and no secret is in them.
+fn assert_recorded(receipts: &[Value], door: &str, count: usize) {
     assert!(receipts.iter().all(|receipt| !receipt.to_string().contains(SECRET)));
     let of = |pattern: &str| {
-        let is_it = |receipt: &&serde_json::Value| {
-            receipt["action_record"]["transport"] == "forward" && receipt["action_record"]["pattern"] == pattern
-        };
-        receipts.iter().filter(is_it).count()
+        let actions = receipts.iter().map(|receipt| &receipt["action_record"]);
+        actions.filter(|action| action["transport"] == door && action["pattern"] == pattern).count()
     };
-    assert_eq!((of("policy_allow"), of("dlp_match")), (3, 3), "{receipts:#?}");
+    assert_eq!((of("policy_allow"), of("dlp_match")), (count, count), "{receipts:#?}");
+}
+
+/// Runs a client with nothing in its environment but the proxy, whom to trust and where modules are. `client` is told the folder
+/// that it runs in and where the proxy is.
+fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
+    let (site, proxy) = start();
+    let base = format!("https://web.test:{}", site.port());
+    let words = [client(&proxy.work(), &proxy.addr), vec![base, SECRET.to_owned()]].concat();
+    let out = proxy.run(&words.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(said.trim(), told(&site, has_frames), "{}", String::from_utf8_lossy(&out.stderr));
+    let seen = site.seen();
+    assert!(holds(&seen, "/text") && !holds(&seen, "/leak"), "a request arrived that was stopped");
+    assert!(!holds(&seen, SECRET), "the secret arrived");
+    assert_recorded(&proxy.end(), "forward", if has_frames { 4 } else { 3 });
+}
+
+/// Runs a client of a WebSocket library that is told of the proxy, and another time against its door for those that cannot be.
+fn ask_in_frames(words: &[&str]) {
+    for door in ["forward", "ws"] {
+        let (site, proxy) = start();
+        let url = format!("wss://web.test:{}/ws", site.port());
+        let url = match door {
+            "forward" => url,
+            _ => format!("ws://{}/ws?url={}", proxy.addr, url.replace(':', "%3A").replace('/', "%2F")),
+        };
+        let out = proxy.run(&[words, &[&url, SECRET]].concat(), &[]);
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(said.trim(), told_in_frames(&site), "{door}: {}", String::from_utf8_lossy(&out.stderr));
+        let seen = site.seen();
+        assert!(holds(&seen, "naïve") && !holds(&seen, &SECRET[..20]), "{door}: a part of the secret arrived");
+        assert_recorded(&proxy.end(), door, 2);
+    }
 }
 
 fn python(module: &str, parts: &[&str]) {
     if !has_python_module(module) {
         return missing(&format!("{module} for Python"));
     }
-    ask(|folder| {
+    let client = |folder: &Path, _: &str| {
         let script = folder.join("client.py");
         std::fs::write(&script, format!("{PYTHON}{}", parts.concat())).expect("written");
         vec!["/usr/bin/python3".to_owned(), script.display().to_string()]
-    });
+    };
+    ask(client, false);
 }
 
 #[test]
@@ -82,5 +92,51 @@ fn python_httpx_over_http2() {
 #[test]
 fn go_net_http() {
     need!("go", "node", "openssl");
-    ask(|folder| vec![go_client(folder).display().to_string()]);
+    ask(|folder, _| vec![go_client(folder).display().to_string()], false);
+}
+
+/// What users of Node.js write, whose fetch hears of HTTPS_PROXY by itself only since Node.js 24.
+const BY_ENVIRONMENT: &str = "
+const { EnvHttpProxyAgent, setGlobalDispatcher } = require('undici');
+setGlobalDispatcher(new EnvHttpProxyAgent());
+";
+
+#[test]
+fn node_fetch_and_websocket() {
+    need!("node", "openssl");
+    if !has_node_module("undici") {
+        return missing("undici for Node.js");
+    }
+    let script = format!("{BY_ENVIRONMENT}{NODE}");
+    ask(|_, _| ["node", "--experimental-websocket", "-e", &script].map(str::to_owned).to_vec(), true);
+}
+
+#[test]
+fn java_http_client_and_websocket() {
+    need!("java", "javac", "node", "openssl");
+    let client = |folder: &Path, addr: &str| {
+        java_client(folder);
+        let (host, port) = addr.split_once(':').expect("host and port");
+        let properties = [format!("-Dhttps.proxyHost={host}"), format!("-Dhttps.proxyPort={port}")];
+        [&["java".to_owned(), "-XX:TieredStopAtLevel=1".to_owned()][..], &properties, &["Client".to_owned()]].concat()
+    };
+    ask(client, true);
+}
+
+#[test]
+fn ws_of_npm() {
+    need!("node", "openssl");
+    if !["ws", "https-proxy-agent"].into_iter().all(has_node_module) {
+        return missing("ws and https-proxy-agent for Node.js");
+    }
+    ask_in_frames(&["node", "-e", WS]);
+}
+
+#[test]
+fn websockets_of_python() {
+    need!("python3", "node", "openssl");
+    if !has_python_module("websockets") {
+        return missing("websockets for Python");
+    }
+    ask_in_frames(&["/usr/bin/python3", "-c", WEBSOCKETS]);
 }

@@ -2,81 +2,49 @@
 //! the shapes that the public ones have: what is installed is what was served, nothing is alarmed at, and no secret leaves.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod registry;
+
 use std::path::Path;
-use std::process::Command;
 
-use pipelock_e2e::{
-    Run, SECRET, Sandbox, TlsServer, assert_kept_in, assert_quiet, has_python_module, holds, missing, need, web_policy,
-};
+use pipelock_e2e::{Run, SECRET, Sandbox, assert_kept_in, assert_quiet, has_python_module, holds, missing, need};
+use registry::{Leak, NPM, PIP, Registry, SUMS, USER, has_failed, lines, to_fail};
 
-const REGISTRY: &str = include_str!("../agents/registry.js");
-const PACKAGES: &str = include_str!("../agents/packages.py");
 /// Names as they are in the world, with digits and letters that are no words.
 const NAMES: &str = include_str!("../agents/package_names.txt");
 
-struct Registry {
-    server: TlsServer,
-    folder: tempfile::TempDir,
-    base: String,
-}
-
-impl Registry {
-    fn of(names: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = TlsServer::node(&["web.test"], REGISTRY, &[folder.path().to_str().expect("text")]);
-        let base = format!("https://web.test:{}", server.port());
-        let made = Command::new("/usr/bin/python3")
-            .args(["-c", PACKAGES, folder.path().to_str().expect("text"), &base])
-            .args(names)
-            .output()
-            .expect("python3");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Self { server, folder, base }
-    }
-
-    fn sandbox(&self) -> Sandbox {
-        Sandbox::new(&web_policy(self.server.port(), "", &self.server.roots()))
-    }
-
-    /// The files that the registry serves and whose names end so, by their sums.
-    fn sums(&self, end: &str) -> Vec<String> {
-        let script = format!("find . -name '*{end}' -exec sha256sum {{}} + | cut -d' ' -f1 | sort");
-        lines(&Command::new("sh").args(["-c", &script]).current_dir(&self.folder).output().expect("sh").stdout)
-    }
-}
-
-fn lines(text: &[u8]) -> Vec<String> {
-    String::from_utf8_lossy(text).lines().map(str::to_owned).collect()
+fn closed_in(registry: &Registry) -> Sandbox {
+    Sandbox::new(&registry.policy())
 }
 
 /// Runs a client that is to fail and keeps what it says from us.
 fn run_to_fail(sandbox: Sandbox, script: &str) -> Run {
-    let run = sandbox.run_ok(&["sh", "-c", &format!("({script}) >client.log 2>&1; echo ended $?")]);
-    assert!(run.text().starts_with("ended ") && run.text().trim() != "ended 0", "{script}: {run}");
+    let run = sandbox.run_ok(&["sh", "-c", &to_fail(script)]);
+    assert!(has_failed(&run.stdout), "{script}: {run}");
     run
 }
 
-const PIP: &str = "pip3 download --quiet --no-cache-dir --disable-pip-version-check --retries 0 --no-deps -d out";
+fn assert_stopped(registry: &Registry, leak: &Leak) {
+    let sandbox = closed_in(registry);
+    for (name, text) in &leak.files {
+        sandbox.file(name, text);
+    }
+    let run = run_to_fail(sandbox, &leak.script);
+    let seen = registry.server.seen();
+    assert_kept_in(&run, leak.place, &seen);
+    assert!(!holds(&seen, leak.path), "{}: the request arrived", leak.path);
+}
 
 #[test]
 fn pip() {
     need!("pip3", "python3", "node", "openssl");
     let registry = Registry::of(&["plsample"]);
     let base = &registry.base;
-    let script = format!("{PIP} --index-url {base}/simple/ plsample && sha256sum out/* | cut -d' ' -f1");
-    let run = registry.sandbox().run_ok(&["sh", "-c", &script]);
+    let run =
+        closed_in(&registry).run_ok(&["sh", "-c", &format!("{PIP} --index-url {base}/simple/ plsample && {SUMS}")]);
     assert_quiet(&run);
     assert!(registry.sums(".whl").contains(&run.text().trim().to_owned()) && run.evidence.http().len() > 1, "{run}");
-
-    let named = base.replace("https://", &format!("https://agent:{SECRET}@"));
-    for (script, place, path) in [
-        (format!("{PIP} 'plsample @ {base}/files/{SECRET}/plsample-1.0.1-py3-none-any.whl'"), "url", "/files/"),
-        (format!("{PIP} --index-url '{base}/index?token={SECRET}&project=' plsample"), "url", "/index"),
-        (format!("{PIP} --index-url {named}/own/ plsample"), "header authorization", "/own/"),
-    ] {
-        let run = run_to_fail(registry.sandbox(), &script);
-        assert_kept_in(&run, place, &registry.server.seen());
-        assert!(!holds(&registry.server.seen(), path), "{path}: the request arrived");
+    for leak in registry.leaks_of_pip() {
+        assert_stopped(&registry, &leak);
     }
 }
 
@@ -105,7 +73,7 @@ fn an_upload_by_multipart() {
     }
     let registry = Registry::of(&[]);
     let sandbox = || {
-        let sandbox = registry.sandbox().env("PYTHONPATH", pipelock_e2e::python_path());
+        let sandbox = closed_in(&registry).env("PYTHONPATH", pipelock_e2e::python_path());
         sandbox.file("upload.py", UPLOAD);
         sandbox
     };
@@ -120,46 +88,23 @@ fn an_upload_by_multipart() {
     assert!(holds(&registry.server.seen(), "/legacy/"));
 }
 
-const NPM: &str = "--no-audit --no-fund --no-update-notifier --fetch-retries 0 --cache ./cache";
-
 #[test]
 fn npm() {
     need!("npm", "node", "openssl");
     let registry = Registry::of(&["plsample"]);
-    let base = &registry.base;
-    let script = format!(
-        "npm install {NPM} --registry {base}/npm/ plsample >&2 && npm pack {NPM} --registry {base}/npm/ plsample >&2 && \
-         node -p 'require(\"plsample\")' && sha256sum *.tgz | cut -d' ' -f1"
-    );
-    let sandbox = registry.sandbox();
-    sandbox.file("package.json", r#"{"name": "user", "version": "1.0.0"}"#);
-    let run = sandbox.run_ok(&["sh", "-c", &script]);
+    let sandbox = closed_in(&registry);
+    sandbox.file("package.json", USER);
+    let run = sandbox.run_ok(&["sh", "-c", &registry.npm_installs()]);
     assert_quiet(&run);
     assert_eq!(lines(&run.stdout), [&["42".to_owned()][..], &registry.sums(".tgz")].concat(), "{run}");
-
-    let host = base.trim_start_matches("https:");
-    let file = "{\"name\": \"plsample\", \"version\": \"1.0.0\", \"main\": \"index.js\"}";
-    for (script, token, place, path) in [
-        (format!("npm view {NPM} --registry {base}/a/{SECRET}/ plsample"), "", "url", "/a/"),
-        (format!("npm view {NPM} --registry {base}/own/ plsample"), SECRET, "header authorization", "/own/"),
-        (format!("npm publish {NPM} --registry {base}/up/"), "plain", "body", "PUT\n/up/"),
-    ] {
-        let sandbox = registry.sandbox();
-        sandbox.file("package.json", file);
-        sandbox.file("index.js", format!("module.exports = {{ token: '{SECRET}' }};\n"));
-        if !token.is_empty() {
-            let lines = ["own", "up"].map(|path| format!("{host}/{path}/:_authToken={token}\n"));
-            sandbox.file(".npmrc", lines.concat());
-        }
-        let run = run_to_fail(sandbox, &script);
-        assert_kept_in(&run, place, &registry.server.seen());
-        assert!(!holds(&registry.server.seen(), path), "{path}: the request arrived");
+    for leak in registry.leaks_of_npm() {
+        assert_stopped(&registry, &leak);
     }
-    let sandbox = registry.sandbox();
-    sandbox.file("package.json", file);
-    sandbox.file("index.js", "module.exports = 42;\n");
-    sandbox.file(".npmrc", format!("{host}/up/:_authToken=plain\n"));
-    let run = sandbox.run_ok(&["sh", "-c", &format!("npm publish {NPM} --registry {base}/up/")]);
+    let sandbox = closed_in(&registry);
+    for (name, text) in registry.package("module.exports = 42;\n") {
+        sandbox.file(name, text);
+    }
+    let run = sandbox.run_ok(&["sh", "-c", &registry.npm_publishes()]);
     assert!(holds(&registry.server.seen(), "PUT\n/up/"), "{run}");
 }
 
@@ -167,7 +112,7 @@ fn npm() {
 fn cargo(registry: &Registry, dependencies: &[&str], token: &str) -> Option<(Sandbox, String)> {
     let cargo = std::env::var("CARGO").ok().filter(|path| Path::new(path).is_file())?;
     let rustc = Path::new(&cargo).with_file_name("rustc");
-    let sandbox = registry.sandbox().user("root").env("RUSTC", rustc.to_str()?);
+    let sandbox = closed_in(registry).user("root").env("RUSTC", rustc.to_str()?);
     let list: String =
         dependencies.iter().map(|name| format!("{name} = {{version = \"1\", registry = \"local\"}}\n")).collect();
     sandbox.file(
@@ -238,14 +183,14 @@ fn a_hundred_packages_by_pip_raise_nothing() {
     need!("pip3", "python3", "node", "openssl");
     let (registry, names) = large();
     let script = format!("{PIP} --index-url {}/simple/ {} && ls out | wc -l", registry.base, names.join(" "));
-    assert_installed(&registry.sandbox().run_ok(&["sh", "-c", &script]), &names);
+    assert_installed(&closed_in(&registry).run_ok(&["sh", "-c", &script]), &names);
 }
 
 #[test]
 fn a_hundred_packages_by_npm_raise_nothing() {
     need!("npm", "python3", "node", "openssl");
     let (registry, names) = large();
-    let sandbox = registry.sandbox();
+    let sandbox = closed_in(&registry);
     let list: Vec<String> = names.iter().map(|name| format!("\"{name}\": \"1.0.0\"")).collect();
     let list = list.join(", ");
     sandbox

@@ -22,8 +22,9 @@ const ADDED: &str = "added.pem";
 const KEYSTORE: &str = "bundle.p12";
 
 /// What is to be read instead of the built-in or the system's roots: OpenSSL (Python, Ruby, PHP, .NET, Go and rustls hear
-/// it too), curl, git, requests, pip, cargo, AWS, gRPC, Nix, Bundler, gcloud, Composer, Hex, httplib2, LWP.
-const INSTEAD: [&str; 15] = [
+/// it too), curl, git, requests, pip, cargo, AWS, gRPC, Nix, Bundler, gcloud, Composer, Hex, httplib2, LWP, npm. That one hears
+/// Node.js's own variable only while no npmrc names roots, and its own in either spelling.
+const INSTEAD: [&str; 17] = [
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
     "GIT_SSL_CAINFO",
@@ -39,6 +40,8 @@ const INSTEAD: [&str; 15] = [
     "HEX_CACERTS_PATH",
     "HTTPLIB2_CA_CERTS",
     "PERL_LWP_SSL_CA_FILE",
+    "NPM_CONFIG_CAFILE",
+    "npm_config_cafile",
 ];
 /// What is read besides: Node.js, Deno.
 const BESIDES: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];

@@ -119,3 +119,19 @@ fn identities(file: &Path) -> Result<Identities, Failure> {
     let text = String::from_utf8(files::read(file, MOST_TOKENS)?).map_err(|error| failed(&error))?;
     Identities::parse(&text).map_err(|error| failed(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_would_be_cut_are_refused() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let line = "a=0123456789abcdef0123456789abcdef\n";
+        let long = "#".repeat(usize::try_from(MOST_TOKENS).expect("it fits"));
+        std::fs::write(file.path(), format!("{line}{long}")).expect("written");
+        assert!(identities(file.path()).is_err_and(|failure| failure.text.contains("more than")));
+        std::fs::write(file.path(), line).expect("written");
+        assert!(identities(file.path()).is_ok());
+    }
+}

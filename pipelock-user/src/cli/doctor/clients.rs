@@ -118,7 +118,7 @@ pub(super) const CLIENTS: [Client; 15] = [
                 &cache,
             ])
         },
-        advice: "look for cafile or ca in an npmrc (npm config get cafile): it replaces all roots",
+        advice: "look for ca in an npmrc (npm config get ca): it replaces all roots",
     },
     Client {
         key: "go",

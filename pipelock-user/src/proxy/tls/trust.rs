@@ -12,7 +12,14 @@ use super::{keystore, pem};
 use crate::policy::Policy;
 
 /// Variables by which somebody may have named roots of their own; what they name is kept.
-const NAMED: [&str; 4] = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE"];
+const NAMED: [&str; 6] = [
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "AWS_CA_BUNDLE",
+    "NPM_CONFIG_CAFILE",
+    "npm_config_cafile",
+];
 /// The same, for roots besides others.
 const NAMED_BESIDES: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
