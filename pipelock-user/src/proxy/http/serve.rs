@@ -30,6 +30,7 @@ use crate::proxy::counts::{COUNTS, Decided};
 use crate::proxy::git;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::presence::Wanted;
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
 use crate::recorder::RequestRecord;
@@ -236,6 +237,14 @@ impl Session {
         ended.unwrap_or_else(|| Verdict::let_out(Reason::ClientAborted, "the session ended first"))
     }
 
+    /// The same for what is done for the client alone: it ends also when the client hangs up.
+    pub(super) async fn deserted(&self) -> Verdict {
+        tokio::select! {
+            ended = self.ended() => ended,
+            gone = self.shared.presence.gone() => gone,
+        }
+    }
+
     /// Waits for a policy that does not allow what TLS was opened for. In the clear every request is asked anew.
     async fn disallowed(&self) -> Verdict {
         let (Some(host), true) = (&self.flow.target.name, self.carrier.is_tls) else {
@@ -375,13 +384,14 @@ impl Session {
             let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
             return Forwarded { verdict, response, dialled: None, reading };
         }
+        let still = request.extensions_mut().remove::<Wanted>();
         let request = match Box::pin(self.check_push(rules, rule, request, reading.as_ref())).await {
             Ok(request) => request,
             Err((denied, response)) => {
                 return Forwarded { response, reading, ..Forwarded::not(denied.by(verdict.rule)) };
             }
         };
-        let consent = Consent { by_rule: rule.asks(), wanted };
+        let consent = Consent { by_rule: rule.asks(), wanted, still };
         let (verdict, response, dialled) =
             self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
