@@ -17,6 +17,7 @@ use super::authority::{Authority, agree};
 use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
+use super::filing::repeats;
 use super::guarded::Refused;
 use super::http2;
 use super::passing::Passing;
@@ -283,15 +284,14 @@ impl Session {
         let rules = self.proxy.rules();
         let scheme = self.carrier.scheme();
         // The query may hold what should not be kept; host and path say where it went.
-        let target = match &authority {
-            Ok(Authority { host, port }) if *port == self.carrier.default_port() => {
-                format!("{scheme}://{host}{}", request.uri().path())
-            }
-            Ok(Authority { host, port }) => format!("{scheme}://{host}:{port}{}", request.uri().path()),
-            Err(_) => format!("{scheme}://{}{}", self.flow.target.authority(), request.uri().path()),
+        let place = match &authority {
+            Ok(Authority { host, port }) if *port == self.carrier.default_port() => format!("{scheme}://{host}"),
+            Ok(Authority { host, port }) => format!("{scheme}://{host}:{port}"),
+            Err(_) => format!("{scheme}://{}", self.flow.target.authority()),
         };
+        let path = request.uri().path().to_owned();
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
-        let Forwarded { verdict, response, dialled, reading } = match authority {
+        let Forwarded { mut verdict, response, dialled, reading } = match authority {
             Ok(authority) => self.forward(&rules, authority, request).await,
             Err(verdict) => Forwarded::not(verdict),
         };
@@ -299,10 +299,18 @@ impl Session {
         if let (false, Some(host), Some(guard)) = (verdict.is_block(), host, &self.guard) {
             locked(guard).names(host);
         }
-        let target = match &reading {
-            Some(reading) if !verdict.findings.is_empty() => reading.without_secrets(target),
-            _ => target,
-        };
+        let mut target = format!("{place}{path}");
+        match &reading {
+            Some(reading) if !verdict.findings.is_empty() => target = reading.without_secrets(target),
+            None if verdict.is_block() => {
+                // Policy alone has refused it, so nobody has looked for secrets yet.
+                target = self.kept(&rules, target, &place).await;
+                if repeats(verdict.reason) {
+                    verdict.detail = self.kept(&rules, verdict.detail, "").await;
+                }
+            }
+            _ => {}
+        }
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
         let policy = rules.policy.id();
         let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
