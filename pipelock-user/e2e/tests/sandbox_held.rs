@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pipelock::sandbox::cgroup::{Cgroup, CgroupError};
 use pipelock::sandbox::held::{HeldAction, HeldError, HeldOptions, HeldSocket, KeptSocket, settle};
+use pipelock::sandbox::served::AgentSockets;
 use sandboxed::{Temp, until};
 
 #[test]
@@ -258,5 +259,45 @@ fn a_destroyed_socket_can_be_connected_again() {
     let mut text = String::new();
     std::io::Read::read_to_string(child.stdout.as_mut().expect("piped"), &mut text).expect("read");
     assert_eq!(text, "again 0 1\n");
+    child.wait().expect("reap");
+}
+
+#[test]
+fn a_listener_whose_cgroup_is_gone_is_nobody_elses() {
+    let group = Temp::new("gone");
+    let below = group.0.path().join("below");
+    std::fs::create_dir(&below).expect("mkdir");
+    let (own, file) = (group.0.path().join("cgroup.procs"), tempfile::NamedTempFile::new().expect("file"));
+    let inside = format!(
+        "open({:?}, 'w').write('0')\nl = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()\n\
+         open({own:?}, 'w').write('0'); open({:?}, 'w').write(str(l.getsockname()[1]))",
+        below.join("cgroup.procs"),
+        file.path(),
+    );
+    let mut child = holder(&group, "", &inside);
+    let port: u16 = std::fs::read_to_string(file.path()).expect("port").parse().expect("a port");
+    let far = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let connect = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+        socket.connect(&far.into()).expect("connect");
+        socket
+    };
+    let near = |socket: &socket2::Socket| socket.local_addr().expect("addr").as_socket().expect("IP");
+    let sockets = AgentSockets::of(Cgroup::open(group.0.path()).expect("open"));
+    let first = connect();
+    assert!(sockets.serve(near(&first), far).expect("told"), "it is the agent's");
+    until("removed", || std::fs::remove_dir(&below).is_ok());
+    // That which waits, and one that comes only now.
+    for socket in [first, connect()] {
+        let error = sockets.serve(near(&socket), far).expect_err("nobody can say whose it is");
+        assert!(error.to_string().contains("is gone"), "{error}");
+    }
+    let outside = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let there = outside.local_addr().expect("addr");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+    socket.connect(&there.into()).expect("connect");
+    assert!(!sockets.serve(near(&socket), there).expect("told"), "a cgroup that lives is somebody's");
+    drop(child.stdin.take());
+    group.0.kill_all().expect("kill");
     child.wait().expect("reap");
 }

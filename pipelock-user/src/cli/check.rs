@@ -8,16 +8,18 @@ use serde_json::json;
 
 use super::{Failure, keys, output};
 use crate::flow::{Host, Reason, Verdict};
+use crate::net::check_known;
 use crate::policy::{Policy, Rates, normalise_path};
 
 /// Check a policy, and what it says about a URL.
 ///
 /// Prints the policy's hash and what this build cannot enforce of it. With --url prints ALLOWED or BLOCKED with the rule and
-/// the reason, and exits with 1 when it is blocked. Nothing is resolved and nothing is sent.
+/// the reason, and exits with 1 when it is blocked. Nothing is resolved and nothing is sent: of addresses only those are decided
+/// about that are in the URL, or in the policy (dns.hosts).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The policy file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE")]
     policy: PathBuf,
     /// A URL to decide: http or https, with or without a port.
     #[arg(long)]
@@ -51,7 +53,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         }
         return Ok(0);
     };
-    let Said { verdict, hop, rates } = decide(&policy, url, &args.method)?;
+    let Said { verdict, asks, hop, rates } = decide(&policy, url, &args.method)?;
     let git =
         policy.rules().iter().find(|rule| verdict.rule.as_ref() == Some(&rule.label())).and_then(|rule| rule.git());
     let word = if verdict.is_block() { "BLOCKED" } else { "ALLOWED" };
@@ -63,6 +65,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
             "reason": verdict.reason.code(),
             "rule": verdict.rule,
             "git": git.map(ToString::to_string),
+            "ask": asks,
             "next_hop": hop,
             "rates": rates.iter().map(|(whose, rates)| json!({"of": whose, "rate": rates.to_string()})).collect::<Vec<_>>(),
             "detail": verdict.detail,
@@ -78,6 +81,10 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         }
         if let Some(git) = git {
             output::line(&format!("git: {git}"));
+        }
+        if let Some(asked) = asks {
+            let seconds = policy.ask().timeout.as_secs();
+            output::line(&format!("ask: the {asked} is asked first, and no answer within {seconds} seconds is no"));
         }
         if let Some(hop) = &hop {
             output::line(&format!("next hop: {hop}"));
@@ -99,6 +106,8 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
 struct Said {
     /// What the proxy would say, once it has it.
     verdict: Verdict,
+    /// Who is asked before it goes on, in the word of receipts.
+    asks: Option<&'static str>,
     /// The next hop that it would go through, as far as its name tells.
     hop: Option<String>,
     /// The rates that it would count for.
@@ -107,7 +116,7 @@ struct Said {
 
 impl From<Verdict> for Said {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, hop: None, rates: Vec::new() }
+        Self { verdict, asks: None, hop: None, rates: Vec::new() }
     }
 }
 
@@ -144,20 +153,16 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Said, Failure> {
     if let Some(unfit) = rule.unfit(is_tls) {
         return Ok(Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule).into());
     }
-    let known = match &host {
-        Host::Name(name) => policy.dns_hosts(name).unwrap_or_default(),
-        Host::Addr(_) => &[],
+    let known = match check_known(&host, port, policy) {
+        Ok(known) => known,
+        Err(error) => return Ok(Verdict::block(error.reason(), error.to_string()).by(verdict.rule).into()),
     };
-    let denied = known.iter().find_map(|addr| Some((addr, policy.denied().names(&Host::Addr(*addr))?)));
-    if let Some((addr, entry)) = denied {
-        let detail = format!("{host} leads to {addr} (dns.hosts), which is denied: deny names it, as {entry}");
-        return Ok(Verdict::block(Reason::AddressDenied, detail).by(verdict.rule).into());
-    }
-    let hop = policy.next_hop().filter(|hop| !hop.spares(&host, port, known));
+    let hop = policy.next_hop().filter(|hop| !hop.spares(&host, port, &known));
+    let asked = if policy.ask().webhook.is_some() { "webhook" } else { "terminal" };
     let all = policy.rates();
     let rates = [("rule", rule.rates()), ("connection", all.connection), ("identity", all.identity)];
     let rates = rates.into_iter().filter_map(|(whose, rates)| Some((whose, rates?))).collect();
-    Ok(Said { verdict, hop: hop.map(ToString::to_string), rates })
+    Ok(Said { verdict, asks: rule.asks().then_some(asked), hop: hop.map(ToString::to_string), rates })
 }
 
 #[cfg(test)]
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn check_says_what_a_request_goes_through() {
         let text = format!(
-            "{POLICY}dns: {{hosts: {{b.example: 10.0.0.1}}}}\nupstream: {{proxy: \"http://c.example:3128\", no_proxy: [10.0.0.0/8]}}\n"
+            "{POLICY}dns: {{hosts: {{b.example: 10.0.0.1}}}}\nssrf: {{allow: [10.0.0.0/8]}}\nupstream: {{proxy: \"http://c.example:3128\", no_proxy: [10.0.0.0/8]}}\n"
         );
         let policy = Policy::parse(&text, "test").expect("valid");
         let hop = |url: &str| decide(&policy, url, "GET").expect("a URL").hop;
@@ -223,9 +228,66 @@ mod tests {
         assert_eq!(hop("http://b.example/"), None, "its address is spared");
         let said = decide(&policy, "http://c.example:3128/", "GET").expect("a URL");
         assert_eq!((said.verdict.reason, said.hop), (Reason::AddressDenied, None));
-        let denied = Policy::parse(&format!("{text}deny: [10.0.0.0/24]\n"), "test").expect("valid");
-        let said = decide(&denied, "http://b.example/", "GET").expect("a URL");
-        assert_eq!(said.verdict.reason, Reason::AddressDenied, "its address is denied");
-        assert!(said.verdict.detail.contains("10.0.0.0/24"), "{}", said.verdict.detail);
+    }
+
+    #[test]
+    fn check_says_what_becomes_of_addresses_however_they_are_wrapped() {
+        let asks = |more: &str, url: &str| {
+            let rules = "egress: [{destination: a.test}, {destination: 10.0.0.1}, {destination: \"64:ff9b::/96\"}, {destination: \"2002::/16\"}, {destination: localhost}]";
+            let policy = Policy::parse(&format!("version: 1\n{rules}\n{more}\n"), "test").expect(more);
+            let Said { verdict, .. } = decide(&policy, url, "GET").expect(url);
+            (verdict.reason, verdict.detail)
+        };
+        for (more, url, reason, said) in [
+            ("deny: [198.18.0.0/15]", "http://[64:ff9b::198.18.0.1]/", Reason::AddressDenied, "198.18.0.0/15"),
+            ("deny: [1.1.1.1]", "http://[2002:101:101::1]/", Reason::AddressDenied, "as 1.1.1.1"),
+            ("deny: [1.1.1.2]", "http://[2002:101:101::1]/", Reason::SsrfDenied, "transition"),
+            (
+                "dns: {hosts: {a.test: 1.1.1.1}}\ndeny: [1.1.1.0/24]",
+                "http://a.test/",
+                Reason::AddressDenied,
+                "1.1.1.0/24",
+            ),
+            (
+                "dns: {hosts: {a.test: \"64:ff9b::1.1.1.1\"}}\ndeny: [1.1.1.0/24]",
+                "http://a.test/",
+                Reason::AddressDenied,
+                "1.1.1.0/24",
+            ),
+            ("dns: {hosts: {a.test: 10.0.0.1}}", "http://a.test/", Reason::SsrfDenied, "ssrf.allow"),
+            (
+                "dns: {hosts: {a.test: 10.0.0.1}}\nssrf: {allow: [10.0.0.0/8]}",
+                "http://a.test/",
+                Reason::PolicyAllow,
+                "",
+            ),
+            ("", "http://10.0.0.1/", Reason::SsrfDenied, "ssrf.allow"),
+            ("", "http://[64:ff9b::10.0.0.1]/", Reason::SsrfDenied, "ssrf.allow"),
+            ("", "http://localhost/", Reason::SsrfDenied, "127.0.0.1"),
+            ("", "http://a.test/", Reason::PolicyAllow, ""),
+            (
+                "dns: {hosts: {a.test: 1.1.1.1, p.test: 1.1.1.1}}\nupstream: {proxy: \"http://p.test:80\"}",
+                "http://a.test/",
+                Reason::AddressDenied,
+                "the next hop",
+            ),
+        ] {
+            let (found, detail) = asks(more, url);
+            assert!(found == reason && detail.contains(said), "{more}: {url}: {found}: {detail}");
+        }
+    }
+
+    #[test]
+    fn check_says_who_is_asked_first() {
+        let asks = |more: &str, url: &str| {
+            let text = POLICY.replace("destination: a.example\n", "destination: a.example\n    ask: true\n");
+            let policy = Policy::parse(&format!("{text}{more}\n"), "test").expect("valid");
+            decide(&policy, url, "GET").expect("a URL").asks
+        };
+        assert_eq!(asks("", "http://a.example/"), Some("terminal"));
+        assert_eq!(asks("", "http://b.example/"), None);
+        assert_eq!(asks("", "http://a.example:81/"), None, "it is refused, whatever anybody says");
+        let webhook = "ask: {webhook: \"https://c.example/\", secret_env: S}";
+        assert_eq!(asks(webhook, "http://a.example/"), Some("webhook"));
     }
 }

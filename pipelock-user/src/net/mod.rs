@@ -23,4 +23,4 @@ pub use link::{Duplex, Link};
 pub use ranges::Class;
 pub use resolve::{LookupFuture, NameService, ResolveError, Resolver, StaticHosts};
 pub use ssrf::{CheckedAddr, SsrfDenied, check, check_all};
-pub use way::{ConnectError, Way, check_reach, connect, connect_again, may_be_reached};
+pub use way::{ConnectError, Way, check_known, check_reach, connect, connect_again, may_be_reached};

@@ -124,7 +124,7 @@ impl Resolver {
     /// True for a name whose addresses are known without asking anybody: the policy gives them, or it is localhost.
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {
-        Host::is_localhost(name) || (self.pinned)(name).is_some()
+        known(name, (self.pinned)(name)).is_some()
     }
 
     /// The addresses of `host` with `port`, in the order to try them, without duplicates, at least one, at most 64.
@@ -144,9 +144,8 @@ impl Resolver {
     /// # Errors
     /// As [`Resolver::resolve`].
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        let addrs = match (self.pinned)(name) {
-            Some(pinned) => distinct(pinned),
-            None if Host::is_localhost(name) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        let addrs = match known(name, (self.pinned)(name)) {
+            Some(known) => known,
             None => match self.cached(name, Instant::now()) {
                 Some(cached) => cached,
                 None => {
@@ -195,6 +194,12 @@ impl Resolver {
         }
         cache.insert(name.to_owned(), Cached { addrs: addrs.to_vec(), until: now + CACHE_TTL });
     }
+}
+
+/// The addresses of a name that nobody has to be asked for: those that the policy pins, else those of localhost.
+pub(super) fn known(name: &str, pinned: Option<Vec<IpAddr>>) -> Option<Vec<IpAddr>> {
+    let here = || vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    pinned.map(distinct).or_else(|| Host::is_localhost(name).then(here))
 }
 
 /// The addresses that a hosts file lists for a name.

@@ -17,7 +17,7 @@ use super::hop::{Hop, HopError, Wanted};
 use super::link::Link;
 use super::own::is_own;
 use super::ranges::Class;
-use super::resolve::{ResolveError, Resolver};
+use super::resolve::{ResolveError, Resolver, known};
 use super::ssrf::{CheckedAddr, SsrfDenied, check_all, judged};
 use crate::flow::{Host, Reached, Reason};
 use crate::inspect::Permit;
@@ -127,6 +127,26 @@ async fn counted<T>(connecting: impl Future<Output = Result<T, ConnectError>>) -
 /// [`ConnectError`]; its [`reason`](ConnectError::reason) goes into the verdict.
 pub async fn check_reach(permit: &Permit, way: Way<'_>, timeout: Duration) -> Result<(), ConnectError> {
     plan(permit, way, timeout).await.map(drop)
+}
+
+/// The addresses of a host that are known without asking anybody; none when they have to be looked up.
+///
+/// # Errors
+/// What [`connect`] would refuse them with, whichever machine it is called on: whether one is this host's own is not asked.
+pub fn check_known(host: &Host, port: u16, policy: &Policy) -> Result<Vec<IpAddr>, ConnectError> {
+    let known = |host: &Host| match host {
+        Host::Addr(addr) => vec![*addr],
+        Host::Name(name) => known(name, policy.dns_hosts(name).map(<[_]>::to_vec)).unwrap_or_default(),
+    };
+    let found = known(host);
+    if let Some(hop) = policy.next_hop().filter(|hop| hop.port == port)
+        && known(&hop.host).iter().any(|place| found.contains(place))
+    {
+        return Err(ConnectError::IsHop(hop.to_string().into()));
+    }
+    let addrs: Vec<SocketAddr> = found.iter().map(|addr| SocketAddr::new(*addr, port)).collect();
+    check_policy(&addrs, policy.ssrf_allow(), policy.denied())?;
+    Ok(found)
 }
 
 /// Connects once more to where the permit's host was reached before, in the same way.
@@ -283,15 +303,19 @@ async fn find(host: &Host, port: u16, resolver: &Resolver, timeout: Duration) ->
     found.unwrap_or_else(|_| Err(ResolveError::Timeout { host: host.to_string(), after: timeout }))
 }
 
-/// All that decides about addresses: the policy's list, their ranges, and whether those that look like any other are this
-/// host's own.
-fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet], deny: &Denied) -> Result<Vec<CheckedAddr>, ConnectError> {
+/// What the policy decides about addresses: by its list, and by their ranges.
+fn check_policy(found: &[SocketAddr], ssrf_allow: &[IpNet], deny: &Denied) -> Result<Vec<CheckedAddr>, ConnectError> {
     for addr in found.iter().map(SocketAddr::ip) {
         if let Some(entry) = judged(addr).find_map(|addr| deny.names(&Host::Addr(addr))) {
             return Err(ConnectError::Denied { addr, entry: entry.clone() });
         }
     }
-    let checked = check_all(found, ssrf_allow)?;
+    Ok(check_all(found, ssrf_allow)?)
+}
+
+/// All that decides about addresses: the policy, and whether those that look like any other are this host's own.
+fn check_dial(found: &[SocketAddr], ssrf_allow: &[IpNet], deny: &Denied) -> Result<Vec<CheckedAddr>, ConnectError> {
+    let checked = check_policy(found, ssrf_allow, deny)?;
     let is_open = |addr: &CheckedAddr| ssrf_allow.iter().any(|net| net.contains(&addr.get().ip()));
     for addr in checked.iter().filter(|addr| !is_open(addr)).map(|addr| addr.get()) {
         if is_own(addr).map_err(|source| DialError::Failed { addr, source })? {

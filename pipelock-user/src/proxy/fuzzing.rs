@@ -173,20 +173,24 @@ pub fn ssh(bytes: &[u8], cuts: &[u8]) {
     for (first, then) in [(Who::Agent, Who::Server), (Who::Server, Who::Agent)] {
         let read = |pieces: &[&[u8]]| {
             let mut handshake = Handshake::new(&pins);
-            handshake.take(first, &hello).expect("a handshake");
-            let mut passed = Vec::new();
+            handshake.take(first, &hello).1.expect("a handshake");
+            let (mut passed, mut refused) = (Vec::new(), None::<Refused>);
             for piece in pieces {
-                passed.extend_from_slice(&handshake.take(then, piece)?);
+                let (free, judged) = handshake.take(then, piece);
+                passed.extend_from_slice(&free);
+                refused = judged.err();
+                if refused.is_some() {
+                    break;
+                }
             }
-            Ok::<_, Refused>((handshake.shown().map(str::to_owned), passed))
+            (refused, handshake.shown().map(str::to_owned), passed)
         };
         let whole = read(&[bytes]);
         assert_eq!(whole, read(&cut(bytes, cuts)));
-        if let Ok((shown, passed)) = whole {
-            assert!(bytes.starts_with(&passed));
-            assert!(shown.is_some() || passed.len() <= MAX_HANDSHAKE);
-            assert!(shown.is_none_or(|shown| then == Who::Server && shown == pins[0] && passed == bytes));
-        }
+        let (refused, shown, passed) = whole;
+        assert!(bytes.starts_with(&passed) && (refused.is_none() || shown.is_none()));
+        assert!(shown.is_some() || passed.len() <= MAX_HANDSHAKE);
+        assert!(shown.is_none_or(|shown| then == Who::Server && shown == pins[0] && passed == bytes));
     }
 }
 

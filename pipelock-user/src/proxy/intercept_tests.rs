@@ -39,7 +39,7 @@ pub(in crate::proxy) async fn opened(name: &str, is_trusted: bool) -> Opened {
 }
 
 /// The same, with another policy.
-async fn opened_with(name: &str, is_trusted: bool, edit: impl FnOnce(String) -> String) -> Opened {
+pub(in crate::proxy) async fn opened_with(name: &str, is_trusted: bool, edit: impl FnOnce(String) -> String) -> Opened {
     let ca = Arc::new(CertificateAuthority::for_now().expect("an authority"));
     let outside = Arc::new(CertificateAuthority::for_now().expect("an authority"));
     let trusted = if is_trusted { &outside } else { &ca };

@@ -20,6 +20,7 @@ use crate::proxy::detect::{Protocol, begins_ssh, detect};
 use crate::proxy::intercept::intercept;
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::presence::gone;
 use crate::proxy::ration::{AGENT, Ration, Whose};
 use crate::proxy::silent::Silent;
 use crate::proxy::state::{Proxy, Rules};
@@ -264,7 +265,7 @@ async fn pass(
     (rule, flow): (&Rule, &Flow),
     host: Host,
     stream: TcpStream,
-    (buffer, port): (BytesMut, u16),
+    (mut buffer, port): (BytesMut, u16),
     mut guard: FlowGuard,
 ) -> Verdict {
     if !proxy.recorder.is_writing() {
@@ -284,10 +285,12 @@ async fn pass(
         return if is_tls { refuse_tls(stream, guard, verdict).await } else { refuse(stream, guard, verdict) };
     }
     let mut allowed = allowed;
-    match ask::connection(proxy, rules, (rule, flow), format!("{host}:{port}"), std::future::pending()).await {
+    // Behind a hello nobody sends much before an answer, and of other bytes nobody has read any.
+    let (mut stream, mut early, is_tls) = (stream, BytesMut::new(), !buffer.is_empty());
+    let gone = gone(&mut stream, &mut early);
+    match ask::connection(proxy, rules, (rule, flow), format!("{host}:{port}"), gone).await {
         Ok(asked) => allowed.asked = asked,
         Err(verdict) => {
-            let is_tls = !buffer.is_empty();
             return if is_tls { refuse_tls(stream, guard, verdict).await } else { refuse(stream, guard, verdict) };
         }
     }
@@ -301,7 +304,7 @@ async fn pass(
         }
     };
     guard.goes_via(dialled.via.clone());
-    if !buffer.is_empty() {
+    if is_tls {
         guard.carries("tls-passthrough");
         upstream = match shows_name(proxy, rules, &permit, (upstream, &dialled), due).await {
             Ok(upstream) => upstream,
@@ -313,12 +316,13 @@ async fn pass(
         host,
         port,
         dialled,
-        is_unseen: buffer.is_empty(),
+        is_unseen: !is_tls,
         rule: rule.label(),
         policy: rules.policy.id().clone(),
         meter,
         idle: rules.policy.limits().idle(),
     };
+    buffer.unsplit(early);
     match tunnel.carry(proxy, Prefixed::new(buffer, stream), upstream).await {
         None => allowed,
         Some(cut) => {

@@ -21,6 +21,7 @@ mod intercept;
 mod listen;
 mod meter;
 mod prefixed;
+mod presence;
 mod pump;
 mod ration;
 mod rescue;

@@ -2,12 +2,13 @@
 //! so on that of a service of this host which is down.
 //!
 //! Asked by `app` for the next hop, before anything is said to it. It promises that nothing is sent in finding out, and that what
-//! the kernel does not tell is an error.
+//! nobody can tell, as of a socket whose cgroup was removed, is an error.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, CgroupError};
 use super::diag::{self, DiagError, Listed, state};
 
 const TCP: u8 = libc::IPPROTO_TCP as u8;
@@ -26,32 +27,81 @@ impl AgentSockets {
     /// Whether the other end of a TCP connection of this network namespace is one of them; no for one that is not on this host.
     ///
     /// # Errors
-    /// The kernel does not tell, or the cgroup is gone.
+    /// The kernel does not tell, or the cgroup that it was made in is gone: that may have been one of the agent's.
     pub fn serve(&self, near: SocketAddr, far: SocketAddr) -> io::Result<bool> {
         let Some(end) = diag::find(TCP, far, near).map_err(other)? else { return Ok(false) };
-        let agents = self.0.ids().map_err(io::Error::other)?;
-        match end {
+        let made_in = match end {
             // A connection that was not taken yet has no cgroup of its own: it is for whoever listens.
             Listed { state: state::SYN_RECEIVED, .. } | Listed { cgroup_id: None, .. } => {
-                let mut is_agents = false;
+                let mut made_in = BTreeSet::new();
                 for family in [libc::AF_INET, libc::AF_INET6] {
                     let family = u8::try_from(family).unwrap_or_default();
                     diag::list_in(family, TCP, state::LISTEN, |listener| {
-                        let is_theirs = listener.cgroup_id.is_none_or(|id| agents.contains(&id));
-                        is_agents |= is_theirs && listener.local.port() == far.port();
+                        if listener.local.port() == far.port() {
+                            made_in.insert(listener.cgroup_id);
+                        }
                     })
                     .map_err(other)?;
                 }
-                Ok(is_agents)
+                made_in
             }
-            Listed { cgroup_id: Some(id), .. } => Ok(agents.contains(&id)),
+            Listed { cgroup_id, .. } => [cgroup_id].into(),
+        };
+        // Only now: the agent may have made the cgroup of a socket that is there already, and none of one that comes later.
+        let agents = self.0.ids().map_err(io::Error::other)?;
+        is_any_of(&agents, &made_in, Cgroup::lives)
+    }
+}
+
+/// Whether one of these sockets, by the cgroups that they were made in, may be of the `agents`: one of a cgroup that the kernel does
+/// not name is.
+fn is_any_of(
+    agents: &BTreeSet<u64>,
+    made_in: &BTreeSet<Option<u64>>,
+    lives: impl Fn(u64) -> Result<bool, CgroupError>,
+) -> io::Result<bool> {
+    let is_agents = |id: &Option<u64>| id.is_none_or(|id| agents.contains(&id));
+    if made_in.iter().any(is_agents) {
+        return Ok(true);
+    }
+    for id in made_in.iter().flatten() {
+        if !lives(*id).map_err(io::Error::other)? {
+            return Err(io::Error::other(format!(
+                "what listens there was made in a cgroup (id {id}) that is gone, which may have been the agent's; start it again"
+            )));
         }
     }
+    Ok(false)
 }
 
 fn other(error: DiagError) -> io::Error {
     match error {
         DiagError::Io(error) => error,
         short @ DiagError::Short => io::Error::other(short),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_can_place_is_not_taken_for_somebody_elses() {
+        let agents = BTreeSet::from([7, 8]);
+        let lives = |id| match id {
+            1 => Ok(true),
+            2 => Ok(false),
+            _ => Err(CgroupError::NotMounted),
+        };
+        let judged = |made_in: &[Option<u64>]| {
+            is_any_of(&agents, &made_in.iter().copied().collect(), lives).map_err(|error| error.to_string())
+        };
+        assert_eq!((judged(&[Some(1)]), judged(&[])), (Ok(false), Ok(false)));
+        for agents in [&[Some(8)][..], &[None], &[Some(1), Some(7)], &[Some(2), Some(7)], &[Some(3), None]] {
+            assert_eq!(judged(agents), Ok(true), "{agents:?}");
+        }
+        let gone = judged(&[Some(1), Some(2)]).expect_err("gone");
+        assert!(gone.contains("id 2") && gone.contains("start it again"), "{gone}");
+        judged(&[Some(3)]).expect_err("nobody can say");
     }
 }

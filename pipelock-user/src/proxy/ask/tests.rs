@@ -1,25 +1,42 @@
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::flow::Answering;
 use crate::proxy::http::Gate;
 use crate::proxy::http::world::{SECRET, World, assert_problem, read_all};
-use crate::proxy::http::world_evidence::find;
+use crate::proxy::http::world_evidence::{find, until};
+use crate::proxy::intercept::tests as over_tls;
 
 /// Says what it was told to say, and keeps what it was asked.
 #[derive(Default)]
 struct Scripted {
     answers: Mutex<VecDeque<Option<Result<Answer, String>>>>,
     asked: Mutex<Vec<Question>>,
+    over: Arc<AtomicUsize>,
+}
+
+/// Counts a question that is over, answered or withdrawn.
+struct Over(Arc<AtomicUsize>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Scripted {
     /// None stands for no answer at all.
     fn new(answers: impl IntoIterator<Item = Option<Result<Answer, String>>>) -> Arc<Self> {
-        Arc::new(Self { answers: Mutex::new(answers.into_iter().collect()), asked: Mutex::default() })
+        Arc::new(Self { answers: Mutex::new(answers.into_iter().collect()), ..Self::default() })
+    }
+
+    /// Waits until so many questions were asked and are over.
+    async fn is_over(&self, count: usize) {
+        until("the question is over", || self.over.load(Ordering::Relaxed) == count).await;
     }
 
     fn count(&self) -> usize {
@@ -35,7 +52,9 @@ impl Asker for Scripted {
     fn ask<'a>(&'a self, question: &'a Question) -> Answering<'a> {
         locked(&self.asked).push(question.clone());
         let answer = locked(&self.answers).pop_front().expect("nobody else asks");
+        let over = Over(self.over.clone());
         Box::pin(async move {
+            let _over = over;
             match answer {
                 Some(answer) => answer,
                 None => std::future::pending().await,
@@ -70,7 +89,7 @@ fn asked(world: &World) -> Vec<String> {
 #[tokio::test]
 async fn nothing_goes_on_without_a_yes() {
     let world = World::new(", ask: true").await;
-    let text = world.exchange(&request("GET", "/x", "", "")).await;
+    let text = world.ask(&request("GET", "/x", "", "")).await;
     assert_problem(&text, "403", "ask_denied");
     assert!(text.contains("nobody can be asked"), "{text}");
     let terminal = Scripted::new([
@@ -81,13 +100,13 @@ async fn nothing_goes_on_without_a_yes() {
     ]);
     world.proxy.asking.at(terminal.clone());
     for why in ["said no", "could not be asked: it burns"] {
-        let text = world.exchange(&request("GET", "/x", "", "")).await;
+        let text = world.ask(&request("GET", "/x", "", "")).await;
         assert_problem(&text, "403", "ask_denied");
         assert!(text.contains(why), "{text}");
     }
     assert!(world.seen().is_empty(), "nothing has left");
     for _ in 0..4 {
-        assert!(world.exchange(&request("GET", "/x", "", "")).await.starts_with("HTTP/1.1 200"));
+        assert!(world.ask(&request("GET", "/x", "", "")).await.starts_with("HTTP/1.1 200"));
     }
     assert_eq!((world.seen().len(), terminal.count()), (4, 4), "after always nobody is asked");
     let question = locked(&terminal.asked)[0].clone();
@@ -104,9 +123,9 @@ async fn always_holds_for_the_same_alone() {
     let world = World::new(", ask: true").await;
     let terminal = Scripted::new([Some(Ok(Answer::Always)), Some(Ok(Answer::No))]);
     world.proxy.asking.at(terminal.clone());
-    assert!(world.exchange(&request("GET", "/x", "", "")).await.starts_with("HTTP/1.1 200"));
-    assert!(world.exchange(&request("GET", "/y", "", "")).await.starts_with("HTTP/1.1 200"));
-    assert_problem(&world.exchange(&request("PUT", "/x", "", "")).await, "403", "ask_denied");
+    assert!(world.ask(&request("GET", "/x", "", "")).await.starts_with("HTTP/1.1 200"));
+    assert!(world.ask(&request("GET", "/y", "", "")).await.starts_with("HTTP/1.1 200"));
+    assert_problem(&world.ask(&request("PUT", "/x", "", "")).await, "403", "ask_denied");
     assert_eq!(terminal.count(), 2);
 }
 
@@ -139,16 +158,16 @@ async fn somebody_decides_about_what_was_found() {
     ]);
     world.proxy.asking.at(terminal.clone());
     let header = format!("X-Key: {SECRET}\r\n");
-    let denied = world.exchange(&request("GET", "/x", &header, "")).await;
+    let denied = world.ask(&request("GET", "/x", &header, "")).await;
     assert_problem(&denied, "403", "dlp_match");
     assert!(denied.contains("said no") && world.seen().is_empty(), "{denied}");
-    assert!(world.exchange(&request("GET", "/x", &header, "")).await.starts_with("HTTP/1.1 200"));
+    assert!(world.ask(&request("GET", "/x", &header, "")).await.starts_with("HTTP/1.1 200"));
     // URL, header and body are one question.
     let path = format!("/{SECRET}");
-    assert!(world.exchange(&request("POST", &path, &header, SECRET)).await.starts_with("HTTP/1.1 200"));
-    assert_problem(&world.exchange(&request("POST", "/echo", "", SECRET)).await, "403", "dlp_match");
+    assert!(world.ask(&request("POST", &path, &header, SECRET)).await.starts_with("HTTP/1.1 200"));
+    assert_problem(&world.ask(&request("POST", "/echo", "", SECRET)).await, "403", "dlp_match");
     // The body goes on as it was.
-    let text = world.exchange(&request("POST", "/echo", "", &format!("a {SECRET} b"))).await;
+    let text = world.ask(&request("POST", "/echo", "", &format!("a {SECRET} b"))).await;
     assert!(text.contains(&format!("a {SECRET} b")), "{text}");
     assert_eq!((terminal.count(), world.seen().len()), (5, 3));
     for question in locked(&terminal.asked).iter() {
@@ -157,8 +176,8 @@ async fn somebody_decides_about_what_was_found() {
     // Nobody is asked about what streams, nor about what comes in.
     let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{SECRET}\r\n0\r\n\r\n", SECRET.len());
     let head = "POST /echo HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n";
-    assert!(!world.exchange(format!("{head}{chunked}").as_bytes()).await.starts_with("HTTP/1.1 200"));
-    assert_problem(&world.exchange(&request("GET", "/order", "", "")).await, "403", "injection_match");
+    assert!(!world.ask(format!("{head}{chunked}").as_bytes()).await.starts_with("HTTP/1.1 200"));
+    assert_problem(&world.ask(&request("GET", "/order", "", "")).await, "403", "injection_match");
     assert_eq!(terminal.count(), 5);
 }
 
@@ -168,8 +187,8 @@ async fn always_is_once_for_what_was_found() {
     let terminal = Scripted::new([Some(Ok(Answer::Always)), Some(Ok(Answer::No))]);
     world.proxy.asking.at(terminal.clone());
     let header = format!("X-Key: {SECRET}\r\n");
-    assert!(world.exchange(&request("GET", "/x", &header, "")).await.starts_with("HTTP/1.1 200"));
-    assert_problem(&world.exchange(&request("GET", "/x", &header, "")).await, "403", "dlp_match");
+    assert!(world.ask(&request("GET", "/x", &header, "")).await.starts_with("HTTP/1.1 200"));
+    assert_problem(&world.ask(&request("GET", "/x", &header, "")).await, "403", "dlp_match");
     assert_eq!(asked(&world), ["terminal yes", "terminal no"]);
 }
 
@@ -200,10 +219,65 @@ async fn a_tunnel_that_nobody_reads_is_asked_about() {
         let host = format!("web.test:{}", world.addr.port());
         let connect = format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         client.write_all(connect.as_bytes()).await.expect("write");
-        client.shutdown().await.expect("shut down");
-        answers.push(read_all(&mut client).await);
+        let mut answer = vec![0; 4096];
+        let count = client.read(&mut answer).await.expect("read");
+        answers.push(String::from_utf8_lossy(&answer[..count]).into_owned());
     }
     assert!(answers[0].contains("ask_denied") && answers[1].starts_with("HTTP/1.1 200"), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_withdraws_what_is_asked() {
+    let world = World::new(", ask: true").await;
+    let terminal = Scripted::new((0..4).map(|_| None));
+    world.proxy.asking.at(terminal.clone());
+    let proxy = world.door(Gate::open()).await;
+    let host = format!("web.test:{}", world.addr.port());
+    let requests = [
+        request("GET", "/x", "", ""),
+        // With more behind it, and a body that has not come yet.
+        [request("GET", "/x", "", ""), b"GET /y HTTP/1.1\r\n".to_vec()].concat(),
+        b"POST /echo HTTP/1.1\r\nHost: web.test\r\nContent-Length: 99999\r\n\r\nhalf".to_vec(),
+        format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes(),
+    ];
+    for (number, request) in requests.iter().enumerate() {
+        let mut client = if request.starts_with(b"CONNECT") {
+            #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+            tokio::net::TcpStream::connect(proxy).await.expect("connect")
+        } else {
+            world.agent().await
+        };
+        client.write_all(request).await.expect("write");
+        until("somebody is asked", || terminal.count() == number + 1).await;
+        drop(client);
+        terminal.is_over(number + 1).await;
+    }
+    until("all is recorded", || world.receipts().len() == 3 && world.tunnels().len() == 1).await;
+    let withdrawn = ("block".to_owned(), "client_aborted".to_owned());
+    assert_eq!((world.receipts(), world.tunnels()), (vec![withdrawn.clone(); 3], vec![withdrawn]));
+    assert_eq!(asked(&world), ["terminal none"; 3]);
+    assert!(world.seen().is_empty(), "nothing has left");
+}
+
+#[tokio::test]
+async fn one_request_of_many_is_taken_back_alone() {
+    let edit = |text: String| text.replace("methods:", "ask: true, methods:");
+    let opened = over_tls::opened_with("web.test", true, edit).await;
+    let terminal = Scripted::new([None, Some(Ok(Answer::Yes))]);
+    opened.world.proxy.asking.at(terminal.clone());
+    let stream = hyper_util::rt::TokioIo::new(opened.connect(&["h2"]).await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let url = |path: &str| format!("https://web.test:{}{path}", opened.world.addr.port());
+    let first = tokio::spawn(sender.send_request(over_tls::request("GET", &url("/ok/1"), "")));
+    until("somebody is asked", || terminal.count() == 1).await;
+    first.abort();
+    terminal.is_over(1).await;
+    let second = sender.send_request(over_tls::request("GET", &url("/ok/2"), "")).await.expect("an answer");
+    assert_eq!(second.status(), 200);
+    assert_eq!(asked(&opened.world), ["terminal none", "terminal yes"]);
+    assert_eq!(opened.world.seen().len(), 1, "the other has not left");
 }
 
 #[tokio::test]

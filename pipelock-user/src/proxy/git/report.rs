@@ -7,8 +7,6 @@ use super::push::Push;
 
 /// What is said of each reference, where there is no room for more.
 const SHORT: &str = "pipelock does not let this push through";
-/// The most that a packet takes.
-const MAX_PACKET: usize = 65_520;
 /// The channels of a side band.
 const DATA: u8 = 1;
 const PROGRESS: u8 = 2;
@@ -26,7 +24,7 @@ pub(in crate::proxy) fn refused(push: &Push, why: &[String]) -> Vec<u8> {
     report.extend_from_slice(b"0000");
     let Some(longest) = push.side_band else { return report };
     let mut banded = Vec::new();
-    let room = longest.min(MAX_PACKET).saturating_sub(5).max(1);
+    let room = longest.saturating_sub(5).max(1);
     for line in why {
         for piece in format!("pipelock: {line}\n").as_bytes().chunks(room) {
             packet(&mut banded, &[&[PROGRESS], piece]);

@@ -10,6 +10,7 @@ use super::reading::{Reading, join};
 use super::serve::Session;
 use crate::flow::{Asked, Found, Verdict};
 use crate::proxy::ask::About;
+use crate::proxy::presence::Wanted;
 use crate::proxy::state::Rules;
 
 /// What somebody has to be asked.
@@ -18,6 +19,8 @@ pub(super) struct Consent {
     pub(super) by_rule: bool,
     /// What was found that they have to be asked about.
     pub(super) wanted: Option<Verdict>,
+    /// Whether the client still wants that, where it can say so of one request alone.
+    pub(super) still: Option<Wanted>,
 }
 
 /// What they said yes to.
@@ -67,7 +70,19 @@ impl Session {
             target: &target,
             found: consent.wanted.as_ref(),
         };
-        let asked = self.proxy.asking.ask((&self.proxy, rules), about, self.ended()).await?;
+        let taken_back = async {
+            match consent.still {
+                Some(still) => still.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let over = async {
+            tokio::select! {
+                over = self.deserted() => over,
+                over = taken_back => over,
+            }
+        };
+        let asked = self.proxy.asking.ask((&self.proxy, rules), about, over).await?;
         let findings = consent.wanted.map(|wanted| wanted.findings).unwrap_or_default();
         Ok(Agreed { asked: Some(Box::new(asked)), findings })
     }

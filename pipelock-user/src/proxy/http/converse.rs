@@ -6,8 +6,10 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,12 +18,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::{Framing, Refusal};
 use super::guarded::{Guarded, untold};
 use super::serve::{Body, Session, internal};
-use crate::flow::Verdict;
+use crate::flow::{Verdict, locked};
 use crate::proxy::idle::Watched;
 use crate::proxy::listen::farewell;
 use crate::proxy::rescue;
@@ -49,6 +51,7 @@ where
     let framing = Framing::new(limits.header_bytes, tunnels);
     let watched = Watched::new(stream, &session.shared.activity);
     let guarded = Guarded::new(prefix, watched, framing, limits.request_timeout(), session.refused.clone());
+    let guarded = Arc::new(Mutex::new(guarded));
     let service = service_fn({
         let session = session.clone();
         move |mut request: Request<Incoming>| -> Pin<Box<dyn Future<Output = Result<_, Infallible>> + Send>> {
@@ -81,7 +84,7 @@ where
         .header_read_timeout(None)
         .max_buf_size(limits.header_bytes + SLACK)
         .half_close(true)
-        .serve_connection(TokioIo::new(guarded), service);
+        .serve_connection(TokioIo::new(Held(guarded.clone())), service);
     // What is under way when evidence is lost is told so, and then nothing moves any more.
     let lost = async {
         session.proxy.recorder.lost().await;
@@ -89,11 +92,15 @@ where
     };
     let served = tokio::select! {
         served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,
+        // hyper does not look while it waits for an answer.
+        () = session.shared.presence.look(|cx| locked(&guarded).poll_gone(cx)) => return None,
         () = session.shared.activity.idle(limits.idle() + GRACE) => return None,
         () = lost => return None,
     };
     let parts = connection.into_parts();
-    let (watched, rest) = parts.io.into_inner().into_parts();
+    drop(parts.io);
+    // hyper's was the other one.
+    let (watched, rest) = Arc::into_inner(guarded)?.into_inner().ok()?.into_parts();
     let mut stream = watched.into_inner();
     let refusal = match &served {
         // Nothing that `framing` lets through should come to this; if it does, hyper has given an answer of its own.
@@ -113,6 +120,41 @@ where
             refuse(session, &mut stream, &refusal).await;
             None
         }
+    }
+}
+
+/// The agent's side, which hyper reads and [`converse`] looks at: both in one task, so neither waits for the other.
+struct Held<S>(Arc<Mutex<Guarded<S>>>);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *locked(&self.0)).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *locked(&self.0)).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *locked(&self.0)).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        locked(&self.0).is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *locked(&self.0)).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *locked(&self.0)).poll_shutdown(cx)
     }
 }
 

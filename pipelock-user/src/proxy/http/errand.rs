@@ -78,7 +78,7 @@ impl Session {
         tokio::pin!(errand);
         let ended = tokio::select! {
             errand = &mut errand => return errand,
-            ended = self.ended() => ended,
+            ended = self.deserted() => ended,
             () = tokio::time::sleep_until(due) => Verdict::let_out(Reason::IdleTimeout, "it took too long as a whole"),
         };
         // Not dropped: its receipt must be written.

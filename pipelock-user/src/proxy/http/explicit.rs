@@ -333,7 +333,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     let mut verdict = verdict;
     if let (Ok(()), Some(rule)) = (&permitted, passing) {
         let flow = session.identified();
-        match ask::connection(&session.proxy, &rules, (rule, &flow), target.clone(), session.ended()).await {
+        match ask::connection(&session.proxy, &rules, (rule, &flow), target.clone(), session.deserted()).await {
             Ok(asked) => verdict.asked = asked,
             Err(denied) => permitted = Err(denied),
         }

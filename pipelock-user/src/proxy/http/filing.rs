@@ -10,7 +10,13 @@ use http::{HeaderMap, StatusCode, header};
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reached, Reason, Verdict, locked};
 use crate::proxy::ration::{AGENT, who};
+use crate::proxy::state::Rules;
 use crate::recorder::RequestRecord;
+
+/// True for what is explained with the path of the request.
+pub(super) fn repeats(reason: Reason) -> bool {
+    matches!(reason, Reason::PathDenied | Reason::GitDenied | Reason::RequestMalformed)
+}
 
 impl Session {
     /// The flow, with who its client has shown to be.
@@ -78,6 +84,17 @@ impl Session {
     pub(super) async fn add_cut(&self, cut: Option<Verdict>, part: &'static str) {
         if let (Some(cut), Some(latest)) = (cut, self.shared.latest()) {
             let _ = self.add(&latest, cut, part).await;
+        }
+    }
+
+    /// What may be kept of a text of a request that was refused unread, where the policy has anything read: it has placeholders for
+    /// secrets. `instead` when nobody can say where they are.
+    pub(super) async fn kept(&self, rules: &Rules, text: String, instead: &str) -> String {
+        let says_nothing = text.strip_suffix('/').unwrap_or(&text) == instead;
+        let Some(inspect) = rules.inspect.as_ref().filter(|_| !says_nothing) else { return text };
+        match self.in_time(rules, inspect.ready()).await {
+            Ok(scanners) => scanners.without_secrets(text),
+            Err(_) => instead.to_owned(),
         }
     }
 

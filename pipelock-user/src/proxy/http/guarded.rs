@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::framing::{Framing, Refusal};
+use crate::proxy::presence::poll_gone;
 use crate::proxy::through::write_through;
 
 /// What hyper is told in each head, so that it sends the trailers of an answer, which it does only to who asks for them.
@@ -89,6 +90,11 @@ impl<S> Guarded<S> {
 }
 
 impl<S: AsyncRead + Unpin> Guarded<S> {
+    /// Ready when the agent's side has ended; what comes before is kept for whoever reads.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_gone(&mut self.stream, &mut self.input, cx)
+    }
+
     /// Bytes of a body that need no look, straight from the stream.
     fn poll_unread(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let room = usize::try_from(self.framing.unread()).unwrap_or(usize::MAX).min(buf.remaining());

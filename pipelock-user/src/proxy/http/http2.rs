@@ -26,6 +26,7 @@ use crate::flow::{Reason, Verdict};
 use crate::proxy::idle::Watched;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::presence::Wanted;
 
 /// Requests under way at a time; what RFC 9113 §6.5.2 calls reasonable.
 const MAX_STREAMS: u32 = 100;
@@ -57,13 +58,15 @@ where
     });
     let service = service_fn({
         let session = session.clone();
-        move |request: Request<Incoming>| {
+        move |mut request: Request<Incoming>| {
             untaken.take();
             let (session, places) = (session.clone(), places.clone());
             async move {
                 // hyper drops this future with the stream: what is reset while it waits was never looked at.
                 let Ok(place) = places.acquire_owned().await else { return Ok(internal()) };
                 let Some(answering) = session.proxy.answering() else { return Ok(internal()) };
+                let (kept, wanted) = Wanted::new();
+                request.extensions_mut().insert(wanted);
                 // A task of its own from here on, because the receipt must not go with the stream.
                 let answer = tokio::spawn(async move {
                     let _held = (place, answering);
@@ -72,7 +75,10 @@ where
                         Err(refusal) => session.answer_to(Err(refusal.verdict()), request).await,
                     }
                 });
-                Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| internal()))
+                let answer = answer.await.unwrap_or_else(|_| internal());
+                // Dropped with this future, if not before.
+                drop(kept);
+                Ok::<_, Infallible>(answer)
             }
         }
     });

@@ -13,7 +13,7 @@ use super::reading::Reading;
 use super::serve::Session;
 use crate::flow::{Action, Reason, Verdict};
 use crate::policy::{GitRequest, Rule};
-use crate::proxy::git::push::{Commands, MAX_BYTES, PREFIX, Push, Unread};
+use crate::proxy::git::push::{Commands, Push, Unread};
 use crate::proxy::git::{self, report};
 use crate::proxy::state::Rules;
 
@@ -90,10 +90,7 @@ async fn commands(body: &mut Arriving) -> Result<(Push, Bytes), Verdict> {
             }
             return Ok((push, before.freeze()));
         }
-        // A packet whose length is known ends within the limit, or was refused.
-        if before.len() > MAX_BYTES + PREFIX {
-            return Err(unread(Unread::TooMany));
-        }
+        // What is not whole yet is within the limit of all commands: a packet that would end beyond it was refused.
     }
 }
 

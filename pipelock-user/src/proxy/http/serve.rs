@@ -17,6 +17,7 @@ use super::authority::{Authority, agree};
 use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
+use super::filing::repeats;
 use super::guarded::Refused;
 use super::http2;
 use super::passing::Passing;
@@ -30,6 +31,7 @@ use crate::proxy::counts::{COUNTS, Decided};
 use crate::proxy::git;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::presence::Wanted;
 use crate::proxy::rescue;
 use crate::proxy::state::{Proxy, Rules};
 use crate::recorder::RequestRecord;
@@ -236,6 +238,14 @@ impl Session {
         ended.unwrap_or_else(|| Verdict::let_out(Reason::ClientAborted, "the session ended first"))
     }
 
+    /// The same for what is done for the client alone: it ends also when the client hangs up.
+    pub(super) async fn deserted(&self) -> Verdict {
+        tokio::select! {
+            ended = self.ended() => ended,
+            gone = self.shared.presence.gone() => gone,
+        }
+    }
+
     /// Waits for a policy that does not allow what TLS was opened for. In the clear every request is asked anew.
     async fn disallowed(&self) -> Verdict {
         let (Some(host), true) = (&self.flow.target.name, self.carrier.is_tls) else {
@@ -274,15 +284,14 @@ impl Session {
         let rules = self.proxy.rules();
         let scheme = self.carrier.scheme();
         // The query may hold what should not be kept; host and path say where it went.
-        let target = match &authority {
-            Ok(Authority { host, port }) if *port == self.carrier.default_port() => {
-                format!("{scheme}://{host}{}", request.uri().path())
-            }
-            Ok(Authority { host, port }) => format!("{scheme}://{host}:{port}{}", request.uri().path()),
-            Err(_) => format!("{scheme}://{}{}", self.flow.target.authority(), request.uri().path()),
+        let place = match &authority {
+            Ok(Authority { host, port }) if *port == self.carrier.default_port() => format!("{scheme}://{host}"),
+            Ok(Authority { host, port }) => format!("{scheme}://{host}:{port}"),
+            Err(_) => format!("{scheme}://{}", self.flow.target.authority()),
         };
+        let path = request.uri().path().to_owned();
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
-        let Forwarded { verdict, response, dialled, reading } = match authority {
+        let Forwarded { mut verdict, response, dialled, reading } = match authority {
             Ok(authority) => self.forward(&rules, authority, request).await,
             Err(verdict) => Forwarded::not(verdict),
         };
@@ -290,10 +299,18 @@ impl Session {
         if let (false, Some(host), Some(guard)) = (verdict.is_block(), host, &self.guard) {
             locked(guard).names(host);
         }
-        let target = match &reading {
-            Some(reading) if !verdict.findings.is_empty() => reading.without_secrets(target),
-            _ => target,
-        };
+        let mut target = format!("{place}{path}");
+        match &reading {
+            Some(reading) if !verdict.findings.is_empty() => target = reading.without_secrets(target),
+            None if verdict.is_block() => {
+                // Policy alone has refused it, so nobody has looked for secrets yet.
+                target = self.kept(&rules, target, &place).await;
+                if repeats(verdict.reason) {
+                    verdict.detail = self.kept(&rules, verdict.detail, "").await;
+                }
+            }
+            _ => {}
+        }
         let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
         let policy = rules.policy.id();
         let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
@@ -376,13 +393,14 @@ impl Session {
             let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
             return Forwarded { verdict, response, dialled: None, reading };
         }
+        let still = request.extensions_mut().remove::<Wanted>();
         let request = match Box::pin(self.check_push(rules, rule, request, reading.as_ref())).await {
             Ok(request) => request,
             Err((denied, response)) => {
                 return Forwarded { response, reading, ..Forwarded::not(denied.by(verdict.rule)) };
             }
         };
-        let consent = Consent { by_rule: rule.asks(), wanted };
+        let consent = Consent { by_rule: rule.asks(), wanted, still };
         let (verdict, response, dialled) =
             self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();

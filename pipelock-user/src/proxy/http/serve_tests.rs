@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::proxy::http::world::{World, assert_problem, read_all, read_hello, rules};
+use crate::proxy::http::world::{SECRET, World, assert_problem, read_all, read_hello, rules};
+use crate::proxy::state::Rules;
 
 /// The head of a request, with a Host header if it has none: the corpus is about framing, and leaves it out here and there.
 fn with_host(raw: Vec<u8>) -> Vec<u8> {
@@ -269,4 +270,38 @@ async fn what_is_under_way_ends_when_evidence_is_lost() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(world.seen().iter().all(|seen| seen.body.is_none()), "{:?}", world.seen());
+}
+
+#[tokio::test]
+async fn what_policy_refuses_is_kept_without_the_secrets_in_it() {
+    let rules_with = |port, is_loaded: bool| {
+        let more = ", methods: [GET], paths: [\"/ok\"], git: {fetch: [\"a/*\"]}";
+        let rules = rules(port, more);
+        match is_loaded {
+            true => rules,
+            false => Rules { inspect: Some(crate::inspect::Inspection::failed_for_tests()), ..rules },
+        }
+    };
+    for is_loaded in [true, false] {
+        let world = World::with(|port, _| (rules_with(port, is_loaded), None)).await;
+        for (request, reason) in [
+            (format!("GET /a/{SECRET}/b"), "path_denied"),
+            (format!("GET /a/{}/b", SECRET.replacen('g', "%67", 1)), "path_denied"),
+            (format!("GET /{SECRET}/b.git/info/refs?service=git-upload-pack"), "git_denied"),
+            (format!("PUT /{SECRET}"), "method_denied"),
+        ] {
+            let answer = world.exchange(format!("{request} HTTP/1.1\r\nHost: web.test\r\n\r\n").as_bytes()).await;
+            assert!(answer.contains(&format!("x-pipelock-reason: {reason}")), "{request}: {answer}");
+            assert!(!answer.contains(SECRET), "{answer}");
+        }
+        let plain = world.exchange(b"GET /elsewhere HTTP/1.1\r\nHost: web.test\r\n\r\n").await;
+        let evidence = world.evidence_by_now();
+        assert!(!evidence.contains(&SECRET[4..]), "{evidence}");
+        assert_eq!(evidence.contains("/elsewhere"), is_loaded, "{plain}");
+        assert!(
+            evidence.matches(&format!("http://web.test:{}", world.addr.port())).count() >= 5,
+            "where it went is kept"
+        );
+        assert!(world.seen().is_empty());
+    }
 }

@@ -14,6 +14,7 @@ use crate::policy::{Policy, Rates, RatesOfAll, Rule};
 use crate::proxy::idle::Activity;
 use crate::proxy::listen::budget_of;
 use crate::proxy::meter::{Budget, Meter};
+use crate::proxy::presence::Presence;
 use crate::proxy::ration::{Ration, Whose, who};
 use crate::proxy::state::Proxy;
 use crate::recorder::RequestRecord;
@@ -22,6 +23,8 @@ use crate::recorder::RequestRecord;
 pub(super) struct Shared {
     /// When either side was last heard of.
     pub(super) activity: Arc<Activity>,
+    /// Whether the client is still there.
+    pub(super) presence: Presence,
     /// Connections to destinations, in the clear and in TLS: with the same name and port they are others.
     upstreams: [Upstreams; 2],
     /// What has been used of the budgets of rules, by policy and rule.
@@ -45,6 +48,7 @@ impl Shared {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             activity: Activity::new(),
+            presence: Presence::default(),
             upstreams: Default::default(),
             meters: Mutex::default(),
             unlimited: Meter::new(Budget::default()),

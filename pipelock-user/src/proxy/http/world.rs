@@ -173,6 +173,13 @@ impl World {
         read_all(&mut agent).await
     }
 
+    /// Sends bytes and reads all there is.
+    pub(in crate::proxy) async fn ask(&self, bytes: &[u8]) -> String {
+        let mut agent = self.agent().await;
+        agent.write_all(bytes).await.expect("write");
+        read_all(&mut agent).await
+    }
+
     /// Requests whose head the destination has and whose answer it owes.
     pub(in crate::proxy) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)

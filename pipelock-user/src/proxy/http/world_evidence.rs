@@ -6,6 +6,17 @@ use serde_json::Value;
 
 use super::world::{SECRET, World};
 
+/// Waits for what has to come; a test that waits in vain says for what.
+pub(in crate::proxy) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..4000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("waited in vain: {what}");
+}
+
 impl World {
     /// Verdict and reason of every request's receipt.
     pub(in crate::proxy) fn receipts(&self) -> Vec<(String, String)> {

@@ -30,6 +30,12 @@ const CLIENT_KEX: [u8; 3] = [30, 32, 34];
 const MAX_KEX: usize = 3;
 /// "host key not verifiable" (RFC 4253 §11.1).
 const NOT_VERIFIABLE: u32 = 9;
+/// The reasons that DISCONNECT gives; 0 is none, but some give it.
+const REASONS: std::ops::RangeInclusive<u32> = 0..=15;
+/// Bytes of the text and of the language tag of a DISCONNECT. The standard bounds neither; what is said in the clear to whoever is at
+/// the other end is no longer than a line.
+const MAX_WORDS: usize = 255;
+const MAX_LANGUAGE: usize = 16;
 
 /// Methods whose reply begins with the host key; what begins with one of these and not with [`GROUP_EXCHANGE`] is a plain one.
 const METHODS: [&[u8]; 6] =
@@ -73,6 +79,8 @@ struct Side {
     /// Messages of the key exchange in it, KEXINIT not counted.
     kex: usize,
     has_line: bool,
+    /// It has said goodbye, which is the last that it may say (RFC 4253 §11.1).
+    has_left: bool,
     /// The methods of key exchange that it offers, in its order.
     methods: Option<Vec<Bytes>>,
 }
@@ -88,36 +96,48 @@ impl Handshake {
         self.shown.as_deref()
     }
 
-    /// Takes what a side sends; what of it, and of what was held, may go to the other.
-    ///
-    /// # Errors
-    /// [`Refused`]: nothing more goes either way.
-    pub(in crate::proxy) fn take(&mut self, who: Who, bytes: &[u8]) -> Result<BytesMut, Refused> {
+    /// True when the line with which a side says that it speaks SSH may go to the other.
+    pub(in crate::proxy) fn has_greeted(&self, who: Who) -> bool {
+        match who {
+            Who::Agent => self.agent.has_line,
+            Who::Server => self.server.has_line,
+        }
+    }
+
+    /// Takes what a side sends; what of it, and of what was held, may go to the other. When what follows that is [`Refused`],
+    /// nothing more goes either way.
+    pub(in crate::proxy) fn take(&mut self, who: Who, bytes: &[u8]) -> (BytesMut, Result<(), Refused>) {
         let mut free = BytesMut::new();
         self.side(who).held.extend_from_slice(bytes);
         while self.shown.is_none() {
-            let side = self.side(who);
-            let length = side.unit(who)?;
-            if side.passed + length.unwrap_or(side.held.len()) > MAX_BYTES {
-                return Err(Refused::NotSsh(who, "its handshake is longer than 256 KiB"));
+            match self.next(who) {
+                Ok(Some(next)) => free.unsplit(next),
+                judged => return (free, judged.map(drop)),
             }
-            let Some(length) = length else { return Ok(free) };
-            if side.has_line {
-                self.packet(who, length)?;
-            }
-            let side = self.side(who);
-            side.has_line = true;
-            side.passed += length;
-            free.unsplit(side.held.split_to(length));
         }
         // The last of what the agent has begun goes on with the rest of it.
         free.unsplit(std::mem::take(&mut self.side(who).held));
-        Ok(free)
+        (free, Ok(()))
     }
 
-    /// What a side had begun to say when the key was shown.
-    pub(in crate::proxy) fn rest(&mut self, who: Who) -> BytesMut {
-        if self.shown.is_none() { BytesMut::new() } else { std::mem::take(&mut self.side(who).held) }
+    /// The line or packet in front, which may go on; none while it is not whole.
+    fn next(&mut self, who: Who) -> Result<Option<BytesMut>, Refused> {
+        let side = self.side(who);
+        if side.has_left && !side.held.is_empty() {
+            return Err(Refused::NotSsh(who, "it goes on after its goodbye"));
+        }
+        let length = side.unit(who)?;
+        if side.passed + length.unwrap_or(side.held.len()) > MAX_BYTES {
+            return Err(Refused::NotSsh(who, "its handshake is longer than 256 KiB"));
+        }
+        let Some(length) = length else { return Ok(None) };
+        if side.has_line {
+            self.packet(who, length)?;
+        }
+        let side = self.side(who);
+        side.has_line = true;
+        side.passed += length;
+        Ok(Some(side.held.split_to(length)))
     }
 
     fn side(&mut self, who: Who) -> &mut Side {
@@ -135,7 +155,10 @@ impl Handshake {
         let message = payload.get_u8();
         let side = self.side(who);
         match (message, who) {
-            (DISCONNECT, _) => Ok(()),
+            (DISCONNECT, _) => {
+                side.has_left = is_goodbye(payload);
+                if side.has_left { Ok(()) } else { not("its goodbye is longer than one is, or is none") }
+            }
             (KEXINIT, _) if side.methods.is_none() => match methods(payload) {
                 Some(methods) => {
                     side.methods = Some(methods);
@@ -218,6 +241,14 @@ impl Side {
         let end = length.checked_sub(padding).filter(|end| *end > 5 && padding >= MIN_PADDING)?;
         Some(Bytes::copy_from_slice(self.held.get(5..end)?))
     }
+}
+
+/// Whether this is what DISCONNECT holds (RFC 4253 §11.1): a reason, a text and its language.
+fn is_goodbye(mut payload: Bytes) -> bool {
+    let reason = payload.try_get_u32().is_ok_and(|reason| REASONS.contains(&reason));
+    let text = string(&mut payload).is_some_and(|text| text.len() <= MAX_WORDS);
+    let language = string(&mut payload).is_some_and(|language| language.len() <= MAX_LANGUAGE);
+    reason && text && language && payload.is_empty()
 }
 
 /// The methods of key exchange in a KEXINIT: the first of its lists, behind a cookie (RFC 4253 §7.1).

@@ -29,7 +29,9 @@ fn pinned() -> Vec<String> {
 fn talk(said: &[(Who, Vec<u8>)]) -> Result<(Handshake, Vec<u8>), Refused> {
     let (mut handshake, mut passed) = (Handshake::new(&pinned()), Vec::new());
     for (who, bytes) in said {
-        passed.extend_from_slice(&handshake.take(*who, bytes)?);
+        let (free, judged) = handshake.take(*who, bytes);
+        passed.extend_from_slice(&free);
+        judged?;
     }
     Ok((handshake, passed))
 }
@@ -131,17 +133,57 @@ fn nothing_but_a_handshake_passes_before_the_key() {
     let cut = packet(&[&[REPLY][..], &1000_u32.to_be_bytes(), KEY].concat());
     not(then(Who::Server, cut), Who::Server);
     not(vec![(Who::Server, [LINE, &reply(REPLY, KEY)].concat())], Who::Server);
-    // A goodbye may be said at any time.
-    assert!(talk(&then(Who::Server, goodbye("too many"))).is_ok());
+}
+
+#[test]
+fn a_goodbye_may_be_said_at_any_time_once_and_in_short() {
+    let long = "x".repeat(250);
+    let bye = |reason: u8, text: &[u8], more: &[u8]| {
+        packet(&[&[DISCONNECT, 0, 0, 0, reason], &self::text(text)[..], &self::text(b"en"), more].concat())
+    };
+    for who in [Who::Agent, Who::Server] {
+        for said in [goodbye("too many"), bye(2, long.as_bytes(), b""), bye(11, b"", b"")] {
+            let greeted = || vec![(who, LINE.to_vec())];
+            let (_, passed) = talk(&[greeted(), vec![(who, said.clone())]].concat()).expect("a goodbye");
+            assert!(passed.ends_with(&said));
+            // Nothing is said after it, not even the same.
+            for more in [&said[..], b"x"] {
+                for pieces in [vec![(who, [&said[..], more].concat())], vec![(who, said.clone()), (who, more.to_vec())]]
+                {
+                    let refused = talk(&[greeted(), pieces].concat()).expect_err("more");
+                    assert_eq!(refused, Refused::NotSsh(who, "it goes on after its goodbye"));
+                }
+            }
+        }
+        let too_long = "x".repeat(300);
+        for none in [bye(2, too_long.as_bytes(), b""), bye(2, b"x", b"y"), bye(16, b"", b""), packet(&[DISCONNECT])] {
+            let refused = talk(&[(who, [LINE, &none].concat())]).expect_err("no goodbye");
+            assert!(matches!(refused, Refused::NotSsh(by, _) if by == who), "{refused:?}");
+        }
+    }
 }
 
 #[test]
 fn what_comes_before_the_key_is_bounded() {
     let mut handshake = Handshake::new(&pinned());
-    let _ = handshake.take(Who::Server, LINE).expect("a line");
-    let packet = packet(&[&[DISCONNECT][..], &[0; 30_000]].concat());
-    let refused = (0..20).find_map(|_| handshake.take(Who::Server, &packet).err());
-    assert!(matches!(refused, Some(Refused::NotSsh(Who::Server, what)) if what.contains("256 KiB")));
+    let _ = handshake.take(Who::Agent, &[LINE, &kexinit("curve25519-sha256")].concat());
+    let packet = packet(&[&[30][..], &[0; 34_000]].concat());
+    for _ in 0..3 {
+        let (_, judged) = handshake.take(Who::Agent, &packet);
+        judged.expect("as many as are needed");
+    }
+    let (passed, refused) = handshake.take(Who::Agent, &packet);
+    assert!(passed.is_empty() && matches!(refused, Err(Refused::NotSsh(Who::Agent, _))));
+}
+
+#[test]
+fn what_may_go_on_goes_whatever_comes_behind_it() {
+    let mut handshake = Handshake::new(&pinned());
+    let (passed, refused) = handshake.take(Who::Server, &[LINE, b"no packet"].concat());
+    assert_eq!((&passed[..], refused.is_err(), handshake.has_greeted(Who::Server)), (LINE, true, true));
+    let mut handshake = Handshake::new(&pinned());
+    let (passed, refused) = handshake.take(Who::Server, b"Exceeded MaxStartups\r\n");
+    assert_eq!((passed.len(), refused.is_err(), handshake.has_greeted(Who::Server)), (0, true, false));
 }
 
 proptest! {
@@ -155,15 +197,16 @@ proptest! {
         let said = [LINE, &kexinit("curve25519-sha256"), &reply(message, &key), &bytes].concat();
         let talk = |pieces: Vec<&[u8]>| {
             let mut handshake = Handshake::new(&pinned());
-            handshake.take(Who::Agent, &[LINE, &kexinit("curve25519-sha256")].concat()).expect("sound");
+            let _ = handshake.take(Who::Agent, &[LINE, &kexinit("curve25519-sha256")].concat());
             let mut passed = Vec::new();
             for piece in pieces {
-                match handshake.take(Who::Server, piece) {
-                    Ok(free) => passed.extend_from_slice(&free),
-                    Err(refused) => return Err(refused),
+                let (free, judged) = handshake.take(Who::Server, piece);
+                passed.extend_from_slice(&free);
+                if judged.is_err() {
+                    return (judged, None, passed);
                 }
             }
-            Ok((handshake.shown().map(str::to_owned), passed))
+            (Ok(()), handshake.shown().map(str::to_owned), passed)
         };
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(said.len())).collect();
         cuts.extend([0, said.len()]);

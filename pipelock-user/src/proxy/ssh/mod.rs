@@ -82,8 +82,9 @@ impl Gate {
             }
         };
         let verdict = self.verdict(&refused);
-        if matches!(refused, Refused::HostKey(_) | Refused::NotSsh(Who::Server, _)) {
-            // It waits for a packet, and shows the text of this one.
+        let is_servers = matches!(refused, Refused::HostKey(_) | Refused::NotSsh(Who::Server, _));
+        if is_servers && handshake.has_greeted(Who::Server) {
+            // It waits for a packet, and shows the text of this one; before the line it would take it for that.
             let words = goodbye(&format!("pipelock: {} ({})", verdict.detail, verdict.reason));
             let told = async { (agent.write_all(&words).await, agent.shutdown().await) };
             let _ = tokio::time::timeout(LAST_WORDS, told).await;
@@ -122,15 +123,17 @@ where
         let moved = tokio::select! {
             read = agent.read_buf(&mut said) => match read {
                 Ok(1..) => {
-                    let free = handshake.take(Who::Agent, &said.split())?;
-                    upstream.write_all(&free).await.is_ok() && upstream.flush().await.is_ok()
+                    let (free, judged) = handshake.take(Who::Agent, &said.split());
+                    let is_passed = upstream.write_all(&free).await.is_ok() && upstream.flush().await.is_ok();
+                    judged.map(|()| is_passed)?
                 }
                 _ => false,
             },
             read = upstream.read_buf(&mut answered) => match read {
                 Ok(1..) => {
-                    let free = handshake.take(Who::Server, &answered.split())?;
-                    agent.write_all(&free).await.is_ok()
+                    let (free, judged) = handshake.take(Who::Server, &answered.split());
+                    let is_passed = agent.write_all(&free).await.is_ok();
+                    judged.map(|()| is_passed)?
                 }
                 _ => false,
             },
@@ -139,7 +142,8 @@ where
             return Ok(false);
         }
     }
-    let rest = handshake.rest(Who::Agent);
+    // What it had begun to say when the key was shown.
+    let (rest, _) = handshake.take(Who::Agent, &[]);
     Ok(upstream.write_all(&rest).await.is_ok() && upstream.flush().await.is_ok())
 }
 

@@ -96,3 +96,21 @@ async fn a_handshake_that_stops_is_ended() {
     let passed = gate.pass(&mut agent, &mut upstream, &Meter::new(Budget::default()), IDLE).await;
     assert_eq!(passed.map_err(|verdict| verdict.reason), Err(Reason::IdleTimeout));
 }
+
+#[tokio::test]
+async fn a_client_gets_a_packet_only_behind_the_line_of_a_server() {
+    for (said, is_told) in [(&b"Exceeded MaxStartups\r\n"[..], false), (&[LINE, b"no packet"].concat()[..], true)] {
+        let (mut near, mut agent) = tokio::io::duplex(1 << 16);
+        let (mut upstream, mut far) = tokio::io::duplex(1 << 16);
+        far.write_all(said).await.expect("room");
+        let passed = gate("SHA256:LHDhK3oGRvkiefQnx7OOczTY5Tic/xZ6HcMOc/gmtoM")
+            .pass(&mut agent, &mut upstream, &Meter::new(Budget::default()), IDLE)
+            .await;
+        assert_eq!(passed.expect_err("no SSH").reason, Reason::ProtocolUnknown);
+        drop(agent);
+        let mut heard = Vec::new();
+        near.read_to_end(&mut heard).await.expect("read");
+        assert_eq!(heard.is_empty(), !is_told, "{heard:?}");
+        assert!(!is_told || heard.starts_with(LINE) && holds(&heard, b"pipelock: the destination"));
+    }
+}
