@@ -92,7 +92,7 @@ impl Session {
     pub(super) async fn kept(&self, rules: &Rules, text: String, instead: &str) -> String {
         let says_nothing = text.strip_suffix('/').unwrap_or(&text) == instead;
         let Some(inspect) = rules.inspect.as_ref().filter(|_| !says_nothing) else { return text };
-        match self.in_time(rules, inspect.ready()).await {
+        match self.in_time(rules, inspect.ready(self.remembered(self.transport).as_deref())).await {
             Ok(scanners) => scanners.without_secrets(text),
             Err(_) => instead.to_owned(),
         }
