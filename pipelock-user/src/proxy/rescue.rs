@@ -159,7 +159,13 @@ fn headers(verdict: &Verdict) -> [(&'static str, &'static str); 3] {
 }
 
 fn describe(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Bytes {
-    let body = serde_json::json!({
+    Bytes::from(format!("{:#}\n", members(verdict, status, flow)))
+}
+
+/// What a denial says.
+#[must_use]
+pub(super) fn members(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Value {
+    serde_json::json!({
         "type": format!("urn:pipelock:reason:{}", verdict.reason.code()),
         "title": "pipelock did not let this request through",
         "status": status.as_u16(),
@@ -172,8 +178,7 @@ fn describe(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Bytes {
         "what_to_do": verdict.reason.hint(),
         "retry_after_seconds": verdict.retry_seconds(),
         "flow": flow.0.to_string(),
-    });
-    Bytes::from(format!("{body:#}\n"))
+    })
 }
 
 #[cfg(test)]

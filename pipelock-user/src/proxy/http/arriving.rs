@@ -12,28 +12,73 @@ use bytes::Bytes;
 use http::Version;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::call::Call;
 use super::passing::Failure;
 
 /// The body.
 pub(super) struct Arriving {
     /// Read before, and to be read again.
     before: Bytes,
-    /// None of a request of our own, which has none.
-    body: Option<Incoming>,
+    body: Source,
     is_http2: bool,
     /// The last frame has come, or the failure was told.
     is_over: bool,
 }
 
+/// Where it comes from.
+enum Source {
+    /// A message.
+    Own(Incoming),
+    /// A message that may be a call, which is to be answered as one.
+    Call(Call),
+    /// A request of our own, which has none.
+    None,
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Self::Own(body) => Pin::new(body).poll_frame(cx),
+            Self::Call(call) => call.poll_frame(cx),
+            Self::None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(body) => body.is_end_stream(),
+            Self::Call(call) => call.is_end_stream(),
+            Self::None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(body) => body.size_hint(),
+            Self::Call(call) => call.size_hint(),
+            Self::None => SizeHint::with_exact(0),
+        }
+    }
+}
+
 impl Arriving {
     /// The body of a message of this version.
     pub(super) fn new(body: Incoming, version: Version) -> Self {
-        Self { before: Bytes::new(), body: Some(body), is_http2: version == Version::HTTP_2, is_over: false }
+        Self::from(Source::Own(body), version)
+    }
+
+    /// The body of a request that may be a call.
+    pub(super) fn called(call: Call, version: Version) -> Self {
+        Self::from(Source::Call(call), version)
+    }
+
+    fn from(body: Source, version: Version) -> Self {
+        Self { before: Bytes::new(), body, is_http2: version == Version::HTTP_2, is_over: false }
     }
 
     /// No body.
     pub(super) fn none() -> Self {
-        Self { before: Bytes::new(), body: None, is_http2: false, is_over: true }
+        Self { before: Bytes::new(), body: Source::None, is_http2: false, is_over: true }
     }
 
     /// The rest of a body behind its beginning, which was read before.
@@ -51,15 +96,17 @@ impl Body for Arriving {
         if !this.before.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.before)))));
         }
-        let Some(body) = this.body.as_mut().filter(|_| !this.is_over) else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(this.body.poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.is_over |= frame.is_trailers();
                 Some(Ok(frame))
             }
             Some(Err(error)) => Some(Err(error.into())),
-            None if !this.is_http2 || body.is_end_stream() => {
+            None if !this.is_http2 || this.body.is_end_stream() => {
                 this.is_over = true;
                 None
             }
@@ -71,12 +118,12 @@ impl Body for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.before.is_empty() && self.body.as_ref().is_none_or(Incoming::is_end_stream)
+        self.before.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let before = self.before.len() as u64;
-        let left = self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
+        let left = self.body.size_hint();
         match left.exact() {
             Some(left) => SizeHint::with_exact(left.saturating_add(before)),
             None => left,

@@ -143,7 +143,7 @@ impl Session {
         request.extensions_mut().insert(Withheld(withheld));
         let authority = Authority { host: place.host.clone(), port: place.port };
         let since = Instant::now();
-        let Carried { record, response, reading } = self.carry(Ok(authority), request).await;
+        let Carried { record, response, reading, .. } = self.carry(Ok(authority), request).await;
         let (verdict, target) = (record.verdict.clone(), record.target.clone());
         let Some(response) = response else { return Errand { verdict, target, answer: None } };
         let (head, body) = response.into_parts();

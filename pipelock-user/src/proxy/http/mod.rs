@@ -4,6 +4,7 @@
 mod afterword;
 mod arriving;
 mod authority;
+mod call;
 mod consent;
 mod converse;
 mod doors;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::afterword::Afterword;
 use super::arriving::Arriving;
 use super::authority::{Authority, agree};
+use super::call::{self, Call};
 use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
@@ -66,6 +67,8 @@ pub(in crate::proxy) struct Session {
 pub(super) struct Carried {
     pub(super) record: RequestRecord,
     pub(super) response: Option<Response<Passing>>,
+    /// What is said instead to whoever called by JSON-RPC.
+    pub(super) told: Option<Response<Full<Bytes>>>,
     pub(super) reading: Option<Reading>,
 }
 
@@ -268,16 +271,17 @@ impl Session {
         authority: Result<Authority, Verdict>,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let (version, is_git) = (request.version(), git::asked(&request).is_some());
-        let carried = self.carry(authority, request.map(|body| Arriving::new(body, version))).await;
-        match carried.response {
-            Some(response) => response.map(Either::Left),
-            None => rescue::denial(&carried.record.verdict, self.flow.id, is_git).map(Either::Right),
+        let is_git = git::asked(&request).is_some();
+        let carried = self.carry(authority, arriving(request)).await;
+        match (carried.response, carried.told) {
+            (Some(response), _) => response.map(Either::Left),
+            (None, Some(told)) => told.map(Either::Right),
+            (None, None) => rescue::denial(&carried.record.verdict, self.flow.id, is_git).map(Either::Right),
         }
     }
 
     /// The same for whoever tells what became of it in words of its own.
-    pub(super) async fn carry(&self, authority: Result<Authority, Verdict>, request: Request<Arriving>) -> Carried {
+    pub(super) async fn carry(&self, authority: Result<Authority, Verdict>, mut request: Request<Arriving>) -> Carried {
         let start = Instant::now();
         let method = request.method().to_string();
         // One policy from the decision to its receipt, whatever is loaded meanwhile.
@@ -290,6 +294,7 @@ impl Session {
             Err(_) => format!("{scheme}://{}", self.flow.target.authority()),
         };
         let path = request.uri().path().to_owned();
+        let call = request.extensions_mut().remove::<Call>();
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
         let Forwarded { mut verdict, response, dialled, reading } = match authority {
             Ok(authority) => self.forward(&rules, authority, request).await,
@@ -311,7 +316,12 @@ impl Session {
             }
             _ => {}
         }
-        let status = response.as_ref().map_or_else(|| rescue::status(verdict.reason), Response::status);
+        let told = match call.filter(|_| response.is_none()) {
+            Some(call) => call.id().await.map(|id| call::denial(&id, &verdict, self.flow.id)),
+            None => None,
+        };
+        let status = response.as_ref().map(Response::status).or_else(|| told.as_ref().map(Response::status));
+        let status = status.unwrap_or_else(|| rescue::status(verdict.reason));
         let policy = rules.policy.id();
         let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
         let filed = self.file(&record).await;
@@ -319,12 +329,13 @@ impl Session {
         if let Err(unwritten) = filed {
             // Nobody is told of an upgrade that is not recorded.
             locked(&self.upgraded).take();
-            return Carried { record: RequestRecord { verdict: unwritten, ..record }, response: None, reading: None };
+            let record = RequestRecord { verdict: unwritten, ..record };
+            return Carried { record, response: None, told: None, reading: None };
         }
         if let Some(reading) = &reading {
             reading.afterword.written(&record);
         }
-        Carried { record, response, reading }
+        Carried { record, response, told, reading }
     }
 
     async fn forward(&self, rules: &Rules, authority: Authority, mut request: Request<Arriving>) -> Forwarded {
@@ -405,6 +416,19 @@ impl Session {
             self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
         Forwarded { verdict: verdict.with(noted), response, dialled, reading }
+    }
+}
+
+/// A request as it is carried; one that may be a call remembers that.
+fn arriving(request: Request<Incoming>) -> Request<Arriving> {
+    let version = request.version();
+    let (mut head, body) = request.into_parts();
+    match Call::of(&head, body) {
+        Ok(call) => {
+            head.extensions.insert(call.clone());
+            Request::from_parts(head, Arriving::called(call, version))
+        }
+        Err(body) => Request::from_parts(head, Arriving::new(body, version)),
     }
 }
 
