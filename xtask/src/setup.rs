@@ -103,6 +103,8 @@ const E2E: &[Need] = &[
     program!("node", "nodejs"),
     program!("npm", "npm"),
     program!("chromium", "chromium"),
+    // Tells it whom to trust.
+    program!("certutil", "libnss3-tools"),
     program!("java", "default-jdk-headless"),
     program!("javac", "default-jdk-headless"),
     Need {

@@ -11,7 +11,7 @@ use pipelock_e2e::{
     web_policy,
 };
 use speaking::{
-    HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, WEBSOCKETS, WS, go_client, java_client, told, told_in_frames,
+    AIOHTTP, HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, WEBSOCKETS, WS, go_client, java_client, told, told_in_frames,
 };
 
 const SITE: &str = include_str!("../agents/browser.js");
@@ -40,27 +40,6 @@ fn ask(site: &TlsServer, sandbox: Sandbox, words: &[&str], carrier: &str, has_fr
     let flows = run.evidence.connections();
     assert!(flows.iter().any(|flow| flow.carrier.as_deref() == Some(carrier)), "{flows:#?}");
 }
-
-const AIOHTTP: &str = r#"
-import aiohttp, asyncio
-async def main():
-    async with aiohttp.ClientSession() as session:
-        async def ask(name, method, path, **more):
-            async with session.request(method, base + path, **more) as answer:
-                return say(name, answer.status, await answer.read())
-        await ask("text", "GET", "/text")
-        data = await ask("bytes", "GET", "/bytes")
-        await ask("up", "POST", "/up", data=data)
-        for name, method, more in LEAKS:
-            await ask(name, method, "/leak", **more)
-        async with session.ws_connect(base + "/ws") as socket:
-            await socket.send_str("hello")
-            print("message", (await socket.receive()).data)
-            await socket.send_str(secret)
-            end = await socket.receive()
-            print("frame", end.data, json.loads(end.extra)["reason"])
-asyncio.run(main())
-"#;
 
 fn python(module: &str, parts: &[&str], carrier: &str, has_frames: bool) {
     if !has_python_module(module) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use pipelock_e2e::{Explicit, SECRET, TlsServer, has_node_module, has_python_module, holds, missing, need, web_policy};
 use serde_json::Value;
 use speaking::{
-    HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, WEBSOCKETS, WS, go_client, java_client, told, told_in_frames,
+    AIOHTTP, HTTPX, NODE, ONE_BY_ONE, PYTHON, REQUESTS, WEBSOCKETS, WS, go_client, java_client, told, told_in_frames,
 };
 
 const SITE: &str = include_str!("../agents/browser.js");
@@ -65,7 +65,7 @@ fn ask_in_frames(words: &[&str]) {
     }
 }
 
-fn python(module: &str, parts: &[&str]) {
+fn python(module: &str, parts: &[&str], has_frames: bool) {
     if !has_python_module(module) {
         return missing(&format!("{module} for Python"));
     }
@@ -74,19 +74,25 @@ fn python(module: &str, parts: &[&str]) {
         std::fs::write(&script, format!("{PYTHON}{}", parts.concat())).expect("written");
         vec!["/usr/bin/python3".to_owned(), script.display().to_string()]
     };
-    ask(client, false);
+    ask(client, has_frames);
 }
 
 #[test]
 fn python_requests() {
     need!("python3", "node", "openssl");
-    python("requests", &[REQUESTS, ONE_BY_ONE]);
+    python("requests", &[REQUESTS, ONE_BY_ONE], false);
 }
 
 #[test]
 fn python_httpx_over_http2() {
     need!("python3", "node", "openssl");
-    python("httpx, h2", &[HTTPX, ONE_BY_ONE]);
+    python("httpx, h2", &[HTTPX, ONE_BY_ONE], false);
+}
+
+#[test]
+fn python_aiohttp() {
+    need!("python3", "node", "openssl");
+    python("aiohttp", &[AIOHTTP], true);
 }
 
 #[test]
@@ -95,7 +101,7 @@ fn go_net_http() {
     ask(|folder, _| vec![go_client(folder).display().to_string()], false);
 }
 
-/// What users of Node.js write, whose fetch hears of HTTPS_PROXY by itself only since Node.js 24.
+/// What users of Node.js write, whose fetch hears HTTPS_PROXY only in newer ones than 20, and when they are asked to.
 const BY_ENVIRONMENT: &str = "
 const { EnvHttpProxyAgent, setGlobalDispatcher } = require('undici');
 setGlobalDispatcher(new EnvHttpProxyAgent());

@@ -45,6 +45,27 @@ for name, method, more in LEAKS:
     ask(name, method, "/leak", **more)
 "#;
 
+pub(super) const AIOHTTP: &str = r#"
+import aiohttp, asyncio
+async def main():
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        async def ask(name, method, path, **more):
+            async with session.request(method, base + path, **more) as answer:
+                return say(name, answer.status, await answer.read())
+        await ask("text", "GET", "/text")
+        data = await ask("bytes", "GET", "/bytes")
+        await ask("up", "POST", "/up", data=data)
+        for name, method, more in LEAKS:
+            await ask(name, method, "/leak", **more)
+        async with session.ws_connect(base + "/ws") as socket:
+            await socket.send_str("hello")
+            print("message", (await socket.receive()).data)
+            await socket.send_str(secret)
+            end = await socket.receive()
+            print("frame", end.data, json.loads(end.extra)["reason"])
+asyncio.run(main())
+"#;
+
 /// What a client of a WebSocket library says that sent texts, bytes and a message in parts, and then the secret: whole on one
 /// connection, and in parts on another.
 pub(super) fn told_in_frames(site: &TlsServer) -> String {

@@ -156,7 +156,7 @@ pub(super) const CLIENTS: [Client; 15] = [
         programs: &["chromium", "chromium-browser", "google-chrome"],
         command: |goal| shell(CHROMIUM, goal),
         advice: "one that is installed elsewhere than by the system's packages reads no policy of /etc/chromium or /etc/opt/chrome; \
-                 put the output of `pipelock ca` into FILE and say certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n pipelock -i FILE",
+                 put the output of `pipelock ca` into FILE and say mkdir -p $HOME/.pki/nssdb; certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n pipelock -i FILE",
     },
 ];
 
