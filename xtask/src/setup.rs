@@ -20,6 +20,8 @@ const PYTHON_MODULES: &[(&str, &str)] = &[
     ("grpc", "grpcio"),
     ("h2", "httpx[http2]"),
     ("httpx", "httpx[http2]"),
+    // The second's names are others than the first's.
+    ("mcp", "mcp>=2,<3"),
     ("requests", "requests"),
     // It hears HTTPS_PROXY since 15.
     ("websockets", "websockets>=15"),

@@ -1,5 +1,5 @@
-//! TLS servers with a self-signed certificate: `openssl s_server`, which answers any GET with 200, and Node.js, which
-//! speaks HTTP/2 and HTTP/1.1 and answers with what it saw.
+//! TLS servers with a self-signed certificate: `openssl s_server`, which answers any GET with 200, Node.js, which
+//! speaks HTTP/2 and HTTP/1.1 and answers with what it saw, and scripts of Python's.
 //!
 //! Used as the destination of TLS clients. The certificate names what the test asks for, and its file is readable for
 //! the agent, so that clients can be told to trust it.
@@ -123,6 +123,20 @@ impl TlsServer {
     #[must_use]
     pub fn http2_in_the_clear() -> Self {
         Self::node_with(&["web.test"], ECHO, CLEAR, &[])
+    }
+
+    /// One that a script of Python's is, which is told its folder and these arguments, and writes its port into `port` there; with the
+    /// modules of [`crate::python_path`].
+    ///
+    /// # Panics
+    /// When python or openssl fails.
+    #[must_use]
+    pub fn python(names: &[&str], script: &str, arguments: &[&str]) -> Self {
+        let (folder, certificate) = certified(names);
+        let mut command = Command::new("/usr/bin/python3");
+        command.args(["-c", script]).arg(folder.path()).args(arguments).env("PYTHONPATH", crate::python_path());
+        let served = Served::start(&mut command, folder);
+        Self { addr: served.addr, certificate, served }
     }
 
     fn node_with(names: &[&str], handler: &str, server: &str, arguments: &[&str]) -> Self {
