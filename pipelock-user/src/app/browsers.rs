@@ -6,8 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::made::make_folder;
-use super::trust::{OPEN, write_open};
+use super::made::Folder;
+use super::trust::OPEN;
 
 /// Folders that are there when a browser is, or on every system, and where below them it looks for policies (Chromium's
 /// `chrome_paths.cc`): Chromium; Chrome, Chrome for Testing and Edge; Brave.
@@ -19,25 +19,24 @@ const BROWSERS: [(&str, &[&str]); 3] = [
 /// Of several files that say the same the last one counts.
 const FILE: &str = "zz-pipelock.json";
 
-/// Writes the layers into `folder`: each, and the folder that it is to be laid over.
+/// Writes the layers into a folder that was opened at `path`: each, and the folder that it is to be laid over.
 ///
 /// # Errors
 /// When they cannot be written.
-pub(super) fn write(folder: &Path, added: &str) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+pub(super) fn write((folder, path): (&Folder, &Path), added: &str) -> io::Result<Vec<(PathBuf, PathBuf)>> {
     let policy = policy(added);
     let mut layers = Vec::new();
     for (place, below) in BROWSERS.iter().filter(|(place, _)| Path::new(place).is_dir()) {
-        let layer = folder.join(format!("browsers{}", place.replace('/', "-")));
-        make_folder(&layer, OPEN)?;
+        let name = format!("browsers{}", place.replace('/', "-"));
+        let layer = folder.make(name.as_ref(), OPEN)?;
         for below in *below {
-            let mut path = layer.clone();
-            for name in Path::new(below) {
-                path.push(name);
-                make_folder(&path, OPEN)?;
-            }
-            write_open(&path.join(FILE), policy.as_bytes())?;
+            let mut names = Path::new(below).iter();
+            let Some(first) = names.next() else { continue };
+            let first = layer.make(first, OPEN)?;
+            let last = names.try_fold(first, |above, name| above.make(name, OPEN))?;
+            last.put(FILE, policy.as_bytes())?;
         }
-        layers.push((layer, PathBuf::from(place)));
+        layers.push((path.join(name), PathBuf::from(place)));
     }
     Ok(layers)
 }

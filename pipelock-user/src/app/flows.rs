@@ -1,6 +1,7 @@
 //! Takes finished flows to the recorder, and turns the kernel's counters into what the closing record signs.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -179,7 +180,7 @@ pub(super) fn totals(
     base: &Base,
     tally: FlowTally,
     sockets: Sockets,
-    pins_removed: bool,
+    (pins_removed, shown): (bool, &[PathBuf]),
 ) -> KernelTotals {
     let mut by_reason = Map::new();
     for (reason, count) in &counters.by_reason {
@@ -211,6 +212,10 @@ pub(super) fn totals(
     value.insert("receipts_lost".into(), json!(tally.lost.to_string()));
     if pins_removed {
         value.insert("pins_removed".into(), json!(true));
+    }
+    if !shown.is_empty() {
+        let files: Vec<String> = shown.iter().map(|file| file.display().to_string()).collect();
+        value.insert("files_shown".into(), json!(files));
     }
     match sockets {
         Sockets::NotAsked => None,

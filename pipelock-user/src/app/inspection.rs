@@ -69,12 +69,12 @@ pub(super) fn inspection(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::tls::next_hop;
+    use crate::app::tls::hop_of;
     use crate::net::Resolver;
 
     fn rules_of(text: &str, former: Option<&Rules>) -> Rules {
         let policy = Policy::parse(text, "p.yaml").expect("a policy");
-        let hop = next_hop(&policy, None).expect("a next hop");
+        let hop = hop_of(&policy);
         let login = hop.as_ref().and_then(|hop| hop.login());
         let inspect = inspection(&policy, former, &Environment::Own, login).expect("scanners");
         Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop, webhook: None, tls: None, inspect }

@@ -32,7 +32,7 @@ pub use explicit::{Alone, Bound, Doors};
 pub use flows::kernel_code;
 pub use inspection::Environment;
 pub use listeners::{Namespace, loopback_is_up};
-pub use made::{make_folder, make_folders};
+pub use made::{Folder, make_folder, make_folders};
 pub use serving::{Ended, Leave, Serving};
 pub use session::{Recorded, Session, SessionConfig, SessionError};
 pub use trust::{TrustFiles, TrustFolder};

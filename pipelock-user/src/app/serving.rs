@@ -62,6 +62,8 @@ pub struct Serving {
     pub(super) refusals_lost: bool,
     /// Somebody removed the pins under us.
     pub(super) pins_removed: bool,
+    /// Files that were hidden from the command and are not any more.
+    pub(super) shown: Vec<PathBuf>,
 }
 
 /// What a session came to.
@@ -165,6 +167,21 @@ impl Serving {
         }
     }
 
+    /// Looks whether the command may see a file that was hidden from it, and says so once of each, also in the ledger.
+    pub fn check_withheld(&mut self) {
+        let Environment::OfTheAgent(withheld) = &self.environment else { return };
+        for file in withheld.shown() {
+            if !self.shown.contains(&file) {
+                tracing::error!(
+                    file = %file.display(),
+                    "another file has taken the place of this one, which was hidden from the command: it may read the new one. What is in it is \
+                     to be changed, and next time written in place"
+                );
+                self.shown.push(file);
+            }
+        }
+    }
+
     /// Waits until evidence can no longer be written, and says so in the state that `status` reads.
     pub async fn evidence_lost(&self) {
         self.recorder.lost().await;
@@ -229,6 +246,7 @@ impl Serving {
         self.proxy.close(DRAIN).await;
         // Detaching stops the count: what the ledger finds now is all there will be.
         self.check_pins();
+        self.check_withheld();
         self.attachment.let_go();
         let detached = match leave {
             Leave::Detached => {
@@ -254,7 +272,7 @@ impl Serving {
             None => Sockets::NotAsked,
         };
         let counters = self.maps.counters()?;
-        let totals = totals(&counters, &self.base, tally, sockets, self.pins_removed);
+        let totals = totals(&counters, &self.base, tally, sockets, (self.pins_removed, &self.shown));
         self.recorder.totals(&totals).await?;
         let (summary, moved_from) = conclude(&self.recorder, self.recorder_thread, &self.evidence, reason).await?;
         detached?;

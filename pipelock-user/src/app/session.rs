@@ -80,6 +80,13 @@ pub enum SessionError {
     /// The secret of the webhook that is asked.
     #[error(transparent)]
     Webhook(#[from] crate::proxy::SecretError),
+    /// What was hidden from a command is not any more.
+    #[error(
+        "{}: another file has taken the place of the one that is hidden from the command, which may read it: change what is in it, \
+         and see that the command's user may not read it (chmod 600), or start the command anew",
+        .0.display()
+    )]
+    Shown(PathBuf),
     /// What a command has, its policy cannot keep from it any more.
     #[error(
         "{key}_env: the command was started with {name} in its environment; name a file instead ({key}_file), or start the command \
@@ -466,6 +473,7 @@ impl Recorded {
             refusals: None,
             refusals_lost: false,
             pins_removed: false,
+            shown: Vec::new(),
         })
     }
 }

@@ -4,8 +4,10 @@
 //! that a reload which names the same authority keeps its certificates.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustls::ClientConfig;
 
 use super::folders::state as state_folder;
 use super::inspection::{Environment, inspection};
@@ -66,7 +68,8 @@ pub(super) fn rules_of(
     if let Environment::OfTheAgent(withheld) = environment {
         withheld.refuse_late(&policy)?;
     }
-    let hop = next_hop(&policy, agent)?;
+    let outward = outward(&policy)?;
+    let hop = next_hop(&policy, agent, outward.as_ref())?;
     let inspect = inspection(&policy, former, environment, hop.as_ref().and_then(|hop| hop.login()))?;
     let opens = |protocol| matches!(protocol, Protocol::Auto | Protocol::Tls);
     let former = former.and_then(|former| former.tls.as_deref());
@@ -80,9 +83,25 @@ pub(super) fn rules_of(
     } else {
         None
     };
-    let webhook = webhook(&policy, hop.as_ref())?;
+    let webhook = webhook(&policy, hop.as_ref(), outward.as_ref())?;
     let resolver = resolver(&policy);
     Ok(Rules { policy, resolver, hop, webhook, tls, inspect })
+}
+
+/// What those who are neither destinations nor the agent are spoken to with over TLS: the next hop, the webhook. Made once for both.
+fn outward(policy: &Policy) -> Result<Option<Arc<ClientConfig>>, CaError> {
+    let is_wanted = policy.next_hop().is_some_and(|hop| hop.protocol == HopProtocol::Https)
+        || policy.ask().webhook.as_ref().is_some_and(|webhook| webhook.is_tls);
+    is_wanted.then(|| hop_tls(policy)).transpose()
+}
+
+/// The file that the policy keeps something secret in; said when others may read it.
+fn kept_in(policy: &Policy, file: &Path, what: &str) -> PathBuf {
+    let file = policy.locate(file);
+    if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
+        tracing::warn!(file = %file.display(), "others may read {what}: chmod 600");
+    }
+    file
 }
 
 fn resolver(policy: &Policy) -> Resolver {
@@ -91,44 +110,46 @@ fn resolver(policy: &Policy) -> Resolver {
 }
 
 /// Who is asked over HTTP, where the policy wants somebody asked.
-fn webhook(policy: &Policy, hop: Option<&Arc<Hop>>) -> Result<Option<Arc<Webhook>>, SessionError> {
+fn webhook(
+    policy: &Policy,
+    hop: Option<&Arc<Hop>>,
+    outward: Option<&Arc<ClientConfig>>,
+) -> Result<Option<Arc<Webhook>>, SessionError> {
     let Some(webhook) = &policy.ask().webhook else { return Ok(None) };
     let secret = match &webhook.secret {
-        CredentialsIn::File(file) => {
-            let file = policy.locate(file);
-            if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
-                tracing::warn!(file = %file.display(), "others may read the secret of the webhook: chmod 600");
-            }
-            Secret::of_file(&file)?
-        }
+        CredentialsIn::File(file) => Secret::of_file(&kept_in(policy, file, "the secret of the webhook"))?,
         CredentialsIn::Variable(name) => Secret::of_variable(name)?,
     };
-    let tls = if webhook.is_tls { Some(hop_tls(policy)?) } else { None };
+    let tls = outward.filter(|_| webhook.is_tls).cloned();
     Ok(Some(Arc::new(Webhook::new(webhook.clone(), secret, tls, resolver(policy), hop.cloned()))))
 }
 
 /// What destinations are reached through, with what it is told of who asks.
-pub(super) fn next_hop(policy: &Policy, agent: Option<&Arc<AgentSockets>>) -> Result<Option<Arc<Hop>>, SessionError> {
+fn next_hop(
+    policy: &Policy,
+    agent: Option<&Arc<AgentSockets>>,
+    outward: Option<&Arc<ClientConfig>>,
+) -> Result<Option<Arc<Hop>>, SessionError> {
     let Some(hop) = policy.next_hop() else { return Ok(None) };
     let login = match &hop.credentials {
         None => None,
         Some(CredentialsIn::File(file)) => {
-            let file = policy.locate(file);
-            if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
-                tracing::warn!(file = %file.display(), "others may read the credentials for the next hop: chmod 600");
-            }
-            Some(Login::of_file(&file)?)
+            Some(Login::of_file(&kept_in(policy, file, "the credentials for the next hop"))?)
         }
         Some(CredentialsIn::Variable(name)) => Some(Login::of_variable(name)?),
     };
     let login = login.map(|login| login.fit_for(hop.protocol)).transpose()?;
-    let tls = match hop.protocol {
-        HopProtocol::Https => Some(hop_tls(policy)?),
-        HopProtocol::Http | HopProtocol::Socks5 => None,
-    };
+    let tls = outward.filter(|_| hop.protocol == HopProtocol::Https).cloned();
     let mut hop = Hop::new(hop.clone(), login, tls, policy.loopback_ports());
     if let Some(agent) = agent.cloned() {
         hop = hop.never_the_agent(Box::new(move |near, far| agent.serve(near, far)));
     }
     Ok(Some(Arc::new(hop)))
+}
+
+/// The next hop of a policy alone.
+#[cfg(test)]
+pub(super) fn hop_of(policy: &Policy) -> Option<Arc<Hop>> {
+    let outward = outward(policy).expect("roots");
+    next_hop(policy, None, outward.as_ref()).expect("a next hop")
 }

@@ -4,13 +4,13 @@
 //! it. [`TrustFiles`] alone are what `ca` and `doctor` leave where they are told to.
 
 use std::ffi::OsString;
-use std::fs::{OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::fs::Permissions;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::browsers;
-use super::made::make_folder;
+use super::made::{Folder, make_folder};
 use crate::proxy::{SYSTEM_BUNDLES, Trust};
 
 /// Where the folders are: open to all, unlike /run/pipelock.
@@ -51,20 +51,28 @@ const ATTEMPTS: usize = 8;
 
 /// The files.
 #[derive(Debug)]
-pub struct TrustFiles(PathBuf);
+pub struct TrustFiles {
+    folder: Folder,
+    /// Where it was opened, for the variables.
+    path: PathBuf,
+}
 
 impl TrustFiles {
-    /// Writes them into a folder, in the place of former ones; all users may read them, whatever the umask. No link in the
-    /// folder is followed.
+    /// Writes them into a folder that was opened at `path`, in the place of former ones; all users may read them, whatever the
+    /// umask. No link in the folder is followed.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn write(folder: &Path, trust: &Trust) -> io::Result<Self> {
-        let files = Self(folder.to_owned());
-        files.put(BUNDLE, trust.bundle.as_bytes())?;
-        files.put(ADDED, trust.added.as_bytes())?;
-        files.put(KEYSTORE, &trust.keystore)?;
+    pub fn write(folder: Folder, path: &Path, trust: &Trust) -> io::Result<Self> {
+        let files = Self { folder, path: path.to_owned() };
+        files.put_all(trust)?;
         Ok(files)
+    }
+
+    fn put_all(&self, trust: &Trust) -> io::Result<()> {
+        self.put(BUNDLE, trust.bundle.as_bytes())?;
+        self.put(ADDED, trust.added.as_bytes())?;
+        self.put(KEYSTORE, &trust.keystore)
     }
 
     /// One file more, just so.
@@ -72,21 +80,13 @@ impl TrustFiles {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        // Whole or not at all: programs that read the former one go on reading that.
-        let new = self.0.join(format!(".{name}.new"));
-        // The folder may be somebody else's, who may have put a link there.
-        match std::fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        write_open(&new, bytes)?;
-        std::fs::rename(&new, self.0.join(name))
+        self.folder.put(name, bytes)
     }
 
     /// The variables to set.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
-        let named = |name: &str| self.0.join(name).into_os_string();
+        let named = |name: &str| self.path.join(name).into_os_string();
         let mut variables: Vec<_> = INSTEAD.iter().map(|variable| (*variable, named(BUNDLE))).collect();
         variables.extend(BESIDES.iter().map(|variable| (*variable, named(ADDED))));
         let mut options = std::env::var_os("JAVA_TOOL_OPTIONS").map_or_else(OsString::new, |mut before| {
@@ -116,14 +116,15 @@ impl TrustFolder {
     pub(super) fn write(id: &str, trust: &Trust) -> io::Result<Self> {
         let path = Path::new(FOLDER).join(id);
         // Left by a run of the same name that was killed.
-        match std::fs::remove_dir_all(&path) {
+        let folder = match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => make(&path)?,
-        }
-        let mut folder = Self { files: TrustFiles(path), layers: Vec::new() };
-        TrustFiles::write(&folder.files.0, trust)?;
-        folder.layers = browsers::write(&folder.files.0, &trust.added)?;
-        Ok(folder)
+        };
+        // From here on it goes with this.
+        let mut made = Self { files: TrustFiles { folder, path }, layers: Vec::new() };
+        made.files.put_all(trust)?;
+        made.layers = browsers::write((&made.files.folder, &made.files.path), &trust.added)?;
+        Ok(made)
     }
 
     /// The variables to set.
@@ -142,38 +143,31 @@ impl TrustFolder {
     #[must_use]
     pub fn covers(&self) -> Vec<(PathBuf, PathBuf)> {
         let there = SYSTEM_BUNDLES.iter().map(PathBuf::from).filter(|path| path.is_file());
-        there.map(|path| (self.files.0.join(BUNDLE), path)).collect()
+        there.map(|path| (self.files.path.join(BUNDLE), path)).collect()
     }
 }
 
-/// Writes a file that all may read and that was not there, no link either.
-pub(super) fn write_open(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(bytes)?;
-    file.set_permissions(Permissions::from_mode(0o644))
-}
-
 /// Makes the folder of a run, which all may read. The one above it is gone whenever the last run ends.
-fn make(path: &Path) -> io::Result<()> {
+fn make(path: &Path) -> io::Result<Folder> {
     let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(OPEN));
     // Not `create_dir_all`: it fails when what is there already goes away while it looks.
     let above = || match std::fs::create_dir(FOLDER) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     };
-    let mut made = Ok(());
-    for _ in 0..ATTEMPTS {
-        made = above().and_then(|()| open(Path::new(FOLDER))).and_then(|()| make_folder(path, OPEN));
-        if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            break;
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        let is_last = attempts.next().is_none_or(|number| number == ATTEMPTS);
+        let made = above().and_then(|()| open(Path::new(FOLDER))).and_then(|()| make_folder(path, OPEN));
+        if is_last || !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return made;
         }
     }
-    made
 }
 
 impl Drop for TrustFolder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.files.0);
+        let _ = std::fs::remove_dir_all(&self.files.path);
         // Only when no other run has one.
         let _ = std::fs::remove_dir(FOLDER);
     }
@@ -190,8 +184,9 @@ mod tests {
         let ca = CertificateAuthority::for_now().expect("an authority");
         let folder = tempfile::tempdir().expect("a folder");
         let trust = Trust::gather(&Policy::deny_all(), &ca).expect("gathered");
-        let mut files = TrustFiles::write(folder.path(), &trust).expect("written");
-        files = TrustFiles::write(&files.0, &trust).expect("written again");
+        let held = || super::super::make_folders(folder.path(), OPEN).expect("there");
+        TrustFiles::write(held(), folder.path(), &trust).expect("written");
+        let files = TrustFiles::write(held(), folder.path(), &trust).expect("written again");
         for (variable, value) in files.variables() {
             let value = value.into_string().expect("text");
             let path = value.rsplit('=').next().expect("a path");
@@ -212,7 +207,8 @@ mod tests {
         for name in [".bundle.pem.new", ".added.pem.new", ".bundle.p12.new", BUNDLE, ADDED, KEYSTORE] {
             std::os::unix::fs::symlink(&victim, folder.path().join(name)).expect("a link");
         }
-        TrustFiles::write(folder.path(), &trust).expect("written");
+        let held = super::super::make_folders(folder.path(), OPEN).expect("there");
+        TrustFiles::write(held, folder.path(), &trust).expect("written");
         assert_eq!(std::fs::read_to_string(&victim).expect("read"), "as it was");
         assert_eq!(std::fs::metadata(&victim).expect("there").permissions().mode() & 0o777, 0o600);
         for name in [BUNDLE, ADDED, KEYSTORE] {
@@ -234,7 +230,7 @@ mod tests {
                     for round in 0..50 {
                         let id = format!("test-{}-{number}-{round}", std::process::id());
                         let folder = TrustFolder::write(&id, &trust).expect("written");
-                        assert!(folder.files.0.join(BUNDLE).is_file());
+                        assert!(folder.files.path.join(BUNDLE).is_file());
                     }
                 };
                 std::thread::Builder::new().spawn(run).expect("a thread")

@@ -1,13 +1,18 @@
 //! What is ours alone, and a command is started without: files with keys and credentials, variables with credentials, and the
 //! variables by which programs would look for a proxy themselves.
 //!
-//! Made by `cli` from the policy that a command is started under; asked at each reload. It promises that what another policy
-//! keeps in a variable is never one that the command was given.
+//! Made by `cli` from the policy that a command is started under; asked at each reload, and every second by `serving`. It promises that
+//! what another policy keeps in a variable is never one that the command was given, and that a file which another has taken the
+//! place of is told of: what covers a file in the command's mounts goes away with the file.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use super::folders::state as state_folder;
 use super::session::SessionError;
+use crate::flow::locked;
 use crate::policy::{CredentialsIn, Policy};
 use crate::proxy::CertificateAuthority;
 
@@ -21,6 +26,10 @@ const NOTHING: &str = "/dev/null";
 pub struct Withheld {
     files: Vec<PathBuf>,
     variables: Vec<String>,
+    /// As whom the command runs.
+    user: Option<u32>,
+    /// The files that were covered, each with its device and number.
+    covered: Arc<Mutex<Vec<(PathBuf, (u64, u64))>>>,
 }
 
 impl Withheld {
@@ -30,13 +39,20 @@ impl Withheld {
         let proxies = PROXY_VARIABLES.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase()]);
         let mut variables: Vec<String> = policy.next_hop().into_iter().flat_map(|_| proxies.clone()).collect();
         variables.extend(named_variables(policy).map(|(_, name)| name.clone()));
-        Self { files: files(policy), variables }
+        Self { files: files(policy), variables, user: None, covered: Arc::default() }
     }
 
     /// A file more.
     #[must_use]
     pub fn file(mut self, file: &Path) -> Self {
         self.files.push(file.to_owned());
+        self
+    }
+
+    /// As whom the command runs, who need not be kept from what only others may read.
+    #[must_use]
+    pub fn user(mut self, uid: u32) -> Self {
+        self.user = Some(uid);
         self
     }
 
@@ -51,12 +67,37 @@ impl Withheld {
     pub fn covers(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
         // Mounts are made by the names that the agent sees.
         let there = self.files.iter().filter_map(|file| file.canonicalize().ok()).filter(|file| file.is_file());
-        there.map(|file| (NOTHING.into(), file))
+        there.map(|file| {
+            if let Ok(facts) = file.metadata() {
+                locked(&self.covered).push((file.clone(), (facts.dev(), facts.ino())));
+            }
+            (NOTHING.into(), file)
+        })
     }
 
-    /// Refuses another policy that keeps something in a variable which the command has. Files that were not withheld from it are
+    /// The files that the command may see by now, since another has taken the place of the one that was covered.
+    #[must_use]
+    pub(super) fn shown(&self) -> Vec<PathBuf> {
+        let covered = locked(&self.covered).clone();
+        let is_another = |(file, number): &(PathBuf, (u64, u64))| {
+            let facts = file.metadata();
+            facts.is_ok_and(|facts| (facts.dev(), facts.ino()) != *number && self.may_read(&facts))
+        };
+        covered.into_iter().filter(is_another).map(|(file, _)| file).collect()
+    }
+
+    /// Whether the command may, whatever groups it is in.
+    fn may_read(&self, facts: &Metadata) -> bool {
+        facts.mode() & 0o044 != 0 || self.user.is_none_or(|user| user == facts.uid())
+    }
+
+    /// Refuses another policy that keeps something in a variable which the command has, and any while it may see a file that was
+    /// hidden from it. Files that were not withheld from it are
     /// named in the log: whether it may read them is up to whom they belong to.
     pub(super) fn refuse_late(&self, policy: &Policy) -> Result<(), SessionError> {
+        if let Some(file) = self.shown().into_iter().next() {
+            return Err(SessionError::Shown(file));
+        }
         let late = Self::of(policy);
         for file in late.files.iter().filter(|file| !self.files.contains(file)) {
             tracing::warn!(
@@ -105,6 +146,9 @@ fn files(policy: &Policy) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::super::inspection::Environment;
     use super::super::tls::rules_of;
     use super::*;
@@ -130,6 +174,39 @@ mod tests {
             assert!(covered.contains(&path(name).canonicalize().expect("there")), "{name}: {covered:?}");
         }
         assert!(withheld.covers().all(|(file, place)| file == Path::new(NOTHING) && place.is_file()), "{covered:?}");
+    }
+
+    #[test]
+    fn a_file_that_another_has_taken_the_place_of_is_told_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let put = |name: &str, mode: u32| {
+            std::fs::write(path(name), "user:word").expect("written");
+            std::fs::set_permissions(path(name), Permissions::from_mode(mode)).expect("set");
+        };
+        put("login", 0o600);
+        let text = "version: 1\nupstream: {proxy: \"http://127.0.0.1:9\", credentials_file: login}\n";
+        std::fs::write(path("p.yaml"), text).expect("written");
+        let policy = Policy::load(&path("p.yaml")).expect("a policy");
+        let owner = path("login").metadata().expect("there").uid();
+        let another = Withheld::of(&policy).user(owner + 1);
+        let same = Withheld::of(&policy).user(owner);
+        for withheld in [&another, &same] {
+            assert!(withheld.covers().any(|(_, file)| file == path("login").canonicalize().expect("there")));
+        }
+        let told = |withheld: &Withheld| (withheld.shown().len(), withheld.refuse_late(&policy).is_err());
+        // Written in place it is the same file.
+        put("login", 0o644);
+        assert_eq!((told(&another), told(&same)), ((0, false), (0, false)));
+        put("new", 0o600);
+        std::fs::rename(path("new"), path("login")).expect("renamed");
+        assert_eq!((told(&another), told(&same)), ((0, false), (1, true)), "whose user may read it");
+        put("login", 0o640);
+        assert_eq!((told(&another), told(&same)), ((1, true), (1, true)));
+        let error = another.refuse_late(&policy).expect_err("shown").to_string();
+        assert!(error.contains("login") && error.contains("start the command anew"), "{error}");
+        std::fs::remove_file(path("login")).expect("removed");
+        assert_eq!(told(&another), (0, false));
     }
 
     #[test]

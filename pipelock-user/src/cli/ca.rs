@@ -59,8 +59,8 @@ fn export(folder: &Path, trust: &Trust) -> Result<Vec<(&'static str, String)>, F
     let failed = |error| format!("{}: {error}", folder.display());
     let folder = std::path::absolute(folder)?;
     // Folders of ours are for all to read, as what is in them; those that were there stay as they are.
-    make_folders(&folder, 0o755).map_err(failed)?;
-    let files = TrustFiles::write(&folder, trust).map_err(failed)?;
+    let made = make_folders(&folder, 0o755).map_err(failed)?;
+    let files = TrustFiles::write(made, &folder, trust).map_err(failed)?;
     let text = |(name, value): (&'static str, std::ffi::OsString)| match value.into_string() {
         Ok(value) if !value.contains('\n') => Ok((name, value)),
         _ => Err(Failure::usage("the folder's name cannot be put into a variable; choose another")),

@@ -25,7 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// If its proxy is dead, this takes its place for a moment and writes what the kernel recorded meanwhile into evidence of
 /// its own, so that detaching is never silent. If its cgroup is gone as well, what is left of it is removed. The cgroup of a
-/// `run` that was killed is removed too, also when nothing is attached to it any more. Needs root.
+/// `run` that was killed is removed too, also when nothing is attached to it any more; what lives in it is ended with --force
+/// only. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -36,8 +37,8 @@ pub(super) struct Args {
     /// The key that signs it.
     #[arg(long, short, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// End the processes in a cgroup that a killed `run` left with nothing attached to it; detach from a cgroup that lives
-    /// but is not to be seen from here, whose processes are free then.
+    /// End the processes in a cgroup that a killed `run` left; detach from a cgroup that lives but is not to be seen from here,
+    /// whose processes are free then.
     #[arg(long)]
     force: bool,
 }
@@ -182,6 +183,14 @@ fn said(evidence: Result<Folder, FolderError>) -> Result<u8, Failure> {
 fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Result<u8, Failure> {
     limits::prepare()?;
     let id = attachment_id(cgroup.id());
+    // Closed in as they are, they can wait for somebody to say so.
+    if is_run && !args.force && cgroup.is_populated()? {
+        return Err(format!(
+            "{} was left by a `pipelock run` that was killed, and processes live in it, which reach nothing; --force ends them",
+            cgroup.path().display()
+        )
+        .into());
+    }
     match Attachment::open_maps(&id) {
         // What another version recorded cannot be read, so it is not evidence; that must not keep it attached for ever.
         Err(error @ KernelError::Layout { .. }) => {

@@ -28,6 +28,8 @@ use crate::sandbox::spawn::{AgentCommand, AgentProcess, AgentUser, keep_signals}
 const CGROUP: &str = "pipelock-run-";
 /// How long processes that the command left behind may take to die.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often is looked whether what is hidden from the command still is.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Run a command behind pipelock.
 ///
@@ -100,7 +102,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     let namespace = Namespace::bind().map_err(|error| format!("binding on loopback: {error}"))?;
     let (program, rest) = args.command.split_first().ok_or_else(|| Failure::usage("no command given"))?;
     let uid = user.uid;
-    let mut withheld = Withheld::of(&policy);
+    let mut withheld = Withheld::of(&policy).user(uid);
     if let Some(key) = args.session.key_file() {
         withheld = withheld.file(key);
     }
@@ -192,11 +194,13 @@ async fn supervise(
         output::note(&format!("refused sockets will leave no receipt: {error}"));
     }
     let mut is_recording = true;
+    let mut watch = tokio::time::interval(WATCH);
     let exit = loop {
         tokio::select! {
             exit = agent.wait() => break exit,
             _ = reload.recv() => reload_policy(&mut serving, file),
             () = serving.evidence_lost(), if is_recording => is_recording = false,
+            _ = watch.tick() => serving.check_withheld(),
         }
     };
     let mut leave = Leave::Detached;

@@ -89,6 +89,9 @@ fn describe(id: &str) -> Value {
         Ok(Pinned::Live(_)) if hooks.len() < HOOKS.len() => "degraded",
         Ok(Pinned::Live(_)) => "ok",
     };
+    // Only somebody who says so ends what a run has left.
+    let left = state.as_ref().filter(|state| state.mode == "run").and_then(|state| Cgroup::open(&state.cgroup).ok());
+    let force = if left.is_some_and(|left| left.is_populated().unwrap_or(true)) { " --force" } else { "" };
     let counters = Attachment::open_maps(id).ok().and_then(|maps| {
         let pending = maps.pending().len();
         maps.counters().ok().map(|counters| (counters, pending))
@@ -121,7 +124,7 @@ fn describe(id: &str) -> Value {
         "policy_hash": state.as_ref().map(|state| &state.policy_hash),
         "evidence": state.as_ref().map(|state| &state.evidence),
         "public_key": state.as_ref().map(|state| &state.public_key),
-        "detach": (!is_alive && !is_at_work).then(|| format!("pipelock detach --id {id}")),
+        "detach": (!is_alive && !is_at_work).then(|| format!("pipelock detach --id {id}{force}")),
         "hooks": hooks.iter().map(|hook| json!({
             "hook": hook.hook, "link_id": hook.link_id, "prog_id": hook.prog_id, "prog_tag": hook.prog_tag,
         })).collect::<Vec<_>>(),

@@ -169,10 +169,10 @@ pub async fn connect_again(
         }
         let check = |addr| check_dial(&[addr], way.ssrf_allow, way.deny);
         let plan = match (hop, reached.addr) {
-            (Some(hop), None) => Plan::Name(hop),
+            (Some(hop), None) if !permit.host().name().is_some_and(|name| way.resolver.knows(name)) => Plan::Name(hop),
             (Some(hop), Some(addr)) => Plan::Through(hop, check(addr)?),
             (None, Some(addr)) => Plan::Direct(check(addr)?),
-            (None, None) => return Err(ConnectError::OtherWay),
+            (_, None) => return Err(ConnectError::OtherWay),
         };
         Ok(plan.go(permit, way, timeout).await?.0)
     })
@@ -182,7 +182,10 @@ pub async fn connect_again(
 /// Whether what was reached may be reached under a policy, and in the same way; no when nobody can say.
 #[must_use]
 pub fn may_be_reached(reached: &Reached, host: &Host, port: u16, policy: &Policy) -> bool {
+    let is_known = |name: &str| known(name, policy.dns_hosts(name).map(<[_]>::to_vec)).is_some();
     is_same_way(reached, policy.next_hop().filter(|hop| !hop.spares(host, port, &reached.found)))
+        // What the next hop found is none of what is known here by now.
+        && (reached.addr.is_some() || !host.name().is_some_and(is_known))
         && reached.addr.is_none_or(|addr| check_dial(&[addr], policy.ssrf_allow(), policy.denied()).is_ok())
 }
 

@@ -212,6 +212,8 @@ async fn once_more_means_the_same_way() {
         (&by_name, None),
         (&by_name, Some(&hop)),
         (&by_name, Some(&other)),
+        // What the next hop resolved is known here by now.
+        (&by_name, Some(&named)),
     ] {
         let error = connect_again(&to, reached, way(hop), LIMIT).await.map(drop).expect_err("another way");
         assert_eq!(error.reason(), Reason::PolicyChanged, "{reached:?}: {error}");
@@ -220,8 +222,9 @@ async fn once_more_means_the_same_way() {
     let elsewhere = connect_again(&permit("svc.example", 444), &via, way(Some(&hop)), LIMIT).await;
     assert_eq!(elsewhere.map(drop).expect_err("another port").reason(), Reason::Internal);
     assert!(asked.try_recv().is_err() && other_asked.try_recv().is_err(), "nobody was asked");
-    for (reached, hop) in [(&via, &hop), (&by_name, &named)] {
-        assert!(connect_again(&to, reached, way(Some(hop)), LIMIT).await.is_ok(), "{reached:?}");
+    let unknown = permit("unknown.example", 443);
+    for (to, reached, hop) in [(&to, &via, &hop), (&unknown, &by_name, &named)] {
+        assert!(connect_again(to, reached, way(Some(hop)), LIMIT).await.is_ok(), "{reached:?}");
     }
 }
 
@@ -336,6 +339,8 @@ fn what_was_reached_lives_on_under_a_policy_that_would_reach_it_so() {
         (String::new(), [true, false, false]),
         (format!("{hop}}}"), [false, true, false]),
         (format!("{hop}, resolve: proxy}}"), [false, true, true]),
+        (format!("{hop}, resolve: proxy}}\ndns: {{hosts: {{a.test: 192.88.98.7}}}}"), [false, true, false]),
+        (format!("{hop}, resolve: proxy}}\ndns: {{hosts: {{b.test: 192.88.98.7}}}}"), [false, true, true]),
         (format!("{hop}, no_proxy: [a.test]}}"), [true, false, false]),
         (format!("{hop}, no_proxy: [\"192.88.98.0/24\"]}}"), [true, false, false]),
         ("upstream: {proxy: \"http://proxy.test:2\"}".to_owned(), [false, false, false]),

@@ -65,11 +65,15 @@ fn is_any_of(
         return Ok(true);
     }
     for id in made_in.iter().flatten() {
-        if !lives(*id).map_err(io::Error::other)? {
-            return Err(io::Error::other(format!(
-                "what listens there was made in a cgroup (id {id}) that is gone, which may have been the agent's; start it again"
-            )));
-        }
+        let why = match lives(*id) {
+            Ok(true) => continue,
+            Ok(false) => String::new(),
+            Err(error) => format!(" ({error})"),
+        };
+        return Err(io::Error::other(format!(
+            "what listens there was made in a cgroup (id {id}) that is gone or not to be seen from here{why}, and may be the agent's; \
+             start it again"
+        )));
     }
     Ok(false)
 }

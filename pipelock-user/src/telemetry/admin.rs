@@ -151,15 +151,18 @@ impl Admin {
     }
 
     /// Another listener on the same port, of an address that this one's is part of, or the other way round: the kernel lets
-    /// sockets of one user share it if all of them say so, also one that listens already.
+    /// sockets of one user share it if all of them say so, also one that listens already. Neither says so any more when this returns.
     fn share(&self, address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
         let ours = SockRef::from(&*self.listener);
         let other = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         other.set_reuse_address(true)?;
         other.set_reuse_port(true)?;
         ours.set_reuse_port(true)?;
-        other.bind(&address.into())?;
-        other.listen(BACKLOG)?;
+        // The kernel looks at both.
+        let listens = other.bind(&address.into()).and_then(|()| other.listen(BACKLOG));
+        ours.set_reuse_port(false)?;
+        listens?;
+        other.set_reuse_port(false)?;
         Ok(other.into())
     }
 

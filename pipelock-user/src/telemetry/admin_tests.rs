@@ -62,6 +62,8 @@ async fn another_address_of_the_same_port_takes_over() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], port));
     assert!(Door::open(everywhere, None, None).is_err(), "it is in use");
     let door = Door::open(everywhere, None, Some(&former)).expect("a door beside the former");
+    let shares = |socket: SockRef<'_>| socket.reuse_port().expect("told");
+    assert!(!shares(SockRef::from(&*former.listener)) && !shares(SockRef::from(&door.listener)), "with nobody else");
     // Until then nothing has changed.
     assert!(exchange(&former, "GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 503"));
     drop(former);
@@ -129,9 +131,13 @@ async fn those_who_say_nothing_take_places_and_no_more() {
     };
     assert!(turned_away(&admin).await, "one too many was served");
     drop(silent);
-    while turned_away(&admin).await {
+    for _ in 0..2000 {
+        if !turned_away(&admin).await {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    panic!("no place has become free");
 }
 
 #[tokio::test(start_paused = true)]

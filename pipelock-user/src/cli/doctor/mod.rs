@@ -162,7 +162,7 @@ impl Office {
         let host = Host::parse(name).map_err(|error| format!("{name}: {error}"))?;
         let probe = Probe::start(&server, &host)?;
         let folder = std::env::temp_dir().join(format!("pipelock-doctor-{}", keys::run_id()?));
-        make_folder(&folder, 0o755)?;
+        let made = make_folder(&folder, 0o755)?;
         // From here on it goes with the office.
         let user = args.user.clone();
         let mut office = Self { folder: folder.clone(), probe, variables: Vec::new(), agent, is_root, user };
@@ -175,7 +175,7 @@ impl Office {
                 policy(&given, &folder, office.probe.address.port()).to_string(),
             )?;
         } else {
-            let files = TrustFiles::write(&folder, &Trust::gather(&Policy::deny_all(), &server)?)?;
+            let files = TrustFiles::write(made, &folder, &Trust::gather(&Policy::deny_all(), &server)?)?;
             office.variables = files.variables();
         }
         Ok(office)

@@ -199,9 +199,7 @@ async fn another_policy_withdraws_what_is_asked() {
     world.proxy.asking.at(terminal.clone());
     let mut agent = world.agent().await;
     agent.write_all(&request("GET", "/x", "", "")).await.expect("write");
-    while terminal.count() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("somebody is asked", || terminal.count() == 1).await;
     world.rules.send_replace(Arc::new(crate::proxy::http::world::rules(world.addr.port(), ", methods: [GET]")));
     assert_problem(&read_all(&mut agent).await, "403", "policy_changed");
     assert!(world.seen().is_empty(), "nothing has left");

@@ -11,6 +11,7 @@ use super::Gate;
 use crate::flow::Host;
 use crate::proxy::http::sniffed::tests::hello;
 use crate::proxy::http::world::{World, read_all, read_hello, rules};
+use crate::proxy::http::world_evidence::until;
 use crate::proxy::tls::{CertificateAuthority, server_of};
 
 async fn start(more: &str) -> (World, SocketAddr) {
@@ -173,9 +174,7 @@ async fn those_who_say_nothing_keep_nobody_out() {
     let port = world.addr.port();
     let whole = format!("GET http://web.test:{port}/x HTTP/1.1\r\nHost: web.test:{port}\r\nConnection: close\r\n\r\n");
     let silent = [send(proxy, "").await, send(proxy, "").await];
-    while !world.proxy.is_full() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("every place is taken", || world.proxy.is_full()).await;
     assert!(read_all(&mut send(proxy, &whole).await).await.starts_with("HTTP/1.1 200"));
     assert_eq!(world.receipts(), [pair("block", "limit_exceeded"), pair("allow", "policy_allow")]);
     // A burst: all of it is there before any of it is looked at.

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Upstream, serve_reverse};
 use crate::policy::Policy;
 use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
+use crate::proxy::http::world_evidence::until;
 use crate::proxy::ws::frame;
 
 async fn start(more: &str) -> (World, SocketAddr) {
@@ -83,9 +84,7 @@ async fn an_answer_that_a_budget_cuts_has_a_receipt_that_says_so() {
 async fn those_who_say_nothing_keep_nobody_out() {
     let (world, proxy) = start("limits: {max_connections: 1}").await;
     let mut silent = send(proxy, "").await;
-    while !world.proxy.is_full() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    until("every place is taken", || world.proxy.is_full()).await;
     let get = "GET /x HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
     assert!(read_all(&mut send(proxy, get).await).await.starts_with("HTTP/1.1 200"));
     assert_eq!(read_all(&mut silent).await, "");

@@ -307,3 +307,24 @@ async fn no_close_frame_comes_in_the_middle_of_another() {
     let told = frame::next(&mut input, true, 1 << 20).expect("sound").expect("a frame");
     assert_eq!((told.opcode, told.payload), (CLOSE, closed("policy_changed")));
 }
+
+#[tokio::test]
+async fn both_sides_hear_what_has_cut_one() {
+    let (agent, mut near) = tokio::io::duplex(1 << 16);
+    let (upstream, mut far) = tokio::io::duplex(1 << 16);
+    let cut = async { Verdict::let_out(Reason::PolicyChanged, "") };
+    let relayed = relay((agent, upstream), None, FlowId(7), |_, _| {}, async |_| {}, cut);
+    let heard = async {
+        let (mut agents, mut destinations) = (BytesMut::new(), BytesMut::new());
+        near.read_buf(&mut agents).await.expect("read");
+        far.read_buf(&mut destinations).await.expect("read");
+        drop((near, far));
+        [(agents, false), (destinations, true)]
+    };
+    let (cut, heard) = tokio::join!(relayed, heard);
+    assert_eq!(cut.map(|cut| cut.reason), Some(Reason::PolicyChanged));
+    for (mut heard, is_masked) in heard {
+        let told = frame::next(&mut heard, is_masked, 1 << 20).expect("sound").expect("a frame");
+        assert_eq!((told.opcode, told.payload), (CLOSE, closed("policy_changed")), "of a client: {is_masked}");
+    }
+}

@@ -32,6 +32,24 @@ pub struct Cgroup {
     id: u64,
 }
 
+/// The folder of the cgroup with this id, if one is to be seen here.
+fn folder_of(id: u64) -> Result<Option<PathBuf>, CgroupError> {
+    for point in mount_points()? {
+        let is_it = |folder: &Path| fs::symlink_metadata(folder).is_ok_and(|meta| meta.ino() == id);
+        let mut found = is_it(&point).then(|| point.clone());
+        each_below(&point, |folder| {
+            if is_it(folder) {
+                found = Some(folder.to_owned());
+            }
+            Ok(())
+        })?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
 /// Locks a new cgroup's folder. Whoever asks [`Cgroup::is_held`] has it for a moment, so it is tried for a while.
 fn hold(dir: &File) -> Result<(), fs::TryLockError> {
     const TRIES: u32 = 40;
@@ -102,12 +120,14 @@ impl Cgroup {
     }
 
     /// Whether a cgroup with this id lives, also where no path leads to it from here (another cgroup namespace, another
-    /// mount). One that was removed does not, though a socket made in it keeps it in the kernel. Takes
-    /// `CAP_DAC_READ_SEARCH`.
+    /// mount), which takes `CAP_DAC_READ_SEARCH`. One that was removed does not, though a socket made in it keeps it in the kernel.
     ///
     /// # Errors
     /// [`CgroupError`] when nobody can say.
     pub fn lives(id: u64) -> Result<bool, CgroupError> {
+        if folder_of(id)?.is_some() {
+            return Ok(true);
+        }
         let point = mount_points()?.into_iter().next().ok_or(CgroupError::NotMounted)?;
         handle::lives(&point, id).map_err(|source| CgroupError::Io {
             what: "look for a cgroup below",
@@ -155,19 +175,7 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`] when the tree cannot be read, or when the cgroup cannot be used.
     pub fn by_id(id: u64) -> Result<Option<Self>, CgroupError> {
-        for point in mount_points()? {
-            let mut found = None;
-            each_below(&point, |folder| {
-                if fs::symlink_metadata(folder).is_ok_and(|meta| meta.ino() == id) {
-                    found = Some(folder.to_owned());
-                }
-                Ok(())
-            })?;
-            if let Some(folder) = found {
-                return Self::open(&folder).map(Some);
-            }
-        }
-        Ok(None)
+        folder_of(id)?.map(|folder| Self::open(&folder)).transpose()
     }
 
     /// The folder, canonical.
