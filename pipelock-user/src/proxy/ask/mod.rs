@@ -76,6 +76,11 @@ impl Asking {
         let _ = self.terminal.set(terminal);
     }
 
+    /// True when somebody has said yes to this for good.
+    pub(super) fn has_said_always(&self, rules: &Rules, about: &About<'_>) -> bool {
+        about.found.is_none() && locked(&self.always).contains_key(&same(rules, about))
+    }
+
     /// Whether it goes on. `ended` is what ends the wait, as when whoever wanted it has gone.
     ///
     /// # Errors

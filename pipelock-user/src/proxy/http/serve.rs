@@ -371,8 +371,9 @@ impl Session {
                 }
             }
         }
+        let consent = Consent { by_rule: rule.asks(), wanted };
         if request.extensions().get::<Rehearsal>().is_some() {
-            let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
+            let (verdict, response) = self.rehearse(rules, (&authority, request.method()), consent, verdict).await;
             return Forwarded { verdict, response, dialled: None, reading };
         }
         let request = match Box::pin(self.check_push(rules, rule, request, reading.as_ref())).await {
@@ -381,7 +382,6 @@ impl Session {
                 return Forwarded { response, reading, ..Forwarded::not(denied.by(verdict.rule)) };
             }
         };
-        let consent = Consent { by_rule: rule.asks(), wanted };
         let (verdict, response, dialled) =
             self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
