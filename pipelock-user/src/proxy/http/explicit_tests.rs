@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::Gate;
 use crate::flow::Host;
-use crate::proxy::http::sniffed::tests::hello;
+use crate::proxy::http::inside::tests::hello;
 use crate::proxy::http::world::{World, read_all, read_hello, rules};
 use crate::proxy::tls::{CertificateAuthority, server_of};
 
@@ -46,12 +46,12 @@ async fn a_whole_url_is_fetched() {
 }
 
 #[tokio::test]
-async fn a_tunnel_carries_any_bytes_also_those_sent_with_its_request() {
+async fn a_tunnel_carries_requests_also_those_sent_with_its_own() {
     let (world, proxy) = start("").await;
     let connect = format!("CONNECT web.test:{0} HTTP/1.1\r\nHost: web.test:{0}\r\n\r\n", world.addr.port());
     for is_early in [true, false] {
-        let inner = "GET /inner HTTP/1.1\r\nHost: anything\r\n\r\n";
-        let mut client = send(proxy, &format!("{connect}{}", if is_early { inner } else { "" })).await;
+        let inner = format!("GET /inner HTTP/1.1\r\nHost: web.test:{}\r\n\r\n", world.addr.port());
+        let mut client = send(proxy, &format!("{connect}{}", if is_early { &inner } else { "" })).await;
         if !is_early {
             let mut head = [0; 12];
             client.read_exact(&mut head).await.expect("an answer");
@@ -62,7 +62,6 @@ async fn a_tunnel_carries_any_bytes_also_those_sent_with_its_request() {
         read_hello(&mut client).await;
         client.write_all(inner.as_bytes()).await.expect("write");
         read_hello(&mut client).await;
-        // The client's end is passed on, and the destination's comes back.
         client.shutdown().await.expect("shutdown");
         assert_eq!(read_all(&mut client).await, "");
     }
@@ -111,12 +110,12 @@ async fn a_silent_tunnel_and_a_silent_client_are_ended() {
 
 #[tokio::test]
 async fn a_tunnel_lives_through_a_policy_that_allows_it_and_ends_with_one_that_does_not() {
-    let (world, proxy) = start("").await;
+    let (world, proxy) = start(", protocol: tcp").await;
     let port = world.addr.port();
     let mut client = send(proxy, &format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n")).await;
     let mut head = [0; 12];
     client.read_exact(&mut head).await.expect("an answer");
-    world.rules.send_replace(Arc::new(rules(port, ", budgets: {max_seconds: 77}")));
+    world.rules.send_replace(Arc::new(rules(port, ", protocol: tcp, budgets: {max_seconds: 77}")));
     client.write_all(b"GET /inner HTTP/1.1\r\nHost: anything\r\n\r\n").await.expect("write");
     read_hello(&mut client).await;
     world.rules.send_replace(Arc::new(rules(port, ", methods: [GET]")));

@@ -137,6 +137,12 @@ where
 }
 
 impl Session {
+    /// True when the whole connection was opened for one destination. Explicit clients open a tunnel for a WebSocket (RFC 6455
+    /// §4.1), or have a door of their own.
+    fn is_opened(&self) -> bool {
+        self.guard.is_some() || self.flow.target.name.is_some()
+    }
+
     /// The scheme of its requests.
     pub(super) fn scheme(&self) -> &'static str {
         self.carrier.scheme()
@@ -322,8 +328,7 @@ impl Session {
         let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
         let wants_upgrade = request.headers().get_all(header::UPGRADE).iter().any(offers);
         let is_websocket = rules.policy.websocket().enabled
-            // Explicit clients open a tunnel for it (RFC 6455 §4.1), or have a door of their own.
-            && (self.carrier.is_tls || self.guard.is_some() || request.extensions().get::<AtDoor>().is_some())
+            && (self.is_opened() || request.extensions().get::<AtDoor>().is_some())
             && request.body().is_end_stream()
             && is_websocket(&request);
         if wants_upgrade && !is_websocket && !verdict.is_block() {
