@@ -73,6 +73,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<u8, Failure> {
+    if args.command.is_empty() {
+        meant_alone(&args, std::env::args_os().skip(1).any(|arg| arg == "--"))?;
+    }
     limits::prepare()?;
     let policy = args.session.policy(args.quiet)?;
     let key = args.session.key()?;
@@ -167,6 +170,20 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     Ok(code)
 }
 
+/// Refuses what is only for a command where there is none: an empty variable must not start a proxy that holds nobody.
+fn meant_alone(args: &Args, has_dashes: bool) -> Result<(), Failure> {
+    let said = match () {
+        () if args.user.is_some() => "--user",
+        () if args.session.names_level() => "--require-level",
+        () if has_dashes => "--",
+        () => return Ok(()),
+    };
+    Err(Failure::usage(format!(
+        "{said} is for a command, and none is given: without one a proxy would be started that nobody has to use. Write the command \
+         behind --, or leave {said} out for the proxy"
+    )))
+}
+
 /// The proxy without a command: for clients that are told to use it.
 fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
     let gate = match &args.tokens {
@@ -186,6 +203,12 @@ fn alone(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
                 Upstream::parse(url).map_err(|why| Failure::usage(format!("--reverse-upstream {url}: {why}")))?;
             if policy.find(upstream.host(), upstream.port()).is_err() {
                 output::note(&format!("warning: no rule of the policy lets anything through to {url}"));
+            }
+            if !args.reverse_listen.ip().is_loopback() {
+                output::note(&format!(
+                    "warning: whoever reaches {} is served as a client of {url}, without a token and in the clear",
+                    args.reverse_listen
+                ));
             }
             Some((args.reverse_listen, upstream))
         }
@@ -311,7 +334,31 @@ impl Drop for Remove<'_> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_is_for_a_command_starts_no_proxy() {
+        for (line, said) in [
+            (&["run", "--user", "nobody"][..], Some("--user")),
+            (&["run", "--require-level", "full", "-p", "p.yaml", "--"], Some("--require-level")),
+            (&["run", "-p", "p.yaml", "--"], Some("--")),
+            (&["run", "-p", "p.yaml"], None),
+        ] {
+            let args = Line::try_parse_from(line).expect("it can be read").args;
+            assert!(args.command.is_empty(), "{line:?}");
+            let refused = meant_alone(&args, line.contains(&"--")).err();
+            assert_eq!(refused.as_ref().map(|failure| failure.code), said.map(|_| 2), "{line:?}");
+            assert!(said.is_none_or(|said| refused.expect("refused").text.starts_with(&format!("{said} is for"))));
+        }
+    }
 
     #[test]
     fn tokens_that_would_be_cut_are_refused() {
