@@ -63,7 +63,11 @@ fn last(world: &World) -> Value {
         let is_request = ["forward", "fetch", "scan", "reverse"].iter().any(|door| action["transport"] == *door);
         let mut facts = find(&entry, "flow_v1").cloned().unwrap_or_default();
         let facts = facts.as_object_mut().filter(|_| is_request)?;
-        for key in ["flow_id", "sock_cookie", "netns_cookie", "pid", "src"] {
+        if facts.remove("flow_id").is_none() {
+            let peer = facts.remove("src").and_then(|src| src.as_str()?.parse::<std::net::SocketAddr>().ok());
+            assert!(peer.is_some_and(|peer| peer.ip().is_loopback() && peer.port() != 443), "{peer:?}");
+        }
+        for key in ["sock_cookie", "netns_cookie", "pid"] {
             facts.remove(key);
         }
         for key in [

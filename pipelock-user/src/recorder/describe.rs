@@ -107,7 +107,7 @@ impl RequestRecord {
         insert_some(&mut flow, "identity", origin.identity.as_deref());
         if self.flow.id.0 == 0 {
             // An explicit client: the kernel was not asked, so only its address is known.
-            flow.insert("src".into(), json!(self.flow.target.original.to_string()));
+            insert_some(&mut flow, "src", origin.peer.map(|peer| peer.to_string()));
         } else {
             flow.insert("flow_id".into(), json!(self.flow.id.to_string()));
             flow.insert("sock_cookie".into(), json!(self.flow.origin.socket_cookie.to_string()));

@@ -242,8 +242,10 @@ impl Drop for Own {
 fn actor(flow: &Flow) -> String {
     match &flow.origin.identity {
         Some(identity) => shown(identity),
-        None if flow.id.0 == 0 => format!("a client at {}", flow.target.original.ip()),
-        None => shown(&flow.origin.comm),
+        None => match flow.origin.peer {
+            Some(peer) => format!("a client at {}", peer.ip()),
+            None => shown(&flow.origin.comm),
+        },
     }
 }
 

@@ -1,17 +1,17 @@
 //! The proxy for clients that ask for it (`HTTPS_PROXY`): whole URLs over HTTP, and CONNECT. The kernel is not asked here,
 //! so a client can go round this door; policy, checks, denials and receipts are those of the transparent one.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::authority::{Authority, of_target};
+use super::authority::{Authority, of_target, without_query};
 use super::converse::{converse, refuse};
 use super::doors;
 use super::framing::Refusal;
@@ -69,11 +69,13 @@ pub(super) fn flow_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Flow> {
         uid: 0,
         comm: String::new(),
         identity: None,
+        peer: Some(peer),
     };
     Arc::new(Flow {
         id: FlowId(0),
         origin,
-        target: Target { name: None, original: peer },
+        // Each request says it anew.
+        target: Target { name: None, original: (Ipv4Addr::UNSPECIFIED, 0).into() },
         policy: proxy.rules().policy.id().clone(),
     })
 }
@@ -106,7 +108,7 @@ pub(super) async fn turn_away(
 fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
     let policy = session.proxy.rules().policy.id().clone();
     let status = rescue::status(verdict.reason).as_u16();
-    session.record(&policy, "-".into(), session.flow.target.authority(), verdict, Some(status), None)
+    session.record(&policy, "-".into(), session.place(), verdict, Some(status), None)
 }
 
 /// Waits for a client's first words, as long as it may take for them and nobody needs its place; they are in `buffer` then.
@@ -195,11 +197,11 @@ async fn admit(
         }
         Err(denied) => denied,
     };
-    let is_door = is_door(&request);
-    let (transport, target) = if is_door {
-        ("door", request.uri().path().to_owned())
-    } else {
-        (if request.method() == Method::CONNECT { "connect" } else { "forward" }, without_query(request.uri()))
+    let (is_door, target) = (is_door(&request), without_query(request.uri()));
+    let transport = match request.method() {
+        _ if is_door => "door",
+        &Method::CONNECT => "connect",
+        _ => "forward",
     };
     let needs_identity = denied.reason == Reason::IdentityRequired;
     let status = if needs_identity { unidentified(is_door).0 } else { rescue::status(denied.reason) };
@@ -209,17 +211,6 @@ async fn admit(
         challenge(&mut response, is_door);
     }
     response.map(Either::Right)
-}
-
-/// A request target without what a receipt does not keep.
-fn without_query(target: &Uri) -> String {
-    let authority = target.authority().map_or("-", |authority| authority.as_str());
-    // Credentials before an `@` would be no host's.
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    match target.scheme_str() {
-        Some(scheme) => format!("{scheme}://{host}{}", target.path()),
-        None => host.to_owned(),
-    }
 }
 
 async fn answer(session: Arc<Session>, gate: &Gate, request: Request<Incoming>, granted: Granted) -> Response<Body> {

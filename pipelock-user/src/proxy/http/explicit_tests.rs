@@ -240,6 +240,24 @@ async fn what_cannot_be_read_is_answered_and_recorded() {
     assert_eq!(world.receipts(), [pair("block", "request_malformed")]);
 }
 
+#[tokio::test]
+async fn receipts_of_what_is_refused_say_what_was_asked_for_and_by_whom() {
+    let (world, proxy) = start("").await;
+    for (request, target) in [
+        ("GET http://a.test/x?q HTTP/1.1\r\nHost: b.test\r\n", "http://a.test/x"),
+        ("GET https://u:p@a.test/x?q HTTP/1.1\r\nHost: a.test\r\n", "https://a.test/x"),
+        ("CONNECT a.test:443 HTTP/1.1\r\nHost: b.test:443\r\n", "a.test:443"),
+        ("GET /none?q HTTP/1.1\r\nHost: localhost\r\n", "/none"),
+        ("GET http://a.test/ HTTP/1.1\nHost: a.test\n", "-"),
+    ] {
+        let mut client = send(proxy, &format!("{request}Connection: close\r\n\r\n")).await;
+        let peer = client.local_addr().expect("bound").to_string();
+        let text = read_all(&mut client).await;
+        assert!(text.starts_with("HTTP/1.1 4"), "{text}");
+        assert_eq!(world.ways("forward").pop(), Some((target.to_owned(), peer)), "{request}");
+    }
+}
+
 /// ci:0123456789abcdef and dev:fedcba9876543210.
 const CI: &str = "Proxy-Authorization: Basic Y2k6MDEyMzQ1Njc4OWFiY2RlZg==\r\n";
 const DEV: &str = "Proxy-Authorization: Bearer fedcba9876543210\r\n";

@@ -96,6 +96,8 @@ async fn plain_http_in_a_tunnel_is_read_as_everywhere() {
         client.shutdown().await.expect("shutdown");
         let text = read_all(&mut client).await;
         assert_eq!(&text[9..12], status, "{more} {first}: {text}");
+        let peer = client.local_addr().expect("bound").to_string();
+        assert_eq!(world.ways("forward").pop().expect("a receipt").1, peer, "it is the client's own");
         let (verdict, reason) = world.last_receipt();
         assert_eq!(format!("{verdict} {reason}"), told);
         assert!(!world.evidence_by_now().contains(SECRET));

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::afterword::Afterword;
 use super::arriving::Arriving;
-use super::authority::{Authority, agree};
+use super::authority::{Authority, agree, without_query};
 use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
@@ -141,6 +141,11 @@ impl Session {
     /// §4.1), or have a door of their own.
     fn is_opened(&self) -> bool {
         self.guard.is_some() || self.flow.target.name.is_some()
+    }
+
+    /// Where the connection leads, for what is no request of it: `-` for clients who say that with each.
+    pub(super) fn place(&self) -> String {
+        if self.is_opened() { self.flow.target.authority() } else { "-".to_owned() }
     }
 
     /// The scheme of its requests.
@@ -285,7 +290,10 @@ impl Session {
                 format!("{scheme}://{host}{}", request.uri().path())
             }
             Ok(Authority { host, port }) => format!("{scheme}://{host}:{port}{}", request.uri().path()),
-            Err(_) => format!("{scheme}://{}{}", self.flow.target.authority(), request.uri().path()),
+            Err(_) if self.is_opened() => {
+                format!("{scheme}://{}{}", self.flow.target.authority(), request.uri().path())
+            }
+            Err(_) => without_query(request.uri()),
         };
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
         let Forwarded { verdict, response, dialled, reading } = match authority {
