@@ -24,6 +24,7 @@ mod prefixed;
 mod pump;
 mod ration;
 mod rescue;
+mod shares;
 mod silent;
 mod ssh;
 mod state;

@@ -186,13 +186,16 @@ async fn admit(
     gate: Arc<Gate>,
     granted: Granted,
 ) -> Response<Body> {
-    if doors::is_for_all(&request) {
-        return doors::health(&session).map(Either::Right);
-    }
-    let denied = match gate.admit(&request).and_then(|identity| session.identify(identity)) {
+    let is_for_all = doors::is_for_all(&request);
+    let admitted = if is_for_all { gate.admit_all(&request).map(|()| None) } else { gate.admit(&request) };
+    let denied = match admitted.and_then(|identity| session.identify(identity)) {
+        Ok(()) if is_for_all => return doors::health(&session).map(Either::Right),
         Ok(()) => {
             // It was for us, and is nobody else's business: the scanner's neither.
-            request.headers_mut().remove(header::PROXY_AUTHORIZATION);
+            let shown = request.headers_mut().remove(header::PROXY_AUTHORIZATION);
+            if shown.is_none() && gate.is_closed() && is_door(&request) {
+                request.headers_mut().remove(header::AUTHORIZATION);
+            }
             return answer(session, &gate, request, granted).await;
         }
         Err(denied) => denied,

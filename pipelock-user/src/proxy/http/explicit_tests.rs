@@ -136,6 +136,7 @@ async fn a_client_too_many_is_told_so_at_once_and_the_next_is_served_when_one_ha
     read_hello(&mut first).await;
     let text = read_all(&mut send(proxy, &whole).await).await;
     assert!(text.starts_with("HTTP/1.1 429") && text.contains("x-pipelock-reason: limit_exceeded"), "{text}");
+    assert!(text.contains("\r\nretry-after: 1\r\n"), "{text}");
     assert_eq!(world.receipts(), [pair("allow", "policy_allow"), pair("block", "limit_exceeded")]);
     drop(first);
     let started = Instant::now();
@@ -360,4 +361,25 @@ async fn our_doors_are_for_programs_of_this_host_or_those_with_a_token() {
     assert_eq!((world.identities("door"), world.identities("fetch")), (vec![String::new()], vec!["ci".into(); 2]));
     let health = read_all(&mut send(proxy, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+}
+
+#[tokio::test]
+async fn health_is_for_whoever_asks_the_right_way() {
+    let (world, proxy) = start("").await;
+    for (line, headers, status) in [
+        ("GET /health", "Host: localhost\r\n", "200"),
+        ("GET /health", "Host: rebound.test:8888\r\n", "403"),
+        ("GET /health", "Host: localhost\r\nOrigin: http://evil.test\r\n", "403"),
+        ("POST /health", "Host: localhost\r\n", "405"),
+        ("HEAD /health", "Host: localhost\r\n", "405"),
+        ("GET /api/v1/openapi.json", "Host: localhost\r\n", "200"),
+        ("POST /api/v1/openapi.json", "Host: localhost\r\n", "405"),
+        ("GET /healthy", "Host: localhost\r\n", "400"),
+    ] {
+        let text =
+            read_all(&mut send(proxy, &format!("{line} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n")).await).await;
+        assert_eq!(&text[9..12], status, "{line} {headers}: {text}");
+        assert_eq!(text.to_lowercase().contains("\r\nallow: get\r\n"), status == "405", "{text}");
+    }
+    assert_eq!(world.receipts_of("door").len(), 5);
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reached, Reason, Verdict, locked};
@@ -15,13 +15,6 @@ impl Session {
     /// The flow, with who its client has shown to be.
     pub(in crate::proxy) fn identified(&self) -> Arc<Flow> {
         self.identified.get().unwrap_or(&self.flow).clone()
-    }
-
-    /// Takes out of a request for a door what showed who the client is: nobody else's business, and no word of the agent's.
-    pub(in crate::proxy) fn without_token(&self, headers: &mut HeaderMap) {
-        if self.identified().origin.identity.is_some() {
-            headers.remove(header::AUTHORIZATION);
-        }
     }
 
     /// Takes note of who asks. A connection is one client's.

@@ -39,6 +39,14 @@ impl Gate {
         self.known.is_some()
     }
 
+    /// The same for what anybody may ask, token or not.
+    ///
+    /// # Errors
+    /// [`Reason::NameMismatch`] for a request that a page of another site may have made.
+    pub(super) fn admit_all<B>(&self, request: &Request<B>) -> Result<(), Verdict> {
+        if self.is_closed() { Ok(()) } else { from_this_host(request) }
+    }
+
     /// Who asks; none where nobody has to say.
     ///
     /// # Errors

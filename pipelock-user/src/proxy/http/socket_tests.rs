@@ -160,5 +160,13 @@ async fn a_token_for_us_goes_no_further() {
     assert!(head(&mut client).await.starts_with("HTTP/1.1 101"));
     let seen = &world.seen()[0].headers;
     assert!(!seen.contains_key("authorization") && seen.contains_key("x-kept"), "{seen:?}");
-    assert_eq!(world.identities("ws"), ["ci"]);
+    // What is not for us is the destination's.
+    let both = "Proxy-Authorization: Bearer 0123456789abcdef\r\nAuthorization: Bearer theirs\r\n";
+    let mut client = ask(proxy, &target, both).await;
+    assert!(head(&mut client).await.starts_with("HTTP/1.1 101"));
+    let seen = &world.seen()[1].headers;
+    assert!(seen["authorization"] == "Bearer theirs" && !seen.contains_key("proxy-authorization"), "{seen:?}");
+    assert_eq!(world.identities("ws"), ["ci", "ci"]);
+    let wrong = both.replace("cdef", "cdeX") + "Connection: close\r\n";
+    assert!(read_all(&mut ask(proxy, &target, &wrong).await).await.starts_with("HTTP/1.1 401"));
 }
