@@ -28,6 +28,8 @@ mod shares;
 mod silent;
 mod ssh;
 mod state;
+#[cfg(test)]
+mod surfaces_tests;
 mod through;
 mod tls;
 mod tunnel;

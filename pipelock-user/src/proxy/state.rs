@@ -1,4 +1,4 @@
-//! What all connections of one attachment share.
+//! What all connections of one attachment, or of the explicit proxy, share.
 //!
 //! Made by `app`, which also fills [`Origins`]; read by every listener, connection and request. It promises a bound on
 //! connections, and an end that waits until each has reported its flow.
@@ -99,7 +99,7 @@ impl Rules {
     }
 }
 
-/// The transparent proxy of one attachment.
+/// The proxy of one attachment, or the explicit one.
 pub struct Proxy {
     /// The rules in force; read for every connection and request.
     pub rules: watch::Receiver<Arc<Rules>>,

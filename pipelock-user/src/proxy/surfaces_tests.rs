@@ -1,13 +1,15 @@
 //! The same request by every way there is: transparent, as a whole URL, through a tunnel, to the reverse proxy, fetched and asked
 //! about. Verdict, reason and receipt are the same but for the door's name, who came through it, and what only a request that left can have.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::*;
-use crate::proxy::http::world::{SECRET, read_all};
+use crate::proxy::http::world::{SECRET, World, read_all};
 use crate::proxy::http::world_evidence::find;
+use crate::proxy::intercept::tests::{greet_as, opened_with, over_http1, request};
 use crate::proxy::{Gate, Upstream, serve_reverse};
 
 /// What is asked for, and what becomes of it.

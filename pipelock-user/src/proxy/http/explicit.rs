@@ -38,7 +38,7 @@ use crate::recorder::RequestRecord;
 /// What an answered CONNECT was granted, or a request for a WebSocket.
 pub(super) enum Grant {
     /// A tunnel.
-    Tunnel(Inside),
+    Tunnel(Box<Inside>),
     /// A WebSocket, by what asked for it.
     Socket(Arc<Session>),
 }
@@ -287,7 +287,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
                 idle: rules.policy.limits().idle(),
             };
             let inside = Inside { authority: Authority { host, port }, rule, unread: Some((tunnel, upstream)) };
-            *locked(granted) = Some(Grant::Tunnel(inside));
+            *locked(granted) = Some(Grant::Tunnel(Box::new(inside)));
             Response::new(Either::Right(Full::default()))
         }
     }
@@ -317,7 +317,7 @@ async fn grant(
         return rescue::problem(&unwritten, session.flow.id).map(Either::Right);
     }
     let inside = Inside { authority, rule: verdict.rule.unwrap_or_default(), unread: None };
-    *locked(granted) = Some(Grant::Tunnel(inside));
+    *locked(granted) = Some(Grant::Tunnel(Box::new(inside)));
     Response::new(Either::Right(Full::default()))
 }
 
