@@ -3,7 +3,7 @@
 //! The rooms, lowest first; a room uses only rooms below it, and rooms on one line never see each other:
 //!
 //! ```text
-//! 7 main, cli | 6 app | 5 proxy, sandbox | 4 mcp, net | 3 inspect, recorder, kernel
+//! 7 main, cli | 6 app | 5 proxy, sandbox | 4 net | 3 inspect, recorder, kernel
 //! 2 policy | 1 flow, telemetry | 0 pipelock-scan, pipelock-receipt, pipelock-common
 //! ```
 

@@ -204,6 +204,72 @@ fn nobody_else_is_served_without_tokens() {
     assert!(run.status.code() == Some(2) && said.contains("--tokens"), "{said}");
 }
 
+#[test]
+fn what_is_for_a_command_starts_no_proxy() {
+    for more in [&["--require-level", "full", "--"][..], &["--user", "nobody"], &["--"]] {
+        let run = Command::new(pipelock()).args(["run", "--listen", "127.0.0.1:0"]).args(more).output().expect("run");
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.code() == Some(2) && said.contains("is for a command"), "{more:?}: {said}");
+    }
+}
+
+/// Asks for URLs in the clear through tunnels, as agents of Node.js for proxies do.
+const TUNNELS: &str = r#"
+const http = require("http");
+const [proxy, place, secret] = process.argv.slice(1);
+const [host, port] = proxy.split(":");
+const ask = (path) => new Promise((done, failed) => {
+    const tunnel = http.request({ host, port, method: "CONNECT", path: place });
+    tunnel.on("connect", (_, socket) => {
+        const options = { createConnection: () => socket, headers: { host: place, connection: "close" }, path };
+        http.get(options, (answer) => { answer.resume(); done(answer.statusCode); }).on("error", failed);
+    });
+    tunnel.on("error", failed);
+    tunnel.end();
+});
+(async () => console.log(await ask("/page"), await ask("/hidden"), await ask("/page?key=" + secret)))();
+"#;
+
+/// The same with Python's own library.
+const TUNNEL: &str = r#"
+import http.client, sys
+proxy, place, secret = sys.argv[1:]
+def ask(path):
+    client = http.client.HTTPConnection(proxy)
+    host, port = place.split(":")
+    client.set_tunnel(host, int(port))
+    client.request("GET", path)
+    return client.getresponse().status
+print(ask("/page"), ask("/hidden"), ask("/page?key=" + secret))
+"#;
+
+#[test]
+fn http_in_the_clear_is_read_inside_tunnels() {
+    need!("curl", "node", "python3");
+    let web = web();
+    let proxy = Explicit::start(&policy(web.port()), &[]);
+    let place = format!("web.test:{}", web.port());
+    let at = format!("http://{}", proxy.addr);
+    let through = |path: &str| {
+        let url = format!("http://{place}{path}");
+        proxy.curl(&["--noproxy", "none.test", "--proxytunnel", "--proxy", &at, &url]).status
+    };
+    assert_eq!((through("/page"), through("/hidden"), through(&format!("/page?key={SECRET}"))), (200, 403, 403));
+    for (program, flag, script) in [("node", "-e", TUNNELS), ("python3", "-c", TUNNEL)] {
+        let out = Command::new(program).args([flag, script, &proxy.addr, &place, SECRET]).output().expect("a client");
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(said.trim(), "200 403 403", "{program}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    assert!(web.seen().iter().all(|seen| !seen.path.contains("key")), "nothing of it left");
+    let receipts = proxy.end();
+    assert!(!format!("{receipts:?}").contains(SECRET));
+    let told = told(&receipts);
+    let count = |what: &str| told.iter().filter(|told| *told == what).count();
+    assert_eq!(count("allow policy_allow connect"), 9, "{told:?}");
+    assert_eq!(count("allow policy_allow forward"), 3, "{told:?}");
+    assert_eq!(count("block dlp_match forward"), 3, "{told:?}");
+}
+
 /// A destination that sends back what it gets, and a client of the library; the destination's port is the first line.
 const SOCKETS: &str = r#"
 import asyncio, sys, urllib.parse

@@ -11,7 +11,6 @@ use std::time::SystemTime;
 
 use pipelock_common::{KernelReason, MAX_FLOWS};
 use pipelock_receipt::Folder;
-use serde_json::json;
 
 use super::flows::kernel_code;
 use crate::kernel::{Attachment, Maps};
@@ -219,18 +218,8 @@ impl Subject for Watched {
     }
 
     fn health(&self) -> Health {
-        let is_writing = self.recorder.is_writing();
-        let is_pinned = self.kernel.as_ref().is_none_or(Kernel::is_pinned);
-        let scanner = self.proxy.rules().scanner();
-        Health {
-            is_well: is_writing && is_pinned && scanner.is_ok(),
-            facts: json!({
-                "enforcement": self.kernel.as_ref().map_or("none", |kernel| kernel.level),
-                "pinned": self.kernel.as_ref().map(|_| is_pinned),
-                "evidence": if is_writing { "written" } else { "lost" },
-                "scanner": scanner.unwrap_or_else(|word| word),
-            }),
-        }
+        let kernel = self.kernel.as_ref().map(|kernel| (kernel.level, kernel.is_pinned()));
+        self.proxy.health(kernel)
     }
 }
 

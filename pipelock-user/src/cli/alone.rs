@@ -46,6 +46,12 @@ pub(super) fn serve(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, 
             if policy.find(upstream.host(), upstream.port()).is_err() {
                 output::note(&format!("warning: no rule of the policy lets anything through to {url}"));
             }
+            if !args.reverse_listen.ip().is_loopback() {
+                output::note(&format!(
+                    "warning: whoever reaches {} is served as a client of {url}, without a token and in the clear",
+                    args.reverse_listen
+                ));
+            }
             Some((listen(args.reverse_listen)?, upstream))
         }
     };

@@ -70,6 +70,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<u8, Failure> {
+    if args.command.is_empty() {
+        meant_alone(&args, std::env::args_os().skip(1).any(|arg| arg == "--"))?;
+    }
     limits::prepare()?;
     let policy = args.session.policy(args.quiet)?;
     let key = args.session.key()?;
@@ -164,6 +167,20 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
     Ok(code)
 }
 
+/// Refuses what is only for a command where there is none: an empty variable must not start a proxy that holds nobody.
+fn meant_alone(args: &Args, has_dashes: bool) -> Result<(), Failure> {
+    let said = match () {
+        () if args.user.is_some() => "--user",
+        () if args.session.names_level() => "--require-level",
+        () if has_dashes => "--",
+        () => return Ok(()),
+    };
+    Err(Failure::usage(format!(
+        "{said} is for a command, and none is given: without one a proxy would be started that nobody has to use. Write the command \
+         behind --, or leave {said} out for the proxy"
+    )))
+}
+
 /// Whether a cgroup is one that `run` made, by its name: for one that was killed before it could say so.
 pub(super) fn is_ours(cgroup: &Cgroup) -> bool {
     let name = cgroup.path().file_name().and_then(|name| name.to_str());
@@ -246,6 +263,35 @@ impl Drop for Remove<'_> {
         let _ = self.0.end(Duration::from_secs(2));
         if let Err(error) = self.0.remove() {
             output::note(&format!("the cgroup could not be removed: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_is_for_a_command_starts_no_proxy() {
+        for (line, said) in [
+            (&["run", "--user", "nobody"][..], Some("--user")),
+            (&["run", "--require-level", "full", "-p", "p.yaml", "--"], Some("--require-level")),
+            (&["run", "-p", "p.yaml", "--"], Some("--")),
+            (&["run", "-p", "p.yaml"], None),
+        ] {
+            let args = Line::try_parse_from(line).expect("it can be read").args;
+            assert!(args.command.is_empty(), "{line:?}");
+            let refused = meant_alone(&args, line.contains(&"--")).err();
+            assert_eq!(refused.as_ref().map(|failure| failure.code), said.map(|_| 2), "{line:?}");
+            assert!(said.is_none_or(|said| refused.expect("refused").text.starts_with(&format!("{said} is for"))));
         }
     }
 }

@@ -45,9 +45,9 @@ pub(super) struct SessionArgs {
     /// The key that signs (see keygen); without one a key is made for this run only.
     #[arg(long, short, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Refuse when this kernel gives less.
-    #[arg(long, value_enum, default_value = "full")]
-    require_level: RequireLevel,
+    /// Refuse when this kernel gives less [default: full].
+    #[arg(long, value_enum)]
+    require_level: Option<RequireLevel>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -82,9 +82,14 @@ impl SessionArgs {
     /// The level below which nothing is started.
     pub(super) fn level(&self) -> Level {
         match self.require_level {
-            RequireLevel::Redirect => Level::Redirect,
-            RequireLevel::Full => Level::Full,
+            Some(RequireLevel::Redirect) => Level::Redirect,
+            Some(RequireLevel::Full) | None => Level::Full,
         }
+    }
+
+    /// True when the command line names that level.
+    pub(super) fn names_level(&self) -> bool {
+        self.require_level.is_some()
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Origin {
     pub comm: String,
     /// Who a client of the explicit proxy has shown to be, by its token.
     pub identity: Option<Arc<str>>,
+    /// Where such a client is; none for what the kernel saw.
+    pub peer: Option<SocketAddr>,
 }
 
 /// Where the flow was going.

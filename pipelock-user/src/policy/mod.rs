@@ -42,6 +42,7 @@ pub use destination::Destination;
 pub use error::{PolicyError, PolicyErrors};
 pub use git::{Git, GitRequest, unsound_ref};
 pub use metrics::Metrics;
+pub use parse::OWN_DOORS;
 pub use path::{PathError, PathPattern, normalise_path};
 pub use rates::{Per, Rates, RatesOfAll};
 pub use schema::json_schema;

@@ -26,6 +26,8 @@ use super::types::{DnsMode, Limits, Listen, Parts, Policy, Rule, WebSocket};
 use super::upstream::NextHop;
 use crate::flow::Host;
 
+/// What the explicit proxy answers itself, besides WebSockets: no other door may have these paths.
+pub const OWN_DOORS: [&str; 4] = ["/fetch", "/health", "/api/v1/scan", "/api/v1/openapi.json"];
 /// Addresses one name may have under `dns.hosts`.
 const MAX_ADDRESSES: usize = 64;
 /// Prefixes shorter than these hold more than any private network (10.0.0.0/8 and fc00::/7 are the largest).
@@ -168,6 +170,10 @@ fn proxy_path(report: &mut Report, websocket: &Reader<'_>) -> String {
             format!("{} is not a path with an open parameter", quote(text)),
             "write it like \"/ws?url=\"",
         );
+    }
+    if let Some(door) = OWN_DOORS.iter().find(|door| text.split('?').next() == Some(**door)) {
+        let message = format!("{door} is another door of the explicit proxy, which would be lost");
+        field.wrong(report, message, "take another path, like \"/ws?url=\"");
     }
     text.to_owned()
 }

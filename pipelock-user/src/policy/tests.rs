@@ -248,6 +248,8 @@ fn mistakes_are_named_with_place_and_way_out() {
         ("limits: {header_bytes: 5}\n", "a size from 1024"),
         ("limits: 5\n", "expected a mapping"),
         ("websocket: {proxy_path: ws}\n", "write it like \"/ws?url=\""),
+        ("websocket: {proxy_path: \"/fetch?url=\"}\n", "/fetch is another door of the explicit proxy"),
+        ("websocket: {proxy_path: \"/api/v1/scan?x=\"}\n", "take another path"),
         ("listen: !custom any\n", "a value with the tag \"custom\""),
         ("a: &x 1\nb: *x\n", "3:4 aliases (*name) are not supported"),
         ("---\nlisten: any\n", "2:1 a second document begins here"),

@@ -67,7 +67,7 @@ pub(super) async fn detect(
 }
 
 /// Whether a stream that begins like this speaks TLS; none while it could.
-pub(super) fn begins_tls(start: &[u8]) -> Option<bool> {
+fn begins_tls(start: &[u8]) -> Option<bool> {
     match start {
         [] | [0x16] => None,
         // handshake, major version 3
@@ -77,8 +77,17 @@ pub(super) fn begins_tls(start: &[u8]) -> Option<bool> {
 }
 
 /// Whether a stream that begins like this speaks SSH (RFC 4253 §4.2), for which only rules that name it are.
-pub(super) fn begins_ssh(start: &[u8]) -> bool {
+fn begins_ssh(start: &[u8]) -> bool {
     start.starts_with(b"SSH-")
+}
+
+/// The verdict on a stream that begins like this and is [`Protocol::Unknown`].
+pub(super) fn unknown(start: &[u8]) -> Verdict {
+    let detail = match begins_ssh(start) {
+        true => "the client speaks SSH, and no rule with protocol: ssh names the destination",
+        false => "the first bytes are neither HTTP nor TLS",
+    };
+    Verdict::block(Reason::ProtocolUnknown, detail)
 }
 
 /// The protocol of a stream that begins like this; none while it could still be more than one.

@@ -109,7 +109,8 @@ impl Identities {
 /// The headers in which a client of a proxy shows who it is.
 pub(super) const OF_A_PROXY: [HeaderName; 1] = [header::PROXY_AUTHORIZATION];
 /// Those of a client of our own doors.
-pub(super) const OF_A_DOOR: [HeaderName; 2] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION];
+/// What is in the first of them is for us and nobody else; the second may be for the destination.
+pub(super) const OF_A_DOOR: [HeaderName; 2] = [header::PROXY_AUTHORIZATION, header::AUTHORIZATION];
 
 fn hash(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()

@@ -1,6 +1,6 @@
 //! A TLS connection that is opened: the agent is met as the host it asked for, and what is inside goes to `http`.
 //!
-//! Called by `listen` and `http::explicit` when the rule wants the traffic read. It promises that what is inside is HTTP or goes
+//! Called by `listen` and `http::inside` when the rule wants the traffic read. It promises that what is inside is HTTP or goes
 //! nowhere, and that a handshake that fails leaves its reason in the flow's receipt, if there is a flow.
 
 use std::sync::Arc;

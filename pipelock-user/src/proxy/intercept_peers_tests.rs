@@ -112,9 +112,9 @@ async fn nothing_leaves_a_tunnel_that_cannot_be_opened() {
     let client = tokio_rustls::TlsConnector::from(Arc::new(opened.client(&[])));
     let other = ServerName::try_from("other.test").expect("a name");
     assert!(client.connect(other, tunnel(&opened).await).await.is_err());
-    // No TLS inside.
+    // Neither TLS nor HTTP inside.
     let mut plain = tunnel(&opened).await;
-    plain.write_all(b"GET /ok/x HTTP/1.1\r\nHost: web.test\r\n\r\n").await.expect("write");
+    plain.write_all(b"SSH-2.0-x\r\n").await.expect("write");
     let mut rest = Vec::new();
     let _ = plain.read_to_end(&mut rest).await;
     // A client that does not trust us.

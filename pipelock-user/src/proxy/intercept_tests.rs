@@ -113,7 +113,10 @@ fn client(ca: &CertificateAuthority, protocols: &[&str]) -> ClientConfig {
     config
 }
 
-async fn greet_as(config: ClientConfig, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+pub(in crate::proxy) async fn greet_as(
+    config: ClientConfig,
+    stream: TcpStream,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from("web.test").expect("a name");
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
@@ -452,5 +455,3 @@ async fn what_is_under_way_ends_when_evidence_is_lost() {
 
 #[path = "intercept_peers_tests.rs"]
 mod peers;
-#[path = "surfaces_tests.rs"]
-mod surfaces;

@@ -16,7 +16,7 @@ use crate::policy::{Protocol as RuleProtocol, Rule};
 use crate::proxy::accept::accept;
 use crate::proxy::ask;
 use crate::proxy::counts::{COUNTS, Transport};
-use crate::proxy::detect::{Protocol, begins_ssh, detect};
+use crate::proxy::detect::{Protocol, detect, unknown};
 use crate::proxy::intercept::intercept;
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
@@ -172,14 +172,7 @@ async fn converse(
             guard.carries("http2");
             http::serve_http2(proxy, stream, buffer, flow.clone(), Some(guard), false).await
         }
-        Protocol::Unknown => {
-            let detail = match begins_ssh(&buffer) {
-                true => "the client speaks SSH, and no rule with protocol: ssh names the destination",
-                false => "the first bytes are neither HTTP nor TLS",
-            };
-            let verdict = Verdict::block(Reason::ProtocolUnknown, detail);
-            Some(refuse(stream, guard, verdict))
-        }
+        Protocol::Unknown => Some(refuse(stream, guard, unknown(&buffer))),
     }
 }
 

@@ -25,9 +25,12 @@ mod presence;
 mod pump;
 mod ration;
 mod rescue;
+mod shares;
 mod silent;
 mod ssh;
 mod state;
+#[cfg(test)]
+mod surfaces_tests;
 mod through;
 mod tls;
 mod tunnel;

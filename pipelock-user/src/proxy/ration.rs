@@ -5,6 +5,7 @@
 //! too many are told apart share one ration.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::telemetry::metrics::Labels;
 
 /// Rations that are kept at a time.
 const MOST: usize = 16_384;
+/// How long after a look for rations that are not used the next may be taken.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 /// Of a data rate that is used up, the part that has to be free before it is worth asking again.
 const WORTH: u64 = 10;
 
@@ -232,19 +235,49 @@ pub(super) const AGENT: &str = "agent";
 
 /// Who asks, by a flow.
 pub(super) fn who(flow: &Flow) -> String {
-    let ip = flow.target.original.ip();
-    match &flow.origin.identity {
-        Some(identity) => format!("={identity}"),
-        None if flow.id.0 != 0 => AGENT.to_owned(),
-        // Inside a tunnel its client's address is not known any more.
-        None if ip.is_loopback() || ip.is_unspecified() => "here".to_owned(),
-        None => ip.to_string(),
+    match (&flow.origin.identity, flow.origin.peer.map(|peer| peer.ip().to_canonical())) {
+        (Some(identity), _) => format!("={identity}"),
+        (None, None) => AGENT.to_owned(),
+        (None, Some(ip)) if ip.is_loopback() => "here".to_owned(),
+        (None, Some(IpAddr::V4(ip))) => ip.to_string(),
+        // Whoever has one address of IPv6 has all that share its first half.
+        (None, Some(IpAddr::V6(ip))) => {
+            let [a, b, c, d, ..] = ip.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
     }
 }
 
-/// The rations of rules, and of those who ask.
+/// Rations that are told apart, so many at a time.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Rations(Mutex<HashMap<(Whose, Limits), Arc<Ration>>>);
+struct Known {
+    rations: HashMap<(Whose, Limits), Arc<Ration>>,
+    /// When those that are not used were last looked for.
+    swept: Option<Instant>,
+}
+
+impl Known {
+    fn of(&mut self, key: (Whose, Limits)) -> Arc<Ration> {
+        if let Some(ration) = self.rations.get(&key) {
+            return ration.clone();
+        }
+        let now = Instant::now();
+        // It looks at all of them, while others wait: not for each stranger.
+        if self.rations.len() >= MOST && self.swept.is_none_or(|swept| now.duration_since(swept) >= BETWEEN_SWEEPS) {
+            self.swept = Some(now);
+            self.rations.retain(|_, ration| Arc::strong_count(ration) > 1 || !ration.is_whole(now));
+        }
+        let key = if self.rations.len() >= MOST { (Whose::Others(key.0.counted()), key.1) } else { key };
+        self.rations.entry(key.clone()).or_insert_with(|| Ration::new(key.0, key.1)).clone()
+    }
+}
+
+/// The rations of rules, and of those who ask, who may be many and take none of those away.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Rations {
+    of_rules: Mutex<Known>,
+    of_others: Mutex<Known>,
+}
 
 impl Rations {
     /// All that something is taken from which a rule allows somebody, on a connection that may have a ration of its own.
@@ -262,17 +295,8 @@ impl Rations {
 
     /// The ration of somebody at these rates, under whatever policy they are the same.
     pub(super) fn of(&self, whose: Whose, limits: impl Into<Limits>) -> Arc<Ration> {
-        let mut known = locked(&self.0);
-        let key = (whose, limits.into());
-        if let Some(ration) = known.get(&key) {
-            return ration.clone();
-        }
-        if known.len() >= MOST {
-            let now = Instant::now();
-            known.retain(|_, ration| Arc::strong_count(ration) > 1 || !ration.is_whole(now));
-        }
-        let key = if known.len() >= MOST { (Whose::Others(key.0.counted()), key.1) } else { key };
-        known.entry(key.clone()).or_insert_with(|| Ration::new(key.0, key.1)).clone()
+        let known = if matches!(whose, Whose::Rule(_)) { &self.of_rules } else { &self.of_others };
+        locked(known).of((whose, limits.into()))
     }
 }
 

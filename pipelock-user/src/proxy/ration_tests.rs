@@ -73,10 +73,59 @@ async fn many_who_ask_take_bounded_room_and_share_what_is_left() {
     assert!(ask(0).is_err(), "each is remembered");
     assert!(ask(MOST).is_ok(), "those beyond share one");
     assert_eq!(ask(MOST + 1).expect_err("used up").whose, Whose::Others(Rationed::Identity));
-    assert!(locked(&rations.0).len() <= MOST + 1);
+    assert!(locked(&rations.of_others).rations.len() <= MOST + 1);
     tokio::time::advance(MINUTE).await;
     assert!(ask(MOST + 2).is_ok());
-    assert_eq!(locked(&rations.0).len(), 1, "those that are idle make room");
+    assert_eq!(locked(&rations.of_others).rations.len(), 1, "those that are idle make room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_take_no_ration_of_a_rule_and_are_not_looked_through_for_each() {
+    let rations = Rations::default();
+    let limits = Limits { requests: Some(Size { most: 1, period: Duration::from_millis(10) }), ..Limits::default() };
+    let of = |who: usize| rations.of(Whose::Identity(who.to_string()), limits).whose.clone();
+    for who in 0..MOST {
+        admit(&[rations.of(Whose::Identity(who.to_string()), limits)]).expect("one");
+    }
+    assert_eq!(of(MOST), Whose::Others(Rationed::Identity), "all are in use");
+    let rule = Whose::Rule("egress[0] a.test".into());
+    assert_eq!(rations.of(rule.clone(), limits).whose, rule);
+    tokio::time::advance(BETWEEN_SWEEPS / 2).await;
+    assert_eq!(of(MOST), Whose::Others(Rationed::Identity), "nobody looks again so soon");
+    tokio::time::advance(BETWEEN_SWEEPS / 2).await;
+    assert_eq!(of(MOST), Whose::Identity(MOST.to_string()));
+}
+
+#[test]
+fn clients_are_told_apart_by_what_they_cannot_choose() {
+    let who = |peer: &str, identity: Option<&str>| {
+        let origin = crate::flow::Origin {
+            cgroup_id: 0,
+            netns_cookie: 0,
+            socket_cookie: 0,
+            pid: 0,
+            tgid: 0,
+            uid: 0,
+            comm: String::new(),
+            identity: identity.map(Into::into),
+            peer: (!peer.is_empty()).then(|| peer.parse().expect("an address")),
+        };
+        let target = crate::flow::Target { name: None, original: ([0, 0, 0, 0], 0).into() };
+        let policy = crate::flow::PolicyId(String::new());
+        super::who(&Flow { id: crate::flow::FlowId(0), origin, target, policy })
+    };
+    for (peer, identity, expected) in [
+        ("192.0.2.1:5", None, "192.0.2.1"),
+        ("[::ffff:192.0.2.1]:5", None, "192.0.2.1"),
+        ("[2001:db8:1:2:3:4:5:6]:5", None, "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2:ffff::1]:5", None, "2001:db8:1:2::/64"),
+        ("127.0.0.9:5", None, "here"),
+        ("[::1]:5", None, "here"),
+        ("[2001:db8::1]:5", Some("ci"), "=ci"),
+        ("", None, AGENT),
+    ] {
+        assert_eq!(who(peer, identity), expected, "{peer}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -145,6 +145,9 @@ pub(super) fn last_words(verdict: &Verdict, status: StatusCode, flow: FlowId) ->
     for (name, value) in headers(verdict) {
         bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
+    if let Some(seconds) = verdict.retry_seconds() {
+        bytes.extend_from_slice(format!("retry-after: {seconds}\r\n").as_bytes());
+    }
     bytes.extend_from_slice(format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes());
     bytes.extend_from_slice(&body);
     bytes

@@ -1,4 +1,4 @@
-//! What all connections of one attachment share.
+//! What all connections of one attachment, or of the explicit proxy, share.
 //!
 //! Made by `app`, which also fills [`Origins`]; read by every listener, connection and request. It promises a bound on
 //! connections, and an end that waits until each has reported its flow.
@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -19,6 +20,7 @@ use crate::proxy::ration::Rations;
 use crate::proxy::silent::{Silence, Silent};
 use crate::proxy::tls::{Interception, Shown};
 use crate::recorder::Recorder;
+use crate::telemetry::Health;
 
 /// Connections at a time, over all listeners, when the policy does not say.
 const MAX_CONNECTIONS: u32 = 8192;
@@ -28,6 +30,8 @@ const WAITING: u32 = 1024;
 const TURNED_AWAY: u32 = 64;
 /// How long one that was told to go may take.
 const SOON: Duration = Duration::from_secs(2);
+/// When it is worth coming again for a place.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Requests under way at a time: more than there can be, since this is only to know when there are none.
 const ANSWERS: u32 = u32::MAX;
 
@@ -95,7 +99,7 @@ impl Rules {
     }
 }
 
-/// The transparent proxy of one attachment.
+/// The proxy of one attachment, or the explicit one.
 pub struct Proxy {
     /// The rules in force; read for every connection and request.
     pub rules: watch::Receiver<Arc<Rules>>,
@@ -208,13 +212,13 @@ impl Proxy {
     /// The verdict on a connection that found no place.
     pub(super) fn no_place(&self) -> Verdict {
         let detail = format!("limits.max_connections: {} connections are open", self.places);
-        Verdict::block(Reason::LimitExceeded, detail)
+        Verdict::block(Reason::LimitExceeded, detail).retry(AGAIN)
     }
 
     /// The verdict on a connection that said nothing, and made room for another.
     pub(super) fn makes_room() -> Verdict {
         let detail = "limits.max_connections: it said nothing, and made room for another";
-        Verdict::block(Reason::LimitExceeded, detail)
+        Verdict::block(Reason::LimitExceeded, detail).retry(AGAIN)
     }
 
     /// Waits for a policy under which `is_allowed` does not hold; the verdict on what it cuts. The one that has decided is not
@@ -251,6 +255,25 @@ impl Proxy {
     #[cfg(test)]
     pub(super) fn is_full(&self) -> bool {
         self.slots.available_permits() == 0
+    }
+
+    /// How it is: what of the policy is enforced by the kernel, and whether that would last, where the kernel is asked; and what
+    /// nothing is let through without.
+    #[must_use]
+    pub fn health(&self, kernel: Option<(&str, bool)>) -> Health {
+        let (rules, is_writing) = (self.rules(), self.recorder.is_writing());
+        let scanner = rules.scanner();
+        Health {
+            is_well: is_writing && scanner.is_ok() && kernel.is_none_or(|(_, is_pinned)| is_pinned),
+            facts: json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "enforcement": kernel.map_or("none", |(level, _)| level),
+                "pinned": kernel.map(|(_, is_pinned)| is_pinned),
+                "policy_hash": rules.policy.id().to_string(),
+                "scanner": scanner.unwrap_or_else(|word| word),
+                "evidence": if is_writing { "written" } else { "lost" },
+            }),
+        }
     }
 
     /// The rules in force.

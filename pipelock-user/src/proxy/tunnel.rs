@@ -1,6 +1,6 @@
 //! A connection that is passed unread, from the moment it is let through to its end.
 //!
-//! Called by `listen` and `http::explicit`. It promises that such a connection ends with its budget, with silence, with
+//! Called by `listen` and `http::inside`. It promises that such a connection ends with its budget, with silence, with
 //! the evidence, and with the first policy that would not let it through; and that what ended it has a verdict.
 
 use std::sync::Arc;
@@ -9,13 +9,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::listen::dial_limit;
 use super::meter::Meter;
 use super::pump::{End, pump};
 use super::ssh::Gate;
 use super::state::{Proxy, Rules};
 use crate::flow::{Host, PolicyId, Reached, Reason, Verdict};
-use crate::inspect::{Permit, permit_flow};
+use crate::inspect::Permit;
 use crate::net::{Link, connect_again, may_be_reached};
 use crate::policy::Protocol;
 
@@ -28,8 +27,7 @@ pub(super) struct Tunnel {
     pub port: u16,
     /// How it was reached.
     pub dialled: Reached,
-    /// True when nobody looks what the bytes are: only a rule for `tcp` allows it, and one for `ssh`, whose handshake is read. Else they are TLS for this host, or a
-    /// client's that asked for a tunnel.
+    /// True when nobody looks what the bytes are: only a rule for `tcp` allows it, and one for `ssh`, whose handshake is read. Else they are TLS for this host.
     pub is_unseen: bool,
     /// The rule that allowed it, …
     pub rule: String,
@@ -81,22 +79,6 @@ async fn once_more(rules: &Rules, permit: &Permit, reached: &Reached, due: Insta
 }
 
 impl Tunnel {
-    /// The same as [`shows_name`] for a tunnel in which TLS was seen only now: asked on a connection beside it.
-    ///
-    /// # Errors
-    /// Those of [`shows_name`].
-    pub(super) async fn shows_name(&self, proxy: &Proxy) -> Result<(), Verdict> {
-        if proxy.shown.is_known((&self.host, self.port), &self.dialled) {
-            return Ok(());
-        }
-        let rules = proxy.rules();
-        let due = Instant::now() + dial_limit(&rules);
-        let allowed = Verdict::allow(Reason::PolicyAllow, Some(self.rule.clone()));
-        let permit = permit_flow(&allowed, self.host.clone(), self.port)?;
-        let beside = once_more(&rules, &permit, &self.dialled, due).await?;
-        asked(proxy, (&self.host, self.port), (beside, &self.dialled), due).await.map(drop)
-    }
-
     /// Whether these rules would let it through too, with the gate that it came through.
     fn is_allowed_by(&self, rules: &Rules, gate: Option<&Gate>) -> bool {
         let is_fit = rules.policy.find(&self.host, self.port).is_ok_and(|rule| match rule.protocol() {

@@ -80,6 +80,7 @@ fn decision(words: &[String], is_block: bool) -> RequestRecord {
         uid: 1,
         comm: word(6),
         identity: None,
+        peer: None,
     };
     let target = Target { name: None, original: std::net::SocketAddr::from(([192, 0, 2, 1], 80)) };
     RequestRecord {

@@ -9,14 +9,16 @@ use serde_json::{Map, Value, json};
 
 use crate::flow::{Flow, Found, Outcome, PolicyId, Reached, Reason, Verdict};
 
-/// One HTTP request or DNS query inside a flow.
+/// One HTTP request or DNS query, inside a flow or of a client of the explicit proxy.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
     /// The flow it belongs to.
     pub flow: std::sync::Arc<Flow>,
     /// The policy that decided; it may be a later one than the flow was opened under.
     pub policy: PolicyId,
-    /// `forward` for HTTP, `connect` for a tunnel, `fetch` for what was fetched on a client's behalf, `dns` for a query.
+    /// The door: `forward` for HTTP, `connect` for a tunnel, `fetch` for what was fetched on a client's behalf, `ws` for a WebSocket
+    /// that was asked for by URL, `scan` for the Scan API, `reverse` for the reverse proxy, `door` for what none of these is, and `dns`
+    /// for a query.
     pub transport: &'static str,
     /// HTTP method or DNS type.
     pub method: String,
@@ -107,7 +109,7 @@ impl RequestRecord {
         insert_some(&mut flow, "identity", origin.identity.as_deref());
         if self.flow.id.0 == 0 {
             // An explicit client: the kernel was not asked, so only its address is known.
-            flow.insert("src".into(), json!(self.flow.target.original.to_string()));
+            insert_some(&mut flow, "src", origin.peer.map(|peer| peer.to_string()));
         } else {
             flow.insert("flow_id".into(), json!(self.flow.id.to_string()));
             flow.insert("sock_cookie".into(), json!(self.flow.origin.socket_cookie.to_string()));

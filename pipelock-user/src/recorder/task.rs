@@ -515,6 +515,7 @@ mod tests {
             uid: 1,
             comm: "t".into(),
             identity: None,
+            peer: None,
         };
         let target = Target { name: None, original: "192.0.2.53:53".parse().expect("an address") };
         let record = RequestRecord {

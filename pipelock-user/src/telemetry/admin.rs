@@ -57,6 +57,18 @@ pub struct Health {
     pub facts: Value,
 }
 
+impl Health {
+    /// The answer to who asks.
+    #[must_use]
+    pub fn answer(self) -> (StatusCode, Value) {
+        let mut body = json!({ "status": if self.is_well { "ok" } else { "failing" } });
+        if let (Value::Object(body), Value::Object(facts)) = (&mut body, self.facts) {
+            body.extend(facts);
+        }
+        (if self.is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
+    }
+}
+
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
 pub enum DoorError {
@@ -239,12 +251,8 @@ fn answer<B>(request: &Request<B>, token: Option<TokenHash>, subject: &dyn Subje
         return refused;
     }
     if path == "/health" {
-        let Health { is_well, facts } = subject.health();
-        let mut body = json!({ "status": if is_well { "ok" } else { "failing" } });
-        if let (Value::Object(body), Value::Object(facts)) = (&mut body, facts) {
-            body.extend(facts);
-        }
-        return said(if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body);
+        let (status, body) = subject.health().answer();
+        return said(status, &body);
     }
     let mut out = Scrape::of_registered();
     out.build();

@@ -382,6 +382,7 @@ pub fn to_flow(record: &FlowRecord, name: Option<Host>, policy: PolicyId) -> Flo
             uid: record.uid,
             comm,
             identity: None,
+            peer: None,
         },
         target: Target { name, original: std::net::SocketAddr::new(from_addr(record.dst), record.dst_port) },
         policy,

@@ -1,6 +1,8 @@
 //! What the Scan API says, held against its contract, and what the receipts say.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -10,7 +12,8 @@ use super::CONTRACT;
 use super::judge::judge;
 use super::question::{self, Kind};
 use super::{A_MINUTE, BURST};
-use crate::flow::Reason;
+use crate::flow::{Answer, Answering, Asker, Question, Reason};
+use crate::policy::Policy;
 use crate::proxy::http::Gate;
 use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
 use crate::proxy::state::Rules;
@@ -186,6 +189,68 @@ async fn texts_are_judged_and_not_remembered() {
     }
     let evidence = std::fs::read_to_string(door.world.evidence.path().join("evidence/evidence.jsonl"));
     assert!(!evidence.expect("evidence").contains(SECRET));
+}
+
+#[tokio::test]
+async fn what_somebody_would_be_asked_about_is_not_allowed() {
+    let asking = |port| {
+        let rules = rules(port, ", scan: true");
+        let text = rules.policy.canonical_json().replacen('{', "{\"dlp\":{\"action\":\"ask\"},", 1);
+        Rules { policy: Policy::parse(&text, "test").expect("a policy"), ..rules }
+    };
+    let door = Door::before(World::with(|port, _| (asking(port), None)).await, Gate::open()).await;
+    let url = format!("http://web.test:{}/?k={SECRET}", door.world.addr.port());
+    let secret = format!("my {SECRET}");
+    for (kind, input) in [
+        ("url", json!({"url": url})),
+        ("dlp", json!({"text": secret})),
+        ("tool_call", json!({"tool_name": "mail", "arguments": {"a": secret}})),
+    ] {
+        let (_, body) = door.ask(&json!({"kind": kind, "input": input})).await;
+        assert_eq!((&body["decision"], &body["reason"]), (&"deny".into(), &"dlp_match".into()), "{body}");
+        let why = body["block_reason"].as_str().expect("a reason");
+        assert_eq!(
+            (&body["findings"][0]["action"], why.contains("is asked")),
+            (&"ask".into(), kind == "url"),
+            "{body}"
+        );
+        assert!(!body.to_string().contains(SECRET), "{body}");
+        assert_eq!(door.receipts().pop().as_deref(), Some("block dlp_match"), "{kind}");
+    }
+    // Nobody is asked about what comes in.
+    let (_, body) = door.ask(&json!({"kind": "prompt_injection", "input": {"content": ORDER}})).await;
+    assert_eq!((&body["decision"], &body["findings"][0]["action"]), (&"deny".into(), &"block".into()), "{body}");
+}
+
+/// Says always, to whatever it is asked.
+struct Always(AtomicUsize);
+
+impl Asker for Always {
+    fn name(&self) -> &'static str {
+        "terminal"
+    }
+
+    fn ask<'a>(&'a self, _: &'a Question) -> Answering<'a> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(Answer::Always) })
+    }
+}
+
+#[tokio::test]
+async fn where_a_rule_asks_a_url_is_allowed_once_somebody_has_said_always() {
+    let door = Door::open(", ask: true", Gate::open()).await;
+    let somebody = Arc::new(Always(AtomicUsize::new(0)));
+    door.world.proxy.asking.at(somebody.clone());
+    let port = door.world.addr.port();
+    let question = json!({"kind": "url", "input": {"url": format!("http://web.test:{port}/x")}});
+    let (_, body) = door.ask(&question).await;
+    assert_eq!((&body["decision"], &body["reason"]), (&"deny".into(), &"ask_denied".into()), "{body}");
+    assert_eq!(body["rule"], "egress[0] web.test");
+    assert_eq!(somebody.0.load(Ordering::Relaxed), 0, "who only asks what would become of it bothers nobody");
+    let request = format!("GET /x HTTP/1.1\r\nHost: web.test:{port}\r\nConnection: close\r\n\r\n");
+    assert!(door.world.exchange(request.as_bytes()).await.starts_with("HTTP/1.1 200"));
+    let (_, body) = door.ask(&question).await;
+    assert_eq!((&body["decision"], somebody.0.load(Ordering::Relaxed)), (&"allow".into(), 1), "{body}");
 }
 
 #[tokio::test]

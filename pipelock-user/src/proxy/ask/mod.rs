@@ -16,6 +16,7 @@ pub use webhook::{Secret, SecretError, Webhook};
 use crate::flow::{Answer, Asked, Asker, Flow, Question, Reason, Verdict, locked, shown};
 use crate::policy::Rule;
 use crate::proxy::ration::who;
+use crate::proxy::shares::Shares;
 use crate::proxy::state::{Proxy, Rules};
 
 /// Questions that wait for an answer at a time; what comes beyond them is denied.
@@ -53,7 +54,7 @@ pub struct Asking {
     turn: Semaphore,
     waiting: Semaphore,
     /// How many wait, by who wants to.
-    of_one: Arc<Mutex<HashMap<String, usize>>>,
+    of_one: Shares,
     always: Mutex<HashMap<Same, Asked>>,
 }
 
@@ -63,7 +64,7 @@ impl Default for Asking {
             terminal: OnceLock::new(),
             turn: Semaphore::new(1),
             waiting: Semaphore::new(MOST_WAITING),
-            of_one: Arc::default(),
+            of_one: Shares::default(),
             always: Mutex::default(),
         }
     }
@@ -74,6 +75,11 @@ impl Asking {
     pub fn at(&self, terminal: Arc<dyn Asker>) {
         // There is one terminal.
         let _ = self.terminal.set(terminal);
+    }
+
+    /// True when somebody has said yes to this for good.
+    pub(super) fn has_said_always(&self, rules: &Rules, about: &About<'_>) -> bool {
+        about.found.is_none() && locked(&self.always).contains_key(&same(rules, about))
     }
 
     /// Whether it goes on. `ended` is what ends the wait, as when whoever wanted it has gone.
@@ -116,7 +122,7 @@ impl Asking {
                 return Err(denied(asked("none", ""), format!("{MOST_WAITING} other questions wait for an answer")));
             }
         };
-        let Some(_own) = Own::take(&self.of_one, who(about.flow)) else {
+        let Some(_own) = self.of_one.take(who(about.flow), MOST_OF_ONE) else {
             return Err(denied(
                 asked("none", ""),
                 format!("{MOST_OF_ONE} questions of the same client wait for an answer"),
@@ -203,42 +209,14 @@ pub(super) async fn connection(
     Ok(Some(Box::new(proxy.asking.ask((proxy, rules), about, ended).await?)))
 }
 
-/// A question of one who asks, as long as it waits.
-struct Own {
-    all: Arc<Mutex<HashMap<String, usize>>>,
-    who: String,
-}
-
-impl Own {
-    fn take(all: &Arc<Mutex<HashMap<String, usize>>>, who: String) -> Option<Self> {
-        let mut counts = locked(all);
-        let count = counts.entry(who.clone()).or_default();
-        if *count >= MOST_OF_ONE {
-            return None;
-        }
-        *count += 1;
-        Some(Self { all: all.clone(), who })
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let mut counts = locked(&self.all);
-        if let Some(count) = counts.get_mut(&self.who) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.who);
-            }
-        }
-    }
-}
-
 /// Who wants to, for a person: the name of a token or of a process, else where a client is.
 fn actor(flow: &Flow) -> String {
     match &flow.origin.identity {
         Some(identity) => shown(identity),
-        None if flow.id.0 == 0 => format!("a client at {}", flow.target.original.ip()),
-        None => shown(&flow.origin.comm),
+        None => match flow.origin.peer {
+            Some(peer) => format!("a client at {}", peer.ip()),
+            None => shown(&flow.origin.comm),
+        },
     }
 }
 

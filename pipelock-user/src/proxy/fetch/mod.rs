@@ -18,17 +18,19 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use url::Url;
 
 use self::page::{Page, page};
-use crate::flow::{Reason, Verdict};
+use crate::flow::{Flow, Reason, Verdict};
 use crate::inspect::Encoded;
 use crate::proxy::aside::{Undone, aside};
 use crate::proxy::http::place::{self, Place, WEB};
 use crate::proxy::http::{Answer, Errand, Session};
+use crate::proxy::ration::who;
 use crate::proxy::rescue;
+use crate::proxy::shares::{Share, Shares};
 
 /// What receipts call this door.
 const TRANSPORT: &str = "fetch";
@@ -42,13 +44,32 @@ const MOST_BODY: usize = 5 * 1024 * 1024;
 /// Fetches under way at a time: each holds its answer in memory, and what is read in it.
 const MOST_FETCHES: usize = 32;
 
+/// Those of one client, so that others have some.
+const MOST_OF_ONE: usize = 16;
+/// When it is worth asking again for a place: few take longer.
+const SOON: Duration = Duration::from_secs(1);
+
 /// The places of those.
 #[derive(Debug)]
-pub(in crate::proxy) struct Fetches(Semaphore);
+pub(in crate::proxy) struct Fetches {
+    all: Semaphore,
+    of_one: Shares,
+}
 
 impl Default for Fetches {
     fn default() -> Self {
-        Self(Semaphore::new(MOST_FETCHES))
+        Self { all: Semaphore::new(MOST_FETCHES), of_one: Shares::default() }
+    }
+}
+
+impl Fetches {
+    /// A place for a fetch of this client's.
+    fn place(&self, flow: &Flow) -> Result<(SemaphorePermit<'_>, Share), Verdict> {
+        let full = |detail| Verdict::block(Reason::LimitExceeded, detail).retry(SOON);
+        let own = self.of_one.take(who(flow), MOST_OF_ONE);
+        let own = own.ok_or_else(|| full(format!("{MOST_OF_ONE} fetches of the same client are under way")))?;
+        let place = self.all.try_acquire();
+        Ok((place.map_err(|_| full(format!("{MOST_FETCHES} fetches are under way")))?, own))
     }
 }
 
@@ -73,17 +94,13 @@ pub(in crate::proxy) async fn fetch<B>(
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
-    let Ok(_place) = fetches.0.try_acquire() else {
-        let verdict = Verdict::block(Reason::LimitExceeded, format!("{MOST_FETCHES} fetches are under way"));
-        return refuse(session, request, verdict, StatusCode::TOO_MANY_REQUESTS).await;
+    let _place = match fetches.place(&session.identified()) {
+        Ok(place) => place,
+        Err(verdict) => return refuse(session, request, verdict, StatusCode::TOO_MANY_REQUESTS).await,
     };
     let asked = place::url_of("url=", request.uri().query()).and_then(|url| place::read(&url, WEB));
     match asked {
-        Ok((url, place)) => {
-            let mut headers = request.headers().clone();
-            session.without_token(&mut headers);
-            told(fetched(session, url, place, headers).await)
-        }
+        Ok((url, place)) => told(fetched(session, url, place, request.headers().clone()).await),
         Err(verdict) => refuse(session, request, verdict, StatusCode::BAD_REQUEST).await,
     }
 }

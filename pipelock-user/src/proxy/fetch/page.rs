@@ -5,6 +5,7 @@
 use http::{HeaderMap, header};
 
 use super::html;
+use super::words::is_unseen;
 
 /// Longest text that is shown, in bytes.
 pub(super) const MOST_TEXT: usize = 512 * 1024;
@@ -44,7 +45,7 @@ pub(super) fn page(headers: &HeaderMap, body: &[u8]) -> Page {
             let html = html::read(&text);
             (html.title, html.text, html.hidden)
         }
-        _ => (String::new(), text, String::new()),
+        _ => (String::new(), text.chars().filter(|c| !is_unseen(*c)).collect(), String::new()),
     };
     let (title, _) = cut(title, MOST_TITLE);
     let (text, is_cut) = cut(text, MOST_TEXT);
@@ -132,6 +133,27 @@ mod tests {
         ] {
             assert_eq!(of(kind, body).text.as_deref(), text, "{kind}");
         }
+    }
+
+    #[test]
+    fn nothing_is_shown_that_nobody_sees_whatever_the_form() {
+        let unseen =
+            "\u{200b}\u{180e}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{fe00}\u{fe0f}\u{e0100}\u{e01ef}\u{e0041}\u{202e}";
+        for c in unseen.chars() {
+            for (kind, before, after) in [
+                ("text/html", "<title>T", "</title>"),
+                ("text/html", "<p>", ""),
+                ("text/plain", "", ""),
+                ("text/markdown", "# ", ""),
+                ("application/json", "[\"", "\"]"),
+                ("", "", ""),
+            ] {
+                let page = of(kind, format!("{before}a{c}b{after}").as_bytes());
+                let shown = format!("{}{}", page.title, page.text.expect("text"));
+                assert!(shown.contains("ab") && !shown.contains(c), "{kind} {c:?}: {shown:?}");
+            }
+        }
+        assert_eq!(of("text/plain", b"a\r\n\tb c").text.as_deref(), Some("a\r\n\tb c"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::proxy::Identities;
 use crate::proxy::http::Gate;
 use crate::proxy::http::world::{ORDER, SECRET, World, read_all};
 use crate::proxy::http::world_evidence::until;
@@ -260,25 +261,40 @@ async fn the_fetches_of_one_connection_have_its_budget_and_what_it_has_open() {
 }
 
 #[tokio::test]
-async fn no_more_are_under_way_than_memory_is_for() {
-    let door = Door::open("limits: {idle_timeout_seconds: 4}").await;
+async fn no_more_are_under_way_than_memory_is_for_and_one_client_has_not_all() {
+    let known = ["a", "b", "c"].map(|name| format!("{name}={}", name.repeat(16))).join("\n");
+    let gate = Gate::for_those(Identities::parse(&known).expect("sound"));
+    let world = World::new("limits: {idle_timeout_seconds: 4}").await;
+    let door = Door { proxy: world.door(gate).await, world };
     let port = door.world.addr.port();
-    let never = format!("GET /fetch?url=http://web.test:{port}/never HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let token = |name: &str| format!("Authorization: Bearer {}\r\n", name.repeat(16));
     let mut clients = Vec::new();
-    for _ in 0..32 {
-        #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
-        let mut client = TcpStream::connect(door.proxy).await.expect("connect");
-        client.write_all(never.as_bytes()).await.expect("write");
-        clients.push(client);
-    }
-    until("all have left", || door.world.waiting() == clients.len()).await;
-    let (status, body) = door.fetch("/page").await;
-    assert_eq!((status, &body["reason"]), (429, &"limit_exceeded".into()));
-    // Those end with silence.
-    for _ in 0..4000 {
-        if door.fetch("/page").await.0 == 200 {
-            return;
+    let mut begin = async |name: &str| {
+        for _ in 0..16 {
+            #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+            let mut client = TcpStream::connect(door.proxy).await.expect("connect");
+            let line = format!("GET /fetch?url=http://web.test:{port}/never HTTP/1.1");
+            let never = format!("{line}\r\nHost: localhost\r\n{}\r\n", token(name));
+            client.write_all(never.as_bytes()).await.expect("write");
+            clients.push(client);
         }
+        while door.world.waiting() < clients.len() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let page = format!("GET /fetch?url=http://web.test:{port}/page");
+    let fetch = async |name: &str| door.ask_with(&page, &token(name)).await;
+    begin("a").await;
+    let (status, head, body) = fetch("a").await;
+    assert_eq!((status, &body["reason"], &body["retry_after_seconds"]), (429, &"limit_exceeded".into(), &1.into()));
+    assert!(head.contains("retry-after: 1"), "{head}");
+    assert!(body["block_reason"].as_str().is_some_and(|why| why.contains("of the same client")), "{body}");
+    assert_eq!(fetch("b").await.0, 200, "another has places");
+    begin("b").await;
+    let (status, _, body) = fetch("c").await;
+    assert!(status == 429 && body["block_reason"].as_str().is_some_and(|why| why.starts_with("32 fetches")), "{body}");
+    // Those end with silence.
+    while fetch("c").await.0 != 200 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     panic!("no place has become free");

@@ -1,6 +1,6 @@
 //! Text as it is shown: spaces joined, lines apart, no characters that nobody sees; and the references of HTML undone.
 //!
-//! Called by `html`. It promises that nothing which is pushed comes out longer.
+//! Called by `html`, and by `page` for what is no HTML. It promises that nothing which is pushed comes out longer.
 
 use std::borrow::Cow;
 
@@ -73,11 +73,15 @@ impl Words {
     }
 }
 
-/// Characters that show nothing, and could break up a word or turn it round.
-fn is_unseen(c: char) -> bool {
+/// Characters that show nothing, and could break up a word, turn it round or spell what nobody sees: controls, and those that
+/// Unicode has ignored by default (fillers and selectors of variants among them).
+pub(super) fn is_unseen(c: char) -> bool {
     matches!(c,
-        '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{ad}' | '\u{200b}'..='\u{200f}'
-        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+        '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{ad}' | '\u{34f}' | '\u{61c}'
+        | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Text with the references of HTML undone.

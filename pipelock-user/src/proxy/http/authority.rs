@@ -1,7 +1,7 @@
 //! One authority out of the request target, the Host header, the name DNS was asked for and the original address.
 //! Promises that two different answers are never reconciled: they are refused.
 
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Request, Uri, Version, header};
 
 use super::upstream::Carrier;
 use crate::flow::{Flow, Host, Reason, Verdict};
@@ -116,6 +116,17 @@ pub(super) fn of_target<B>(request: &Request<B>) -> Result<Authority, Verdict> {
     Ok(named)
 }
 
+/// What a request target says, without what a receipt does not keep.
+pub(super) fn without_query(target: &Uri) -> String {
+    let Some(authority) = target.authority() else { return target.path().to_owned() };
+    // Credentials before an `@` would be no host's.
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    match target.scheme_str() {
+        Some(scheme) => format!("{scheme}://{host}{}", target.path()),
+        None => host.to_owned(),
+    }
+}
+
 /// The host that a request for a door of ours names in its Host header.
 pub(super) fn door_host<B>(request: &Request<B>) -> Result<Option<Host>, Verdict> {
     let Some(header) = host_line(request)? else { return Ok(None) };
@@ -174,6 +185,7 @@ mod tests {
                 uid: 1,
                 comm: "t".into(),
                 identity: None,
+                peer: None,
             },
             target: Target {
                 name: name.map(|name| Host::parse(name).expect(name)),

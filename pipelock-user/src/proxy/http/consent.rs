@@ -8,10 +8,14 @@ use http::Method;
 use super::authority::Authority;
 use super::reading::{Reading, join};
 use super::serve::Session;
-use crate::flow::{Asked, Found, Verdict};
+use crate::flow::{Asked, Found, Reason, Verdict};
 use crate::proxy::ask::About;
 use crate::proxy::presence::Wanted;
 use crate::proxy::state::Rules;
+
+/// What is said of a request for which somebody has to be asked, when it is only asked about.
+const WOULD_BE_ASKED: &str =
+    "before such a request goes on somebody is asked; nobody was, since this only asks what would become of it";
 
 /// What somebody has to be asked.
 pub(super) struct Consent {
@@ -41,6 +45,34 @@ impl Consent {
 }
 
 impl Session {
+    /// The same for a request that is only asked about: nobody is asked, so what somebody would be asked about is refused.
+    ///
+    /// # Errors
+    /// What was found, or [`Reason::AskDenied`].
+    pub(super) fn would_consent(
+        &self,
+        rules: &Rules,
+        authority: &Authority,
+        method: &Method,
+        consent: Consent,
+    ) -> Result<(), Verdict> {
+        if let Some(wanted) = consent.wanted {
+            let detail = format!("{}; {WOULD_BE_ASKED}", wanted.detail);
+            return Err(Verdict { detail, ..wanted });
+        }
+        if !consent.by_rule {
+            return Ok(());
+        }
+        let Authority { host, port } = authority;
+        let rule = rules.policy.find(host, *port).map(crate::policy::Rule::label).unwrap_or_default();
+        let (flow, place) = (self.identified(), format!("{host}:{port}"));
+        let about = About { flow: &flow, rule: &rule, method: method.as_str(), place, target: "", found: None };
+        if self.proxy.asking.has_said_always(rules, &about) {
+            return Ok(());
+        }
+        Err(Verdict::block(Reason::AskDenied, WOULD_BE_ASKED))
+    }
+
     /// Asks, if somebody has to be asked.
     ///
     /// # Errors

@@ -168,7 +168,7 @@ pub(super) async fn refuse(session: &Session, stream: &mut (impl AsyncRead + Asy
 async fn record(session: &Session, refusal: &Refusal) -> (Verdict, StatusCode) {
     let policy = session.proxy.rules().policy.id().clone();
     let verdict = refusal.verdict();
-    let target = session.flow.target.authority();
+    let target = session.place();
     let record = session.record(&policy, "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
     match session.file(&record).await {
         Ok(()) => (verdict, refusal.status),

@@ -8,15 +8,18 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use serde_json::json;
 
 use super::explicit::Granted;
 use super::gate::{Gate, is_door};
 use super::serve::{Body, Session};
 use super::socket::{parameter, socket};
+use crate::flow::{Reason, Verdict};
 use crate::proxy::api;
 use crate::proxy::fetch::fetch;
 use crate::proxy::rescue;
+
+/// Where it is said how the proxy is.
+const HEALTH_PATH: &str = "/health";
 
 /// The answer of one of our doors.
 ///
@@ -39,6 +42,18 @@ pub(super) async fn answer(
         "/fetch" => Ok(Box::pin(fetch(session, &gate.fetches, &request)).await.map(Either::Right)),
         api::PATH => Ok(Box::pin(api::scan(session, request)).await.map(Either::Right)),
         api::CONTRACT_PATH if request.method() == Method::GET => Ok(contract().map(Either::Right)),
+        // Who may ask has asked for it already.
+        path @ (HEALTH_PATH | api::CONTRACT_PATH) => {
+            let (method, path) = (request.method().to_string(), path.to_owned());
+            let verdict = Verdict::block(Reason::RequestMalformed, format!("ask for {path} with GET"));
+            let told = session.tell("door", &method, &path, verdict, StatusCode::METHOD_NOT_ALLOWED).await;
+            let mut response = rescue::problem(&told, session.flow.id);
+            if told.reason == Reason::RequestMalformed {
+                *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            }
+            Ok(response.map(Either::Right))
+        }
         _ => Err(request),
     }
 }
@@ -51,23 +66,23 @@ fn contract() -> Response<Full<Bytes>> {
 
 /// Whether a request is for what anybody may ask.
 pub(super) fn is_for_all(request: &Request<Incoming>) -> bool {
-    is_door(request) && request.method() == Method::GET && request.uri().path() == "/health"
+    is_door(request) && request.method() == Method::GET && request.uri().path() == HEALTH_PATH
 }
 
-/// Whether anything is let through, and by which policy. 503 when nothing is.
+/// How the proxy is, and by which policy; 503 when nothing is let through.
 pub(super) fn health(session: &Session) -> Response<Full<Bytes>> {
-    let proxy = &session.proxy;
-    let rules = proxy.rules();
-    let is_writing = proxy.recorder.is_writing();
-    let scanner = rules.scanner();
-    let is_ok = is_writing && scanner.is_ok();
-    let body = json!({
-        "status": if is_ok { "ok" } else { "failing" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "mode": "explicit",
-        "policy_hash": rules.policy.id().to_string(),
-        "scanner": scanner.unwrap_or_else(|word| word),
-        "evidence": if is_writing { "written" } else { "lost" },
-    });
-    rescue::json(if is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, None, &body)
+    let (status, body) = session.proxy.health(None).answer();
+    rescue::json(status, None, &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HEALTH_PATH;
+    use crate::policy::OWN_DOORS;
+    use crate::proxy::api;
+
+    #[test]
+    fn no_path_of_a_policy_takes_the_place_of_a_door() {
+        assert_eq!(OWN_DOORS, ["/fetch", HEALTH_PATH, api::PATH, api::CONTRACT_PATH]);
+    }
 }

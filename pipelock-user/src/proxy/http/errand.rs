@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::arriving::Arriving;
 use super::authority::Authority;
+use super::consent::Consent;
 use super::passing::Passing;
 use super::place::Place;
 use super::reading::Reading;
@@ -110,13 +111,18 @@ impl Session {
         carried.await.record
     }
 
-    /// Whether the place of a request could be reached by its addresses: the end of its way, if it may not leave.
+    /// Whether a request could go on without asking anybody, and its place be reached by its addresses: the end of its way, if
+    /// it may not leave.
     pub(super) async fn rehearse(
         &self,
         rules: &Rules,
-        authority: &Authority,
+        (authority, method): (&Authority, &Method),
+        consent: Consent,
         verdict: Verdict,
     ) -> (Verdict, Option<Response<Passing>>) {
+        if let Err(denied) = self.would_consent(rules, authority, method, consent) {
+            return (denied.by(verdict.rule).with(verdict.findings), None);
+        }
         let reached = match permit_flow(&verdict, authority.host.clone(), authority.port) {
             Err(denied) => Err(denied),
             Ok(permit) => {

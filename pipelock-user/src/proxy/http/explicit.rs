@@ -5,19 +5,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::authority::{Authority, of_target};
+use super::authority::{Authority, of_target, without_query};
 use super::converse::{converse, refuse};
 use super::doors;
 use super::framing::Refusal;
 use super::gate::{Gate, challenge, is_door, unidentified};
+use super::inside::Inside;
 use super::serve::{Body, Session};
-use super::sniffed::{Sniffed, names};
 use super::upstream::Carrier;
 use crate::flow::{Flow, FlowId, Origin, PolicyId, Reached, Reason, Target, Verdict, locked};
 use crate::inspect::{Permit, permit_flow};
@@ -25,23 +25,20 @@ use crate::net::{Link, connect};
 use crate::policy::Protocol;
 use crate::proxy::accept::accept;
 use crate::proxy::ask;
-use crate::proxy::detect::{DetectError, Protocol as Detected, detect};
-use crate::proxy::intercept::intercept;
-use crate::proxy::listen::{dial_limit, farewell, refuse_in};
+use crate::proxy::detect::DetectError;
+use crate::proxy::listen::{dial_limit, farewell};
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
+use crate::proxy::rescue;
 use crate::proxy::silent::Silent;
 use crate::proxy::state::{Proxy, Rules};
 use crate::proxy::tunnel::{Tunnel, shows_name};
-use crate::proxy::{rescue, tls};
 use crate::recorder::RequestRecord;
 
 /// What an answered CONNECT was granted, or a request for a WebSocket.
 pub(super) enum Grant {
-    /// A tunnel that nobody reads, and its far end.
-    Unread(Tunnel, Link),
-    /// One that is opened: what it was asked for, and the rule.
-    Read(Authority, String),
+    /// A tunnel.
+    Tunnel(Box<Inside>),
     /// A WebSocket, by what asked for it.
     Socket(Arc<Session>),
 }
@@ -72,11 +69,13 @@ pub(super) fn flow_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Flow> {
         uid: 0,
         comm: String::new(),
         identity: None,
+        peer: Some(peer),
     };
     Arc::new(Flow {
         id: FlowId(0),
         origin,
-        target: Target { name: None, original: peer },
+        // Each request says it anew.
+        target: Target { name: None, original: (Ipv4Addr::UNSPECIFIED, 0).into() },
         policy: proxy.rules().policy.id().clone(),
     })
 }
@@ -109,7 +108,7 @@ pub(super) async fn turn_away(
 fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
     let policy = session.proxy.rules().policy.id().clone();
     let status = rescue::status(verdict.reason).as_u16();
-    session.record(&policy, "-".into(), session.flow.target.authority(), verdict, Some(status), None)
+    session.record(&policy, "-".into(), session.place(), verdict, Some(status), None)
 }
 
 /// Waits for a client's first words, as long as it may take for them and nobody needs its place; they are in `buffer` then.
@@ -151,17 +150,14 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, 
     let granted = locked(&granted).take();
     let (Some((stream, unread)), Some(granted)) = (ended, granted) else { return };
     let (end, target, dialled) = match granted {
-        Grant::Unread(tunnel, upstream) => {
-            let cut = carry(proxy, &tunnel, Prefixed::new(unread, stream), upstream).await;
-            (cut, format!("{}:{}", tunnel.host, tunnel.port), Some(tunnel.dialled.clone()))
+        Grant::Tunnel(inside) => {
+            let target = format!("{}:{}", inside.authority.host, inside.authority.port);
+            let dialled = inside.unread.as_ref().map(|(tunnel, _)| tunnel.dialled.clone());
+            (Box::pin(inside.serve(proxy, &session.identified(), stream, unread)).await, target, dialled)
         }
         Grant::Socket(asked) => {
             let cut = asked.carry_on(Prefixed::new(unread, stream)).await;
             return asked.add_cut(cut, "messages").await;
-        }
-        Grant::Read(authority, rule) => {
-            let target = format!("{}:{}", authority.host, authority.port);
-            (read(proxy, &session.identified(), (authority, rule), stream, unread).await, target, None)
         }
     };
     if let Some(end) = end {
@@ -183,72 +179,6 @@ async fn file(
     session.file(&RequestRecord { transport: "connect", ..record }).await
 }
 
-/// Moves the bytes of a tunnel that nobody reads, unless its TLS is for another host; what ended it.
-async fn carry(
-    proxy: &Arc<Proxy>,
-    tunnel: &Tunnel,
-    mut stream: Prefixed<TcpStream>,
-    upstream: Link,
-) -> Option<Verdict> {
-    if tunnel.is_unseen {
-        return tunnel.carry(proxy, stream, upstream).await;
-    }
-    let check = {
-        let (proxy, tunnel) = (proxy.clone(), tunnel.clone());
-        Box::pin(async move { tunnel.shows_name(&proxy).await })
-    };
-    let denied = {
-        let (agent, mut refused) = Sniffed::new(&mut stream, tunnel.host.clone(), check);
-        let carried = tunnel.carry(proxy, agent, upstream);
-        tokio::pin!(carried);
-        tokio::select! {
-            Ok(denied) = &mut refused => denied,
-            // Both may come at once.
-            ended = &mut carried => match refused.try_recv() {
-                Ok(denied) => denied,
-                Err(_) => return ended,
-            },
-        }
-    };
-    farewell(&mut stream, &tls::alert_access_denied()).await;
-    Some(denied.by(Some(tunnel.rule.clone())))
-}
-
-/// Opens the TLS in a tunnel; what ended it, unless its requests have said so. Nothing goes out but those.
-async fn read(
-    proxy: &Arc<Proxy>,
-    flow: &Flow,
-    (authority, rule): (Authority, String),
-    mut stream: TcpStream,
-    mut buffer: BytesMut,
-) -> Option<Verdict> {
-    let Authority { host, port } = authority;
-    let rules = proxy.rules();
-    let due = Instant::now() + rules.policy.limits().detect();
-    let detected = detect(&mut stream, &mut buffer, due).await;
-    let sniffed = match &detected {
-        Ok(Detected::Tls) => {
-            let hello = tls::sniff(&mut stream, &mut buffer, due).await.map_err(|error| error.verdict());
-            hello.and_then(|hello| names(&hello, &host))
-        }
-        Ok(_) => Err(Verdict::block(Reason::ProtocolUnknown, "the rule wants it read, and in the tunnel is no TLS")),
-        Err(error) => Err(error.verdict()),
-    };
-    let denied = match (sniffed, &rules.tls) {
-        (Err(denied), _) => denied,
-        (Ok(()), None) => Verdict::block(Reason::InspectionUnavailable, "TLS is not opened under this policy"),
-        (Ok(()), Some(tls)) => {
-            // Nobody's word is taken for an address here: the name is resolved anew for every connection that is made.
-            let target = Target { name: Some(host.clone()), original: (Ipv4Addr::UNSPECIFIED, port).into() };
-            let flow = Arc::new(Flow { target, ..flow.clone() });
-            return Box::pin(intercept(proxy, tls, rule, host, Prefixed::new(buffer, stream), &flow, None)).await;
-        }
-    };
-    let denied = denied.by(Some(rule));
-    refuse_in(detected.ok(), &mut stream, flow, &denied).await;
-    Some(denied)
-}
-
 /// Answers those that the gate lets in.
 async fn admit(
     session: Arc<Session>,
@@ -256,22 +186,25 @@ async fn admit(
     gate: Arc<Gate>,
     granted: Granted,
 ) -> Response<Body> {
-    if doors::is_for_all(&request) {
-        return doors::health(&session).map(Either::Right);
-    }
-    let denied = match gate.admit(&request).and_then(|identity| session.identify(identity)) {
+    let is_for_all = doors::is_for_all(&request);
+    let admitted = if is_for_all { gate.admit_all(&request).map(|()| None) } else { gate.admit(&request) };
+    let denied = match admitted.and_then(|identity| session.identify(identity)) {
+        Ok(()) if is_for_all => return doors::health(&session).map(Either::Right),
         Ok(()) => {
             // It was for us, and is nobody else's business: the scanner's neither.
-            request.headers_mut().remove(header::PROXY_AUTHORIZATION);
+            let shown = request.headers_mut().remove(header::PROXY_AUTHORIZATION);
+            if shown.is_none() && gate.is_closed() && is_door(&request) {
+                request.headers_mut().remove(header::AUTHORIZATION);
+            }
             return answer(session, &gate, request, granted).await;
         }
         Err(denied) => denied,
     };
-    let is_door = is_door(&request);
-    let (transport, target) = if is_door {
-        ("door", request.uri().path().to_owned())
-    } else {
-        (if request.method() == Method::CONNECT { "connect" } else { "forward" }, without_query(request.uri()))
+    let (is_door, target) = (is_door(&request), without_query(request.uri()));
+    let transport = match request.method() {
+        _ if is_door => "door",
+        &Method::CONNECT => "connect",
+        _ => "forward",
     };
     let needs_identity = denied.reason == Reason::IdentityRequired;
     let status = if needs_identity { unidentified(is_door).0 } else { rescue::status(denied.reason) };
@@ -281,17 +214,6 @@ async fn admit(
         challenge(&mut response, is_door);
     }
     response.map(Either::Right)
-}
-
-/// A request target without what a receipt does not keep.
-fn without_query(target: &Uri) -> String {
-    let authority = target.authority().map_or("-", |authority| authority.as_str());
-    // Credentials before an `@` would be no host's.
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    match target.scheme_str() {
-        Some(scheme) => format!("{scheme}://{host}{}", target.path()),
-        None => host.to_owned(),
-    }
 }
 
 async fn answer(session: Arc<Session>, gate: &Gate, request: Request<Incoming>, granted: Granted) -> Response<Body> {
@@ -306,7 +228,7 @@ async fn answer(session: Arc<Session>, gate: &Gate, request: Request<Incoming>, 
     }
 }
 
-/// CONNECT: a tunnel that nobody reads, for rules that want nothing read; else one whose TLS is opened.
+/// CONNECT: a tunnel. Where nobody reads what is inside, the destination is reached first, so that the answer can say why it is not.
 async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> Response<Body> {
     if !session.proxy.recorder.is_writing() {
         let verdict = Verdict::block(Reason::RecorderUnavailable, "evidence is not written");
@@ -317,13 +239,9 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     let target = format!("{host}:{port}");
     let (verdict, passing) = match rules.policy.find(&host, port) {
         Err(reason) => (rules.policy.refuse(&host, port, reason), None),
-        Ok(rule) if rule.wants_reading() && rule.protocol() != Protocol::Http && rules.tls.is_some() => {
+        Ok(rule) if rule.wants_reading() || rule.protocol() == Protocol::Http => {
             let verdict = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
             return grant(session, &rules, (Authority { host, port }, verdict), granted).await;
-        }
-        Ok(rule) if rule.wants_reading() || rule.protocol() == Protocol::Http => {
-            let detail = format!("{} wants the traffic to {target} read", rule.label());
-            (Verdict::block(Reason::InspectionUnavailable, detail).by(Some(rule.label())), None)
         }
         Ok(rule) => (Verdict::allow(Reason::PolicyAllow, Some(rule.label())), Some(rule)),
     };
@@ -341,7 +259,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     let opened = match permitted.and_then(|()| permit_flow(&verdict, host.clone(), port)) {
         Err(verdict) => Err(verdict),
         Ok(permit) => {
-            // Other rules let anything through a tunnel that was asked for, and check TLS when they see it.
+            // Where other protocols may come too, it is checked when it is seen.
             let is_tls = passing.is_some_and(|rule| rule.protocol() == Protocol::Tls);
             reach(session, &rules, &permit, is_tls).await.map_err(|denied| denied.by(verdict.rule.clone()))
         }
@@ -357,17 +275,19 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     match opened {
         Err(denied) => rescue::problem(&denied, session.flow.id).map(Either::Right),
         Ok((upstream, dialled)) => {
+            let rule = verdict.rule.unwrap_or_default();
             let tunnel = Tunnel {
-                host,
+                host: host.clone(),
                 port,
                 dialled,
-                is_unseen: passing.is_some_and(|rule| rule.protocol() == Protocol::Tcp),
-                rule: verdict.rule.unwrap_or_default(),
+                is_unseen: passing.is_some_and(|rule| matches!(rule.protocol(), Protocol::Tcp | Protocol::Ssh)),
+                rule: rule.clone(),
                 policy: rules.policy.id().clone(),
                 meter: meter.unwrap_or_else(|| Meter::new(Budget::default())),
                 idle: rules.policy.limits().idle(),
             };
-            *locked(granted) = Some(Grant::Unread(tunnel, upstream));
+            let inside = Inside { authority: Authority { host, port }, rule, unread: Some((tunnel, upstream)) };
+            *locked(granted) = Some(Grant::Tunnel(Box::new(inside)));
             Response::new(Either::Right(Full::default()))
         }
     }
@@ -385,7 +305,7 @@ async fn reach(session: &Session, rules: &Rules, permit: &Permit, is_tls: bool) 
     Ok((shows_name(&session.proxy, rules, permit, (upstream, &dialled), due).await?, dialled))
 }
 
-/// Says yes to a tunnel that is opened; where it goes is seen when the first request in it is known.
+/// Says yes to a tunnel whose requests are read; where it goes is seen when the first of them is known.
 async fn grant(
     session: &Session,
     rules: &Rules,
@@ -396,7 +316,8 @@ async fn grant(
     if let Err(unwritten) = file(session, rules.policy.id(), target, (&verdict, Some(StatusCode::OK), None)).await {
         return rescue::problem(&unwritten, session.flow.id).map(Either::Right);
     }
-    *locked(granted) = Some(Grant::Read(authority, verdict.rule.unwrap_or_default()));
+    let inside = Inside { authority, rule: verdict.rule.unwrap_or_default(), unread: None };
+    *locked(granted) = Some(Grant::Tunnel(Box::new(inside)));
     Response::new(Either::Right(Full::default()))
 }
 

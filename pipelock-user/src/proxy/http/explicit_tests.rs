@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::Gate;
 use crate::flow::Host;
-use crate::proxy::http::sniffed::tests::hello;
+use crate::proxy::http::inside::tests::hello;
 use crate::proxy::http::world::{World, read_all, read_hello, rules};
 use crate::proxy::http::world_evidence::until;
 use crate::proxy::tls::{CertificateAuthority, server_of};
@@ -47,12 +47,12 @@ async fn a_whole_url_is_fetched() {
 }
 
 #[tokio::test]
-async fn a_tunnel_carries_any_bytes_also_those_sent_with_its_request() {
+async fn a_tunnel_carries_requests_also_those_sent_with_its_own() {
     let (world, proxy) = start("").await;
     let connect = format!("CONNECT web.test:{0} HTTP/1.1\r\nHost: web.test:{0}\r\n\r\n", world.addr.port());
     for is_early in [true, false] {
-        let inner = "GET /inner HTTP/1.1\r\nHost: anything\r\n\r\n";
-        let mut client = send(proxy, &format!("{connect}{}", if is_early { inner } else { "" })).await;
+        let inner = format!("GET /inner HTTP/1.1\r\nHost: web.test:{}\r\n\r\n", world.addr.port());
+        let mut client = send(proxy, &format!("{connect}{}", if is_early { &inner } else { "" })).await;
         if !is_early {
             let mut head = [0; 12];
             client.read_exact(&mut head).await.expect("an answer");
@@ -63,7 +63,6 @@ async fn a_tunnel_carries_any_bytes_also_those_sent_with_its_request() {
         read_hello(&mut client).await;
         client.write_all(inner.as_bytes()).await.expect("write");
         read_hello(&mut client).await;
-        // The client's end is passed on, and the destination's comes back.
         client.shutdown().await.expect("shutdown");
         assert_eq!(read_all(&mut client).await, "");
     }
@@ -112,12 +111,12 @@ async fn a_silent_tunnel_and_a_silent_client_are_ended() {
 
 #[tokio::test]
 async fn a_tunnel_lives_through_a_policy_that_allows_it_and_ends_with_one_that_does_not() {
-    let (world, proxy) = start("").await;
+    let (world, proxy) = start(", protocol: tcp").await;
     let port = world.addr.port();
     let mut client = send(proxy, &format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n")).await;
     let mut head = [0; 12];
     client.read_exact(&mut head).await.expect("an answer");
-    world.rules.send_replace(Arc::new(rules(port, ", budgets: {max_seconds: 77}")));
+    world.rules.send_replace(Arc::new(rules(port, ", protocol: tcp, budgets: {max_seconds: 77}")));
     client.write_all(b"GET /inner HTTP/1.1\r\nHost: anything\r\n\r\n").await.expect("write");
     read_hello(&mut client).await;
     world.rules.send_replace(Arc::new(rules(port, ", methods: [GET]")));
@@ -138,6 +137,7 @@ async fn a_client_too_many_is_told_so_at_once_and_the_next_is_served_when_one_ha
     read_hello(&mut first).await;
     let text = read_all(&mut send(proxy, &whole).await).await;
     assert!(text.starts_with("HTTP/1.1 429") && text.contains("x-pipelock-reason: limit_exceeded"), "{text}");
+    assert!(text.contains("\r\nretry-after: 1\r\n"), "{text}");
     assert_eq!(world.receipts(), [pair("allow", "policy_allow"), pair("block", "limit_exceeded")]);
     drop(first);
     let started = Instant::now();
@@ -238,6 +238,24 @@ async fn what_cannot_be_read_is_answered_and_recorded() {
     let text = read_all(&mut send(proxy, "GET http://web.test/ HTTP/1.1\nHost: web.test\n\n").await).await;
     assert!(text.starts_with("HTTP/1.1 400") && text.contains("request_malformed"), "{text}");
     assert_eq!(world.receipts(), [pair("block", "request_malformed")]);
+}
+
+#[tokio::test]
+async fn receipts_of_what_is_refused_say_what_was_asked_for_and_by_whom() {
+    let (world, proxy) = start("").await;
+    for (request, target) in [
+        ("GET http://a.test/x?q HTTP/1.1\r\nHost: b.test\r\n", "http://a.test/x"),
+        ("GET https://u:p@a.test/x?q HTTP/1.1\r\nHost: a.test\r\n", "https://a.test/x"),
+        ("CONNECT a.test:443 HTTP/1.1\r\nHost: b.test:443\r\n", "a.test:443"),
+        ("GET /none?q HTTP/1.1\r\nHost: localhost\r\n", "/none"),
+        ("GET http://a.test/ HTTP/1.1\nHost: a.test\n", "-"),
+    ] {
+        let mut client = send(proxy, &format!("{request}Connection: close\r\n\r\n")).await;
+        let peer = client.local_addr().expect("bound").to_string();
+        let text = read_all(&mut client).await;
+        assert!(text.starts_with("HTTP/1.1 4"), "{text}");
+        assert_eq!(world.ways("forward").pop(), Some((target.to_owned(), peer)), "{request}");
+    }
 }
 
 /// ci:0123456789abcdef and dev:fedcba9876543210.
@@ -342,4 +360,25 @@ async fn our_doors_are_for_programs_of_this_host_or_those_with_a_token() {
     assert_eq!((world.identities("door"), world.identities("fetch")), (vec![String::new()], vec!["ci".into(); 2]));
     let health = read_all(&mut send(proxy, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+}
+
+#[tokio::test]
+async fn health_is_for_whoever_asks_the_right_way() {
+    let (world, proxy) = start("").await;
+    for (line, headers, status) in [
+        ("GET /health", "Host: localhost\r\n", "200"),
+        ("GET /health", "Host: rebound.test:8888\r\n", "403"),
+        ("GET /health", "Host: localhost\r\nOrigin: http://evil.test\r\n", "403"),
+        ("POST /health", "Host: localhost\r\n", "405"),
+        ("HEAD /health", "Host: localhost\r\n", "405"),
+        ("GET /api/v1/openapi.json", "Host: localhost\r\n", "200"),
+        ("POST /api/v1/openapi.json", "Host: localhost\r\n", "405"),
+        ("GET /healthy", "Host: localhost\r\n", "400"),
+    ] {
+        let text =
+            read_all(&mut send(proxy, &format!("{line} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n")).await).await;
+        assert_eq!(&text[9..12], status, "{line} {headers}: {text}");
+        assert_eq!(text.to_lowercase().contains("\r\nallow: get\r\n"), status == "405", "{text}");
+    }
+    assert_eq!(world.receipts_of("door").len(), 5);
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reached, Reason, Verdict, locked};
@@ -32,13 +32,6 @@ impl Session {
             _ if who == AGENT => None,
             "reverse" | "scan" => Some(format!("{transport} {who}")),
             _ => Some(who),
-        }
-    }
-
-    /// Takes out of a request for a door what showed who the client is: nobody else's business, and no word of the agent's.
-    pub(in crate::proxy) fn without_token(&self, headers: &mut HeaderMap) {
-        if self.identified().origin.identity.is_some() {
-            headers.remove(header::AUTHORIZATION);
         }
     }
 

@@ -1,11 +1,11 @@
 //! Who is let in at the explicit proxy, and as whom.
 //!
-//! Asked by `explicit` for each request, before anything else is. It promises that where tokens are known nobody is served
+//! Asked by `explicit` for each request, before anything else is, and by `reverse`. It promises that where tokens are known nobody is served
 //! without one, and that where none are a page in a browser cannot use our doors.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::authority::door_host;
 use crate::flow::{Host, Reason, Verdict};
@@ -45,6 +45,14 @@ impl Gate {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.known.is_some()
+    }
+
+    /// The same for what anybody may ask, token or not.
+    ///
+    /// # Errors
+    /// [`Reason::NameMismatch`] for a request that a page of another site may have made.
+    pub(super) fn admit_all<B>(&self, request: &Request<B>) -> Result<(), Verdict> {
+        if self.is_closed() { Ok(()) } else { from_this_host(request) }
     }
 
     /// Who asks; none where nobody has to say.
@@ -91,6 +99,28 @@ fn from_this_host<B>(request: &Request<B>) -> Result<(), Verdict> {
         return Err(Verdict::block(Reason::NameMismatch, "a page of another site asks"));
     }
     Ok(())
+}
+
+/// Refuses what browsers send for pages that are not of this host, where it is the host's own programs that are served: whatever
+/// Host they name, other than [`from_this_host`].
+pub(super) fn by_no_page<B>(request: &Request<B>) -> Result<(), Verdict> {
+    let denied = || Err(Verdict::block(Reason::NameMismatch, "a page of another host asks"));
+    let mut origins = request.headers().get_all(header::ORIGIN).iter().peekable();
+    if origins.peek().is_some() {
+        return if origins.all(is_of_this_host) { Ok(()) } else { denied() };
+    }
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if site.is_some_and(|site| site.eq_ignore_ascii_case(b"cross-site")) { denied() } else { Ok(()) }
+}
+
+/// True for an origin that is this host, by whatever scheme and port.
+fn is_of_this_host(origin: &HeaderValue) -> bool {
+    let uri = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+    match uri.as_ref().and_then(|uri| Host::parse(uri.host()?).ok()) {
+        Some(Host::Addr(addr)) => addr.is_loopback(),
+        Some(Host::Name(name)) => name == "localhost",
+        None => false,
+    }
 }
 
 /// Status and header that ask who one is (RFC 9110 §11.7.1): those of a proxy, or of a door of our own.

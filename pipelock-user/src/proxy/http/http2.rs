@@ -119,7 +119,7 @@ where
 fn refused(session: &Arc<Session>, refusal: &Refusal, is_answered: bool, place: OwnedSemaphorePermit) {
     let Some(answering) = session.proxy.answering() else { return };
     let policy = session.proxy.rules().policy.id().clone();
-    let (target, status) = (session.flow.target.authority(), is_answered.then(|| refusal.status.as_u16()));
+    let (target, status) = (session.place(), is_answered.then(|| refusal.status.as_u16()));
     let record = session.record(&policy, "-".into(), target, &refusal.verdict(), status, None);
     let session = session.clone();
     tokio::spawn(async move {

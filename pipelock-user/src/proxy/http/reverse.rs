@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::authority::{Authority, door_host};
 use super::converse::converse;
 use super::explicit::{flow_of, speaks, turn_away};
+use super::gate::by_no_page;
 use super::place::{WEB, read};
 use super::serve::Session;
 use super::socket::AtDoor;
@@ -85,8 +86,11 @@ async fn connection(proxy: &Arc<Proxy>, upstream: &Upstream, mut stream: TcpStre
     }
     let answer = {
         let authority = Authority { host: upstream.host.clone(), port: upstream.port };
+        // A client of this host may be a browser, and what it shows may be anybody's.
+        let is_here = peer.ip().to_canonical().is_loopback();
         move |session: Arc<Session>, mut request: Request<Incoming>| {
-            let authority = origin_form(&request).map(|()| authority.clone());
+            let asked = origin_form(&request).and_then(|()| if is_here { by_no_page(&request) } else { Ok(()) });
+            let authority = asked.map(|()| authority.clone());
             request.extensions_mut().insert(AtDoor);
             async move { session.answer_to(authority, request).await }
         }

@@ -58,6 +58,7 @@ async fn whatever_a_client_names_it_is_one_destination_that_is_asked() {
         ("CONNECT evil.test:443".into(), "", "400", "block request_malformed"),
     ] {
         let text = ask(&line, body).await;
+        assert!(world.ways("reverse").iter().all(|(target, _)| !target.contains("127.0.0.1")), "{line}");
         assert!(text.starts_with(&format!("HTTP/1.1 {status}")) && !text.contains(ORDER), "{line}: {text}");
         assert_eq!(told(&world).pop().as_deref(), Some(reason), "{line}");
     }
@@ -129,4 +130,26 @@ fn an_upstream_is_a_place_and_no_more() {
     {
         assert!(Upstream::parse(url).is_err(), "{url}");
     }
+}
+
+#[tokio::test]
+async fn pages_of_other_hosts_in_a_browser_get_nothing() {
+    let (world, proxy) = start("").await;
+    for (headers, status) in [
+        ("Origin: https://evil.test\r\n", "403"),
+        ("Origin: null\r\n", "403"),
+        ("Origin: http://localhost\r\nOrigin: http://evil.test\r\n", "403"),
+        ("Origin: http://localhost.evil.test\r\n", "403"),
+        ("Sec-Fetch-Site: cross-site\r\n", "403"),
+        ("Origin: http://localhost:3000\r\nSec-Fetch-Site: cross-site\r\n", "200"),
+        ("Origin: http://127.0.0.1:8890\r\nSec-Fetch-Site: same-origin\r\n", "200"),
+        ("Sec-Fetch-Site: none\r\n", "200"),
+        ("", "200"),
+    ] {
+        let request = format!("GET /x HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n{headers}\r\n");
+        let text = read_all(&mut send(proxy, &request).await).await;
+        assert_eq!(&text[9..12], status, "{headers}: {text}");
+    }
+    assert_eq!(world.seen().len(), 4);
+    assert_eq!(told(&world).iter().filter(|told| *told == "block name_mismatch").count(), 5);
 }

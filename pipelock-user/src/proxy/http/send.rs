@@ -15,7 +15,7 @@ use super::passing::Passing;
 use super::reading::Reading;
 use super::serve::Session;
 use super::upgrade::{Asked, WebSocket, reads_messages, say, take};
-use super::upstream::Errand;
+use super::upstream::Leg;
 use crate::flow::{Action, Reached, Reason, Verdict, locked};
 use crate::inspect::{Side, permit_flow};
 use crate::proxy::meter::Meter;
@@ -64,9 +64,9 @@ impl Session {
             }
         };
         let Self { carrier, shared, .. } = self;
-        let errand = Errand { permit: &permit, authority, rules, carrier: *carrier, activity: &shared.activity, meter };
+        let leg = Leg { permit: &permit, authority, rules, carrier: *carrier, activity: &shared.activity, meter };
         let sent = tokio::select! {
-            sent = Box::pin(shared.upstreams(*carrier).send(&errand, request)) => sent,
+            sent = Box::pin(shared.upstreams(*carrier).send(&leg, request)) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
             ended = self.ended() => Err((ended, None)),
             cut = self.proxy.evidence_lost() => Err((cut, None)),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::afterword::Afterword;
 use super::arriving::Arriving;
-use super::authority::{Authority, agree};
+use super::authority::{Authority, agree, without_query};
 use super::call::{self, Call};
 use super::consent::Consent;
 use super::converse::converse;
@@ -142,6 +142,17 @@ where
 }
 
 impl Session {
+    /// True when the whole connection was opened for one destination. Explicit clients open a tunnel for a WebSocket (RFC 6455
+    /// §4.1), or have a door of their own.
+    fn is_opened(&self) -> bool {
+        self.guard.is_some() || self.flow.target.name.is_some()
+    }
+
+    /// Where the connection leads, for what is no request of it: `-` for clients who say that with each.
+    pub(super) fn place(&self) -> String {
+        if self.is_opened() { self.flow.target.authority() } else { "-".to_owned() }
+    }
+
     /// The scheme of its requests.
     pub(super) fn scheme(&self) -> &'static str {
         self.carrier.scheme()
@@ -289,11 +300,15 @@ impl Session {
         let scheme = self.carrier.scheme();
         // The query may hold what should not be kept; host and path say where it went.
         let place = match &authority {
-            Ok(Authority { host, port }) if *port == self.carrier.default_port() => format!("{scheme}://{host}"),
-            Ok(Authority { host, port }) => format!("{scheme}://{host}:{port}"),
-            Err(_) => format!("{scheme}://{}", self.flow.target.authority()),
+            Ok(Authority { host, port }) if *port == self.carrier.default_port() => Some(format!("{scheme}://{host}")),
+            Ok(Authority { host, port }) => Some(format!("{scheme}://{host}:{port}")),
+            Err(_) if self.is_opened() => Some(format!("{scheme}://{}", self.flow.target.authority())),
+            Err(_) => None,
         };
-        let path = request.uri().path().to_owned();
+        let mut target = match &place {
+            Some(place) => format!("{place}{}", request.uri().path()),
+            None => without_query(request.uri()),
+        };
         let call = request.extensions_mut().remove::<Call>();
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
         let Forwarded { mut verdict, response, dialled, reading } = match authority {
@@ -304,12 +319,11 @@ impl Session {
         if let (false, Some(host), Some(guard)) = (verdict.is_block(), host, &self.guard) {
             locked(guard).names(host);
         }
-        let mut target = format!("{place}{path}");
         match &reading {
             Some(reading) if !verdict.findings.is_empty() => target = reading.without_secrets(target),
             None if verdict.is_block() => {
                 // Policy alone has refused it, so nobody has looked for secrets yet.
-                target = self.kept(&rules, target, &place).await;
+                target = self.kept(&rules, target, place.as_deref().unwrap_or("-")).await;
                 if repeats(verdict.reason) {
                     verdict.detail = self.kept(&rules, verdict.detail, "").await;
                 }
@@ -350,8 +364,7 @@ impl Session {
         let offers = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
         let wants_upgrade = request.headers().get_all(header::UPGRADE).iter().any(offers);
         let is_websocket = rules.policy.websocket().enabled
-            // Explicit clients open a tunnel for it (RFC 6455 §4.1), or have a door of their own.
-            && (self.carrier.is_tls || self.guard.is_some() || request.extensions().get::<AtDoor>().is_some())
+            && (self.is_opened() || request.extensions().get::<AtDoor>().is_some())
             && request.body().is_end_stream()
             && is_websocket(&request);
         if wants_upgrade && !is_websocket && !verdict.is_block() {
@@ -400,18 +413,18 @@ impl Session {
                 }
             }
         }
+        let still = request.extensions_mut().remove::<Wanted>();
+        let consent = Consent { by_rule: rule.asks(), wanted, still };
         if request.extensions().get::<Rehearsal>().is_some() {
-            let (verdict, response) = self.rehearse(rules, &authority, verdict).await;
+            let (verdict, response) = self.rehearse(rules, (&authority, request.method()), consent, verdict).await;
             return Forwarded { verdict, response, dialled: None, reading };
         }
-        let still = request.extensions_mut().remove::<Wanted>();
         let request = match Box::pin(self.check_push(rules, rule, request, reading.as_ref())).await {
             Ok(request) => request,
             Err((denied, response)) => {
                 return Forwarded { response, reading, ..Forwarded::not(denied.by(verdict.rule)) };
             }
         };
-        let consent = Consent { by_rule: rule.asks(), wanted, still };
         let (verdict, response, dialled) =
             self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();

@@ -53,7 +53,6 @@ pub(super) async fn socket(
             return rescue::problem(&told, session.flow.id).map(Either::Right);
         }
     };
-    session.without_token(request.headers_mut());
     *request.uri_mut() = place.path;
     request.extensions_mut().insert(AtDoor);
     let version = request.version();

@@ -117,6 +117,29 @@ async fn what_is_no_sound_question_or_not_allowed_is_refused() {
 }
 
 #[tokio::test]
+async fn a_tunnel_in_the_clear_carries_a_socket_that_is_read() {
+    let (world, proxy) = start(ENABLED, Gate::open()).await;
+    let port = world.addr.port();
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(proxy).await.expect("connect");
+    let connect = format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n");
+    client.write_all(connect.as_bytes()).await.expect("write");
+    assert!(head(&mut client).await.starts_with("HTTP/1.1 200"));
+    let upgrade = format!(
+        "GET /ws HTTP/1.1\r\nHost: web.test:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n"
+    );
+    client.write_all(upgrade.as_bytes()).await.expect("write");
+    assert!(head(&mut client).await.starts_with("HTTP/1.1 101"));
+    say(&mut client, "hello").await;
+    assert_eq!(hear(&mut client).await, (frame::TEXT, b"hello".to_vec()));
+    say(&mut client, SECRET).await;
+    let (opcode, payload) = hear(&mut client).await;
+    assert_eq!((opcode, &payload[..2]), (frame::CLOSE, &1008_u16.to_be_bytes()[..]));
+    assert!(!world.evidence_by_now().contains(SECRET));
+}
+
+#[tokio::test]
 async fn a_page_in_a_browser_gets_no_socket() {
     let (world, proxy) = start(ENABLED, Gate::open()).await;
     let target = format!("/ws?url=ws://web.test:{}/ws", world.addr.port());
@@ -137,5 +160,13 @@ async fn a_token_for_us_goes_no_further() {
     assert!(head(&mut client).await.starts_with("HTTP/1.1 101"));
     let seen = &world.seen()[0].headers;
     assert!(!seen.contains_key("authorization") && seen.contains_key("x-kept"), "{seen:?}");
-    assert_eq!(world.identities("ws"), ["ci"]);
+    // What is not for us is the destination's.
+    let both = "Proxy-Authorization: Bearer 0123456789abcdef\r\nAuthorization: Bearer theirs\r\n";
+    let mut client = ask(proxy, &target, both).await;
+    assert!(head(&mut client).await.starts_with("HTTP/1.1 101"));
+    let seen = &world.seen()[1].headers;
+    assert!(seen["authorization"] == "Bearer theirs" && !seen.contains_key("proxy-authorization"), "{seen:?}");
+    assert_eq!(world.identities("ws"), ["ci", "ci"]);
+    let wrong = both.replace("cdef", "cdeX") + "Connection: close\r\n";
+    assert!(read_all(&mut ask(proxy, &target, &wrong).await).await.starts_with("HTTP/1.1 401"));
 }

@@ -100,8 +100,8 @@ pub(super) struct Upstreams {
 /// A failure, and where bytes of the request may have gone; then the verdict says that they were let out.
 type Failed = (Verdict, Option<Reached>);
 
-/// One request on its way.
-pub(super) struct Errand<'a> {
+/// The way of one request to its destination: what it needs there.
+pub(super) struct Leg<'a> {
     pub(super) permit: &'a Permit,
     pub(super) authority: &'a Authority,
     pub(super) rules: &'a Rules,
@@ -114,23 +114,23 @@ impl Upstreams {
     /// Sends a request: on a kept connection that fits and still stands, else on a new one.
     pub(super) async fn send(
         &self,
-        errand: &Errand<'_>,
+        leg: &Leg<'_>,
         request: Request<Passing>,
     ) -> Result<(Response<Incoming>, Reached), Failed> {
-        let limits = errand.rules.policy.limits();
+        let limits = leg.rules.policy.limits();
         let mut request = request;
         loop {
-            let (mut upstream, is_new) = match self.take(errand).await {
+            let (mut upstream, is_new) = match self.take(leg).await {
                 Some(kept) => (kept, false),
-                None => self.open(errand).await?,
+                None => self.open(leg).await?,
             };
             COUNTS.sent_on.add(if is_new { Found::New } else { Found::Kept });
             let addr = upstream.addr.clone();
-            let formed = outgoing(request, errand.authority, errand.carrier, upstream.sender.form());
+            let formed = outgoing(request, leg.authority, leg.carrier, upstream.sender.form());
             let formed = formed.map_err(|denied| (denied, None))?;
             let sent = tokio::select! {
                 sent = upstream.sender.try_send(formed) => sent,
-                () = errand.activity.idle(limits.idle()) => return Err(late(addr)),
+                () = leg.activity.idle(limits.idle()) => return Err(late(addr)),
             };
             match sent {
                 Ok(response) => {
@@ -158,12 +158,12 @@ impl Upstreams {
     }
 
     /// A kept connection that is ready; those of HTTP/2 stay where they are.
-    async fn take(&self, errand: &Errand<'_>) -> Option<Upstream> {
+    async fn take(&self, leg: &Leg<'_>) -> Option<Upstream> {
         loop {
-            let mut upstream = self.take_fit(errand)?;
+            let mut upstream = self.take_fit(leg)?;
             let is_ready = match &mut upstream.sender {
                 // The agent has read the former answer to its end, or it would not have sent this request.
-                Sender::Http1(sender) if !errand.carrier.is_http2 => sender.ready().await.is_ok(),
+                Sender::Http1(sender) if !leg.carrier.is_http2 => sender.ready().await.is_ok(),
                 Sender::Http1(sender) => sender.is_ready(),
                 Sender::Http2(sender) => sender.ready().await.is_ok(),
             };
@@ -173,11 +173,11 @@ impl Upstreams {
         }
     }
 
-    fn take_fit(&self, errand: &Errand<'_>) -> Option<Upstream> {
+    fn take_fit(&self, leg: &Leg<'_>) -> Option<Upstream> {
         let mut kept = locked(&self.kept);
         // Without its handle here a connection of a former policy ends with the last answer on it.
         kept.retain(|upstream| {
-            upstream.policy == *errand.rules.policy.id()
+            upstream.policy == *leg.rules.policy.id()
                 && match &upstream.sender {
                     Sender::Http1(sender) => !sender.is_closed(),
                     Sender::Http2(sender) => !sender.is_closed(),
@@ -185,10 +185,10 @@ impl Upstreams {
         });
         let at = kept.iter().position(|upstream| {
             let is_free = match &upstream.sender {
-                Sender::Http1(sender) => !errand.carrier.is_http2 || sender.is_ready(),
+                Sender::Http1(sender) => !leg.carrier.is_http2 || sender.is_ready(),
                 Sender::Http2(_) => true,
             };
-            is_free && upstream.authority == *errand.authority
+            is_free && upstream.authority == *leg.authority
         })?;
         match kept.get(at)? {
             Upstream { authority, policy, sender: Sender::Http2(sender), addr } => Some(Upstream {
@@ -213,22 +213,22 @@ impl Upstreams {
     }
 
     /// Opens a connection; false when somebody else has, meanwhile.
-    async fn open(&self, errand: &Errand<'_>) -> Result<(Upstream, bool), Failed> {
+    async fn open(&self, leg: &Leg<'_>) -> Result<(Upstream, bool), Failed> {
         let start = Instant::now();
-        let limit = dial_limit(errand.rules);
+        let limit = dial_limit(leg.rules);
         let slow = || {
-            let detail = format!("connecting to {} took longer than {limit:?}", errand.authority.host);
+            let detail = format!("connecting to {} took longer than {limit:?}", leg.authority.host);
             (Verdict::block(Reason::DialFailed, detail), None)
         };
-        let may_share = errand.carrier.is_http2 && !self.has_http1.load(Ordering::Relaxed);
+        let may_share = leg.carrier.is_http2 && !self.has_http1.load(Ordering::Relaxed);
         // Who waits for another's attempt does not begin one of full length after it.
         let alone =
             tokio::time::timeout(limit, async { if may_share { Some(self.opening.lock().await) } else { None } });
         let _alone = alone.await.map_err(|_| slow())?;
-        if may_share && let Some(upstream) = self.take(errand).await {
+        if may_share && let Some(upstream) = self.take(leg).await {
             return Ok((upstream, false));
         }
-        let Errand { permit, authority, rules, carrier, activity, meter } = errand;
+        let Leg { permit, authority, rules, carrier, activity, meter } = leg;
         let left = || limit.saturating_sub(start.elapsed());
         let (stream, addr) = connect(permit, rules.way(), left())
             .await

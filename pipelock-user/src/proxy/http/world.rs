@@ -156,6 +156,7 @@ impl World {
             uid: 1,
             comm: "agent".into(),
             identity: None,
+            peer: None,
         };
         let original = SocketAddr::from(([198, 18, 0, 1], self.addr.port()));
         let target = Target { name: Host::parse("web.test").ok(), original };

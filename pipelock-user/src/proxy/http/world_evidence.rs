@@ -59,6 +59,18 @@ impl World {
         entries.filter_map(action).collect()
     }
 
+    /// What the receipts of a door say of where it went, and of where its client was.
+    pub(in crate::proxy) fn ways(&self, transport: &str) -> Vec<(String, String)> {
+        let text = self.evidence_by_now();
+        let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let way = |entry: Value| {
+            let action = find(&entry, "action_record").filter(|action| action["transport"] == transport)?;
+            let word = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+            Some((word(action.get("target")), word(find(&entry, "src"))))
+        };
+        entries.filter_map(way).collect()
+    }
+
     /// Who the receipts of a door say it was.
     pub(in crate::proxy) fn identities(&self, transport: &str) -> Vec<String> {
         let text = self.evidence_by_now();

@@ -29,7 +29,7 @@ pub use outward::hop_tls;
 pub(super) use outward::{Offer, Outward, refused};
 pub use roots::SYSTEM_BUNDLES;
 pub(super) use shown::Shown;
-pub(super) use sniff::{Hello, Sniffer, alert_access_denied, sniff};
+pub(super) use sniff::{Hello, alert_access_denied, sniff};
 pub use trust::Trust;
 
 /// What TLS is opened with under one policy.
