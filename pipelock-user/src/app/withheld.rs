@@ -21,6 +21,9 @@ const PROXY_VARIABLES: [&str; 4] = ["http_proxy", "https_proxy", "all_proxy", "f
 /// What the agent finds in the place of files.
 const NOTHING: &str = "/dev/null";
 
+/// A file, with the device and the number that it had.
+type Covered = (PathBuf, (u64, u64));
+
 /// What a command is started without.
 #[derive(Clone, Debug)]
 pub struct Withheld {
@@ -28,8 +31,8 @@ pub struct Withheld {
     variables: Vec<String>,
     /// As whom the command runs.
     user: Option<u32>,
-    /// The files that were covered, each with its device and number.
-    covered: Arc<Mutex<Vec<(PathBuf, (u64, u64))>>>,
+    /// The files that were covered.
+    covered: Arc<Mutex<Vec<Covered>>>,
 }
 
 impl Withheld {
@@ -79,7 +82,7 @@ impl Withheld {
     #[must_use]
     pub(super) fn shown(&self) -> Vec<PathBuf> {
         let covered = locked(&self.covered).clone();
-        let is_another = |(file, number): &(PathBuf, (u64, u64))| {
+        let is_another = |(file, number): &Covered| {
             let facts = file.metadata();
             facts.is_ok_and(|facts| (facts.dev(), facts.ino()) != *number && self.may_read(&facts))
         };
