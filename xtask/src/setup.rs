@@ -21,8 +21,8 @@ const PYTHON_MODULES: &[(&str, &str)] = &[
     ("h2", "httpx[http2]"),
     ("httpx", "httpx[http2]"),
     ("requests", "requests"),
-    // It hears HTTPS_PROXY since 15.
-    ("websockets", "websockets>=15"),
+    // Older ones hear no HTTPS_PROXY.
+    ("websockets.proxy", "websockets>=16"),
 ];
 /// Where they find packages of npm; every user can read it.
 const NODE_FOLDER: &str = "/var/cache/pipelock-e2e/node";
