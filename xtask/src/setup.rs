@@ -23,8 +23,8 @@ const PYTHON_MODULES: &[(&str, &str)] = &[
     // The second's names are others than the first's.
     ("mcp", "mcp>=2,<3"),
     ("requests", "requests"),
-    // It hears HTTPS_PROXY since 15.
-    ("websockets", "websockets>=15"),
+    // Older ones hear no HTTPS_PROXY.
+    ("websockets.proxy", "websockets>=16"),
 ];
 /// Where they find packages of npm; every user can read it.
 const NODE_FOLDER: &str = "/var/cache/pipelock-e2e/node";

@@ -141,7 +141,7 @@ fn ws_of_npm() {
 #[test]
 fn websockets_of_python() {
     need!("python3", "node", "openssl");
-    if !has_python_module("websockets") {
+    if !has_python_module("websockets.proxy") {
         return missing("websockets for Python");
     }
     ask_in_frames(&["/usr/bin/python3", "-c", WEBSOCKETS]);

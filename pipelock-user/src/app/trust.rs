@@ -196,6 +196,15 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 3, "nothing else is left");
     }
 
+    // npm with a cafile in an npmrc hears no NODE_EXTRA_CA_CERTS; what replaces a list of roots has to be the whole one.
+    #[test]
+    fn npm_is_told_by_its_own_variable_whatever_its_files_say() {
+        let variables = TrustFiles(PathBuf::from("/trust")).variables();
+        for name in ["npm_config_cafile", "NPM_CONFIG_CAFILE"] {
+            assert!(variables.contains(&(name, "/trust/bundle.pem".into())), "{name}: {variables:?}");
+        }
+    }
+
     #[test]
     fn links_in_the_folder_lead_nowhere() {
         let ca = CertificateAuthority::for_now().expect("an authority");
