@@ -219,7 +219,7 @@ const http = require("http");
 const [proxy, place, secret] = process.argv.slice(1);
 const [host, port] = proxy.split(":");
 const ask = (path) => new Promise((done, failed) => {
-    const tunnel = http.request({ host, port, method: "CONNECT", path: place });
+    const tunnel = http.request({ host, port, method: "CONNECT", path: place, headers: { host: place } });
     tunnel.on("connect", (_, socket) => {
         const options = { createConnection: () => socket, headers: { host: place, connection: "close" }, path };
         http.get(options, (answer) => { answer.resume(); done(answer.statusCode); }).on("error", failed);
