@@ -119,6 +119,27 @@ async fn nothing_goes_on_without_a_yes() {
 }
 
 #[tokio::test]
+async fn a_client_of_the_explicit_proxy_is_told_by_its_address_inside_tunnels_too() {
+    let world = World::new(", scan: true, ask: true").await;
+    let terminal = Scripted::new([Some(Ok(Answer::No)), Some(Ok(Answer::No))]);
+    world.proxy.asking.at(terminal.clone());
+    let (proxy, port) = (world.door(Gate::open()).await, world.addr.port());
+    let get = |target: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: web.test:{port}\r\nConnection: close\r\n\r\n").into_bytes()
+    };
+    let connect = format!("CONNECT web.test:{port} HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n").into_bytes();
+    for bytes in [get(&format!("http://web.test:{port}/x")), [connect, get("/x")].concat()] {
+        #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+        let mut client = tokio::net::TcpStream::connect(proxy).await.expect("connect");
+        client.write_all(&bytes).await.expect("write");
+        let text = read_all(&mut client).await;
+        assert!(text.contains("x-pipelock-reason: ask_denied"), "{text}");
+    }
+    let actors: Vec<_> = locked(&terminal.asked).iter().map(|question| question.actor.clone()).collect();
+    assert_eq!(actors, ["a client at 127.0.0.1"; 2]);
+}
+
+#[tokio::test]
 async fn always_holds_for_the_same_alone() {
     let world = World::new(", ask: true").await;
     let terminal = Scripted::new([Some(Ok(Answer::Always)), Some(Ok(Answer::No))]);
