@@ -16,6 +16,7 @@ use super::converse::{converse, refuse};
 use super::doors;
 use super::framing::Refusal;
 use super::gate::{Gate, challenge, is_door, unidentified};
+use super::headers::without;
 use super::inside::Inside;
 use super::serve::{Body, Session};
 use super::upstream::Carrier;
@@ -192,10 +193,11 @@ async fn admit(
         Ok(()) if is_for_all => return doors::health(&session).map(Either::Right),
         Ok(()) => {
             // It was for us, and is nobody else's business: the scanner's neither.
-            let shown = request.headers_mut().remove(header::PROXY_AUTHORIZATION);
-            if shown.is_none() && gate.is_closed() && is_door(&request) {
-                request.headers_mut().remove(header::AUTHORIZATION);
-            }
+            let is_shown = request.headers().contains_key(header::PROXY_AUTHORIZATION);
+            let is_other = !is_shown && gate.is_closed() && is_door(&request);
+            without(request.headers_mut(), |name| {
+                *name == header::PROXY_AUTHORIZATION || is_other && *name == header::AUTHORIZATION
+            });
             return answer(session, &gate, request, granted).await;
         }
         Err(denied) => denied,

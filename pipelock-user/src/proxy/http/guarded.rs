@@ -15,11 +15,16 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::framing::{Framing, Refusal};
+use super::headers::without;
 use crate::proxy::presence::poll_gone;
 use crate::proxy::through::write_through;
 
 /// What hyper is told in each head, so that it sends the trailers of an answer, which it does only to who asks for them.
 const TAKES_TRAILERS: &[u8] = b"te:pipelock, trailers\r\n";
+/// The value of that.
+const TOLD: &str = "pipelock, trailers";
+/// The end of a head.
+const END: &[u8] = b"\r\n\r\n";
 /// Header lines that hyper takes: with more, nothing is added.
 const MAX_LINES: usize = 100;
 /// Bytes read at a time.
@@ -107,22 +112,27 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
     }
 }
 
-/// Says in a whole head that trailers are taken; [`untold`] takes it out again.
+/// Says in a whole head that trailers are taken, in its last line; [`untold`] takes it out again.
 fn take_trailers(head: &mut BytesMut) {
-    let Some(at) = head.iter().position(|byte| *byte == b'\n') else { return };
     // The request line and the empty one are no header lines.
-    if head.iter().filter(|byte| **byte == b'\n').count().saturating_sub(2) < MAX_LINES {
-        let rest = head.split_off(at + 1);
+    let has_room = head.iter().filter(|byte| **byte == b'\n').count().saturating_sub(2) < MAX_LINES;
+    if has_room && head.ends_with(END) {
+        head.truncate(head.len() - END.len() / 2);
         head.extend_from_slice(TAKES_TRAILERS);
-        head.unsplit(rest);
+        head.extend_from_slice(&END[END.len() / 2..]);
     }
 }
 
 /// A request as it was before [`TAKES_TRAILERS`] was added.
 pub(super) fn untold(headers: &mut HeaderMap) {
     let values: Vec<HeaderValue> = headers.get_all(header::TE).iter().cloned().collect();
-    headers.remove(header::TE);
-    for value in values.into_iter().filter(|value| value != "pipelock, trailers") {
+    if values.iter().eq([TOLD]) {
+        // The last one, so that no other takes its place.
+        headers.remove(header::TE);
+        return;
+    }
+    without(headers, |name| *name == header::TE);
+    for value in values.into_iter().filter(|value| value != TOLD) {
         headers.append(header::TE, value);
     }
 }

@@ -23,12 +23,30 @@ pub(super) fn strip_hop(headers: &mut HeaderMap) {
         // Host and the framing are not the client's to remove.
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
+    without(headers, |name| {
+        HOP_BY_HOP.contains(name)
+            || named.contains(name)
+            || *name == header::ALT_SVC
+            || ["keep-alive", "proxy-connection"].contains(&name.as_str())
+    });
+}
+
+/// Removes headers and leaves the others in their order, which `HeaderMap::remove` does not: it puts the last one in the place of the
+/// one that goes, and what stands in two of them in one order is no secret in another.
+pub(super) fn without(headers: &mut HeaderMap, is_gone: impl Fn(&HeaderName) -> bool) {
+    if !headers.keys().any(&is_gone) {
+        return;
     }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
-    headers.remove(header::ALT_SVC);
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    let mut last = None;
+    for (name, value) in headers.drain() {
+        // Of several lines of one name only the first names it.
+        last = name.or(last);
+        if let Some(name) = last.as_ref().filter(|name| !is_gone(name)) {
+            kept.append(name.clone(), value);
+        }
+    }
+    *headers = kept;
 }
 
 /// True when the sender takes trailers (RFC 9110 §10.1.4).

@@ -6,7 +6,7 @@
 use http::{HeaderValue, Request, Uri, Version, header, uri};
 
 use super::authority::Authority;
-use super::headers::{strip_hop, wants_trailers};
+use super::headers::{strip_hop, wants_trailers, without};
 use super::upgrade::{WebSocket, say};
 use super::upstream::Carrier;
 use crate::flow::{Reason, Verdict};
@@ -38,7 +38,7 @@ pub(super) fn outgoing<B>(
     let path = if path.is_empty() { "/" } else { path }.to_owned();
     // Codings other than chunked are not undone here, so whoever reads the body has to be told of them. `framing` has
     // left one line at most.
-    let codings = request.headers_mut().remove(header::TRANSFER_ENCODING);
+    let codings = request.headers().get(header::TRANSFER_ENCODING).cloned();
     let wants_trailers = wants_trailers(request.headers());
     strip_hop(request.headers_mut());
     match form {
@@ -64,7 +64,7 @@ pub(super) fn outgoing<B>(
             parts.path_and_query = Some(path.parse().map_err(|_| malformed("request target"))?);
             *request.uri_mut() = Uri::from_parts(parts).map_err(|_| malformed("request target"))?;
             *request.version_mut() = Version::HTTP_2;
-            request.headers_mut().remove(header::HOST);
+            without(request.headers_mut(), |name| *name == header::HOST);
         }
     }
     if wants_trailers {

@@ -15,7 +15,7 @@ use super::afterword::Afterword;
 use super::arriving::Arriving;
 use super::authority::Authority;
 use super::errand::Withheld;
-use super::headers::announce;
+use super::headers::{announce, without};
 use super::passing::{Broken, Failure, Passing, Read};
 use super::upstream::Carrier;
 use crate::flow::{Found, Reason, Verdict};
@@ -187,7 +187,7 @@ impl Reading {
             return Ok((Passing::Whole(Some(bytes), trailers), wanted));
         }
         if is_redacted {
-            headers.remove(header::CONTENT_LENGTH);
+            without(headers, |name| *name == header::CONTENT_LENGTH);
         }
         let shared = (&self.scanners, &self.terms);
         let mut read = Box::new(Read::new(body, reader, shared, side, &self.afterword, is_redacted));

@@ -151,6 +151,29 @@ async fn what_the_agent_said_itself_is_no_instruction_to_it() {
 }
 
 #[tokio::test]
+async fn a_secret_in_two_headers_is_one_in_the_order_that_they_came_in() {
+    let (first, second) = SECRET.split_at(20);
+    for more in ["", "accept: */*\r\n", "connection: close\r\nkeep-alive: 5\r\n"] {
+        let world = world("").await;
+        let headers = format!("user-agent: curl/8\r\n{more}x-a: {first}\r\nx-b: {second}\r\n");
+        let request = format!("GET /a HTTP/1.1\r\nhost: web.test:PORT\r\n{headers}connection: close\r\n\r\n");
+        let text = ask(&world, request.as_bytes()).await;
+        assert_problem(&text, "403", "dlp_match");
+        // What is let through goes on in its order, too.
+        let plain = request.replace(first, "1").replace(second, "2");
+        ask(&world, plain.as_bytes()).await;
+        let seen = world.seen();
+        let names: Vec<_> =
+            seen[0].headers.keys().map(|name| name.as_str().to_owned()).filter(|name| name != "host").collect();
+        let expected: Vec<_> = ["user-agent", "accept", "x-a", "x-b"]
+            .into_iter()
+            .filter(|name| *name != "accept" || more.contains("accept"))
+            .collect();
+        assert_eq!(names, expected, "{more}");
+    }
+}
+
+#[tokio::test]
 async fn redaction_changes_the_length_and_nothing_else() {
     for clean in [10, 100_000] {
         let world = World::with(|port, _| {

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::authority::Authority;
+use super::headers::without;
 use super::reading::Reading;
 use super::serve::Session;
 use super::upstream::Carrier;
@@ -82,7 +83,7 @@ pub(super) fn reads_messages(policy: &Policy, rule: &Rule) -> bool {
 pub(super) fn mark(request: &mut Request<impl Sized>, is_read: bool) {
     request.extensions_mut().insert(WebSocket);
     if is_read {
-        request.headers_mut().remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        without(request.headers_mut(), |name| *name == header::SEC_WEBSOCKET_EXTENSIONS);
     }
 }
 
