@@ -14,7 +14,9 @@ use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason, V
 use crate::inspect::Terms;
 use crate::kernel::{Ledger, Maps, to_flow};
 use crate::policy::DnsMode;
-use crate::proxy::dns::{Answered, Asker, Filed, Mode, NameRead, NameRules, Pool, QueryLog, SeenNames, Transport};
+use crate::proxy::dns::{
+    Answered, Asker, Filed, Found, Lookup, Mode, NameRead, NameRules, Pool, QueryLog, SeenNames, Transport,
+};
 use crate::proxy::{COUNTS, KnockedBy, Origins, Rules};
 use crate::recorder::{Recorder, RequestRecord};
 
@@ -32,6 +34,16 @@ impl Generations {
     /// given that of its chain.
     pub(super) fn find(&self, generation: u32) -> PolicyId {
         locked(&self.0).get(&generation).cloned().unwrap_or_else(|| PolicyId("unknown".to_owned()))
+    }
+}
+
+/// Looks real addresses up with the resolver of the policy in force.
+pub(super) struct RulesLookup(pub watch::Receiver<Arc<Rules>>);
+
+impl Lookup for RulesLookup {
+    fn lookup<'a>(&'a self, name: &'a str) -> Found<'a> {
+        let rules = self.0.borrow().clone();
+        Box::pin(async move { rules.resolver.lookup(name).await })
     }
 }
 

@@ -17,7 +17,7 @@ use super::capsule::{Facts, capsule};
 use super::denials::Denials;
 use super::flows::{Base, settle_base, write_flows};
 use super::inspection::Environment;
-use super::joints::{DnsReceipts, Generations, KernelOrigins, PolicyNames};
+use super::joints::{DnsReceipts, Generations, KernelOrigins, PolicyNames, RulesLookup};
 use super::listeners::Namespace;
 use super::lock::Lock;
 use super::server::start_time;
@@ -488,14 +488,4 @@ pub(super) fn apply(maps: &Maps, policy: &Policy, generation: u32) -> Result<(),
         policy.loopback_ports().iter().copied(),
     )?;
     Ok(())
-}
-
-/// Looks real addresses up with the resolver of the policy in force.
-struct RulesLookup(latest::Receiver<Arc<Rules>>);
-
-impl crate::proxy::dns::Lookup for RulesLookup {
-    fn lookup<'a>(&'a self, name: &'a str) -> crate::proxy::dns::Found<'a> {
-        let rules = self.0.borrow().clone();
-        Box::pin(async move { rules.resolver.lookup(name).await })
-    }
 }
