@@ -3,8 +3,10 @@
 //! Called by `proxy` for each request before its destination is resolved, and for each answer before it is released. It
 //! promises that every header is read except those that the proxy writes itself.
 
-use http::HeaderMap;
+use std::net::Ipv4Addr;
+
 use http::header::{self, HeaderName};
+use http::{HeaderMap, Method};
 use pipelock_scan::{EngineError, Finding};
 
 use super::counts::{Place, Timed};
@@ -15,6 +17,19 @@ use crate::policy::FindingAction;
 
 /// Headers of a request that are not read: the proxy checks or writes them itself, and they hold names and numbers only.
 const HARMLESS: [HeaderName; 4] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
+
+/// Methods that say nothing but what they are.
+const METHODS: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::CONNECT,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::PATCH,
+];
 
 /// The number of the one session that what leaves is remembered for: the attachment's.
 pub(super) const SESSION: u64 = 0;
@@ -119,6 +134,23 @@ impl Terms {
         Ok(noted)
     }
 
+    /// Reads the method of a request, which a client may choose like any other word; what is to be noted.
+    ///
+    /// # Errors
+    /// As [`check_headers`](Self::check_headers).
+    pub fn check_method(&self, scanners: &Scanners, method: &Method) -> Result<Vec<Found>, Verdict> {
+        if METHODS.contains(method) {
+            return Ok(Vec::new());
+        }
+        let side = Side::RequestHead;
+        let text = method.as_str().as_bytes();
+        let findings = scanners.of(side).scan(text).map_err(|error| unread(&error))?;
+        let mut noted = self.sort(side, &findings, |_| "method".to_owned())?;
+        let (more, _) = self.check_piece(scanners, side, ("method", ""), text, || "method".to_owned())?;
+        noted.extend(more);
+        Ok(noted)
+    }
+
     /// Reads a text that goes nowhere yet, and remembers nothing of it; what is to be noted.
     ///
     /// # Errors
@@ -156,8 +188,10 @@ impl Terms {
     }
 }
 
-/// The host of a URL of ours.
+/// The name in a URL of ours; none of an address.
 fn host_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
-    rest.split(['/', '?', '#']).next()?.split(':').next()
+    let host = rest.split(['/', '?', '#']).next()?.split(':').next()?;
+    let is_addr = host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok();
+    (!is_addr).then_some(host)
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
@@ -56,14 +56,14 @@ impl Reading {
         Ok(Some(Self { scanners, terms, afterword: afterword() }))
     }
 
-    /// Reads URL and headers of a request, those that go nowhere too, and asks for an answer that can be read; what is to be
+    /// Reads method, URL and headers of a request, those that go nowhere too, and asks for an answer that can be read; what is to be
     /// noted, and what somebody has to be asked about.
     ///
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ContentUnreadable`].
     pub(super) fn head(
         &self,
-        url: &str,
+        (method, url): (&Method, &str),
         headers: &mut HeaderMap,
         withheld: Option<&Withheld>,
     ) -> Result<(Vec<Found>, Option<Verdict>), Verdict> {
@@ -76,6 +76,7 @@ impl Reading {
             }
             Ok(())
         };
+        keep(self.terms.check_method(&self.scanners, method))?;
         keep(self.terms.check_url(&self.scanners, url))?;
         for headers in std::iter::once(&*headers).chain(withheld.map(|withheld| &withheld.0)) {
             keep(self.terms.check_headers(&self.scanners, Side::RequestHead, headers))?;

@@ -174,6 +174,17 @@ async fn a_secret_in_two_headers_is_one_in_the_order_that_they_came_in() {
 }
 
 #[tokio::test]
+async fn methods_of_ones_own_are_read_and_reason_phrases_go_no_further() {
+    let world = world("").await;
+    let (first, second) = SECRET.split_at(20);
+    ask(&world, &request(first, "/a", "", b"")).await;
+    assert_problem(&ask(&world, &request(second, "/a", "", b"")).await, "403", "dlp_match");
+    assert_eq!(world.findings().last().map(|all| all[0]["place"].clone()), Some("method".into()));
+    let text = ask(&world, &request("GET", "/reason", "", b"")).await;
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("fine words"), "{text}");
+}
+
+#[tokio::test]
 async fn redaction_changes_the_length_and_nothing_else() {
     for clean in [10, 100_000] {
         let world = World::with(|port, _| {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
+use hyper::ext::ReasonPhrase;
 
 use super::arriving::Arriving;
 use super::authority::Authority;
@@ -98,6 +99,7 @@ impl Session {
                         Ok(upgraded) => {
                             *locked(&self.upgraded) = Some(upgraded);
                             strip_hop(response.headers_mut());
+                            response.extensions_mut().remove::<ReasonPhrase>();
                             say(response.headers_mut());
                             let response = response.map(|body| Passing::Unread(Arriving::new(body, version)));
                             (verdict, Some(response), Some(addr))
@@ -105,6 +107,8 @@ impl Session {
                     };
                 }
                 strip_hop(response.headers_mut());
+                // Words of the destination's that nobody reads, but for clients that show them to the agent; the code says it all.
+                response.extensions_mut().remove::<ReasonPhrase>();
                 let version = response.version();
                 let response = response.map(|body| Arriving::new(body, version));
                 match reading {

@@ -406,7 +406,8 @@ impl Session {
         if let Some(reading) = &reading {
             let url = url(self.carrier, &authority, request.uri());
             let withheld = request.extensions_mut().remove::<Withheld>();
-            match reading.head(&url, request.headers_mut(), withheld.as_ref()) {
+            let method = request.method().clone();
+            match reading.head((&method, &url), request.headers_mut(), withheld.as_ref()) {
                 Ok((noted, asked_about)) => (verdict, wanted) = (verdict.with(noted), asked_about),
                 Err(denied) => {
                     return Forwarded { reading: Some(reading.clone()), ..Forwarded::not(denied.by(verdict.rule)) };
