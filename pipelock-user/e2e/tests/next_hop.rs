@@ -314,3 +314,26 @@ fn without_its_credentials_nothing_is_started() {
         assert!(!out.status.success() && text.contains(said), "{text}");
     }
 }
+
+/// What covers a file goes away with it, so that one which is put there by rename is seen.
+#[test]
+fn a_hidden_file_that_is_replaced_is_told_of_and_in_the_evidence() {
+    let sandbox = Sandbox::new("");
+    let login = sandbox.file("login", LOGIN);
+    sandbox.set_policy(&format!(
+        "egress: []\nupstream: {{proxy: \"http://127.0.0.1:9\", credentials_file: {}}}",
+        login.display()
+    ));
+    let script = "cat login; touch started; until [ -s login ]; do sleep 0.05; done; sleep 2";
+    let mut running = sandbox.spawn(&["sh", "-c", script]);
+    running.wait_for("started");
+    let new = login.with_file_name("new");
+    std::fs::write(&new, "other:words\n").expect("written");
+    std::fs::rename(&new, &login).expect("renamed");
+    let (status, seen, said, sandbox) = running.end();
+    assert!(status.success() && seen.is_empty(), "{said}");
+    assert!(said.contains("another file has taken the place of this one") && said.contains("login"), "{said}");
+    let chain = std::fs::read_to_string(sandbox.evidence().join("evidence.jsonl")).expect("evidence");
+    assert!(chain.contains("\"files_shown\":["), "{said}");
+    assert_eq!(pipelock_e2e::verify_json(&sandbox.evidence()).0, 0, "a verifier takes it");
+}

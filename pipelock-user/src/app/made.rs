@@ -185,6 +185,11 @@ mod tests {
         held.put("file", b"x").expect("written");
         held.make("in".as_ref(), 0o755).expect("made").put("file", b"y").expect("written");
         assert_eq!(std::fs::read_dir(&victim).expect("a folder").count(), 0);
+        let above = Folder::open(above.path()).expect("there");
+        assert!(
+            above.enter("folder".as_ref()).is_err() && above.enter("moved".as_ref()).is_ok(),
+            "a link is not entered"
+        );
         assert_eq!(std::fs::read(moved.join("file")).expect("read"), b"x");
         assert_eq!((mode(&moved.join("in")), mode(&moved.join("in/file"))), (0o755, 0o644));
     }

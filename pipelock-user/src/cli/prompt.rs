@@ -87,8 +87,14 @@ impl Asker for Terminal {
             let withdrawn = Withdraw(Arc::default());
             let is_withdrawn = withdrawn.0.clone();
             let asking = move || {
-                let answer = frozen(cgroup.as_deref(), &question, &is_withdrawn).map_err(|error| error.to_string());
-                let _ = tell.send(answer);
+                let mut tell = Some(tell);
+                let mut say = |answer: io::Result<Answer>| {
+                    if let Some(tell) = tell.take() {
+                        let _ = tell.send(answer.map_err(|error| error.to_string()));
+                    }
+                };
+                let answer = frozen(cgroup.as_deref(), &question, &is_withdrawn, || say(Ok(Answer::No)));
+                say(answer);
             };
             std::thread::Builder::new().name("prompt".into()).spawn(asking).map_err(|error| error.to_string())?;
             let answer = told.await.map_err(|_| "the terminal went away".to_owned())?;
@@ -98,8 +104,13 @@ impl Asker for Terminal {
     }
 }
 
-/// Asks while the agent holds still.
-fn frozen(cgroup: Option<&Cgroup>, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Answer> {
+/// Asks while the agent holds still. Ctrl-C is told as no before it goes to the agent too, whose client hangs up of it.
+fn frozen(
+    cgroup: Option<&Cgroup>,
+    question: &Question,
+    is_withdrawn: &AtomicBool,
+    say_no: impl FnOnce(),
+) -> io::Result<Answer> {
     let _shown = SHOWN.lock();
     if is_withdrawn.load(Ordering::Acquire) {
         // While it waited for its turn at the terminal: whoever ends may have looked at that already.
@@ -116,6 +127,7 @@ fn frozen(cgroup: Option<&Cgroup>, question: &Question, is_withdrawn: &AtomicBoo
     // What Ctrl-C means otherwise, once all is as it was.
     drop(settings);
     drop(still);
+    say_no();
     if let Ok(group) = tcgetpgrp(&terminal) {
         let _ = killpg(group, Signal::SIGINT);
     }

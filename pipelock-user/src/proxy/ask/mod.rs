@@ -7,7 +7,9 @@
 mod webhook;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Poll;
 
 use tokio::sync::{Semaphore, TryAcquireError};
 
@@ -155,11 +157,16 @@ impl Asking {
                 ended = ended => ended,
             }
         };
+        tokio::pin!(answer);
         // First what ends it: a yes that comes together with another policy is a yes to the former.
         let answer = tokio::select! {
             biased;
-            ended = ended => return Err(Verdict { asked: Some(Box::new(asked("none", &question.id))), ..not_out(ended) }),
-            answer = answer => match answer {
+            ended = ended => match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+                // It was said before: who interrupts the agent says no first, and then its client hangs up.
+                Poll::Ready(Ok(no @ Ok(Ok(Answer::No)))) => no,
+                _ => return Err(Verdict { asked: Some(Box::new(asked("none", &question.id))), ..not_out(ended) }),
+            },
+            answer = &mut answer => match answer {
                 Ok(answer) => answer,
                 Err(former) => return Ok(former),
             },

@@ -168,6 +168,25 @@ async fn no_answer_is_no() {
 }
 
 #[tokio::test]
+async fn a_no_that_was_said_is_told_though_the_client_has_gone_and_a_yes_is_none() {
+    let world = World::new("").await;
+    world.proxy.asking.at(Scripted::new([Some(Ok(Answer::No)), Some(Ok(Answer::Yes)), None]));
+    let (session, rules) = (world.session(), world.proxy.rules());
+    let flow = session.identified();
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        let about =
+            About { flow: &flow, rule: "r", method: "GET", place: "a:1".into(), target: "http://a", found: None };
+        let gone = async { Verdict::let_out(Reason::ClientAborted, "gone") };
+        let denied = world.proxy.asking.ask((&world.proxy, &rules), about, gone).await.expect_err("no yes");
+        assert!(denied.is_block());
+        ends.push((denied.reason, denied.asked.expect("somebody").answer));
+    }
+    let withdrawn = (Reason::ClientAborted, "none");
+    assert_eq!(ends, [(Reason::AskDenied, "no"), withdrawn, withdrawn]);
+}
+
+#[tokio::test]
 async fn somebody_decides_about_what_was_found() {
     let world = World::with(|port, _| (asking_about_findings(port), None)).await;
     let terminal = Scripted::new([
