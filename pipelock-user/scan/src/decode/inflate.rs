@@ -36,6 +36,15 @@ impl Format {
         }
     }
 
+    /// As [`of`](Self::of), of what follows a member of a text: there two bytes are no chance, whatever window they ask for. Files
+    /// of ZIP archives follow nothing.
+    pub(crate) fn following(text: &[u8]) -> Option<Self> {
+        match text {
+            &[first, second, ..] if is_zlib(first, second) => Some(Self::Zlib),
+            _ => Self::of(text).filter(|format| *format != Self::Zip),
+        }
+    }
+
     pub(crate) fn step(self) -> Step {
         match self {
             Self::Gzip => Step::Gzip,
@@ -46,6 +55,12 @@ impl Format {
             Self::Brotli => Step::Brotli,
         }
     }
+}
+
+/// The two bytes in front of deflated data: method, window, check digits, no dictionary (RFC 1950 §2.2).
+pub(crate) fn is_zlib(first: u8, second: u8) -> bool {
+    let check = u16::from_be_bytes([first, second]).is_multiple_of(31);
+    first & 0x0f == 8 && first >> 4 <= 7 && second & 0x20 == 0 && check
 }
 
 /// How a whole text is compressed, as a header of its sender says.

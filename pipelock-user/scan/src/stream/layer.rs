@@ -236,6 +236,11 @@ impl Layer {
         self.matcher.hold(context.rules, context.telling, &window).min(self.detectors.begun(context.shared, &window))
     }
 
+    /// The last bytes that were pushed: so many, or those that are kept.
+    pub(crate) fn end_of(&self, count: usize) -> &[u8] {
+        &self.tail[self.tail.len().saturating_sub(count)..]
+    }
+
     /// Has something begun that shows no sign of itself while it goes on: compressed data, or UTF-16?
     pub(crate) fn is_inside(&self) -> bool {
         self.packed.as_ref().is_some_and(Packed::is_open) || self.wide.as_ref().is_some_and(Wide::is_open)

@@ -3,6 +3,9 @@
 //! A member is recognised by its first bytes, or named by who opened the text, and fed to the decompressor in segments that count
 //! from its start, so that where a damaged one is given up does not depend on how the text was cut. Two bytes are enough to
 //! look like zlib: what breaks in its first segment was no member, and a real one may begin in that segment.
+//!
+//! Members that follow each other at once are one text to who unpacks them (RFC 1952 §2.2, RFC 8878 §3.1), so they are read as
+//! one; and by themselves too, where they meet, for who takes them apart.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,6 +24,15 @@ const SEGMENT: usize = 256;
 const MAGIC: u64 = 4;
 /// Those of a file in a ZIP archive.
 const ZIP: &[u8; MAGIC as usize] = b"PK\x03\x04";
+/// Bytes between the end of deflated data and the next gzip member: checksum and length.
+const TRAILER: usize = 8;
+/// Bytes that tell what follows, and the longest frame to be passed over that is.
+const FOLLOWS: u64 = 8 + LONGEST_SKIPPED as u64;
+const LONGEST_SKIPPED: u8 = 128;
+/// Bytes at either side of where two members meet that are read by themselves too, and bytes at the start of a cut part that
+/// are only there for what follows.
+const ALONE: usize = 4096;
+const CUT: u64 = 64;
 /// Bytes of a text for each time that a segment is searched once more, and how often that may be at its start.
 const AGAIN: u64 = 128;
 const AT_FIRST: u64 = 16;
@@ -41,8 +53,28 @@ pub(crate) struct Packed {
 
 #[derive(Debug)]
 struct Member {
-    inflate: Inflate,
+    /// None when it is over and another may follow.
+    inflate: Option<Inflate>,
     output: Output,
+}
+
+/// The beginning of a member that follows another, as a text of its own.
+#[derive(Debug)]
+struct Alone {
+    layer: Layer,
+    /// Where in the output it begins, and up to where it was given.
+    first: u64,
+    end: u64,
+}
+
+/// What stands behind a member.
+#[derive(Debug)]
+enum Follower {
+    /// Another one, after so many bytes.
+    At(usize, Format),
+    /// So many bytes that mean nothing.
+    After(usize),
+    None,
 }
 
 /// What comes out of a member, and where it came from.
@@ -58,6 +90,11 @@ struct Output {
     segments: VecDeque<(u64, u64)>,
     /// Where the segment ends that is being fed.
     end: u64,
+    /// Where in the output the member begins that is being fed.
+    begins: u64,
+    /// Bytes behind it that are still to come.
+    trailer: usize,
+    alone: Option<Alone>,
 }
 
 impl Packed {
@@ -105,6 +142,21 @@ impl Packed {
                     member.output.readings = named_so.then(Readings::default);
                     self.member = Some(Box::new(member));
                 }
+                Some(member) if member.inflate.is_none() => {
+                    if end - self.at < member.output.trailer as u64 + FOLLOWS && !last {
+                        break;
+                    }
+                    let stop = end.min(self.at + SEGMENT as u64);
+                    match window.with(self.at..stop, |text| member.output.follower(text)) {
+                        Follower::After(used) => self.at = (self.at + used as u64).min(end),
+                        Follower::At(used, format) => {
+                            self.at += used as u64;
+                            member.follow(context, format, depth + 1, hits)?;
+                            self.doubted = Some(self.at);
+                        }
+                        Follower::None => self.close(context, hits)?,
+                    }
+                }
                 Some(member) => {
                     let count = (end - self.at).min(SEGMENT as u64);
                     if count < SEGMENT as u64 && !last {
@@ -123,7 +175,11 @@ impl Packed {
                     }
                     let failed = progress == Progress::Broken || (progress == Progress::Going && ends);
                     let again = self.doubted.take().filter(|at| failed && self.again < AT_FIRST + at / AGAIN);
-                    if progress != Progress::Going || again.is_some() {
+                    let may_go_on = matches!(progress, Progress::Ended(_)) && member.output.joins();
+                    if may_go_on {
+                        member.inflate = None;
+                        member.output.trailer = if member.output.format == Format::Gzip { TRAILER } else { 0 };
+                    } else if progress != Progress::Going || again.is_some() {
                         self.close(context, hits)?;
                     }
                     if let Some(start) = again {
@@ -162,6 +218,7 @@ impl Packed {
 
     fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
         let Some(mut member) = self.member.take() else { return Ok(()) };
+        member.output.alone_ends(context, hits)?;
         member.output.look(context, &[], true, hits)?;
         member.output.layer.close(context);
         Ok(())
@@ -179,16 +236,44 @@ impl Packed {
     }
 
     pub(crate) fn memory(&self, matcher: usize) -> usize {
-        self.member.as_ref().map_or(0, |member| member.output.layer.memory(matcher) + member.inflate.memory())
+        self.member.as_ref().map_or(0, |member| {
+            let alone = member.output.alone.as_ref().map_or(0, |alone| alone.layer.memory(matcher));
+            member.output.layer.memory(matcher) + alone + member.inflate.as_ref().map_or(0, Inflate::memory)
+        })
     }
 }
 
 impl Member {
     fn open(context: &mut Context<'_>, format: Format, start: u64, depth: usize) -> Result<Self, EngineError> {
         let layer = Layer::open(context, depth, None)?;
-        let output =
-            Output { format, layer, readings: None, made: 0, segments: VecDeque::from([(0, start)]), end: start };
-        Ok(Self { inflate: Inflate::new(format), output })
+        let output = Output {
+            format,
+            layer,
+            readings: None,
+            made: 0,
+            segments: VecDeque::from([(0, start)]),
+            end: start,
+            begins: 0,
+            trailer: 0,
+            alone: None,
+        };
+        Ok(Self { inflate: Some(Inflate::new(format)), output })
+    }
+
+    /// Another member goes on with the text.
+    fn follow(
+        &mut self,
+        context: &mut Context<'_>,
+        format: Format,
+        depth: usize,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
+        self.output.ends_alone(context, depth, hits)?;
+        self.output.begins = self.output.made;
+        let layer = Layer::open(context, depth, None)?;
+        self.output.alone = Some(Alone { layer, first: self.output.made, end: self.output.made });
+        self.inflate = Some(Inflate::new(format));
+        Ok(())
     }
 
     /// Feeds a segment that lies at `at` of the text.
@@ -202,7 +287,8 @@ impl Member {
     ) -> Result<Progress, EngineError> {
         self.output.starts(at, at + text.len() as u64, 4 * context.keep() as u64);
         let mut result = Ok(());
-        let progress = self.inflate.feed(text, last, |out| {
+        let Some(inflate) = &mut self.inflate else { return Ok(Progress::Broken) };
+        let progress = inflate.feed(text, last, |out| {
             result = self.output.look(context, out, false, hits);
             result.is_ok() && !context.over()
         });
@@ -240,11 +326,101 @@ impl Output {
         let mut found = Vec::new();
         self.layer.push(context, out, last, &mut found)?;
         self.made += out.len() as u64;
-        for mut hit in found {
-            hit.path.insert(0, self.format.step());
-            hits.push(Hit { span: self.source(&hit.span), seen: self.source(&hit.seen), ..hit });
+        self.tell(found, 0, hits);
+        if self.alone.is_some() && !out.is_empty() {
+            self.look_alone(context, out, hits)?;
         }
         Ok(())
+    }
+
+    /// Hands on what was found in a text that begins at `first` of the output.
+    fn tell(&self, found: Vec<Hit>, first: u64, hits: &mut Vec<Hit>) {
+        for mut hit in found {
+            hit.path.insert(0, self.format.step());
+            let source = |span: &Range<u64>| self.source(&(first + span.start..first + span.end));
+            hits.push(Hit { span: source(&hit.span), seen: source(&hit.seen), ..hit });
+        }
+    }
+
+    /// Gives the beginning of a member to who reads it by itself.
+    fn look_alone(&mut self, context: &mut Context<'_>, out: &[u8], hits: &mut Vec<Hit>) -> Result<(), EngineError> {
+        let Some(mut alone) = self.alone.take() else { return Ok(()) };
+        let given = usize::try_from(alone.end - alone.first).unwrap_or(ALONE);
+        let part = &out[..out.len().min(ALONE.saturating_sub(given))];
+        let mut found = Vec::new();
+        if context.spend(part.len()) {
+            alone.layer.push(context, part, false, &mut found)?;
+        }
+        alone.end += part.len() as u64;
+        self.tell(found, alone.first, hits);
+        if part.len() < out.len() {
+            // It goes on, and does not end here.
+            alone.layer.close(context);
+        } else {
+            self.alone = Some(alone);
+        }
+        Ok(())
+    }
+
+    /// The member is over which was read by itself to its end.
+    fn alone_ends(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<bool, EngineError> {
+        let Some(mut alone) = self.alone.take() else { return Ok(false) };
+        let mut found = Vec::new();
+        alone.layer.push(context, &[], true, &mut found)?;
+        alone.layer.close(context);
+        self.tell(found, alone.first, hits);
+        Ok(true)
+    }
+
+    /// Reads the end of the member as the end of a text.
+    fn ends_alone(&mut self, context: &mut Context<'_>, depth: usize, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
+        if self.alone_ends(context, hits)? {
+            return Ok(());
+        }
+        let whole = self.made - self.begins;
+        let text = self.layer.end_of(usize::try_from(whole).unwrap_or(ALONE).min(ALONE)).to_vec();
+        if !context.spend(text.len()) {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        let mut layer = Layer::open(context, depth, None)?;
+        layer.push(context, &text, true, &mut found)?;
+        layer.close(context);
+        if (text.len() as u64) < whole {
+            found.retain(|hit| hit.seen.start >= CUT);
+        }
+        self.tell(found, self.made - text.len() as u64, hits);
+        Ok(())
+    }
+
+    /// May another member go on with the text? Files of an archive are texts of their own.
+    fn joins(&self) -> bool {
+        matches!(self.format, Format::Gzip | Format::Zlib | Format::Zstd)
+    }
+
+    /// What follows a member. Whatever a trailer says, another may begin in its place too.
+    fn follower(&mut self, text: &[u8]) -> Follower {
+        let at = |at: usize| Some((at, Format::following(text.get(at..)?)?));
+        let trailer = std::mem::take(&mut self.trailer);
+        let found = match text {
+            // A frame to be passed over (RFC 8878 §3.1.2). In a long one something may be: it is searched as any text.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, length, 0, 0, 0, ..] if *length <= LONGEST_SKIPPED => {
+                return Follower::After(8 + usize::from(*length));
+            }
+            _ => {
+                let padding = text.iter().skip(trailer).take_while(|byte| **byte == 0).count();
+                at(trailer).or_else(|| at(trailer + padding)).or_else(|| (0..trailer).find_map(at))
+            }
+        };
+        match found {
+            Some((used, format)) => Follower::At(used, format),
+            None if trailer > 0 => Follower::After(trailer),
+            // Padding, which tapes want and readers pass over.
+            None => match text.iter().take_while(|byte| **byte == 0).count() {
+                0 => Follower::None,
+                zeros => Follower::After(zeros),
+            },
+        }
     }
 
     /// The segments that a part of the output came from.

@@ -1,0 +1,100 @@
+//! Compressed members that follow each other: one text to who unpacks them, and each one by itself. Both are read.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/streams.rs"]
+mod streams;
+
+use std::io::Write as _;
+
+use fixture::*;
+use flate2::Compression;
+use pipelock_scan::{Coding, Finding};
+
+type Pack = fn(&str) -> Vec<u8>;
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut to = flate2::write::GzEncoder::new(Vec::new(), Compression::best());
+    to.write_all(text.as_bytes()).unwrap();
+    to.finish().unwrap()
+}
+
+fn zlib(text: &str) -> Vec<u8> {
+    let mut to = flate2::write::ZlibEncoder::new(Vec::new(), Compression::best());
+    to.write_all(text.as_bytes()).unwrap();
+    to.finish().unwrap()
+}
+
+fn zstd(text: &str) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(text.as_bytes(), ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+const PACKS: [(&str, Pack); 3] = [("gzip", gzip), ("deflate", zlib), ("zstd", zstd)];
+
+fn has_token(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| &*finding.rule == "test-token")
+}
+
+fn named(token: &str, pieces: &[&[u8]]) -> Vec<Finding> {
+    let mut stream = scanner().stream_as(Coding::of(token).unwrap()).unwrap();
+    for piece in pieces {
+        let _ = stream.push(piece).unwrap();
+    }
+    stream.finish().unwrap()
+}
+
+/// Found with and without a header that names it, by both engines, and the same at every cut.
+fn is_found(name: &str, token: &str, packed: &[u8]) {
+    let whole = scanner().scan(packed).unwrap();
+    assert!(has_token(&whole), "{name} {token} {whole:?}");
+    assert_eq!(oracle().scan(packed).unwrap(), whole, "{name} {token}");
+    let as_named = named(token, &[packed]);
+    assert!(has_token(&as_named), "{name} {token} {as_named:?}");
+    let step = 1 + packed.len() / 300;
+    for cut in (0..=packed.len()).step_by(step) {
+        let (one, other) = packed.split_at(cut);
+        assert_eq!(streamed(&[one, other]), whole, "{name} {token} {cut}");
+        assert_eq!(named(token, &[one, other]), as_named, "{name} {token} {cut}");
+    }
+    assert_eq!(streams::escaped(scanner(), packed, 7), None, "{name} {token}");
+}
+
+#[test]
+fn a_secret_cut_across_members_is_found() {
+    let (one, other) = SECRET.split_at(SECRET.len() / 2);
+    let (start, end) = (format!("hello {one}"), format!("{other} bye"));
+    for (token, pack) in PACKS {
+        is_found("two", token, &[pack(&start), pack(&end)].concat());
+        is_found("an empty one between", token, &[pack(&start), pack(""), pack(&end)].concat());
+        let each: Vec<Vec<u8>> = format!("hello {SECRET} bye").chars().map(|char| pack(&char.to_string())).collect();
+        is_found("a member each", token, &each.concat());
+    }
+    for zeros in [1, 3, 200, 1000] {
+        is_found("padding", "gzip", &[gzip(&start), vec![0; zeros], gzip(&end)].concat());
+    }
+    is_found("no trailer", "gzip", &[&gzip(&start)[..gzip(&start).len() - 8], &gzip(&end)].concat());
+    let skipped = [0x53, 0x2a, 0x4d, 0x18, 5, 0, 0, 0, 1, 2, 3, 4, 5];
+    is_found("a frame to pass over", "zstd", &[&zstd(&start)[..], &skipped, &zstd(&end)].concat());
+    let wrapped = base64(&[gzip(&start), gzip(&end)].concat(), STANDARD, true);
+    assert!(has_token(&scanner().scan(wrapped.as_bytes()).unwrap()));
+}
+
+#[test]
+fn a_secret_that_is_whole_in_one_member_is_found_whatever_stands_in_the_next() {
+    // It has to stand by itself.
+    let id = "AKIAIOSFODNN7EXAMPLE";
+    for (token, pack) in PACKS {
+        // Long ones too, of which only what lies where they meet is read twice.
+        for words in [String::new(), "and some more words ".repeat(600)] {
+            for (one, other) in
+                [(format!("{words}abc"), format!("{id} {words}")), (format!("{words} {id}"), format!("abc{words}"))]
+            {
+                let packed = [pack(&one), pack(&other)].concat();
+                for findings in [scanner().scan(&packed).unwrap(), named(token, &[&packed])] {
+                    assert!(findings.iter().any(|finding| &*finding.rule == "test-aws-id"), "{token} {findings:?}");
+                }
+            }
+        }
+    }
+}
