@@ -118,7 +118,7 @@ impl Session {
         self.note(&record.policy, &record.verdict);
         let unwritten = |_| Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
         self.proxy.recorder.request(record).await.map_err(unwritten)?;
-        self.shared.told(record);
+        self.shared.told(record, self.guard.is_none());
         Ok(())
     }
 

@@ -115,10 +115,11 @@ impl Shared {
         Some(used.meter.cut("the answer was cut").by(Some(key.1)))
     }
 
-    /// Keeps a receipt that is written.
-    pub(super) fn told(&self, record: &RequestRecord) {
-        if let Some(rule) = &record.verdict.rule
-            && let Some(used) = locked(&self.meters).get_mut(&(record.policy.clone(), rule.clone()))
+    /// Keeps a receipt that is written, where something later may be about it: of a connection `without_flow` all that cuts it is.
+    pub(super) fn told(&self, record: &RequestRecord, without_flow: bool) {
+        let mut meters = locked(&self.meters);
+        if let Some(rule) = record.verdict.rule.as_ref().filter(|_| !meters.is_empty())
+            && let Some(used) = meters.get_mut(&(record.policy.clone(), rule.clone()))
         {
             // What was refused has been cut nowhere.
             if record.verdict.reason == Reason::BudgetExceeded && !record.verdict.is_block() {
@@ -126,7 +127,10 @@ impl Shared {
             }
             used.latest = Some(record.clone());
         }
-        *locked(&self.latest) = Some(record.clone());
+        drop(meters);
+        if without_flow {
+            *locked(&self.latest) = Some(record.clone());
+        }
     }
 
     /// The last that was.
