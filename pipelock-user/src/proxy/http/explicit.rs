@@ -105,7 +105,7 @@ pub(super) async fn turn_away(
 }
 
 /// The receipt of a connection that is refused whatever it asks for.
-fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
+pub(super) fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
     let policy = session.proxy.rules().policy.id().clone();
     let status = rescue::status(verdict.reason).as_u16();
     session.record(&policy, "-".into(), session.place(), verdict, Some(status), None)
@@ -113,7 +113,12 @@ fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
 
 /// Waits for a client's first words, as long as it may take for them and nobody needs its place; they are in `buffer` then.
 /// False when that was the end of it.
-pub(super) async fn speaks(session: &Session, stream: &mut TcpStream, buffer: &mut BytesMut, silent: Silent) -> bool {
+pub(super) async fn speaks(
+    session: &Session,
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    silent: &mut Silent,
+) -> bool {
     let _ = stream.set_nodelay(true);
     let limits = session.proxy.rules().policy.limits().clone();
     let due = Instant::now() + limits.request_timeout().min(limits.idle());
@@ -134,10 +139,10 @@ pub(super) async fn speaks(session: &Session, stream: &mut TcpStream, buffer: &m
     }
 }
 
-async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, silent: Silent) {
+async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, mut silent: Silent) {
     let session = session_of("forward", proxy, peer);
     let mut buffer = BytesMut::new();
-    if !speaks(&session, &mut stream, &mut buffer, silent).await {
+    if !speaks(&session, &mut stream, &mut buffer, &mut silent).await {
         return;
     }
     let granted = Granted::default();
@@ -145,7 +150,7 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, 
         let granted = granted.clone();
         move |session, request| admit(session, request, gate.clone(), granted.clone())
     };
-    let ended = Box::pin(converse(&session, stream, buffer, true, answer)).await;
+    let ended = Box::pin(converse(&session, stream, (buffer, Some(silent)), true, answer)).await;
     session.add_cut(session.end(None), "body").await;
     let granted = locked(&granted).take();
     let (Some((stream, unread)), Some(granted)) = (ended, granted) else { return };

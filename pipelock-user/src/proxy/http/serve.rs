@@ -104,7 +104,7 @@ where
     let session = Session::new(proxy, flow, guard, Carrier { is_tls, is_http2: false });
     let answer = |session: Arc<Session>, request| async move { session.answer(request).await };
     let (ended, cut) = tokio::select! {
-        ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
+        ended = Box::pin(converse(&session, stream, (prefix, None), false, answer)) => (ended, None),
         cut = session.disallowed() => (None, Some(cut)),
     };
     let ended = match ended {
