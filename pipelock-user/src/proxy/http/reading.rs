@@ -174,13 +174,16 @@ impl Reading {
             reader = reader.of_events();
         }
         if body.size_hint().exact().is_some_and(|length| length <= whole) {
-            let (bytes, trailers, wanted) = read_whole(body, &mut reader, side).await?;
+            let (is_changed, bytes, trailers, wanted) = read_whole(body, &mut reader, side).await?;
             let mut noted = reader.noted();
             if let Some(trailers) = &trailers {
                 noted.extend(self.terms.check_headers(&self.scanners, side, trailers)?);
             }
             self.afterword.note(noted, if side.is_outbound() { "request body" } else { "response body" });
-            // Something may have been taken out. The answer to HEAD has a length and no body.
+            if is_changed {
+                unsay(headers);
+            }
+            // The answer to HEAD has a length and no body.
             if headers.contains_key(header::CONTENT_LENGTH) && !bytes.is_empty() {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             }
@@ -194,7 +197,11 @@ impl Reading {
         if !side.is_outbound() {
             read.ahead().await.map_err(|broken| match broken {
                 Broken::Stopped(verdict) => verdict,
+            // Nobody knows yet whether something will be taken out. A part of an answer is none without its range.
+            let range = headers.get(header::CONTENT_RANGE).filter(|_| !side.is_outbound()).cloned();
                 Broken::Failed(error) => broken_off(&error, side),
+            unsay(headers);
+            range.map(|range| headers.insert(header::CONTENT_RANGE, range));
             })?;
             read.trailers().into_iter().for_each(|trailers| announce(headers, trailers));
         }
@@ -213,12 +220,19 @@ pub(super) fn join(wanted: &mut Option<Verdict>, more: Verdict) {
     });
 }
 
-/// Reads a body to its end; as it came, where somebody has to be asked about it.
+/// Takes out what says how a body was that is another now (RFC 9530, RFC 9110 §14.4).
+fn unsay(headers: &mut HeaderMap) {
+    for name in ["digest", "content-digest", "repr-digest", "content-md5", "content-range"] {
+        headers.remove(name);
+    }
+}
+
+/// Reads a body to its end, and whether something was taken out of it; as it came, where somebody has to be asked about it.
 async fn read_whole(
     mut body: Arriving,
     reader: &mut Reader,
     side: Side,
-) -> Result<(Bytes, Option<HeaderMap>, Option<Verdict>), Verdict> {
+) -> Result<(bool, Bytes, Option<HeaderMap>, Option<Verdict>), Verdict> {
     let (mut all, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = match frame {
@@ -243,17 +257,17 @@ async fn read_whole(
     }
     let all = if more.is_empty() { all } else { more.freeze() };
     match reader.whole(all.clone()) {
-        Err(found) if found.is_askable() => return Ok((all, trailers, Some(found))),
+        Err(found) if found.is_askable() => return Ok((false, all, trailers, Some(found))),
         read => read?,
     }
     let first = reader.take().unwrap_or_default();
-    let Some(second) = reader.take() else { return Ok((first, trailers, None)) };
-    let mut all = BytesMut::from(&first[..]);
-    all.extend_from_slice(&second);
+    let Some(second) = reader.take() else { return Ok((first != all, first, trailers, None)) };
+    let mut kept = BytesMut::from(&first[..]);
+    kept.extend_from_slice(&second);
     while let Some(more) = reader.take() {
-        all.extend_from_slice(&more);
+        kept.extend_from_slice(&more);
     }
-    Ok((all.freeze(), trailers, None))
+    Ok((kept != all, kept.freeze(), trailers, None))
 }
 
 fn broken_off(error: &Failure, side: Side) -> Verdict {
