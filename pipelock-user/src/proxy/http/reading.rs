@@ -21,11 +21,14 @@ use super::upstream::Carrier;
 use crate::flow::{Found, Reason, Verdict};
 use crate::inspect::{Encoded, Messages, Reader, Scanners, Side, Terms};
 use crate::policy::Rule;
+use crate::proxy::git::push::Push;
 use crate::proxy::state::Rules;
 use crate::proxy::ws;
 
 /// Bodies of a declared length up to this are read whole: a request that is refused then leaves nothing behind, …
 const WHOLE_REQUEST: u64 = 64 * 1024;
+/// … as are pushes of git's, which sends up to this in one piece (`http.postBuffer`): it shows who runs it only an answer of its own.
+const WHOLE_PUSH: u64 = 1024 * 1024;
 /// … and an answer that is refused is a denial that the agent can read.
 const WHOLE_ANSWER: u64 = 256 * 1024;
 /// What the scanner undoes.
@@ -118,7 +121,8 @@ impl Reading {
         if body.is_end_stream() {
             return Ok((Request::from_parts(head, Passing::Unread(body)), None));
         }
-        let (body, wanted) = self.body(&mut head.headers, body, Side::Request, WHOLE_REQUEST).await?;
+        let whole = if head.extensions.get::<Arc<Push>>().is_some() { WHOLE_PUSH } else { WHOLE_REQUEST };
+        let (body, wanted) = self.body(&mut head.headers, body, Side::Request, whole).await?;
         Ok((Request::from_parts(head, body), wanted))
     }
 

@@ -22,6 +22,7 @@ use super::filing::repeats;
 use super::guarded::Refused;
 use super::http2;
 use super::passing::Passing;
+use super::pushing::stopped;
 use super::reading::{Reading, url};
 use super::shared::Shared;
 use super::socket::AtDoor;
@@ -29,7 +30,7 @@ use super::upgrade::{Upgraded, is_websocket, mark, reads_messages};
 use super::upstream::Carrier;
 use crate::flow::{Action, Flow, FlowGuard, Reached, Reason, Verdict, locked};
 use crate::proxy::counts::{COUNTS, Decided};
-use crate::proxy::git;
+use crate::proxy::git::{self, push::Push};
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::presence::Wanted;
@@ -435,9 +436,14 @@ impl Session {
 /// A request as it is carried; one that may be a call remembers that.
 fn arriving(request: Request<Incoming>) -> Request<Arriving> {
     let version = request.version();
+        let push = request.extensions().get::<Arc<Push>>().cloned();
     let (mut head, body) = request.into_parts();
     match Call::of(&head, body) {
         Ok(call) => {
+        let response = match push.filter(|_| response.is_none() && dialled.is_none()) {
+            Some(push) => stopped(&push, &verdict),
+            None => response,
+        };
             head.extensions.insert(call.clone());
             Request::from_parts(head, Arriving::called(call, version))
         }
