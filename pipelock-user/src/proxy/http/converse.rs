@@ -177,8 +177,8 @@ async fn record(session: &Session, refusal: &Refusal) -> (Verdict, StatusCode) {
     let policy = session.proxy.rules().policy.id().clone();
     let verdict = refusal.verdict();
     let target = session.place();
-    let record = session.record(&policy, "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
-    match session.file(&record).await {
+    let mut record = session.record(&policy, "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
+    match session.file(&mut record).await {
         Ok(()) => (verdict, refusal.status),
         Err(unwritten) => {
             let status = rescue::status(unwritten.reason);

@@ -93,13 +93,13 @@ pub(super) async fn turn_away(
     may_wait: bool,
 ) {
     let (session, verdict) = (session_of(transport, proxy, peer), proxy.no_place());
-    let record = unheard(&session, &verdict);
+    let mut record = unheard(&session, &verdict);
     if !may_wait {
         // Whoever accepts waits for room in the queue, and not for the disk.
         let _ = proxy.recorder.submit(&record).await;
         return;
     }
-    let _ = session.file(&record).await;
+    let _ = session.file(&mut record).await;
     let words = rescue::last_words(&verdict, rescue::status(verdict.reason), session.flow.id);
     farewell(&mut stream, &words).await;
 }
@@ -172,16 +172,17 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, 
     }
 }
 
-/// Writes the receipt of a CONNECT, or of what ended its tunnel; else the verdict to tell instead.
+/// Writes the receipt of a CONNECT, or of what ended its tunnel; its verdict as it may be told, else the one to tell instead.
 async fn file(
     session: &Session,
     policy: &PolicyId,
     target: String,
     (verdict, status, dialled): (&Verdict, Option<StatusCode>, Option<Reached>),
-) -> Result<(), Verdict> {
+) -> Result<Verdict, Verdict> {
     let status = status.map(|status| status.as_u16());
     let record = session.record(policy, "CONNECT".into(), target, verdict, status, dialled);
-    session.file(&RequestRecord { transport: "connect", ..record }).await
+    let mut record = RequestRecord { transport: "connect", ..record };
+    session.file(&mut record).await.map(|()| record.verdict)
 }
 
 /// Answers those that the gate lets in.
@@ -274,11 +275,12 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         Err(denied) => (denied.clone(), None),
     };
     let status = if opened.is_ok() { StatusCode::OK } else { rescue::status(verdict.reason) };
-    if let Err(unwritten) = file(session, rules.policy.id(), target, (&verdict, Some(status), dialled)).await {
-        return rescue::problem(&unwritten, session.flow.id).map(Either::Right);
-    }
+    let verdict = match file(session, rules.policy.id(), target, (&verdict, Some(status), dialled)).await {
+        Ok(told) => told,
+        Err(unwritten) => return rescue::problem(&unwritten, session.flow.id).map(Either::Right),
+    };
     match opened {
-        Err(denied) => rescue::problem(&denied, session.flow.id).map(Either::Right),
+        Err(_) => rescue::problem(&verdict, session.flow.id).map(Either::Right),
         Ok((upstream, dialled)) => {
             let rule = verdict.rule.unwrap_or_default();
             let tunnel = Tunnel {

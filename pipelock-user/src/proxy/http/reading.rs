@@ -59,14 +59,14 @@ impl Reading {
         Ok(Some(Self { scanners, terms, afterword: afterword() }))
     }
 
-    /// Reads URL and headers of a request, those that go nowhere too, and asks for an answer that can be read; what is to be
+    /// Reads URL and headers of a request, those that go nowhere too, and a method that may be any word; and asks for an answer that can be read; what is to be
     /// noted, and what somebody has to be asked about.
     ///
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ContentUnreadable`].
     pub(super) fn head(
         &self,
-        url: &str,
+        (method, url): (Option<&str>, &str),
         headers: &mut HeaderMap,
         withheld: Option<&Withheld>,
     ) -> Result<(Vec<Found>, Option<Verdict>), Verdict> {
@@ -80,6 +80,9 @@ impl Reading {
             Ok(())
         };
         keep(self.terms.check_url(&self.scanners, url))?;
+        if let Some(method) = method {
+            keep(self.terms.check_text(&self.scanners, Side::Request, "method", method))?;
+        }
         for headers in std::iter::once(&*headers).chain(withheld.map(|withheld| &withheld.0)) {
             keep(self.terms.check_headers(&self.scanners, Side::RequestHead, headers))?;
         }
@@ -194,18 +197,20 @@ impl Reading {
             return Ok((Passing::Whole(Some(bytes), trailers), wanted));
         }
         if is_redacted {
+            // Nobody knows yet whether something will be taken out. A part of an answer is none without its range.
+            let range = headers.get(header::CONTENT_RANGE).filter(|_| !side.is_outbound()).cloned();
             headers.remove(header::CONTENT_LENGTH);
+            unsay(headers);
+            if let Some(range) = range {
+                headers.insert(header::CONTENT_RANGE, range);
+            }
         }
         let shared = (&self.scanners, &self.terms);
         let mut read = Box::new(Read::new(body, reader, shared, side, &self.afterword, is_redacted));
         if !side.is_outbound() {
             read.ahead().await.map_err(|broken| match broken {
                 Broken::Stopped(verdict) => verdict,
-            // Nobody knows yet whether something will be taken out. A part of an answer is none without its range.
-            let range = headers.get(header::CONTENT_RANGE).filter(|_| !side.is_outbound()).cloned();
                 Broken::Failed(error) => broken_off(&error, side),
-            unsay(headers);
-            range.map(|range| headers.insert(header::CONTENT_RANGE, range));
             })?;
             read.trailers().into_iter().for_each(|trailers| announce(headers, trailers));
         }
