@@ -167,9 +167,10 @@ fn a_push_that_is_allowed_is_read_all_the_same() {
     let before = host.refs("team/open");
     let change =
         format!("git checkout -q -b agent/new; echo 'token = {SECRET}' >settings; git add .; git commit -q -m second");
-    let run = host.run("", &format!("{change}; git push origin agent/new >log 2>&1 && exit 9; true"));
+    let run = host.run("", &format!("{change}; git push origin agent/new >log 2>&1 && exit 9; cat log"));
     let (verdict, reason, _) = pushes(&run).pop().expect("a push");
     assert_eq!((verdict.as_str(), reason.as_str()), ("block", "dlp_match"), "{run}");
+    assert!(run.text().contains("remote: pipelock: ") && run.text().contains("[remote rejected]"), "{run}");
     assert_eq!(host.refs("team/open"), before);
 }
 

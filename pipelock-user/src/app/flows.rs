@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use pipelock_common::{DenialKey, KernelReason, Settled, hook};
 use serde_json::{Map, Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::joints::Generations;
 use super::refusals::Sockets;
 use super::session::SessionError;
-use crate::flow::{FlowId, PolicyId, Reason, Verdict};
+use crate::flow::{FlowId, Outcome, PolicyId, Reason, Verdict};
 use crate::kernel::{Counters, Finished, Ledger, Maps, to_flow};
+use crate::proxy::Rules;
 use crate::recorder::{FlowFacts, KernelTotals, Recorder, wall_clock};
 
 /// Flows whose receipts are on their way to the disk at a time.
@@ -42,12 +43,14 @@ pub(super) struct FlowTally {
     pub(super) lost: u64,
 }
 
-/// Takes finished flows to the recorder; the kernel forgets a flow when its receipt is written.
+/// Takes finished flows to the recorder; the kernel forgets a flow when its receipt is written. What the agent has named, which may
+/// be what was to leave, is kept without the secrets in it.
 pub(super) async fn write_flows(
     mut finished: mpsc::Receiver<Finished>,
     recorder: Recorder,
     ledger: Arc<Ledger>,
     generations: Arc<Generations>,
+    rules: watch::Receiver<Arc<Rules>>,
 ) -> FlowTally {
     let mut tally = FlowTally::default();
     let mut in_flight: VecDeque<(FlowId, bool, oneshot::Receiver<()>)> = VecDeque::new();
@@ -69,6 +72,7 @@ pub(super) async fn write_flows(
                     // Nobody knows what of it was forwarded; "block" would say that nothing was.
                     flow.outcome.verdict = Verdict::let_out(Reason::ProxyLost, "the agent's bytes may have left");
                 }
+                spare(&rules.borrow().clone(), &mut flow.outcome);
                 tally.flows += 1;
                 tally.allowed += u64::from(!flow.outcome.verdict.is_block());
                 let facts = facts_of(&flow, &generations);
@@ -88,6 +92,19 @@ pub(super) async fn write_flows(
         }
     }
     tally
+}
+
+/// Takes out of an outcome the secrets in what the agent has named. A name with one is left out: the address says where it went.
+fn spare(rules: &Rules, outcome: &mut Outcome) {
+    if outcome.name.is_none() && outcome.verdict.detail.is_empty() {
+        return;
+    }
+    let Some(Some(Ok(scanners))) = rules.inspect.as_ref().map(|inspect| inspect.now()) else { return };
+    outcome.verdict.detail = scanners.without_secrets(std::mem::take(&mut outcome.verdict.detail));
+    outcome.name = outcome.name.take().filter(|name| {
+        let name = name.to_string();
+        scanners.without_secrets(name.clone()) == name
+    });
 }
 
 /// Whether the programs took the flow's part of their quota of denials.
@@ -233,6 +250,33 @@ pub(super) fn totals(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::Host;
+    use crate::inspect::{Inspection, KNOWN_FOR_TESTS};
+    use crate::net::Resolver;
+    use crate::policy::Policy;
+
+    #[test]
+    fn a_secret_that_was_named_is_not_kept() {
+        let rules = Rules {
+            policy: Policy::parse("version: 1\n", "test").expect("a policy"),
+            resolver: Resolver::new(Box::new(|_| None)),
+            hop: None,
+            webhook: None,
+            tls: None,
+            inspect: Some(Inspection::for_tests()),
+        };
+        let kept = |name: &str| {
+            let detail = format!("no rule names {name}");
+            let name = Host::parse(name).ok();
+            let mut outcome = Outcome { name, ..Outcome::unseen(Reason::HostDenied) };
+            outcome.verdict = Verdict::block(Reason::HostDenied, detail);
+            spare(&rules, &mut outcome);
+            (outcome.name.map(|name| name.to_string()), outcome.verdict.detail)
+        };
+        assert_eq!(kept("a.example"), (Some("a.example".into()), "no rule names a.example".into()));
+        let (name, detail) = kept(&format!("{KNOWN_FOR_TESTS}.example"));
+        assert_eq!((name, detail.as_str()), (None, "no rule names <pipelock:credential:1>.example"));
+    }
 
     #[test]
     fn what_is_opened_after_the_snapshot_was_not_given_back() {

@@ -177,14 +177,19 @@ impl DnsReceipts {
         };
         let rules = self.rules.borrow().clone();
         let name = outcome.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        let mut verdict = outcome.verdict.clone();
         let name = match rules.inspect.as_ref().and_then(|inspect| inspect.now()) {
+            // Also a name that no rule has had read: it may be what was to leave.
+            Some(Ok(scanners)) => {
+                verdict.detail = scanners.without_secrets(verdict.detail);
+                scanners.without_secrets(name)
+            }
             _ if outcome.verdict.findings.is_empty() => name,
-            Some(Ok(scanners)) => scanners.without_secrets(name),
             _ => "-".to_owned(),
         };
         let policy = rules.policy.id().clone();
         let report = Outcome {
-            verdict: outcome.verdict.clone(),
+            verdict: verdict.clone(),
             name: None,
             carrier: "dns",
             requests,
@@ -198,7 +203,7 @@ impl DnsReceipts {
             transport: "dns",
             method: outcome.qtype.clone(),
             target: format!("dns://{name}"),
-            verdict: outcome.verdict.clone(),
+            verdict,
             status: None,
             dialled: None,
             part: None,

@@ -418,7 +418,8 @@ impl Recorded {
         let counting = tokio::spawn(denials.run(async {
             let _ = counted.await;
         }));
-        let writing = tokio::spawn(write_flows(finished_rx, recorder.clone(), ledger.clone(), generations.clone()));
+        let (writer, filed) = (recorder.clone(), generations.clone());
+        let writing = tokio::spawn(write_flows(finished_rx, writer, ledger.clone(), filed, watched.clone()));
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let state = State {
             id: attachment.id.clone(),

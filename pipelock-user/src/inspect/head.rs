@@ -112,12 +112,12 @@ impl Terms {
         let findings = scanners.of(side).scan(&text).map_err(|error| unread(&error))?;
         let mut noted = self.sort(side, &findings, |finding| {
             let at = places.partition_point(|(start, _)| *start <= finding.span.start).saturating_sub(1);
-            places.get(at).map_or_else(|| "header".to_owned(), |(_, name)| format!("header {name}"))
+            places.get(at).map_or_else(|| "header".to_owned(), |(_, name)| place_of(scanners, name))
         })?;
         if side.is_outbound() {
             let mut sent = Vec::new();
             for (name, value) in headers.iter().filter(|(name, _)| is_read(name)) {
-                let place = || format!("header {name}");
+                let place = || place_of(scanners, name);
                 match self.check_piece(scanners, side, ("header", name), value.as_bytes(), place) {
                     Ok((more, tickets)) => {
                         noted.extend(more);
@@ -188,7 +188,16 @@ impl Terms {
     }
 }
 
+<<<<<<< HEAD
 /// The name in a URL of ours; none of an address.
+=======
+/// A header by its name, which may be what was found.
+fn place_of(scanners: &Scanners, name: &HeaderName) -> String {
+    format!("header {}", scanners.without_secrets(name.as_str().to_owned()))
+}
+
+/// The host of a URL of ours.
+>>>>>>> ev
 fn host_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let host = rest.split(['/', '?', '#']).next()?.split(':').next()?;

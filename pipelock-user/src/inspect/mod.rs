@@ -27,6 +27,8 @@ pub use encoded::Encoded;
 pub use messages::Messages;
 pub use permit::Permit;
 pub use reader::Reader;
+#[cfg(test)]
+pub(crate) use scanners::KNOWN_FOR_TESTS;
 pub use scanners::{Inspection, InspectionError, Scanners};
 pub use terms::{Side, Terms};
 

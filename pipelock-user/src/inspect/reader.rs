@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use pipelock_scan::{Finding, Stream};
+use pipelock_scan::{Finding, Step, Stream};
 
 use super::counts::{COUNTS, Place, Timed};
 use super::encoded::Encoded;
@@ -388,7 +388,9 @@ impl Reader {
             let mut action = self.terms.action(self.side, finding);
             if action == FindingAction::Redact {
                 let cut = finding.cover.clone();
-                if self.is_coded || finding.path.iter().any(|step| step.is_packed()) {
+                // A placeholder is ASCII, which UTF-16 is not.
+                let has_no_room = |step: &Step| step.is_packed() || *step == Step::Utf16;
+                if self.is_coded || finding.path.iter().any(has_no_room) {
                     action = FindingAction::Block;
                 } else if cut.end > self.at {
                     if cut.start < self.at && !self.was_told(finding) {

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::destination::Destination;
-use super::path::{PathError, normalise_path, refuse_overlong};
+use super::path::{PathError, normalise_path, refuse_climbing, refuse_overlong};
 use super::types::{Policy, Protocol, Rule, port_list};
 use crate::flow::{Host, Reason, Verdict};
 
@@ -167,7 +167,7 @@ impl Policy {
             let detail = format!("{} is not among the methods of the rule: {}", shown(method), methods.join(", "));
             return Verdict::block(Reason::MethodDenied, detail).by(label);
         }
-        if let Err(error) = refuse_overlong(path) {
+        if let Err(error) = refuse_overlong(path).and_then(|()| refuse_climbing(path)) {
             return Verdict::block(Reason::RequestMalformed, error.to_string()).by(label);
         }
         if let Some(paths) = &rule.paths {

@@ -92,6 +92,17 @@ pub(super) fn unknown(start: &[u8]) -> Verdict {
 
 /// The protocol of a stream that begins like this; none while it could still be more than one.
 fn classify(start: &[u8]) -> Option<Protocol> {
+    // RFC 9112 §2.2: an empty line before a request is to be ignored, which `framing` does.
+    if start == b"\r" {
+        return None;
+    }
+    if let Some(request) = start.strip_prefix(b"\r\n") {
+        return match request {
+            [] => None,
+            request if is_request(request)? => Some(Protocol::Http1),
+            _ => Some(Protocol::Unknown),
+        };
+    }
     match begins_tls(start) {
         Some(true) => return Some(Protocol::Tls),
         None => return None,
@@ -102,13 +113,17 @@ fn classify(start: &[u8]) -> Option<Protocol> {
         _ if start.starts_with(H2_PREFACE) => Some(Protocol::Http2),
         // Its version line reads like a method and the beginning of a target.
         _ if begins_ssh(start) => Some(Protocol::Unknown),
-        _ => match start.iter().position(|byte| !is_token(*byte)) {
-            // RFC 9112 §2.2: a server may see an empty line before the request; clients that send it are not worth it.
-            Some(end) if end > 0 && end <= MAX_METHOD && start.get(end) == Some(&b' ') => Some(Protocol::Http1),
-            Some(_) => Some(Protocol::Unknown),
-            None if start.len() <= MAX_METHOD => None,
-            None => Some(Protocol::Unknown),
-        },
+        _ if is_request(start)? => Some(Protocol::Http1),
+        _ => Some(Protocol::Unknown),
+    }
+}
+
+/// Whether a stream that begins like this begins with a method; none while it could.
+fn is_request(start: &[u8]) -> Option<bool> {
+    match start.iter().position(|byte| !is_token(*byte)) {
+        Some(end) => Some(end > 0 && end <= MAX_METHOD && start.get(end) == Some(&b' ')),
+        None if start.len() <= MAX_METHOD => None,
+        None => Some(false),
     }
 }
 
@@ -131,6 +146,13 @@ mod tests {
             (b"GET / HTTP/1.1\r\n", Some(Protocol::Http1)),
             (b"G", None),
             (b"PRI", None),
+            (b"\r", None),
+            (b"\r\n", None),
+            (b"\r\nG", None),
+            (b"\r\nGET / HTTP/1.1\r\n", Some(Protocol::Http1)),
+            (b"\r\n\r\nGET / HTTP/1.1\r\n", Some(Protocol::Unknown)),
+            (b"\r\n\x16\x03\x01", Some(Protocol::Unknown)),
+            (b"\rG", Some(Protocol::Unknown)),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0", Some(Protocol::Http2)),
             (b"PRIVATE / HTTP/1.1", Some(Protocol::Http1)),
             (b"VERSION-CONTROL / HTTP/1.1", Some(Protocol::Http1)),
@@ -139,7 +161,6 @@ mod tests {
             (b"SSH-2.0-OpenSSH_9.2 Debian-2\r\n", Some(Protocol::Unknown)),
             (b"SSH / HTTP/1.1\r\n", Some(Protocol::Http1)),
             (b" GET / HTTP/1.1", Some(Protocol::Unknown)),
-            (b"\r\nGET /", Some(Protocol::Unknown)),
             (b"\0\0\0\0", Some(Protocol::Unknown)),
             (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456 /", Some(Protocol::Unknown)),
         ] {

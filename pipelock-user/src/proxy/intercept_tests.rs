@@ -10,6 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
@@ -19,6 +20,7 @@ use crate::inspect::Inspection;
 use crate::net::Resolver;
 use crate::policy::Policy;
 use crate::proxy::http::world::World;
+use crate::proxy::http::world_evidence::until;
 use crate::proxy::state::Rules;
 use crate::proxy::tls::{CertificateAuthority, provider, server_of};
 
@@ -253,7 +255,7 @@ async fn a_client_that_does_not_trust_us_is_told_apart() {
 
 #[tokio::test]
 async fn what_is_not_http_inside_goes_nowhere() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncReadExt as _;
     let opened = opened("web.test", true).await;
     let (agent, served) = opened.agent().await;
     let mut stream = greet_as(opened.client(&[]), agent).await.expect("a handshake");
@@ -455,3 +457,23 @@ async fn what_is_under_way_ends_when_evidence_is_lost() {
 
 #[path = "intercept_peers_tests.rs"]
 mod peers;
+
+#[tokio::test]
+async fn who_gives_up_while_the_destination_hangs_has_a_receipt_that_says_where_it_was() {
+    let opened = opened_with("web.test", true, |text| text.replace("\"127.0.0.1\"", "\"127.0.0.9\"")).await;
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 9], opened.world.addr.port()));
+    let silent = tokio::net::TcpListener::bind(addr).await.expect("bind");
+    let stream = TokioIo::new(opened.connect(&["h2"]).await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("connected");
+    let connection = tokio::spawn(connection);
+    let url = format!("https://web.test:{}/ok/x", addr.port());
+    let asked = tokio::spawn(async move { sender.send_request(request("GET", &url, "")).await });
+    let (mut stream, _) = silent.accept().await.expect("accept");
+    stream.read_u8().await.expect("a hello");
+    asked.abort();
+    connection.abort();
+    until("a receipt", || !opened.world.receipts().is_empty()).await;
+    assert_eq!(opened.world.last_receipt(), ("allow".into(), "client_aborted".into()));
+    let evidence = opened.world.evidence_by_now();
+    assert!(evidence.contains(&format!("\"dialled\":\"{addr}\"")), "{evidence}");
+}

@@ -113,7 +113,7 @@ async fn converse(
     mut stream: TcpStream,
     flow: &Arc<Flow>,
     mut guard: FlowGuard,
-    silent: Silent,
+    mut silent: Silent,
 ) -> Option<Verdict> {
     let rules = proxy.rules();
     guard.decided_by(rules.policy.id());
@@ -153,7 +153,9 @@ async fn converse(
     }
     let mut buffer = BytesMut::with_capacity(4096);
     let due = Instant::now() + rules.policy.limits().detect();
-    let protocol = match silent.first(&mut stream, &mut buffer, due).await {
+    let detected = silent.first(&mut stream, &mut buffer, due).await;
+    drop(silent);
+    let protocol = match detected {
         None => return Some(refuse(stream, guard, Proxy::makes_room())),
         Some(Err(error)) => return Some(refuse(stream, guard, error.verdict())),
         Some(Ok(protocol)) => protocol,

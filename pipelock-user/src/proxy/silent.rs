@@ -1,12 +1,15 @@
-//! Connections that have said nothing yet: where there is no place for another, the oldest of them makes room.
+//! Connections that have said nothing yet, or not yet all of their first request's head: where there is no place for another, the
+//! oldest of them makes room.
 //!
 //! Asked by `state` for a place. `accept` signs in each connection, also one that waits for its place; the listeners wait
-//! for its first words with [`Silent::first`]. It promises that whoever opens thousands of connections and says nothing
-//! keeps nobody else out: who has spoken and was not listened to yet does not go, however many come before anybody listens.
+//! for its first words with [`Silent::first`], `http::guarded` for the end of a head. It promises that whoever opens thousands of
+//! connections and says nothing, or never ends, keeps nobody else out: who has spoken and was not listened to yet does not go, however many come before anybody listens.
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use socket2::SockRef;
@@ -30,12 +33,18 @@ struct Waiting {
 impl Silence {
     /// Signs a connection in; it is signed out when this is dropped.
     pub(super) fn enter(self: &Arc<Self>) -> Silent {
+        let (number, told) = self.sign_in();
+        Silent { silence: self.clone(), number, told: Some(told) }
+    }
+
+    /// A number behind all others, and where its connection is told to go.
+    fn sign_in(&self) -> (u64, oneshot::Receiver<()>) {
         let (sender, told) = oneshot::channel();
         let mut waiting = locked(&self.0);
         let number = waiting.next;
         waiting.next += 1;
         waiting.by_age.insert(number, sender);
-        Silent { silence: self.clone(), number, told: Some(told) }
+        (number, told)
     }
 
     /// Tells the oldest to go; false when there is none.
@@ -80,9 +89,23 @@ impl Silent {
         !has_spoken
     }
 
+    /// Ready when it is told to go.
+    pub(super) fn poll_dismissed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(told) = &mut self.told else { return Poll::Pending };
+        let is_told = ready!(Pin::new(told).poll(cx)).is_ok();
+        self.told = None;
+        if is_told { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Signs it in anew behind all others: it was told to go, and had just spoken.
+    fn stay(&mut self) {
+        let (number, told) = self.silence.sign_in();
+        (self.number, self.told) = (number, Some(told));
+    }
+
     /// What a connection speaks, as [`detect`] tells it; none when it had to make room before that could be told.
     pub(super) async fn first(
-        mut self,
+        &mut self,
         stream: &mut TcpStream,
         buffer: &mut BytesMut,
         due: Instant,
@@ -91,7 +114,12 @@ impl Silent {
             tokio::select! {
                 biased;
                 detected = detect(stream, buffer, due) => return Some(detected),
-                () = self.dismissed() => if self.goes(stream) { return None },
+                () = self.dismissed() => {
+                    if self.goes(stream) {
+                        return None;
+                    }
+                    self.stay();
+                }
             }
         }
     }

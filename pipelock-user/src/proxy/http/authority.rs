@@ -122,7 +122,10 @@ pub(super) fn without_query(target: &Uri) -> String {
     // Credentials before an `@` would be no host's.
     let host = authority.as_str().rsplit('@').next().unwrap_or_default();
     match target.scheme_str() {
-        Some(scheme) => format!("{scheme}://{host}{}", target.path()),
+        Some(scheme) => {
+            let port = if scheme == "https" { ":443" } else { ":80" };
+            format!("{scheme}://{}{}", host.strip_suffix(port).unwrap_or(host), target.path())
+        }
         None => host.to_owned(),
     }
 }

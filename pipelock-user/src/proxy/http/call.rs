@@ -111,13 +111,16 @@ fn id_of(text: &[u8]) -> Option<Value> {
     (jsonrpc == "2.0" && is_id).then_some(id)
 }
 
-/// A denial for a caller. It is an answer like every other of JSON-RPC, so its status is 200.
+/// The status of every answer of JSON-RPC.
+pub(super) const STATUS: StatusCode = StatusCode::OK;
+
+/// A denial for a caller. It is an answer like every other.
 pub(super) fn denial(id: &Value, verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> {
     let data = rescue::members(verdict, rescue::status(verdict.reason), flow);
     let message = format!("pipelock: {} ({}). {}", verdict.why(), verdict.reason, verdict.reason.hint());
     let error = json!({"code": code(verdict.reason), "message": message, "data": data});
     let body = json!({"jsonrpc": "2.0", "id": id, "error": error});
-    rescue::json(StatusCode::OK, Some(verdict.reason), &body)
+    rescue::json(STATUS, Some(verdict.reason), &body)
 }
 
 /// The code of an error (§5.1): of those that a server may define.

@@ -20,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::explicit::unheard;
 use super::framing::{Framing, Refusal};
 use super::guarded::{Guarded, untold};
 use super::serve::{Body, Session, internal};
@@ -27,6 +28,7 @@ use crate::flow::{Verdict, locked};
 use crate::proxy::idle::Watched;
 use crate::proxy::listen::farewell;
 use crate::proxy::rescue;
+use crate::proxy::silent::Silent;
 
 /// What hyper needs beyond the largest head.
 const SLACK: usize = 8 * 1024;
@@ -34,11 +36,12 @@ const SLACK: usize = 8 * 1024;
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves requests with `answer` until either side is done. With `tunnels`, an answered CONNECT ends it: then the stream
-/// comes back, with what the agent has sent behind the request.
+/// comes back, with what the agent has sent behind the request. As long as its first head is not whole, who is silent may have to
+/// make room for another.
 pub(super) async fn converse<S, F, A>(
     session: &Arc<Session>,
     stream: S,
-    prefix: BytesMut,
+    (prefix, silent): (BytesMut, Option<Silent>),
     tunnels: bool,
     answer: F,
 ) -> Option<(S, BytesMut)>
@@ -50,7 +53,7 @@ where
     let limits = session.proxy.rules().policy.limits().clone();
     let framing = Framing::new(limits.header_bytes, tunnels);
     let watched = Watched::new(stream, &session.shared.activity);
-    let guarded = Guarded::new(prefix, watched, framing, limits.request_timeout(), session.refused.clone());
+    let guarded = Guarded::new((prefix, silent), watched, framing, limits.request_timeout(), session.refused.clone());
     let guarded = Arc::new(Mutex::new(guarded));
     let service = service_fn({
         let session = session.clone();
@@ -116,6 +119,11 @@ where
             unread.extend_from_slice(&rest);
             served.is_ok().then_some((stream, unread))
         }
+        Some(refusal) if refusal == Refusal::makes_room() => {
+            // The other waits for the place, so nothing here waits for the client.
+            let _ = session.proxy.recorder.submit(&unheard(session, &refusal.verdict())).await;
+            None
+        }
         Some(refusal) => {
             refuse(session, &mut stream, &refusal).await;
             None
@@ -169,8 +177,8 @@ async fn record(session: &Session, refusal: &Refusal) -> (Verdict, StatusCode) {
     let policy = session.proxy.rules().policy.id().clone();
     let verdict = refusal.verdict();
     let target = session.place();
-    let record = session.record(&policy, "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
-    match session.file(&record).await {
+    let mut record = session.record(&policy, "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
+    match session.file(&mut record).await {
         Ok(()) => (verdict, refusal.status),
         Err(unwritten) => {
             let status = rescue::status(unwritten.reason);

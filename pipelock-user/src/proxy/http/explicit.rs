@@ -94,19 +94,19 @@ pub(super) async fn turn_away(
     may_wait: bool,
 ) {
     let (session, verdict) = (session_of(transport, proxy, peer), proxy.no_place());
-    let record = unheard(&session, &verdict);
+    let mut record = unheard(&session, &verdict);
     if !may_wait {
         // Whoever accepts waits for room in the queue, and not for the disk.
         let _ = proxy.recorder.submit(&record).await;
         return;
     }
-    let _ = session.file(&record).await;
+    let _ = session.file(&mut record).await;
     let words = rescue::last_words(&verdict, rescue::status(verdict.reason), session.flow.id);
     farewell(&mut stream, &words).await;
 }
 
 /// The receipt of a connection that is refused whatever it asks for.
-fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
+pub(super) fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
     let policy = session.proxy.rules().policy.id().clone();
     let status = rescue::status(verdict.reason).as_u16();
     session.record(&policy, "-".into(), session.place(), verdict, Some(status), None)
@@ -114,7 +114,12 @@ fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
 
 /// Waits for a client's first words, as long as it may take for them and nobody needs its place; they are in `buffer` then.
 /// False when that was the end of it.
-pub(super) async fn speaks(session: &Session, stream: &mut TcpStream, buffer: &mut BytesMut, silent: Silent) -> bool {
+pub(super) async fn speaks(
+    session: &Session,
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    silent: &mut Silent,
+) -> bool {
     let _ = stream.set_nodelay(true);
     let limits = session.proxy.rules().policy.limits().clone();
     let due = Instant::now() + limits.request_timeout().min(limits.idle());
@@ -135,10 +140,10 @@ pub(super) async fn speaks(session: &Session, stream: &mut TcpStream, buffer: &m
     }
 }
 
-async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, silent: Silent) {
+async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, mut silent: Silent) {
     let session = session_of("forward", proxy, peer);
     let mut buffer = BytesMut::new();
-    if !speaks(&session, &mut stream, &mut buffer, silent).await {
+    if !speaks(&session, &mut stream, &mut buffer, &mut silent).await {
         return;
     }
     let granted = Granted::default();
@@ -146,7 +151,7 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, 
         let granted = granted.clone();
         move |session, request| admit(session, request, gate.clone(), granted.clone())
     };
-    let ended = Box::pin(converse(&session, stream, buffer, true, answer)).await;
+    let ended = Box::pin(converse(&session, stream, (buffer, Some(silent)), true, answer)).await;
     session.add_cut(session.end(None), "body").await;
     let granted = locked(&granted).take();
     let (Some((stream, unread)), Some(granted)) = (ended, granted) else { return };
@@ -168,16 +173,17 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, 
     }
 }
 
-/// Writes the receipt of a CONNECT, or of what ended its tunnel; else the verdict to tell instead.
+/// Writes the receipt of a CONNECT, or of what ended its tunnel; its verdict as it may be told, else the one to tell instead.
 async fn file(
     session: &Session,
     policy: &PolicyId,
     target: String,
     (verdict, status, dialled): (&Verdict, Option<StatusCode>, Option<Reached>),
-) -> Result<(), Verdict> {
+) -> Result<Verdict, Verdict> {
     let status = status.map(|status| status.as_u16());
     let record = session.record(policy, "CONNECT".into(), target, verdict, status, dialled);
-    session.file(&RequestRecord { transport: "connect", ..record }).await
+    let mut record = RequestRecord { transport: "connect", ..record };
+    session.file(&mut record).await.map(|()| record.verdict)
 }
 
 /// Answers those that the gate lets in.
@@ -271,11 +277,12 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         Err(denied) => (denied.clone(), None),
     };
     let status = if opened.is_ok() { StatusCode::OK } else { rescue::status(verdict.reason) };
-    if let Err(unwritten) = file(session, rules.policy.id(), target, (&verdict, Some(status), dialled)).await {
-        return rescue::problem(&unwritten, session.flow.id).map(Either::Right);
-    }
+    let verdict = match file(session, rules.policy.id(), target, (&verdict, Some(status), dialled)).await {
+        Ok(told) => told,
+        Err(unwritten) => return rescue::problem(&unwritten, session.flow.id).map(Either::Right),
+    };
     match opened {
-        Err(denied) => rescue::problem(&denied, session.flow.id).map(Either::Right),
+        Err(_) => rescue::problem(&verdict, session.flow.id).map(Either::Right),
         Ok((upstream, dialled)) => {
             let rule = verdict.rule.unwrap_or_default();
             let tunnel = Tunnel {

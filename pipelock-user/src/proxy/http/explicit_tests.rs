@@ -187,6 +187,28 @@ async fn those_who_say_nothing_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn those_whose_head_does_not_end_keep_nobody_out() {
+    let (world, proxy) = start("limits: {max_connections: 2}").await;
+    let port = world.addr.port();
+    let whole = format!("GET http://web.test:{port}/x HTTP/1.1\r\nHost: web.test:{port}\r\nConnection: close\r\n\r\n");
+    let begun = "GET http://web.test/x HTTP/1.1\r\nHost: w";
+    let mut first = send(proxy, begun).await;
+    let second = send(proxy, begun).await;
+    until("every place is taken", || world.proxy.is_full()).await;
+    let mut answer = String::new();
+    for _ in 0..20 {
+        answer = read_all(&mut send(proxy, &whole).await).await;
+        if answer.starts_with("HTTP/1.1 200") {
+            break;
+        }
+    }
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(read_all(&mut first).await, "", "the oldest has made room");
+    assert!(world.receipts().contains(&pair("block", "limit_exceeded")));
+    drop(second);
+}
+
+#[tokio::test]
 async fn tls_in_a_tunnel_goes_only_to_who_shows_a_certificate_for_its_name() {
     let ca = Arc::new(CertificateAuthority::for_now().expect("an authority"));
     for (certificate, answer, reason) in [

@@ -1,7 +1,7 @@
 //! What a session writes down: the receipt of each request, and what its flow is to say.
 //!
-//! Called by `serve`, `converse`, `http2`, `explicit`, `reverse`, `errand` and the doors. It promises that the flow and the receipt say the same; the log
-//! follows the receipt.
+//! Called by `serve`, `converse`, `http2`, `explicit`, `reverse`, `errand` and the doors. It promises that the flow and the receipt say the same, and that neither repeats a
+//! secret of what the client has chosen; the log follows the receipt.
 
 use std::sync::Arc;
 
@@ -10,12 +10,34 @@ use http::StatusCode;
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reached, Reason, Verdict, locked};
 use crate::proxy::ration::{AGENT, who};
-use crate::proxy::state::Rules;
 use crate::recorder::RequestRecord;
 
-/// True for what is explained with the path of the request.
-pub(super) fn repeats(reason: Reason) -> bool {
-    matches!(reason, Reason::PathDenied | Reason::GitDenied | Reason::RequestMalformed)
+/// Methods that nobody has chosen for what they say (RFC 9110 §9, RFC 5789); `-` is that of what is no request.
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "-"];
+
+/// True for a method that may be any word.
+pub(super) fn is_chosen(method: &str) -> bool {
+    !METHODS.contains(&method)
+}
+
+/// True for what is explained with words of the request: its path, its method, or the names in it.
+fn repeats(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::PathDenied
+            | Reason::GitDenied
+            | Reason::RequestMalformed
+            | Reason::MethodDenied
+            | Reason::HostDenied
+            | Reason::NameMismatch
+            | Reason::Misdirected
+    )
+}
+
+/// Where the path of a URL begins, or its end if it has none.
+fn end_of_host(url: &str) -> usize {
+    let path = url.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
+    url.len() - path.map_or(0, str::len)
 }
 
 impl Session {
@@ -66,9 +88,9 @@ impl Session {
 
     /// Adds a receipt about a part of a message to that of its request; the verdict to tell.
     pub(super) async fn add(&self, record: &RequestRecord, verdict: Verdict, part: &'static str) -> Verdict {
-        let record = RequestRecord { verdict: verdict.clone(), part: Some(part), ..record.clone() };
-        match self.file(&record).await {
-            Ok(()) => verdict,
+        let mut record = RequestRecord { verdict, part: Some(part), ..record.clone() };
+        match self.file(&mut record).await {
+            Ok(()) => record.verdict,
             Err(unwritten) => unwritten,
         }
     }
@@ -80,14 +102,43 @@ impl Session {
         }
     }
 
-    /// What may be kept of a text of a request that was refused unread, where the policy has anything read: it has placeholders for
-    /// secrets. `instead` when nobody can say where they are.
-    pub(super) async fn kept(&self, rules: &Rules, text: String, instead: &str) -> String {
-        let says_nothing = text.strip_suffix('/').unwrap_or(&text) == instead;
-        let Some(inspect) = rules.inspect.as_ref().filter(|_| !says_nothing) else { return text };
-        match self.in_time(rules, inspect.ready(self.remembered(self.transport).as_deref())).await {
-            Ok(scanners) => scanners.without_secrets(text),
-            Err(_) => instead.to_owned(),
+    /// Takes the secrets out of what the client has chosen of a record, where the policy has anything read: there are placeholders
+    /// for them. Where nobody can say where they are, less of it is kept.
+    async fn spare(&self, record: &mut RequestRecord) {
+        let rules = self.proxy.rules();
+        let Some(inspect) = &rules.inspect else { return };
+        let RequestRecord { method, target, verdict, .. } = record;
+        let is_place = target == "-" || self.is_opened() && *target == self.place();
+        if is_place && !is_chosen(method) && verdict.detail.is_empty() {
+            return;
+        }
+        let client = self.remembered(self.transport);
+        let scanners = tokio::select! {
+            // First of all: what has ended meanwhile is told as whole as what has not.
+            biased;
+            scanners = inspect.ready(client.as_deref()) => scanners.ok(),
+            _ = self.ended() => None,
+        };
+        let Some(scanners) = scanners else {
+            if is_chosen(method) {
+                *method = "-".to_owned();
+            }
+            match verdict.is_block() {
+                _ if is_place => {}
+                true => *target = self.place(),
+                // A rule names the host.
+                false => target.truncate(end_of_host(target)),
+            }
+            if repeats(verdict.reason) {
+                verdict.detail.clear();
+            }
+            return;
+        };
+        for text in [target, &mut verdict.detail] {
+            *text = scanners.without_secrets(std::mem::take(text));
+        }
+        if is_chosen(method) {
+            *method = scanners.without_secrets(std::mem::take(method));
         }
     }
 
@@ -113,8 +164,14 @@ impl Session {
         }
     }
 
-    /// Notes what was decided, and writes its receipt; else the verdict to tell instead.
-    pub(super) async fn file(&self, record: &RequestRecord) -> Result<(), Verdict> {
+    /// Notes what was decided, and writes its receipt, without the secrets in it; else the verdict to tell instead.
+    pub(super) async fn file(&self, record: &mut RequestRecord) -> Result<(), Verdict> {
+        self.spare(record).await;
+        self.file_read(record).await
+    }
+
+    /// The same for a record in which the scanner has found no secret.
+    pub(super) async fn file_read(&self, record: &RequestRecord) -> Result<(), Verdict> {
         self.note(&record.policy, &record.verdict);
         let unwritten = |_| Verdict::block(Reason::RecorderUnavailable, "the receipt could not be written");
         self.proxy.recorder.request(record).await.map_err(unwritten)?;
@@ -153,9 +210,14 @@ impl Session {
         status: StatusCode,
     ) -> Verdict {
         let record = self.record(policy, method.to_owned(), target.to_owned(), &verdict, Some(status.as_u16()), None);
-        match self.file(&RequestRecord { transport, ..record }).await {
-            Ok(()) => verdict,
+        let mut record = RequestRecord { transport, ..record };
+        match self.file(&mut record).await {
+            Ok(()) => record.verdict,
             Err(unwritten) => unwritten,
         }
     }
 }
+
+#[cfg(test)]
+#[path = "filing_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! The agent's side of an HTTP connection as hyper sees it: heads in canonical spelling, bodies, and nothing refused.
 //!
 //! Made by `converse`. It promises that a refusal looks like the end of the stream to hyper, which then finishes the
-//! answer it is at, and that a head that does not arrive in time is a refusal too.
+//! answer it is at, and that a head that does not arrive in time is a refusal too, or one that another needs the place of.
 
 use std::io;
 use std::pin::Pin;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use super::framing::{Framing, Refusal};
 use super::headers::without;
 use crate::proxy::presence::poll_gone;
+use crate::proxy::silent::Silent;
 use crate::proxy::through::write_through;
 
 /// What hyper is told in each head, so that it sends the trailers of an answer, which it does only to who asks for them.
@@ -58,13 +59,21 @@ pub(super) struct Guarded<S> {
     head_timeout: Duration,
     /// Runs while a head is on its way, and from the start.
     head_due: Option<Pin<Box<Sleep>>>,
+    /// Until the first head is whole: among those that make room.
+    silent: Option<Silent>,
 }
 
 impl<S> Guarded<S> {
     /// The stream, with the bytes that were read before in front; a head may take `head_timeout`.
-    pub(super) fn new(prefix: BytesMut, stream: S, framing: Framing, head_timeout: Duration, refused: Refused) -> Self {
+    pub(super) fn new(
+        (prefix, silent): (BytesMut, Option<Silent>),
+        stream: S,
+        framing: Framing,
+        head_timeout: Duration,
+        refused: Refused,
+    ) -> Self {
         let head_due = Some(Box::pin(tokio::time::sleep(head_timeout)));
-        Self { stream, framing, input: prefix, output: BytesMut::new(), refused, head_timeout, head_due }
+        Self { stream, framing, input: prefix, output: BytesMut::new(), refused, head_timeout, head_due, silent }
     }
 
     /// The stream again, with the bytes that hyper has not taken.
@@ -161,6 +170,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 }
                 // The next head has a time of its own.
                 this.head_due = None;
+                this.silent = None;
                 continue;
             }
             if this.input.is_empty() && this.framing.unread() > 0 {
@@ -172,7 +182,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             }
             let mut chunk = [std::mem::MaybeUninit::uninit(); CHUNK];
             let mut read = ReadBuf::uninit(&mut chunk);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+            match Pin::new(&mut this.stream).poll_read(cx, &mut read) {
+                Poll::Ready(read) => read?,
+                // Asked only when all that has come was looked at.
+                Poll::Pending => {
+                    let silent = this.silent.as_mut();
+                    ready!(silent.map_or(Poll::Pending, |silent| silent.poll_dismissed(cx)));
+                    this.refuse(Refusal::makes_room());
+                    continue;
+                }
+            }
             if read.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }

@@ -120,11 +120,11 @@ fn refused(session: &Arc<Session>, refusal: &Refusal, is_answered: bool, place: 
     let Some(answering) = session.proxy.answering() else { return };
     let policy = session.proxy.rules().policy.id().clone();
     let (target, status) = (session.place(), is_answered.then(|| refusal.status.as_u16()));
-    let record = session.record(&policy, "-".into(), target, &refusal.verdict(), status, None);
+    let mut record = session.record(&policy, "-".into(), target, &refusal.verdict(), status, None);
     let session = session.clone();
     tokio::spawn(async move {
         let _held = (place, answering);
-        let _ = session.file(&record).await;
+        let _ = session.file(&mut record).await;
     });
 }
 

@@ -176,7 +176,8 @@ impl Read {
 
     fn cut(&mut self, mut verdict: Verdict) {
         let passed = self.reader.passed();
-        verdict.detail = format!("{}; the {} was cut after {passed} bytes", verdict.detail, self.part);
+        verdict.detail =
+            format!("{}; the {} was cut when {passed} bytes had been handed on", verdict.detail, self.part);
         self.afterword.cut(verdict, self.part);
     }
 }

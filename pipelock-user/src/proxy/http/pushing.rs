@@ -3,6 +3,8 @@
 //! Called by `serve` for requests of rules that tell git from others. It promises that of a push which is not wholly allowed
 //! nothing goes on, and that one which is goes on from its first byte, through the scanner as any other.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt as _;
@@ -48,7 +50,7 @@ impl Session {
         if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != PUSH) {
             return Err(malformed("the Content-Type of a push is another than git's"));
         }
-        let (head, mut body) = request.into_parts();
+        let (mut head, mut body) = request.into_parts();
         let stopped = |ended: Verdict| {
             // Nothing has left, whatever it was.
             let ended = self.refused.of_body().map_or(ended, |refusal| refusal.verdict());
@@ -57,6 +59,7 @@ impl Session {
         let (push, before) = self.in_time(rules, commands(&mut body)).await.map_err(stopped)?;
         let denied = denied(rule, &repository, &push, reading);
         if denied.is_empty() {
+            head.extensions.insert(Arc::new(push));
             return Ok(Request::from_parts(head, body.after(before)));
         }
         let verdict = Verdict::block(Reason::GitDenied, denied.join("; "));
@@ -67,14 +70,28 @@ impl Session {
         if self.in_time(rules, drain(&mut body)).await.is_err() {
             return Err((verdict, None));
         }
-        let answer = report::refused(&push, &denied);
-        let mut response = Response::new(Passing::Whole(Some(Bytes::from(answer)), None));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(report::CONTENT_TYPE));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert("x-pipelock-reason", HeaderValue::from_static(Reason::GitDenied.code()));
+        let response = refused(&push, &denied, verdict.reason);
         Err((verdict, Some(response)))
     }
+}
+
+/// What git is told of a push that the scanner has stopped, if it is still to be told: nothing of it has left, all of it was read,
+/// and it wants a report.
+pub(super) fn stopped(push: &Push, verdict: &Verdict) -> Option<Response<Passing>> {
+    let is_read = matches!(verdict.reason, Reason::DlpMatch | Reason::InjectionMatch);
+    let why = [verdict.why().to_owned(), verdict.reason.hint().to_owned()];
+    (verdict.is_block() && is_read && push.wants_report).then(|| refused(push, &why, verdict.reason))
+}
+
+/// The answer to a push of which nothing was done, in words of git's.
+fn refused(push: &Push, why: &[String], reason: Reason) -> Response<Passing> {
+    let answer = report::refused(push, why);
+    let mut response = Response::new(Passing::Whole(Some(Bytes::from(answer)), None));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(report::CONTENT_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-pipelock-reason", HeaderValue::from_static(reason.code()));
+    response
 }
 
 /// Reads a push as far as it says what it changes; with the bytes that were read.

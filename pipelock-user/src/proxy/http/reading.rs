@@ -21,11 +21,14 @@ use super::upstream::Carrier;
 use crate::flow::{Found, Reason, Verdict};
 use crate::inspect::{Encoded, Messages, Reader, Scanners, Side, Terms};
 use crate::policy::Rule;
+use crate::proxy::git::push::Push;
 use crate::proxy::state::Rules;
 use crate::proxy::ws;
 
 /// Bodies of a declared length up to this are read whole: a request that is refused then leaves nothing behind, …
 const WHOLE_REQUEST: u64 = 64 * 1024;
+/// … as are pushes of git's, which sends up to this in one piece (`http.postBuffer`): it shows who runs it only an answer of its own.
+const WHOLE_PUSH: u64 = 1024 * 1024;
 /// … and an answer that is refused is a denial that the agent can read.
 const WHOLE_ANSWER: u64 = 256 * 1024;
 /// What the scanner undoes.
@@ -56,14 +59,22 @@ impl Reading {
         Ok(Some(Self { scanners, terms, afterword: afterword() }))
     }
 
+<<<<<<< HEAD
     /// Reads method, URL and headers of a request, those that go nowhere too, and asks for an answer that can be read; what is to be
+=======
+    /// Reads URL and headers of a request, those that go nowhere too, and a method that may be any word; and asks for an answer that can be read; what is to be
+>>>>>>> ev
     /// noted, and what somebody has to be asked about.
     ///
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ContentUnreadable`].
     pub(super) fn head(
         &self,
+<<<<<<< HEAD
         (method, url): (&Method, &str),
+=======
+        (method, url): (Option<&str>, &str),
+>>>>>>> ev
         headers: &mut HeaderMap,
         withheld: Option<&Withheld>,
     ) -> Result<(Vec<Found>, Option<Verdict>), Verdict> {
@@ -78,6 +89,9 @@ impl Reading {
         };
         keep(self.terms.check_method(&self.scanners, method))?;
         keep(self.terms.check_url(&self.scanners, url))?;
+        if let Some(method) = method {
+            keep(self.terms.check_text(&self.scanners, Side::Request, "method", method))?;
+        }
         for headers in std::iter::once(&*headers).chain(withheld.map(|withheld| &withheld.0)) {
             keep(self.terms.check_headers(&self.scanners, Side::RequestHead, headers))?;
         }
@@ -119,7 +133,8 @@ impl Reading {
         if body.is_end_stream() {
             return Ok((Request::from_parts(head, Passing::Unread(body)), None));
         }
-        let (body, wanted) = self.body(&mut head.headers, body, Side::Request, WHOLE_REQUEST).await?;
+        let whole = if head.extensions.get::<Arc<Push>>().is_some() { WHOLE_PUSH } else { WHOLE_REQUEST };
+        let (body, wanted) = self.body(&mut head.headers, body, Side::Request, whole).await?;
         Ok((Request::from_parts(head, body), wanted))
     }
 
@@ -175,20 +190,33 @@ impl Reading {
             reader = reader.of_events();
         }
         if body.size_hint().exact().is_some_and(|length| length <= whole) {
-            let (bytes, trailers, wanted) = read_whole(body, &mut reader, side).await?;
+            let (is_changed, bytes, trailers, wanted) = read_whole(body, &mut reader, side).await?;
             let mut noted = reader.noted();
             if let Some(trailers) = &trailers {
                 noted.extend(self.terms.check_headers(&self.scanners, side, trailers)?);
             }
             self.afterword.note(noted, if side.is_outbound() { "request body" } else { "response body" });
-            // Something may have been taken out. The answer to HEAD has a length and no body.
+            if is_changed {
+                unsay(headers);
+            }
+            // The answer to HEAD has a length and no body.
             if headers.contains_key(header::CONTENT_LENGTH) && !bytes.is_empty() {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             }
             return Ok((Passing::Whole(Some(bytes), trailers), wanted));
         }
         if is_redacted {
+<<<<<<< HEAD
             without(headers, |name| *name == header::CONTENT_LENGTH);
+=======
+            // Nobody knows yet whether something will be taken out. A part of an answer is none without its range.
+            let range = headers.get(header::CONTENT_RANGE).filter(|_| !side.is_outbound()).cloned();
+            headers.remove(header::CONTENT_LENGTH);
+            unsay(headers);
+            if let Some(range) = range {
+                headers.insert(header::CONTENT_RANGE, range);
+            }
+>>>>>>> ev
         }
         let shared = (&self.scanners, &self.terms);
         let mut read = Box::new(Read::new(body, reader, shared, side, &self.afterword, is_redacted));
@@ -214,12 +242,19 @@ pub(super) fn join(wanted: &mut Option<Verdict>, more: Verdict) {
     });
 }
 
-/// Reads a body to its end; as it came, where somebody has to be asked about it.
+/// Takes out what says how a body was that is another now (RFC 9530, RFC 9110 §14.4).
+fn unsay(headers: &mut HeaderMap) {
+    for name in ["digest", "content-digest", "repr-digest", "content-md5", "content-range"] {
+        headers.remove(name);
+    }
+}
+
+/// Reads a body to its end, and whether something was taken out of it; as it came, where somebody has to be asked about it.
 async fn read_whole(
     mut body: Arriving,
     reader: &mut Reader,
     side: Side,
-) -> Result<(Bytes, Option<HeaderMap>, Option<Verdict>), Verdict> {
+) -> Result<(bool, Bytes, Option<HeaderMap>, Option<Verdict>), Verdict> {
     let (mut all, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = match frame {
@@ -244,17 +279,17 @@ async fn read_whole(
     }
     let all = if more.is_empty() { all } else { more.freeze() };
     match reader.whole(all.clone()) {
-        Err(found) if found.is_askable() => return Ok((all, trailers, Some(found))),
+        Err(found) if found.is_askable() => return Ok((false, all, trailers, Some(found))),
         read => read?,
     }
     let first = reader.take().unwrap_or_default();
-    let Some(second) = reader.take() else { return Ok((first, trailers, None)) };
-    let mut all = BytesMut::from(&first[..]);
-    all.extend_from_slice(&second);
+    let Some(second) = reader.take() else { return Ok((first != all, first, trailers, None)) };
+    let mut kept = BytesMut::from(&first[..]);
+    kept.extend_from_slice(&second);
     while let Some(more) = reader.take() {
-        all.extend_from_slice(&more);
+        kept.extend_from_slice(&more);
     }
-    Ok((all.freeze(), trailers, None))
+    Ok((kept != all, kept.freeze(), trailers, None))
 }
 
 fn broken_off(error: &Failure, side: Side) -> Verdict {

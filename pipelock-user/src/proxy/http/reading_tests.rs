@@ -206,6 +206,42 @@ async fn redaction_changes_the_length_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_says_how_a_body_was_goes_when_it_changes() {
+    let redacting = || {
+        World::with(|port, _| {
+            let mut rules = crate::proxy::http::world::rules(port, "dlp: {action: redact}");
+            let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
+            rules.policy = crate::policy::Policy::parse(&text, "test").expect("a policy");
+            (rules, None)
+        })
+    };
+    let headers = "digest: sha-256=x\r\ncontent-digest: sha-256=:x:\r\nrepr-digest: sha-256=:x:\r\ncontent-md5: x\r\n\
+                   content-range: bytes 0-9/10\r\netag: x\r\n";
+    for length in [10, 100_000] {
+        let world = redacting().await;
+        let (clean, more) = ("x".repeat(length), if length > 10 { 0 } else { 5 });
+        ask(&world, &request("POST", "/echo", headers, format!("{clean} {SECRET} end").as_bytes())).await;
+        ask(&world, &request("POST", "/echo", headers, b"clean")).await;
+        let count: Vec<_> = world
+            .seen()
+            .iter()
+            .map(|seen| {
+                let names = ["digest", "content-digest", "repr-digest", "content-md5", "content-range"];
+                names.iter().filter(|name| seen.headers.contains_key(**name)).count()
+            })
+            .collect();
+        assert_eq!(count, [0, 5], "{more}");
+        assert!(world.seen().iter().all(|seen| seen.headers.contains_key("etag")));
+    }
+    // In UTF-16 a placeholder would be no text.
+    let world = redacting().await;
+    let text: Vec<u8> = format!("some words {SECRET} end").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let answer = ask(&world, &request("POST", "/echo", "", &text)).await;
+    assert_problem(&answer, "403", "dlp_match");
+    assert!(world.seen().is_empty());
+}
+
+#[tokio::test]
 async fn a_coding_that_cannot_be_undone_is_refused_and_not_asked_for() {
     let world = world("").await;
     let text = ask(&world, &request("POST", "/a", "content-encoding: compress\r\n", b"x")).await;

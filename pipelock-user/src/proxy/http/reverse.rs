@@ -76,12 +76,18 @@ pub async fn serve_reverse(listener: TcpListener, proxy: Arc<Proxy>, upstream: A
     accept(listener, proxy, serve, refuse).await;
 }
 
-async fn connection(proxy: &Arc<Proxy>, upstream: &Upstream, mut stream: TcpStream, peer: SocketAddr, silent: Silent) {
+async fn connection(
+    proxy: &Arc<Proxy>,
+    upstream: &Upstream,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    mut silent: Silent,
+) {
     // What is spoken to the destination; the client speaks HTTP/1.1 in the clear.
     let carrier = Carrier { is_tls: upstream.is_tls, is_http2: false };
     let session = Session::by(TRANSPORT, proxy, flow_of(proxy, peer), None, carrier);
     let mut buffer = BytesMut::new();
-    if !speaks(&session, &mut stream, &mut buffer, silent).await {
+    if !speaks(&session, &mut stream, &mut buffer, &mut silent).await {
         return;
     }
     let answer = {
@@ -95,7 +101,7 @@ async fn connection(proxy: &Arc<Proxy>, upstream: &Upstream, mut stream: TcpStre
             async move { session.answer_to(authority, request).await }
         }
     };
-    let ended = Box::pin(converse(&session, stream, buffer, false, answer)).await;
+    let ended = Box::pin(converse(&session, stream, (buffer, Some(silent)), false, answer)).await;
     match ended {
         Some((stream, unread)) if session.is_upgraded() => {
             session.add_cut(session.carry_on(Prefixed::new(unread, stream)).await, "messages").await;

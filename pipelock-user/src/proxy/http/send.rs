@@ -65,12 +65,13 @@ impl Session {
             }
         };
         let Self { carrier, shared, .. } = self;
-        let leg = Leg { permit: &permit, authority, rules, carrier: *carrier, activity: &shared.activity, meter };
+        let (activity, reached) = (&shared.activity, std::sync::Mutex::default());
+        let leg = Leg { permit: &permit, authority, rules, carrier: *carrier, activity, meter, reached };
         let sent = tokio::select! {
             sent = Box::pin(shared.upstreams(*carrier).send(&leg, request)) => sent,
             // Bytes may have left, so the receipt must say that they were let out.
-            ended = self.ended() => Err((ended, None)),
-            cut = self.proxy.evidence_lost() => Err((cut, None)),
+            ended = self.ended() => Err((ended, locked(&leg.reached).take())),
+            cut = self.proxy.evidence_lost() => Err((cut, locked(&leg.reached).take())),
         };
         match sent {
             Ok((mut response, addr)) => {

@@ -18,18 +18,19 @@ use super::call::{self, Call};
 use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
-use super::filing::repeats;
+use super::filing::is_chosen;
 use super::guarded::Refused;
 use super::http2;
 use super::passing::Passing;
+use super::pushing::stopped;
 use super::reading::{Reading, url};
 use super::shared::Shared;
 use super::socket::AtDoor;
 use super::upgrade::{Upgraded, is_websocket, mark, reads_messages};
 use super::upstream::Carrier;
-use crate::flow::{Action, Flow, FlowGuard, Reached, Reason, Verdict, locked};
+use crate::flow::{Action, Flow, FlowGuard, Host, Reached, Reason, Target, Verdict, locked};
 use crate::proxy::counts::{COUNTS, Decided};
-use crate::proxy::git;
+use crate::proxy::git::{self, push::Push};
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::presence::Wanted;
@@ -104,7 +105,7 @@ where
     let session = Session::new(proxy, flow, guard, Carrier { is_tls, is_http2: false });
     let answer = |session: Arc<Session>, request| async move { session.answer(request).await };
     let (ended, cut) = tokio::select! {
-        ended = Box::pin(converse(&session, stream, prefix, false, answer)) => (ended, None),
+        ended = Box::pin(converse(&session, stream, (prefix, None), false, answer)) => (ended, None),
         cut = session.disallowed() => (None, Some(cut)),
     };
     let ended = match ended {
@@ -144,13 +145,29 @@ where
 impl Session {
     /// True when the whole connection was opened for one destination. Explicit clients open a tunnel for a WebSocket (RFC 6455
     /// §4.1), or have a door of their own.
-    fn is_opened(&self) -> bool {
+    pub(super) fn is_opened(&self) -> bool {
         self.guard.is_some() || self.flow.target.name.is_some()
     }
 
     /// Where the connection leads, for what is no request of it: `-` for clients who say that with each.
     pub(super) fn place(&self) -> String {
-        if self.is_opened() { self.flow.target.authority() } else { "-".to_owned() }
+        self.opened_for().unwrap_or_else(|| "-".to_owned())
+    }
+
+    /// The same as a URL without a path, if the connection was opened for one destination.
+    fn opened_for(&self) -> Option<String> {
+        let Target { name, original } = &self.flow.target;
+        let host = || name.clone().unwrap_or_else(|| Host::from(original.ip()));
+        self.is_opened().then(|| self.place_of(&host(), original.port()))
+    }
+
+    /// The beginning of a URL of a host: without the port that its scheme has anyway.
+    fn place_of(&self, host: &Host, port: u16) -> String {
+        let scheme = self.carrier.scheme();
+        match port == self.carrier.default_port() {
+            true => format!("{scheme}://{host}"),
+            false => format!("{scheme}://{host}:{port}"),
+        }
     }
 
     /// The scheme of its requests.
@@ -297,21 +314,20 @@ impl Session {
         let method = request.method().to_string();
         // One policy from the decision to its receipt, whatever is loaded meanwhile.
         let rules = self.proxy.rules();
-        let scheme = self.carrier.scheme();
         // The query may hold what should not be kept; host and path say where it went.
         let place = match &authority {
-            Ok(Authority { host, port }) if *port == self.carrier.default_port() => Some(format!("{scheme}://{host}")),
-            Ok(Authority { host, port }) => Some(format!("{scheme}://{host}:{port}")),
-            Err(_) if self.is_opened() => Some(format!("{scheme}://{}", self.flow.target.authority())),
-            Err(_) => None,
+            Ok(Authority { host, port }) => Some(self.place_of(host, *port)),
+            Err(_) => self.opened_for(),
         };
-        let mut target = match &place {
-            Some(place) => format!("{place}{}", request.uri().path()),
-            None => without_query(request.uri()),
+        let target = match (place, request.uri().path()) {
+            // `OPTIONS *` is about the server, not about a path of it.
+            (Some(place), "*") => format!("{place} *"),
+            (Some(place), path) => format!("{place}{path}"),
+            (None, _) => without_query(request.uri()),
         };
         let call = request.extensions_mut().remove::<Call>();
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
-        let Forwarded { mut verdict, response, dialled, reading } = match authority {
+        let Forwarded { verdict, response, dialled, reading } = match authority {
             Ok(authority) => self.forward(&rules, authority, request).await,
             Err(verdict) => Forwarded::not(verdict),
         };
@@ -319,26 +335,19 @@ impl Session {
         if let (false, Some(host), Some(guard)) = (verdict.is_block(), host, &self.guard) {
             locked(guard).names(host);
         }
-        match &reading {
-            Some(reading) if !verdict.findings.is_empty() => target = reading.without_secrets(target),
-            None if verdict.is_block() => {
-                // Policy alone has refused it, so nobody has looked for secrets yet.
-                target = self.kept(&rules, target, place.as_deref().unwrap_or("-")).await;
-                if repeats(verdict.reason) {
-                    verdict.detail = self.kept(&rules, verdict.detail, "").await;
-                }
-            }
-            _ => {}
-        }
-        let told = match call.filter(|_| response.is_none()) {
-            Some(call) => call.id().await.map(|id| call::denial(&id, &verdict, self.flow.id)),
+        let call = match call.filter(|_| response.is_none()) {
+            Some(call) => call.id().await,
             None => None,
         };
-        let status = response.as_ref().map(Response::status).or_else(|| told.as_ref().map(Response::status));
-        let status = status.unwrap_or_else(|| rescue::status(verdict.reason));
+        let status = match (&response, &call) {
+            (Some(response), _) => response.status(),
+            (None, Some(_)) => call::STATUS,
+            (None, None) => rescue::status(verdict.reason),
+        };
         let policy = rules.policy.id();
-        let record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
-        let filed = self.file(&record).await;
+        let mut record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
+        let is_read = reading.is_some() && !verdict.is_block() && verdict.findings.is_empty();
+        let filed = if is_read { self.file_read(&record).await } else { self.file(&mut record).await };
         COUNTS.request_seconds.since(Decided::of(&verdict), start);
         if let Err(unwritten) = filed {
             // Nobody is told of an upgrade that is not recorded.
@@ -349,6 +358,7 @@ impl Session {
         if let Some(reading) = &reading {
             reading.afterword.written(&record);
         }
+        let told = call.map(|id| call::denial(&id, &record.verdict, self.flow.id));
         Carried { record, response, told, reading }
     }
 
@@ -406,8 +416,13 @@ impl Session {
         if let Some(reading) = &reading {
             let url = url(self.carrier, &authority, request.uri());
             let withheld = request.extensions_mut().remove::<Withheld>();
+<<<<<<< HEAD
             let method = request.method().clone();
             match reading.head((&method, &url), request.headers_mut(), withheld.as_ref()) {
+=======
+            let method = Some(request.method().to_string()).filter(|method| is_chosen(method));
+            match reading.head((method.as_deref(), &url), request.headers_mut(), withheld.as_ref()) {
+>>>>>>> ev
                 Ok((noted, asked_about)) => (verdict, wanted) = (verdict.with(noted), asked_about),
                 Err(denied) => {
                     return Forwarded { reading: Some(reading.clone()), ..Forwarded::not(denied.by(verdict.rule)) };
@@ -426,9 +441,14 @@ impl Session {
                 return Forwarded { response, reading, ..Forwarded::not(denied.by(verdict.rule)) };
             }
         };
+        let push = request.extensions().get::<Arc<Push>>().cloned();
         let (verdict, response, dialled) =
             self.send(rules, &authority, (request, consent), verdict, (reading.as_ref(), &meter)).await;
         let noted = reading.as_ref().map(|reading| reading.afterword.take_noted()).unwrap_or_default();
+        let response = match push.filter(|_| response.is_none() && dialled.is_none()) {
+            Some(push) => stopped(&push, &verdict),
+            None => response,
+        };
         Forwarded { verdict: verdict.with(noted), response, dialled, reading }
     }
 }

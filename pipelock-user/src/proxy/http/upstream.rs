@@ -108,6 +108,8 @@ pub(super) struct Leg<'a> {
     pub(super) carrier: Carrier,
     pub(super) activity: &'a Arc<Activity>,
     pub(super) meter: &'a Arc<Meter>,
+    /// The destination that was reached last, as soon as it was: what greets it may have left.
+    pub(super) reached: StdMutex<Option<Reached>>,
 }
 
 impl Upstreams {
@@ -126,6 +128,7 @@ impl Upstreams {
             };
             COUNTS.sent_on.add(if is_new { Found::New } else { Found::Kept });
             let addr = upstream.addr.clone();
+            *locked(&leg.reached) = Some(addr.clone());
             let formed = outgoing(request, leg.authority, leg.carrier, upstream.sender.form());
             let formed = formed.map_err(|denied| (denied, None))?;
             let sent = tokio::select! {
@@ -228,11 +231,12 @@ impl Upstreams {
         if may_share && let Some(upstream) = self.take(leg).await {
             return Ok((upstream, false));
         }
-        let Leg { permit, authority, rules, carrier, activity, meter } = leg;
+        let Leg { permit, authority, rules, carrier, activity, meter, reached } = leg;
         let left = || limit.saturating_sub(start.elapsed());
         let (stream, addr) = connect(permit, rules.way(), left())
             .await
             .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
+        *locked(reached) = Some(addr.clone());
         let stream = Metered::new(Watched::new(stream, activity), meter);
         let sender = if carrier.is_tls {
             let unavailable = || Verdict::block(Reason::InspectionUnavailable, "TLS is not opened under this policy");

@@ -65,7 +65,8 @@ pub(super) fn end_of_head(input: &[u8], scanned: &mut usize, max: usize) -> Resu
 
 /// Checks a whole head and writes it anew.
 pub(super) fn canonical(raw: &[u8]) -> Result<Head, Refusal> {
-    let body = raw.strip_suffix(b"\r\n\r\n").ok_or(Refusal::malformed("the head has no end"))?;
+    let body = raw.strip_suffix(b"\r\n\r\n");
+    let body = body.ok_or(Refusal::malformed("more than one empty line stands before the request"))?;
     let mut lines = lines(body);
     let request = RequestLine::read(lines.next().unwrap_or_default())?;
     let mut bytes = Vec::with_capacity(raw.len() + 2);

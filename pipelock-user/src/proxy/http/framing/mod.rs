@@ -59,6 +59,15 @@ impl Refusal {
         }
     }
 
+    /// For a first head that is not whole when another needs the place of its connection.
+    pub(super) const fn makes_room() -> Self {
+        Self {
+            reason: Reason::LimitExceeded,
+            status: StatusCode::TOO_MANY_REQUESTS,
+            detail: "limits.max_connections: its first request was not whole, and it made room for another",
+        }
+    }
+
     /// The refusal of a request of which nothing has left.
     pub(super) fn verdict(&self) -> Verdict {
         Verdict::block(self.reason, self.detail)
