@@ -188,16 +188,12 @@ impl Terms {
     }
 }
 
-<<<<<<< HEAD
-/// The name in a URL of ours; none of an address.
-=======
 /// A header by its name, which may be what was found.
 fn place_of(scanners: &Scanners, name: &HeaderName) -> String {
     format!("header {}", scanners.without_secrets(name.as_str().to_owned()))
 }
 
-/// The host of a URL of ours.
->>>>>>> ev
+/// The name in a URL of ours; none of an address.
 fn host_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let host = rest.split(['/', '?', '#']).next()?.split(':').next()?;

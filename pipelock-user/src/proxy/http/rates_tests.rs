@@ -164,13 +164,8 @@ async fn what_was_cut_is_told_although_more_was_refused_since() {
     let (_, _, flow, guard) = world.flow().await;
     let session = Session::new(&world.proxy, flow, Some(guard), Carrier { is_tls: false, is_http2: false });
     let budget = session.shared.meter(&world.proxy, &rules.policy, &rules.policy.rules()[0], &session.identified());
-<<<<<<< HEAD
-    session.file(&record(Verdict::allow(Reason::PolicyAllow, rule()))).await.expect("written");
-    session.shared.told(&record(Verdict::allow(Reason::PolicyAllow, rule())), true);
-=======
     session.file(&mut record(Verdict::allow(Reason::PolicyAllow, rule()))).await.expect("written");
-    session.shared.told(&record(Verdict::allow(Reason::PolicyAllow, rule())));
->>>>>>> ev
+    session.shared.told(&record(Verdict::allow(Reason::PolicyAllow, rule())), true);
     let (near, mut far) = tokio::io::duplex(8192);
     far.write_all(&[b'x'; 6000]).await.expect("write");
     assert!(Metered::new(near, &budget).read(&mut [0; 6000]).await.is_err());

@@ -31,6 +31,8 @@ const WHOLE_REQUEST: u64 = 64 * 1024;
 const WHOLE_PUSH: u64 = 1024 * 1024;
 /// … and an answer that is refused is a denial that the agent can read.
 const WHOLE_ANSWER: u64 = 256 * 1024;
+/// What says how a body was (RFC 9530, RFC 9110 §14.4).
+const DESCRIBING: [&str; 5] = ["digest", "content-digest", "repr-digest", "content-md5", "content-range"];
 /// What the scanner undoes.
 const CODINGS: [&str; 7] = ["gzip", "x-gzip", "deflate", "br", "zstd", "identity", "*"];
 
@@ -59,22 +61,14 @@ impl Reading {
         Ok(Some(Self { scanners, terms, afterword: afterword() }))
     }
 
-<<<<<<< HEAD
     /// Reads method, URL and headers of a request, those that go nowhere too, and asks for an answer that can be read; what is to be
-=======
-    /// Reads URL and headers of a request, those that go nowhere too, and a method that may be any word; and asks for an answer that can be read; what is to be
->>>>>>> ev
     /// noted, and what somebody has to be asked about.
     ///
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ContentUnreadable`].
     pub(super) fn head(
         &self,
-<<<<<<< HEAD
         (method, url): (&Method, &str),
-=======
-        (method, url): (Option<&str>, &str),
->>>>>>> ev
         headers: &mut HeaderMap,
         withheld: Option<&Withheld>,
     ) -> Result<(Vec<Found>, Option<Verdict>), Verdict> {
@@ -89,9 +83,6 @@ impl Reading {
         };
         keep(self.terms.check_method(&self.scanners, method))?;
         keep(self.terms.check_url(&self.scanners, url))?;
-        if let Some(method) = method {
-            keep(self.terms.check_text(&self.scanners, Side::Request, "method", method))?;
-        }
         for headers in std::iter::once(&*headers).chain(withheld.map(|withheld| &withheld.0)) {
             keep(self.terms.check_headers(&self.scanners, Side::RequestHead, headers))?;
         }
@@ -206,17 +197,12 @@ impl Reading {
             return Ok((Passing::Whole(Some(bytes), trailers), wanted));
         }
         if is_redacted {
-<<<<<<< HEAD
-            without(headers, |name| *name == header::CONTENT_LENGTH);
-=======
             // Nobody knows yet whether something will be taken out. A part of an answer is none without its range.
-            let range = headers.get(header::CONTENT_RANGE).filter(|_| !side.is_outbound()).cloned();
-            headers.remove(header::CONTENT_LENGTH);
-            unsay(headers);
-            if let Some(range) = range {
-                headers.insert(header::CONTENT_RANGE, range);
-            }
->>>>>>> ev
+            let is_out = side.is_outbound();
+            without(headers, |name| {
+                *name == header::CONTENT_LENGTH
+                    || DESCRIBING.contains(&name.as_str()) && (is_out || *name != header::CONTENT_RANGE)
+            });
         }
         let shared = (&self.scanners, &self.terms);
         let mut read = Box::new(Read::new(body, reader, shared, side, &self.afterword, is_redacted));
@@ -242,11 +228,9 @@ pub(super) fn join(wanted: &mut Option<Verdict>, more: Verdict) {
     });
 }
 
-/// Takes out what says how a body was that is another now (RFC 9530, RFC 9110 §14.4).
+/// Takes that out of the headers of a body that is another now.
 fn unsay(headers: &mut HeaderMap) {
-    for name in ["digest", "content-digest", "repr-digest", "content-md5", "content-range"] {
-        headers.remove(name);
-    }
+    without(headers, |name| DESCRIBING.contains(&name.as_str()));
 }
 
 /// Reads a body to its end, and whether something was taken out of it; as it came, where somebody has to be asked about it.

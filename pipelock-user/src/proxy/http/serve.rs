@@ -18,7 +18,6 @@ use super::call::{self, Call};
 use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
-use super::filing::is_chosen;
 use super::guarded::Refused;
 use super::http2;
 use super::passing::Passing;
@@ -416,13 +415,8 @@ impl Session {
         if let Some(reading) = &reading {
             let url = url(self.carrier, &authority, request.uri());
             let withheld = request.extensions_mut().remove::<Withheld>();
-<<<<<<< HEAD
             let method = request.method().clone();
             match reading.head((&method, &url), request.headers_mut(), withheld.as_ref()) {
-=======
-            let method = Some(request.method().to_string()).filter(|method| is_chosen(method));
-            match reading.head((method.as_deref(), &url), request.headers_mut(), withheld.as_ref()) {
->>>>>>> ev
                 Ok((noted, asked_about)) => (verdict, wanted) = (verdict.with(noted), asked_about),
                 Err(denied) => {
                     return Forwarded { reading: Some(reading.clone()), ..Forwarded::not(denied.by(verdict.rule)) };
