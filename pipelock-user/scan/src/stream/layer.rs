@@ -13,7 +13,7 @@ use super::pairs::Pairs;
 use super::runs::Runs;
 use super::view::View;
 use super::wide::Wide;
-use super::{Context, Window};
+use super::{Context, Decoded, Window};
 use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::Format;
 use crate::decode::{AHEAD, BACK, ViewKind};
@@ -239,6 +239,11 @@ impl Layer {
     /// The last bytes that were pushed: so many, or those that are kept.
     pub(crate) fn end_of(&self, count: usize) -> &[u8] {
         &self.tail[self.tail.len().saturating_sub(count)..]
+    }
+
+    /// Whether a text that was named is what it was said to be.
+    pub(crate) fn decoded(&self) -> Decoded {
+        self.packed.as_ref().map_or(Decoded::Whole, Packed::decoded)
     }
 
     /// Has something begun that shows no sign of itself while it goes on: compressed data, or UTF-16?
