@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::chance::is_chance;
 use super::graphic::Graphic;
 use super::orders::Orders;
 use super::packed::Packed;
@@ -154,6 +155,9 @@ impl Layer {
         for found in self.matches.drain(..) {
             let Some(rule) = context.rules.rules().get(found.rule) else { continue };
             if self.injections_only && rule.kind != Kind::Injection {
+                continue;
+            }
+            if is_chance(rule, window, &found) {
                 continue;
             }
             let dropped = match rule.kind {

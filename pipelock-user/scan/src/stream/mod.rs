@@ -4,6 +4,7 @@
 //! less than the whole text allows; [`Stream::push`] releases only bytes that no finding to
 //! come can hold; memory is bounded, and so is work: what is over budget is a finding itself.
 
+mod chance;
 mod changes;
 mod graphic;
 mod lane;
