@@ -36,5 +36,5 @@ pub use finding::{Finding, Fingerprint, Step};
 pub use redact::{redact, redact_as};
 pub use rule::{Confidence, Kind, RuleError, RuleSet, Severity};
 pub use scanner::{Builder, Limits, Scanner};
-pub use stream::{Progress, Stream};
+pub use stream::{Decoded, Progress, Stream};
 pub use url::{UrlOptions, decoded as url_decoded};

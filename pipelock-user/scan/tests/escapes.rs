@@ -167,3 +167,28 @@ fn what_stands_in_noise_is_found_wherever_it_is() {
         }
     }
 }
+
+/// Every character of every escape, again and again: an escape of three characters, then nine, 27 and 81.
+#[test]
+fn what_is_escaped_as_a_whole_several_times_is_found() {
+    let escapes: [fn(u8) -> String; 3] =
+        [|byte| format!("%{byte:02x}"), |byte| format!("\\x{byte:02x}"), |byte| format!("&#{byte};")];
+    for escape in escapes {
+        let mut text = SECRET.to_owned();
+        for times in 1..=4 {
+            text = each(&text, escape);
+            if text.len() > 4000 {
+                break;
+            }
+            let whole = format!("before it: {text} and after");
+            let found = scanner().scan(whole.as_bytes()).unwrap();
+            assert!(has_secret(&found), "{times} {whole:.60}");
+            assert_eq!(oracle().scan(whole.as_bytes()).unwrap(), found);
+            for size in [1, 7, 100] {
+                let pieces: Vec<&[u8]> = whole.as_bytes().chunks(size).collect();
+                assert_eq!(streamed(&pieces), found, "{times} {size}");
+                assert_eq!(streams::escaped(scanner(), whole.as_bytes(), size), None, "{times}");
+            }
+        }
+    }
+}

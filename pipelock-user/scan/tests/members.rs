@@ -10,7 +10,7 @@ use std::io::Write as _;
 
 use fixture::*;
 use flate2::Compression;
-use pipelock_scan::{Coding, Finding};
+use pipelock_scan::{Coding, Decoded, Finding};
 
 type Pack = fn(&str) -> Vec<u8>;
 
@@ -97,4 +97,65 @@ fn a_secret_that_is_whole_in_one_member_is_found_whatever_stands_in_the_next() {
             }
         }
     }
+}
+
+fn decoded(token: &str, pieces: &[&[u8]]) -> Decoded {
+    let mut stream = scanner().stream_as(Coding::of(token).unwrap()).unwrap();
+    for piece in pieces {
+        let _ = stream.push(piece).unwrap();
+    }
+    stream.last(&[]).unwrap();
+    stream.decoded()
+}
+
+#[test]
+fn what_is_not_what_a_header_says_is_told() {
+    let text = "some words that are nothing but words. ".repeat(40);
+    let deflate = |text: &str| {
+        let mut to = flate2::write::DeflateEncoder::new(Vec::new(), Compression::best());
+        to.write_all(text.as_bytes()).unwrap();
+        to.finish().unwrap()
+    };
+    let noise: Vec<u8> =
+        std::iter::successors(Some(7u32), |last| Some(last.wrapping_mul(1_664_525).wrapping_add(12345)))
+            .take(500)
+            .map(|number| (number >> 24) as u8)
+            .collect();
+    for (token, other) in [
+        ("br", gzip(&text)),
+        ("zstd", gzip(&text)),
+        ("deflate", gzip(&text)),
+        ("gzip", zlib(&text)),
+        ("gzip", deflate(&text)),
+        ("gzip", text.clone().into_bytes()),
+        ("zstd", zlib(&text)),
+        ("deflate", zstd(&text)),
+        ("gzip", noise.clone()),
+        ("zstd", noise.clone()),
+        ("deflate", noise),
+    ] {
+        assert_eq!(decoded(token, &[&other]), Decoded::Broken, "{token}");
+        assert_eq!(decoded(token, &[&other[..1], &other[1..]]), Decoded::Broken, "{token}");
+    }
+    let skipped = [0x53, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2];
+    let mut damaged = gzip(SECRET);
+    // A block of a kind that does not exist (RFC 1951 §3.2.3).
+    damaged[10] = 7;
+    assert_eq!(decoded("gzip", &[&damaged]), Decoded::Broken);
+    for (token, whole) in [
+        ("gzip", gzip(&text)),
+        ("gzip", [&gzip(&text)[..], b"garbage"].concat()),
+        ("deflate", zlib(&text)),
+        ("deflate", deflate(&text)),
+        ("zstd", zstd(&text)),
+        ("zstd", [&skipped[..], &zstd(&text)].concat()),
+        ("br", unhex(BROTLI)),
+    ] {
+        assert_eq!(decoded(token, &[&whole]), Decoded::Whole, "{token}");
+        assert_eq!(decoded(token, &[&whole[..5], &whole[5..]]), Decoded::Whole, "{token}");
+        let half = decoded(token, &[&whole[..whole.len() / 2]]);
+        assert!(matches!(half, Decoded::Going { .. } | Decoded::Whole), "{token} {half:?}");
+    }
+    let long = gzip(&(0..3000).map(|number| format!("{number} ")).collect::<String>());
+    assert!(matches!(decoded("gzip", &[&long[..long.len() / 2]]), Decoded::Going { made: 1.. }));
 }

@@ -9,8 +9,10 @@
 
 mod clients;
 mod counts;
+mod cuts;
 mod encoded;
 mod events;
+mod grpc;
 mod head;
 mod lanes;
 mod messages;

@@ -14,8 +14,10 @@ use bytes::{Buf as _, Bytes};
 use pipelock_scan::{Finding, Step, Stream};
 
 use super::counts::{COUNTS, Place, Timed};
+use super::cuts::merge;
 use super::encoded::Encoded;
 use super::events::Events;
+use super::grpc::Grpc;
 use super::head::unread;
 use super::lanes::Lanes;
 use super::pieces::{Said, Short};
@@ -42,8 +44,12 @@ pub struct Reader {
     side: Side,
     place: &'static str,
     stream: Option<Stream>,
-    /// The sender said that it is compressed: then nothing can be taken out, nor judged before it ends.
+    /// What the sender said of its coding.
+    encoded: Encoded,
+    /// It is compressed: then nothing can be taken out, nor judged before it ends.
     is_coded: bool,
+    /// Of gRPC: its messages.
+    grpc: Option<Grpc>,
     /// Read, and not yet taken.
     held: VecDeque<Bytes>,
     /// Places in the text: where `held` begins, up to where it may go on, and its end so far.
@@ -77,16 +83,19 @@ impl Reader {
     pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side, encoded: Encoded) -> Result<Self, Verdict> {
         let scanner = scanners.of(side);
         let stream = match encoded {
-            Encoded::Plain => scanner.stream(),
+            Encoded::Plain | Encoded::Grpc(_) => scanner.stream(),
             Encoded::As(coding) => scanner.stream_as(coding),
         };
+        let grpc = Grpc::of(scanner, encoded);
         Ok(Self {
             scanners: scanners.clone(),
             terms: terms.clone(),
             side,
             place: "body",
             stream: Some(stream.map_err(|error| unread(&error))?),
-            is_coded: encoded != Encoded::Plain,
+            encoded,
+            is_coded: !encoded.is_plain(),
+            grpc,
             held: VecDeque::new(),
             at: 0,
             free: 0,
@@ -98,7 +107,7 @@ impl Reader {
             seen: Vec::new(),
             noted: Vec::new(),
             events: None,
-            short: (side.is_outbound() && encoded == Encoded::Plain).then(Short::default),
+            short: (side.is_outbound() && encoded.is_plain()).then(Short::default),
             pauses: 0,
         })
     }
@@ -138,8 +147,14 @@ impl Reader {
                 let findings = stream.findings();
                 self.judge(&findings)?;
             }
+            self.check_coding()?;
             let mut free = progress.released;
             self.certain = progress.released;
+            if let (Some(grpc), Some(piece)) = (&mut self.grpc, self.held.back()) {
+                let found = grpc.push(piece)?;
+                free = free.min(grpc.free());
+                self.judge_apart(&found, "message")?;
+            }
             if let (Some(short), Some(piece)) = (&mut self.short, self.held.back()) {
                 let said = short.push(piece);
                 free = free.min(self.end.saturating_sub(short.waiting()));
@@ -152,7 +167,7 @@ impl Reader {
                 if stops_secrets {
                     free = free.min(events.free());
                 }
-                self.judge_apart(&found)?;
+                self.judge_apart(&found, "events")?;
             }
             self.free = self.free.max(free);
             if let Some(piece) = self.held.back() {
@@ -172,7 +187,7 @@ impl Reader {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn whole(&mut self, bytes: Bytes) -> Result<(), Verdict> {
-        if self.events.is_some() || self.end > 0 || bytes.is_empty() {
+        if self.events.is_some() || self.grpc.is_some() || self.end > 0 || bytes.is_empty() {
             self.push(bytes)?;
             return self.finish();
         }
@@ -184,6 +199,7 @@ impl Reader {
         let said = self.short.as_mut().map(|short| short.push(&bytes));
         self.held.push_back(bytes.clone());
         self.judge(&stream.findings())?;
+        self.encoded.holds_for(stream.decoded(), true, self.side.is_outbound())?;
         if let Some(said) = said {
             self.judge_said(said)?;
         }
@@ -198,12 +214,25 @@ impl Reader {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn finish(&mut self) -> Result<(), Verdict> {
-        let Some(stream) = self.stream.take() else { return Ok(()) };
-        let findings = stream.finish().map_err(|error| unread(&error))?;
-        self.judge(&findings)?;
+        let Some(mut stream) = self.stream.take() else { return Ok(()) };
+        stream.last(&[]).map_err(|error| unread(&error))?;
+        self.judge(&stream.findings())?;
+        if self.end > 0 {
+            self.encoded.holds_for(stream.decoded(), true, self.side.is_outbound())?;
+        }
+        if let Some(grpc) = &mut self.grpc {
+            let found = grpc.finish()?;
+            self.judge_apart(&found, "message")?;
+        }
         self.judge_short()?;
         self.free = self.end;
         Ok(())
+    }
+
+    /// Ends a body that is not what its sender says it is.
+    fn check_coding(&mut self) -> Result<(), Verdict> {
+        let decoded = self.stream.as_ref().map(Stream::decoded).unwrap_or_default();
+        self.encoded.holds_for(decoded, false, self.side.is_outbound()).inspect_err(|_| self.stream = None)
     }
 
     /// The sender pauses: what is held back goes on, if it could be the end.
@@ -255,7 +284,7 @@ impl Reader {
 
     /// Lets what is held back go on, if the text could end there.
     fn let_go(&mut self) -> Result<(), Verdict> {
-        if self.is_coded || !self.holds() {
+        if self.is_coded || !self.holds() || self.grpc.as_ref().is_some_and(Grpc::is_within) {
             return Ok(());
         }
         // Only what is not certain yet is read once more, with what stands before it.
@@ -419,14 +448,14 @@ impl Reader {
     }
 
     /// Judges what was found in texts put together, which have no place of their own.
-    fn judge_apart(&mut self, findings: &[Finding]) -> Result<(), Verdict> {
+    fn judge_apart(&mut self, findings: &[Finding], place: &str) -> Result<(), Verdict> {
         let mut stops = Vec::new();
         for finding in findings {
             match self.terms.action(self.side, finding) {
                 FindingAction::Off => {}
-                FindingAction::Warn => self.note(told(finding, "events", FindingAction::Warn)),
+                FindingAction::Warn => self.note(told(finding, place, FindingAction::Warn)),
                 FindingAction::Block | FindingAction::Redact | FindingAction::Ask => {
-                    stops.push(told(finding, "events", FindingAction::Block));
+                    stops.push(told(finding, place, FindingAction::Block));
                 }
             }
         }
@@ -466,18 +495,6 @@ impl Reader {
 
 fn closed() -> Verdict {
     Verdict::block(Reason::Internal, "a body went on behind its end")
-}
-
-/// Makes what overlaps one.
-fn merge(cuts: &mut VecDeque<(Range<u64>, String)>) {
-    let mut sorted: Vec<_> = cuts.drain(..).collect();
-    sorted.sort_by_key(|(cut, _)| (cut.start, cut.end));
-    for (cut, placeholder) in sorted {
-        match cuts.back_mut() {
-            Some((last, _)) if cut.start < last.end => last.end = last.end.max(cut.end),
-            _ => cuts.push_back((cut, placeholder)),
-        }
-    }
 }
 
 #[cfg(test)]

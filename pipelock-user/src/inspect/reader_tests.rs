@@ -336,3 +336,94 @@ fn what_cannot_be_unpacked_is_called_so() {
         );
     }
 }
+
+/// Compressed, which `coding` undoes.
+fn packed(text: &str, coding: Coding) -> Vec<u8> {
+    use std::io::Write as _;
+    let level = flate2::Compression::best();
+    if coding == Coding::Gzip {
+        let mut to = flate2::write::GzEncoder::new(Vec::new(), level);
+        to.write_all(text.as_bytes()).expect("in memory");
+        return to.finish().expect("in memory");
+    }
+    let mut to = flate2::write::DeflateEncoder::new(Vec::new(), level);
+    to.write_all(text.as_bytes()).expect("in memory");
+    to.finish().expect("in memory")
+}
+
+/// What came out of a body, whole and in pieces, and what ended it.
+fn read_as(encoded: Encoded, side: Side, body: &[u8]) -> Vec<(usize, Result<(), Reason>)> {
+    let ends = |whole: bool| {
+        let mut reader = Reader::new(&scanners(), &terms(""), side, encoded).expect("a reader");
+        let result = if whole {
+            reader.whole(Bytes::copy_from_slice(body))
+        } else {
+            body.chunks(100)
+                .try_for_each(|piece| reader.push(Bytes::copy_from_slice(piece)))
+                .and_then(|()| reader.finish())
+        };
+        let mut out = 0;
+        while let Some(piece) = reader.take().filter(|_| result.is_ok()) {
+            out += piece.len();
+        }
+        (out, result.map_err(|verdict| verdict.reason))
+    };
+    vec![ends(true), ends(false)]
+}
+
+#[test]
+fn a_body_that_is_not_what_its_header_says_is_not_let_through() {
+    let words = "clean words ".repeat(300);
+    let gzip = packed(&words, Coding::Gzip);
+    let unread = vec![(0, Err(Reason::ContentUnreadable)); 2];
+    for side in [Side::Request, Side::Response, Side::Binary] {
+        for coding in [Coding::Brotli, Coding::Zstd, Coding::Deflate] {
+            assert_eq!(read_as(Encoded::As(coding), side, &gzip), unread, "{coding:?}");
+        }
+        assert_eq!(read_as(Encoded::As(Coding::Gzip), side, words.as_bytes()), unread);
+        assert_eq!(read_as(Encoded::As(Coding::Gzip), side, &gzip), vec![(gzip.len(), Ok(())); 2]);
+        let more = [&gzip[..], b"garbage that gunzip ignores"].concat();
+        assert_eq!(read_as(Encoded::As(Coding::Gzip), side, &more), vec![(more.len(), Ok(())); 2]);
+        assert_eq!(read_as(Encoded::As(Coding::Gzip), side, b""), vec![(0, Ok(())); 2], "the answer to HEAD");
+        // Some servers never end what they compress; whoever sends a body knows its end.
+        let cut = &gzip[..gzip.len() - 12];
+        let expected = if side == Side::Request { unread.clone() } else { vec![(cut.len(), Ok(())); 2] };
+        assert_eq!(read_as(Encoded::As(Coding::Gzip), side, cut), expected);
+    }
+}
+
+#[test]
+fn messages_of_grpc_are_read_as_their_header_says() {
+    let of = |coding: Option<&'static str>| {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("content-type", http::HeaderValue::from_static("application/grpc+proto"));
+        if let Some(coding) = coding {
+            headers.insert("grpc-encoding", http::HeaderValue::from_static(coding));
+        }
+        Encoded::of(&headers).map_err(|verdict| verdict.reason)
+    };
+    assert_eq!(of(Some("snappy")), Err(Reason::ContentUnreadable));
+    assert_eq!(of(Some("identity")), Ok(Encoded::Grpc(None)));
+    let message = |flag: u8, text: &[u8]| [&[flag], &(text.len() as u32).to_be_bytes()[..], text].concat();
+    let secret = format!("{} {SECRET} {}", "hello ".repeat(30), "bye ".repeat(30));
+    for (coding, token) in [(Coding::Deflate, "deflate"), (Coding::Gzip, "gzip")] {
+        let encoded = of(Some(token)).expect("known");
+        let clean = message(1, &packed(&"clean words ".repeat(90), coding));
+        let dirty = message(1, &packed(&secret, coding));
+        let two = [&message(0, b"as it is")[..], &clean].concat();
+        assert_eq!(read_as(encoded, Side::Request, &two), vec![(two.len(), Ok(())); 2], "{token}");
+        let two = [&clean[..], &dirty].concat();
+        assert_eq!(read_as(encoded, Side::Request, &two), vec![(0, Err(Reason::DlpMatch)); 2], "{token}");
+        let unread = vec![(0, Err(Reason::ContentUnreadable)); 2];
+        let other = if coding == Coding::Gzip { Coding::Deflate } else { Coding::Gzip };
+        assert_eq!(read_as(encoded, Side::Request, &message(1, &packed(&secret, other))), unread, "{token}");
+        assert_eq!(read_as(Encoded::Grpc(None), Side::Request, &clean), unread, "nothing says how");
+        // What is held of a message is held until it is known.
+        let mut reader = Reader::new(&scanners(), &terms(""), Side::Request, encoded).expect("a reader");
+        reader.push(Bytes::copy_from_slice(&dirty[..dirty.len() - 1])).expect("not over");
+        reader.settle().expect("a pause");
+        let gone: usize = std::iter::from_fn(|| reader.take()).map(|piece| piece.len()).sum();
+        assert!(gone <= 5, "{gone} of {}", dirty.len());
+        assert!(reader.push(Bytes::copy_from_slice(&dirty[dirty.len() - 1..])).is_err());
+    }
+}

@@ -1,5 +1,7 @@
 //! The header of a gzip member (RFC 1952 §2.3), which may come in pieces. Called by [`super::inflate`].
 
+use super::zip::Skipped;
+
 /// Where in the header of a gzip member (RFC 1952 §2.3) the next byte belongs.
 #[derive(Debug, Default)]
 pub(crate) struct GzipHeader {
@@ -8,18 +10,27 @@ pub(crate) struct GzipHeader {
     extra: Option<(usize, usize)>,
     strings: u8,
     checksum: usize,
+    /// It does not begin as one.
+    wrong: bool,
 }
+
+/// What every one begins with, and the flags that none has.
+const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+const RESERVED: u8 = 0xe0;
 
 impl GzipHeader {
     /// Takes header bytes; says how many when the header is over.
-    pub(super) fn skip(&mut self, text: &[u8]) -> Option<usize> {
+    pub(super) fn skip(&mut self, text: &[u8]) -> Skipped {
         for (at, &byte) in text.iter().enumerate() {
             if self.over() {
-                return Some(at);
+                return Skipped::Some(at);
             }
             self.take(byte);
+            if self.wrong {
+                return Skipped::Other;
+            }
         }
-        self.over().then_some(text.len())
+        if self.over() { Skipped::Some(text.len()) } else { Skipped::All }
     }
 
     fn over(&self) -> bool {
@@ -31,8 +42,11 @@ impl GzipHeader {
 
     fn take(&mut self, byte: u8) {
         if self.fixed < 10 {
-            if self.fixed == 3 {
+            if self.fixed == MAGIC.len() {
                 self.flags = byte;
+                self.wrong = byte & RESERVED != 0;
+            } else if let Some(magic) = MAGIC.get(self.fixed) {
+                self.wrong = byte != *magic;
             }
             self.fixed += 1;
             return;

@@ -114,7 +114,7 @@ pub(crate) enum Header {
 impl Header {
     fn skip(&mut self, text: &[u8]) -> Skipped {
         match self {
-            Self::Gzip(header) => header.skip(text).map_or(Skipped::All, Skipped::Some),
+            Self::Gzip(header) => header.skip(text),
             Self::Zip(header) => header.skip(text),
         }
     }

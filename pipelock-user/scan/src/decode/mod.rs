@@ -23,7 +23,7 @@ pub(crate) mod unescape;
 pub(crate) mod utf16;
 pub(crate) mod utf7;
 mod zip;
-mod zstd;
+pub(crate) mod zstd;
 
 use crate::finding::Step;
 

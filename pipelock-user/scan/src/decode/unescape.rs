@@ -128,6 +128,8 @@ enum Nested {
 
 /// Most characters of an escape after its first.
 const TAIL: usize = LONGEST_NAME + 1;
+/// How often every character of an escape may have been escaped before. Three times over, one character takes 27 bytes.
+const DEEPEST: usize = 4;
 
 fn leads(byte: u8) -> bool {
     matches!(byte, b'%' | b'\\' | b'&')
@@ -150,6 +152,11 @@ fn interrupted(text: &[u8], plain: usize, last: bool) -> Nested {
 /// Reads the escape that `lead` begins. Its other characters may be escaped once more, or look like others, and what does not
 /// show may stand between them.
 fn nested(lead: u8, text: &[u8], last: bool) -> Nested {
+    nested_at(lead, text, 0, 0, last)
+}
+
+/// The same, `depth` escapes deep and `before` bytes behind where the first begins.
+fn nested_at(lead: u8, text: &[u8], before: usize, depth: usize, last: bool) -> Nested {
     let mut unit_ends = [0; TAIL + 1];
     let mut plain = [0; TAIL + 1];
     plain[0] = lead;
@@ -159,7 +166,7 @@ fn nested(lead: u8, text: &[u8], last: bool) -> Nested {
             Unit::Plain(_) => return Nested::No,
             Unit::Char(used, char, step) => return Nested::Yes(unit_ends[used - 1], Value::Char(char), step),
             Unit::Byte(used, byte, step) => return Nested::Yes(unit_ends[used - 1], Value::Byte(byte), step),
-            Unit::More if count > TAIL || at > AHEAD / 2 => return Nested::No,
+            Unit::More if count > TAIL || before + at > AHEAD / 2 => return Nested::No,
             Unit::More => {}
         }
         if at == text.len() {
@@ -172,7 +179,7 @@ fn nested(lead: u8, text: &[u8], last: bool) -> Nested {
                 _ => Nested::No,
             };
         }
-        let (take, byte) = match unit(&text[at..], last) {
+        let (mut take, mut byte) = match unit(&text[at..], last) {
             Unit::More => return Nested::More,
             Unit::Plain(_) if fold::unusual(text[at]) => match fold::turn(b"0", &text[at..], last) {
                 Turn::More => return Nested::More,
@@ -191,6 +198,17 @@ fn nested(lead: u8, text: &[u8], last: bool) -> Nested {
                 _ => return Nested::No,
             },
         };
+        // A character of an escape that was escaped several times over is such an escape itself.
+        while leads(byte) && depth < DEEPEST {
+            match nested_at(byte, &text[at + take..], before + at + take, depth + 1, last) {
+                Nested::More => return Nested::More,
+                Nested::No => break,
+                Nested::Yes(more, value, _) => match value.ascii().filter(u8::is_ascii) {
+                    Some(inner) => (take, byte) = (take + more, inner),
+                    None => return Nested::No,
+                },
+            }
+        }
         at += take;
         plain[count] = byte;
         unit_ends[count] = at;

@@ -13,6 +13,11 @@ use super::inflate::Progress;
 
 /// Largest window that a frame may ask for, in bytes: what RFC 8878 §3.1.1.1.2 recommends to support. All of it is memory.
 const MOST_WINDOW: u64 = 8 << 20;
+/// Longest frame without data that is passed over in front of others (RFC 8878 §3.1.2): more may hide something.
+pub(crate) const LONGEST_SKIPPED: u8 = 128;
+/// What a frame begins with, and one that is passed over behind its first byte (RFC 8878 §3.1).
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const SKIPPED: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// Largest block (RFC 8878 §3.1.1.2.4).
 const MOST_BLOCK: usize = 128 << 10;
 /// A raw block of no bytes, marked as the last.
@@ -52,7 +57,7 @@ impl Zstd {
     /// As [`super::inflate::Inflate::feed`].
     pub(super) fn feed(&mut self, text: &[u8], last: bool, out: &mut dyn FnMut(&[u8]) -> bool) -> Progress {
         self.pending.extend_from_slice(text);
-        let mut at = 0;
+        let (mut at, mut is_cut) = (0, false);
         let progress = loop {
             let rest = self.pending.get(at..).unwrap_or_default();
             let part = match self.state {
@@ -64,10 +69,14 @@ impl Zstd {
                 Part::Whole(length) if length <= rest.len() => length,
                 Part::Wrong => break Progress::Broken,
                 // Cut short: a checksum that is missing changes nothing.
-                Part::Whole(_) | Part::More if last => break Progress::Broken,
+                Part::Whole(_) | Part::More if last => {
+                    is_cut = true;
+                    break Progress::Going;
+                }
                 Part::Whole(_) | Part::More => break Progress::Going,
             };
             match self.state {
+                State::Header if rest[0] != MAGIC[0] => {}
                 State::Header => {
                     match self.decoder.reset(&rest[..length]) {
                         Ok(()) => {}
@@ -96,17 +105,17 @@ impl Zstd {
             at += length;
         };
         match progress {
-            Progress::Going => {
+            Progress::Going if !is_cut => {
                 self.pending.drain(..at);
             }
             // Counted in `text`, which is the end of what is pending.
             Progress::Ended(end) => return Progress::Ended((end + text.len()).saturating_sub(self.pending.len())),
-            Progress::Broken if matches!(self.state, State::Blocks { .. }) => {
+            Progress::Broken | Progress::Going if matches!(self.state, State::Blocks { .. }) => {
                 if self.decoder.decode_from_to(&LAST_BLOCK, &mut []).is_ok() {
                     drain(&mut self.decoder, out);
                 }
             }
-            Progress::Broken | Progress::TooBig => {}
+            Progress::Broken | Progress::Going | Progress::TooBig => {}
         }
         progress
     }
@@ -126,7 +135,17 @@ enum Part {
 
 /// How long the header is: magic number, descriptor, window, dictionary, size (RFC 8878 §3.1.1.1).
 fn header(text: &[u8]) -> Part {
-    let Some(&descriptor) = text.get(4) else { return Part::More };
+    let &[first, second, third, fourth, descriptor, ..] = text else { return Part::More };
+    if [second, third, fourth] == SKIPPED && first & 0xf0 == 0x50 {
+        return match text {
+            [_, _, _, _, length, 0, 0, 0, ..] if *length <= LONGEST_SKIPPED => Part::Whole(8 + usize::from(*length)),
+            [_, _, _, _, _, _, _, _, ..] => Part::Wrong,
+            _ => Part::More,
+        };
+    }
+    if [first, second, third, fourth] != MAGIC {
+        return Part::Wrong;
+    }
     if descriptor & 8 != 0 {
         return Part::Wrong;
     }

@@ -107,6 +107,7 @@ impl Builtin {
             secret: 0,
             keywords: Vec::new(),
             validator: None,
+            is_shape: false,
             entropy: None,
             attack,
             atlas,

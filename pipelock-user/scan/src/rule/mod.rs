@@ -81,6 +81,8 @@ pub struct Rule {
     pub keywords: Vec<String>,
     /// Confirms the secret.
     pub validator: Option<Validator>,
+    /// Nothing but the form and how random it looks tells what it finds: no check digits, no structure.
+    pub is_shape: bool,
     /// Least Shannon entropy of the secret in bits per byte.
     pub entropy: Option<f64>,
     /// MITRE ATT&CK ids.

@@ -18,6 +18,8 @@ use crate::url::{self, Parts};
 /// Of the bits that a session may send in free values, the share that names may carry: whoever asks for one has a choice that no
 /// request needs.
 const OF_NAMES: f64 = 0.25;
+/// Bytes at the end of a value that are asked whether something begins in them.
+const MOST_OPEN: usize = 128;
 /// Names of a session that are remembered.
 const MOST_NAMES: usize = 4096;
 
@@ -243,7 +245,10 @@ impl Sessions {
         let (joined, ticket) = self.lock().fragments.push(session, lane, now, value);
         let found = self.scanner.scan_joined(&joined, &(place.start as u64..place.end as u64));
         match &found {
-            Ok(found) if found.is_empty() => self.lock().fragments.settle(session, now, &ticket),
+            Ok(found) if found.is_empty() => {
+                let open = self.scanner.begun(&value[value.len().saturating_sub(MOST_OPEN)..]).unwrap_or(MOST_OPEN);
+                self.lock().fragments.settle(session, now, &ticket, open);
+            }
             Ok(_) => {}
             Err(_) => {
                 self.take_back(session, now, &sent.tickets);
@@ -296,6 +301,40 @@ mod tests {
         let begun = sessions.value(3, 0, "body", b"ghp_0123456789abcdefghij").unwrap();
         assert_eq!(rules(&begun), [] as [&str; 0]);
         assert_eq!(rules(&sessions.value(3, 1, "body", b"ABCDEFGHIJ012345").unwrap()), ["token"]);
+    }
+
+    #[test]
+    fn what_lies_between_two_pieces_hides_neither() {
+        let sessions = sessions(1e9);
+        assert_eq!(piece(&sessions, 1, "ghp_0123456789abcdef"), 0);
+        for at in 0..40 {
+            assert_eq!(piece(&sessions, 1, &format!("#! {at} ?! {at} and some more of it, as values are, {at}!")), 0);
+        }
+        assert_eq!(sessions.piece(1, 0, "other", b"ghijABCDEFGHIJ012345").unwrap().findings.len(), 1);
+    }
+
+    #[test]
+    fn what_is_known_by_itself_completes_no_form() {
+        let rules = RuleSet::shipped().unwrap();
+        let scanner = Scanner::new(rules, &[1; 32]).unwrap();
+        let sessions = Sessions::new(scanner, BudgetLimits::default(), FragmentLimits::default());
+        for (session, begin, digest) in [
+            (1, "ghp_", "3f2504e04f8941d39a0c0305e82c3301abcd"),
+            (2, "ghp_", "da39a3ee5e6b4b0d3255bfef95601890afd80709"),
+            (3, "AKIA", "3F2504E04F8941D3"),
+            (6, "ghp_", "V1StGXR8Z5jdHi6BmyTV1StGXR8Z5jdHi6BmyT"),
+            (7, "AKIA1F", "3F2504E04F8941D3"),
+        ] {
+            assert_eq!(piece(&sessions, session, begin), 0);
+            assert_eq!(piece(&sessions, session, digest), 0, "{begin} {digest}");
+        }
+        assert_eq!(piece(&sessions, 4, "ghp_Pl7kQw2ZnR5tXc9V"), 0);
+        assert_eq!(piece(&sessions, 4, "bM3sJh8DfG1yUa2ya2Qq"), 1);
+        // Split behind the prefix, its check digits tell.
+        assert_eq!(piece(&sessions, 8, "ghp_"), 0);
+        assert_eq!(piece(&sessions, 8, "Pl7kQw2ZnR5tXc9VbM3sJh8DfG1yUa2ya2Qq"), 1);
+        assert_eq!(piece(&sessions, 5, "AKIA1F23"), 0);
+        assert_eq!(piece(&sessions, 5, "H45K67M89P0Q"), 1);
     }
 
     #[test]

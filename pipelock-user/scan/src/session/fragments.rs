@@ -7,7 +7,8 @@
 //!
 //! Besides its own lane each value joins one lane of the whole session, there without a label before it (`part2: …`,
 //! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 22 KiB, copied and read as they stand,
-//! and 2 KiB of them decoded), not what was sent before; at most [`FragmentLimits::lanes`] lanes of 2 KiB per session.
+//! and 2 KiB of them decoded; as many again, at most 40 KiB, where pieces before them began something), not what was sent
+//! before; at most [`FragmentLimits::lanes`] lanes of 2 KiB per session and 8 KiB of what began something.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -30,6 +31,11 @@ const CANDIDATES: usize = 4096;
 const REPEATED: usize = 6;
 /// Pieces before the last that are also tried alone before the new one, with what lies between left out.
 const SKIPPED: usize = 8;
+/// Pieces from before those that may begin something, as at least so many bytes at their end say, which are tried alone as long as
+/// the window is; and bytes of each that are kept.
+const OPEN: usize = 64;
+const LEAST_OPEN: usize = 3;
+const OPEN_BYTES: usize = 128;
 
 /// The settings of [`Fragments`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +70,8 @@ struct Lately {
     /// Where each older piece begins, and where the new one does.
     starts: Vec<usize>,
     new: usize,
+    /// Ends of earlier pieces that may begin something.
+    open: Vec<Vec<u8>>,
 }
 
 /// Pieces of all lanes of a value with the value behind them.
@@ -132,6 +140,9 @@ impl Lately {
         for piece in pieces.filter(|piece| begins(piece) > 0) {
             candidates.add(piece, new);
         }
+        for piece in &self.open {
+            candidates.add(piece, new);
+        }
     }
 }
 
@@ -172,6 +183,8 @@ struct Piece {
     end: Vec<u8>,
     /// It was judged, and completes nothing.
     is_clean: bool,
+    /// How many bytes at its end may begin something.
+    open: usize,
 }
 
 #[derive(Debug, Default)]
@@ -180,14 +193,18 @@ struct Lane {
     pieces: VecDeque<Piece>,
     bytes: usize,
     used: u64,
+    /// Those before that may begin something, of which nothing is left but that.
+    opened: VecDeque<Piece>,
 }
 
 impl Lane {
     fn forget(&mut self, now: u64, window: u64) {
         self.used = self.used.max(now);
-        while self.pieces.front().is_some_and(|piece| piece.time.saturating_add(window) <= now) {
+        let is_old = |piece: &Piece| piece.time.saturating_add(window) <= now;
+        while self.pieces.front().is_some_and(is_old) {
             self.drop_front();
         }
+        self.opened.retain(|piece| !is_old(piece));
     }
 
     /// How often this value is at its end, as far as that matters.
@@ -206,6 +223,7 @@ impl Lane {
         {
             self.bytes -= piece.end.len();
         }
+        self.opened.retain(|piece| piece.number != number);
     }
 
     /// What was sent lately but the last `without` pieces, with the beginning of a value behind it.
@@ -228,7 +246,10 @@ impl Lane {
         }
         let new = text.len();
         text.extend_from_slice(head);
-        Some(Lately { text, starts, new })
+        // The last few are tried whatever they are.
+        let skipped = self.pieces.iter().rev().skip(without + SKIPPED + 1).filter(|piece| piece.open >= LEAST_OPEN);
+        let open = skipped.chain(self.opened.iter().rev()).take(OPEN).map(Piece::open).collect();
+        Some(Lately { text, starts, new, open })
     }
 
     fn push(&mut self, piece: Piece) {
@@ -240,9 +261,21 @@ impl Lane {
     }
 
     fn drop_front(&mut self) {
-        if let Some(piece) = self.pieces.pop_front() {
-            self.bytes -= piece.end.len();
+        let Some(mut piece) = self.pieces.pop_front() else { return };
+        self.bytes -= piece.end.len();
+        if piece.open >= LEAST_OPEN {
+            piece.end = piece.open();
+            self.opened.push_back(piece);
+            self.opened.drain(..self.opened.len().saturating_sub(OPEN));
         }
+    }
+}
+
+impl Piece {
+    /// The end of it that may begin something, with what tells whether that stands alone.
+    fn open(&self) -> Vec<u8> {
+        let count = (self.open + 1).min(OPEN_BYTES).min(self.end.len());
+        self.end[self.end.len() - count..].to_vec()
     }
 }
 
@@ -307,21 +340,25 @@ impl Fragments {
             joined.add(own.join(value, 0));
             self.pushed += 1;
             let end = value[value.len() - value.len().min(TAIL)..].to_vec();
-            own.push(Piece { number: self.pushed, time: now, hash, end, is_clean: false });
+            own.push(Piece { number: self.pushed, time: now, hash, end, is_clean: false, open: 0 });
             ticket.places.push((lane, self.pushed));
         }
         (joined, ticket)
     }
 
-    /// Notes that a value was judged and completes nothing: said again, it says nothing new.
-    pub fn settle(&mut self, session: u64, now: u64, ticket: &Ticket) {
+    /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many bytes at its end may begin
+    /// something.
+    pub fn settle(&mut self, session: u64, now: u64, ticket: &Ticket, open: usize) {
         if ticket.places.is_empty() {
             return;
         }
         let lanes = self.table.entry(session, now, HashMap::new);
         for (lane, number) in &ticket.places {
             let pieces = lanes.get_mut(lane).map(|lane| lane.pieces.iter_mut().rev()).into_iter().flatten();
-            pieces.filter(|piece| piece.number == *number).for_each(|piece| piece.is_clean = true);
+            for piece in pieces.filter(|piece| piece.number == *number) {
+                piece.is_clean = true;
+                piece.open = open;
+            }
         }
     }
 
@@ -377,7 +414,7 @@ mod tests {
     /// Pushes a value that is then judged to complete nothing.
     fn push(fragments: &mut Fragments, session: u64, lane: u64, now: u64, value: &[u8]) -> Joined {
         let (joined, ticket) = fragments.push(session, lane, now, value);
-        fragments.settle(session, now, &ticket);
+        fragments.settle(session, now, &ticket, 0);
         joined
     }
 
@@ -493,6 +530,27 @@ mod tests {
     }
 
     #[test]
+    fn what_began_something_is_kept_as_long_as_the_window() {
+        let run = |between: usize, decoys: usize| {
+            [2, FragmentLimits::default().window].map(|now| {
+                let mut fragments = Fragments::new(FragmentLimits::default());
+                let (_, ticket) = fragments.push(1, 1, 0, &SECRET[..20]);
+                fragments.settle(1, 0, &ticket, 20);
+                for at in 0..between + decoys {
+                    let (_, ticket) = fragments.push(1, 2, 1, format!("a value of some length, {at}.").as_bytes());
+                    fragments.settle(1, 1, &ticket, if at < decoys { LEAST_OPEN } else { LEAST_OPEN - 1 });
+                }
+                completes(&fragments.push(1, 3, now, &SECRET[20..]).0)
+            })
+        };
+        for between in [9, 10, 32, 100, 1000] {
+            assert_eq!(run(between, 0), [true, false], "{between}");
+        }
+        assert_eq!(run(100, OPEN - 1), [true, false]);
+        assert_eq!(run(100, OPEN), [false, false], "bounded");
+    }
+
+    #[test]
     fn labels_are_taken_off() {
         for (value, expected) in [
             ("part2: abc", "abc"),
@@ -537,7 +595,7 @@ mod tests {
             let mut fragments = Fragments::new(FragmentLimits::default());
             for (at, value) in values.iter().enumerate() {
                 let (_, ticket) = fragments.push(1, 1, at as u64, value.as_bytes());
-                fragments.settle(1, at as u64, &ticket);
+                fragments.settle(1, at as u64, &ticket, 0);
             }
             for lane in fragments.table.entry(1, 0, HashMap::new).values() {
                 prop_assert!(lane.pieces.iter().all(|piece| !piece.end.is_empty()));

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::chance::is_chance;
 use super::graphic::Graphic;
 use super::orders::Orders;
 use super::packed::Packed;
@@ -13,7 +14,7 @@ use super::pairs::Pairs;
 use super::runs::Runs;
 use super::view::View;
 use super::wide::Wide;
-use super::{Context, Window};
+use super::{Context, Decoded, Window};
 use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::Format;
 use crate::decode::{AHEAD, BACK, ViewKind};
@@ -156,6 +157,9 @@ impl Layer {
             if self.injections_only && rule.kind != Kind::Injection {
                 continue;
             }
+            if is_chance(rule, window, &found) {
+                continue;
+            }
             let dropped = match rule.kind {
                 Kind::Injection => window.with(found.span.clone(), |text| context.own(text)),
                 Kind::Dlp => window.with(found.secret.clone(), |secret| context.shared.allows(&rule.class, secret)),
@@ -239,6 +243,11 @@ impl Layer {
     /// The last bytes that were pushed: so many, or those that are kept.
     pub(crate) fn end_of(&self, count: usize) -> &[u8] {
         &self.tail[self.tail.len().saturating_sub(count)..]
+    }
+
+    /// Whether a text that was named is what it was said to be.
+    pub(crate) fn decoded(&self) -> Decoded {
+        self.packed.as_ref().map_or(Decoded::Whole, Packed::decoded)
     }
 
     /// Has something begun that shows no sign of itself while it goes on: compressed data, or UTF-16?

@@ -4,6 +4,7 @@
 //! less than the whole text allows; [`Stream::push`] releases only bytes that no finding to
 //! come can hold; memory is bounded, and so is work: what is over budget is a finding itself.
 
+mod chance;
 mod changes;
 mod graphic;
 mod lane;
@@ -178,6 +179,21 @@ pub struct Progress {
     pub findings: usize,
 }
 
+/// Whether a text is what [`Scanner::stream_as`](crate::Scanner::stream_as) was told that it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decoded {
+    /// To its end, whatever follows there; or nobody said what it is, or a finding says why it was not decoded.
+    #[default]
+    Whole,
+    /// By now; so many bytes came out.
+    Going {
+        /// Bytes.
+        made: u64,
+    },
+    /// It is not, or only its beginning.
+    Broken,
+}
+
 /// A text that is being scanned.
 #[derive(Debug)]
 pub struct Stream {
@@ -191,6 +207,7 @@ pub struct Stream {
     end: u64,
     /// Only rules that are telling count.
     telling: bool,
+    decoded: Decoded,
 }
 
 impl Stream {
@@ -212,6 +229,7 @@ impl Stream {
             hits: Vec::new(),
             end: 0,
             telling: false,
+            decoded: Decoded::default(),
         })
     }
 
@@ -232,7 +250,17 @@ impl Stream {
         let mut work = Work::default();
         let root = Some(open(&mut context(core, &Memory::NONE, true, &mut work))?);
         let (core, memory) = (Arc::clone(core), Memory::NONE);
-        Ok(Self { core, memory, readings: None, root, work, hits: Vec::new(), end: 0, telling: true })
+        Ok(Self {
+            core,
+            memory,
+            readings: None,
+            root,
+            work,
+            hits: Vec::new(),
+            end: 0,
+            telling: true,
+            decoded: Decoded::default(),
+        })
     }
 
     /// How many bytes at the end of a text may be the beginning of what [`plainly`](Self::plainly) finds.
@@ -292,6 +320,11 @@ impl Stream {
         merge::findings(&self.core, &self.hits, self.work.missed(), self.end)
     }
 
+    /// Whether the text, as far as it was pushed, is compressed as it was said to be.
+    pub fn decoded(&self) -> Decoded {
+        self.decoded
+    }
+
     /// Bytes of memory the stream takes.
     pub fn memory(&self) -> usize {
         let matcher = self.core.engine.matcher_size();
@@ -311,6 +344,7 @@ impl Stream {
         let Some(root) = &mut self.root else { return Ok(()) };
         root.push(&mut context, piece, last, &mut self.hits)?;
         self.hits.truncate(MOST_HITS);
+        self.decoded = root.decoded();
         if last && let Some(root) = self.root.take() {
             root.close(&mut context);
         }

@@ -13,9 +13,10 @@ use std::ops::Range;
 use memchr::{memchr3_iter, memmem};
 
 use super::layer::{Hit, Layer};
-use super::{Context, Window};
+use super::{Context, Decoded, Window};
 use crate::decode::gate::{self, Gate};
-use crate::decode::inflate::{Format, Inflate, Progress};
+use crate::decode::inflate::{Format, Inflate, Progress, is_zlib};
+use crate::decode::zstd::LONGEST_SKIPPED;
 use crate::engine::EngineError;
 use crate::session::Readings;
 
@@ -26,9 +27,8 @@ const MAGIC: u64 = 4;
 const ZIP: &[u8; MAGIC as usize] = b"PK\x03\x04";
 /// Bytes between the end of deflated data and the next gzip member: checksum and length.
 const TRAILER: usize = 8;
-/// Bytes that tell what follows, and the longest frame to be passed over that is.
+/// Bytes that tell what follows: the longest frame to be passed over.
 const FOLLOWS: u64 = 8 + LONGEST_SKIPPED as u64;
-const LONGEST_SKIPPED: u8 = 128;
 /// Bytes at either side of where two members meet that are read by themselves too, and bytes at the start of a cut part that
 /// are only there for what follows.
 const ALONE: usize = 4096;
@@ -49,6 +49,8 @@ pub(crate) struct Packed {
     doubted: Option<u64>,
     /// How many segments were searched once more.
     again: u64,
+    /// What became of what the text was said to be.
+    decoded: Decoded,
 }
 
 #[derive(Debug)]
@@ -100,7 +102,7 @@ struct Output {
 impl Packed {
     /// Of a text that is compressed as a whole.
     pub(crate) fn named(format: Format) -> Self {
-        Self { named: Some(format), ..Self::default() }
+        Self { named: Some(format), decoded: Decoded::Going { made: 0 }, ..Self::default() }
     }
 
     pub(crate) fn push(
@@ -125,7 +127,10 @@ impl Packed {
                         // Two bytes tell zlib from what has no frame.
                         Some(Format::Deflate) if end < 2 && !last => break,
                         Some(Format::Deflate) => {
-                            let zlib = window.with(0..2, |start| Format::of(start) == Some(Format::Zlib));
+                            let zlib = window.with(
+                                0..end.min(2),
+                                |start| matches!(start, &[first, second] if is_zlib(first, second)),
+                            );
                             Some((self.at, if zlib { Format::Zlib } else { Format::Deflate }))
                         }
                         format => format.map(|format| (self.at, format)),
@@ -172,6 +177,15 @@ impl Packed {
                     };
                     if progress == Progress::TooBig {
                         context.exceed();
+                    }
+                    if let Decoded::Going { made } = &mut self.decoded {
+                        *made = member.output.made;
+                        match progress {
+                            Progress::Going => {}
+                            // What is over budget is a finding.
+                            Progress::Broken if !context.over() => self.decoded = Decoded::Broken,
+                            Progress::Ended(_) | Progress::TooBig | Progress::Broken => self.decoded = Decoded::Whole,
+                        }
                     }
                     let failed = progress == Progress::Broken || (progress == Progress::Going && ends);
                     let again = self.doubted.take().filter(|at| failed && self.again < AT_FIRST + at / AGAIN);
@@ -228,6 +242,11 @@ impl Packed {
     pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
         let member = self.member.as_ref().map_or(u64::MAX, |member| member.output.hold(context));
         member.min(self.at).min(window.end())
+    }
+
+    /// Whether the text is what it was said to be.
+    pub(crate) fn decoded(&self) -> Decoded {
+        self.decoded
     }
 
     /// Does a member go on?

@@ -82,6 +82,29 @@ pub fn lookup(name: &str) -> Option<Validator> {
     TABLE.binary_search_by_key(&name, |(known, _)| known).ok().map(|at| TABLE[at].1)
 }
 
+/// Those that tell only whether something may be a placeholder, or that it has no check digits.
+const SHAPES: [&str; 14] = [
+    "aws-key-id-shape",
+    "aws-secret",
+    "github-no-checksum",
+    "hex",
+    "mixed",
+    "not-placeholder",
+    "npm-no-checksum",
+    "passphrase",
+    "pem-shape",
+    "random",
+    "strong-password",
+    "token",
+    "unmasked",
+    "varied",
+];
+
+/// Does the validator of that name confirm nothing but the form?
+pub(crate) fn is_shape(name: &str) -> bool {
+    SHAPES.contains(&name)
+}
+
 /// The names of all validators, in order, for messages.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)

@@ -169,7 +169,7 @@ async fn read(answer: &Arc<Answer>, due: Instant) -> Result<Page, (Verdict, &'st
 /// The page of an answer, read as it is shown where its rule scans.
 fn shown(answer: &Answer) -> Result<Page, (Verdict, &'static str)> {
     match Encoded::of(&answer.headers) {
-        Ok(Encoded::Plain) => {}
+        Ok(encoded) if encoded.is_plain() => {}
         // It was asked for plain; what is in it was scanned, but there is nothing to show.
         Ok(_) => {
             let detail = "the destination compressed what was asked for plain; a client of its own can read it";
