@@ -24,7 +24,7 @@ fn whoever_sits_at_the_terminal_decides_while_the_agent_holds_still() {
     let server = HttpServer::start("127.0.0.1:0");
     let sandbox = Sandbox::new(&web_policy(server.port(), ", ask: true", "ask: {timeout_seconds: 60}\n"));
     // Beside what it asks for, the agent paints the answer it would like, and takes what is typed.
-    let agent = "(while sleep 0.05; do echo tick; done) & (while :; do head -c 1; done </dev/tty >/dev/null) & \
+    let agent = "(while sleep 0.05; do echo tick; done) & (while :; do head -c 1; done </dev/tty >/dev/null) & sleep 0.5; \
                  curl -sS -o /dev/null -w 'first %{http_code}\n' http://web.test:$1/a; \
                  curl -sS -o /dev/null -w 'second %{http_code}\n' -X PUT http://web.test:$1/b; \
                  curl -sS -o /dev/null -w 'third %{http_code}\n' http://web.test:$1/c; \

@@ -39,6 +39,11 @@ pub(super) fn unread(error: &EngineError) -> Verdict {
     Verdict::block(Reason::ScannerUnavailable, error.to_string())
 }
 
+/// Nor is what comes behind an end.
+pub(super) fn closed() -> Verdict {
+    Verdict::block(Reason::Internal, "a body went on behind its end")
+}
+
 impl Terms {
     /// Reads a URL, as a whole and together with what was asked for before; what is to be noted.
     ///

@@ -18,12 +18,12 @@ use super::cuts::merge;
 use super::encoded::Encoded;
 use super::events::Events;
 use super::grpc::Grpc;
-use super::head::unread;
+use super::head::{closed, unread};
 use super::lanes::Lanes;
 use super::pieces::{Said, Short};
 use super::scanners::Scanners;
 use super::terms::{MOST_TOLD, Side, Terms, told};
-use crate::flow::{Found, Reason, Verdict};
+use crate::flow::{Found, Verdict};
 use crate::policy::FindingAction;
 
 /// Bytes that are read at once.
@@ -491,10 +491,6 @@ impl Reader {
             own.remember(&String::from_utf8_lossy(words));
         }
     }
-}
-
-fn closed() -> Verdict {
-    Verdict::block(Reason::Internal, "a body went on behind its end")
 }
 
 #[cfg(test)]

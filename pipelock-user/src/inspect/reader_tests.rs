@@ -4,6 +4,7 @@ use pipelock_scan::Coding;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::Reason;
 use crate::inspect::Inspection;
 use crate::policy::Policy;
 
