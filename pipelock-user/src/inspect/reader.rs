@@ -79,7 +79,7 @@ impl Reader {
     /// For a body that begins now.
     ///
     /// # Errors
-    /// [`Reason::ScannerUnavailable`].
+    /// [`Reason::ScannerUnavailable`](crate::flow::Reason::ScannerUnavailable).
     pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side, encoded: Encoded) -> Result<Self, Verdict> {
         let scanner = scanners.of(side);
         let stream = match encoded {
@@ -132,7 +132,7 @@ impl Reader {
     /// Reads the next bytes.
     ///
     /// # Errors
-    /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`]: the body ends here; [`Reason::ScannerUnavailable`].
+    /// [`Reason::DlpMatch`](crate::flow::Reason::DlpMatch), [`Reason::InjectionMatch`](crate::flow::Reason::InjectionMatch): the body ends here; [`Reason::ScannerUnavailable`](crate::flow::Reason::ScannerUnavailable).
     pub fn push(&mut self, mut bytes: Bytes) -> Result<(), Verdict> {
         while !bytes.is_empty() {
             let _timed = Timed::new(Place::Body);
