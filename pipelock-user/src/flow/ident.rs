@@ -49,6 +49,24 @@ pub struct Origin {
     pub peer: Option<SocketAddr>,
 }
 
+impl Origin {
+    /// Somebody outside every attachment, of whom the kernel told nothing.
+    #[must_use]
+    pub const fn unseen() -> Self {
+        Self {
+            cgroup_id: 0,
+            netns_cookie: 0,
+            socket_cookie: 0,
+            pid: 0,
+            tgid: 0,
+            uid: 0,
+            comm: String::new(),
+            identity: None,
+            peer: None,
+        }
+    }
+}
+
 /// Where the flow was going.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {

@@ -18,18 +18,13 @@ use crate::policy::FindingAction;
 /// Headers of a request that are not read: the proxy checks or writes them itself, and they hold names and numbers only.
 const HARMLESS: [HeaderName; 4] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
 
-/// Methods that say nothing but what they are.
-const METHODS: [Method; 9] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::DELETE,
-    Method::CONNECT,
-    Method::OPTIONS,
-    Method::TRACE,
-    Method::PATCH,
-];
+/// Methods that nobody has chosen for what they say (RFC 9110 §9, RFC 5789).
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// True for a method that may be any word.
+pub(crate) fn is_chosen(method: &str) -> bool {
+    !METHODS.contains(&method)
+}
 
 /// The number of the one session that what leaves is remembered for: the attachment's.
 pub(super) const SESSION: u64 = 0;
@@ -142,12 +137,13 @@ impl Terms {
     /// Reads the method of a request, which a client may choose like any other word; what is to be noted.
     ///
     /// # Errors
-    /// As [`check_headers`](Self::check_headers).
+    /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
     pub fn check_method(&self, scanners: &Scanners, method: &Method) -> Result<Vec<Found>, Verdict> {
-        if METHODS.contains(method) {
+        if !is_chosen(method.as_str()) {
             return Ok(Vec::new());
         }
-        let side = Side::RequestHead;
+        // What a rule lets pass in headers is meant for headers.
+        let side = Side::Request;
         let text = method.as_str().as_bytes();
         let findings = scanners.of(side).scan(text).map_err(|error| unread(&error))?;
         let mut noted = self.sort(side, &findings, |_| "method".to_owned())?;

@@ -26,6 +26,7 @@ mod terms;
 
 pub(crate) use counts::COUNTS;
 pub use encoded::Encoded;
+pub(crate) use head::is_chosen;
 pub use messages::Messages;
 pub use permit::Permit;
 pub use reader::Reader;

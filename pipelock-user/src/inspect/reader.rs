@@ -467,6 +467,12 @@ impl Reader {
         Err(self.terms.stop(self.side, stops))
     }
 
+    /// True when something was taken out, so that the bytes are not those that came.
+    #[must_use]
+    pub fn has_replaced(&self) -> bool {
+        !self.seen.is_empty()
+    }
+
     /// Whether a finding was taken out before, wholly or in part.
     fn was_told(&self, finding: &Finding) -> bool {
         self.seen.iter().any(|(class, secret)| *class == finding.class && *secret == finding.fingerprint.0)

@@ -190,7 +190,7 @@ fn url(report: &mut Report, field: &Field<'_>) -> Option<(bool, Host, u16, Strin
     let Ok(host) = Host::parse(authority.host()) else { return wrong(report, "names no host") };
     let is_here = match &host {
         Host::Addr(addr) => addr.to_canonical().is_loopback(),
-        Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+        Host::Name(name) => Host::is_localhost(name),
     };
     if !is_tls && !is_here {
         return wrong(report, "is neither https:// nor on loopback, and everybody on the way could read what is asked");

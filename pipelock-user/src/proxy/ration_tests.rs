@@ -100,15 +100,9 @@ async fn strangers_take_no_ration_of_a_rule_and_are_not_looked_through_for_each(
 fn clients_are_told_apart_by_what_they_cannot_choose() {
     let who = |peer: &str, identity: Option<&str>| {
         let origin = crate::flow::Origin {
-            cgroup_id: 0,
-            netns_cookie: 0,
-            socket_cookie: 0,
-            pid: 0,
-            tgid: 0,
-            uid: 0,
-            comm: String::new(),
             identity: identity.map(Into::into),
             peer: (!peer.is_empty()).then(|| peer.parse().expect("an address")),
+            ..crate::flow::Origin::unseen()
         };
         let target = crate::flow::Target { name: None, original: ([0, 0, 0, 0], 0).into() };
         let policy = crate::flow::PolicyId(String::new());

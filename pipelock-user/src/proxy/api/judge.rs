@@ -34,13 +34,15 @@ pub(super) async fn judge(session: &Arc<Session>, kind: Kind, due: Instant) -> R
         }
     };
     let rules = session.proxy.rules();
-    let policy = rules.policy.id().clone();
     let scanners = tokio::time::timeout_at(due, scanners(&rules, session)).await.map_err(|_| Refusal::late())?;
     let read = match scanners {
-        Ok(scanners) => aside(due, move || of_texts(&rules, &scanners, &texts)).await.map_err(|why| match why {
-            Undone::Late => Refusal::late(),
-            Undone::Broken => Refusal::broken(),
-        })?,
+        Ok(scanners) => {
+            let rules = rules.clone();
+            aside(due, move || of_texts(&rules, &scanners, &texts)).await.map_err(|why| match why {
+                Undone::Late => Refusal::late(),
+                Undone::Broken => Refusal::broken(),
+            })?
+        }
         Err(verdict) => Err(verdict),
     };
     let verdict = match read {
@@ -52,7 +54,7 @@ pub(super) async fn judge(session: &Arc<Session>, kind: Kind, due: Instant) -> R
         Err(verdict) => verdict.by(None),
     };
     let asked = (TRANSPORT, METHOD, &*format!("scan://{word}"));
-    Ok(session.tell_by(&policy, asked, verdict, StatusCode::OK).await)
+    Ok(session.tell_by(&rules, asked, verdict, StatusCode::OK).await)
 }
 
 async fn of_url(session: &Arc<Session>, url: &str, method: &str, due: Instant) -> Result<Verdict, Refusal> {

@@ -1,8 +1,8 @@
 //! Calls by JSON-RPC 2.0 (<https://www.jsonrpc.org/specification>), which MCP and A2A speak over HTTP: whoever calls so is told of a
 //! denial so, with the id of the call, since its library shows the agent nothing else.
 //!
-//! Made by `serve` for each request that may be one. It promises that nothing is read earlier or held longer for it than the request is
-//! decided, and that what is no whole call of one method is none.
+//! Made by `serve` for each request that may be one. It promises that nothing is read earlier for it, that a refusal waits for the rest
+//! of its call for two seconds at most, and that what is no whole call of one method is none.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::flow::{FlowId, Reason, Verdict, locked};
 use crate::proxy::rescue;
+use crate::recorder::RequestRecord;
 
 /// Longest call whose id is looked for, in bytes.
 const MOST: u64 = 64 * 1024;
@@ -115,19 +116,21 @@ fn id_of(text: &[u8]) -> Option<Value> {
 pub(super) const STATUS: StatusCode = StatusCode::OK;
 
 /// A denial for a caller. It is an answer like every other.
-pub(super) fn denial(id: &Value, verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> {
+pub(super) fn denial(id: &Value, record: &RequestRecord, flow: FlowId) -> Response<Full<Bytes>> {
+    let verdict = &record.verdict;
     let data = rescue::members(verdict, rescue::status(verdict.reason), flow);
     let message = format!("pipelock: {} ({}). {}", verdict.why(), verdict.reason, verdict.reason.hint());
-    let error = json!({"code": code(verdict.reason), "message": message, "data": data});
+    let error = json!({"code": code(verdict, record.dialled.is_some()), "message": message, "data": data});
     let body = json!({"jsonrpc": "2.0", "id": id, "error": error});
     rescue::json(STATUS, Some(verdict.reason), &body)
 }
 
-/// The code of an error (§5.1): of those that a server may define.
-fn code(reason: Reason) -> i32 {
-    match reason {
-        Reason::InjectionMatch => -32000,
-        Reason::DlpMatch | Reason::ContentUnreadable | Reason::AskDenied => -32001,
+/// The code of an error (§5.1): of those that a server may define. What could not be read is what came back, once the request has left.
+fn code(verdict: &Verdict, has_left: bool) -> i32 {
+    match verdict.reason {
+        Reason::InjectionMatch if !verdict.is_outbound => -32000,
+        Reason::ContentUnreadable if has_left => -32000,
+        Reason::DlpMatch | Reason::InjectionMatch | Reason::ContentUnreadable | Reason::AskDenied => -32001,
         Reason::ResolveFailed
         | Reason::DialFailed
         | Reason::UpstreamFailed

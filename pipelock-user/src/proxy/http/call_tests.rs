@@ -52,6 +52,20 @@ async fn a_call_that_is_refused_is_answered_as_one() {
 }
 
 #[tokio::test]
+async fn its_code_says_which_way_it_was_stopped() {
+    let world = World::scanning("dlp: {instructions: block}").await;
+    for (path, headers, text, reason, code) in [
+        ("/echo", "", ORDER, "injection_match", -32001),
+        ("/order", "", "x", "injection_match", -32000),
+        ("/packed", "", "x", "content_unreadable", -32000),
+    ] {
+        let (_, body) = call(&world, "web.test", path, headers, &saying(&json!(4), text)).await;
+        let error = &body["error"];
+        assert_eq!((&error["data"]["reason"], &error["code"]), (&json!(reason), &json!(code)), "{path}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_call_is_answered_as_ever() {
     let world = World::new(", scan: true").await;
     for body in [

@@ -3,9 +3,8 @@
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::policy::Policy;
 use crate::proxy::http::Gate;
-use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
+use crate::proxy::http::world::{ORDER, SECRET, World, read_all};
 use crate::proxy::identity::Identities;
 
 const OTHER: &str = "ghp_9999999999abcdefghijABCDEFGHIJ012345";
@@ -25,13 +24,7 @@ async fn post(world: &World, proxy: std::net::SocketAddr, token: &str, path: &st
 }
 
 async fn open(more: &str) -> (World, std::net::SocketAddr) {
-    let world = World::with(|port, _| {
-        let mut rules = rules(port, more);
-        let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
-        rules.policy = Policy::parse(&text, "test").expect("a policy");
-        (rules, None)
-    })
-    .await;
+    let world = World::scanning(more).await;
     let known = Identities::parse("ci=0123456789abcdef\ndev=fedcba9876543210").expect("tokens");
     let proxy = world.door(Gate::for_those(known)).await;
     (world, proxy)

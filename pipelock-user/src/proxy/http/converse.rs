@@ -174,11 +174,12 @@ pub(super) async fn refuse(session: &Session, stream: &mut (impl AsyncRead + Asy
 
 /// Writes the receipt of what could not be read as a request; what to answer.
 async fn record(session: &Session, refusal: &Refusal) -> (Verdict, StatusCode) {
-    let policy = session.proxy.rules().policy.id().clone();
+    let rules = session.proxy.rules();
     let verdict = refusal.verdict();
     let target = session.place();
-    let mut record = session.record(&policy, "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
-    match session.file(&mut record).await {
+    let mut record =
+        session.record(rules.policy.id(), "-".into(), target, &verdict, Some(refusal.status.as_u16()), None);
+    match session.file(&rules, &mut record).await {
         Ok(()) => (verdict, refusal.status),
         Err(unwritten) => {
             let status = rescue::status(unwritten.reason);

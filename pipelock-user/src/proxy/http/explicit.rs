@@ -20,7 +20,7 @@ use super::headers::without;
 use super::inside::Inside;
 use super::serve::{Body, Session};
 use super::upstream::Carrier;
-use crate::flow::{Flow, FlowId, Origin, PolicyId, Reached, Reason, Target, Verdict, locked};
+use crate::flow::{Flow, FlowId, Origin, Reached, Reason, Target, Verdict, locked};
 use crate::inspect::{Permit, permit_flow};
 use crate::net::{Link, connect};
 use crate::policy::Protocol;
@@ -61,17 +61,7 @@ pub async fn serve_explicit(listener: TcpListener, proxy: Arc<Proxy>, gate: Arc<
 
 /// What its requests share; none of them has a flow of the kernel's.
 pub(super) fn flow_of(proxy: &Arc<Proxy>, peer: SocketAddr) -> Arc<Flow> {
-    let origin = Origin {
-        cgroup_id: 0,
-        netns_cookie: 0,
-        socket_cookie: 0,
-        pid: 0,
-        tgid: 0,
-        uid: 0,
-        comm: String::new(),
-        identity: None,
-        peer: Some(peer),
-    };
+    let origin = Origin { peer: Some(peer), ..Origin::unseen() };
     Arc::new(Flow {
         id: FlowId(0),
         origin,
@@ -100,7 +90,7 @@ pub(super) async fn turn_away(
         let _ = proxy.recorder.submit(&record).await;
         return;
     }
-    let _ = session.file(&mut record).await;
+    let _ = session.file(&proxy.rules(), &mut record).await;
     let words = rescue::last_words(&verdict, rescue::status(verdict.reason), session.flow.id);
     farewell(&mut stream, &words).await;
 }
@@ -168,22 +158,21 @@ async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, 
     };
     if let Some(end) = end {
         // There is no flow of the kernel's to say it in.
-        let policy = proxy.rules().policy.id().clone();
-        let _ = file(&session, &policy, target, (&end, None, dialled)).await;
+        let _ = file(&session, &proxy.rules(), target, (&end, None, dialled)).await;
     }
 }
 
 /// Writes the receipt of a CONNECT, or of what ended its tunnel; its verdict as it may be told, else the one to tell instead.
 async fn file(
     session: &Session,
-    policy: &PolicyId,
+    rules: &Rules,
     target: String,
     (verdict, status, dialled): (&Verdict, Option<StatusCode>, Option<Reached>),
 ) -> Result<Verdict, Verdict> {
     let status = status.map(|status| status.as_u16());
-    let record = session.record(policy, "CONNECT".into(), target, verdict, status, dialled);
+    let record = session.record(rules.policy.id(), "CONNECT".into(), target, verdict, status, dialled);
     let mut record = RequestRecord { transport: "connect", ..record };
-    session.file(&mut record).await.map(|()| record.verdict)
+    session.file(rules, &mut record).await.map(|()| record.verdict)
 }
 
 /// Answers those that the gate lets in.
@@ -277,7 +266,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         Err(denied) => (denied.clone(), None),
     };
     let status = if opened.is_ok() { StatusCode::OK } else { rescue::status(verdict.reason) };
-    let verdict = match file(session, rules.policy.id(), target, (&verdict, Some(status), dialled)).await {
+    let verdict = match file(session, &rules, target, (&verdict, Some(status), dialled)).await {
         Ok(told) => told,
         Err(unwritten) => return rescue::problem(&unwritten, session.flow.id).map(Either::Right),
     };
@@ -322,7 +311,7 @@ async fn grant(
     granted: &Granted,
 ) -> Response<Body> {
     let target = format!("{}:{}", authority.host, authority.port);
-    if let Err(unwritten) = file(session, rules.policy.id(), target, (&verdict, Some(StatusCode::OK), None)).await {
+    if let Err(unwritten) = file(session, rules, target, (&verdict, Some(StatusCode::OK), None)).await {
         return rescue::problem(&unwritten, session.flow.id).map(Either::Right);
     }
     let inside = Inside { authority, rule: verdict.rule.unwrap_or_default(), unread: None };

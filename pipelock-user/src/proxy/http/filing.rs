@@ -9,16 +9,13 @@ use http::StatusCode;
 
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reached, Reason, Verdict, locked};
+use crate::inspect::is_chosen;
 use crate::proxy::ration::{AGENT, who};
+use crate::proxy::state::Rules;
 use crate::recorder::RequestRecord;
 
-/// Methods that nobody has chosen for what they say (RFC 9110 §9, RFC 5789); `-` is that of what is no request.
-const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "-"];
-
-/// True for a method that may be any word.
-pub(super) fn is_chosen(method: &str) -> bool {
-    !METHODS.contains(&method)
-}
+/// What is no request has this method.
+const NO_METHOD: &str = "-";
 
 /// True for what is explained with words of the request: its path, its method, or the names in it.
 fn repeats(reason: Reason) -> bool {
@@ -89,7 +86,7 @@ impl Session {
     /// Adds a receipt about a part of a message to that of its request; the verdict to tell.
     pub(super) async fn add(&self, record: &RequestRecord, verdict: Verdict, part: &'static str) -> Verdict {
         let mut record = RequestRecord { verdict, part: Some(part), ..record.clone() };
-        match self.file(&mut record).await {
+        match self.file(&self.proxy.rules(), &mut record).await {
             Ok(()) => record.verdict,
             Err(unwritten) => unwritten,
         }
@@ -102,14 +99,15 @@ impl Session {
         }
     }
 
-    /// Takes the secrets out of what the client has chosen of a record, where the policy has anything read: there are placeholders
-    /// for them. Where nobody can say where they are, less of it is kept.
-    async fn spare(&self, record: &mut RequestRecord) {
-        let rules = self.proxy.rules();
-        let Some(inspect) = &rules.inspect else { return };
+    /// Takes the secrets out of what the client has chosen of a record, where the policy that decided, or the one in force, has
+    /// anything read: there are placeholders for them. Where nobody can say where they are, less of it is kept.
+    async fn spare(&self, rules: &Rules, record: &mut RequestRecord) {
+        let latest = self.proxy.rules();
+        let Some(inspect) = rules.inspect.as_ref().or(latest.inspect.as_ref()) else { return };
         let RequestRecord { method, target, verdict, .. } = record;
+        let is_chosen = method != NO_METHOD && is_chosen(method);
         let is_place = target == "-" || self.is_opened() && *target == self.place();
-        if is_place && !is_chosen(method) && verdict.detail.is_empty() {
+        if is_place && !is_chosen && verdict.detail.is_empty() {
             return;
         }
         let client = self.remembered(self.transport);
@@ -120,8 +118,8 @@ impl Session {
             _ = self.ended() => None,
         };
         let Some(scanners) = scanners else {
-            if is_chosen(method) {
-                *method = "-".to_owned();
+            if is_chosen {
+                *method = NO_METHOD.to_owned();
             }
             match verdict.is_block() {
                 _ if is_place => {}
@@ -137,7 +135,7 @@ impl Session {
         for text in [target, &mut verdict.detail] {
             *text = scanners.without_secrets(std::mem::take(text));
         }
-        if is_chosen(method) {
+        if is_chosen {
             *method = scanners.without_secrets(std::mem::take(method));
         }
     }
@@ -164,9 +162,9 @@ impl Session {
         }
     }
 
-    /// Notes what was decided, and writes its receipt, without the secrets in it; else the verdict to tell instead.
-    pub(super) async fn file(&self, record: &mut RequestRecord) -> Result<(), Verdict> {
-        self.spare(record).await;
+    /// Notes what these rules have decided, and writes its receipt, without the secrets in it; else the verdict to tell instead.
+    pub(super) async fn file(&self, rules: &Rules, record: &mut RequestRecord) -> Result<(), Verdict> {
+        self.spare(rules, record).await;
         self.file_read(record).await
     }
 
@@ -198,20 +196,21 @@ impl Session {
         status: StatusCode,
     ) -> Verdict {
         let rules = self.proxy.rules();
-        self.tell_by(rules.policy.id(), (transport, method, target), verdict, status).await
+        self.tell_by(&rules, (transport, method, target), verdict, status).await
     }
 
-    /// The same for what this policy has decided.
+    /// The same for what these rules have decided.
     pub(in crate::proxy) async fn tell_by(
         &self,
-        policy: &PolicyId,
+        rules: &Rules,
         (transport, method, target): (&'static str, &str, &str),
         verdict: Verdict,
         status: StatusCode,
     ) -> Verdict {
+        let policy = rules.policy.id();
         let record = self.record(policy, method.to_owned(), target.to_owned(), &verdict, Some(status.as_u16()), None);
         let mut record = RequestRecord { transport, ..record };
-        match self.file(&mut record).await {
+        match self.file(rules, &mut record).await {
             Ok(()) => record.verdict,
             Err(unwritten) => unwritten,
         }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::super::world::{SECRET, World, read_all, rules};
+use crate::flow::{Reason, Verdict};
 use crate::inspect::KNOWN_FOR_TESTS;
 use crate::proxy::http::Gate;
 use crate::proxy::identity::Identities;
+use crate::proxy::state::Rules;
 
 /// What the explicit door answers.
 async fn asked(door: std::net::SocketAddr, text: &str) -> String {
@@ -74,6 +76,22 @@ async fn what_is_let_through_unread_is_kept_without_secrets_too() {
     let world = World::new("").await;
     let answer = world.exchange(format!("GET /{SECRET} HTTP/1.1\r\nHost: web.test\r\n\r\n").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let evidence = world.evidence_by_now();
+    assert!(evidence.contains("pipelock:credential:1") && !evidence.contains(SECRET), "{evidence}");
+}
+
+#[tokio::test]
+async fn the_rules_that_decided_say_what_is_a_secret() {
+    let world = World::new(", scan: true").await;
+    let decided = world.proxy.rules();
+    let unread = Rules { inspect: None, ..rules(80, "") };
+    world.rules.send_replace(Arc::new(unread));
+    let session = world.session();
+    let verdict = Verdict::block(Reason::AskDenied, "another policy is in force");
+    let target = format!("http://web.test/{SECRET}");
+    let mut record = session.record(decided.policy.id(), "GET".into(), target, &verdict, None, None);
+    session.file(&decided, &mut record).await.expect("written");
+    assert_eq!(record.target, "http://web.test/<pipelock:credential:1>");
     let evidence = world.evidence_by_now();
     assert!(evidence.contains("pipelock:credential:1") && !evidence.contains(SECRET), "{evidence}");
 }

@@ -84,7 +84,7 @@ fn from_this_host<B>(request: &Request<B>) -> Result<(), Verdict> {
     let is_own = match door_host(request)? {
         None => true,
         Some(Host::Addr(_)) => true,
-        Some(Host::Name(name)) => name == "localhost",
+        Some(Host::Name(name)) => Host::is_localhost(&name),
     };
     if !is_own {
         return Err(Verdict::block(Reason::NameMismatch, "Host is neither an address nor localhost"));
@@ -118,7 +118,7 @@ fn is_of_this_host(origin: &HeaderValue) -> bool {
     let uri = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
     match uri.as_ref().and_then(|uri| Host::parse(uri.host()?).ok()) {
         Some(Host::Addr(addr)) => addr.is_loopback(),
-        Some(Host::Name(name)) => name == "localhost",
+        Some(Host::Name(name)) => Host::is_localhost(&name),
         None => false,
     }
 }

@@ -118,13 +118,13 @@ where
 /// Writes the receipt of what hyper refused by itself: with an answer, or by breaking it off.
 fn refused(session: &Arc<Session>, refusal: &Refusal, is_answered: bool, place: OwnedSemaphorePermit) {
     let Some(answering) = session.proxy.answering() else { return };
-    let policy = session.proxy.rules().policy.id().clone();
+    let rules = session.proxy.rules();
     let (target, status) = (session.place(), is_answered.then(|| refusal.status.as_u16()));
-    let mut record = session.record(&policy, "-".into(), target, &refusal.verdict(), status, None);
+    let mut record = session.record(rules.policy.id(), "-".into(), target, &refusal.verdict(), status, None);
     let session = session.clone();
     tokio::spawn(async move {
         let _held = (place, answering);
-        let _ = session.file(&mut record).await;
+        let _ = session.file(&rules, &mut record).await;
     });
 }
 

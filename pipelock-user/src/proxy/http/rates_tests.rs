@@ -149,13 +149,16 @@ async fn what_was_cut_is_told_although_more_was_refused_since() {
         |verdict| session.record(rules.policy.id(), "GET".into(), "http://web.test/long".into(), &verdict, None, None);
     let rule = || Some(rule.label());
     // A body that streams is cut after its receipt, …
-    session.file(&mut record(Verdict::allow(Reason::PolicyAllow, rule()))).await.expect("written");
+    session
+        .file(&world.proxy.rules(), &mut record(Verdict::allow(Reason::PolicyAllow, rule())))
+        .await
+        .expect("written");
     let (near, mut far) = tokio::io::duplex(8192);
     far.write_all(&[b'x'; 6000]).await.expect("write");
     assert!(Metered::new(near, &meter).read(&mut [0; 6000]).await.is_err());
     // … and the next request is refused.
     let refused = meter.admit().expect_err("used up").by(rule());
-    session.file(&mut record(refused)).await.expect("written");
+    session.file(&world.proxy.rules(), &mut record(refused)).await.expect("written");
     assert!(session.end(None).is_none());
     let (allowed, cut) = (("allow", "policy_allow"), ("allow", "budget_exceeded"));
     assert_eq!(world.receipts_of_count(3).await, pairs(&[allowed, ("block", "budget_exceeded"), cut]));
@@ -164,7 +167,10 @@ async fn what_was_cut_is_told_although_more_was_refused_since() {
     let (_, _, flow, guard) = world.flow().await;
     let session = Session::new(&world.proxy, flow, Some(guard), Carrier { is_tls: false, is_http2: false });
     let budget = session.shared.meter(&world.proxy, &rules.policy, &rules.policy.rules()[0], &session.identified());
-    session.file(&mut record(Verdict::allow(Reason::PolicyAllow, rule()))).await.expect("written");
+    session
+        .file(&world.proxy.rules(), &mut record(Verdict::allow(Reason::PolicyAllow, rule())))
+        .await
+        .expect("written");
     session.shared.told(&record(Verdict::allow(Reason::PolicyAllow, rule())), true);
     let (near, mut far) = tokio::io::duplex(8192);
     far.write_all(&[b'x'; 6000]).await.expect("write");

@@ -181,13 +181,13 @@ impl Reading {
             reader = reader.of_events();
         }
         if body.size_hint().exact().is_some_and(|length| length <= whole) {
-            let (is_changed, bytes, trailers, wanted) = read_whole(body, &mut reader, side).await?;
+            let (bytes, trailers, wanted) = read_whole(body, &mut reader, side).await?;
             let mut noted = reader.noted();
             if let Some(trailers) = &trailers {
                 noted.extend(self.terms.check_headers(&self.scanners, side, trailers)?);
             }
             self.afterword.note(noted, if side.is_outbound() { "request body" } else { "response body" });
-            if is_changed {
+            if wanted.is_none() && reader.has_replaced() {
                 unsay(headers);
             }
             // The answer to HEAD has a length and no body.
@@ -233,12 +233,12 @@ fn unsay(headers: &mut HeaderMap) {
     without(headers, |name| DESCRIBING.contains(&name.as_str()));
 }
 
-/// Reads a body to its end, and whether something was taken out of it; as it came, where somebody has to be asked about it.
+/// Reads a body to its end; as it came, where somebody has to be asked about it.
 async fn read_whole(
     mut body: Arriving,
     reader: &mut Reader,
     side: Side,
-) -> Result<(bool, Bytes, Option<HeaderMap>, Option<Verdict>), Verdict> {
+) -> Result<(Bytes, Option<HeaderMap>, Option<Verdict>), Verdict> {
     let (mut all, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = match frame {
@@ -263,17 +263,17 @@ async fn read_whole(
     }
     let all = if more.is_empty() { all } else { more.freeze() };
     match reader.whole(all.clone()) {
-        Err(found) if found.is_askable() => return Ok((false, all, trailers, Some(found))),
+        Err(found) if found.is_askable() => return Ok((all, trailers, Some(found))),
         read => read?,
     }
     let first = reader.take().unwrap_or_default();
-    let Some(second) = reader.take() else { return Ok((first != all, first, trailers, None)) };
+    let Some(second) = reader.take() else { return Ok((first, trailers, None)) };
     let mut kept = BytesMut::from(&first[..]);
     kept.extend_from_slice(&second);
     while let Some(more) = reader.take() {
         kept.extend_from_slice(&more);
     }
-    Ok((kept != all, kept.freeze(), trailers, None))
+    Ok((kept.freeze(), trailers, None))
 }
 
 fn broken_off(error: &Failure, side: Side) -> Verdict {

@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
+use crate::inspect::KNOWN_FOR_TESTS;
 use crate::proxy::http::world::{ORDER, SECRET, World, assert_problem};
 
 async fn world(members: &str) -> World {
@@ -105,6 +106,11 @@ async fn a_credential_that_the_rule_allows_goes_in_headers_only() {
     assert_eq!(world.last_receipt(), ("allow".into(), "policy_allow".into()));
     let text = ask(&world, &request("POST", "/a", "", SECRET.as_bytes())).await;
     assert_problem(&text, "403", "dlp_match");
+    let world = self::world(", allow_secrets: [\"env:KNOWN\"]").await;
+    let text = ask(&world, &request("GET", "/a", &format!("x-key: {KNOWN_FOR_TESTS}\r\n"), b"")).await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    let text = ask(&world, &request(KNOWN_FOR_TESTS, "/a", "", b"")).await;
+    assert_problem(&text, "403", "dlp_match");
 }
 
 #[tokio::test]
@@ -187,13 +193,7 @@ async fn methods_of_ones_own_are_read_and_reason_phrases_go_no_further() {
 #[tokio::test]
 async fn redaction_changes_the_length_and_nothing_else() {
     for clean in [10, 100_000] {
-        let world = World::with(|port, _| {
-            let mut rules = crate::proxy::http::world::rules(port, "dlp: {action: redact}\nresponse: {action: redact}");
-            let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
-            rules.policy = crate::policy::Policy::parse(&text, "test").expect("a policy");
-            (rules, None)
-        })
-        .await;
+        let world = World::scanning("dlp: {action: redact}\nresponse: {action: redact}").await;
         let clean = "x".repeat(clean);
         let answer = ask(&world, &request("POST", "/echo", "", format!("{clean} {SECRET} end").as_bytes())).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -207,14 +207,7 @@ async fn redaction_changes_the_length_and_nothing_else() {
 
 #[tokio::test]
 async fn what_says_how_a_body_was_goes_when_it_changes() {
-    let redacting = || {
-        World::with(|port, _| {
-            let mut rules = crate::proxy::http::world::rules(port, "dlp: {action: redact}");
-            let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
-            rules.policy = crate::policy::Policy::parse(&text, "test").expect("a policy");
-            (rules, None)
-        })
-    };
+    let redacting = || World::scanning("dlp: {action: redact}");
     let headers = "digest: sha-256=x\r\ncontent-digest: sha-256=:x:\r\nrepr-digest: sha-256=:x:\r\ncontent-md5: x\r\n\
                    content-range: bytes 0-9/10\r\netag: x\r\n";
     for length in [10, 100_000] {

@@ -8,19 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Upstream, serve_reverse};
-use crate::policy::Policy;
-use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
+use crate::proxy::http::world::{ORDER, SECRET, World, read_all};
 use crate::proxy::http::world_evidence::until;
 use crate::proxy::ws::frame;
 
 async fn start(more: &str) -> (World, SocketAddr) {
-    let world = World::with(|port, _| {
-        let mut rules = rules(port, more);
-        let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
-        rules.policy = Policy::parse(&text, "test").expect("a policy");
-        (rules, None)
-    })
-    .await;
+    let world = World::scanning(more).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let addr = listener.local_addr().expect("bound");
     let upstream = Upstream::parse(&format!("http://web.test:{}", world.addr.port())).expect("an upstream");

@@ -75,6 +75,8 @@ impl Session {
         };
         match sent {
             Ok((mut response, addr)) => {
+                // Words of the destination's that nobody reads, but for clients that show them to the agent; the code says it all.
+                response.extensions_mut().remove::<ReasonPhrase>();
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     // The request has left, so it was not blocked; the answer is what the agent does not get.
                     let denied =
@@ -100,7 +102,6 @@ impl Session {
                         Ok(upgraded) => {
                             *locked(&self.upgraded) = Some(upgraded);
                             strip_hop(response.headers_mut());
-                            response.extensions_mut().remove::<ReasonPhrase>();
                             say(response.headers_mut());
                             let response = response.map(|body| Passing::Unread(Arriving::new(body, version)));
                             (verdict, Some(response), Some(addr))
@@ -108,8 +109,6 @@ impl Session {
                     };
                 }
                 strip_hop(response.headers_mut());
-                // Words of the destination's that nobody reads, but for clients that show them to the agent; the code says it all.
-                response.extensions_mut().remove::<ReasonPhrase>();
                 let version = response.version();
                 let response = response.map(|body| Arriving::new(body, version));
                 match reading {

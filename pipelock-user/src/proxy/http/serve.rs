@@ -346,18 +346,19 @@ impl Session {
         let policy = rules.policy.id();
         let mut record = self.record(policy, method, target, &verdict, Some(status.as_u16()), dialled);
         let is_read = reading.is_some() && !verdict.is_block() && verdict.findings.is_empty();
-        let filed = if is_read { self.file_read(&record).await } else { self.file(&mut record).await };
+        let filed = if is_read { self.file_read(&record).await } else { self.file(&rules, &mut record).await };
         COUNTS.request_seconds.since(Decided::of(&verdict), start);
         if let Err(unwritten) = filed {
             // Nobody is told of an upgrade that is not recorded.
             locked(&self.upgraded).take();
             let record = RequestRecord { verdict: unwritten, ..record };
-            return Carried { record, response: None, told: None, reading: None };
+            let told = call.map(|id| call::denial(&id, &record, self.flow.id));
+            return Carried { record, response: None, told, reading: None };
         }
         if let Some(reading) = &reading {
             reading.afterword.written(&record);
         }
-        let told = call.map(|id| call::denial(&id, &record.verdict, self.flow.id));
+        let told = call.map(|id| call::denial(&id, &record, self.flow.id));
         Carried { record, response, told, reading }
     }
 

@@ -6,22 +6,13 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::policy::Policy;
 use crate::proxy::http::Gate;
-use crate::proxy::http::world::{ORDER, SECRET, World, read_all, rules};
+use crate::proxy::http::world::{ORDER, SECRET, World, read_all};
 use crate::proxy::ws::frame;
 
 async fn start(more: &str, gate: Gate) -> (World, SocketAddr) {
     // With WebSockets the messages are read.
-    let scan = |text: &str| {
-        if text.contains("\"enabled\":true") { text.replace("\"scan\":false", "\"scan\":true") } else { text.into() }
-    };
-    let world = World::with(|port, _| {
-        let mut rules = rules(port, more);
-        rules.policy = Policy::parse(&scan(&rules.policy.canonical_json()), "test").expect("a policy");
-        (rules, None)
-    })
-    .await;
+    let world = if more.contains("enabled: true") { World::scanning(more).await } else { World::new(more).await };
     let addr = world.door(gate).await;
     (world, addr)
 }

@@ -88,6 +88,17 @@ impl World {
         Self::with(|port, _| (rules(port, more), None)).await
     }
 
+    /// With rules that scan.
+    pub(in crate::proxy) async fn scanning(more: &str) -> Self {
+        Self::with(|port, _| {
+            let mut rules = rules(port, more);
+            let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
+            rules.policy = Policy::parse(&text, "test").expect("a policy");
+            (rules, None)
+        })
+        .await
+    }
+
     /// With rules for the port of the destination, which speaks TLS when it is given a configuration; both may put files
     /// into a folder.
     pub(in crate::proxy) async fn with(
@@ -204,7 +215,11 @@ pub(in crate::proxy) fn rules(port: u16, more: &str) -> Rules {
     let policy = Policy::parse(&text, "test").expect("a policy");
     let hosts = policy.clone();
     let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    Rules { policy, resolver, hop: None, webhook: None, tls: None, inspect: Some(Inspection::for_tests()) }
+    let inspect = match more.contains("instructions:") {
+        true => Inspection::for_tests_of_orders(),
+        false => Inspection::for_tests(),
+    };
+    Rules { policy, resolver, hop: None, webhook: None, tls: None, inspect: Some(inspect) }
 }
 
 /// A body in pieces, without a length, with a pause before each.

@@ -12,13 +12,7 @@ const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
 /// A world whose rule scans, with WebSockets.
 async fn world(more: &str) -> World {
-    World::with(|port, _| {
-        let mut rules = crate::proxy::http::world::rules(port, &format!("websocket: {{enabled: true{more}}}"));
-        let text = rules.policy.canonical_json().replace("\"scan\":false", "\"scan\":true");
-        rules.policy = crate::policy::Policy::parse(&text, "test").expect("a policy");
-        (rules, None)
-    })
-    .await
+    World::scanning(&format!("websocket: {{enabled: true{more}}}")).await
 }
 
 /// Asks for an upgrade; the connection, and the head of the answer.
