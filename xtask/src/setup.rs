@@ -21,7 +21,7 @@ const PYTHON_MODULES: &[(&str, &str)] = &[
     ("h2", "httpx[http2]"),
     ("httpx", "httpx[http2]"),
     // The second's names are others than the first's.
-    ("mcp", "mcp>=2,<3"),
+    ("mcp.server.mcpserver", "mcp>=2,<3"),
     ("requests", "requests"),
     // Older ones hear no HTTPS_PROXY.
     ("websockets.proxy", "websockets>=16"),

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::clients::{PATH, node_path, python_path};
 use crate::evidence::{pipelock, verify_json};
+use crate::leaks::assert_untold;
 
 /// A proxy of the test's own; killed when it is dropped.
 pub struct Explicit {
@@ -22,6 +24,8 @@ pub struct Explicit {
     pub reverse: Option<String>,
     /// A folder for files of the test; the policy and the evidence are in it, and `work`, where clients run.
     pub folder: TempDir,
+    /// Collects what it says, until it ends.
+    listening: Option<JoinHandle<String>>,
 }
 
 /// What a client of it was answered.
@@ -75,8 +79,11 @@ impl Explicit {
             }
             said.push(line);
         };
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, addr, reverse, folder }
+        let listening = std::thread::spawn(move || {
+            said.extend(lines);
+            said.join("\n")
+        });
+        Self { child, addr, reverse, folder, listening: Some(listening) }
     }
 
     /// Where a path of its own is.
@@ -161,16 +168,18 @@ impl Explicit {
         self.folder.path().join("evidence")
     }
 
-    /// Ends it; its receipts, which verify.
+    /// Ends it; its receipts, which verify. Neither the evidence nor what it said holds the secret of the tests.
     ///
     /// # Panics
-    /// When it does not end well, or its evidence does not verify.
+    /// When it does not end well, its evidence does not verify, or the secret is there.
     #[must_use]
     pub fn end(mut self) -> Vec<Value> {
         kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")), Signal::SIGTERM).expect("kill");
         assert!(self.child.wait().expect("wait").success(), "it ends well");
         let (code, report) = verify_json(&self.evidence());
         assert_eq!(code, 0, "the evidence does not verify: {report:#}");
+        let said = self.listening.take().expect("ended once").join().expect("what it said");
+        assert_untold(&self.evidence(), said.as_bytes());
         let text = fs::read_to_string(self.evidence().join("receipts.json")).expect("receipts.json");
         let value: Value = serde_json::from_str(&text).expect("JSON");
         value["receipts"].as_array().expect("a list").clone()

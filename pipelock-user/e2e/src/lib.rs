@@ -30,6 +30,7 @@ mod sockets;
 mod ssh;
 mod terminal;
 mod tls;
+mod waits;
 
 pub use attached::{Attached, OwnCgroup, remove_cgroup};
 pub use child::Served;
@@ -48,6 +49,7 @@ pub use sockets::web_sockets;
 pub use ssh::SshServer;
 pub use terminal::on_terminal;
 pub use tls::TlsServer;
+pub use waits::until;
 
 /// Skips the test (or fails it in CI) when a program is not there.
 #[macro_export]

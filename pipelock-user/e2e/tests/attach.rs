@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use attached::{Aims, Cage, LOOP, Shell, allow, capsule, said, until};
-use pipelock_e2e::{Evidence, HttpServer, Outside, TlsServer, echo, need, pipelock};
+use attached::{Aims, Cage, LOOP, Shell, allow, capsule, said};
+use pipelock_e2e::{Evidence, HttpServer, Outside, TlsServer, echo, need, pipelock, until};
 
 #[test]
 fn processes_that_were_there_are_enforced() {

@@ -14,7 +14,7 @@ const CLIENT: &str = include_str!("../agents/mcp_client.py");
 #[test]
 fn the_library_of_mcp_tells_of_each_denial_and_goes_on() {
     need!("python3", "openssl");
-    if !has_python_module("mcp") {
+    if !has_python_module("mcp.server.mcpserver") {
         return missing("mcp for Python");
     }
     for way in ["json", "events"] {

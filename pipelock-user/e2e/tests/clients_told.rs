@@ -22,9 +22,20 @@ fn start() -> (TlsServer, Explicit) {
     (site, proxy)
 }
 
-/// By the receipts so many requests were let through at a door, as many were stopped, and no secret is in them.
-fn assert_recorded(receipts: &[Value], door: &str, count: usize) {
-    assert!(receipts.iter().all(|receipt| !receipt.to_string().contains(SECRET)));
+/// Where the secret was found by what stopped it, but for the names of headers.
+const PLACES: [&str; 3] = ["url", "header", "body"];
+
+/// By the receipts as many requests were let through at a door as were stopped, one for a secret in each of these places.
+fn assert_recorded(receipts: &[Value], door: &str, places: &[&str]) {
+    for place in places {
+        let finding = format!("\"place\":\"{place}");
+        let is_there = |receipt: &Value| {
+            receipt["action_record"]["verdict"] == "block" && receipt["ext"].to_string().contains(&finding)
+        };
+        let expected = places.iter().filter(|one| *one == place).count();
+        assert_eq!(receipts.iter().filter(|receipt| is_there(receipt)).count(), expected, "{place}: {receipts:#?}");
+    }
+    let count = places.len();
     let of = |pattern: &str| {
         let actions = receipts.iter().map(|receipt| &receipt["action_record"]);
         actions.filter(|action| action["transport"] == door && action["pattern"] == pattern).count()
@@ -44,7 +55,8 @@ fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
     let seen = site.seen();
     assert!(holds(&seen, "/text") && !holds(&seen, "/leak"), "a request arrived that was stopped");
     assert!(!holds(&seen, SECRET), "the secret arrived");
-    assert_recorded(&proxy.end(), "forward", if has_frames { 4 } else { 3 });
+    let places = if has_frames { [&PLACES[..], &["message"]].concat() } else { PLACES.to_vec() };
+    assert_recorded(&proxy.end(), "forward", &places);
 }
 
 /// Runs a client of a WebSocket library that is told of the proxy, and another time against its door for those that cannot be.
@@ -61,7 +73,7 @@ fn ask_in_frames(words: &[&str]) {
         assert_eq!(said.trim(), told_in_frames(&site), "{door}: {}", String::from_utf8_lossy(&out.stderr));
         let seen = site.seen();
         assert!(holds(&seen, "naïve") && !holds(&seen, &SECRET[..20]), "{door}: a part of the secret arrived");
-        assert_recorded(&proxy.end(), door, 2);
+        assert_recorded(&proxy.end(), door, &["message"; 2]);
     }
 }
 

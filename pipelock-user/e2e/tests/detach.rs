@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use attached::{Cage, said, until};
-use pipelock_e2e::{Sandbox, pipelock, remove_cgroup, verify_json};
+use attached::{Cage, said};
+use pipelock_e2e::{Sandbox, pipelock, remove_cgroup, until, verify_json};
 use serde_json::Value;
 
 fn detach(id: &str) -> Output {

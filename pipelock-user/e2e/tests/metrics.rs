@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use pipelock_e2e::{
     Attached, Evidence, Explicit, HttpServer, OwnCgroup, Prometheus, SECRET, Sandbox, Series, free_address, need, page,
-    pipelock, promtool, web_policy,
+    pipelock, promtool, until, web_policy,
 };
 use serde_json::Value;
 
@@ -194,15 +193,6 @@ fn the_agent_cannot_look_unless_the_policy_opens_the_port() {
     let opened = format!("loopback: {{allow: [{}]}}", metrics.port());
     let run = Sandbox::new(&policy(&server, &metrics_key, &opened)).run_ok(&["curl", "-s", &addresses[0]]);
     assert!(run.text().contains("pipelock_build_info"), "{run}");
-}
-
-/// Waits for what another process does.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: never");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn health(address: SocketAddr) -> Option<Value> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::pipelock::kernel::Attachment;
 use attached::{Aims, Cage, allow, capsule, said};
-use pipelock_e2e::{Evidence, HttpServer, Outside, echo, pipelock, verify_json};
+use pipelock_e2e::{Evidence, HttpServer, Outside, echo, pipelock, until, verify_json};
 use serde_json::Value;
 
 /// Verifies a folder that has no key of its own yet: exit code and text.
@@ -169,14 +169,14 @@ fn who_takes_the_port_of_a_killed_resolver_gets_nothing() {
     let work = cage.files.work();
     let mut asker =
         attached::Guard(cage.inside(&["python3", "-c", ASKER, work.to_str().expect("text")]).spawn().expect("python3"));
-    attached::until("the first answer", || work.join("asked").exists());
+    until("the first answer", || work.join("asked").exists());
     let ports = udp_ports(cage.server());
     assert!(!ports.is_empty());
     cage.kill_server();
     let takers: Vec<_> =
         ports.iter().map(|port| UdpSocket::bind(("127.0.0.1", *port)).expect("the port is free")).collect();
     fs::write(work.join("dead"), "").expect("write");
-    attached::until("the end of the asking", || work.join("done").exists());
+    until("the end of the asking", || work.join("done").exists());
     assert!(asker.0.wait().expect("wait").success());
     let said = fs::read_to_string(work.join("done")).expect("what it said");
     for taker in &takers {
@@ -227,7 +227,7 @@ fn a_datagram_whose_flow_is_gone_goes_nowhere_and_a_new_question_has_a_new_flow(
     let script = cage.inside(&["python3", "-c", ASKER_AGAIN, work.to_str().expect("text")]).spawn();
     let mut asker = attached::Guard(script.expect("python3"));
     let told = |name: &str| {
-        attached::until(name, || work.join(name).exists());
+        until(name, || work.join(name).exists());
         fs::read_to_string(work.join(name)).expect("what it said")
     };
     assert_eq!(told("before"), "answered answered");

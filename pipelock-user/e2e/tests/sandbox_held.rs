@@ -10,7 +10,8 @@ use std::time::Duration;
 use pipelock::sandbox::cgroup::{Cgroup, CgroupError};
 use pipelock::sandbox::held::{HeldAction, HeldError, HeldOptions, HeldSocket, KeptSocket, settle};
 use pipelock::sandbox::served::AgentSockets;
-use sandboxed::{Temp, until};
+use pipelock_e2e::until;
+use sandboxed::Temp;
 
 #[test]
 fn a_cgroup_is_made_watched_killed_and_removed() {

@@ -12,21 +12,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use pipelock_e2e::{HttpServer, Outside, Sandbox, echo, pipelock};
+use pipelock_e2e::{HttpServer, Outside, Sandbox, echo, pipelock, until};
 use serde_json::Value;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// Tries until it is so; at most half a minute.
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..1500 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{what} never was so");
-}
 
 /// What a program said and how it ended.
 pub fn said(out: &Output) -> String {

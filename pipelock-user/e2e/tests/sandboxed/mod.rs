@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipelock::sandbox::cgroup::Cgroup;
 use pipelock::sandbox::spawn::{AgentCommand, AgentUser};
@@ -40,14 +40,6 @@ impl Drop for Temp {
         let _ = self.0.kill_all();
         let _ = self.0.wait_empty(Duration::from_secs(5));
         self.0.remove().expect("remove");
-    }
-}
-
-pub fn until(what: &str, mut check: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !check() {
-        assert!(start.elapsed() < Duration::from_secs(20), "timed out waiting until {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
