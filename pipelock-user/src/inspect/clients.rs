@@ -38,12 +38,13 @@ pub(super) struct Engines {
 }
 
 impl Engines {
-    /// For somebody of whom nothing is remembered yet.
-    fn scanners(&self) -> Arc<Scanners> {
+    /// For somebody of whom nothing is remembered yet; for several, with no memory of what would excuse one for what another said
+    /// or was given.
+    fn scanners(&self, is_shared: bool) -> Arc<Scanners> {
         let own = Arc::new(RwLock::new(OwnText::new(OWN_WORDS)));
         let foreign = self.inbound.foreign(own.clone());
         let given = Arc::new(Given::default());
-        let inbound = foreign.giving(given.clone());
+        let inbound = if is_shared { foreign.clone() } else { foreign.giving(given.clone()) };
         let budget = BudgetLimits { sessions: 1, ..BudgetLimits::default() };
         let fragments = FragmentLimits { sessions: 1, lanes: MOST_LANES, ..FragmentLimits::default() };
         Arc::new(Scanners {
@@ -52,7 +53,7 @@ impl Engines {
             inbound,
             foreign,
             sessions: Sessions::new(self.secrets.clone(), budget, fragments).beside(given),
-            own,
+            own: (!is_shared).then_some(own),
             placeholders: Placeholders::default(),
             started: Instant::now(),
         })
@@ -79,7 +80,7 @@ struct Client {
 
 impl Clients {
     pub(super) fn new(engines: Engines) -> Self {
-        let (agent, rest) = (engines.scanners(), engines.scanners());
+        let (agent, rest) = (engines.scanners(false), engines.scanners(true));
         Self { engines, agent, others: Mutex::default(), rest }
     }
 
@@ -102,7 +103,7 @@ impl Clients {
         if others.len() >= MOST {
             return self.rest.clone();
         }
-        let scanners = self.engines.scanners();
+        let scanners = self.engines.scanners(false);
         others.insert(name.into(), Client { scanners: scanners.clone(), last: now });
         scanners
     }
@@ -156,6 +157,7 @@ mod tests {
         assert!(all.iter().all(|one| !Arc::ptr_eq(one, &first)));
         let (late, later) = (clients.of("late"), clients.of("later"));
         assert!(Arc::ptr_eq(&late, &later) && all.iter().all(|one| !Arc::ptr_eq(one, &late)));
+        assert!(late.own.is_none() && first.own.is_some(), "what one of them says excuses no other");
         // Whoever was not seen for long makes room.
         let long_ago = Instant::now().checked_sub(IDLE).expect("the machine runs for longer");
         locked(&clients.others).get_mut("a").expect("there").last = long_ago;

@@ -17,6 +17,12 @@ pub enum Encoded {
 }
 
 impl Encoded {
+    /// Whether something can be taken out of it: gRPC says in front of each message how long it is.
+    #[must_use]
+    pub fn is_changeable(self) -> bool {
+        self == Self::Plain
+    }
+
     /// Whether the text is there as it is, whatever is in it.
     #[must_use]
     pub fn is_plain(self) -> bool {
@@ -44,8 +50,11 @@ impl Encoded {
 
     /// Of a body that is as it is: what gRPC's header says of each message in it.
     fn of_messages(headers: &http::HeaderMap) -> Result<Self, Verdict> {
-        let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], http::HeaderValue::as_bytes);
-        if !kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/grpc")) {
+        let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], http::HeaderValue::as_bytes).to_ascii_lowercase();
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        // `application/grpc-web-text` is base64 of them, which is read as such.
+        let form = kind.strip_prefix(b"application/grpc").map(|form| form.strip_prefix(b"-web").unwrap_or(form));
+        if !matches!(form, Some([] | [b'+', ..])) {
             return Ok(Self::Plain);
         }
         let mut codings = listed(headers, &http::HeaderName::from_static("grpc-encoding"))?;
@@ -69,7 +78,7 @@ impl Encoded {
             Decoded::Going { made } if is_over && (is_outbound || made == 0) => "ends within",
             Decoded::Going { .. } | Decoded::Whole => return Ok(()),
         };
-        let detail = format!("the body {what} {coding:?}, which its Content-Encoding says it is");
+        let detail = format!("the body {what} {coding:?}, which its headers say it is");
         Err(Verdict::block(Reason::ContentUnreadable, detail))
     }
 }

@@ -1,7 +1,7 @@
 //! Messages of gRPC that are compressed one by one. Made by `reader` for a body of that kind, which it reads as it stands too.
 //!
 //! A message has five bytes in front of it: whether it is compressed, and its length; how, a header says. It promises that a
-//! compressed message which is not what the header says is refused, and that nothing goes on which such a message may hold.
+//! compressed message which is not what the header says is refused, and that of such a message no more is held than its scanner asks for.
 
 use pipelock_scan::{Coding, Decoded, Finding, Scanner, Stream};
 
@@ -21,9 +21,19 @@ pub(super) struct Grpc {
     prefix: Vec<u8>,
     /// Bytes of the message that are still to come.
     left: u64,
-    /// The message, if it is compressed, and where in the body it begins.
-    message: Option<(Stream, u64)>,
+    /// The message, if it is compressed.
+    message: Option<Message>,
     end: u64,
+}
+
+#[derive(Debug)]
+struct Message {
+    stream: Stream,
+    /// Where in the body it begins, and how much of it may go on.
+    start: u64,
+    released: u64,
+    /// Findings that were told, as the scanner counts them.
+    told: usize,
 }
 
 impl Grpc {
@@ -55,12 +65,14 @@ impl Grpc {
             self.left -= count as u64;
             self.end += count as u64;
             bytes = rest;
-            if let Some((stream, _)) = &mut self.message {
-                let progress = stream.push(taken).map_err(|error| unread(&error))?;
-                if progress.findings > 0 {
-                    found.extend(stream.findings());
+            if let Some(message) = &mut self.message {
+                let progress = message.stream.push(taken).map_err(|error| unread(&error))?;
+                message.released = progress.released;
+                if progress.findings != message.told {
+                    message.told = progress.findings;
+                    found.extend(message.stream.findings());
                 }
-                readable(stream.decoded(), false)?;
+                readable(message.stream.decoded(), false)?;
             }
             if self.left == 0 {
                 found.extend(self.over()?);
@@ -76,7 +88,7 @@ impl Grpc {
 
     /// Up to where nothing is found by what comes.
     pub(super) fn free(&self) -> u64 {
-        self.message.as_ref().map_or(u64::MAX, |(_, start)| *start)
+        self.message.as_ref().map_or(u64::MAX, |message| message.start + message.released)
     }
 
     fn begin(&mut self) -> Result<(), Verdict> {
@@ -88,12 +100,12 @@ impl Grpc {
         }
         let coding = self.coding.ok_or_else(|| unreadable("compressed messages that no grpc-encoding names"))?;
         let stream = self.scanner.stream_as(coding).map_err(|error| unread(&error))?;
-        self.message = Some((stream, self.end));
+        self.message = Some(Message { stream, start: self.end, released: 0, told: 0 });
         Ok(())
     }
 
     fn over(&mut self) -> Result<Vec<Finding>, Verdict> {
-        let Some((mut stream, _)) = self.message.take() else { return Ok(Vec::new()) };
+        let Some(Message { mut stream, .. }) = self.message.take() else { return Ok(Vec::new()) };
         stream.last(&[]).map_err(|error| unread(&error))?;
         readable(stream.decoded(), true)?;
         Ok(stream.findings())

@@ -26,7 +26,7 @@ pub(crate) fn is_chosen(method: &str) -> bool {
     !METHODS.contains(&method)
 }
 
-/// The number of the one session that what leaves is remembered for: the attachment's.
+/// The number of the one session that a client's memory has.
 pub(super) const SESSION: u64 = 0;
 
 /// What cannot be read is not let through.

@@ -98,7 +98,8 @@ impl Messages {
         }
         // What it hears back of its own words is no instruction to it; what was stopped it has not said.
         if self.side.is_outbound()
-            && let Ok(mut own) = self.scanners.own.write()
+            && let Some(own) = &self.scanners.own
+            && let Ok(mut own) = own.write()
         {
             own.remember(&String::from_utf8_lossy(message));
         }

@@ -44,10 +44,8 @@ pub struct Reader {
     side: Side,
     place: &'static str,
     stream: Option<Stream>,
-    /// What the sender said of its coding.
+    /// What the sender said of its coding. What is compressed cannot be judged before it ends.
     encoded: Encoded,
-    /// It is compressed: then nothing can be taken out, nor judged before it ends.
-    is_coded: bool,
     /// Of gRPC: its messages.
     grpc: Option<Grpc>,
     /// Read, and not yet taken.
@@ -94,7 +92,6 @@ impl Reader {
             place: "body",
             stream: Some(stream.map_err(|error| unread(&error))?),
             encoded,
-            is_coded: !encoded.is_plain(),
             grpc,
             held: VecDeque::new(),
             at: 0,
@@ -115,7 +112,7 @@ impl Reader {
     /// The body is an event stream: each event goes on when it is whole.
     #[must_use]
     pub fn of_events(mut self) -> Self {
-        if !self.is_coded {
+        if self.encoded.is_plain() {
             let holding = self.stops_secrets().then_some(&self.scanners.secrets);
             let (scanner, again) = (self.scanners.of(self.side), self.scanners.again(self.side));
             let lanes = Lanes::new(scanner, again, holding, !self.side.is_outbound());
@@ -284,7 +281,7 @@ impl Reader {
 
     /// Lets what is held back go on, if the text could end there.
     fn let_go(&mut self) -> Result<(), Verdict> {
-        if self.is_coded || !self.holds() || self.grpc.as_ref().is_some_and(Grpc::is_within) {
+        if !self.encoded.is_plain() || !self.holds() || self.grpc.as_ref().is_some_and(Grpc::is_within) {
             return Ok(());
         }
         // Only what is not certain yet is read once more, with what stands before it.
@@ -373,7 +370,7 @@ impl Reader {
             if bytes.is_empty() {
                 continue;
             }
-            if !self.is_coded {
+            if self.encoded.is_plain() {
                 self.recall(&bytes);
             }
             return Some(bytes);
@@ -419,7 +416,7 @@ impl Reader {
                 let cut = finding.cover.clone();
                 // A placeholder is ASCII, which UTF-16 is not.
                 let has_no_room = |step: &Step| step.is_packed() || *step == Step::Utf16;
-                if self.is_coded || finding.path.iter().any(has_no_room) {
+                if !self.encoded.is_changeable() || finding.path.iter().any(has_no_room) {
                     action = FindingAction::Block;
                 } else if cut.end > self.at {
                     if cut.start < self.at && !self.was_told(finding) {
@@ -490,9 +487,10 @@ impl Reader {
         let before = usize::try_from(self.end).unwrap_or(usize::MAX).saturating_sub(last.len());
         let words = last.get(..OWN.saturating_sub(before).min(last.len())).unwrap_or_default();
         if self.side == Side::Request
-            && !self.is_coded
+            && self.encoded.is_plain()
             && !words.is_empty()
-            && let Ok(mut own) = self.scanners.own.write()
+            && let Some(own) = &self.scanners.own
+            && let Ok(mut own) = own.write()
         {
             own.remember(&String::from_utf8_lossy(words));
         }

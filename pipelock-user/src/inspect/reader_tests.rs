@@ -404,6 +404,18 @@ fn messages_of_grpc_are_read_as_their_header_says() {
         Encoded::of(&headers).map_err(|verdict| verdict.reason)
     };
     assert_eq!(of(Some("snappy")), Err(Reason::ContentUnreadable));
+    for (kind, expected) in [
+        ("application/grpc", Encoded::Grpc(None)),
+        ("Application/gRPC; charset=x", Encoded::Grpc(None)),
+        ("application/grpc-web+proto", Encoded::Grpc(None)),
+        ("application/grpc-web-text", Encoded::Plain),
+        ("application/grpc-web-text+proto", Encoded::Plain),
+        ("application/grpcs", Encoded::Plain),
+    ] {
+        let kind = http::HeaderValue::from_static(kind);
+        let headers = http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)]);
+        assert_eq!(Encoded::of(&headers), Ok(expected), "{headers:?}");
+    }
     assert_eq!(of(Some("identity")), Ok(Encoded::Grpc(None)));
     let message = |flag: u8, text: &[u8]| [&[flag], &(text.len() as u32).to_be_bytes()[..], text].concat();
     let secret = format!("{} {SECRET} {}", "hello ".repeat(30), "bye ".repeat(30));
@@ -427,4 +439,20 @@ fn messages_of_grpc_are_read_as_their_header_says() {
         assert!(gone <= 5, "{gone} of {}", dirty.len());
         assert!(reader.push(Bytes::copy_from_slice(&dirty[dirty.len() - 1..])).is_err());
     }
+    // One without end goes on as it is read.
+    let mut stored = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    std::io::Write::write_all(&mut stored, "clean words ".repeat(90_000).as_bytes()).expect("in memory");
+    let endless = [&[1, 255, 255, 255, 255][..], &stored.finish().expect("in memory")].concat();
+    let encoded = of(Some("gzip")).expect("known");
+    let mut reader = Reader::new(&scanners(), &terms(""), Side::Response, encoded).expect("a reader");
+    for piece in endless.chunks(9000) {
+        reader.push(Bytes::copy_from_slice(piece)).expect("clean");
+        while reader.take().is_some() {}
+        assert!(reader.waiting() < 100_000, "{} are held", reader.waiting());
+    }
+    // A message says how long it is, so that nothing is taken out of one.
+    let dirty = message(0, secret.as_bytes());
+    let redacting = terms("dlp: {action: redact}");
+    let mut reader = Reader::new(&scanners(), &redacting, Side::Request, Encoded::Grpc(None)).expect("a reader");
+    assert_eq!(reader.whole(Bytes::from(dirty)).expect_err("stopped").reason, Reason::DlpMatch);
 }

@@ -56,8 +56,8 @@ pub struct Scanners {
     pub(super) foreign: Scanner,
     /// URLs of the client, and what they make together.
     pub(super) sessions: Sessions,
-    /// What the client said lately.
-    pub(super) own: Arc<RwLock<OwnText>>,
+    /// What the client said lately; none of many.
+    pub(super) own: Option<Arc<RwLock<OwnText>>>,
     /// What stands for its secrets.
     pub(super) placeholders: Placeholders,
     pub(super) started: Instant,

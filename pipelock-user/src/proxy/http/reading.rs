@@ -175,7 +175,7 @@ impl Reading {
     ) -> Result<(Passing, Option<Verdict>), Verdict> {
         let encoded = Encoded::of(headers)?;
         let mut reader = Reader::new(&self.scanners, &self.terms, side, encoded)?;
-        let is_redacted = encoded.is_plain() && self.terms.may_redact(side);
+        let is_redacted = encoded.is_changeable() && self.terms.may_redact(side);
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {
             reader = reader.of_events();
