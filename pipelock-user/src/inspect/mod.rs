@@ -14,6 +14,7 @@ mod encoded;
 mod events;
 mod grpc;
 mod head;
+mod judging;
 mod lanes;
 mod messages;
 #[cfg(test)]

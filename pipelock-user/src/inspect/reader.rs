@@ -11,16 +11,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use pipelock_scan::{Finding, Step, Stream};
+use pipelock_scan::Stream;
 
 use super::counts::{COUNTS, Place, Timed};
-use super::cuts::merge;
 use super::encoded::Encoded;
 use super::events::Events;
 use super::grpc::Grpc;
 use super::head::{closed, unread};
 use super::lanes::Lanes;
-use super::pieces::{Said, Short};
+use super::pieces::Short;
 use super::scanners::Scanners;
 use super::terms::{MOST_TOLD, Side, Terms, told};
 use crate::flow::{Found, Verdict};
@@ -39,19 +38,19 @@ const OWN: usize = 256 * 1024;
 
 /// One body on its way.
 pub struct Reader {
-    scanners: Arc<Scanners>,
-    terms: Arc<Terms>,
-    side: Side,
-    place: &'static str,
-    stream: Option<Stream>,
+    pub(super) scanners: Arc<Scanners>,
+    pub(super) terms: Arc<Terms>,
+    pub(super) side: Side,
+    pub(super) place: &'static str,
+    pub(super) stream: Option<Stream>,
     /// What the sender said of its coding. What is compressed cannot be judged before it ends.
-    encoded: Encoded,
+    pub(super) encoded: Encoded,
     /// Of gRPC: its messages.
     grpc: Option<Grpc>,
     /// Read, and not yet taken.
     held: VecDeque<Bytes>,
     /// Places in the text: where `held` begins, up to where it may go on, and its end so far.
-    at: u64,
+    pub(super) at: u64,
     free: u64,
     end: u64,
     /// Up to where nothing more can be found by what comes.
@@ -61,14 +60,14 @@ pub struct Reader {
     /// Findings of the scanner that were judged, as it counts them.
     judged: usize,
     /// What is to be replaced, in order.
-    cuts: VecDeque<(Range<u64>, String)>,
+    pub(super) cuts: VecDeque<(Range<u64>, String)>,
     /// What was replaced, by class and fingerprint.
-    seen: Vec<(Arc<str>, [u8; 32])>,
-    noted: Vec<Found>,
+    pub(super) seen: Vec<(Arc<str>, [u8; 32])>,
+    pub(super) noted: Vec<Found>,
     /// Of an event stream: its events.
     events: Option<Events>,
     /// Of what leaves: its beginning, which may be a piece of what several bodies say together.
-    short: Option<Short>,
+    pub(super) short: Option<Short>,
     /// Pauses since the last byte.
     pauses: u32,
 }
@@ -245,40 +244,6 @@ impl Reader {
         self.let_go()
     }
 
-    /// What the beginning completes, if the body ends here.
-    fn judge_short(&mut self) -> Result<(), Verdict> {
-        let said = self.short.as_mut().map(Short::rest).unwrap_or_default();
-        self.judge_said(said)
-    }
-
-    /// Judges what values complete of what other bodies began.
-    fn judge_said(&mut self, mut said: Said) -> Result<(), Verdict> {
-        self.scanners.take_back(&said.outgrown);
-        let grows: Vec<bool> = (0..said.values.len()).map(|number| said.may_grow(number)).collect();
-        for ((name, value), grows) in said.values.drain(..).zip(grows) {
-            let place = || self.place.to_owned();
-            match self.terms.check_piece(&self.scanners, self.side, ("body", &name), &value, place) {
-                Ok((noted, tickets)) => {
-                    noted.into_iter().for_each(|found| self.note(found));
-                    if let Some(short) = self.short.as_mut().filter(|_| grows) {
-                        short.judged(name, value, tickets);
-                    }
-                }
-                Err(verdict) => {
-                    self.stream = None;
-                    return Err(verdict);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, found: Found) {
-        if self.noted.len() < MOST_TOLD && !self.noted.contains(&found) {
-            self.noted.push(found);
-        }
-    }
-
     /// Lets what is held back go on, if the text could end there.
     fn let_go(&mut self) -> Result<(), Verdict> {
         if !self.encoded.is_plain() || !self.holds() || self.grpc.as_ref().is_some_and(Grpc::is_within) {
@@ -404,82 +369,6 @@ impl Reader {
         let over = (self.recent.len() + tail.len()).saturating_sub(RECENT);
         self.recent.drain(..over.min(self.recent.len()));
         self.recent.extend_from_slice(tail);
-    }
-
-    fn judge(&mut self, findings: &[Finding]) -> Result<(), Verdict> {
-        let mut all = Vec::new();
-        let mut stops = false;
-        self.cuts.clear();
-        for finding in findings {
-            let mut action = self.terms.action(self.side, finding);
-            if action == FindingAction::Redact {
-                let cut = finding.cover.clone();
-                // A placeholder is ASCII, which UTF-16 is not.
-                let has_no_room = |step: &Step| step.is_packed() || *step == Step::Utf16;
-                if !self.encoded.is_changeable() || finding.path.iter().any(has_no_room) {
-                    action = FindingAction::Block;
-                } else if cut.end > self.at {
-                    if cut.start < self.at && !self.was_told(finding) {
-                        // Its beginning is gone, so it cannot be taken out any more.
-                        action = FindingAction::Block;
-                    } else {
-                        let placeholder = self.placeholder(finding);
-                        self.cuts.push_back((cut.start.max(self.at)..cut.end, placeholder));
-                    }
-                }
-            }
-            stops |= action == FindingAction::Block;
-            if action != FindingAction::Off {
-                all.push(told(finding, self.place, action));
-            }
-        }
-        if stops {
-            self.stream = None;
-            all.retain(|found| found.action == "block");
-            all.truncate(MOST_TOLD);
-            return Err(self.terms.stop(self.side, all));
-        }
-        merge(&mut self.cuts);
-        all.into_iter().for_each(|found| self.note(found));
-        Ok(())
-    }
-
-    /// Judges what was found in texts put together, which have no place of their own.
-    fn judge_apart(&mut self, findings: &[Finding], place: &str) -> Result<(), Verdict> {
-        let mut stops = Vec::new();
-        for finding in findings {
-            match self.terms.action(self.side, finding) {
-                FindingAction::Off => {}
-                FindingAction::Warn => self.note(told(finding, place, FindingAction::Warn)),
-                FindingAction::Block | FindingAction::Redact | FindingAction::Ask => {
-                    stops.push(told(finding, place, FindingAction::Block));
-                }
-            }
-        }
-        if stops.is_empty() {
-            return Ok(());
-        }
-        self.stream = None;
-        stops.truncate(MOST_TOLD);
-        Err(self.terms.stop(self.side, stops))
-    }
-
-    /// True when something was taken out, so that the bytes are not those that came.
-    #[must_use]
-    pub fn has_replaced(&self) -> bool {
-        !self.seen.is_empty()
-    }
-
-    /// Whether a finding was taken out before, wholly or in part.
-    fn was_told(&self, finding: &Finding) -> bool {
-        self.seen.iter().any(|(class, secret)| *class == finding.class && *secret == finding.fingerprint.0)
-    }
-
-    fn placeholder(&mut self, finding: &Finding) -> String {
-        if !self.was_told(finding) {
-            self.seen.push((finding.class.clone(), finding.fingerprint.0));
-        }
-        self.scanners.placeholders.of(finding)
     }
 
     /// The agent's own words are no instruction to it when they come back; what was stopped it has not said.

@@ -1,0 +1,125 @@
+//! What is done about what was found in a body: it ends there, something is taken out of it, or it is noted.
+//!
+//! Called by `reader` as the body streams by. It promises that a body which is to be stopped is read no further, and that what is taken
+//! out is replaced by the same placeholder wherever it comes.
+
+use pipelock_scan::{Finding, Step};
+
+use super::cuts::merge;
+use super::pieces::{Said, Short};
+use super::reader::Reader;
+use super::terms::{MOST_TOLD, told};
+use crate::flow::{Found, Verdict};
+use crate::policy::FindingAction;
+
+impl Reader {
+    /// What the beginning completes, if the body ends here.
+    pub(super) fn judge_short(&mut self) -> Result<(), Verdict> {
+        let said = self.short.as_mut().map(Short::rest).unwrap_or_default();
+        self.judge_said(said)
+    }
+
+    /// Judges what values complete of what other bodies began.
+    pub(super) fn judge_said(&mut self, mut said: Said) -> Result<(), Verdict> {
+        self.scanners.take_back(&said.outgrown);
+        let grows: Vec<bool> = (0..said.values.len()).map(|number| said.may_grow(number)).collect();
+        for ((name, value), grows) in said.values.drain(..).zip(grows) {
+            let place = || self.place.to_owned();
+            match self.terms.check_piece(&self.scanners, self.side, ("body", &name), &value, place) {
+                Ok((noted, tickets)) => {
+                    noted.into_iter().for_each(|found| self.note(found));
+                    if let Some(short) = self.short.as_mut().filter(|_| grows) {
+                        short.judged(name, value, tickets);
+                    }
+                }
+                Err(verdict) => {
+                    self.stream = None;
+                    return Err(verdict);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, found: Found) {
+        if self.noted.len() < MOST_TOLD && !self.noted.contains(&found) {
+            self.noted.push(found);
+        }
+    }
+
+    pub(super) fn judge(&mut self, findings: &[Finding]) -> Result<(), Verdict> {
+        let mut all = Vec::new();
+        let mut stops = false;
+        self.cuts.clear();
+        for finding in findings {
+            let mut action = self.terms.action(self.side, finding);
+            if action == FindingAction::Redact {
+                let cut = finding.cover.clone();
+                // A placeholder is ASCII, which UTF-16 is not.
+                let has_no_room = |step: &Step| step.is_packed() || *step == Step::Utf16;
+                if !self.encoded.is_changeable() || finding.path.iter().any(has_no_room) {
+                    action = FindingAction::Block;
+                } else if cut.end > self.at {
+                    if cut.start < self.at && !self.was_told(finding) {
+                        // Its beginning is gone, so it cannot be taken out any more.
+                        action = FindingAction::Block;
+                    } else {
+                        let placeholder = self.placeholder(finding);
+                        self.cuts.push_back((cut.start.max(self.at)..cut.end, placeholder));
+                    }
+                }
+            }
+            stops |= action == FindingAction::Block;
+            if action != FindingAction::Off {
+                all.push(told(finding, self.place, action));
+            }
+        }
+        if stops {
+            self.stream = None;
+            all.retain(|found| found.action == "block");
+            all.truncate(MOST_TOLD);
+            return Err(self.terms.stop(self.side, all));
+        }
+        merge(&mut self.cuts);
+        all.into_iter().for_each(|found| self.note(found));
+        Ok(())
+    }
+
+    /// Judges what was found in texts put together, which have no place of their own.
+    pub(super) fn judge_apart(&mut self, findings: &[Finding], place: &str) -> Result<(), Verdict> {
+        let mut stops = Vec::new();
+        for finding in findings {
+            match self.terms.action(self.side, finding) {
+                FindingAction::Off => {}
+                FindingAction::Warn => self.note(told(finding, place, FindingAction::Warn)),
+                FindingAction::Block | FindingAction::Redact | FindingAction::Ask => {
+                    stops.push(told(finding, place, FindingAction::Block));
+                }
+            }
+        }
+        if stops.is_empty() {
+            return Ok(());
+        }
+        self.stream = None;
+        stops.truncate(MOST_TOLD);
+        Err(self.terms.stop(self.side, stops))
+    }
+
+    /// True when something was taken out, so that the bytes are not those that came.
+    #[must_use]
+    pub fn has_replaced(&self) -> bool {
+        !self.seen.is_empty()
+    }
+
+    /// Whether a finding was taken out before, wholly or in part.
+    fn was_told(&self, finding: &Finding) -> bool {
+        self.seen.iter().any(|(class, secret)| *class == finding.class && *secret == finding.fingerprint.0)
+    }
+
+    fn placeholder(&mut self, finding: &Finding) -> String {
+        if !self.was_told(finding) {
+            self.seen.push((finding.class.clone(), finding.fingerprint.0));
+        }
+        self.scanners.placeholders.of(finding)
+    }
+}
