@@ -40,15 +40,17 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool, open: bool) -> Turn {
         return Turn::Keep(1);
     }
     let whole = before[before.len() - back..].iter().chain(&text[..ahead]);
-    let (mut letters, mut others) = (0, 0);
+    let (mut letters, mut others, mut is_hex) = (0, 0, true);
     for &byte in whole {
         if byte.is_ascii_alphabetic() {
             letters += 1;
         } else if self::letter(byte).is_none() {
             others += 1;
         }
+        is_hex &= byte.is_ascii_hexdigit();
     }
-    if letters == 0 || others > 0 { Turn::Keep(1) } else { Turn::byte(1, letter, Step::Leet) }
+    // Colours and hashes are no words, unless they stand among such.
+    if letters == 0 || others > 0 || is_hex && !open { Turn::Keep(1) } else { Turn::byte(1, letter, Step::Leet) }
 }
 
 #[cfg(test)]
@@ -63,5 +65,8 @@ mod tests {
         );
         let data = "a1b3c4d5e7f0a1b3c4d5e7f0a1b3c4d5";
         assert_eq!(all(ViewKind::Leet, data), data);
+        let turned = |before: &[u8], text: &[u8], open| super::turn(before, text, true, open) != super::Turn::Keep(1);
+        assert!(turned(b"1gn", b"0r3", false) && turned(b"1gn0r3 d", b"3c0d3", true));
+        assert!(!turned(b"\"color\":\"d73a", b"4a\"", false), "a colour");
     }
 }

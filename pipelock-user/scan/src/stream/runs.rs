@@ -286,7 +286,9 @@ fn short(
     hits: &mut Vec<Hit>,
 ) -> Result<(), EngineError> {
     let mut out = Vec::with_capacity(SHORT);
-    for skip in 0..4.min(phases) {
+    // Of base64 and base32 each byte that begins a group of digits is beyond ASCII: identifiers are no text in these.
+    let is_number = run.iter().all(u8::is_ascii_digit);
+    for skip in 0..if is_number { 0 } else { 4.min(phases) } {
         out.clear();
         Bits::default().decode(Radix::Base64, &run[skip..], &mut out);
         if skip == 0 && brotli_fits(run, &out) {
@@ -297,7 +299,7 @@ fn short(
     if bits::run(run, LEAST, |byte| byte.is_ascii_alphanumeric()).is_none() {
         return Ok(());
     }
-    for alphabet in Alphabet::ALL {
+    for alphabet in Alphabet::ALL.into_iter().filter(|alphabet| !is_number || *alphabet == Alphabet::Hex) {
         for part in run.split(|byte| !alphabet.has(*byte)).filter(|part| part.len() >= LEAST) {
             for skip in 0..alphabet.phases().min(phases) {
                 out.clear();
