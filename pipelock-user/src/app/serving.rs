@@ -175,7 +175,7 @@ impl Serving {
                 tracing::error!(
                     file = %file.display(),
                     "another file has taken the place of this one, which was hidden from the command: it may read the new one. What is in it is \
-                     to be changed, and next time written in place"
+                     to be changed, next time in place; until the command is started anew no reload goes through"
                 );
                 self.shown.push(file);
             }

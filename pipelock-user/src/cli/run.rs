@@ -139,7 +139,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         command = command.lay(layer.clone(), place.clone());
     }
     // Now that the authority is there, which may just have been made.
-    for (file, place) in withheld.covers() {
+    for (file, place) in withheld.covers()? {
         command = command.cover(file, place);
     }
     let recorded = session.record(Place::At(evidence), key, confinement, Some(uid))?;
