@@ -10,7 +10,7 @@ use std::sync::Arc;
 use pipelock_receipt::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::prompt::{self, Terminal};
+use super::prompt::{self, Agent, Terminal};
 use super::reload::{read, reload_signal};
 use super::run::Args;
 use super::{Failure, files, output};
@@ -60,7 +60,7 @@ pub(super) fn serve(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, 
     let evidence = args.session.evidence("proxy")?;
     // Before a byte of any client is read. What stays is for what a reload may want: files of others, metrics at another port.
     drop_after_load(&[Cap::DacOverride, Cap::NetBindService])?;
-    let doors = Doors { listen: bound, gate: gate.clone(), reverse, terminal: Terminal::of(None) };
+    let doors = Doors { listen: bound, gate: gate.clone(), reverse, terminal: Terminal::of(Agent::Clients) };
     let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::prompt::{self, Terminal};
+use super::prompt::{self, Agent, Terminal};
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, alone, keys, output};
@@ -204,7 +204,7 @@ async fn supervise(
     // Before the state file tells others how to ask: the signal's default action would end us.
     let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
     let mut serving = recorded.serve()?;
-    Terminal::of(Some(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
+    Terminal::of(Agent::Command(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
     if let Some(listener) = agent.take_refusals()
         && let Err(error) = serving.serve_refusals(listener)
     {
