@@ -16,6 +16,7 @@ mod joints;
 mod listeners;
 pub mod lock;
 mod made;
+mod named;
 pub mod probe;
 mod refusals;
 pub mod runtime;
