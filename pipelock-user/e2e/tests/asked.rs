@@ -7,7 +7,7 @@ mod attached;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use attached::Cage;
+use attached::{Cage, said, until};
 use pipelock_e2e::{
     Evidence, HttpServer, SECRET, Sandbox, TlsServer, free_address, need, on_terminal, pipelock, web_policy,
 };
@@ -145,6 +145,32 @@ fn ctrl_c_is_no_and_nothing_else_where_there_is_no_command() {
     let client = format!("echo $$ > {}/cgroup.procs && exec {curl} {url}", cage.cgroup.display());
     refuse_and_allow(&attach, " hooks", &client);
     assert_eq!(told(&Evidence::read(&cage.files.evidence())), expected);
+}
+
+#[test]
+fn a_cgroup_that_was_frozen_goes_on_once_its_killed_server_is_detached() {
+    need!("curl", "python3");
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&web_policy(server.port(), ", ask: true", "ask: {timeout_seconds: 600}\n"));
+    let mut attach = cage.pipelock("attach");
+    attach.arg("--policy").arg(cage.files.policy()).arg("--evidence").arg(cage.files.evidence());
+    let place = cage.cgroup.display();
+    let client = format!("echo $$ > {place}/cgroup.procs && exec curl -sS http://web.test:{}/", server.port());
+    let script = r#"
+import subprocess
+m = launch()
+expect(m, b" hooks")
+client = subprocess.Popen(["/bin/sh", "-c", CLIENT], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+expect(m, b"within 600 s: ")
+os.kill(os.tcgetpgrp(m), signal.SIGKILL); expect(m, b"SHELL exit -9")
+assert "frozen 1" in open(PLACE + "/cgroup.events").read()
+"#;
+    on_terminal(&attach, &script.replace("CLIENT", &format!("{client:?}")).replace("PLACE", &format!("\"{place}\"")));
+    let evidence = cage.files.work().join("evidence-detach");
+    let out = cage.pipelock("detach").arg("--evidence").arg(evidence).output().expect("pipelock detach");
+    assert!(out.status.success() && !said(&out).contains("cgroup.freeze"), "{}", said(&out));
+    let events = || std::fs::read_to_string(cage.cgroup.join("cgroup.events")).expect("events");
+    until("the client's end", || events().contains("populated 0") && events().contains("frozen 0"));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod error;
 pub(super) mod find;
+mod freeze;
 mod handle;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use error::CgroupError;
+pub use freeze::Frozen;
 
 /// How deep below a cgroup we follow (the kernel's own default for `cgroup.max.depth` is unlimited).
 const MAX_DEPTH: usize = 64;
@@ -272,23 +274,6 @@ impl Cgroup {
         }
     }
 
-    /// Stops every process here and below until the returned guard is dropped; ones that were frozen before stay so.
-    /// A process stuck in the kernel may keep it from completing: then the guard is returned after `timeout` all the
-    /// same, and [`Cgroup::is_frozen`] tells.
-    ///
-    /// # Errors
-    /// [`CgroupError::Io`] when `cgroup.freeze` cannot be used.
-    pub fn freeze(&self, timeout: Duration) -> Result<Frozen<'_>, CgroupError> {
-        let before = self.read("cgroup.freeze").map_err(|source| self.io("read cgroup.freeze of", source))?;
-        let guard = Frozen { group: self, thaw: before.trim() == "0" };
-        self.write("cgroup.freeze", "1").map_err(|source| self.io("freeze", source))?;
-        let start = Instant::now();
-        while !self.is_frozen()? && start.elapsed() < timeout {
-            std::thread::sleep(POLL);
-        }
-        Ok(guard)
-    }
-
     /// Kills every process here and below with SIGKILL, forks in progress included; frozen ones die too.
     ///
     /// # Errors
@@ -394,24 +379,6 @@ impl Cgroup {
 
     fn io(&self, what: &'static str, source: io::Error) -> CgroupError {
         CgroupError::Io { what, path: self.path.clone(), source }
-    }
-}
-
-/// Keeps the processes of a cgroup stopped; they go on when it is dropped.
-#[derive(Debug)]
-#[must_use = "dropping the guard lets the processes go on"]
-pub struct Frozen<'a> {
-    group: &'a Cgroup,
-    thaw: bool,
-}
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        if self.thaw
-            && let Err(error) = self.group.write("cgroup.freeze", "0")
-        {
-            tracing::error!(cgroup = %self.group.path.display(), %error, "the cgroup stays frozen; write 0 to its cgroup.freeze");
-        }
     }
 }
 
