@@ -37,4 +37,5 @@ pub use made::{Folder, make_folder, make_folders};
 pub use serving::{Ended, Leave, Serving};
 pub use session::{Recorded, Session, SessionConfig, SessionError};
 pub use trust::{TrustFiles, TrustFolder};
+pub use watch::count_reload;
 pub use withheld::Withheld;

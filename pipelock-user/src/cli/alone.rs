@@ -14,7 +14,7 @@ use super::prompt::{self, Agent, Terminal};
 use super::reload::{read, reload_signal};
 use super::run::Args;
 use super::{Failure, files, output};
-use crate::app::{Alone, Bound, Doors, runtime};
+use crate::app::{Alone, Bound, Doors, count_reload, runtime};
 use crate::policy::Policy;
 use crate::proxy::{Gate, Identities, Upstream};
 use crate::sandbox::caps::{Cap, drop_after_load};
@@ -105,7 +105,7 @@ fn reload(alone: &mut Alone, gate: &Gate, file: Option<&Path>, args: &Args) {
         known.into_iter().for_each(|known| gate.renew(known));
         Ok(())
     });
-    alone.count_reload(reloaded.is_ok());
+    count_reload(reloaded.is_ok());
     if let Err(error) = reloaded {
         tracing::error!("the policy was not changed: {error}");
     }
