@@ -1,6 +1,6 @@
 //! Rules that want somebody asked: a person at the terminal of `run`, and a service that is asked over TLS. Without a yes nothing
 //! leaves, and the evidence says who was asked.
-#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod attached;
 
