@@ -356,7 +356,9 @@ mod tests {
     #[test]
     fn no_answer_is_none() {
         let pty = openpty(None, None).expect("a terminal");
-        let mut near = File::from(pty.slave);
+        let (mut near, mut far) = (File::from(pty.slave), File::from(pty.master));
+        // Not even where somebody has typed one.
+        far.write_all(b"yes\n").expect("typed");
         let late = Question { seconds: 0, ..question() };
         assert!(answer(&mut near, &late, &withdrawal(false)).is_err());
         assert!(answer(&mut near, &question(), &withdrawal(true)).is_err(), "it was withdrawn");
