@@ -1,14 +1,25 @@
 //! Rules that want somebody asked: a person at the terminal of `run`, and a service that is asked over TLS. Without a yes nothing
 //! leaves, and the evidence says who was asked.
-#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+mod attached;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
-use pipelock_e2e::{Evidence, HttpServer, SECRET, Sandbox, TlsServer, need, on_terminal, web_policy};
+use attached::{Cage, said, until};
+use pipelock_e2e::{
+    Evidence, HttpServer, SECRET, Sandbox, TlsServer, free_address, need, on_terminal, pipelock, web_policy,
+};
+use serde_json::Value;
 
 /// What the receipts of requests say: verdict, reason, who was asked and what they said.
 fn told(evidence: &Evidence) -> Vec<String> {
-    let requests = evidence.receipts().iter().filter(|receipt| receipt["action_record"]["transport"] == "forward");
+    told_by(evidence.receipts())
+}
+
+fn told_by(receipts: &[Value]) -> Vec<String> {
+    let requests = receipts.iter().filter(|receipt| receipt["action_record"]["transport"] == "forward");
     let told = requests.map(|receipt| {
         let action = &receipt["action_record"];
         let asked = &receipt["ext"]["flow_v1"]["asked"];
@@ -91,6 +102,75 @@ assert termios.tcgetattr(m)[:4] == before[:4], "the settings of the terminal"
 "#,
     );
     assert!(server.seen().is_empty());
+}
+
+/// Refuses one client with Ctrl-C and answers the next with yes, which nobody could if Ctrl-C had ended who asks.
+fn refuse_and_allow(command: &Command, ready: &str, client: &str) {
+    let script = r#"
+import subprocess
+m = launch()
+expect(m, READY)
+def answered(key):
+    client = subprocess.Popen(["/bin/sh", "-c", CLIENT], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+    expect(m, b"wants: GET"); expect(m, b"within 600 s: "); os.write(m, key)
+    return client.communicate(timeout=60)[0]
+assert answered(b"\x03") == b"403"
+assert answered(b"yes\n") == b"200"
+os.kill(os.tcgetpgrp(m), signal.SIGTERM); expect(m, b"SHELL exit 0")
+"#;
+    let script = script.replace("READY", &format!("b{ready:?}")).replace("CLIENT", &format!("{client:?}"));
+    on_terminal(command, &script);
+}
+
+#[test]
+fn ctrl_c_is_no_and_nothing_else_where_there_is_no_command() {
+    need!("curl", "python3");
+    let server = HttpServer::start("127.0.0.1:0");
+    let policy = web_policy(server.port(), ", ask: true", "ask: {timeout_seconds: 600}\n");
+    let url = format!("http://web.test:{}/", server.port());
+    let curl = "curl -sS -o /dev/null -w '%{http_code}'";
+    let expected = ["block ask_denied terminal no", "allow policy_allow terminal yes"];
+
+    let (files, address) = (Sandbox::new(&policy), free_address().to_string());
+    let mut alone = Command::new(pipelock());
+    alone.args(["run", "--listen", &address, "--policy"]).arg(files.policy()).arg("--evidence").arg(files.evidence());
+    refuse_and_allow(&alone, "proxy on http://", &format!("{curl} -x http://{address} {url}"));
+    let receipts = std::fs::read_to_string(files.evidence().join("receipts.json")).expect("receipts.json");
+    let receipts: Value = serde_json::from_str(&receipts).expect("JSON");
+    assert_eq!(told_by(receipts["receipts"].as_array().expect("a list")), expected);
+
+    let cage = Cage::new(&policy);
+    let mut attach = cage.pipelock("attach");
+    attach.arg("--policy").arg(cage.files.policy()).arg("--evidence").arg(cage.files.evidence());
+    let client = format!("echo $$ > {}/cgroup.procs && exec {curl} {url}", cage.cgroup.display());
+    refuse_and_allow(&attach, " hooks", &client);
+    assert_eq!(told(&Evidence::read(&cage.files.evidence())), expected);
+}
+
+#[test]
+fn a_cgroup_that_was_frozen_goes_on_once_its_killed_server_is_detached() {
+    need!("curl", "python3");
+    let server = HttpServer::start("127.0.0.1:0");
+    let cage = Cage::new(&web_policy(server.port(), ", ask: true", "ask: {timeout_seconds: 600}\n"));
+    let mut attach = cage.pipelock("attach");
+    attach.arg("--policy").arg(cage.files.policy()).arg("--evidence").arg(cage.files.evidence());
+    let place = cage.cgroup.display();
+    let client = format!("echo $$ > {place}/cgroup.procs && exec curl -sS http://web.test:{}/", server.port());
+    let script = r#"
+import subprocess
+m = launch()
+expect(m, b" hooks")
+client = subprocess.Popen(["/bin/sh", "-c", CLIENT], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+expect(m, b"within 600 s: ")
+os.kill(os.tcgetpgrp(m), signal.SIGKILL); expect(m, b"SHELL exit -9")
+assert "frozen 1" in open(PLACE + "/cgroup.events").read()
+"#;
+    on_terminal(&attach, &script.replace("CLIENT", &format!("{client:?}")).replace("PLACE", &format!("\"{place}\"")));
+    let evidence = cage.files.work().join("evidence-detach");
+    let out = cage.pipelock("detach").arg("--evidence").arg(evidence).output().expect("pipelock detach");
+    assert!(out.status.success() && !said(&out).contains("cgroup.freeze"), "{}", said(&out));
+    let events = || std::fs::read_to_string(cage.cgroup.join("cgroup.events")).expect("events");
+    until("the client's end", || events().contains("populated 0") && events().contains("frozen 0"));
 }
 
 #[test]

@@ -144,21 +144,18 @@ fn the_command_of_a_killed_run_is_ended_by_the_id() {
         if is_state_lost {
             fs::remove_file(format!("/run/pipelock/{id}.json")).expect("the state");
         }
+        fs::write(rest.0.join("cgroup.freeze"), "1").expect("frozen");
         let evidence = sandbox.work().join("evidence-detach");
         // Nobody ends processes unasked.
         let out = detach_into(&id, &evidence);
         assert_eq!(out.status.code(), Some(1), "{}", said(&out));
         assert!(said(&out).contains("--force") && rest.0.exists() && !evidence.exists(), "{}", said(&out));
-        let out = if is_state_lost {
-            let mut forced = Command::new(pipelock());
-            forced.args(["detach", "--id", &id, "--force", "--evidence"]).arg(&evidence).output().expect("detach")
-        } else {
-            let out = Command::new(pipelock()).args(["status", "--json"]).output().expect("pipelock status");
-            let all: Value = serde_json::from_slice(&out.stdout).expect("JSON");
-            let all = all["attachments"].as_array().expect("a list").clone();
-            as_told(&all.into_iter().find(|one| one["id"] == id.as_str()).expect("listed"), &evidence)
-        };
+        let out = Command::new(pipelock()).args(["status", "--json"]).output().expect("pipelock status");
+        let all: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        let all = all["attachments"].as_array().expect("a list").clone();
+        let out = as_told(&all.into_iter().find(|one| one["id"] == id.as_str()).expect("listed"), &evidence);
         assert!(out.status.success(), "{}", said(&out));
+        assert!(!said(&out).contains("cgroup.freeze"), "it is removed: {}", said(&out));
         assert_eq!(verify_json(&evidence).0, 0);
         assert!(!rest.0.exists(), "its cgroup and what lived in it");
         assert_nothing_left(&id);

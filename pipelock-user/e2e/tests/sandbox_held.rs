@@ -39,6 +39,22 @@ fn a_cgroup_is_made_watched_killed_and_removed() {
     drop(frozen);
     until("thawed", || !group.0.is_frozen().expect("events"));
 
+    // Of a pipelock that was killed meanwhile the next one takes it over.
+    std::mem::forget(group.0.freeze(Duration::from_secs(5)).expect("freeze"));
+    drop(group.0.freeze(Duration::from_secs(5)).expect("freeze"));
+    until("thawed", || !group.0.is_frozen().expect("events"));
+    std::mem::forget(group.0.freeze(Duration::from_secs(5)).expect("freeze"));
+    group.0.thaw_left().expect("thaw");
+    until("thawed", || !group.0.is_frozen().expect("events"));
+    // What somebody else has frozen stays so.
+    let by_hand = |word: &str| std::fs::write(group.0.path().join("cgroup.freeze"), word).expect("cgroup.freeze");
+    by_hand("1");
+    until("frozen", || group.0.is_frozen().expect("events"));
+    drop(group.0.freeze(Duration::from_secs(5)).expect("freeze"));
+    group.0.thaw_left().expect("nothing to thaw");
+    assert_eq!(std::fs::read_to_string(group.0.path().join("cgroup.freeze")).expect("cgroup.freeze").trim(), "1");
+    by_hand("0");
+
     // Frozen processes die too.
     let frozen = group.0.freeze(Duration::from_secs(5)).expect("freeze");
     group.0.kill_all().expect("kill");

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use pipelock_receipt::{Folder, SigningKey};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpSocket};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
 use tokio::sync::watch as latest;
 use tokio::task::JoinHandle;
 
@@ -24,7 +25,7 @@ use crate::proxy::{Gate, Origins, Proxy, Rules, Upstream, serve_explicit, serve_
 use crate::recorder::{Capsule, OpenChain, Place, Recorder, RecorderConfig, Summary};
 
 /// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
+const BACKLOG: i32 = 1024;
 
 /// Nobody is behind an explicit connection: the kernel was not asked.
 struct NoKernel;
@@ -63,8 +64,9 @@ pub struct Doors {
     pub terminal: Option<Arc<dyn Asker>>,
 }
 
-/// An address that nobody else can have any more, and where nobody is heard yet: it may need a privilege that is given up before.
-pub struct Bound(TcpSocket);
+/// An address that nobody else can have any more, since we listen there, and where nobody is heard yet: it may need a privilege that
+/// is given up before.
+pub struct Bound(std::net::TcpListener);
 
 impl Bound {
     /// Takes an address.
@@ -72,14 +74,17 @@ impl Bound {
     /// # Errors
     /// What the kernel said.
     pub fn at(address: SocketAddr) -> std::io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Self(socket))
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        // Until then another one that reuses addresses could come before us.
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket.into()))
     }
 
-    fn listen(self) -> Result<(TcpListener, SocketAddr), SessionError> {
-        let listener = self.0.listen(BACKLOG).map_err(SessionError::Listen)?;
+    fn open(self) -> Result<(TcpListener, SocketAddr), SessionError> {
+        let listener = TcpListener::from_std(self.0).map_err(SessionError::Listen)?;
         let address = listener.local_addr().map_err(SessionError::Listen)?;
         Ok((listener, address))
     }
@@ -108,11 +113,11 @@ impl Alone {
     /// [`SessionError`]: a policy that cannot be put in force, evidence that cannot be written.
     pub fn start(policy: Policy, evidence: PathBuf, key: SigningKey, doors: Doors) -> Result<Self, SessionError> {
         let Doors { listen, gate, reverse, terminal } = doors;
-        let (listener, address) = listen.listen()?;
+        let (listener, address) = listen.open()?;
         let reverse = match reverse {
             None => None,
             Some((bound, upstream)) => {
-                let (listener, address) = bound.listen()?;
+                let (listener, address) = bound.open()?;
                 Some((listener, address, Arc::new(upstream)))
             }
         };
@@ -170,21 +175,8 @@ impl Alone {
         let rules = rules_of(policy, Some(&former), &Environment::Own, None)?;
         let listening = self.watch.prepare(&rules.policy)?;
         self.generation = self.generation.saturating_add(1);
-        tracing::info!(policy = %rules.policy.id(), generation = self.generation, "policy in force");
-        watch::in_force(&rules.policy, self.generation);
-        if let Err(error) = self.watch.make(listening) {
-            tracing::error!(%error, "metrics cannot be read any more");
-        }
-        if let Some(inspect) = &rules.inspect {
-            inspect.start();
-        }
-        self.rules.send_replace(Arc::new(rules));
+        self.watch.put_in_force(rules, self.generation, listening, &self.rules);
         Ok(())
-    }
-
-    /// Takes note of what became of a reload.
-    pub fn count_reload(&self, is_in_force: bool) {
-        watch::reloaded(is_in_force);
     }
 
     /// Ends it. Gives back what the chain came to, and the path of the evidence folder if that does not lead to it any more.
@@ -198,5 +190,19 @@ impl Alone {
         }
         self.proxy.close(Duration::from_secs(1)).await;
         conclude(&self.recorder, self.thread, &self.folder, "stopped").await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_was_taken_is_nobody_elses() {
+        let bound = Bound::at(SocketAddr::from(([127, 0, 0, 1], 0))).expect("taken");
+        let address = bound.0.local_addr().expect("bound");
+        let other = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+        other.set_reuse_address(true).expect("set");
+        assert!(other.bind(&address.into()).and_then(|()| other.listen(BACKLOG)).is_err());
     }
 }

@@ -2,23 +2,29 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use pipelock_common::{DenialKey, KernelReason, Settled, hook};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::joints::Generations;
+use super::named::Named;
 use super::refusals::Sockets;
 use super::session::SessionError;
 use crate::flow::{FlowId, Outcome, PolicyId, Reason, Verdict};
+use crate::inspect::Inspection;
 use crate::kernel::{Counters, Finished, Ledger, Maps, to_flow};
 use crate::proxy::Rules;
 use crate::recorder::{FlowFacts, KernelTotals, Recorder, wall_clock};
 
 /// Flows whose receipts are on their way to the disk at a time.
 const IN_FLIGHT: usize = 512;
+/// How long flows wait, in all, for scanners that are on their way: what was named cannot be kept before they have read it, and
+/// evidence must not wait for long.
+const LOADING: Duration = Duration::from_secs(10);
 
 /// Where the counting of this session starts: at zero, or where a former proxy ended.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +59,7 @@ pub(super) async fn write_flows(
     rules: watch::Receiver<Arc<Rules>>,
 ) -> FlowTally {
     let mut tally = FlowTally::default();
+    let mut patience = Patience::default();
     let mut in_flight: VecDeque<(FlowId, bool, oneshot::Receiver<()>)> = VecDeque::new();
     loop {
         tokio::select! {
@@ -68,11 +75,13 @@ pub(super) async fn write_flows(
             }
             next = finished.recv(), if in_flight.len() < IN_FLIGHT => {
                 let Some(mut flow) = next else { break };
+                let rules = rules.borrow().clone();
+                patience.wait(&rules, &flow.outcome).await;
+                spare(&rules, &mut flow.outcome);
                 if flow.outcome.verdict.reason == Reason::ProxyLost && flow.record.tx_bytes > 0 {
                     // Nobody knows what of it was forwarded; "block" would say that nothing was.
                     flow.outcome.verdict = Verdict::let_out(Reason::ProxyLost, "the agent's bytes may have left");
                 }
-                spare(&rules.borrow().clone(), &mut flow.outcome);
                 tally.flows += 1;
                 tally.allowed += u64::from(!flow.outcome.verdict.is_block());
                 let facts = facts_of(&flow, &generations);
@@ -94,17 +103,30 @@ pub(super) async fn write_flows(
     tally
 }
 
+/// Waits for the scanners of a policy that are on their way, and no longer than [`LOADING`] for each.
+#[derive(Default)]
+struct Patience(Option<(Weak<Inspection>, Instant)>);
+
+impl Patience {
+    /// Waits if the outcome would be told less of without them.
+    async fn wait(&mut self, rules: &Rules, outcome: &Outcome) {
+        let Some(inspect) = rules.inspect.as_ref().filter(|inspect| inspect.now().is_none()) else { return };
+        let is_early = outcome.name.as_ref().is_some_and(|name| Named::is_early(rules, name));
+        if !is_early && outcome.verdict.detail.is_empty() {
+            return;
+        }
+        let begun = self.0.as_ref().filter(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(inspect)));
+        let due = begun.map_or_else(|| Instant::now() + LOADING, |(_, due)| *due);
+        self.0 = Some((Arc::downgrade(inspect), due));
+        let _ = tokio::time::timeout_at(due, inspect.ready(None)).await;
+    }
+}
+
 /// Takes out of an outcome the secrets in what the agent has named. A name with one is left out: the address says where it went.
 fn spare(rules: &Rules, outcome: &mut Outcome) {
-    if outcome.name.is_none() && outcome.verdict.detail.is_empty() {
-        return;
-    }
-    let Some(Some(Ok(scanners))) = rules.inspect.as_ref().map(|inspect| inspect.now()) else { return };
-    outcome.verdict.detail = scanners.without_secrets(std::mem::take(&mut outcome.verdict.detail));
-    outcome.name = outcome.name.take().filter(|name| {
-        let name = name.to_string();
-        scanners.without_secrets(name.clone()) == name
-    });
+    let named = Named::under(rules);
+    outcome.verdict.detail = named.detail(std::mem::take(&mut outcome.verdict.detail));
+    outcome.name = outcome.name.take().filter(|name| named.host(name).is_some_and(|kept| kept == name.to_string()));
 }
 
 /// Whether the programs took the flow's part of their quota of denials.
@@ -251,31 +273,55 @@ pub(super) fn totals(
 mod tests {
     use super::*;
     use crate::flow::Host;
-    use crate::inspect::{Inspection, KNOWN_FOR_TESTS};
+    use crate::inspect::KNOWN_FOR_TESTS;
     use crate::net::Resolver;
     use crate::policy::Policy;
 
-    #[test]
-    fn a_secret_that_was_named_is_not_kept() {
-        let rules = Rules {
+    fn rules(inspect: Arc<Inspection>) -> Rules {
+        Rules {
             policy: Policy::parse("version: 1\n", "test").expect("a policy"),
             resolver: Resolver::new(Box::new(|_| None)),
             hop: None,
             webhook: None,
             tls: None,
-            inspect: Some(Inspection::for_tests()),
-        };
-        let kept = |name: &str| {
+            inspect: Some(inspect),
+        }
+    }
+
+    #[test]
+    fn a_secret_that_was_named_is_not_kept() {
+        let (read, unread) = (rules(Inspection::for_tests()), rules(Inspection::failed_for_tests()));
+        let kept_by = |rules: &Rules, name: &str| {
             let detail = format!("no rule names {name}");
             let name = Host::parse(name).ok();
             let mut outcome = Outcome { name, ..Outcome::unseen(Reason::HostDenied) };
             outcome.verdict = Verdict::block(Reason::HostDenied, detail);
-            spare(&rules, &mut outcome);
+            spare(rules, &mut outcome);
             (outcome.name.map(|name| name.to_string()), outcome.verdict.detail)
         };
+        let kept = |name: &str| kept_by(&read, name);
         assert_eq!(kept("a.example"), (Some("a.example".into()), "no rule names a.example".into()));
         let (name, detail) = kept(&format!("{KNOWN_FOR_TESTS}.example"));
         assert_eq!((name, detail.as_str()), (None, "no rule names <pipelock:credential:1>.example"));
+        let (name, detail) = kept_by(&unread, &format!("{KNOWN_FOR_TESTS}.example"));
+        assert!(name.is_none() && !detail.contains(KNOWN_FOR_TESTS), "{detail}");
+    }
+
+    /// For what a flow has named, and no longer than is bearable for all of them together.
+    #[tokio::test(start_paused = true)]
+    async fn flows_wait_for_scanners_that_are_on_their_way() {
+        let rules = rules(Inspection::never_for_tests());
+        let unseen = Outcome::unseen(Reason::HostDenied);
+        let named = Outcome { name: Host::parse("a.example").ok(), ..unseen.clone() };
+        let (mut patience, start) = (Patience::default(), Instant::now());
+        patience.wait(&rules, &unseen).await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "there is nothing to read");
+        for _ in 0..3 {
+            patience.wait(&rules, &named).await;
+            assert_eq!(start.elapsed().as_secs(), LOADING.as_secs(), "all together");
+        }
+        patience.wait(&self::rules(Inspection::never_for_tests()), &named).await;
+        assert_eq!(start.elapsed().as_secs(), 2 * LOADING.as_secs(), "others");
     }
 
     #[test]

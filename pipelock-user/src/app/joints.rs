@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use pipelock_common::{KernelReason, Listeners};
 use tokio::sync::watch;
 
+use super::named::Named;
 use crate::flow::{Account as _, Flow, FlowId, Host, Outcome, PolicyId, Reason, Verdict, locked};
 use crate::inspect::Terms;
 use crate::kernel::{Ledger, Maps, to_flow};
@@ -104,6 +105,10 @@ impl NameRules for PolicyNames {
         }
     }
 
+    fn is_early(&self, host: &Host) -> bool {
+        Named::is_early(&self.0.borrow().clone(), host)
+    }
+
     fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let inspect = self.0.borrow().inspect.clone();
         Box::pin(async move {
@@ -176,17 +181,11 @@ impl DnsReceipts {
             return None;
         };
         let rules = self.rules.borrow().clone();
-        let name = outcome.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        // Also of a name that no rule has had read: it may be what was to leave.
+        let named = Named::under(&rules);
+        let name = outcome.name.as_ref().and_then(|name| named.host(name)).unwrap_or_else(|| "-".to_owned());
         let mut verdict = outcome.verdict.clone();
-        let name = match rules.inspect.as_ref().and_then(|inspect| inspect.now()) {
-            // Also a name that no rule has had read: it may be what was to leave.
-            Some(Ok(scanners)) => {
-                verdict.detail = scanners.without_secrets(verdict.detail);
-                scanners.without_secrets(name)
-            }
-            _ if outcome.verdict.findings.is_empty() => name,
-            _ => "-".to_owned(),
-        };
+        verdict.detail = named.detail(verdict.detail);
         let policy = rules.policy.id().clone();
         let report = Outcome {
             verdict: verdict.clone(),

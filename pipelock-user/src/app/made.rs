@@ -9,7 +9,7 @@ use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
@@ -81,7 +81,7 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<Folder> {
 /// Opens a folder; makes it, unless it is there, and those above it that are missing.
 ///
 /// # Errors
-/// When one cannot be made or opened.
+/// When one cannot be made or opened; [`io::ErrorKind::InvalidInput`] for a `..` behind one that would have to be made.
 pub fn make_folders(path: &Path, mode: u32) -> io::Result<Folder> {
     let mut missing: Vec<OsString> = Vec::new();
     let mut there = path;
@@ -91,6 +91,10 @@ pub fn make_folders(path: &Path, mode: u32) -> io::Result<Folder> {
         }
         missing.push(name.to_owned());
         there = above;
+    }
+    if there.components().next_back() == Some(Component::ParentDir) && !there.exists() {
+        let why = format!("{} leads back out of a folder that is not there; leave the .. out", there.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let mut folder = Folder::open(there)?;
     for name in missing.iter().rev() {
@@ -143,6 +147,12 @@ mod tests {
             assert!(make_folder(&path(name), 0o755).is_err(), "{name} is there, or its folder is not");
         }
         assert_eq!([mode(&path("closed")), mode(&path("closed/in"))], [0o700, 0o755]);
+        make_folders(&path("a/../beside"), 0o755).expect("made");
+        assert_eq!(mode(&path("beside")), 0o755);
+        for name in ["missing/../in", "missing/..", "missing/in/../../in"] {
+            let error = make_folders(&path(name), 0o755).expect_err(name).to_string();
+            assert!(error.contains("leave the .. out") && !path("missing").exists(), "{name}: {error}");
+        }
         assert!(!path("nowhere").exists());
     }
 

@@ -16,7 +16,7 @@ use super::refusals::{Refusals, Sockets};
 use super::session::{SessionError, Undo, apply};
 use super::state::State;
 use super::tls::enforced;
-use super::watch::{Watch, in_force, reloaded};
+use super::watch::{Watch, count_reload};
 use crate::flow::Asker;
 use crate::kernel::{Attachment, Counters, Maps};
 use crate::policy::Policy;
@@ -112,21 +112,7 @@ impl Serving {
             }
             return Err(error);
         }
-        tracing::info!(policy = %rules.policy.id(), generation = self.generation, "policy in force");
-        in_force(&rules.policy, self.generation);
-        if let Err(error) = self.watch.make(listening) {
-            tracing::error!(%error, "metrics cannot be read any more");
-        }
-        if let Some(inspect) = &rules.inspect {
-            inspect.start();
-        }
-        let authority = |rules: &Rules| rules.tls.as_ref().map(|tls| tls.authority().fingerprint());
-        if rules.tls.is_some() && authority(&rules) != authority(&former) {
-            tracing::warn!(
-                "TLS is opened by an authority that programs which run already were not told to trust: start them anew"
-            );
-        }
-        self.rules.send_replace(Arc::new(rules));
+        self.watch.put_in_force(rules, self.generation, listening, &self.rules);
         Ok(())
     }
 
@@ -175,7 +161,7 @@ impl Serving {
                 tracing::error!(
                     file = %file.display(),
                     "another file has taken the place of this one, which was hidden from the command: it may read the new one. What is in it is \
-                     to be changed, and next time written in place"
+                     to be changed, next time in place; until the command is started anew no reload goes through"
                 );
                 self.shown.push(file);
             }
@@ -194,7 +180,7 @@ impl Serving {
 
     /// Tells whoever asked for a reload, through the state file, what came of it.
     pub fn answer_reload(&self, error: Option<String>) {
-        reloaded(error.is_none());
+        count_reload(error.is_none());
         if let Some(mut state) = State::read(&self.attachment.id) {
             state.policy_hash = self.rules.borrow().policy.id().to_string();
             state.generation = self.generation;

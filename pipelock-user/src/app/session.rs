@@ -82,8 +82,8 @@ pub enum SessionError {
     Webhook(#[from] crate::proxy::SecretError),
     /// What was hidden from a command is not any more.
     #[error(
-        "{}: another file has taken its place, which is not hidden from the command: change what is in it, and chmod 600 it or \
-         start the command anew", .0.display()
+        "{}: another file has taken its place, which was not hidden from the command: change what is in it, and start the command anew",
+        .0.display()
     )]
     Shown(PathBuf),
     /// What a command has, its policy cannot keep from it any more.

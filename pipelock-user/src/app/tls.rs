@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use super::folders::state as state_folder;
 use super::inspection::{Environment, inspection};
 use super::session::SessionError;
-use crate::net::{Hop, Login, Resolver};
+use crate::net::{Hop, Login, Resolver, pinned_by};
 use crate::policy::{CredentialsIn, HopProtocol, KeyPair, Policy, Protocol};
 use crate::proxy::{CaError, CertificateAuthority, Interception, Rules, Secret, Webhook, hop_tls};
 use crate::sandbox::served::AgentSockets;
@@ -106,7 +106,7 @@ fn kept_in(policy: &Policy, file: &Path, what: &str) -> PathBuf {
 
 fn resolver(policy: &Policy) -> Resolver {
     let hosts = policy.clone();
-    Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)))
+    Resolver::new(Box::new(move |name| pinned_by(&hosts, name)))
 }
 
 /// Who is asked over HTTP, where the policy wants somebody asked.

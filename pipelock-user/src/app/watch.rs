@@ -11,11 +11,12 @@ use std::time::SystemTime;
 
 use pipelock_common::{KernelReason, MAX_FLOWS};
 use pipelock_receipt::Folder;
+use tokio::sync::watch;
 
 use super::flows::kernel_code;
 use crate::kernel::{Attachment, Maps};
 use crate::policy::Policy;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Rules};
 use crate::recorder::{Queue, Recorder};
 use crate::telemetry::metrics::{Counters, Gauge, Label, Scrape, labels};
 use crate::telemetry::{Admin, Door, DoorError, Health, Subject, TokenHash};
@@ -78,8 +79,8 @@ pub(super) fn in_force(policy: &Policy, generation: u32) {
     COUNTS.loaded.set(usize::try_from(now).unwrap_or(usize::MAX));
 }
 
-/// A policy was read again.
-pub(super) fn reloaded(is_in_force: bool) {
+/// Takes note of what became of a policy that was read again.
+pub fn count_reload(is_in_force: bool) {
     COUNTS.reloads.add(if is_in_force { Reloaded::InForce } else { Reloaded::Refused });
 }
 
@@ -262,11 +263,36 @@ impl Watch {
         token.map(|file| Door::token(&file)).transpose().map(Change::Token)
     }
 
+    /// Puts rules in force that are ready, in the place of what `current` holds: whoever decides from now on does so by them.
+    pub(super) fn put_in_force(
+        &mut self,
+        rules: Rules,
+        generation: u32,
+        change: Change,
+        current: &watch::Sender<Arc<Rules>>,
+    ) {
+        tracing::info!(policy = %rules.policy.id(), generation, "policy in force");
+        in_force(&rules.policy, generation);
+        if let Err(error) = self.make(change) {
+            tracing::error!(%error, "metrics cannot be read any more");
+        }
+        if let Some(inspect) = &rules.inspect {
+            inspect.start();
+        }
+        let authority = |rules: &Rules| rules.tls.as_ref().map(|tls| tls.authority().fingerprint());
+        if rules.tls.is_some() && authority(&rules) != authority(&current.borrow()) {
+            tracing::warn!(
+                "TLS is opened by an authority that programs which run already were not told to trust: start a command anew, and                  tell others by pipelock ca --export"
+            );
+        }
+        current.send_replace(Arc::new(rules));
+    }
+
     /// Makes the change.
     ///
     /// # Errors
     /// [`DoorError`], when the runtime does not take the listener; then nothing is served.
-    pub(super) fn make(&mut self, change: Change) -> Result<(), DoorError> {
+    fn make(&mut self, change: Change) -> Result<(), DoorError> {
         match change {
             Change::To(door) => self.serve(door),
             Change::Token(token) => {

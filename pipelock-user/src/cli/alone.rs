@@ -6,20 +6,26 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pipelock_receipt::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
-use super::prompt::{self, Terminal};
+use super::prompt::{self, Agent, Terminal};
 use super::reload::{read, reload_signal};
 use super::run::Args;
 use super::{Failure, files, output};
-use crate::app::{Alone, Bound, Doors, runtime};
+use crate::app::{Alone, Bound, Doors, count_reload, runtime};
 use crate::policy::Policy;
 use crate::proxy::{Gate, Identities, Upstream};
 use crate::sandbox::caps::{Cap, drop_after_load};
 use crate::sandbox::spawn::is_ignored;
 
+/// How often is looked whether the terminal is still there.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long after a terminal was closed its shell may take to hang up.
+const CLOSES: Duration = Duration::from_secs(5);
 /// Longest file of tokens, in bytes.
 const MOST_TOKENS: u64 = 1 << 20;
 
@@ -60,13 +66,13 @@ pub(super) fn serve(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, 
     let evidence = args.session.evidence("proxy")?;
     // Before a byte of any client is read. What stays is for what a reload may want: files of others, metrics at another port.
     drop_after_load(&[Cap::DacOverride, Cap::NetBindService])?;
-    let doors = Doors { listen: bound, gate: gate.clone(), reverse, terminal: Terminal::of(None) };
+    let doors = Doors { listen: bound, gate: gate.clone(), reverse, terminal: Terminal::of(Agent::Clients) };
     let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Asked before there is a handler: under nohup it does nothing.
         let is_deaf = is_ignored(SignalKind::hangup().as_raw_value())?;
-        let has_terminal = has_terminal();
+        let mut line = Line::now();
         let mut hangup = signal(SignalKind::hangup())?;
         let mut told = signal(SignalKind::from_raw(reload_signal()))?;
         let mut alone = Alone::start(policy, evidence, key, doors)?;
@@ -80,11 +86,12 @@ pub(super) fn serve(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, 
                 _ = interrupt.recv() => break,
                 // The terminal is gone, and those who used the proxy from it.
                 _ = hangup.recv(), if !is_deaf => {
-                    if has_terminal && !self::has_terminal() {
+                    if line.is_closing() {
                         break;
                     }
                     reload(&mut alone, &gate, file.as_deref(), args);
                 }
+                () = line.change() => {}
                 _ = told.recv() => reload(&mut alone, &gate, file.as_deref(), args),
             }
         }
@@ -105,13 +112,57 @@ fn reload(alone: &mut Alone, gate: &Gate, file: Option<&Path>, args: &Args) {
         known.into_iter().for_each(|known| gate.renew(known));
         Ok(())
     });
-    alone.count_reload(reloaded.is_ok());
+    count_reload(reloaded.is_ok());
     if let Err(error) = reloaded {
         tracing::error!("the policy was not changed: {error}");
     }
 }
 
-/// Whether there is a terminal that could be closed.
+/// The terminal that it was started at. A hangup means its end only when the two come together: who was told to live on without it
+/// (`disown`) is hung up later to reload.
+enum Line {
+    There,
+    /// Closed a moment ago: a hangup that comes before this is of that.
+    Closed(Instant),
+    /// There is none, or none any more.
+    Gone,
+}
+
+impl Line {
+    fn now() -> Self {
+        if has_terminal() { Self::There } else { Self::Gone }
+    }
+
+    /// Waits until it is closed, or until that is over. The kernel tells nobody that a session has lost its terminal while somebody
+    /// else still has it open.
+    async fn change(&mut self) {
+        *self = match self {
+            Self::There => {
+                while has_terminal() {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Self::Closed(Instant::now() + CLOSES)
+            }
+            Self::Closed(due) => {
+                tokio::time::sleep_until(*due).await;
+                tracing::info!("the terminal is gone, and nobody has hung up: SIGHUP reloads");
+                Self::Gone
+            }
+            Self::Gone => std::future::pending().await,
+        };
+    }
+
+    /// Whether a hangup that has come just now is of its end.
+    fn is_closing(&self) -> bool {
+        match self {
+            // Nobody had the time to notice.
+            Self::There => !has_terminal(),
+            Self::Closed(_) => true,
+            Self::Gone => false,
+        }
+    }
+}
+
 fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }

@@ -11,7 +11,7 @@ use pipelock_receipt::Folder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::{Readiness, daemonize};
-use super::prompt::{self, Terminal};
+use super::prompt::{self, Agent, Terminal};
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, output};
@@ -134,7 +134,7 @@ fn serve(cgroup: &Cgroup, plan: Plan, readiness: Option<&Readiness>) -> Result<E
         let mut told = signal(SignalKind::from_raw(reload_signal()))?;
         awaited.thread_unblock()?;
         let mut serving = recorded.serve()?;
-        Terminal::of(Some(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
+        Terminal::of(Agent::Attached(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
         tell_start(&serving, cgroup);
         if let Some(readiness) = readiness {
             // Who waits for that may look at once for what was said before.

@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// If its proxy is dead, this takes its place for a moment and writes what the kernel recorded meanwhile into evidence of
 /// its own, so that detaching is never silent. If its cgroup is gone as well, what is left of it is removed. The cgroup of a
 /// `run` that was killed is removed too, also when nothing is attached to it any more; what lives in it is ended with --force
-/// only. Needs root.
+/// only. What a proxy that was killed has frozen, to ask somebody, goes on. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -56,7 +56,7 @@ struct Target {
 }
 
 /// The cgroup id in the name of an attachment. Only the one spelling is taken: the name becomes part of a path.
-fn parse_id(text: &str) -> Result<u64, String> {
+pub(super) fn parse_id(text: &str) -> Result<u64, String> {
     let number = text.strip_prefix("cg-").and_then(|number| number.parse().ok());
     number
         .filter(|number| attachment_id(*number) == text)
@@ -93,11 +93,7 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
         Some(cgroup) => Some(cgroup),
         None => Cgroup::by_id(number)?,
     };
-    let is_run = match (&state, &cgroup) {
-        (Some(state), _) => state.mode == "run",
-        (None, Some(cgroup)) => run::is_ours(cgroup),
-        (None, None) => false,
-    };
+    let is_run = run::is_of_run(state.as_ref(), cgroup.as_ref());
     let is_left = is_run && cgroup.as_ref().is_some_and(|cgroup| !cgroup.is_held());
     match (pinned, cgroup) {
         (Pinned::Live(live), Some(cgroup)) if live == number => end_unserved(&args, &cgroup, is_run, lock),
@@ -122,8 +118,10 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
         }
         (Pinned::Absent, _) if state.is_none() => Err(format!("nothing is attached under {id}").into()),
         (_, cgroup) => {
-            if let Some(cgroup) = cgroup.filter(|_| is_left) {
-                remove_cgroup(&cgroup, args.force)?;
+            match cgroup {
+                Some(cgroup) if is_left => remove_cgroup(&cgroup, args.force)?,
+                Some(cgroup) => cgroup.thaw_left()?,
+                None => {}
             }
             remove_left(&id, "removed what was left of an attachment that holds nothing", lock)
         }
@@ -198,6 +196,8 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Resul
                 end_command(cgroup)?;
             }
             output::note(&error.to_string());
+            // As a proxy may have been killed while it asked somebody.
+            cgroup.thaw_left()?;
             let code =
                 remove_left(&id, "detached; what the kernel recorded after the proxy was lost has no receipts", lock)?;
             if is_run {
@@ -219,9 +219,9 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Resul
         Ok::<_, Failure>(recorded.serve()?.end("detached after the proxy was lost").await?)
     })??;
     output::note("the proxy was dead; what the kernel recorded meanwhile is in evidence of its own");
-    if cgroup.is_frozen().unwrap_or(false) {
+    if !is_run && cgroup.is_frozen().unwrap_or(false) {
         output::note(&format!(
-            "the cgroup is frozen, as by a proxy that was killed while it asked somebody; to let it go on: echo 0 > {}/cgroup.freeze",
+            "the cgroup is frozen, and not by pipelock as far as it says; to let it go on: echo 0 > {}/cgroup.freeze",
             cgroup.path().display()
         ));
     }

@@ -2,7 +2,8 @@
 //!
 //! Given to the session by `run` and `attach`. It promises that only what is typed after the question counts, and only a whole word of it; that
 //! the agent, which shares the terminal, is frozen meanwhile, so that it neither types the answer nor reads it nor paints over the
-//! question; and that the terminal is afterwards as it was before.
+//! question; that the terminal's settings are afterwards as they were before; and that a Ctrl-C at the question reaches the command of
+//! `run` and nobody else: whoever refuses a request does not end what holds the agent.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -23,8 +24,9 @@ use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::spawn::{signals_passed_on, without_stop};
 
 /// Undoes what was painted to hide the question or to say something else around it: attributes, character sets, margins, colours of
-/// the palette (ECMA-48 §8.3, DECSTR, DECSTBM; xterm's OSC 104, 110, 111). Then the last line.
-const PLAIN: &str = "\x1b[!p\x1b[0m\x1b(B\x1b)B\x0f\x1b]104\x07\x1b]110\x07\x1b]111\x07\x1b[r\x1b[?25h\x1b[999;1H\r\n";
+/// the palette, lines that do not wrap (ECMA-48 §8.3, DECSTR, DECSTBM, DECAWM; xterm's OSC 104, 110, 111). Then the last line.
+const PLAIN: &str =
+    "\x1b[!p\x1b[0m\x1b(B\x1b)B\x0f\x1b]104\x07\x1b]110\x07\x1b]111\x07\x1b[r\x1b[?25h\x1b[?7h\x1b[999;1H\r\n";
 /// How long a question that is withdrawn may take to leave the terminal.
 const LEAVES: Duration = Duration::from_secs(2);
 /// Held by the one question that is on the terminal.
@@ -37,20 +39,53 @@ const FREEZE: Duration = Duration::from_secs(2);
 /// Bytes of an answer; more is none.
 const MOST: usize = 64;
 
+/// Who is asked about.
+#[derive(Clone, Copy)]
+pub(super) enum Agent<'a> {
+    /// The command of `run`, which has the terminal when nobody is asked.
+    Command(&'a Cgroup),
+    /// Those in a cgroup that exists.
+    Attached(&'a Cgroup),
+    /// Clients of ours, wherever they are.
+    Clients,
+}
+
 /// The terminal that pipelock was started at.
+#[derive(Clone)]
 pub(super) struct Terminal {
+    /// Where the agent runs, if we have it.
     cgroup: Option<Arc<Cgroup>>,
+    /// Whether Ctrl-C is a key of the agent's too.
+    is_the_agents: bool,
 }
 
 impl Terminal {
-    /// The terminal, if there is one; the agent runs in that cgroup, if we have one.
-    pub(super) fn of(cgroup: Option<&Cgroup>) -> Option<Arc<dyn Asker>> {
+    /// The terminal, if there is one.
+    pub(super) fn of(agent: Agent<'_>) -> Option<Arc<dyn Asker>> {
         open().ok()?;
-        let cgroup = match cgroup {
-            Some(cgroup) => Some(Arc::new(Cgroup::open(cgroup.path()).ok()?)),
-            None => None,
+        let cgroup = match agent {
+            Agent::Command(cgroup) | Agent::Attached(cgroup) => Some(Arc::new(Cgroup::open(cgroup.path()).ok()?)),
+            Agent::Clients => None,
         };
-        Some(Arc::new(Self { cgroup }))
+        Some(Arc::new(Self { cgroup, is_the_agents: matches!(agent, Agent::Command(_)) }))
+    }
+}
+
+/// What takes a question back.
+struct Withdrawal {
+    is_withdrawn: Arc<AtomicBool>,
+    /// Signals that were passed on until the question was put: one more is for an agent that is to act on it, and not hold still.
+    passed_on: u64,
+}
+
+impl Withdrawal {
+    /// Of a question that is put now.
+    fn of(is_withdrawn: Arc<AtomicBool>) -> Self {
+        Self { is_withdrawn, passed_on: signals_passed_on() }
+    }
+
+    fn has_come(&self) -> bool {
+        self.is_withdrawn.load(Ordering::Acquire) || signals_passed_on() != self.passed_on
     }
 }
 
@@ -81,11 +116,11 @@ impl Asker for Terminal {
     }
 
     fn ask<'a>(&'a self, question: &'a Question) -> Answering<'a> {
-        let (cgroup, question) = (self.cgroup.clone(), question.clone());
+        let (terminal, question) = (self.clone(), question.clone());
         Box::pin(async move {
             let (tell, told) = oneshot::channel();
             let withdrawn = Withdraw(Arc::default());
-            let is_withdrawn = withdrawn.0.clone();
+            let withdrawal = Withdrawal::of(withdrawn.0.clone());
             let asking = move || {
                 let mut tell = Some(tell);
                 let mut say = |answer: io::Result<Answer>| {
@@ -93,7 +128,7 @@ impl Asker for Terminal {
                         let _ = tell.send(answer.map_err(|error| error.to_string()));
                     }
                 };
-                let answer = frozen(cgroup.as_deref(), &question, &is_withdrawn, || say(Ok(Answer::No)));
+                let answer = frozen(&terminal, &question, &withdrawal, || say(Ok(Answer::No)));
                 say(answer);
             };
             std::thread::Builder::new().name("prompt".into()).spawn(asking).map_err(|error| error.to_string())?;
@@ -104,26 +139,29 @@ impl Asker for Terminal {
     }
 }
 
-/// Asks while the agent holds still. Ctrl-C is told as no before it goes to the agent too, whose client hangs up of it.
+/// Asks while the agent holds still. A Ctrl-C that is the agent's too is told as no before it goes there, whose client hangs up of it.
 fn frozen(
-    cgroup: Option<&Cgroup>,
+    Terminal { cgroup, is_the_agents }: &Terminal,
     question: &Question,
-    is_withdrawn: &AtomicBool,
+    withdrawal: &Withdrawal,
     say_no: impl FnOnce(),
 ) -> io::Result<Answer> {
     let _shown = SHOWN.lock();
-    if is_withdrawn.load(Ordering::Acquire) {
+    if withdrawal.has_come() {
         // While it waited for its turn at the terminal: whoever ends may have looked at that already.
         return Err(io::Error::new(io::ErrorKind::TimedOut, "the question was withdrawn"));
     }
     let mut terminal = open()?;
-    let still = cgroup.map(|cgroup| cgroup.freeze(FREEZE)).transpose().map_err(io::Error::other)?;
+    let still = cgroup.as_deref().map(|cgroup| cgroup.freeze(FREEZE)).transpose().map_err(io::Error::other)?;
     let settings = Settings::take(&terminal)?;
     // Whatever was typed before was for the agent, or of it.
     tcflush(&terminal, FlushArg::TCIFLUSH)?;
-    let answer = answer(&mut terminal, question, is_withdrawn);
+    let answer = answer(&mut terminal, question, withdrawal);
     let _ = tcflush(&terminal, FlushArg::TCIFLUSH);
-    let Ok(Typed::Interrupt) = answer else { return answer.map(Typed::answer) };
+    match answer {
+        Ok(Typed::Interrupt) if *is_the_agents => {}
+        answer => return answer.map(Typed::answer),
+    }
     // What Ctrl-C means otherwise, once all is as it was.
     drop(settings);
     drop(still);
@@ -159,7 +197,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// Bytes come as they are typed, unseen and without signals: an answer can be cut short by Ctrl-C and ends nothing else.
+    /// Bytes come as they are typed, unseen and without signals: Ctrl-C is read as any other key is, and [`frozen`] says what of it.
     fn take(terminal: &File) -> io::Result<Self> {
         let terminal = terminal.try_clone()?;
         let own = getpgrp();
@@ -185,14 +223,13 @@ impl Drop for Settings {
     }
 }
 
-fn answer(terminal: &mut File, question: &Question, is_withdrawn: &AtomicBool) -> io::Result<Typed> {
-    let passed_on = signals_passed_on();
+fn answer(terminal: &mut File, question: &Question, withdrawal: &Withdrawal) -> io::Result<Typed> {
     let due = Instant::now() + question.timeout();
     terminal.write_all(words(question).as_bytes())?;
     let mut typed: Vec<u8> = Vec::new();
     loop {
         let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() || is_withdrawn.load(Ordering::Acquire) || signals_passed_on() != passed_on {
+        if left.is_zero() || withdrawal.has_come() {
             terminal.write_all(b"\r\npipelock: no answer, which is no\r\n")?;
             return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody typed an answer"));
         }
@@ -290,11 +327,7 @@ mod tests {
             let (mut near, mut far) = (File::from(pty.slave), File::from(pty.master));
             let settings = during(&near);
             far.write_all(typed).expect("typed");
-            assert_eq!(
-                answer(&mut near, &question(), &AtomicBool::new(false)).expect("an answer"),
-                expected,
-                "{typed:?}"
-            );
+            assert_eq!(answer(&mut near, &question(), &withdrawal(false)).expect("an answer"), expected, "{typed:?}");
             let mut shown = [0; 2048];
             let count = far.read(&mut shown).expect("shown");
             let shown = String::from_utf8_lossy(&shown[..count]).into_owned();
@@ -305,6 +338,10 @@ mod tests {
             }
             drop(settings);
         }
+    }
+
+    fn withdrawal(is_withdrawn: bool) -> Withdrawal {
+        Withdrawal::of(Arc::new(AtomicBool::new(is_withdrawn)))
     }
 
     /// The settings alone: a test has no terminal of its own.
@@ -319,9 +356,15 @@ mod tests {
     #[test]
     fn no_answer_is_none() {
         let pty = openpty(None, None).expect("a terminal");
-        let mut near = File::from(pty.slave);
+        let (mut near, mut far) = (File::from(pty.slave), File::from(pty.master));
+        // Not even where somebody has typed one.
+        far.write_all(b"yes\n").expect("typed");
         let late = Question { seconds: 0, ..question() };
-        assert!(answer(&mut near, &late, &AtomicBool::new(false)).is_err());
-        assert!(answer(&mut near, &question(), &AtomicBool::new(true)).is_err(), "it was withdrawn");
+        assert!(answer(&mut near, &late, &withdrawal(false)).is_err());
+        assert!(answer(&mut near, &question(), &withdrawal(true)).is_err(), "it was withdrawn");
+        // A signal that was passed on after the question was put, before it was shown.
+        let mut before = withdrawal(false);
+        before.passed_on = before.passed_on.wrapping_sub(1);
+        assert!(answer(&mut near, &question(), &before).is_err(), "the agent is to act on the signal");
     }
 }

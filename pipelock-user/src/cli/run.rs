@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::prompt::{self, Terminal};
+use super::prompt::{self, Agent, Terminal};
 use super::reload::{reload_policy, reload_signal};
 use super::session::{SessionArgs, refuse_nested};
 use super::{Failure, alone, keys, output};
 use crate::app::lock::Lock;
+use crate::app::state::State;
 use crate::app::{
     Ended, Environment, Leave, Namespace, Recorded, Session, SessionConfig, TrustFolder, Withheld, loopback_is_up,
     runtime,
@@ -139,7 +140,7 @@ pub(super) fn run(args: Args) -> Result<u8, Failure> {
         command = command.lay(layer.clone(), place.clone());
     }
     // Now that the authority is there, which may just have been made.
-    for (file, place) in withheld.covers() {
+    for (file, place) in withheld.covers()? {
         command = command.cover(file, place);
     }
     let recorded = session.record(Place::At(evidence), key, confinement, Some(uid))?;
@@ -181,10 +182,14 @@ fn meant_alone(args: &Args, has_dashes: bool) -> Result<(), Failure> {
     )))
 }
 
-/// Whether a cgroup is one that `run` made, by its name: for one that was killed before it could say so.
-pub(super) fn is_ours(cgroup: &Cgroup) -> bool {
-    let name = cgroup.path().file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with(CGROUP))
+/// Whether it is a `run` that an attachment belongs to: as it said, or by the name of its cgroup, for one that was killed before it
+/// could say so and for one whose word was lost.
+pub(super) fn is_of_run(state: Option<&State>, cgroup: Option<&Cgroup>) -> bool {
+    let is_named_so = |cgroup: &Cgroup| {
+        let name = cgroup.path().file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(CGROUP))
+    };
+    state.map_or_else(|| cgroup.is_some_and(is_named_so), |state| state.mode == "run")
 }
 
 /// The cgroups of runs that are gone, whether anything is attached to them or not.
@@ -204,7 +209,7 @@ async fn supervise(
     // Before the state file tells others how to ask: the signal's default action would end us.
     let mut reload = signal(SignalKind::from_raw(reload_signal()))?;
     let mut serving = recorded.serve()?;
-    Terminal::of(Some(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
+    Terminal::of(Agent::Command(cgroup)).into_iter().for_each(|terminal| serving.ask_at(terminal));
     if let Some(listener) = agent.take_refusals()
         && let Err(error) = serving.serve_refusals(listener)
     {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Failure, output, run};
+use super::{Failure, detach, output, run};
 use crate::app::kernel_code;
 use crate::app::lock::Lock;
 use crate::app::state::{self, State};
@@ -90,7 +90,12 @@ fn describe(id: &str) -> Value {
         Ok(Pinned::Live(_)) => "ok",
     };
     // Only somebody who says so ends what a run has left.
-    let left = state.as_ref().filter(|state| state.mode == "run").and_then(|state| Cgroup::open(&state.cgroup).ok());
+    let cgroup = match &state {
+        _ if is_alive => None,
+        Some(state) => Cgroup::open(&state.cgroup).ok(),
+        None => detach::parse_id(id).ok().and_then(|number| Cgroup::by_id(number).ok().flatten()),
+    };
+    let left = cgroup.filter(|cgroup| run::is_of_run(state.as_ref(), Some(cgroup)));
     let force = if left.is_some_and(|left| left.is_populated().unwrap_or(true)) { " --force" } else { "" };
     let counters = Attachment::open_maps(id).ok().and_then(|maps| {
         let pending = maps.pending().len();

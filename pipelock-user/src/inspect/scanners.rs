@@ -239,6 +239,13 @@ impl Inspection {
         }
     }
 
+    /// Scanners that are on their way and never come.
+    #[cfg(test)]
+    pub(crate) fn never_for_tests() -> Arc<Self> {
+        let (known, state) = (Mutex::default(), watch::Sender::new(None));
+        Arc::new(Self { known, reads_orders: false, cache: None, is_started: AtomicBool::new(true), state })
+    }
+
     /// Scanners that could not be loaded.
     #[cfg(test)]
     pub(crate) fn failed_for_tests() -> Arc<Self> {

@@ -21,6 +21,6 @@ pub use greet::{Greeting, server_name};
 pub use hop::{Hop, HopError, IsAgents, Login, LoginError};
 pub use link::{Duplex, Link};
 pub use ranges::Class;
-pub use resolve::{LookupFuture, NameService, ResolveError, Resolver, StaticHosts};
+pub use resolve::{LookupFuture, NameService, ResolveError, Resolver, StaticHosts, pinned_by};
 pub use ssrf::{CheckedAddr, SsrfDenied, check, check_all};
 pub use way::{ConnectError, Way, check_known, check_reach, connect, connect_again, may_be_reached};

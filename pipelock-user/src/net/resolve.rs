@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use crate::flow::{Host, locked};
+use crate::policy::Policy;
 
 /// Answers are kept no longer than this: getaddrinfo does not tell the TTL.
 const CACHE_TTL: Duration = Duration::from_secs(30);
@@ -200,6 +201,17 @@ impl Resolver {
 pub(super) fn known(name: &str, pinned: Option<Vec<IpAddr>>) -> Option<Vec<IpAddr>> {
     let here = || vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     pinned.map(distinct).or_else(|| Host::is_localhost(name).then(here))
+}
+
+/// The same under a policy.
+pub(super) fn known_by(policy: &Policy, name: &str) -> Option<Vec<IpAddr>> {
+    known(name, pinned_by(policy, name))
+}
+
+/// The addresses that a policy pins for a name.
+#[must_use]
+pub fn pinned_by(policy: &Policy, name: &str) -> Option<Vec<IpAddr>> {
+    policy.dns_hosts(name).map(<[_]>::to_vec)
 }
 
 /// The addresses that a hosts file lists for a name.

@@ -17,7 +17,7 @@ use super::hop::{Hop, HopError, Wanted};
 use super::link::Link;
 use super::own::is_own;
 use super::ranges::Class;
-use super::resolve::{ResolveError, Resolver, known};
+use super::resolve::{ResolveError, Resolver, known_by};
 use super::ssrf::{CheckedAddr, SsrfDenied, check_all, judged};
 use crate::flow::{Host, Reached, Reason};
 use crate::inspect::Permit;
@@ -136,7 +136,7 @@ pub async fn check_reach(permit: &Permit, way: Way<'_>, timeout: Duration) -> Re
 pub fn check_known(host: &Host, port: u16, policy: &Policy) -> Result<Vec<IpAddr>, ConnectError> {
     let known = |host: &Host| match host {
         Host::Addr(addr) => vec![*addr],
-        Host::Name(name) => known(name, policy.dns_hosts(name).map(<[_]>::to_vec)).unwrap_or_default(),
+        Host::Name(name) => known_by(policy, name).unwrap_or_default(),
     };
     let found = known(host);
     if let Some(hop) = policy.next_hop().filter(|hop| hop.port == port)
@@ -182,7 +182,7 @@ pub async fn connect_again(
 /// Whether what was reached may be reached under a policy, and in the same way; no when nobody can say.
 #[must_use]
 pub fn may_be_reached(reached: &Reached, host: &Host, port: u16, policy: &Policy) -> bool {
-    let is_known = |name: &str| known(name, policy.dns_hosts(name).map(<[_]>::to_vec)).is_some();
+    let is_known = |name: &str| known_by(policy, name).is_some();
     is_same_way(reached, policy.next_hop().filter(|hop| !hop.spares(host, port, &reached.found)))
         // What the next hop found is none of what is known here by now.
         && (reached.addr.is_some() || !host.name().is_some_and(is_known))

@@ -130,6 +130,15 @@ impl Policy {
         naming.into_iter().find(|rule| rule.scan && !is_spelled_out)
     }
 
+    /// True for a host that nobody can have chosen to say something by: an address, and a name that a rule or `deny` spells out.
+    #[must_use]
+    pub fn spells_out(&self, host: &Host) -> bool {
+        let is_name = |destination: &Destination| matches!(destination, Destination::Name(_));
+        host.name().is_none()
+            || self.naming(host).iter().any(|rule| is_name(&rule.destination))
+            || self.denied().names(host).is_some_and(is_name)
+    }
+
     /// The rule that decides about this destination.
     ///
     /// # Errors

@@ -103,37 +103,109 @@ pub(super) fn refuse_overlong(path: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// Refuses a path that leads above its root by dot segments (RFC 3986 §5.2.4), encoded or not: clients take these out before
-/// they send, and of a server that does not nobody knows where it would lead. Refused even by rules that list no paths.
+/// Refuses a path that leads above its root by dot segments (RFC 3986 §5.2.4) under any reading of it: escapes undone never, once or
+/// several times, what is a backslash or an escaped slash taken for a slash or not, each for itself. Clients take these segments out
+/// before they send, and of a server that does not nobody knows where it would lead. Refused even by rules that list no paths.
 ///
 /// # Errors
 /// [`PathError::DotSegment`].
 pub(super) fn refuse_climbing(path: &str) -> Result<(), PathError> {
     let path = path.split('?').next().unwrap_or_default();
-    let (mut rest, mut depth, mut segment) = (path.as_bytes(), 0_usize, String::new());
-    loop {
-        let (byte, after) = match rest.split_first() {
-            // Its end is that of its last segment.
-            None => (b'/', None),
-            Some((b'%', after)) => escape(after).map_or((b'%', Some(after)), |(byte, after)| (byte, Some(after))),
-            Some((first, after)) => (*first, Some(after)),
+    // Nearly every path: nothing in it can be such a segment.
+    if !path.contains("..") && !path.contains('%') {
+        return Ok(());
+    }
+    let octets = undone(path);
+    let is_dot = |octet: &Octet| octet.byte == b'.';
+    if !octets.windows(2).any(|pair| pair.iter().all(is_dot)) {
+        return Ok(());
+    }
+    // Its end is that of its last segment.
+    let end = Octet { byte: b'/', is_plain: true };
+    let mut readings = vec![Reading::default()];
+    for octet in octets.into_iter().chain([end]) {
+        let mut next: Vec<Reading> = Vec::with_capacity(readings.len() + 1);
+        let mut add = |reading: Reading| match next.iter_mut().find(|known| known.segment == reading.segment) {
+            // Whatever follows leads above the root from the lower one first.
+            Some(known) => known.depth = known.depth.min(reading.depth),
+            None => next.push(reading),
         };
-        match byte {
-            b'/' | b'\\' => {
-                // Servers that make one slash of two leave out what is empty, so it does not count.
-                match segment.split(';').next().unwrap_or_default() {
-                    ".." => depth = depth.checked_sub(1).ok_or(PathError::DotSegment)?,
-                    "" | "." => {}
-                    _ => depth += 1,
-                }
-                segment.clear();
+        for reading in readings {
+            if matches!(octet.byte, b'/' | b'\\') {
+                add(reading.ended()?);
             }
-            _ => segment.push(char::from(byte)),
+            if octet.byte != b'/' || !octet.is_plain {
+                add(reading.and(octet.byte));
+            }
         }
-        match after {
-            Some(after) => rest = after,
-            None => return Ok(()),
+        readings = next;
+    }
+    Ok(())
+}
+
+/// An octet of a path whose escapes were undone.
+struct Octet {
+    byte: u8,
+    /// It stands there as it is.
+    is_plain: bool,
+}
+
+/// The octets of a path with its escapes undone as often as there are any, those that come of undoing others as well. A dot or a
+/// semicolon that is escaped is one for whoever undoes that, and leads no higher for those who do not.
+fn undone(path: &str) -> Vec<Octet> {
+    let mut octets: Vec<Octet> = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        octets.push(Octet { byte, is_plain: true });
+        while let [.., Octet { byte: b'%', .. }, high, low] = octets.as_slice()
+            && let Some((byte, _)) = escape(&[high.byte, low.byte])
+        {
+            octets.truncate(octets.len() - 3);
+            octets.push(Octet { byte, is_plain: false });
         }
+    }
+    octets
+}
+
+/// One way to read a path as far as it was read.
+#[derive(Clone, Copy, Default)]
+struct Reading {
+    depth: usize,
+    segment: Begun,
+}
+
+/// A segment as far as it was read.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Begun {
+    /// How many dots it is, if it is nothing else and at most two.
+    dots: Option<u8>,
+    /// Something is in it.
+    is_filled: bool,
+    /// What follows are its parameters.
+    has_parameters: bool,
+}
+
+impl Reading {
+    /// With one octet more in the segment.
+    fn and(self, byte: u8) -> Self {
+        let Begun { dots, is_filled, has_parameters } = self.segment;
+        let segment = match byte {
+            _ if has_parameters => self.segment,
+            b';' => Begun { has_parameters: true, ..self.segment },
+            b'.' if !is_filled => Begun { dots: Some(1), is_filled: true, has_parameters },
+            b'.' if dots == Some(1) => Begun { dots: Some(2), ..self.segment },
+            _ => Begun { dots: None, is_filled: true, has_parameters },
+        };
+        Self { segment, ..self }
+    }
+
+    /// With the segment ended. Servers that make one slash of two leave out what is empty, so it does not count.
+    fn ended(self) -> Result<Self, PathError> {
+        let depth = match self.segment {
+            Begun { dots: Some(2), .. } => self.depth.checked_sub(1).ok_or(PathError::DotSegment)?,
+            Begun { dots: Some(_), .. } | Begun { is_filled: false, .. } => self.depth,
+            _ => self.depth + 1,
+        };
+        Ok(Self { depth, segment: Begun::default() })
     }
 }
 
@@ -301,6 +373,18 @@ mod tests {
             "/..%2f..%5cx",
             "/a\\..\\..\\x",
             "/a/../../a?b",
+            // Who takes / alone for a slash.
+            "/a%2fb/../../x",
+            "/a\\b/../../x",
+            "/a%5Cb/%2e%2e/../x",
+            "/a%252fb/../../x",
+            // Who undoes escapes more than once.
+            "/%252e%252e/x",
+            "/a/%252e%252e/../x",
+            "/%25252e./x",
+            "/%25%32%65%%32e/x",
+            "/a%252fb/..%2f..",
+            "/..%253bx/",
         ] {
             assert_eq!(refuse_climbing(path), Err(PathError::DotSegment), "{path}");
         }
@@ -318,8 +402,60 @@ mod tests {
             "//",
             "/%",
             "/.%2",
+            "/a%2fb/../x",
+            "/a%2fb/c%5cd/../..",
+            "/%252e/%2e%2e.",
+            "/a/%252e%252e",
+            "/a%20b/..;/c..d",
         ] {
             assert_eq!(refuse_climbing(path), Ok(()), "{path}");
+        }
+    }
+
+    /// Whether one server would leave the root: it undoes escapes so often, and takes these for slashes.
+    fn climbs(path: &str, times: usize, slashes: &[char]) -> bool {
+        let undo = |text: String| {
+            let (mut undone, mut rest) = (String::new(), text.as_bytes());
+            while let Some((first, after)) = rest.split_first() {
+                let (byte, after) = escape(after).filter(|_| *first == b'%').unwrap_or((*first, after));
+                undone.push(char::from(byte));
+                rest = after;
+            }
+            undone
+        };
+        let path = (0..times).fold(path.to_owned(), |path, _| undo(path));
+        let mut depth = 0;
+        path.split(slashes).any(|segment| {
+            match segment.split(';').next() {
+                Some("..") => depth -= 1,
+                Some("" | ".") => {}
+                _ => depth += 1,
+            }
+            depth < 0
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn whatever_leads_some_server_above_its_root_is_refused(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(&[
+                    "/..", "/..", "/..", "/a", "/a", "/", "..", ".", "a", "%2f", "%5c", "\\", "%2e", "%252e", "%252f", "%25", "%",
+                    "2e", ";", "%3b",
+                ][..]),
+                0..12,
+            ),
+        ) {
+            let path = format!("/{}", pieces.concat());
+            let readings = (0..5).flat_map(|times| [(times, &['/'][..]), (times, &['/', '\\'])]);
+            let does = readings.into_iter().any(|(times, slashes)| climbs(&path, times, slashes));
+            prop_assert!(!does || refuse_climbing(&path).is_err(), "{}", path);
+            // And a path that all read alike, if and only if.
+            if !path.contains(['%', '\\']) {
+                prop_assert_eq!(does, refuse_climbing(&path).is_err(), "{}", path);
+            }
         }
     }
 

@@ -4,24 +4,33 @@
 //! Asked by `app` for the next hop, before anything is said to it. It promises that nothing is sent in finding out, and that what
 //! nobody can tell, as of a socket whose cgroup was removed, is an error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use super::cgroup::{Cgroup, CgroupError};
 use super::diag::{self, DiagError, Listed, state};
+use crate::flow::locked;
 
 const TCP: u8 = libc::IPPROTO_TCP as u8;
 
+/// Folders of cgroups that are remembered, of which there are as many as services that were asked about.
+const MOST_FOLDERS: usize = 64;
+
 /// The sockets of those who live in a cgroup.
 #[derive(Debug)]
-pub struct AgentSockets(Cgroup);
+pub struct AgentSockets {
+    cgroup: Cgroup,
+    folders: Folders,
+}
 
 impl AgentSockets {
     /// Those of this cgroup and of all below it.
     #[must_use]
     pub fn of(cgroup: Cgroup) -> Self {
-        Self(cgroup)
+        Self { cgroup, folders: Folders::default() }
     }
 
     /// Whether the other end of a TCP connection of this network namespace is one of them; no for one that is not on this host.
@@ -48,8 +57,37 @@ impl AgentSockets {
             Listed { cgroup_id, .. } => [cgroup_id].into(),
         };
         // Only now: the agent may have made the cgroup of a socket that is there already, and none of one that comes later.
-        let agents = self.0.ids().map_err(io::Error::other)?;
-        is_any_of(&agents, &made_in, Cgroup::lives)
+        let agents = self.cgroup.ids().map_err(io::Error::other)?;
+        is_any_of(&agents, &made_in, |id| self.folders.have(id, Cgroup::folder_of, Cgroup::lives_unseen))
+    }
+}
+
+/// Where cgroups were seen, so that not every connection looks through all there are.
+#[derive(Debug, Default)]
+struct Folders(Mutex<BTreeMap<u64, PathBuf>>);
+
+impl Folders {
+    /// Whether a cgroup lives: at its folder, where that is known; else as it is found, or lives unseen.
+    fn have(
+        &self,
+        id: u64,
+        find: impl Fn(u64) -> Result<Option<PathBuf>, CgroupError>,
+        lives_unseen: impl Fn(u64) -> Result<bool, CgroupError>,
+    ) -> Result<bool, CgroupError> {
+        let known = locked(&self.0).get(&id).cloned();
+        if known.is_some_and(|folder| Cgroup::is_at(&folder, id)) {
+            return Ok(true);
+        }
+        let Some(folder) = find(id)? else {
+            locked(&self.0).remove(&id);
+            return lives_unseen(id);
+        };
+        let mut folders = locked(&self.0);
+        if folders.len() >= MOST_FOLDERS {
+            folders.clear();
+        }
+        folders.insert(id, folder);
+        Ok(true)
     }
 }
 
@@ -87,7 +125,32 @@ fn other(error: DiagError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_known_is_not_looked_for() {
+        let above = tempfile::tempdir().expect("a folder");
+        let folder = above.path().join("cgroup");
+        std::fs::create_dir(&folder).expect("mkdir");
+        let id = std::fs::metadata(&folder).expect("there").ino();
+        let (folders, looked) = (Folders::default(), Cell::new(0));
+        let have = |id| {
+            let find = |id| {
+                looked.set(looked.get() + 1);
+                Ok(Cgroup::is_at(&folder, id).then(|| folder.clone()))
+            };
+            folders.have(id, find, |id| Ok(id == 1)).expect("told")
+        };
+        assert!(have(id) && have(id) && have(id));
+        assert_eq!(looked.get(), 1);
+        std::fs::remove_dir(&folder).expect("removed");
+        assert!(!have(id), "it is gone");
+        assert!(have(1) && looked.get() == 3, "unseen");
+        assert!(locked(&folders.0).is_empty());
+    }
 
     #[test]
     fn what_nobody_can_place_is_not_taken_for_somebody_elses() {

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -91,28 +91,32 @@ pub struct Door {
     listener: std::net::TcpListener,
     address: SocketAddr,
     token: Option<TokenHash>,
+    /// The former one, if it was in the way; dropped after the listener, which it could not listen beside.
+    paused: Option<Paused>,
 }
 
 impl Door {
-    /// Binds the address and reads the token, if there is to be one. `former` may still listen, also on the same port.
+    /// Binds the address and reads the token, if there is to be one. A `former` one whose address is a part of this one, or the other
+    /// way round, hears nobody from then on, until this is dropped unused.
     ///
     /// # Errors
     /// [`DoorError`].
     pub fn open(address: SocketAddr, token: Option<&Path>, former: Option<&Admin>) -> Result<Self, DoorError> {
         let token = token.map(Self::token).transpose()?;
         let failed = |error| DoorError::Bind(address, error);
-        let listener = match (std::net::TcpListener::bind(address), former) {
+        let (listener, paused) = match (std::net::TcpListener::bind(address), former) {
             (Err(error), Some(former))
                 if error.kind() == ErrorKind::AddrInUse && former.address.port() == address.port() =>
             {
-                former.share(address)
+                let paused = former.pause().map_err(failed)?;
+                (std::net::TcpListener::bind(address), Some(paused))
             }
-            (bound, _) => bound,
+            (bound, _) => (bound, None),
         };
         let listener = listener.map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, token })
+        Ok(Self { listener, address, token, paused })
     }
 
     /// Reads a token: what of it is kept.
@@ -154,28 +158,21 @@ impl Admin {
     /// # Errors
     /// [`DoorError::Bind`], when the runtime does not take the listener.
     pub fn start(door: Door, subject: Arc<dyn Subject>) -> Result<Self, DoorError> {
-        let Door { listener, address, token } = door;
+        let Door { listener, address, token, paused } = door;
         let listener = TcpListener::from_std(listener).map_err(|error| DoorError::Bind(address, error))?;
+        paused.into_iter().for_each(Paused::end);
         let listener = Arc::new(listener);
         let token = Arc::new(Mutex::new(token));
         let task = tokio::spawn(accept(listener.clone(), token.clone(), subject));
         Ok(Self { address, listener, token, task })
     }
 
-    /// Another listener on the same port, of an address that this one's is part of, or the other way round: the kernel lets
-    /// sockets of one user share it if all of them say so, also one that listens already. Neither says so any more when this returns.
-    fn share(&self, address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    /// Has the kernel turn everybody away who comes, so that another socket can listen on the same port. Not by SO_REUSEPORT, with
+    /// which any process of this user could come beside us for as long as the port is used.
+    fn pause(&self) -> std::io::Result<Paused> {
         let ours = SockRef::from(&*self.listener);
-        let other = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        other.set_reuse_address(true)?;
-        other.set_reuse_port(true)?;
-        ours.set_reuse_port(true)?;
-        // The kernel looks at both.
-        let listens = other.bind(&address.into()).and_then(|()| other.listen(BACKLOG));
-        ours.set_reuse_port(false)?;
-        listens?;
-        other.set_reuse_port(false)?;
-        Ok(other.into())
+        ours.shutdown(Shutdown::Both)?;
+        Ok(Paused(Some(self.listener.clone())))
     }
 
     /// Asks for this token from now on.
@@ -187,6 +184,27 @@ impl Admin {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// A listener that hears nobody; listens again when it is dropped, unless the kernel had chosen its port, which it takes back.
+#[derive(Debug)]
+struct Paused(Option<Arc<TcpListener>>);
+
+impl Paused {
+    /// For good.
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.0
+            && let Err(error) = SockRef::from(&**listener).listen(BACKLOG)
+        {
+            tracing::error!(%error, "metrics cannot be read any more: somebody else listens on their port");
+        }
     }
 }
 
@@ -204,7 +222,10 @@ async fn accept(listener: Arc<TcpListener>, token: Asked, subject: Arc<dyn Subje
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection for metrics failed");
+                // While it hears nobody.
+                if error.kind() != ErrorKind::InvalidInput {
+                    tracing::warn!(%error, "accepting a connection for metrics failed");
+                }
                 tokio::time::sleep(BACK_OFF).await;
                 continue;
             }

@@ -1,5 +1,6 @@
 use std::io::Write as _;
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
@@ -55,20 +56,36 @@ async fn two_pages_and_one_method() {
     }
 }
 
+/// Whether somebody else can listen on a port, whatever their socket says.
+fn may_share(port: u16) -> bool {
+    [[0, 0, 0, 0], [127, 0, 0, 1]].into_iter().any(|ip| {
+        let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        other.set_reuse_address(true).and_then(|()| other.set_reuse_port(true)).expect("set");
+        other.bind(&SocketAddr::from((ip, port)).into()).and_then(|()| other.listen(1)).is_ok()
+    })
+}
+
 #[tokio::test]
 async fn another_address_of_the_same_port_takes_over() {
-    let former = start(None, false);
-    let port = former.address().port();
+    // As in a policy: the kernel takes back a port that it has chosen itself.
+    let port = Door::open(SocketAddr::from(([127, 0, 0, 1], 0)), None, None).expect("a door").address.port();
+    let door = Door::open(SocketAddr::from(([127, 0, 0, 1], port)), None, None).expect("a door");
+    let former = Admin::start(door, Arc::new(Well(false))).expect("a service");
     let everywhere = SocketAddr::from(([0, 0, 0, 0], port));
     assert!(Door::open(everywhere, None, None).is_err(), "it is in use");
-    let door = Door::open(everywhere, None, Some(&former)).expect("a door beside the former");
-    let shares = |socket: SockRef<'_>| socket.reuse_port().expect("told");
-    assert!(!shares(SockRef::from(&*former.listener)) && !shares(SockRef::from(&door.listener)), "with nobody else");
-    // Until then nothing has changed.
+    // One that cannot be had, and one that is not wanted in the end.
+    let taken = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    taken.bind(&SocketAddr::from(([127, 0, 0, 2], port)).into()).and_then(|()| taken.listen(1)).expect("beside it");
+    assert!(Door::open(everywhere, None, Some(&former)).is_err(), "in part");
+    drop(taken);
+    drop(Door::open(everywhere, None, Some(&former)).expect("a door in the former's place"));
     assert!(exchange(&former, "GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 503"));
+    let door = Door::open(everywhere, None, Some(&former)).expect("a door in the former's place");
+    assert!(!may_share(port), "while both are there");
     drop(former);
     let admin = Admin::start(door, Arc::new(Well(true))).expect("a service");
     assert_eq!(admin.address(), everywhere);
+    assert!(!may_share(port), "afterwards");
     // The former's task is told to end, and does.
     for _ in 0..8 {
         tokio::task::yield_now().await;

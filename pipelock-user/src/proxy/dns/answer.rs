@@ -38,6 +38,10 @@ pub trait NameRules: Send + Sync {
     fn read(&self, _name: &str) -> NameRead {
         NameRead::Clean(Vec::new())
     }
+    /// True while a name cannot be told of in evidence, which it can once [`Self::ready`].
+    fn is_early(&self, _host: &Host) -> bool {
+        false
+    }
     /// Waits until names can be read.
     fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
@@ -97,6 +101,16 @@ pub enum Outcome {
     NeedsLookup(Pending),
     /// Allowed, but it cannot be read yet; what is answered if that stays so.
     NotYet(Answered),
+}
+
+impl Outcome {
+    /// The name asked for, if it could be read.
+    pub(super) fn host(&self) -> Option<&Host> {
+        match self {
+            Self::Done(answered) | Self::NotYet(answered) => answered.name.as_ref(),
+            Self::NeedsLookup(pending) => Some(&pending.host),
+        }
+    }
 }
 
 /// An allowed query that waits for real addresses.

@@ -118,9 +118,14 @@ impl DnsState {
         answer(query, self.rules.as_ref(), &self.pool)
     }
 
+    /// Whether it would be decided, or told of in the receipt, otherwise once names can be read.
+    fn is_early(&self, outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::NotYet(_)) || outcome.host().is_some_and(|host| self.rules.is_early(host))
+    }
+
     /// The same once names can be read, or after a wait that stub resolvers bear. As many may wait as may be looked up.
-    async fn decide_late(&self, query: &[u8], refused: Answered) -> Outcome {
-        let Ok(_place) = self.places.try_acquire() else { return Outcome::NotYet(refused) };
+    async fn decide_late(&self, query: &[u8], early: Outcome) -> Outcome {
+        let Ok(_place) = self.places.try_acquire() else { return early };
         let _ = timeout(SCANNER_LIMIT, self.rules.ready()).await;
         self.decide(query)
     }
@@ -154,8 +159,8 @@ impl DnsState {
 
     /// What a decision comes to: the reply that may go out.
     async fn settle(&self, asker: &Asker, query: &[u8], mut outcome: Outcome) -> Option<Vec<u8>> {
-        if let Outcome::NotYet(refused) = outcome {
-            outcome = self.decide_late(query, refused).await;
+        if self.is_early(&outcome) {
+            outcome = self.decide_late(query, outcome).await;
         }
         match outcome {
             Outcome::Done(answered) | Outcome::NotYet(answered) => {
@@ -200,7 +205,7 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, state: Arc<DnsState>) {
         // Beside the loop: neither a slow name nor a receipt on its way holds up the others.
         let (socket, query) = (Arc::clone(&socket), query.to_vec());
         match state.decide(&query) {
-            Outcome::Done(answered) => {
+            Outcome::Done(answered) if !answered.name.as_ref().is_some_and(|host| state.rules.is_early(host)) => {
                 let filed = state.log.query(&asker, &answered);
                 waiting.spawn(async move {
                     send(&socket, &asker, release(filed, &query, answered.reply).await).await;

@@ -1,6 +1,7 @@
 //! The resolver over real sockets on loopback: no root, no resolver of the machine.
 
 use super::*;
+use crate::flow::Host;
 use crate::proxy::dns::answer::Mode;
 use crate::proxy::dns::lookup::Found;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -19,6 +20,29 @@ impl NameRules for Rules {
 
     fn mode(&self) -> Mode {
         self.0
+    }
+}
+
+/// Rules of a policy whose scanners are on their way until somebody waits for them.
+#[derive(Default)]
+struct Loading(AtomicBool);
+
+impl NameRules for Loading {
+    fn allowed(&self, name: &str) -> bool {
+        name.ends_with(".example.com")
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::Synthetic
+    }
+
+    fn is_early(&self, host: &Host) -> bool {
+        !self.0.load(Ordering::SeqCst) && host.name() != Some("spelled.example.com")
+    }
+
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.0.store(true, Ordering::SeqCst);
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -94,14 +118,17 @@ struct Running {
 }
 
 async fn start(mode: Mode) -> Running {
+    start_with(Arc::new(Rules(mode))).await
+}
+
+async fn start_with(rules: Arc<dyn NameRules>) -> Running {
     let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("bind"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let (udp, tcp) = (socket.local_addr().expect("bound"), listener.local_addr().expect("bound"));
     let log = Arc::new(Log::default());
     let (pool, seen) = (Arc::new(Pool::with_prefix(1, 100)), Arc::new(SeenNames::default()));
     let lookup = Arc::new(Slow(Duration::from_millis(300), Arc::clone(&log)));
-    let state =
-        DnsState::new(Arc::new(Rules(mode)), Arc::clone(&pool), Arc::clone(&seen), lookup, Arc::clone(&log) as _);
+    let state = DnsState::new(rules, Arc::clone(&pool), Arc::clone(&seen), lookup, Arc::clone(&log) as _);
     let state = Arc::new(state);
     let mut tasks = JoinSet::new();
     tasks.spawn(serve_udp(socket, Arc::clone(&state)));
@@ -148,6 +175,27 @@ async fn tcp_reply(stream: &mut TcpStream) -> (u16, ResponseCode, Vec<String>) {
 
 fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes(), message].concat()
+}
+
+/// A name that is refused, too: its receipt could not name it before.
+#[tokio::test]
+async fn what_is_asked_for_is_told_of_once_it_can_be_read() {
+    for by_tcp in [false, true] {
+        let rules = Arc::new(Loading::default());
+        let server = start_with(rules.clone()).await;
+        for (name, is_early) in [("spelled.example.com.", false), ("evil.example.", true)] {
+            let question = query(7, name, RecordType::A);
+            if by_tcp {
+                let mut stream = tcp(server.tcp).await;
+                stream.write_all(&framed(&question)).await.expect("sent");
+                tcp_reply(&mut stream).await;
+            } else {
+                udp_ask(server.udp, &question).await;
+            }
+            assert_eq!(rules.0.load(Ordering::SeqCst), is_early, "{name}");
+        }
+        assert_eq!(server.log.entries.lock().expect("log").len(), 2, "each once");
+    }
 }
 
 #[tokio::test]

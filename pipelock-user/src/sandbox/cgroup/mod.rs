@@ -7,6 +7,7 @@
 
 mod error;
 pub(super) mod find;
+mod freeze;
 mod handle;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use error::CgroupError;
+pub use freeze::Frozen;
 
 /// How deep below a cgroup we follow (the kernel's own default for `cgroup.max.depth` is unlimited).
 const MAX_DEPTH: usize = 64;
@@ -30,24 +32,6 @@ pub struct Cgroup {
     path: PathBuf,
     dir: File,
     id: u64,
-}
-
-/// The folder of the cgroup with this id, if one is to be seen here.
-fn folder_of(id: u64) -> Result<Option<PathBuf>, CgroupError> {
-    for point in mount_points()? {
-        let is_it = |folder: &Path| fs::symlink_metadata(folder).is_ok_and(|meta| meta.ino() == id);
-        let mut found = is_it(&point).then(|| point.clone());
-        each_below(&point, |folder| {
-            if is_it(folder) {
-                found = Some(folder.to_owned());
-            }
-            Ok(())
-        })?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
 }
 
 /// Locks a new cgroup's folder. Whoever asks [`Cgroup::is_held`] has it for a moment, so it is tried for a while.
@@ -125,9 +109,36 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`] when nobody can say.
     pub fn lives(id: u64) -> Result<bool, CgroupError> {
-        if folder_of(id)?.is_some() {
-            return Ok(true);
+        Ok(Self::folder_of(id)?.is_some() || Self::lives_unseen(id)?)
+    }
+
+    /// The folder of the cgroup with this id, if one is to be seen here.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when the tree cannot be read.
+    pub fn folder_of(id: u64) -> Result<Option<PathBuf>, CgroupError> {
+        for point in mount_points()? {
+            if Self::is_at(&point, id) {
+                return Ok(Some(point));
+            }
+            if let Some(folder) = find_below(&point, |folder| Ok(Self::is_at(folder, id)))? {
+                return Ok(Some(folder));
+            }
         }
+        Ok(None)
+    }
+
+    /// Whether this folder, below a mount of cgroup2, is the one of the cgroup with this id.
+    #[must_use]
+    pub fn is_at(folder: &Path, id: u64) -> bool {
+        fs::symlink_metadata(folder).is_ok_and(|meta| meta.ino() == id)
+    }
+
+    /// As [`Self::lives`], of one that no path leads to.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when nobody can say.
+    pub fn lives_unseen(id: u64) -> Result<bool, CgroupError> {
         let point = mount_points()?.into_iter().next().ok_or(CgroupError::NotMounted)?;
         handle::lives(&point, id).map_err(|source| CgroupError::Io {
             what: "look for a cgroup below",
@@ -175,7 +186,7 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`] when the tree cannot be read, or when the cgroup cannot be used.
     pub fn by_id(id: u64) -> Result<Option<Self>, CgroupError> {
-        folder_of(id)?.map(|folder| Self::open(&folder)).transpose()
+        Self::folder_of(id)?.map(|folder| Self::open(&folder)).transpose()
     }
 
     /// The folder, canonical.
@@ -270,23 +281,6 @@ impl Cgroup {
             Err(source) if matches!(source.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(false),
             Err(source) => Err(self.io("read cgroup.events of", source)),
         }
-    }
-
-    /// Stops every process here and below until the returned guard is dropped; ones that were frozen before stay so.
-    /// A process stuck in the kernel may keep it from completing: then the guard is returned after `timeout` all the
-    /// same, and [`Cgroup::is_frozen`] tells.
-    ///
-    /// # Errors
-    /// [`CgroupError::Io`] when `cgroup.freeze` cannot be used.
-    pub fn freeze(&self, timeout: Duration) -> Result<Frozen<'_>, CgroupError> {
-        let before = self.read("cgroup.freeze").map_err(|source| self.io("read cgroup.freeze of", source))?;
-        let guard = Frozen { group: self, thaw: before.trim() == "0" };
-        self.write("cgroup.freeze", "1").map_err(|source| self.io("freeze", source))?;
-        let start = Instant::now();
-        while !self.is_frozen()? && start.elapsed() < timeout {
-            std::thread::sleep(POLL);
-        }
-        Ok(guard)
     }
 
     /// Kills every process here and below with SIGKILL, forks in progress included; frozen ones die too.
@@ -397,26 +391,16 @@ impl Cgroup {
     }
 }
 
-/// Keeps the processes of a cgroup stopped; they go on when it is dropped.
-#[derive(Debug)]
-#[must_use = "dropping the guard lets the processes go on"]
-pub struct Frozen<'a> {
-    group: &'a Cgroup,
-    thaw: bool,
-}
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        if self.thaw
-            && let Err(error) = self.group.write("cgroup.freeze", "0")
-        {
-            tracing::error!(cgroup = %self.group.path.display(), %error, "the cgroup stays frozen; write 0 to its cgroup.freeze");
-        }
-    }
-}
-
 /// Calls `visit` for every cgroup folder below `top`, parents first.
 fn each_below(top: &Path, mut visit: impl FnMut(&Path) -> Result<(), CgroupError>) -> Result<(), CgroupError> {
+    find_below(top, |folder| visit(folder).map(|()| false)).map(drop)
+}
+
+/// The first cgroup folder below `top`, parents first, that is the one looked for.
+fn find_below(
+    top: &Path,
+    mut is_it: impl FnMut(&Path) -> Result<bool, CgroupError>,
+) -> Result<Option<PathBuf>, CgroupError> {
     let mut todo = vec![(top.to_owned(), 0)];
     while let Some((folder, depth)) = todo.pop() {
         let entries = match fs::read_dir(&folder) {
@@ -429,11 +413,14 @@ fn each_below(top: &Path, mut visit: impl FnMut(&Path) -> Result<(), CgroupError
             return Err(CgroupError::Io { what: "list", path: folder, source });
         }
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            visit(&entry.path())?;
-            todo.push((entry.path(), depth + 1));
+            let path = entry.path();
+            if is_it(&path)? {
+                return Ok(Some(path));
+            }
+            todo.push((path, depth + 1));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Where cgroup2 is mounted, every mount.
@@ -484,6 +471,28 @@ mod tests {
         }
         check_name("pipelock-12:a@b.scope").expect("plain");
         assert!(check_name(&"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn who_has_found_a_folder_looks_no_further() {
+        let top = tempfile::tempdir().expect("tempdir");
+        for name in ["a", "b", "a/c"] {
+            fs::create_dir(top.path().join(name)).expect("mkdir");
+        }
+        let mut seen = 0;
+        let found = find_below(top.path(), |_| {
+            seen += 1;
+            Ok(seen == 2)
+        });
+        assert!(found.expect("a tree").is_some_and(|found| found.starts_with(top.path())));
+        assert_eq!(seen, 2);
+        let mut all = 0;
+        each_below(top.path(), |_| {
+            all += 1;
+            Ok(())
+        })
+        .expect("a tree");
+        assert_eq!(all, 3);
     }
 
     #[test]
