@@ -15,8 +15,12 @@ use pipelock_scan::{Coding, Decoded, Finding};
 type Pack = fn(&str) -> Vec<u8>;
 
 fn gzip(text: &str) -> Vec<u8> {
-    let mut to = flate2::write::GzEncoder::new(Vec::new(), Compression::best());
-    to.write_all(text.as_bytes()).unwrap();
+    gzip_at(text.as_bytes(), Compression::best())
+}
+
+fn gzip_at(text: &[u8], level: Compression) -> Vec<u8> {
+    let mut to = flate2::write::GzEncoder::new(Vec::new(), level);
+    to.write_all(text).unwrap();
     to.finish().unwrap()
 }
 
@@ -78,6 +82,27 @@ fn a_secret_cut_across_members_is_found() {
     is_found("a frame to pass over", "zstd", &[&zstd(&start)[..], &skipped, &zstd(&end)].concat());
     let wrapped = base64(&[gzip(&start), gzip(&end)].concat(), STANDARD, true);
     assert!(has_token(&scanner().scan(wrapped.as_bytes()).unwrap()));
+}
+
+/// Four bytes behind `text` that make its CRC-32 (RFC 1952 §8) this one.
+fn forcing(text: &[u8], wanted: u32) -> [u8; 4] {
+    let step = |byte: u32| (0..8).fold(byte, |word, _| if word & 1 == 0 { word >> 1 } else { word >> 1 ^ 0xedb8_8320 });
+    let table: Vec<u32> = (0..256).map(step).collect();
+    let register = text.iter().fold(!0u32, |word, byte| word >> 8 ^ table[((word ^ u32::from(*byte)) & 0xff) as usize]);
+    let before = (0..4).fold(!wanted, |word, _| {
+        let at = table.iter().position(|entry| entry >> 24 == word >> 24).unwrap();
+        (word ^ table[at]) << 8 | at as u32
+    });
+    (before ^ register).to_le_bytes()
+}
+
+#[test]
+fn a_trailer_that_looks_like_a_frame_to_pass_over_is_none() {
+    let mut text = [b' '; 96].to_vec();
+    text.extend_from_slice(&forcing(&text, 0x184d_2a50));
+    let first = gzip_at(&text, Compression::best());
+    assert_eq!(first[first.len() - 8..], [0x50, 0x2a, 0x4d, 0x18, 100, 0, 0, 0]);
+    is_found("in its place", "gzip", &[&first[..], &gzip(SECRET)].concat());
 }
 
 #[test]

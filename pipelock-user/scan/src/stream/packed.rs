@@ -423,7 +423,10 @@ impl Output {
         let trailer = std::mem::take(&mut self.trailer);
         let found = match text {
             // A frame to be passed over (RFC 8878 §3.1.2). In a long one something may be: it is searched as any text.
-            [0x50..=0x5f, 0x2a, 0x4d, 0x18, length, 0, 0, 0, ..] if *length <= LONGEST_SKIPPED => {
+            // Only between such: a checksum of gzip may look like one.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, length, 0, 0, 0, ..]
+                if self.format == Format::Zstd && *length <= LONGEST_SKIPPED =>
+            {
                 return Follower::After(8 + usize::from(*length));
             }
             _ => {
