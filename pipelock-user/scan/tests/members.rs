@@ -10,7 +10,7 @@ use std::io::Write as _;
 
 use fixture::*;
 use flate2::Compression;
-use pipelock_scan::{Coding, Decoded, Finding};
+use pipelock_scan::{Coding, Decoded, Finding, Scanner};
 
 type Pack = fn(&str) -> Vec<u8>;
 
@@ -105,6 +105,33 @@ fn a_trailer_that_looks_like_a_frame_to_pass_over_is_none() {
     is_found("in its place", "gzip", &[&first[..], &gzip(SECRET)].concat());
 }
 
+/// A member of gzip that holds each text in a block of its own, with empty ones behind it (RFC 1951 §3.2.4).
+fn in_blocks(texts: &[&str]) -> Vec<u8> {
+    let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    for text in texts {
+        let length = text.len() as u16;
+        packed.push(0);
+        packed.extend(length.to_le_bytes().into_iter().chain((!length).to_le_bytes()));
+        packed.extend_from_slice(text.as_bytes());
+        packed.extend([0, 0, 0, 0xff, 0xff].repeat(60));
+    }
+    packed.extend([1, 0, 0, 0xff, 0xff]);
+    packed.extend([0; 8]);
+    packed
+}
+
+#[test]
+fn what_is_whole_in_a_member_does_not_leave_before_it_is_found() {
+    // Without the end of the member before, which makes its first word none.
+    let scanner = Scanner::new(rules().with_builtins(), &KEY).unwrap();
+    let last = format!("{}about and more", "abandon ".repeat(9));
+    let packed = [gzip("abc"), in_blocks(&["abandon ", "abandon ", &last])].concat();
+    assert_eq!(scanner.scan(&packed).unwrap().len(), 1);
+    for size in [1, 7, 64, 256, 1000] {
+        assert_eq!(streams::escaped(&scanner, &packed, size), None, "{size}");
+    }
+}
+
 #[test]
 fn a_secret_that_is_whole_in_one_member_is_found_whatever_stands_in_the_next() {
     // It has to stand by itself.
@@ -119,6 +146,7 @@ fn a_secret_that_is_whole_in_one_member_is_found_whatever_stands_in_the_next() {
                 for findings in [scanner().scan(&packed).unwrap(), named(token, &[&packed])] {
                     assert!(findings.iter().any(|finding| &*finding.rule == "test-aws-id"), "{token} {findings:?}");
                 }
+                assert_eq!(streams::escaped(scanner(), &packed, 7), None, "{token}");
             }
         }
     }

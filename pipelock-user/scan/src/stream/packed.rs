@@ -454,7 +454,8 @@ impl Output {
     }
 
     fn hold(&self, context: &Context<'_>) -> u64 {
-        let hold = self.layer.hold(context);
+        let alone = self.alone.as_ref().map(|alone| alone.first + alone.layer.hold(context));
+        let hold = self.layer.hold(context).min(alone.unwrap_or(u64::MAX));
         self.source(&(hold..hold + 1)).start
     }
 }
