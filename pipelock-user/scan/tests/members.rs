@@ -78,6 +78,8 @@ fn a_secret_cut_across_members_is_found() {
         is_found("padding", "gzip", &[gzip(&start), vec![0; zeros], gzip(&end)].concat());
     }
     is_found("no trailer", "gzip", &[&gzip(&start)[..gzip(&start).len() - 8], &gzip(&end)].concat());
+    // As the tool of Zstandard unpacks them.
+    is_found("two kinds", "zstd", &[zstd(&start), gzip(""), zstd(&end)].concat());
     let skipped = [0x53, 0x2a, 0x4d, 0x18, 5, 0, 0, 0, 1, 2, 3, 4, 5];
     is_found("a frame to pass over", "zstd", &[&zstd(&start)[..], &skipped, &zstd(&end)].concat());
     let wrapped = base64(&[gzip(&start), gzip(&end)].concat(), STANDARD, true);
@@ -103,6 +105,42 @@ fn a_trailer_that_looks_like_a_frame_to_pass_over_is_none() {
     let first = gzip_at(&text, Compression::best());
     assert_eq!(first[first.len() - 8..], [0x50, 0x2a, 0x4d, 0x18, 100, 0, 0, 0]);
     is_found("in its place", "gzip", &[&first[..], &gzip(SECRET)].concat());
+}
+
+#[test]
+fn a_trailer_that_looks_like_a_member_is_none() {
+    let (one, other) = SECRET.split_at(SECRET.len() / 2);
+    // As long as what zlib begins with says.
+    let first = gzip(&format!("{}{one}", " ".repeat(0x178 - one.len())));
+    assert_eq!(first[first.len() - 4..], [0x78, 1, 0, 0]);
+    for zeros in [0, 1, 136, 137, 200, 247, 248, 249, 255, 256, 1000] {
+        is_found(&format!("{zeros}"), "gzip", &[&first[..], &vec![0; zeros], &gzip(other)].concat());
+    }
+}
+
+/// A frame of Zstandard that is passed over (RFC 8878 §3.1.2).
+fn passed_over(contents: &[u8]) -> Vec<u8> {
+    [&[0x5a, 0x2a, 0x4d, 0x18][..], &(contents.len() as u32).to_le_bytes(), contents].concat()
+}
+
+#[test]
+fn frames_of_any_length_are_passed_over_and_read() {
+    let (one, other) = SECRET.split_at(SECRET.len() / 2);
+    let (start, end) = (zstd(&format!("hello {one}")), zstd(&format!("{other} bye")));
+    for length in [0, 1, 127, 128, 129, 247, 248, 249, 500, 5000, 70_000] {
+        let frame = passed_over(&vec![b'.'; length]);
+        is_found(&format!("{length}"), "zstd", &[&start[..], &frame, &end].concat());
+        is_found(&format!("{length} twice"), "zstd", &[&start[..], &frame, &frame, &end].concat());
+    }
+    for packed in [gzip(SECRET), zstd(SECRET), [gzip(one), gzip(other)].concat()] {
+        for padding in [0, 300] {
+            let frame = passed_over(&[&vec![b'.'; padding][..], &packed, &vec![b'.'; padding]].concat());
+            is_found(&format!("within {padding}"), "zstd", &[&zstd("a"), &frame[..], &zstd("b")].concat());
+            // What is cut across it is found all the same.
+            let inner = passed_over(&gzip(&"some words ".repeat(9)));
+            is_found("around", "zstd", &[&start[..], &inner, &end].concat());
+        }
+    }
 }
 
 /// A member of gzip that holds each text in a block of its own, with empty ones behind it (RFC 1951 §3.2.4).
