@@ -311,6 +311,15 @@ mod tests {
             assert_eq!(piece(&sessions, 1, &format!("#! {at} ?! {at} and some more of it, as values are, {at}!")), 0);
         }
         assert_eq!(sessions.piece(1, 0, "other", b"ghijABCDEFGHIJ012345").unwrap().findings.len(), 1);
+        for (session, lengths) in (2..).zip([&[1004][..], &[1005], &[1024], &[512; 3], &[300; 6], &[1023, 1023, 1, 1]])
+        {
+            assert_eq!(piece(&sessions, session, "ghp_0123456789abcdef"), 0);
+            for (at, length) in lengths.iter().enumerate() {
+                assert_eq!(piece(&sessions, session, &format!("{at} {}", "#! ".repeat(400))[..*length]), 0);
+            }
+            let found = sessions.piece(session, 0, "other", b"ghijABCDEFGHIJ012345").unwrap().findings;
+            assert_eq!(found.len(), 1, "{lengths:?}");
+        }
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Lane {
             length <= TAIL
         };
         let count = self.pieces.range(..end).rev().take_while(counts).count();
-        if head.is_empty() || count == 0 {
+        if head.is_empty() || count == 0 && self.opened.is_empty() {
             return None;
         }
         let (mut text, mut starts) = (Vec::with_capacity(TAIL + HEAD), Vec::with_capacity(count));
@@ -246,8 +246,9 @@ impl Lane {
         }
         let new = text.len();
         text.extend_from_slice(head);
-        // The last few are tried whatever they are.
-        let skipped = self.pieces.iter().rev().skip(without + SKIPPED + 1).filter(|piece| piece.open >= LEAST_OPEN);
+        // The last few are tried whatever they are, as far as they are in the text.
+        let tried = without + count.min(SKIPPED + 1);
+        let skipped = self.pieces.iter().rev().skip(tried).filter(|piece| piece.open >= LEAST_OPEN);
         let open = skipped.chain(self.opened.iter().rev()).take(OPEN).map(Piece::open).collect();
         Some(Lately { text, starts, new, open })
     }
@@ -548,6 +549,16 @@ mod tests {
         }
         assert_eq!(run(100, OPEN - 1), [true, false]);
         assert_eq!(run(100, OPEN), [false, false], "bounded");
+    }
+
+    #[test]
+    fn what_began_something_is_tried_though_nothing_is_left_before_the_new_one() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let (_, ticket) = fragments.push(1, 1, 0, &SECRET[..20]);
+        fragments.settle(1, 0, &ticket, 20);
+        let others = [b'.', b',', b';'].map(|byte| fragments.push(1, 2, 1, &[byte; TAIL]).1);
+        others.iter().for_each(|ticket| fragments.take_back(1, 1, ticket));
+        assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
     }
 
     #[test]
