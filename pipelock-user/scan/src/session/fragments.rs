@@ -183,7 +183,7 @@ struct Piece {
     end: Vec<u8>,
     /// It was judged, and completes nothing.
     is_clean: bool,
-    /// How many bytes at its end may begin something.
+    /// How many bytes at its end may begin something: as many as are kept, until it was judged and found to complete nothing.
     open: usize,
 }
 
@@ -341,7 +341,7 @@ impl Fragments {
             joined.add(own.join(value, 0));
             self.pushed += 1;
             let end = value[value.len() - value.len().min(TAIL)..].to_vec();
-            own.push(Piece { number: self.pushed, time: now, hash, end, is_clean: false, open: 0 });
+            own.push(Piece { number: self.pushed, time: now, hash, end, is_clean: false, open: OPEN_BYTES });
             ticket.places.push((lane, self.pushed));
         }
         (joined, ticket)
@@ -558,6 +558,17 @@ mod tests {
         fragments.settle(1, 0, &ticket, 20);
         let others = [b'.', b',', b';'].map(|byte| fragments.push(1, 2, 1, &[byte; TAIL]).1);
         others.iter().for_each(|ticket| fragments.take_back(1, 1, ticket));
+        assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
+    }
+
+    #[test]
+    fn what_is_not_judged_yet_may_begin_anything() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let _ = fragments.push(1, 1, 0, &SECRET[..20]);
+        for at in 0..100 {
+            let (_, ticket) = fragments.push(1, 2, 1, format!("a value of some length, {at}.").as_bytes());
+            fragments.settle(1, 1, &ticket, 0);
+        }
         assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
     }
 
