@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::fragments::TAIL;
 use super::table::Table;
 use super::{Budget, BudgetLimits, FragmentLimits, Fragments, Given, Ticket};
 use crate::engine::EngineError;
@@ -18,8 +19,6 @@ use crate::url::{self, Parts};
 /// Of the bits that a session may send in free values, the share that names may carry: whoever asks for one has a choice that no
 /// request needs.
 const OF_NAMES: f64 = 0.25;
-/// Bytes at the end of a value that are asked whether something begins in them.
-const MOST_OPEN: usize = 128;
 /// Names of a session that are remembered.
 const MOST_NAMES: usize = 4096;
 
@@ -245,8 +244,9 @@ impl Sessions {
         let (joined, ticket) = self.lock().fragments.push(session, lane, now, value);
         let found = self.scanner.scan_joined(&joined, &(place.start as u64..place.end as u64));
         match &found {
+            Ok(found) if found.is_empty() && ticket.is_empty() => {}
             Ok(found) if found.is_empty() => {
-                let open = self.scanner.begun(&value[value.len().saturating_sub(MOST_OPEN)..]).unwrap_or(MOST_OPEN);
+                let open = self.scanner.begun(&value[value.len().saturating_sub(TAIL)..]).unwrap_or(TAIL);
                 self.lock().fragments.settle(session, now, &ticket, open);
             }
             Ok(_) => {}

@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::table::Table;
 
 /// Bytes of a lane that are put before what comes next, and of a piece that are kept.
-const TAIL: usize = 1024;
+pub(super) const TAIL: usize = 1024;
 /// Bytes of a lane that are kept: a piece that is taken back leaves what it stood before.
 const KEPT: usize = 2 * TAIL;
 /// Bytes of a lane that are decoded with what comes next: a token of forty characters in the longest way to write it, and more.
@@ -29,7 +29,8 @@ const CANDIDATES: usize = 4096;
 /// So many bytes that come again at once, in one piece or in several that are the same, are the same thing said twice, and
 /// no further piece.
 const REPEATED: usize = 6;
-/// Pieces before the last that are also tried alone before the new one, with what lies between left out.
+/// Pieces before the last that are also tried alone before the new one, with what lies between left out: those that may begin
+/// something.
 const SKIPPED: usize = 8;
 /// Pieces from before those that may begin something, as at least so many bytes at their end say, which are tried alone as long as
 /// the window is; and bytes of each that are kept.
@@ -67,8 +68,8 @@ pub struct Ticket {
 struct Lately {
     /// The older pieces end to end, then the new one.
     text: Vec<u8>,
-    /// Where each older piece begins, and where the new one does.
-    starts: Vec<usize>,
+    /// Where each older piece begins, with whether something may begin at its end, and where the new one does.
+    starts: Vec<(usize, bool)>,
     new: usize,
     /// Ends of earlier pieces that may begin something.
     open: Vec<Vec<u8>>,
@@ -78,6 +79,13 @@ struct Lately {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Joined {
     lanes: Vec<Lately>,
+}
+
+impl Ticket {
+    /// Whether it stands for nothing, as that of a value that was not taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
 }
 
 impl Joined {
@@ -123,22 +131,25 @@ impl Lately {
         let (old, new) = self.text.split_at(self.new);
         let open = self.new - begins(old).min(self.new);
         let mut left = CANDIDATES;
-        for (at, start) in self.starts.iter().enumerate().rev() {
+        let mut end = self.new;
+        for (start, _) in self.starts.iter().rev() {
             // What begins at the end of the text before is no part of this piece.
-            if self.starts.get(at + 1).copied().unwrap_or(self.new) <= open {
+            if end <= open {
                 break;
             }
             let Some(rest) = left.checked_sub(self.text.len() - start) else {
                 // In the longest, all begins somewhere.
-                candidates.add(&old[self.starts[0]..], new);
+                candidates.add(old, new);
                 break;
             };
             left = rest;
             candidates.add(&old[*start..], new);
+            end = *start;
         }
-        let pieces = self.starts.windows(2).rev().take(SKIPPED).map(|ends| &old[ends[0]..ends[1]]);
-        for piece in pieces.filter(|piece| begins(piece) > 0) {
-            candidates.add(piece, new);
+        for ends in self.starts.windows(2).rev().take(SKIPPED) {
+            if let &[(start, true), (end, _)] = ends {
+                candidates.add(&old[start..end], new);
+            }
         }
         for piece in &self.open {
             candidates.add(piece, new);
@@ -241,7 +252,7 @@ impl Lane {
         }
         let (mut text, mut starts) = (Vec::with_capacity(TAIL + HEAD), Vec::with_capacity(count));
         for piece in self.pieces.range(end - count..end) {
-            starts.push(text.len());
+            starts.push((text.len(), piece.open > 0));
             text.extend_from_slice(&piece.end);
         }
         let new = text.len();
@@ -347,10 +358,10 @@ impl Fragments {
         (joined, ticket)
     }
 
-    /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many bytes at its end may begin
-    /// something.
+    /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many of the last [`TAIL`] bytes of it
+    /// may begin something.
     pub fn settle(&mut self, session: u64, now: u64, ticket: &Ticket, open: usize) {
-        if ticket.places.is_empty() {
+        if ticket.is_empty() {
             return;
         }
         let lanes = self.table.entry(session, now, HashMap::new);
@@ -365,7 +376,7 @@ impl Fragments {
 
     /// Takes a value back that was pushed and then was not sent: what is tried once more is judged once more.
     pub fn take_back(&mut self, session: u64, now: u64, ticket: &Ticket) {
-        if ticket.places.is_empty() {
+        if ticket.is_empty() {
             return;
         }
         let lanes = self.table.entry(session, now, HashMap::new);
@@ -412,10 +423,10 @@ mod tests {
         })
     }
 
-    /// Pushes a value that is then judged to complete nothing.
+    /// Pushes a value that is then judged to complete nothing, and to begin something.
     fn push(fragments: &mut Fragments, session: u64, lane: u64, now: u64, value: &[u8]) -> Joined {
         let (joined, ticket) = fragments.push(session, lane, now, value);
-        fragments.settle(session, now, &ticket, 0);
+        fragments.settle(session, now, &ticket, value.len());
         joined
     }
 
@@ -461,7 +472,7 @@ mod tests {
         for at in 0..10_000u64 {
             let value = vec![b'a' + (at % 26) as u8; (at % 300 * (at % 11)) as usize];
             let joined = push(&mut fragments, 1, at % 50, at, &value).candidates(<[u8]>::len);
-            assert!(joined.text.len() <= 22 << 10, "{}", joined.text.len());
+            assert!(joined.text.len() <= (22 + 40) << 10, "{}", joined.text.len());
         }
     }
 
@@ -521,10 +532,12 @@ mod tests {
         let mut fragments = Fragments::new(FragmentLimits::default());
         let values: [&[u8]; 4] = [b"alpha", b"beta", b"gh", b"p_0"];
         let (mut joined, mut lines) = (Joined::default(), Vec::new());
-        for value in values {
-            joined = push(&mut fragments, 1, 1, 0, value);
-        }
         let begins = |text: &[u8]| if text.ends_with(b"gh") { 2 } else { 0 };
+        for value in values {
+            let (latest, ticket) = fragments.push(1, 1, 0, value);
+            fragments.settle(1, 0, &ticket, begins(value));
+            joined = latest;
+        }
         lines.extend(joined.candidates(begins).text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
         // Its own lane and that of all values are the same.
         assert_eq!(lines, [&b"ghp_0"[..], b""]);
@@ -570,6 +583,21 @@ mod tests {
             fragments.settle(1, 1, &ticket, 0);
         }
         assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
+    }
+
+    #[test]
+    fn what_may_begin_is_asked_once_for_each_lane() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let mut joined = Joined::default();
+        for at in 0..40 {
+            joined = push(&mut fragments, 1, at % 3, 1, format!("a value, {at}").as_bytes());
+        }
+        let asked = std::cell::Cell::new(0);
+        joined.candidates(|text| {
+            asked.set(asked.get() + 1);
+            text.len()
+        });
+        assert_eq!(asked.get(), 2, "its own, and that of all values");
     }
 
     #[test]
