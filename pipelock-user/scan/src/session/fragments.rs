@@ -8,7 +8,8 @@
 //! Besides its own lane each value joins one lane of the whole session, there without a label before it (`part2: …`,
 //! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 22 KiB, copied and read as they stand,
 //! and 2 KiB of them decoded; as many again, at most 40 KiB, where pieces before them began something), not what was sent
-//! before; at most [`FragmentLimits::lanes`] lanes of 2 KiB per session and 8 KiB of what began something.
+//! before; at most [`FragmentLimits::lanes`] lanes per session, each of 2 KiB in 256 pieces and of 8 KiB in 64 pieces that began
+//! something: with what is noted of each piece, 40 KiB.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -20,6 +21,8 @@ use super::table::Table;
 pub(super) const TAIL: usize = 1024;
 /// Bytes of a lane that are kept: a piece that is taken back leaves what it stood before.
 const KEPT: usize = 2 * TAIL;
+/// Pieces of a lane that are kept, of however few bytes each.
+const MOST_PIECES: usize = 256;
 /// Bytes of a lane that are decoded with what comes next: a token of forty characters in the longest way to write it, and more.
 const DECODED: usize = 320;
 /// Bytes of a new value that may complete something older.
@@ -200,7 +203,7 @@ struct Piece {
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// The latest, [`KEPT`] bytes in all.
+    /// The latest, [`KEPT`] bytes and [`MOST_PIECES`] in all.
     pieces: VecDeque<Piece>,
     bytes: usize,
     used: u64,
@@ -265,11 +268,12 @@ impl Lane {
     }
 
     fn push(&mut self, piece: Piece) {
-        self.bytes += piece.end.len();
-        self.pieces.push_back(piece);
-        while self.bytes > KEPT {
+        // Before, so that the lists do not grow beyond what they may hold.
+        while self.bytes + piece.end.len() > KEPT || self.pieces.len() >= MOST_PIECES {
             self.drop_front();
         }
+        self.bytes += piece.end.len();
+        self.pieces.push_back(piece);
     }
 
     fn drop_front(&mut self) {
@@ -277,8 +281,8 @@ impl Lane {
         self.bytes -= piece.end.len();
         if piece.open >= LEAST_OPEN {
             piece.end = piece.open();
+            self.opened.drain(..(self.opened.len() + 1).saturating_sub(OPEN));
             self.opened.push_back(piece);
-            self.opened.drain(..self.opened.len().saturating_sub(OPEN));
         }
     }
 }
@@ -598,6 +602,16 @@ mod tests {
             text.len()
         });
         assert_eq!(asked.get(), 2, "its own, and that of all values");
+    }
+
+    #[test]
+    fn short_pieces_do_not_pile_up() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        for at in 0..3000 {
+            push(&mut fragments, 1, 1, 0, &[b'a' + (at % 2) as u8]);
+        }
+        let mut lanes = fragments.table.entry(1, 0, HashMap::new).values();
+        assert!(lanes.all(|lane| lane.pieces.len() == MOST_PIECES && lane.bytes == lane.pieces.len()));
     }
 
     #[test]
