@@ -344,6 +344,17 @@ mod tests {
         assert_eq!(piece(&sessions, 8, "Pl7kQw2ZnR5tXc9VbM3sJh8DfG1yUa2ya2Qq"), 1);
         assert_eq!(piece(&sessions, 5, "AKIA1F23"), 0);
         assert_eq!(piece(&sessions, 5, "H45K67M89P0Q"), 1);
+        // What is cut in its prefix stands nowhere by chance, nor does the header of a key.
+        for (session, begin, rest) in [
+            (10, "g", "hp_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef01"),
+            (11, "ghp", "_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef01"),
+            (12, "AK", "IA1F23H45K67M89P0Q"),
+            (13, "pyp", "i-jGvKBNCfd59HAyuL4KgKsgqzrtY7cg5qQdFB85KQ"),
+            (14, "-----BEGIN RSA PRIVATE KEY-----\nFAK", "EKEYDATAFORTESTINGONLY0123"),
+        ] {
+            assert_eq!(piece(&sessions, session, begin), 0);
+            assert_eq!(piece(&sessions, session, rest), 1, "{begin} {rest}");
+        }
     }
 
     #[test]
