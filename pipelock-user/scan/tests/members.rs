@@ -10,13 +10,17 @@ use std::io::Write as _;
 
 use fixture::*;
 use flate2::Compression;
-use pipelock_scan::{Coding, Decoded, Finding};
+use pipelock_scan::{Coding, Decoded, Finding, Scanner};
 
 type Pack = fn(&str) -> Vec<u8>;
 
 fn gzip(text: &str) -> Vec<u8> {
-    let mut to = flate2::write::GzEncoder::new(Vec::new(), Compression::best());
-    to.write_all(text.as_bytes()).unwrap();
+    gzip_at(text.as_bytes(), Compression::best())
+}
+
+fn gzip_at(text: &[u8], level: Compression) -> Vec<u8> {
+    let mut to = flate2::write::GzEncoder::new(Vec::new(), level);
+    to.write_all(text).unwrap();
     to.finish().unwrap()
 }
 
@@ -74,10 +78,96 @@ fn a_secret_cut_across_members_is_found() {
         is_found("padding", "gzip", &[gzip(&start), vec![0; zeros], gzip(&end)].concat());
     }
     is_found("no trailer", "gzip", &[&gzip(&start)[..gzip(&start).len() - 8], &gzip(&end)].concat());
+    // As the tool of Zstandard unpacks them.
+    is_found("two kinds", "zstd", &[zstd(&start), gzip(""), zstd(&end)].concat());
     let skipped = [0x53, 0x2a, 0x4d, 0x18, 5, 0, 0, 0, 1, 2, 3, 4, 5];
     is_found("a frame to pass over", "zstd", &[&zstd(&start)[..], &skipped, &zstd(&end)].concat());
     let wrapped = base64(&[gzip(&start), gzip(&end)].concat(), STANDARD, true);
     assert!(has_token(&scanner().scan(wrapped.as_bytes()).unwrap()));
+}
+
+/// Four bytes behind `text` that make its CRC-32 (RFC 1952 §8) this one.
+fn forcing(text: &[u8], wanted: u32) -> [u8; 4] {
+    let step = |byte: u32| (0..8).fold(byte, |word, _| if word & 1 == 0 { word >> 1 } else { word >> 1 ^ 0xedb8_8320 });
+    let table: Vec<u32> = (0..256).map(step).collect();
+    let register = text.iter().fold(!0u32, |word, byte| word >> 8 ^ table[((word ^ u32::from(*byte)) & 0xff) as usize]);
+    let before = (0..4).fold(!wanted, |word, _| {
+        let at = table.iter().position(|entry| entry >> 24 == word >> 24).unwrap();
+        (word ^ table[at]) << 8 | at as u32
+    });
+    (before ^ register).to_le_bytes()
+}
+
+#[test]
+fn a_trailer_that_looks_like_a_frame_to_pass_over_is_none() {
+    let mut text = [b' '; 96].to_vec();
+    text.extend_from_slice(&forcing(&text, 0x184d_2a50));
+    let first = gzip_at(&text, Compression::best());
+    assert_eq!(first[first.len() - 8..], [0x50, 0x2a, 0x4d, 0x18, 100, 0, 0, 0]);
+    is_found("in its place", "gzip", &[&first[..], &gzip(SECRET)].concat());
+}
+
+#[test]
+fn a_trailer_that_looks_like_a_member_is_none() {
+    let (one, other) = SECRET.split_at(SECRET.len() / 2);
+    // As long as what zlib begins with says.
+    let first = gzip(&format!("{}{one}", " ".repeat(0x178 - one.len())));
+    assert_eq!(first[first.len() - 4..], [0x78, 1, 0, 0]);
+    for zeros in [0, 1, 136, 137, 200, 247, 248, 249, 255, 256, 1000] {
+        is_found(&format!("{zeros}"), "gzip", &[&first[..], &vec![0; zeros], &gzip(other)].concat());
+    }
+}
+
+/// A frame of Zstandard that is passed over (RFC 8878 §3.1.2).
+fn passed_over(contents: &[u8]) -> Vec<u8> {
+    [&[0x5a, 0x2a, 0x4d, 0x18][..], &(contents.len() as u32).to_le_bytes(), contents].concat()
+}
+
+#[test]
+fn frames_of_any_length_are_passed_over_and_read() {
+    let (one, other) = SECRET.split_at(SECRET.len() / 2);
+    let (start, end) = (zstd(&format!("hello {one}")), zstd(&format!("{other} bye")));
+    for length in [0, 1, 127, 128, 129, 247, 248, 249, 500, 5000, 70_000] {
+        let frame = passed_over(&vec![b'.'; length]);
+        is_found(&format!("{length}"), "zstd", &[&start[..], &frame, &end].concat());
+        is_found(&format!("{length} twice"), "zstd", &[&start[..], &frame, &frame, &end].concat());
+    }
+    for packed in [gzip(SECRET), zstd(SECRET), [gzip(one), gzip(other)].concat()] {
+        for padding in [0, 300] {
+            let frame = passed_over(&[&vec![b'.'; padding][..], &packed, &vec![b'.'; padding]].concat());
+            is_found(&format!("within {padding}"), "zstd", &[&zstd("a"), &frame[..], &zstd("b")].concat());
+            // What is cut across it is found all the same.
+            let inner = passed_over(&gzip(&"some words ".repeat(9)));
+            is_found("around", "zstd", &[&start[..], &inner, &end].concat());
+        }
+    }
+}
+
+/// A member of gzip that holds each text in a block of its own, with empty ones behind it (RFC 1951 §3.2.4).
+fn in_blocks(texts: &[&str]) -> Vec<u8> {
+    let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    for text in texts {
+        let length = text.len() as u16;
+        packed.push(0);
+        packed.extend(length.to_le_bytes().into_iter().chain((!length).to_le_bytes()));
+        packed.extend_from_slice(text.as_bytes());
+        packed.extend([0, 0, 0, 0xff, 0xff].repeat(60));
+    }
+    packed.extend([1, 0, 0, 0xff, 0xff]);
+    packed.extend([0; 8]);
+    packed
+}
+
+#[test]
+fn what_is_whole_in_a_member_does_not_leave_before_it_is_found() {
+    // Without the end of the member before, which makes its first word none.
+    let scanner = Scanner::new(rules().with_builtins(), &KEY).unwrap();
+    let last = format!("{}about and more", "abandon ".repeat(9));
+    let packed = [gzip("abc"), in_blocks(&["abandon ", "abandon ", &last])].concat();
+    assert_eq!(scanner.scan(&packed).unwrap().len(), 1);
+    for size in [1, 7, 64, 256, 1000] {
+        assert_eq!(streams::escaped(&scanner, &packed, size), None, "{size}");
+    }
 }
 
 #[test]
@@ -94,6 +184,7 @@ fn a_secret_that_is_whole_in_one_member_is_found_whatever_stands_in_the_next() {
                 for findings in [scanner().scan(&packed).unwrap(), named(token, &[&packed])] {
                     assert!(findings.iter().any(|finding| &*finding.rule == "test-aws-id"), "{token} {findings:?}");
                 }
+                assert_eq!(streams::escaped(scanner(), &packed, 7), None, "{token}");
             }
         }
     }

@@ -15,11 +15,11 @@ use pipelock_scan::{Finding, Scanner};
 use super::scanners::Scanners;
 use crate::flow::locked;
 
-/// Clients that have a memory of their own, of some megabytes each.
+/// Clients that have a memory of their own, of some megabytes each, 25 at the very most.
 const MOST: usize = 64;
 /// A memory is given up for a newcomer's when it was not asked for so long: longer than anything in it counts.
 const IDLE: Duration = Duration::from_mins(10);
-/// Values by name (a header, a field, a place in a path) whose latest pieces are remembered: a kilobyte each.
+/// Values by name (a header, a field, a place in a path) whose latest pieces are remembered: at most 40 KiB each, mostly far less.
 const MOST_LANES: usize = 512;
 /// Words of a client's own that are remembered.
 const OWN_WORDS: usize = 1 << 16;

@@ -14,7 +14,7 @@ use super::inflate::Progress;
 /// Largest window that a frame may ask for, in bytes: what RFC 8878 §3.1.1.1.2 recommends to support. All of it is memory.
 const MOST_WINDOW: u64 = 8 << 20;
 /// Longest frame without data that is passed over in front of others (RFC 8878 §3.1.2): more may hide something.
-pub(crate) const LONGEST_SKIPPED: u8 = 128;
+const LONGEST_SKIPPED: u8 = 128;
 /// What a frame begins with, and one that is passed over behind its first byte (RFC 8878 §3.1).
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const SKIPPED: [u8; 3] = [0x2a, 0x4d, 0x18];

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::fragments::TAIL;
 use super::table::Table;
 use super::{Budget, BudgetLimits, FragmentLimits, Fragments, Given, Ticket};
 use crate::engine::EngineError;
@@ -18,8 +19,6 @@ use crate::url::{self, Parts};
 /// Of the bits that a session may send in free values, the share that names may carry: whoever asks for one has a choice that no
 /// request needs.
 const OF_NAMES: f64 = 0.25;
-/// Bytes at the end of a value that are asked whether something begins in them.
-const MOST_OPEN: usize = 128;
 /// Names of a session that are remembered.
 const MOST_NAMES: usize = 4096;
 
@@ -245,8 +244,9 @@ impl Sessions {
         let (joined, ticket) = self.lock().fragments.push(session, lane, now, value);
         let found = self.scanner.scan_joined(&joined, &(place.start as u64..place.end as u64));
         match &found {
+            Ok(found) if found.is_empty() && ticket.is_empty() => {}
             Ok(found) if found.is_empty() => {
-                let open = self.scanner.begun(&value[value.len().saturating_sub(MOST_OPEN)..]).unwrap_or(MOST_OPEN);
+                let open = self.scanner.begun(&value[value.len().saturating_sub(TAIL)..]).unwrap_or(TAIL);
                 self.lock().fragments.settle(session, now, &ticket, open);
             }
             Ok(_) => {}
@@ -311,6 +311,15 @@ mod tests {
             assert_eq!(piece(&sessions, 1, &format!("#! {at} ?! {at} and some more of it, as values are, {at}!")), 0);
         }
         assert_eq!(sessions.piece(1, 0, "other", b"ghijABCDEFGHIJ012345").unwrap().findings.len(), 1);
+        for (session, lengths) in (2..).zip([&[1004][..], &[1005], &[1024], &[512; 3], &[300; 6], &[1023, 1023, 1, 1]])
+        {
+            assert_eq!(piece(&sessions, session, "ghp_0123456789abcdef"), 0);
+            for (at, length) in lengths.iter().enumerate() {
+                assert_eq!(piece(&sessions, session, &format!("{at} {}", "#! ".repeat(400))[..*length]), 0);
+            }
+            let found = sessions.piece(session, 0, "other", b"ghijABCDEFGHIJ012345").unwrap().findings;
+            assert_eq!(found.len(), 1, "{lengths:?}");
+        }
     }
 
     #[test]
@@ -335,6 +344,17 @@ mod tests {
         assert_eq!(piece(&sessions, 8, "Pl7kQw2ZnR5tXc9VbM3sJh8DfG1yUa2ya2Qq"), 1);
         assert_eq!(piece(&sessions, 5, "AKIA1F23"), 0);
         assert_eq!(piece(&sessions, 5, "H45K67M89P0Q"), 1);
+        // What is cut in its prefix stands nowhere by chance, nor does the header of a key.
+        for (session, begin, rest) in [
+            (10, "g", "hp_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef01"),
+            (11, "ghp", "_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef01"),
+            (12, "AK", "IA1F23H45K67M89P0Q"),
+            (13, "pyp", "i-jGvKBNCfd59HAyuL4KgKsgqzrtY7cg5qQdFB85KQ"),
+            (14, "-----BEGIN RSA PRIVATE KEY-----\nFAK", "EKEYDATAFORTESTINGONLY0123"),
+        ] {
+            assert_eq!(piece(&sessions, session, begin), 0);
+            assert_eq!(piece(&sessions, session, rest), 1, "{begin} {rest}");
+        }
     }
 
     #[test]

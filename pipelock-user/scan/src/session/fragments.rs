@@ -8,7 +8,8 @@
 //! Besides its own lane each value joins one lane of the whole session, there without a label before it (`part2: …`,
 //! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 22 KiB, copied and read as they stand,
 //! and 2 KiB of them decoded; as many again, at most 40 KiB, where pieces before them began something), not what was sent
-//! before; at most [`FragmentLimits::lanes`] lanes of 2 KiB per session and 8 KiB of what began something.
+//! before; at most [`FragmentLimits::lanes`] lanes per session, each of 2 KiB in 256 pieces and of 8 KiB in 64 pieces that began
+//! something: with what is noted of each piece, 40 KiB.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,9 +18,11 @@ use std::ops::Range;
 use super::table::Table;
 
 /// Bytes of a lane that are put before what comes next, and of a piece that are kept.
-const TAIL: usize = 1024;
+pub(super) const TAIL: usize = 1024;
 /// Bytes of a lane that are kept: a piece that is taken back leaves what it stood before.
 const KEPT: usize = 2 * TAIL;
+/// Pieces of a lane that are kept, of however few bytes each.
+const MOST_PIECES: usize = 256;
 /// Bytes of a lane that are decoded with what comes next: a token of forty characters in the longest way to write it, and more.
 const DECODED: usize = 320;
 /// Bytes of a new value that may complete something older.
@@ -29,7 +32,8 @@ const CANDIDATES: usize = 4096;
 /// So many bytes that come again at once, in one piece or in several that are the same, are the same thing said twice, and
 /// no further piece.
 const REPEATED: usize = 6;
-/// Pieces before the last that are also tried alone before the new one, with what lies between left out.
+/// Pieces before the last that are also tried alone before the new one, with what lies between left out: those that may begin
+/// something.
 const SKIPPED: usize = 8;
 /// Pieces from before those that may begin something, as at least so many bytes at their end say, which are tried alone as long as
 /// the window is; and bytes of each that are kept.
@@ -67,8 +71,8 @@ pub struct Ticket {
 struct Lately {
     /// The older pieces end to end, then the new one.
     text: Vec<u8>,
-    /// Where each older piece begins, and where the new one does.
-    starts: Vec<usize>,
+    /// Where each older piece begins, with whether something may begin at its end, and where the new one does.
+    starts: Vec<(usize, bool)>,
     new: usize,
     /// Ends of earlier pieces that may begin something.
     open: Vec<Vec<u8>>,
@@ -78,6 +82,13 @@ struct Lately {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Joined {
     lanes: Vec<Lately>,
+}
+
+impl Ticket {
+    /// Whether it stands for nothing, as that of a value that was not taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
 }
 
 impl Joined {
@@ -123,22 +134,25 @@ impl Lately {
         let (old, new) = self.text.split_at(self.new);
         let open = self.new - begins(old).min(self.new);
         let mut left = CANDIDATES;
-        for (at, start) in self.starts.iter().enumerate().rev() {
+        let mut end = self.new;
+        for (start, _) in self.starts.iter().rev() {
             // What begins at the end of the text before is no part of this piece.
-            if self.starts.get(at + 1).copied().unwrap_or(self.new) <= open {
+            if end <= open {
                 break;
             }
             let Some(rest) = left.checked_sub(self.text.len() - start) else {
                 // In the longest, all begins somewhere.
-                candidates.add(&old[self.starts[0]..], new);
+                candidates.add(old, new);
                 break;
             };
             left = rest;
             candidates.add(&old[*start..], new);
+            end = *start;
         }
-        let pieces = self.starts.windows(2).rev().take(SKIPPED).map(|ends| &old[ends[0]..ends[1]]);
-        for piece in pieces.filter(|piece| begins(piece) > 0) {
-            candidates.add(piece, new);
+        for ends in self.starts.windows(2).rev().take(SKIPPED) {
+            if let &[(start, true), (end, _)] = ends {
+                candidates.add(&old[start..end], new);
+            }
         }
         for piece in &self.open {
             candidates.add(piece, new);
@@ -183,13 +197,13 @@ struct Piece {
     end: Vec<u8>,
     /// It was judged, and completes nothing.
     is_clean: bool,
-    /// How many bytes at its end may begin something.
+    /// How many bytes at its end may begin something: as many as are kept, until it was judged and found to complete nothing.
     open: usize,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// The latest, [`KEPT`] bytes in all.
+    /// The latest, [`KEPT`] bytes and [`MOST_PIECES`] in all.
     pieces: VecDeque<Piece>,
     bytes: usize,
     used: u64,
@@ -236,28 +250,30 @@ impl Lane {
             length <= TAIL
         };
         let count = self.pieces.range(..end).rev().take_while(counts).count();
-        if head.is_empty() || count == 0 {
+        if head.is_empty() || count == 0 && self.opened.is_empty() {
             return None;
         }
         let (mut text, mut starts) = (Vec::with_capacity(TAIL + HEAD), Vec::with_capacity(count));
         for piece in self.pieces.range(end - count..end) {
-            starts.push(text.len());
+            starts.push((text.len(), piece.open > 0));
             text.extend_from_slice(&piece.end);
         }
         let new = text.len();
         text.extend_from_slice(head);
-        // The last few are tried whatever they are.
-        let skipped = self.pieces.iter().rev().skip(without + SKIPPED + 1).filter(|piece| piece.open >= LEAST_OPEN);
+        // The last few are tried whatever they are, as far as they are in the text.
+        let tried = without + count.min(SKIPPED + 1);
+        let skipped = self.pieces.iter().rev().skip(tried).filter(|piece| piece.open >= LEAST_OPEN);
         let open = skipped.chain(self.opened.iter().rev()).take(OPEN).map(Piece::open).collect();
         Some(Lately { text, starts, new, open })
     }
 
     fn push(&mut self, piece: Piece) {
-        self.bytes += piece.end.len();
-        self.pieces.push_back(piece);
-        while self.bytes > KEPT {
+        // Before, so that the lists do not grow beyond what they may hold.
+        while self.bytes + piece.end.len() > KEPT || self.pieces.len() >= MOST_PIECES {
             self.drop_front();
         }
+        self.bytes += piece.end.len();
+        self.pieces.push_back(piece);
     }
 
     fn drop_front(&mut self) {
@@ -265,8 +281,8 @@ impl Lane {
         self.bytes -= piece.end.len();
         if piece.open >= LEAST_OPEN {
             piece.end = piece.open();
+            self.opened.drain(..(self.opened.len() + 1).saturating_sub(OPEN));
             self.opened.push_back(piece);
-            self.opened.drain(..self.opened.len().saturating_sub(OPEN));
         }
     }
 }
@@ -340,16 +356,16 @@ impl Fragments {
             joined.add(own.join(value, 0));
             self.pushed += 1;
             let end = value[value.len() - value.len().min(TAIL)..].to_vec();
-            own.push(Piece { number: self.pushed, time: now, hash, end, is_clean: false, open: 0 });
+            own.push(Piece { number: self.pushed, time: now, hash, end, is_clean: false, open: OPEN_BYTES });
             ticket.places.push((lane, self.pushed));
         }
         (joined, ticket)
     }
 
-    /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many bytes at its end may begin
-    /// something.
+    /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many of the last [`TAIL`] bytes of it
+    /// may begin something.
     pub fn settle(&mut self, session: u64, now: u64, ticket: &Ticket, open: usize) {
-        if ticket.places.is_empty() {
+        if ticket.is_empty() {
             return;
         }
         let lanes = self.table.entry(session, now, HashMap::new);
@@ -364,7 +380,7 @@ impl Fragments {
 
     /// Takes a value back that was pushed and then was not sent: what is tried once more is judged once more.
     pub fn take_back(&mut self, session: u64, now: u64, ticket: &Ticket) {
-        if ticket.places.is_empty() {
+        if ticket.is_empty() {
             return;
         }
         let lanes = self.table.entry(session, now, HashMap::new);
@@ -411,10 +427,10 @@ mod tests {
         })
     }
 
-    /// Pushes a value that is then judged to complete nothing.
+    /// Pushes a value that is then judged to complete nothing, and to begin something.
     fn push(fragments: &mut Fragments, session: u64, lane: u64, now: u64, value: &[u8]) -> Joined {
         let (joined, ticket) = fragments.push(session, lane, now, value);
-        fragments.settle(session, now, &ticket, 0);
+        fragments.settle(session, now, &ticket, value.len());
         joined
     }
 
@@ -460,7 +476,7 @@ mod tests {
         for at in 0..10_000u64 {
             let value = vec![b'a' + (at % 26) as u8; (at % 300 * (at % 11)) as usize];
             let joined = push(&mut fragments, 1, at % 50, at, &value).candidates(<[u8]>::len);
-            assert!(joined.text.len() <= 22 << 10, "{}", joined.text.len());
+            assert!(joined.text.len() <= (22 + 40) << 10, "{}", joined.text.len());
         }
     }
 
@@ -520,10 +536,12 @@ mod tests {
         let mut fragments = Fragments::new(FragmentLimits::default());
         let values: [&[u8]; 4] = [b"alpha", b"beta", b"gh", b"p_0"];
         let (mut joined, mut lines) = (Joined::default(), Vec::new());
-        for value in values {
-            joined = push(&mut fragments, 1, 1, 0, value);
-        }
         let begins = |text: &[u8]| if text.ends_with(b"gh") { 2 } else { 0 };
+        for value in values {
+            let (latest, ticket) = fragments.push(1, 1, 0, value);
+            fragments.settle(1, 0, &ticket, begins(value));
+            joined = latest;
+        }
         lines.extend(joined.candidates(begins).text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
         // Its own lane and that of all values are the same.
         assert_eq!(lines, [&b"ghp_0"[..], b""]);
@@ -548,6 +566,52 @@ mod tests {
         }
         assert_eq!(run(100, OPEN - 1), [true, false]);
         assert_eq!(run(100, OPEN), [false, false], "bounded");
+    }
+
+    #[test]
+    fn what_began_something_is_tried_though_nothing_is_left_before_the_new_one() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let (_, ticket) = fragments.push(1, 1, 0, &SECRET[..20]);
+        fragments.settle(1, 0, &ticket, 20);
+        let others = [b'.', b',', b';'].map(|byte| fragments.push(1, 2, 1, &[byte; TAIL]).1);
+        others.iter().for_each(|ticket| fragments.take_back(1, 1, ticket));
+        assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
+    }
+
+    #[test]
+    fn what_is_not_judged_yet_may_begin_anything() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let _ = fragments.push(1, 1, 0, &SECRET[..20]);
+        for at in 0..100 {
+            let (_, ticket) = fragments.push(1, 2, 1, format!("a value of some length, {at}.").as_bytes());
+            fragments.settle(1, 1, &ticket, 0);
+        }
+        assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
+    }
+
+    #[test]
+    fn what_may_begin_is_asked_once_for_each_lane() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let mut joined = Joined::default();
+        for at in 0..40 {
+            joined = push(&mut fragments, 1, at % 3, 1, format!("a value, {at}").as_bytes());
+        }
+        let asked = std::cell::Cell::new(0);
+        joined.candidates(|text| {
+            asked.set(asked.get() + 1);
+            text.len()
+        });
+        assert_eq!(asked.get(), 2, "its own, and that of all values");
+    }
+
+    #[test]
+    fn short_pieces_do_not_pile_up() {
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        for at in 0..3000 {
+            push(&mut fragments, 1, 1, 0, &[b'a' + (at % 2) as u8]);
+        }
+        let mut lanes = fragments.table.entry(1, 0, HashMap::new).values();
+        assert!(lanes.all(|lane| lane.pieces.len() == MOST_PIECES && lane.bytes == lane.pieces.len()));
     }
 
     #[test]

@@ -67,10 +67,11 @@ impl Scanner {
             }
             let Some([old, new]) = crosses(&place) else { continue };
             let part = |part: &Range<usize>| text.get(place.start.max(part.start)..place.end.min(part.end));
-            // Its prefix alone stands in settings and texts, and much else has the length of the rest.
-            let is_prefix = old.end.saturating_sub(place.start) <= PREFIX;
-            let by_chance = is_prefix || [&old, &new].into_iter().filter_map(part).any(is_digest);
-            if found.rule.ends_with("-shape") && by_chance {
+            // Its prefix alone stands in settings and texts, and much else has the length of the rest. What is cut within the
+            // prefix, or where no prefix is, stands nowhere by chance.
+            let is_prefix = || part(&old).is_some_and(|part| self.is_prefix(&found, part));
+            let by_chance = || is_prefix() || [&old, &new].into_iter().filter_map(part).any(is_digest);
+            if found.rule.ends_with("-shape") && by_chance() {
                 continue;
             }
             if !self.has_secret(text, old, &found)? && !self.has_secret(text, new, &found)? {
@@ -78,6 +79,14 @@ impl Scanner {
             }
         }
         Ok(())
+    }
+
+    /// Whether this is what tokens of a finding's rule begin with, and no more.
+    fn is_prefix(&self, found: &Finding, part: &[u8]) -> bool {
+        let rule = self.rules().rules().iter().find(|rule| rule.id == found.rule);
+        let begins =
+            |word: &String| part.len() >= word.len() && part[..word.len()].eq_ignore_ascii_case(word.as_bytes());
+        part.len() <= PREFIX && rule.is_some_and(|rule| rule.keywords.iter().any(begins))
     }
 
     /// Whether the rule of a finding finds something in a part alone, where the finding lies: a secret that is whole in one part,

@@ -6,6 +6,7 @@
 
 mod chance;
 mod changes;
+mod follower;
 mod graphic;
 mod lane;
 mod layer;

@@ -5,18 +5,19 @@
 //! look like zlib: what breaks in its first segment was no member, and a real one may begin in that segment.
 //!
 //! Members that follow each other at once are one text to who unpacks them (RFC 1952 §2.2, RFC 8878 §3.1), so they are read as
-//! one; and by themselves too, where they meet, for who takes them apart.
+//! one; and by themselves too, where they meet, for who takes them apart. What such a reader passes over between them is
+//! searched as any text.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use memchr::{memchr3_iter, memmem};
 
+use super::follower::{Follower, LOOK};
 use super::layer::{Hit, Layer};
 use super::{Context, Decoded, Window};
 use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::{Format, Inflate, Progress, is_zlib};
-use crate::decode::zstd::LONGEST_SKIPPED;
 use crate::engine::EngineError;
 use crate::session::Readings;
 
@@ -27,8 +28,6 @@ const MAGIC: u64 = 4;
 const ZIP: &[u8; MAGIC as usize] = b"PK\x03\x04";
 /// Bytes between the end of deflated data and the next gzip member: checksum and length.
 const TRAILER: usize = 8;
-/// Bytes that tell what follows: the longest frame to be passed over.
-const FOLLOWS: u64 = 8 + LONGEST_SKIPPED as u64;
 /// Bytes at either side of where two members meet that are read by themselves too, and bytes at the start of a cut part that
 /// are only there for what follows.
 const ALONE: usize = 4096;
@@ -43,6 +42,8 @@ pub(crate) struct Packed {
     /// Everything before is dealt with.
     at: u64,
     member: Option<Box<Member>>,
+    /// Of which bytes are being passed over.
+    waiting: Option<Waiting>,
     /// What the text is as a whole.
     named: Option<Format>,
     /// Where the open member begins, if nobody named it and no segment of it went by.
@@ -69,20 +70,20 @@ struct Alone {
     end: u64,
 }
 
-/// What stands behind a member.
+/// A member that goes on behind bytes that mean nothing to it, but are a part of the text.
 #[derive(Debug)]
-enum Follower {
-    /// Another one, after so many bytes.
-    At(usize, Format),
-    /// So many bytes that mean nothing.
-    After(usize),
-    None,
+struct Waiting {
+    member: Box<Member>,
+    /// Where it does.
+    until: u64,
 }
 
 /// What comes out of a member, and where it came from.
 #[derive(Debug)]
 struct Output {
     format: Format,
+    /// Of the member that came last.
+    latest: Format,
     layer: Layer,
     /// Of a whole text: what is remembered of what came out.
     readings: Option<Readings>,
@@ -114,13 +115,24 @@ impl Packed {
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        let end = window.end();
-        if self.member.is_none() && self.named.is_none() && !gate.any(gate::UNICODE) {
+        if !self.is_open() && !gate.any(gate::UNICODE) {
             // Every format has such a byte among its first four.
-            self.at = self.at.max(end.saturating_sub(MAGIC - 1));
+            self.at = self.at.max(window.end().saturating_sub(MAGIC - 1));
             return Ok(());
         }
-        while self.at < end && !context.over() {
+        let text_ends = last;
+        while !context.over() {
+            // What is passed over is a text with an end of its own.
+            let until = self.waiting.as_ref().map(|waiting| waiting.until).filter(|until| *until <= window.end());
+            let (end, last) = (until.unwrap_or(window.end()), text_ends || until.is_some());
+            if self.at >= end {
+                if until.is_none() {
+                    break;
+                }
+                self.close(context, hits)?;
+                self.member = self.waiting.take().map(|waiting| waiting.member);
+                continue;
+            }
             match &mut self.member {
                 None => {
                     let named = match self.named {
@@ -136,7 +148,12 @@ impl Packed {
                         format => format.map(|format| (self.at, format)),
                     };
                     let named_so = self.named.take().is_some();
-                    let Some((at, format)) = named.or_else(|| self.next(window, last)) else { break };
+                    let Some((at, format)) = named.or_else(|| self.next(window, end, last)) else {
+                        if self.at < end {
+                            break;
+                        }
+                        continue;
+                    };
                     self.at = at;
                     if !context.deeper(depth) {
                         self.at += 1;
@@ -148,18 +165,25 @@ impl Packed {
                     self.member = Some(Box::new(member));
                 }
                 Some(member) if member.inflate.is_none() => {
-                    if end - self.at < member.output.trailer as u64 + FOLLOWS && !last {
+                    if end - self.at < LOOK as u64 && !last {
                         break;
                     }
-                    let stop = end.min(self.at + SEGMENT as u64);
-                    match window.with(self.at..stop, |text| member.output.follower(text)) {
-                        Follower::After(used) => self.at = (self.at + used as u64).min(end),
+                    let trailer = std::mem::take(&mut member.output.trailer);
+                    let stop = end.min(self.at + LOOK as u64);
+                    match window.with(self.at..stop, |text| Follower::of(text, trailer)) {
+                        Follower::After(used) => self.at += used as u64,
                         Follower::At(used, format) => {
                             self.at += used as u64;
                             member.follow(context, format, depth + 1, hits)?;
                             self.doubted = Some(self.at);
                         }
-                        Follower::None => self.close(context, hits)?,
+                        Follower::Frame(used, length) if self.waiting.is_none() => {
+                            self.at += used as u64;
+                            let until = self.at + u64::from(length);
+                            self.waiting = self.member.take().map(|member| Waiting { member, until });
+                        }
+                        // One in another is nothing that anybody passes over.
+                        Follower::Frame(..) | Follower::None => self.close(context, hits)?,
                     }
                 }
                 Some(member) => {
@@ -192,7 +216,7 @@ impl Packed {
                     let may_go_on = matches!(progress, Progress::Ended(_)) && member.output.joins();
                     if may_go_on {
                         member.inflate = None;
-                        member.output.trailer = if member.output.format == Format::Gzip { TRAILER } else { 0 };
+                        member.output.trailer = if member.output.latest == Format::Gzip { TRAILER } else { 0 };
                     } else if progress != Progress::Going || again.is_some() {
                         self.close(context, hits)?;
                     }
@@ -203,17 +227,19 @@ impl Packed {
                 }
             }
         }
-        if last || context.over() {
+        if text_ends || context.over() {
+            self.close(context, hits)?;
+            self.member = self.waiting.take().map(|waiting| waiting.member);
             self.close(context, hits)?;
         }
         Ok(())
     }
 
-    /// The next place where a member may start; without one, `self.at` moves on.
-    fn next(&mut self, window: &Window<'_>, last: bool) -> Option<(u64, Format)> {
+    /// The next place before `stop` where a member may start; without one, `self.at` moves on.
+    fn next(&mut self, window: &Window<'_>, stop: u64, last: bool) -> Option<(u64, Format)> {
         let fresh = window.fresh();
         loop {
-            let end = if self.at < fresh { (fresh + MAGIC).min(window.end()) } else { window.end() };
+            let end = if self.at < fresh { (fresh + MAGIC).min(stop) } else { stop };
             let found = window.with(self.at..end, |text| {
                 let named = memchr3_iter(0x1f, 0x78, 0x28, text).find_map(|at| Some((at, Format::of(&text[at..])?)));
                 // The fourth has a beginning that is in every text.
@@ -223,11 +249,16 @@ impl Packed {
             if let Some((at, format)) = found {
                 return Some((self.at + at as u64, format));
             }
-            self.at = self.at.max(if last && end == window.end() { end } else { end.saturating_sub(MAGIC - 1) });
-            if end == window.end() {
+            self.at = self.at.max(if last && end == stop { end } else { end.saturating_sub(MAGIC - 1) });
+            if end == stop {
                 return None;
             }
         }
+    }
+
+    /// The members that are not over.
+    fn open(&self) -> impl Iterator<Item = &Member> {
+        self.member.as_deref().into_iter().chain(self.waiting.as_ref().map(|waiting| &*waiting.member))
     }
 
     fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
@@ -240,8 +271,7 @@ impl Packed {
 
     /// As `Layer::hold`: nothing of a member can be replaced, so all that is not known of it is held.
     pub(crate) fn hold(&self, context: &Context<'_>, window: &Window<'_>) -> u64 {
-        let member = self.member.as_ref().map_or(u64::MAX, |member| member.output.hold(context));
-        member.min(self.at).min(window.end())
+        self.open().map(|member| member.output.hold(context)).fold(self.at, u64::min).min(window.end())
     }
 
     /// Whether the text is what it was said to be.
@@ -251,14 +281,15 @@ impl Packed {
 
     /// Does a member go on?
     pub(crate) fn is_open(&self) -> bool {
-        self.member.is_some() || self.named.is_some()
+        self.member.is_some() || self.waiting.is_some() || self.named.is_some()
     }
 
     pub(crate) fn memory(&self, matcher: usize) -> usize {
-        self.member.as_ref().map_or(0, |member| {
+        let of = |member: &Member| {
             let alone = member.output.alone.as_ref().map_or(0, |alone| alone.layer.memory(matcher));
             member.output.layer.memory(matcher) + alone + member.inflate.as_ref().map_or(0, Inflate::memory)
-        })
+        };
+        self.open().map(of).sum()
     }
 }
 
@@ -267,6 +298,7 @@ impl Member {
         let layer = Layer::open(context, depth, None)?;
         let output = Output {
             format,
+            latest: format,
             layer,
             readings: None,
             made: 0,
@@ -289,6 +321,7 @@ impl Member {
     ) -> Result<(), EngineError> {
         self.output.ends_alone(context, depth, hits)?;
         self.output.begins = self.output.made;
+        self.output.latest = format;
         let layer = Layer::open(context, depth, None)?;
         self.output.alone = Some(Alone { layer, first: self.output.made, end: self.output.made });
         self.inflate = Some(Inflate::new(format));
@@ -417,31 +450,6 @@ impl Output {
         matches!(self.format, Format::Gzip | Format::Zlib | Format::Zstd)
     }
 
-    /// What follows a member. Whatever a trailer says, another may begin in its place too.
-    fn follower(&mut self, text: &[u8]) -> Follower {
-        let at = |at: usize| Some((at, Format::following(text.get(at..)?)?));
-        let trailer = std::mem::take(&mut self.trailer);
-        let found = match text {
-            // A frame to be passed over (RFC 8878 §3.1.2). In a long one something may be: it is searched as any text.
-            [0x50..=0x5f, 0x2a, 0x4d, 0x18, length, 0, 0, 0, ..] if *length <= LONGEST_SKIPPED => {
-                return Follower::After(8 + usize::from(*length));
-            }
-            _ => {
-                let padding = text.iter().skip(trailer).take_while(|byte| **byte == 0).count();
-                at(trailer).or_else(|| at(trailer + padding)).or_else(|| (0..trailer).find_map(at))
-            }
-        };
-        match found {
-            Some((used, format)) => Follower::At(used, format),
-            None if trailer > 0 => Follower::After(trailer),
-            // Padding, which tapes want and readers pass over.
-            None => match text.iter().take_while(|byte| **byte == 0).count() {
-                0 => Follower::None,
-                zeros => Follower::After(zeros),
-            },
-        }
-    }
-
     /// The segments that a part of the output came from.
     fn source(&self, span: &Range<u64>) -> Range<u64> {
         let after = |made: u64| self.segments.partition_point(|(before, _)| *before <= made);
@@ -451,7 +459,8 @@ impl Output {
     }
 
     fn hold(&self, context: &Context<'_>) -> u64 {
-        let hold = self.layer.hold(context);
+        let alone = self.alone.as_ref().map(|alone| alone.first + alone.layer.hold(context));
+        let hold = self.layer.hold(context).min(alone.unwrap_or(u64::MAX));
         self.source(&(hold..hold + 1)).start
     }
 }
