@@ -3,7 +3,7 @@
 //! Called by `reader` as the body streams by. It promises that a body which is to be stopped is read no further, and that what is taken
 //! out is replaced by the same placeholder wherever it comes.
 
-use pipelock_scan::{Finding, Step};
+use pipelock_scan::{Finding, Kind, Step};
 
 use super::cuts::merge;
 use super::pieces::{Said, Short};
@@ -11,6 +11,11 @@ use super::reader::Reader;
 use super::terms::{MOST_TOLD, told};
 use crate::flow::{Found, Verdict};
 use crate::policy::FindingAction;
+
+/// Rules read the beginning of a key, and nobody knows how long it is.
+pub(super) fn has_no_end(finding: &Finding) -> bool {
+    &*finding.class == "private_key"
+}
 
 impl Reader {
     /// What the beginning completes, if the body ends here.
@@ -57,13 +62,18 @@ impl Reader {
                 let cut = finding.cover.clone();
                 // A placeholder is ASCII, which UTF-16 is not.
                 let has_no_room = |step: &Step| step.is_packed() || *step == Step::Utf16;
-                if !self.encoded.is_changeable() || finding.path.iter().any(has_no_room) {
+                if !self.encoded.is_changeable() || finding.path.iter().any(has_no_room) || has_no_end(finding) {
                     action = FindingAction::Block;
                 } else if cut.end > self.at {
-                    if cut.start < self.at && !self.was_told(finding) {
-                        // Its beginning is gone, so it cannot be taken out any more.
+                    let is_begun = cut.start < self.at && !self.was_told(finding);
+                    let goes_on = finding.kind == Kind::Dlp && self.goes_on(cut.end);
+                    if is_begun || goes_on {
+                        // Its beginning is gone, or its end is not known, so it cannot be taken out.
                         action = FindingAction::Block;
                     } else {
+                        if finding.kind == Kind::Dlp && cut.end == self.end {
+                            self.open = Some((cut.end, told(finding, self.place, FindingAction::Block)));
+                        }
                         let placeholder = self.placeholder(finding);
                         self.cuts.push_back((cut.start.max(self.at)..cut.end, placeholder));
                     }
@@ -83,6 +93,27 @@ impl Reader {
         merge(&mut self.cuts);
         all.into_iter().for_each(|found| self.note(found));
         Ok(())
+    }
+
+    /// Ends the body where something goes on that was taken out as far as it was there.
+    pub(super) fn judge_open(&mut self) -> Result<(), Verdict> {
+        let Some((end, found)) = self.open.take_if(|(end, _)| *end < self.end) else { return Ok(()) };
+        let is_longer = self.cuts.iter().any(|(cut, _)| cut.start < end && end < cut.end);
+        if is_longer || !self.goes_on(end) {
+            return Ok(());
+        }
+        self.stream = None;
+        Err(self.terms.stop(self.side, vec![found]))
+    }
+
+    /// Whether what a rule has found up to a place goes on there: what follows would be left of a secret that is longer than the rule
+    /// reads, or of another that begins in it.
+    fn goes_on(&self, end: u64) -> bool {
+        let is_own = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+/=".contains(&byte);
+        let is_at = |place: u64| self.byte(place).is_some_and(is_own);
+        // What was taken out already ended in the secret's characters.
+        let before = end.checked_sub(1).is_some_and(|last| last < self.at || is_at(last));
+        before && (is_at(end) || self.byte(end) == Some(b'.') && is_at(end + 1))
     }
 
     /// Judges what was found in texts put together, which have no place of their own.

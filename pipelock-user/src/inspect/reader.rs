@@ -52,7 +52,7 @@ pub struct Reader {
     /// Places in the text: where `held` begins, up to where it may go on, and its end so far.
     pub(super) at: u64,
     free: u64,
-    end: u64,
+    pub(super) end: u64,
     /// Up to where nothing more can be found by what comes.
     certain: u64,
     /// The last bytes that went on.
@@ -64,6 +64,8 @@ pub struct Reader {
     /// What was replaced, by class and fingerprint.
     pub(super) seen: Vec<(Arc<str>, [u8; 32])>,
     pub(super) noted: Vec<Found>,
+    /// Where what was taken out last ended together with all that was there, and what to say if it goes on.
+    pub(super) open: Option<(u64, Found)>,
     /// Of an event stream: its events.
     events: Option<Events>,
     /// Of what leaves: its beginning, which may be a piece of what several bodies say together.
@@ -102,6 +104,7 @@ impl Reader {
             cuts: VecDeque::new(),
             seen: Vec::new(),
             noted: Vec::new(),
+            open: None,
             events: None,
             short: (side.is_outbound() && encoded.is_plain()).then(Short::default),
             pauses: 0,
@@ -143,6 +146,7 @@ impl Reader {
                 let findings = stream.findings();
                 self.judge(&findings)?;
             }
+            self.judge_open()?;
             self.check_coding()?;
             let mut free = progress.released;
             self.certain = progress.released;
@@ -297,6 +301,18 @@ impl Reader {
     #[must_use]
     pub fn is_of_events(&self) -> bool {
         self.events.is_some()
+    }
+
+    /// A byte that was read and not yet taken.
+    pub(super) fn byte(&self, place: u64) -> Option<u8> {
+        let mut ahead = usize::try_from(place.checked_sub(self.at)?).ok()?;
+        for piece in &self.held {
+            match piece.get(ahead) {
+                Some(byte) => return Some(*byte),
+                None => ahead -= piece.len(),
+            }
+        }
+        None
     }
 
     /// Bytes that were read and not yet taken.

@@ -394,6 +394,39 @@ fn a_body_that_is_not_what_its_header_says_is_not_let_through() {
 }
 
 #[test]
+fn what_goes_on_behind_its_rule_is_not_taken_out_in_part() {
+    let redact = "dlp: {action: redact}\nresponse: {secrets: redact}";
+    let replaced = "a <pipelock:credential:1>";
+    for (text, expected) in [
+        (format!("a {SECRET} b"), Some(format!("{replaced} b"))),
+        (format!("a {SECRET}. B"), Some(format!("{replaced}. B"))),
+        (format!("a {SECRET}"), Some(replaced.to_owned())),
+        (format!("a {SECRET}\",\"b"), Some(format!("{replaced}\",\"b"))),
+        (format!("a {SECRET}x"), None),
+        (format!("a {SECRET}_x"), None),
+        (format!("a {SECRET}.x"), None),
+        (format!("a {SECRET}{SECRET}"), None),
+    ] {
+        for side in [Side::Request, Side::Response] {
+            for cut in 0..=text.len() {
+                let (first, rest) = text.as_bytes().split_at(cut);
+                let (out, read) = self::read(redact, side, &[first, rest], false);
+                let told = || format!("{text} at {cut}: {} {read:?}", String::from_utf8_lossy(&out));
+                assert_eq!(read.is_ok(), expected.is_some(), "{}", told());
+                match &expected {
+                    Some(expected) => assert_eq!(String::from_utf8_lossy(&out), *expected),
+                    None => assert!(!holds(&out, &SECRET.as_bytes()[..6]) && out.len() <= 30, "{}", told()),
+                }
+            }
+        }
+    }
+}
+
+fn holds(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
 fn messages_of_grpc_are_read_as_their_header_says() {
     let of = |coding: Option<&'static str>| {
         let mut headers = http::HeaderMap::new();

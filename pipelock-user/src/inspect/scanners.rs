@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::clients::{Clients, Engines, Placeholders};
 use super::counts::COUNTS;
 use super::head::SESSION;
+use super::judging::has_no_end;
 use super::terms::Side;
 use crate::flow::{Reason, Verdict, locked};
 use crate::policy::{FindingAction, Policy};
@@ -38,6 +39,11 @@ pub enum InspectionError {
         why: String,
     },
 }
+
+/// How often a URL is read for what it still holds.
+const MOST_ROUNDS: usize = 4;
+/// Characters behind a dot that are another part of a secret.
+const LONG: usize = 16;
 
 /// A value that the scanners of tests were told of.
 #[cfg(any(test, fuzzing))]
@@ -78,17 +84,25 @@ impl Scanners {
         if side.is_outbound() { &self.outbound } else { &self.foreign }
     }
 
-    /// A URL with placeholders for the secrets in it.
+    /// A URL with placeholders for the secrets in it, each with what goes on behind it.
     #[must_use]
-    pub fn without_secrets(&self, url: String) -> String {
-        let Ok(mut findings) = self.secrets.scan_url(&url) else { return "<pipelock:unread>".to_owned() };
-        // Names of data that no rule knows stay: a hash in a path says where it went.
-        findings.retain(|finding| !matches!(&*finding.class, "entropy" | "session"));
-        if findings.is_empty() {
-            return url;
+    pub fn without_secrets(&self, mut url: String) -> String {
+        // What is left may be read in another way.
+        for _ in 0..MOST_ROUNDS {
+            let Ok(mut findings) = self.secrets.scan_url(&url) else { break };
+            // Names of data that no rule knows stay: a hash in a path says where it went.
+            findings.retain(|finding| !matches!(&*finding.class, "entropy" | "session"));
+            if findings.is_empty() {
+                return url;
+            }
+            for finding in &mut findings {
+                let end = usize::try_from(finding.cover.end).unwrap_or(usize::MAX);
+                finding.cover.end = if has_no_end(finding) { url.len() } else { end_of(url.as_bytes(), end) } as u64;
+            }
+            let text = pipelock_scan::redact_as(url.as_bytes(), &findings, |finding| self.placeholders.of(finding));
+            url = String::from_utf8_lossy(&text).into_owned();
         }
-        let text = pipelock_scan::redact_as(url.as_bytes(), &findings, |finding| self.placeholders.of(finding));
-        String::from_utf8_lossy(&text).into_owned()
+        "<pipelock:unread>".to_owned()
     }
 
     /// Takes back values that are not sent in the end.
@@ -102,6 +116,18 @@ impl Scanners {
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// Where the value ends that goes on at a place of a URL, which may be where it is.
+fn end_of(url: &[u8], at: usize) -> usize {
+    let rest = url.get(at..).unwrap_or_default();
+    let is_own = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-+%".contains(byte);
+    let run = |text: &[u8]| text.iter().take_while(|byte| is_own(byte)).count();
+    // A name of a host ends with less.
+    let goes_on = run(rest) > 0 || rest.first() == Some(&b'.') && run(&rest[1..]) >= LONG;
+    let is_over = |byte: &u8| b"/?&;,#\"'<>".contains(byte) || byte.is_ascii_whitespace();
+    let length = rest.iter().position(is_over).unwrap_or(rest.len());
+    if goes_on { at + length } else { at }
 }
 
 impl Engines {

@@ -81,6 +81,24 @@ async fn what_is_let_through_unread_is_kept_without_secrets_too() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_what_goes_on_behind_a_secret() {
+    let world = World::new(", scan: true").await;
+    let twice = format!("{SECRET}{}", &SECRET[4..]);
+    let known = format!("{KNOWN_FOR_TESTS}{}", &KNOWN_FOR_TESTS[1..]);
+    for (path, kept) in [
+        (format!("{twice}/b"), "<pipelock:credential:1>/b"),
+        (format!("{SECRET}%41{}?x", &SECRET[4..]), "<pipelock:credential:1>"),
+        (format!("{SECRET}.html"), "<pipelock:credential:1>.html"),
+        (format!("{known}/b"), "<pipelock:credential:2>/b"),
+    ] {
+        let answer = world.exchange(format!("GET /{path} HTTP/1.1\r\nHost: web.test\r\n\r\n").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        let (target, _) = world.ways("forward").pop().expect("a receipt");
+        assert_eq!(target.rsplit_once(&format!(":{}/", world.addr.port())).expect("a path").1, kept, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_rules_that_decided_say_what_is_a_secret() {
     let world = World::new(", scan: true").await;
     let decided = world.proxy.rules();
