@@ -64,7 +64,7 @@ fn pairs(text: &[u8]) -> (usize, usize) {
 }
 
 /// Mostly letters, and few rare pairs among them: at most one in eight. Of noise it is one in three.
-pub(super) fn readable(text: &[u8]) -> bool {
+pub(crate) fn readable(text: &[u8]) -> bool {
     let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
     let (all, rare) = pairs(text);
     letters * 4 >= text.len() * 3 && all * 2 >= letters && rare * 8 <= all

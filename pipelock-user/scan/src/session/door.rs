@@ -344,6 +344,10 @@ mod tests {
         assert_eq!(piece(&sessions, 8, "Pl7kQw2ZnR5tXc9VbM3sJh8DfG1yUa2ya2Qq"), 1);
         assert_eq!(piece(&sessions, 5, "AKIA1F23"), 0);
         assert_eq!(piece(&sessions, 5, "H45K67M89P0Q"), 1);
+        // Words that are said one after another are no token, however long.
+        for value in ["ghp_", "repository", "settings", "description", "visibility", "documentation"] {
+            assert_eq!(piece(&sessions, 9, value), 0, "{value}");
+        }
         // What is cut in its prefix stands nowhere by chance, nor does the header of a key.
         for (session, begin, rest) in [
             (10, "g", "hp_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef01"),

@@ -20,9 +20,18 @@ fn may_be_encoded(value: &[u8]) -> bool {
 /// Bytes of what tokens without check digits begin with: `ghp_`, `AKIA`.
 const PREFIX: usize = 4;
 
+/// Least letters of words that are told from noise.
+const WORDS: usize = 6;
+
 /// Is it hexadecimal throughout, as UUIDs and hashes are? Of so many characters of a token without check digits some are none.
 fn is_digest(part: &[u8]) -> bool {
     part.len() >= 16 && part.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// Does it read like words, behind a prefix if it has one? Values that are said one after another have the length of a token soon.
+fn is_words(part: &[u8]) -> bool {
+    let behind = part.iter().rposition(|byte| matches!(byte, b'_' | b'-')).map_or(0, |at| at + 1);
+    part.get(behind..).is_some_and(|words| words.len() >= WORDS && entropy::readable(words))
 }
 
 impl Scanner {
@@ -70,7 +79,8 @@ impl Scanner {
             // Its prefix alone stands in settings and texts, and much else has the length of the rest. What is cut within the
             // prefix, or where no prefix is, stands nowhere by chance.
             let is_prefix = || part(&old).is_some_and(|part| self.is_prefix(&found, part));
-            let by_chance = || is_prefix() || [&old, &new].into_iter().filter_map(part).any(is_digest);
+            let is_said = |part: &[u8]| is_digest(part) || &*found.class == "credential" && is_words(part);
+            let by_chance = || is_prefix() || [&old, &new].into_iter().filter_map(part).any(is_said);
             if found.rule.ends_with("-shape") && by_chance() {
                 continue;
             }
