@@ -74,9 +74,13 @@ enum Unit {
 }
 
 pub(super) fn turn(text: &[u8], last: bool) -> Turn {
+    turn_within(&mut Steps(MOST_STEPS), text, last)
+}
+
+fn turn_within(steps: &mut Steps, text: &[u8], last: bool) -> Turn {
     let (mut take, mut value, mut step) = match unit(text, last) {
         Unit::More => return Turn::More,
-        Unit::Plain(bytes) => match interrupted(text, bytes, last) {
+        Unit::Plain(bytes) => match interrupted(steps, text, bytes, last) {
             Nested::More => return Turn::More,
             Nested::No => return Turn::Keep(bytes),
             Nested::Yes(more, value, step) => (1 + more, value, step),
@@ -89,7 +93,7 @@ pub(super) fn turn(text: &[u8], last: bool) -> Turn {
         if take > AHEAD / 2 {
             break;
         }
-        match nested(lead, &text[take..], last) {
+        match nested(steps, lead, &text[take..], 0, 0, last) {
             Nested::More => return Turn::More,
             Nested::No => break,
             Nested::Yes(more, inner, inner_step) => {
@@ -131,37 +135,51 @@ const TAIL: usize = LONGEST_NAME + 1;
 /// How often every character of an escape may have been escaped before. Three times over, one character takes 27 bytes.
 const DEEPEST: usize = 4;
 
+/// How many characters of escapes within escapes are looked at before what begins at one place is taken for none: what has every
+/// character escaped as often as may be takes 84. What ends in none is begun again at the next place, so more would make the most
+/// work more.
+const MOST_STEPS: usize = 96;
+
+/// How many more are looked at.
+struct Steps(usize);
+
+impl Steps {
+    fn take(&mut self) -> bool {
+        let is_left = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        is_left
+    }
+}
+
 fn leads(byte: u8) -> bool {
     matches!(byte, b'%' | b'\\' | b'&')
 }
 
 /// Reads the escape at the start of `text` that is none byte by byte, when something near may change that.
-fn interrupted(text: &[u8], plain: usize, last: bool) -> Nested {
+fn interrupted(steps: &mut Steps, text: &[u8], plain: usize, last: bool) -> Nested {
     match text {
         [lead, rest @ ..]
             if plain == 1
                 && leads(*lead)
                 && rest.iter().take(TAIL).any(|byte| leads(*byte) || fold::unusual(*byte)) =>
         {
-            nested(*lead, rest, last)
+            nested(steps, *lead, rest, 0, 0, last)
         }
         _ => Nested::No,
     }
 }
 
-/// Reads the escape that `lead` begins. Its other characters may be escaped once more, or look like others, and what does not
-/// show may stand between them.
-fn nested(lead: u8, text: &[u8], last: bool) -> Nested {
-    nested_at(lead, text, 0, 0, last)
-}
-
-/// The same, `depth` escapes deep and `before` bytes behind where the first begins.
-fn nested_at(lead: u8, text: &[u8], before: usize, depth: usize, last: bool) -> Nested {
+/// Reads the escape that `lead` begins, `depth` escapes deep and `before` bytes behind where the first begins. Its other characters
+/// may be escaped once more, or look like others, and what does not show may stand between them.
+fn nested(steps: &mut Steps, lead: u8, text: &[u8], before: usize, depth: usize, last: bool) -> Nested {
     let mut unit_ends = [0; TAIL + 1];
     let mut plain = [0; TAIL + 1];
     plain[0] = lead;
     let (mut count, mut at) = (1, 0);
     loop {
+        if !steps.take() {
+            return Nested::No;
+        }
         match unit(&plain[..count], false) {
             Unit::Plain(_) => return Nested::No,
             Unit::Char(used, char, step) => return Nested::Yes(unit_ends[used - 1], Value::Char(char), step),
@@ -200,7 +218,7 @@ fn nested_at(lead: u8, text: &[u8], before: usize, depth: usize, last: bool) -> 
         };
         // A character of an escape that was escaped several times over is such an escape itself.
         while leads(byte) && depth < DEEPEST {
-            match nested_at(byte, &text[at + take..], before + at + take, depth + 1, last) {
+            match nested(steps, byte, &text[at + take..], before + at + take, depth + 1, last) {
                 Nested::More => return Nested::More,
                 Nested::No => break,
                 Nested::Yes(more, value, _) => match value.ascii().filter(u8::is_ascii) {
@@ -376,7 +394,8 @@ fn entity(text: &[u8], last: bool) -> Unit {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::{Turn, ViewKind};
+    use super::super::{AHEAD, Turn, ViewKind};
+    use super::*;
 
     pub(crate) fn all(view: ViewKind, text: &str) -> String {
         let (bytes, mut at, mut out) = (text.as_bytes(), 0, Vec::new());
@@ -424,6 +443,59 @@ pub(crate) mod tests {
             ("%４１ %4\u{e9}", "A %4é"),
         ] {
             assert_eq!(all(ViewKind::Unescape, escaped), plain, "{escaped}");
+        }
+    }
+
+    /// What a text costs: in all, and most at one place.
+    fn steps(text: &[u8]) -> (usize, usize) {
+        let (mut at, mut all, mut most) = (0, 0, 0);
+        while at < text.len() {
+            let seen = &text[at..text.len().min(at + AHEAD)];
+            let mut steps = Steps(MOST_STEPS);
+            at += match turn_within(&mut steps, seen, at + seen.len() == text.len()) {
+                Turn::Keep(count) => count,
+                Turn::Change { take, .. } => take,
+                Turn::More => 1,
+            };
+            all += MOST_STEPS - steps.0;
+            most = most.max(MOST_STEPS - steps.0);
+        }
+        (all, most)
+    }
+
+    #[test]
+    fn crafted_escapes_cost_little() {
+        let parts = [
+            r"%5c\%5cx5c",
+            r"%5c%5c\%5cx5c",
+            r"\\\\x5c",
+            r"%5c\\x5c\",
+            r"%5c\\u005cx5c",
+            r"5c\\\%",
+            "%%5c",
+            "&#x26;#x25;",
+        ];
+        for part in parts {
+            let text = part.repeat(20_000 / part.len());
+            let (all, most) = steps(text.as_bytes());
+            assert!(all <= 48 * text.len() && most <= MOST_STEPS, "{part} {all} {most}");
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_all_over_is_undone_as_deep_as_before() {
+        let percent = |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02x}")).collect() };
+        let hex = |text: &str| -> String { text.bytes().map(|byte| format!("\\x{byte:02x}")).collect() };
+        let unicode = |text: &str| -> String { text.bytes().map(|byte| format!("\\u{byte:04x}")).collect() };
+        for text in [
+            percent(&percent(&percent(&percent("gh")))),
+            hex(&hex(&hex(&hex("gh")))),
+            unicode(&unicode(&unicode("gh"))),
+            percent(&percent(&percent(&unicode("gh")))),
+            percent(&percent(&percent(&hex("gh")))),
+            unicode(&percent(&percent("gh"))),
+        ] {
+            assert_eq!(all(ViewKind::Unescape, &text), "gh", "{text} {:?}", steps(text.as_bytes()));
         }
     }
 }

@@ -107,7 +107,7 @@ impl Builtin {
             secret: 0,
             keywords: Vec::new(),
             validator: None,
-            is_shape: false,
+            is_of_form: false,
             entropy: None,
             attack,
             atlas,

@@ -29,7 +29,7 @@ pub(super) fn rule(concept: &ConceptRule) -> Rule {
         secret: 0,
         keywords: Vec::new(),
         validator: None,
-        is_shape: false,
+        is_of_form: false,
         entropy: None,
         attack,
         atlas,

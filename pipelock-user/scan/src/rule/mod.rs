@@ -82,7 +82,7 @@ pub struct Rule {
     /// Confirms the secret.
     pub validator: Option<Validator>,
     /// Nothing but the form and how random it looks tells what it finds: no check digits, no structure.
-    pub is_shape: bool,
+    pub is_of_form: bool,
     /// Least Shannon entropy of the secret in bits per byte.
     pub entropy: Option<f64>,
     /// MITRE ATT&CK ids.
@@ -111,8 +111,13 @@ impl Rule {
 /// of a critical token and only not its check digits, which hardly stands together by chance either.
 pub(crate) fn is_telling(kind: Kind, confidence: Confidence, id: &str, class: &str) -> bool {
     kind == Kind::Dlp
-        && (confidence == Confidence::High || id.ends_with("-shape"))
+        && (confidence == Confidence::High || is_shape(id))
         && matches!(class, "credential" | "private_key" | "crypto")
+}
+
+/// Is the rule of this id one for what has the form of a token that another rule knows, but not its check digits or alphabet?
+pub(crate) fn is_shape(id: &str) -> bool {
+    id.ends_with("-shape")
 }
 
 /// What is wrong with a rule file or a bundle.

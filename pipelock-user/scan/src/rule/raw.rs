@@ -122,7 +122,7 @@ fn with(raw: RawRule, pattern: Pattern) -> Result<Rule, String> {
         secret: raw.secret,
         keywords: raw.keywords.iter().map(|word| word.to_ascii_lowercase()).collect(),
         validator,
-        is_shape: raw.validator.as_deref().is_none_or(crate::validate::is_shape),
+        is_of_form: raw.validator.as_deref().is_none_or(crate::validate::is_of_form),
         entropy: raw.entropy,
         attack,
         atlas,

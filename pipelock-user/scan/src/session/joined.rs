@@ -8,6 +8,7 @@ use super::fragments::Joined;
 use crate::engine::EngineError;
 use crate::entropy;
 use crate::finding::Finding;
+use crate::rule;
 use crate::scanner::Scanner;
 use crate::stream::Stream;
 use crate::url::{in_pieces, telling};
@@ -81,7 +82,7 @@ impl Scanner {
             let is_prefix = || part(&old).is_some_and(|part| self.is_prefix(&found, part));
             let is_said = |part: &[u8]| is_digest(part) || &*found.class == "credential" && is_words(part);
             let by_chance = || is_prefix() || [&old, &new].into_iter().filter_map(part).any(is_said);
-            if found.rule.ends_with("-shape") && by_chance() {
+            if rule::is_shape(&found.rule) && by_chance() {
                 continue;
             }
             if !self.has_secret(text, old, &found)? && !self.has_secret(text, new, &found)? {

@@ -22,7 +22,7 @@ const BEGINNING: usize = 4;
 
 /// Whether a match of `rule` is one.
 pub(super) fn is_chance(rule: &Rule, window: &Window<'_>, found: &Match) -> bool {
-    if rule.kind != Kind::Dlp || !rule.is_shape || rule.keywords.is_empty() {
+    if rule.kind != Kind::Dlp || !rule.is_of_form || rule.keywords.is_empty() {
         return false;
     }
     let Some(start) = found.secret.start.checked_sub(RUN).filter(|start| *start >= window.start()) else {

@@ -18,96 +18,92 @@ mod token;
 /// A check of the secret's bytes: `true` when they can be what the rule says.
 pub type Validator = fn(&[u8]) -> bool;
 
+/// What is known of a secret when its validator says yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Nothing but its form: it may be no placeholder, or has no right check digits.
+    Form,
+    /// Its check digits are right, or its inside is what the rule says.
+    Contents,
+}
+use Shown::{Contents, Form};
+
 /// All validators, ordered by name.
-const TABLE: [(&str, Validator); 55] = [
-    ("aadhaar", personal::aadhaar),
-    ("aba", money::aba),
-    ("age-key", bech32::age_secret_key),
-    ("ahv", personal::ahv),
-    ("aws-key-id", structure::aws_key_id),
-    ("aws-key-id-shape", structure::aws_key_id_shape),
-    ("aws-secret", structure::aws_secret),
-    ("azure-key", base64::sixty_four_bytes),
-    ("basic-auth", base64::basic_credentials),
-    ("bitcoin-address", address::bitcoin),
-    ("bsn", personal::bsn),
-    ("card", money::card),
-    ("cnpj", personal::cnpj),
-    ("codice-fiscale", personal::codice_fiscale),
-    ("cpf", personal::cpf),
-    ("discord", structure::discord),
-    ("dni", personal::dni),
-    ("ethereum-address", address::ethereum_checksummed),
-    ("ethereum-key", structure::ethereum_private_key),
-    ("extended-key", base58::extended_private_key),
-    ("github-checksum", token::checksum),
-    ("github-no-checksum", token::no_checksum),
-    ("hex", placeholder::hex),
-    ("iban", money::iban),
-    ("jwt", structure::jwt),
-    ("luhn", money::card),
-    ("mixed", placeholder::mixed),
-    ("mod97", money::iban),
-    ("nhs", personal::nhs),
-    ("nir", personal::nir),
-    ("nostr-key", bech32::nostr_secret_key),
-    ("not-placeholder", placeholder::not_placeholder),
-    ("npm-checksum", token::checksum),
-    ("npm-no-checksum", token::no_checksum),
-    ("passphrase", placeholder::passphrase),
-    ("passport-mrz", personal::passport_mrz),
-    ("pem-body", structure::pem_body),
-    ("pem-shape", structure::pem_shape),
-    ("personnummer", personal::personnummer),
-    ("pesel", personal::pesel),
-    ("random", placeholder::random),
-    ("rijksregister", personal::rijksregister),
-    ("sin", personal::sin),
-    ("solana-key", base58::solana_key_pair),
-    ("ssn", personal::ssn),
-    ("ssn-labelled", personal::ssn_labelled),
-    ("stellar-seed", address::stellar_seed),
-    ("steuer-id", personal::steuer_id),
-    ("strong-password", placeholder::strong_password),
-    ("tfn", personal::tfn),
-    ("token", placeholder::token),
-    ("unmasked", placeholder::unmasked),
-    ("url-password", structure::url_password),
-    ("varied", placeholder::varied),
-    ("wif", base58::wif),
+static TABLE: [(&str, Validator, Shown); 55] = [
+    ("aadhaar", personal::aadhaar, Contents),
+    ("aba", money::aba, Contents),
+    ("age-key", bech32::age_secret_key, Contents),
+    ("ahv", personal::ahv, Contents),
+    ("aws-key-id", structure::aws_key_id, Contents),
+    ("aws-key-id-shape", structure::aws_key_id_shape, Form),
+    ("aws-secret", structure::aws_secret, Form),
+    ("azure-key", base64::sixty_four_bytes, Contents),
+    ("basic-auth", base64::basic_credentials, Contents),
+    ("bitcoin-address", address::bitcoin, Contents),
+    ("bsn", personal::bsn, Contents),
+    ("card", money::card, Contents),
+    ("cnpj", personal::cnpj, Contents),
+    ("codice-fiscale", personal::codice_fiscale, Contents),
+    ("cpf", personal::cpf, Contents),
+    ("discord", structure::discord, Contents),
+    ("dni", personal::dni, Contents),
+    ("ethereum-address", address::ethereum_checksummed, Contents),
+    ("ethereum-key", structure::ethereum_private_key, Contents),
+    ("extended-key", base58::extended_private_key, Contents),
+    ("github-checksum", token::checksum, Contents),
+    ("github-no-checksum", token::no_checksum, Form),
+    ("hex", placeholder::hex, Form),
+    ("iban", money::iban, Contents),
+    ("jwt", structure::jwt, Contents),
+    ("luhn", money::card, Contents),
+    ("mixed", placeholder::mixed, Form),
+    ("mod97", money::iban, Contents),
+    ("nhs", personal::nhs, Contents),
+    ("nir", personal::nir, Contents),
+    ("nostr-key", bech32::nostr_secret_key, Contents),
+    ("not-placeholder", placeholder::not_placeholder, Form),
+    ("npm-checksum", token::checksum, Contents),
+    ("npm-no-checksum", token::no_checksum, Form),
+    ("passphrase", placeholder::passphrase, Form),
+    ("passport-mrz", personal::passport_mrz, Contents),
+    ("pem-body", structure::pem_body, Contents),
+    ("pem-shape", structure::pem_shape, Form),
+    ("personnummer", personal::personnummer, Contents),
+    ("pesel", personal::pesel, Contents),
+    ("random", placeholder::random, Form),
+    ("rijksregister", personal::rijksregister, Contents),
+    ("sin", personal::sin, Contents),
+    ("solana-key", base58::solana_key_pair, Contents),
+    ("ssn", personal::ssn, Contents),
+    ("ssn-labelled", personal::ssn_labelled, Contents),
+    ("stellar-seed", address::stellar_seed, Contents),
+    ("steuer-id", personal::steuer_id, Contents),
+    ("strong-password", placeholder::strong_password, Form),
+    ("tfn", personal::tfn, Contents),
+    ("token", placeholder::token, Form),
+    ("unmasked", placeholder::unmasked, Form),
+    ("url-password", structure::url_password, Contents),
+    ("varied", placeholder::varied, Form),
+    ("wif", base58::wif, Contents),
 ];
 
 /// The validator of that name, or `None` when there is none: the caller refuses the rule.
 pub fn lookup(name: &str) -> Option<Validator> {
-    TABLE.binary_search_by_key(&name, |(known, _)| known).ok().map(|at| TABLE[at].1)
+    find(name).map(|(_, validator, _)| *validator)
 }
 
-/// Those that tell only whether something may be a placeholder, or that it has no check digits.
-const SHAPES: [&str; 14] = [
-    "aws-key-id-shape",
-    "aws-secret",
-    "github-no-checksum",
-    "hex",
-    "mixed",
-    "not-placeholder",
-    "npm-no-checksum",
-    "passphrase",
-    "pem-shape",
-    "random",
-    "strong-password",
-    "token",
-    "unmasked",
-    "varied",
-];
-
 /// Does the validator of that name confirm nothing but the form?
-pub(crate) fn is_shape(name: &str) -> bool {
-    SHAPES.contains(&name)
+pub(crate) fn is_of_form(name: &str) -> bool {
+    find(name).is_some_and(|(.., shown)| *shown == Form)
+}
+
+fn find(name: &str) -> Option<&'static (&'static str, Validator, Shown)> {
+    TABLE.binary_search_by_key(&name, |(known, ..)| known).ok().map(|at| &TABLE[at])
 }
 
 /// The names of all validators, in order, for messages.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().map(|(name, _)| *name)
+    TABLE.iter().map(|(name, ..)| *name)
 }
 
 #[cfg(test)]
@@ -121,20 +117,21 @@ mod tests {
         for name in names() {
             assert!(lookup(name).is_some(), "{name}");
         }
-        assert!(lookup("no-such-validator").is_none());
+        assert!(lookup("no-such-validator").is_none() && !is_of_form("no-such-validator"));
+        assert_eq!(names().filter(|name| is_of_form(name)).count(), 14);
     }
 
     proptest! {
         #[test]
         fn no_validator_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            for (_, validator) in TABLE {
+            for (_, validator, _) in TABLE {
                 validator(&bytes);
             }
         }
 
         #[test]
         fn no_validator_panics_on_text(text in "[0-9A-Za-z<>./+= :_-]{0,200}") {
-            for (_, validator) in TABLE {
+            for (_, validator, _) in TABLE {
                 validator(text.as_bytes());
             }
         }
