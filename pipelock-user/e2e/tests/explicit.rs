@@ -95,6 +95,17 @@ fn tokens_say_who_asks_and_nobody_else_is_served() {
     assert_eq!(through("ci:wrong-wrong-wrong@").status, 407);
     assert_eq!(through("dev:0123456789abcdef@").status, 407, "the name must be the token's");
     assert_eq!(through("ci:0123456789abcdef@").status, 200);
+    // Nor does it leave in anything else.
+    let leak = proxy.curl(&[
+        "--noproxy",
+        "none.test",
+        "--proxy",
+        &format!("http://ci:0123456789abcdef@{}", proxy.addr),
+        "--data",
+        "I am fedcba9876543210",
+        &url,
+    ]);
+    assert_eq!((leak.status, leak.json()["reason"].as_str()), (403, Some("dlp_match")), "{leak:?}");
     let fetch = format!("{}?url={url}", proxy.url("/fetch"));
     assert_eq!(proxy.curl(&[&fetch]).status, 401);
     assert_eq!(proxy.curl(&["--oauth2-bearer", "fedcba9876543210", &fetch]).json()["title"], "Manual");
@@ -102,9 +113,9 @@ fn tokens_say_who_asks_and_nobody_else_is_served() {
     let receipts = proxy.end();
     assert!(!format!("{receipts:?}").contains("0123456789abcdef"));
     let who: Vec<&str> = receipts.iter().filter_map(|receipt| receipt["ext"]["flow_v1"]["identity"].as_str()).collect();
-    assert_eq!(who, ["ci", "dev"]);
+    assert_eq!(who, ["ci", "ci", "dev"]);
     let actors = receipts.iter().filter_map(|receipt| receipt["action_record"]["actor"].as_str());
-    assert_eq!(actors.filter(|actor| ["ci", "dev"].contains(actor)).count(), 2);
+    assert_eq!(actors.filter(|actor| ["ci", "dev"].contains(actor)).count(), 3);
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub struct Doors {
     pub listen: Bound,
     /// Who may use that.
     pub gate: Arc<Gate>,
+    /// Their tokens, each with what findings call it.
+    pub tokens: Arc<[(String, Vec<u8>)]>,
     /// The reverse proxy: where it listens, and for whom.
     pub reverse: Option<(Bound, Upstream)>,
     /// Who is asked where the policy wants somebody asked and names no webhook.
@@ -97,6 +99,8 @@ pub struct Alone {
     /// Where the reverse proxy does.
     pub reverse: Option<SocketAddr>,
     rules: latest::Sender<Arc<Rules>>,
+    /// Of the clients, for the scanners of a policy to come.
+    tokens: Arc<[(String, Vec<u8>)]>,
     generation: u32,
     proxy: Arc<Proxy>,
     watch: Watch,
@@ -112,7 +116,7 @@ impl Alone {
     /// # Errors
     /// [`SessionError`]: a policy that cannot be put in force, evidence that cannot be written.
     pub fn start(policy: Policy, evidence: PathBuf, key: SigningKey, doors: Doors) -> Result<Self, SessionError> {
-        let Doors { listen, gate, reverse, terminal } = doors;
+        let Doors { listen, gate, tokens, reverse, terminal } = doors;
         let (listener, address) = listen.open()?;
         let reverse = match reverse {
             None => None,
@@ -122,7 +126,8 @@ impl Alone {
             }
         };
         let reverse_at = reverse.as_ref().map(|(_, address, _)| *address);
-        let rules = rules_of(policy, None, &Environment::Own, None)?;
+        let clients = Environment::Clients { tokens: tokens.clone(), are_new: true };
+        let rules = rules_of(policy, None, &clients, None)?;
         let door = watch::door(&rules.policy)?;
         let policy = rules.policy.clone();
         let mut limits = policy.warnings();
@@ -163,17 +168,32 @@ impl Alone {
         if let Some((listener, _, upstream)) = reverse {
             tasks.push(tokio::spawn(serve_reverse(listener, proxy.clone(), upstream)));
         }
-        Ok(Self { address, reverse: reverse_at, rules, generation: 1, proxy, watch, recorder, thread, folder, tasks })
+        let generation = 1;
+        Ok(Self {
+            address,
+            reverse: reverse_at,
+            rules,
+            tokens,
+            generation,
+            proxy,
+            watch,
+            recorder,
+            thread,
+            folder,
+            tasks,
+        })
     }
 
-    /// Puts another policy in force, for connections that are open as well.
+    /// Puts another policy in force, for connections that are open as well, and has these tokens looked for.
     ///
     /// # Errors
     /// [`SessionError`]: the old one stays in force.
-    pub fn reload(&mut self, policy: Policy) -> Result<(), SessionError> {
+    pub fn reload(&mut self, policy: Policy, tokens: Arc<[(String, Vec<u8>)]>) -> Result<(), SessionError> {
         let former = self.rules.borrow().clone();
-        let rules = rules_of(policy, Some(&former), &Environment::Own, None)?;
+        let clients = Environment::Clients { tokens: tokens.clone(), are_new: tokens != self.tokens };
+        let rules = rules_of(policy, Some(&former), &clients, None)?;
         let listening = self.watch.prepare(&rules.policy)?;
+        self.tokens = tokens;
         self.generation = self.generation.saturating_add(1);
         self.watch.put_in_force(rules, self.generation, listening, &self.rules);
         Ok(())

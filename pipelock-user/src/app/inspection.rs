@@ -20,8 +20,13 @@ const LOGIN: &str = "upstream.credentials";
 pub enum Environment {
     /// Ours, which the command gets from us, without what is withheld from it.
     OfTheAgent(Withheld),
-    /// Nothing that we know of: ours is ours alone.
-    Own,
+    /// Nothing that we know of, and ours is ours alone; but the agent is a client that has one of these tokens.
+    Clients {
+        /// Their tokens, each with what findings call it.
+        tokens: Arc<[(String, Vec<u8>)]>,
+        /// True when they are not those of before.
+        are_new: bool,
+    },
     /// What its processes were found with.
     Of(Arc<[(String, Vec<u8>)]>),
 }
@@ -42,6 +47,7 @@ pub(super) fn inspection(
     let dlp = policy.dlp();
     // What is done about findings is not the scanners' matter; files may have changed under the same names.
     if let Some(former) = former
+        && !matches!(environment, Environment::Clients { are_new: true, .. })
         && former.policy.dlp().scan_env == dlp.scan_env
         && (former.policy.dlp().instructions == FindingAction::Off) == (dlp.instructions == FindingAction::Off)
         && former.policy.dlp().secrets_files.is_empty()
@@ -60,6 +66,7 @@ pub(super) fn inspection(
             std::env::vars_os().filter_map(named).collect()
         }
         Environment::Of(variables) if dlp.scan_env => variables.clone(),
+        Environment::Clients { tokens, .. } => tokens.clone(),
         _ => Arc::default(),
     };
     let login = login.map(|login| (LOGIN, login.secret()));
@@ -76,7 +83,9 @@ mod tests {
         let policy = Policy::parse(text, "p.yaml").expect("a policy");
         let hop = hop_of(&policy);
         let login = hop.as_ref().and_then(|hop| hop.login());
-        let inspect = inspection(&policy, former, &Environment::Own, login).expect("scanners");
+        let inspect =
+            inspection(&policy, former, &Environment::Clients { tokens: Arc::default(), are_new: false }, login)
+                .expect("scanners");
         Rules { policy, resolver: Resolver::new(Box::new(|_| None)), hop, webhook: None, tls: None, inspect }
     }
 

@@ -282,7 +282,7 @@ impl Watch {
         let authority = |rules: &Rules| rules.tls.as_ref().map(|tls| tls.authority().fingerprint());
         if rules.tls.is_some() && authority(&rules) != authority(&current.borrow()) {
             tracing::warn!(
-                "TLS is opened by an authority that programs which run already were not told to trust: start a command anew, and                  tell others by pipelock ca --export"
+                "TLS is opened by an authority that programs which run already were not told to trust: start a command anew, and tell others by pipelock ca --export"
             );
         }
         current.send_replace(Arc::new(rules));

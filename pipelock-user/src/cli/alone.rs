@@ -31,9 +31,12 @@ const MOST_TOKENS: u64 = 1 << 20;
 
 /// Serves until SIGINT, SIGTERM or the end of the terminal.
 pub(super) fn serve(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, Failure> {
-    let gate = match &args.tokens {
-        Some(file) => Gate::for_those(identities(file)?),
-        None if args.listen.ip().is_loopback() => Gate::open(),
+    let (gate, tokens) = match &args.tokens {
+        Some(file) => {
+            let (known, tokens) = identities(file)?;
+            (Gate::for_those(known), tokens)
+        }
+        None if args.listen.ip().is_loopback() => (Gate::open(), Tokens::default()),
         None => {
             return Err(Failure::usage(format!(
                 "{} is not a loopback address, and others than this host could use the proxy; say who may with --tokens FILE",
@@ -66,7 +69,7 @@ pub(super) fn serve(policy: Policy, key: SigningKey, args: &Args) -> Result<u8, 
     let evidence = args.session.evidence("proxy")?;
     // Before a byte of any client is read. What stays is for what a reload may want: files of others, metrics at another port.
     drop_after_load(&[Cap::DacOverride, Cap::NetBindService])?;
-    let doors = Doors { listen: bound, gate: gate.clone(), reverse, terminal: Terminal::of(Agent::Clients) };
+    let doors = Doors { listen: bound, gate: gate.clone(), tokens, reverse, terminal: Terminal::of(Agent::Clients) };
     let (summary, moved_from) = runtime::run(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -108,7 +111,8 @@ fn reload(alone: &mut Alone, gate: &Gate, file: Option<&Path>, args: &Args) {
     let policy = read(file).map_err(|errors| errors.to_string());
     let known = args.tokens.as_deref().map(identities).transpose().map_err(|failure| failure.text);
     let reloaded = policy.and_then(|policy| Ok((policy, known?))).and_then(|(policy, known)| {
-        alone.reload(policy).map_err(|error| error.to_string())?;
+        let (known, tokens) = known.unzip();
+        alone.reload(policy, tokens.unwrap_or_default()).map_err(|error| error.to_string())?;
         known.into_iter().for_each(|known| gate.renew(known));
         Ok(())
     });
@@ -167,14 +171,18 @@ fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Those who may use the proxy.
-fn identities(file: &Path) -> Result<Identities, Failure> {
+/// Tokens, each with what findings call it.
+type Tokens = Arc<[(String, Vec<u8>)]>;
+
+/// Those who may use the proxy, and their tokens.
+fn identities(file: &Path) -> Result<(Identities, Tokens), Failure> {
     let failed = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", file.display()));
     if file.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0) {
         output::note(&format!("warning: others may read the tokens in {0}: chmod 600 {0}", file.display()));
     }
     let text = String::from_utf8(files::read(file, MOST_TOKENS)?).map_err(|error| failed(&error))?;
-    Identities::parse(&text).map_err(|error| failed(&error))
+    let known = Identities::parse(&text).map_err(|error| failed(&error))?;
+    Ok((known, Identities::tokens(&text).into()))
 }
 
 #[cfg(test)]

@@ -73,6 +73,14 @@ impl Identities {
         Ok(known)
     }
 
+    /// The tokens of such a file, each with what findings call it: whoever uses the proxy has one, and they are to leave with nothing.
+    #[must_use]
+    pub fn tokens(text: &str) -> Vec<(String, Vec<u8>)> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        let tokens = lines.filter_map(|line| line.split_once('='));
+        tokens.map(|(name, token)| (format!("token of {name}"), token.as_bytes().to_vec())).collect()
+    }
+
     /// Who has this token.
     fn holder(&self, token: &[u8]) -> Option<Arc<str>> {
         let hash = hash(token);
