@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -24,6 +25,8 @@ use crate::telemetry::Health;
 
 /// Connections at a time, over all listeners, when the policy does not say.
 const MAX_CONNECTIONS: u32 = 8192;
+/// Descriptors for what is no connection: listeners, pins, evidence, names that are looked up.
+const OWN_DESCRIPTORS: u64 = 96;
 /// Connections beyond those that wait until one that has said nothing has gone.
 const WAITING: u32 = 1024;
 /// Connections beyond these that are told why at the same time; the rest is cut without a word.
@@ -125,6 +128,22 @@ pub struct Proxy {
     closing: watch::Sender<bool>,
 }
 
+/// What descriptors are enough for: a connection takes two, one that waits or is turned away takes one.
+#[derive(Debug, PartialEq, Eq)]
+struct Room {
+    places: u32,
+    waiting: u32,
+    turned_away: u32,
+}
+
+impl Room {
+    fn of(descriptors: u64) -> Self {
+        let ours = u32::try_from(descriptors.saturating_sub(OWN_DESCRIPTORS)).unwrap_or(u32::MAX);
+        let (waiting, turned_away) = ((ours / 8).clamp(1, WAITING), (ours / 16).clamp(1, TURNED_AWAY));
+        Self { places: (ours.saturating_sub(waiting + turned_away) / 2).max(1), waiting, turned_away }
+    }
+}
+
 impl Proxy {
     /// A proxy over these.
     #[must_use]
@@ -135,9 +154,17 @@ impl Proxy {
         recorder: Recorder,
     ) -> Arc<Self> {
         let configured = rules.borrow().policy.limits().max_connections;
-        let places = u32::try_from(configured).ok().filter(|places| *places > 0).unwrap_or(MAX_CONNECTIONS);
+        let wanted = u32::try_from(configured).ok().filter(|places| *places > 0).unwrap_or(MAX_CONNECTIONS);
+        let room = Room::of(getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft));
+        let places = wanted.min(room.places);
+        if places < wanted {
+            tracing::warn!(
+                "limits.max_connections is {wanted}, and there are descriptors for {places}: raise the limit (ulimit -Hn, \
+                 LimitNOFILE= of a systemd unit), or connections beyond that are refused"
+            );
+        }
         let slots = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX)));
-        let turned_away = Arc::new(Semaphore::new(usize::try_from(TURNED_AWAY).unwrap_or(usize::MAX)));
+        let turned_away = Arc::new(Semaphore::new(usize::try_from(room.turned_away).unwrap_or(usize::MAX)));
         let answers = Arc::new(Semaphore::new(usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS)));
         let closing = watch::Sender::new(false);
         Arc::new(Self {
@@ -151,7 +178,7 @@ impl Proxy {
             silence: Arc::default(),
             slots,
             places,
-            waiting: Arc::new(Semaphore::new(usize::try_from(WAITING).unwrap_or(usize::MAX))),
+            waiting: Arc::new(Semaphore::new(usize::try_from(room.waiting).unwrap_or(usize::MAX))),
             turned_away,
             answers,
             closing,
