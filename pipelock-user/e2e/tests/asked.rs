@@ -7,9 +7,9 @@ mod attached;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use attached::{Cage, said, until};
+use attached::{Cage, said};
 use pipelock_e2e::{
-    Evidence, HttpServer, SECRET, Sandbox, TlsServer, free_address, need, on_terminal, pipelock, web_policy,
+    Evidence, HttpServer, SECRET, Sandbox, TlsServer, free_address, need, on_terminal, pipelock, until, web_policy,
 };
 use serde_json::Value;
 
