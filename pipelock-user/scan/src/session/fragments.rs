@@ -362,7 +362,7 @@ impl Fragments {
         (joined, ticket)
     }
 
-    /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many of the last [`TAIL`] bytes of it
+    /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many of its last bytes
     /// may begin something.
     pub fn settle(&mut self, session: u64, now: u64, ticket: &Ticket, open: usize) {
         if ticket.is_empty() {
