@@ -397,7 +397,7 @@ impl Session {
         }
         // What is only asked about uses nothing.
         if request.extensions().get::<Rehearsal>().is_none()
-            && let Err(denied) = meter.admit()
+            && let Err(denied) = meter.admit_of(request.body().size_hint().exact().unwrap_or_default())
         {
             return Forwarded::not(denied.by(verdict.rule));
         }
