@@ -90,10 +90,11 @@ impl Meter {
         self.is_untold.store(false, Ordering::Release);
     }
 
-    /// What the budget or the rate was that something was cut for.
+    /// What the budget or the rate was that something was cut for; for a rate, with when there is room again.
     pub(super) fn cut(&self, what: &str) -> Verdict {
-        let Verdict { reason, detail, .. } = self.refusal();
-        Verdict::let_out(reason, if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") })
+        let Verdict { reason, detail, retry, .. } = self.refusal();
+        let detail = if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") };
+        Verdict { retry, ..Verdict::let_out(reason, detail) }
     }
 
     /// The same of something of which nothing has left: for a rate, with when there is room again.
@@ -107,7 +108,15 @@ impl Meter {
     /// # Errors
     /// The verdict on it, when one of them has no room.
     pub(super) fn admit(&self) -> Result<(), Verdict> {
-        ration::admit(&self.rations).map_err(|short| {
+        self.admit_of(0)
+    }
+
+    /// The same for a request of which so many bytes at least are to leave.
+    ///
+    /// # Errors
+    /// The verdict on it, when one of the rates has no room for so much.
+    pub(super) fn admit_of(&self, out: u64) -> Result<(), Verdict> {
+        ration::admit_of(&self.rations, out).map_err(|short| {
             short.count();
             short.verdict()
         })

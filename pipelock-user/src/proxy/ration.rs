@@ -122,6 +122,9 @@ pub(super) struct Short {
     what: Scarce,
     whose: Whose,
     size: Size,
+    /// How much was wanted, and how much of it there is room for.
+    wanted: u64,
+    room: u64,
     /// When it is worth asking again.
     pub(super) wait: Duration,
 }
@@ -140,9 +143,22 @@ impl Short {
             Scarce::BytesIn => (Reason::BudgetExceeded, "bytes in"),
         };
         let Size { most, period } = self.size;
-        let detail =
-            format!("rates: {} may have {most} {what} in {period:?}, and they are used up", self.whose.named());
-        Verdict::block(reason, detail).retry(self.wait)
+        let (wanted, room) = (self.wanted, self.room);
+        let left = match room {
+            _ if self.never_fits() => format!("this request has {wanted}, which never fit"),
+            0 => "they are used up".to_owned(),
+            _ => format!("{room} of them are left; this request has {wanted}"),
+        };
+        let denied = Verdict::block(
+            reason,
+            format!("rates: {} may have {most} {what} in {period:?}, and {left}", self.whose.named()),
+        );
+        if self.never_fits() { denied } else { denied.retry(self.wait) }
+    }
+
+    /// True for more than there is room for when nothing of it is used.
+    fn never_fits(&self) -> bool {
+        self.wanted > self.size.most
     }
 }
 
@@ -202,14 +218,19 @@ impl<'r> Held<'r> {
 
     /// That there is no room: of those that have none, the one that has none for longest.
     pub(super) fn short(&mut self) -> Option<Short> {
+        self.short_of(1)
+    }
+
+    /// The same for so much at once.
+    fn short_of(&mut self, wanted: u64) -> Option<Short> {
         let (what, now) = (self.what, self.now);
         let used_up = self.buckets().filter_map(|(ration, bucket)| {
-            let wanted = if what == Scarce::Requests { 1 } else { bucket.size.most.div_ceil(WORTH) };
-            let is_used_up = bucket.room(now) == 0;
-            let wait = bucket.wait(wanted, now);
-            is_used_up.then(|| Short { what, whose: ration.whose.clone(), size: bucket.size, wait })
+            let worth = if what == Scarce::Requests { 1 } else { bucket.size.most.div_ceil(WORTH) };
+            let (room, size) = (bucket.room(now), bucket.size);
+            let wait = bucket.wait(worth.max(wanted), now);
+            (room < wanted).then(|| Short { what, whose: ration.whose.clone(), size, wanted, room, wait })
         });
-        used_up.max_by_key(|short| short.wait)
+        used_up.max_by_key(|short| (short.never_fits(), short.wait))
     }
 }
 
@@ -218,9 +239,18 @@ impl<'r> Held<'r> {
 /// # Errors
 /// One that has no room, also for bytes, of which the request will have some; then nothing is taken.
 pub(super) fn admit(rations: &[Arc<Ration>]) -> Result<(), Short> {
+    admit_of(rations, 0)
+}
+
+/// The same for a request of which so many bytes at least are to leave. They are not taken yet.
+///
+/// # Errors
+/// The same, or one that has no room for so many.
+pub(super) fn admit_of(rations: &[Arc<Ration>], out: u64) -> Result<(), Short> {
     for what in [Scarce::BytesOut, Scarce::BytesIn, Scarce::Requests] {
         let mut held = Held::of(rations, what);
-        if let Some(short) = held.short() {
+        let wanted = if what == Scarce::BytesOut { out.max(1) } else { 1 };
+        if let Some(short) = held.short_of(wanted) {
             return Err(short);
         }
         if what == Scarce::Requests {

@@ -55,8 +55,14 @@ async fn what_one_refuses_nobody_gives() {
 
 #[test]
 fn a_denial_says_whose_rate_it_is_and_when_to_come_back() {
-    let short =
-        |what, whose| Short { what, whose, size: Size { most: 60, period: MINUTE }, wait: Duration::from_millis(1500) };
+    let short = |what, whose| Short {
+        what,
+        whose,
+        size: Size { most: 60, period: MINUTE },
+        wanted: 1,
+        room: 0,
+        wait: Duration::from_millis(1500),
+    };
     let denied = short(Scarce::Requests, Whose::Rule("egress[0] a.test".into())).verdict();
     assert_eq!((denied.reason, denied.retry_seconds()), (Reason::LimitExceeded, Some(2)));
     assert_eq!(denied.detail, "rates: egress[0] a.test may have 60 requests in 60s, and they are used up");

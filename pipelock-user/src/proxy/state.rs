@@ -33,6 +33,8 @@ const WAITING: u32 = 1024;
 const TURNED_AWAY: u32 = 64;
 /// How long one that was told to go may take.
 const SOON: Duration = Duration::from_secs(2);
+/// How long what is under way at the end may take to be told so. `app` has more patience than that.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// When it is worth coming again for a place.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Requests under way at a time: more than there can be, since this is only to know when there are none.
@@ -201,6 +203,21 @@ impl Proxy {
     pub(super) async fn closed(&self) {
         let mut closing = self.closing.subscribe();
         let _ = closing.wait_for(|closing| *closing).await;
+    }
+
+    /// Waits until a connection has to end because the proxy closes: while requests are under way, which end now, a moment later, so
+    /// that their clients are told.
+    pub(super) async fn over(&self) {
+        self.closed().await;
+        let under_way = usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS) - self.answers.available_permits();
+        if under_way > 0 {
+            tokio::time::sleep(FAREWELL).await;
+        }
+    }
+
+    /// The verdict on what was under way when the proxy was closed: bytes may have left.
+    pub(super) fn stopped() -> Verdict {
+        Verdict::let_out(Reason::ProxyStopped, "pipelock was stopped before this was done")
     }
 
     /// A place for one more connection.

@@ -23,8 +23,13 @@ pub(super) fn agree<B>(
     let (method, uri) = (request.method(), request.uri());
     let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
     let original = flow.target.original;
+    // Of the explicit proxy this is inside a tunnel, to which nobody has asked DNS.
+    let is_tunnel = flow.origin.peer.is_some();
     if *method == Method::CONNECT {
-        return Err(malformed("CONNECT is for explicit proxies; this connection is transparent"));
+        return Err(malformed(match is_tunnel {
+            true => "CONNECT inside a tunnel; ask the proxy itself for another",
+            false => "CONNECT is for explicit proxies; this connection is transparent",
+        }));
     }
     let header = host_line(request)?
         .map(|value| {
@@ -46,10 +51,7 @@ pub(super) fn agree<B>(
     let mismatch = |left: &str, right: &str| Verdict::block(Reason::NameMismatch, format!("{left}, but {right}"));
     let named = match (target, header) {
         (Some(target), Some(header)) if target != header => {
-            return Err(mismatch(
-                &format!("the request line names {}", target.host),
-                &format!("Host says {}", header.host),
-            ));
+            return Err(two_names(&target, &header));
         }
         (Some(found), _) | (None, Some(found)) => Some(found),
         (None, None) => None,
@@ -79,7 +81,8 @@ pub(super) fn agree<B>(
             Err(mismatch(&format!("TLS was opened for {asked}"), &format!("the request names {host}")))
         }
         (Some(asked), host) if asked != host => {
-            Err(mismatch(&format!("DNS was asked for {asked}"), &format!("the request names {host}")))
+            let who = if is_tunnel { "the tunnel" } else { "DNS" };
+            Err(mismatch(&format!("{who} was asked for {asked}"), &format!("the request names {host}")))
         }
         (None, Host::Addr(addr)) if *addr != original.ip().to_canonical() => {
             Err(mismatch(&format!("the connection is to {}", original.ip()), &format!("the request names {addr}")))
@@ -90,6 +93,17 @@ pub(super) fn agree<B>(
         )),
         _ => Ok(named),
     }
+}
+
+/// That the request line and Host name two places; with the ports, where only these differ.
+fn two_names(target: &Authority, header: &Authority) -> Verdict {
+    let detail = match target.host == header.host {
+        true => {
+            format!("the request line names port {} of {}, but Host port {}", target.port, target.host, header.port)
+        }
+        false => format!("the request line names {}, but Host says {}", target.host, header.host),
+    };
+    Verdict::block(Reason::NameMismatch, detail)
 }
 
 /// The authority of a request to an explicit proxy: what the request line names, and Host must not say otherwise.
@@ -107,10 +121,11 @@ pub(super) fn of_target<B>(request: &Request<B>) -> Result<Authority, Verdict> {
     let named = uri.authority().ok_or_else(|| malformed("the request target names no host"))?;
     let named = split(named.as_str(), default_port)?;
     if let Some(header) = host_line(request)? {
+        // CONNECT has no scheme that a port could be left out for, and undici leaves it out of Host whichever it is.
+        let default_port = if method == Method::CONNECT { named.port } else { default_port };
         let header = split(header.to_str().map_err(|_| malformed("the Host header is not text"))?, default_port)?;
         if header != named {
-            let detail = format!("the request line names {}, but Host says {}", named.host, header.host);
-            return Err(Verdict::block(Reason::NameMismatch, detail));
+            return Err(two_names(&named, &header));
         }
     }
     Ok(named)
@@ -260,6 +275,21 @@ mod tests {
     }
 
     #[test]
+    fn inside_a_tunnel_nobody_speaks_of_dns() {
+        let mut flow = flow(Some("a.example"), "0.0.0.0:80");
+        let said = |flow: &Flow, method: Method| {
+            let mut request = request("/x", &["b.example"], Version::HTTP_11);
+            *request.method_mut() = method;
+            agree(&request, flow, &[], CLEAR).expect_err("another name").detail
+        };
+        assert_eq!(said(&flow, Method::GET), "DNS was asked for a.example, but the request names b.example");
+        assert!(said(&flow, Method::CONNECT).contains("transparent"));
+        flow.origin.peer = Some(([127, 0, 0, 1], 9).into());
+        assert_eq!(said(&flow, Method::GET), "the tunnel was asked for a.example, but the request names b.example");
+        assert!(said(&flow, Method::CONNECT).contains("inside a tunnel"));
+    }
+
+    #[test]
     fn inside_tls_its_name_binds() {
         let flow = flow(Some("a.example"), "198.18.0.1:8443");
         let ask = |uri: &str, host: Option<&str>, is_http2| {
@@ -301,6 +331,25 @@ mod tests {
         assert_eq!(ask(Method::GET, "/x", Some("a.example")), Err(Reason::RequestMalformed));
         assert_eq!(ask(Method::GET, "https://a.example/", Some("a.example")), Err(Reason::RequestMalformed));
         assert_eq!(ask(Method::CONNECT, "a.example:443", None), Err(Reason::RequestMalformed));
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_with_its_port_or_none_in_host() {
+        let ask = |method: Method, uri: &str, host: &str| {
+            let mut request = request(uri, &[host], Version::HTTP_11);
+            *request.method_mut() = method;
+            of_target(&request).map(|found| found.port).map_err(|verdict| (verdict.reason, verdict.detail))
+        };
+        for host in ["a.example", "A.example:80"] {
+            assert_eq!(ask(Method::CONNECT, "a.example:80", host), Ok(80), "{host}");
+        }
+        assert_eq!(ask(Method::CONNECT, "[2001:db8::1]:8080", "[2001:db8::1]"), Ok(8080));
+        let ports = |named, host| format!("the request line names port {named} of a.example, but Host port {host}");
+        let mismatch = |detail: String| Err((Reason::NameMismatch, detail));
+        assert_eq!(ask(Method::CONNECT, "a.example:80", "a.example:443"), mismatch(ports(80, 443)));
+        assert_eq!(ask(Method::GET, "http://a.example:8080/", "a.example"), mismatch(ports(8080, 80)));
+        let hosts = "the request line names a.example, but Host says b.example";
+        assert_eq!(ask(Method::CONNECT, "a.example:80", "b.example"), mismatch(hosts.to_owned()));
     }
 
     proptest! {

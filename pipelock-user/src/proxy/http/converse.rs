@@ -22,13 +22,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::explicit::unheard;
 use super::framing::{Framing, Refusal};
-use super::guarded::{Guarded, untold};
+use super::guarded::{Begun, Guarded, untold};
 use super::serve::{Body, Session, internal};
 use crate::flow::{Verdict, locked};
 use crate::proxy::idle::Watched;
 use crate::proxy::listen::farewell;
 use crate::proxy::rescue;
-use crate::proxy::silent::Silent;
 
 /// What hyper needs beyond the largest head.
 const SLACK: usize = 8 * 1024;
@@ -36,12 +35,12 @@ const SLACK: usize = 8 * 1024;
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves requests with `answer` until either side is done. With `tunnels`, an answered CONNECT ends it: then the stream
-/// comes back, with what the agent has sent behind the request. As long as its first head is not whole, who is silent may have to
-/// make room for another.
+/// comes back, with what the agent has sent behind the request. As long as its first head is not whole, who has only begun may have
+/// to make room for another.
 pub(super) async fn converse<S, F, A>(
     session: &Arc<Session>,
     stream: S,
-    (prefix, silent): (BytesMut, Option<Silent>),
+    (prefix, begun): (BytesMut, Option<Begun>),
     tunnels: bool,
     answer: F,
 ) -> Option<(S, BytesMut)>
@@ -53,7 +52,7 @@ where
     let limits = session.proxy.rules().policy.limits().clone();
     let framing = Framing::new(limits.header_bytes, tunnels);
     let watched = Watched::new(stream, &session.shared.activity);
-    let guarded = Guarded::new((prefix, silent), watched, framing, limits.request_timeout(), session.refused.clone());
+    let guarded = Guarded::new((prefix, begun), watched, framing, limits.request_timeout(), session.refused.clone());
     let guarded = Arc::new(Mutex::new(guarded));
     let service = service_fn({
         let session = session.clone();

@@ -23,10 +23,10 @@ use super::upstream::Carrier;
 use crate::flow::{Flow, FlowId, Origin, Reached, Reason, Target, Verdict, locked};
 use crate::inspect::{Permit, permit_flow};
 use crate::net::{Link, connect};
-use crate::policy::Protocol;
+use crate::policy::Protocol as RuleProtocol;
 use crate::proxy::accept::accept;
 use crate::proxy::ask;
-use crate::proxy::detect::DetectError;
+use crate::proxy::detect::{DetectError, Protocol};
 use crate::proxy::listen::{dial_limit, farewell};
 use crate::proxy::meter::{Budget, Meter};
 use crate::proxy::prefixed::Prefixed;
@@ -102,46 +102,48 @@ pub(super) fn unheard(session: &Session, verdict: &Verdict) -> RequestRecord {
     session.record(&policy, "-".into(), session.place(), verdict, Some(status), None)
 }
 
-/// Waits for a client's first words, as long as it may take for them and nobody needs its place; they are in `buffer` then.
-/// False when that was the end of it.
+/// Waits for a client's first words, as long as it may take for them and nobody needs its place; they are in `buffer` then. When
+/// the whole line that they begin has to be there; none when that was the end of it.
 pub(super) async fn speaks(
     session: &Session,
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
     silent: &mut Silent,
-) -> bool {
+) -> Option<Instant> {
     let _ = stream.set_nodelay(true);
-    let limits = session.proxy.rules().policy.limits().clone();
-    let due = Instant::now() + limits.request_timeout().min(limits.idle());
-    match silent.first(stream, buffer, due).await {
+    let due = Instant::now() + session.proxy.rules().policy.limits().detect();
+    let refusal = match silent.first(stream, buffer, due).await {
         None => {
             let _ = session.proxy.recorder.submit(&unheard(session, &Proxy::makes_room())).await;
-            false
+            return None;
         }
-        Some(Err(DetectError::Timeout)) => {
-            refuse(session, stream, &Refusal::too_slow()).await;
-            false
+        Some(Err(DetectError::Timeout)) => Refusal::no_line(),
+        // More of it may never come: who speaks first in another protocol waits for an answer in that.
+        Some(Ok(Protocol::Tls)) => {
+            Refusal::malformed("the client speaks TLS, and this door plain HTTP/1.1: http:// is its scheme")
         }
-        // Whatever it is: a request, or what is refused as none.
-        Some(_) => {
+        Some(Ok(Protocol::Http2)) => Refusal::malformed("the client speaks HTTP/2, and this door HTTP/1.1"),
+        Some(Ok(Protocol::Unknown)) => Refusal::malformed("the first bytes are no request of HTTP/1.1"),
+        // Also who has hung up: what has come may be half a request.
+        Some(Ok(Protocol::Http1) | Err(DetectError::Closed)) => {
             session.shared.activity.touch();
-            true
+            return Some(due);
         }
-    }
+    };
+    refuse(session, stream, &refusal).await;
+    None
 }
 
 async fn connection(proxy: &Arc<Proxy>, gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, mut silent: Silent) {
     let session = session_of("forward", proxy, peer);
     let mut buffer = BytesMut::new();
-    if !speaks(&session, &mut stream, &mut buffer, &mut silent).await {
-        return;
-    }
+    let Some(due) = speaks(&session, &mut stream, &mut buffer, &mut silent).await else { return };
     let granted = Granted::default();
     let answer = {
         let granted = granted.clone();
         move |session, request| admit(session, request, gate.clone(), granted.clone())
     };
-    let ended = Box::pin(converse(&session, stream, (buffer, Some(silent)), true, answer)).await;
+    let ended = Box::pin(converse(&session, stream, (buffer, Some((silent, due))), true, answer)).await;
     session.add_cut(session.end(None), "body").await;
     let granted = locked(&granted).take();
     let (Some((stream, unread)), Some(granted)) = (ended, granted) else { return };
@@ -236,7 +238,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
     let target = format!("{host}:{port}");
     let (verdict, passing) = match rules.policy.find(&host, port) {
         Err(reason) => (rules.policy.refuse(&host, port, reason), None),
-        Ok(rule) if rule.wants_reading() || rule.protocol() == Protocol::Http => {
+        Ok(rule) if rule.wants_reading() || rule.protocol() == RuleProtocol::Http => {
             let verdict = Verdict::allow(Reason::PolicyAllow, Some(rule.label()));
             return grant(session, &rules, (Authority { host, port }, verdict), granted).await;
         }
@@ -257,7 +259,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         Err(verdict) => Err(verdict),
         Ok(permit) => {
             // Where other protocols may come too, it is checked when it is seen.
-            let is_tls = passing.is_some_and(|rule| rule.protocol() == Protocol::Tls);
+            let is_tls = passing.is_some_and(|rule| rule.protocol() == RuleProtocol::Tls);
             reach(session, &rules, &permit, is_tls).await.map_err(|denied| denied.by(verdict.rule.clone()))
         }
     };
@@ -278,7 +280,7 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
                 host: host.clone(),
                 port,
                 dialled,
-                is_unseen: passing.is_some_and(|rule| matches!(rule.protocol(), Protocol::Tcp | Protocol::Ssh)),
+                is_unseen: passing.is_some_and(|rule| matches!(rule.protocol(), RuleProtocol::Tcp | RuleProtocol::Ssh)),
                 rule: rule.clone(),
                 policy: rules.policy.id().clone(),
                 meter: meter.unwrap_or_else(|| Meter::new(Budget::default())),

@@ -110,6 +110,68 @@ async fn a_silent_tunnel_and_a_silent_client_are_ended() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_websocket_where_there_is_none_reads_where_it_is() {
+    for (more, said) in [
+        ("websocket: {enabled: true}", "inside CONNECT, or at /ws?url="),
+        ("", "the policy does not say websocket.enabled: true"),
+    ] {
+        let (world, proxy) = start(more).await;
+        let port = world.addr.port();
+        let head = format!(
+            "GET http://web.test:{port}/ws HTTP/1.1\r\nHost: web.test:{port}\r\nConnection: Upgrade, close\r\n"
+        );
+        let socket =
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        let text = read_all(&mut send(proxy, &(head + socket)).await).await;
+        assert!(text.contains("x-pipelock-reason: upgrade_denied") && text.contains(said), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_begins_no_request_is_refused_and_half_a_line_is_not_waited_for() {
+    let (world, proxy) = start("limits: {detect_timeout_seconds: 1}").await;
+    for bytes in ["\x16\x03\x01\0\x05hello", "SSH-2.0-x", "\0\x01\x02\x03", " GET / HTTP/1.1\r\n"] {
+        let text = read_all(&mut send(proxy, bytes).await).await;
+        assert!(
+            text.starts_with("HTTP/1.1 400") && text.contains("x-pipelock-reason: request_malformed"),
+            "{bytes:?}: {text}"
+        );
+    }
+    for bytes in ["", "GE", "GET http://web.te"] {
+        let text = read_all(&mut send(proxy, bytes).await).await;
+        assert!(
+            text.starts_with("HTTP/1.1 408") && text.contains("x-pipelock-reason: detect_timeout"),
+            "{bytes:?}: {text}"
+        );
+        assert!(text.contains("limits.detect_timeout_seconds"), "{text}");
+    }
+    let (refused, late) = (pair("block", "request_malformed"), pair("block", "detect_timeout"));
+    assert_eq!(world.receipts(), [vec![refused; 4], vec![late; 3]].concat());
+    // Who has sent the first line has the time of a head for the rest.
+    let port = world.addr.port();
+    let mut client = send(proxy, &format!("GET http://web.test:{port}/x HTTP/1.1\r\nHost: ")).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    client.write_all(format!("web.test:{port}\r\n\r\n").as_bytes()).await.expect("write");
+    read_hello(&mut client).await;
+}
+
+#[tokio::test]
+async fn half_a_head_has_an_answer_and_a_receipt_when_its_client_ends_it() {
+    let (world, proxy) = start("").await;
+    for bytes in ["GE", "GET http://web.test/x HTTP/1.1\r\nHost: web"] {
+        let mut client = send(proxy, bytes).await;
+        client.shutdown().await.expect("shutdown");
+        let text = read_all(&mut client).await;
+        assert!(text.starts_with("HTTP/1.1 400") && text.contains("the connection ended within"), "{text}");
+    }
+    assert_eq!(world.receipts(), [pair("block", "request_malformed"), pair("block", "request_malformed")]);
+    // Who only looks whether somebody listens has asked for nothing.
+    let mut client = send(proxy, "").await;
+    client.shutdown().await.expect("shutdown");
+    assert_eq!((read_all(&mut client).await.as_str(), world.receipts().len()), ("", 2));
+}
+
+#[tokio::test]
 async fn a_tunnel_lives_through_a_policy_that_allows_it_and_ends_with_one_that_does_not() {
     let (world, proxy) = start(", protocol: tcp").await;
     let port = world.addr.port();
@@ -152,7 +214,8 @@ async fn silence_counts_from_the_first_words() {
     let (world, proxy) = start("limits: {idle_timeout_seconds: 2}").await;
     let port = world.addr.port();
     let mut client = send(proxy, "").await;
-    for part in ["GET http://web.te", &format!("st:{port}/x HTTP/1.1\r\nHost: web.test:{port}\r\n\r\n")] {
+    // A line that has to be there within this time too, and the rest of the head, which need not.
+    for part in [format!("GET http://web.test:{port}/x HTTP/1.1\r\n"), format!("Host: web.test:{port}\r\n\r\n")] {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         client.write_all(part.as_bytes()).await.expect("write");
     }

@@ -61,19 +61,28 @@ pub(super) struct Guarded<S> {
     head_due: Option<Pin<Box<Sleep>>>,
     /// Until the first head is whole: among those that make room.
     silent: Option<Silent>,
+    /// Until its first line is.
+    line_due: Option<Pin<Box<Sleep>>>,
 }
+
+/// What is known of a client that has begun to speak: its place among those that make room, and when the first line of its first
+/// request has to be there.
+pub(super) type Begun = (Silent, Instant);
 
 impl<S> Guarded<S> {
     /// The stream, with the bytes that were read before in front; a head may take `head_timeout`.
     pub(super) fn new(
-        (prefix, silent): (BytesMut, Option<Silent>),
+        (prefix, begun): (BytesMut, Option<Begun>),
         stream: S,
         framing: Framing,
         head_timeout: Duration,
         refused: Refused,
     ) -> Self {
         let head_due = Some(Box::pin(tokio::time::sleep(head_timeout)));
-        Self { stream, framing, input: prefix, output: BytesMut::new(), refused, head_timeout, head_due, silent }
+        let (silent, due) = begun.unzip();
+        let line_due = due.map(|due| Box::pin(tokio::time::sleep_until(due)));
+        let (input, output) = (prefix, BytesMut::new());
+        Self { stream, framing, input, output, refused, head_timeout, head_due, silent, line_due }
     }
 
     /// The stream again, with the bytes that hyper has not taken.
@@ -88,6 +97,18 @@ impl<S> Guarded<S> {
 
     fn is_over(&self) -> bool {
         self.refused.0.get().is_some()
+    }
+
+    /// Ready when what has come of the head is too late.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        // The framing has taken away an empty line before it (RFC 9112 §2.2).
+        if self.line_due.is_some() && self.input.contains(&b'\n') {
+            self.line_due = None;
+        }
+        if self.line_due.as_mut().is_some_and(|due| due.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Refusal::no_line());
+        }
+        self.poll_head_due(cx).map(|()| Refusal::too_slow())
     }
 
     fn poll_head_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -171,13 +192,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 // The next head has a time of its own.
                 this.head_due = None;
                 this.silent = None;
+                this.line_due = None;
                 continue;
             }
             if this.input.is_empty() && this.framing.unread() > 0 {
                 return this.poll_unread(cx, buf);
             }
-            if this.poll_head_due(cx).is_ready() {
-                this.refuse(Refusal::too_slow());
+            if let Poll::Ready(late) = this.poll_late(cx) {
+                this.refuse(late);
                 continue;
             }
             let mut chunk = [std::mem::MaybeUninit::uninit(); CHUNK];
@@ -193,7 +215,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 }
             }
             if read.filled().is_empty() {
-                return Poll::Ready(Ok(()));
+                if !this.framing.is_in_head() || this.input.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                this.refuse(Refusal::broken_off());
+                continue;
             }
             this.input.extend_from_slice(read.filled());
         }

@@ -108,6 +108,61 @@ async fn bytes_have_a_rate_and_what_is_over_it_is_cut_and_told() {
     assert_eq!(world.seen().len(), 1);
 }
 
+/// A request with a body of this length, which its head says or not.
+fn post(length: usize, says_length: bool) -> Vec<u8> {
+    let (framing, body) = match says_length {
+        true => (format!("Content-Length: {length}"), "x".repeat(length)),
+        false => {
+            ("Transfer-Encoding: chunked".to_owned(), format!("{length:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(length)))
+        }
+    };
+    format!("POST /echo HTTP/1.1\r\nHost: web.test\r\n{framing}\r\n\r\n{body}").into_bytes()
+}
+
+/// What a denial says of when it is worth asking again: in its head, and in its body.
+fn seconds(text: &str) -> (Option<u64>, Option<u64>) {
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let header = head.lines().find_map(|line| line.strip_prefix("retry-after: "));
+    (header.map(|seconds| seconds.parse().expect("seconds")), body["retry_after_seconds"].as_u64())
+}
+
+#[tokio::test]
+async fn what_is_longer_than_what_is_left_is_refused_before_anything_leaves() {
+    for more in [", rates: {bytes_out: 10KiB, per: day}", ", scan: true, rates: {bytes_out: 10KiB, per: day}"] {
+        let world = World::new(more).await;
+        let text = world.exchange(&post(10_000, true)).await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        let text = world.exchange(&post(10_000, true)).await;
+        assert_problem(&text, "429", "budget_exceeded");
+        let (header, member) = seconds(&text);
+        assert!(header == member && header.is_some_and(|seconds| (80_000..86_400).contains(&seconds)), "{text}");
+        assert!(text.contains("this request has 10"), "{text}");
+        // What never fits is not worth asking again.
+        let text = world.exchange(&post(20_000, true)).await;
+        assert_problem(&text, "429", "budget_exceeded");
+        assert_eq!(seconds(&text), (None, None), "{text}");
+        let (allowed, refused) = (("allow", "policy_allow"), ("block", "budget_exceeded"));
+        assert_eq!(world.receipts(), pairs(&[allowed, refused, refused]));
+        // What fits is let through: the refusals have used nothing.
+        assert!(world.exchange(GET).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(world.seen().len(), 2, "{:?}", world.seen());
+    }
+}
+
+#[tokio::test]
+async fn what_is_cut_on_the_way_says_when_there_is_room_again() {
+    let world = World::new(", rates: {bytes_out: 10KiB, per: day}").await;
+    let text = world.exchange(&post(20_000, false)).await;
+    assert_problem(&text, "429", "budget_exceeded");
+    assert_eq!(seconds(&text), (Some(8640), Some(8640)), "a tenth of a day: {text}");
+    assert_eq!(world.receipts(), pairs(&[("allow", "budget_exceeded")]));
+    let world = World::new(", scan: true, rates: {bytes_in: 5000, per: day}").await;
+    let text = world.exchange(&post(6000, true)).await;
+    assert_problem(&text, "429", "budget_exceeded");
+    assert!(matches!(seconds(&text), (Some(header), Some(member)) if header == member), "{text}");
+}
+
 /// A rule that has room for 5,000 bytes of answers, and another.
 fn scarce(port: u16) -> Rules {
     let other = format!("{{destination: 127.0.0.1, ports: [{port}], scan: false");

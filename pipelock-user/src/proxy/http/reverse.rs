@@ -87,9 +87,7 @@ async fn connection(
     let carrier = Carrier { is_tls: upstream.is_tls, is_http2: false };
     let session = Session::by(TRANSPORT, proxy, flow_of(proxy, peer), None, carrier);
     let mut buffer = BytesMut::new();
-    if !speaks(&session, &mut stream, &mut buffer, &mut silent).await {
-        return;
-    }
+    let Some(due) = speaks(&session, &mut stream, &mut buffer, &mut silent).await else { return };
     let answer = {
         let authority = Authority { host: upstream.host.clone(), port: upstream.port };
         // A client of this host may be a browser, and what it shows may be anybody's.
@@ -101,7 +99,7 @@ async fn connection(
             async move { session.answer_to(authority, request).await }
         }
     };
-    let ended = Box::pin(converse(&session, stream, (buffer, Some(silent)), false, answer)).await;
+    let ended = Box::pin(converse(&session, stream, (buffer, Some((silent, due))), false, answer)).await;
     match ended {
         Some((stream, unread)) if session.is_upgraded() => {
             session.add_cut(session.carry_on(Prefixed::new(unread, stream)).await, "messages").await;

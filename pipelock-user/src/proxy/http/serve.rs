@@ -262,10 +262,12 @@ impl Session {
     pub(super) async fn ended(&self) -> Verdict {
         let mut over = self.over.subscribe();
         let ended = tokio::select! {
+            // What has ended the connection came before the end of all.
+            biased;
             ended = over.wait_for(Option::is_some) => ended.ok().and_then(|ended| ended.clone()),
-            () = self.proxy.closed() => None,
+            () = self.proxy.closed() => return Proxy::stopped(),
         };
-        ended.unwrap_or_else(|| Verdict::let_out(Reason::ClientAborted, "the session ended first"))
+        ended.unwrap_or_else(|| Verdict::let_out(Reason::ClientAborted, "the connection ended first"))
     }
 
     /// The same for what is done for the client alone: it ends also when the client hangs up.
@@ -378,12 +380,17 @@ impl Session {
             && request.body().is_end_stream()
             && is_websocket(&request);
         if wants_upgrade && !is_websocket && !verdict.is_block() {
-            return Forwarded::not(Verdict::block(Reason::UpgradeDenied, "an Upgrade header").by(verdict.rule));
+            let denied = Verdict::block(Reason::UpgradeDenied, self.why_not_upgraded(&rules.policy, request.headers()));
+            return Forwarded::not(denied.by(verdict.rule));
         }
         let (rule, verdict) = match rule {
             Ok(rule) if !verdict.is_block() => (rule, verdict),
             _ => return Forwarded::not(verdict),
         };
+        let named = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        if let Some(denied) = rule.check_overrides(request.method().as_str(), named) {
+            return Forwarded::not(denied);
+        }
         if !self.proxy.recorder.is_writing() {
             return Forwarded::not(Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
         }
@@ -397,7 +404,7 @@ impl Session {
         }
         // What is only asked about uses nothing.
         if request.extensions().get::<Rehearsal>().is_none()
-            && let Err(denied) = meter.admit()
+            && let Err(denied) = meter.admit_of(request.body().size_hint().exact().unwrap_or_default())
         {
             return Forwarded::not(denied.by(verdict.rule));
         }

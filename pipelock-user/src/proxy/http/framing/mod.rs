@@ -59,6 +59,20 @@ impl Refusal {
         }
     }
 
+    /// For a first line that does not come in time, or nothing at all.
+    pub(super) const fn no_line() -> Self {
+        Self {
+            reason: Reason::DetectTimeout,
+            status: StatusCode::REQUEST_TIMEOUT,
+            detail: "the first line of a request did not arrive whole in time",
+        }
+    }
+
+    /// For a head within which the client has ended its side.
+    pub(super) const fn broken_off() -> Self {
+        Self::malformed("the connection ended within the head of a request")
+    }
+
     /// For a first head that is not whole when another needs the place of its connection.
     pub(super) const fn makes_room() -> Self {
         Self {
