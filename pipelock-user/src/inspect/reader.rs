@@ -22,11 +22,13 @@ use super::lanes::Lanes;
 use super::pieces::Short;
 use super::scanners::Scanners;
 use super::terms::{MOST_TOLD, Side, Terms, told};
-use crate::flow::{Found, Verdict};
+use crate::flow::{Found, Reason, Verdict};
 use crate::policy::FindingAction;
 
 /// Bytes that are read at once.
 const PIECE: usize = 32 * 1024;
+/// Bytes that are held back at most: what asks for more says nothing that anybody has to send.
+const MOST_HELD: u64 = 16 << 20;
 /// Bytes that went on which are kept, for when the sender pauses and what is held back is read with what stands before it.
 const RECENT: usize = 2 * 1024;
 /// Bytes before those of which nothing is certain that are read with them then.
@@ -78,7 +80,7 @@ impl Reader {
     /// For a body that begins now.
     ///
     /// # Errors
-    /// [`Reason::ScannerUnavailable`](crate::flow::Reason::ScannerUnavailable).
+    /// [`Reason::ScannerUnavailable`].
     pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side, encoded: Encoded) -> Result<Self, Verdict> {
         let scanner = scanners.of(side);
         let stream = match encoded {
@@ -131,7 +133,7 @@ impl Reader {
     /// Reads the next bytes.
     ///
     /// # Errors
-    /// [`Reason::DlpMatch`](crate::flow::Reason::DlpMatch), [`Reason::InjectionMatch`](crate::flow::Reason::InjectionMatch): the body ends here; [`Reason::ScannerUnavailable`](crate::flow::Reason::ScannerUnavailable).
+    /// [`Reason::DlpMatch`], [`Reason::InjectionMatch`], [`Reason::ContentUnreadable`]: the body ends here; [`Reason::ScannerUnavailable`].
     pub fn push(&mut self, mut bytes: Bytes) -> Result<(), Verdict> {
         while !bytes.is_empty() {
             let _timed = Timed::new(Place::Body);
@@ -172,6 +174,11 @@ impl Reader {
             self.free = self.free.max(free);
             if let Some(piece) = self.held.back() {
                 self.remember(piece);
+            }
+            if self.end - self.free > MOST_HELD {
+                self.stream = None;
+                let detail = format!("more than {} MiB of the body would have to be held back", MOST_HELD >> 20);
+                return Err(Verdict::block(Reason::ContentUnreadable, detail));
             }
         }
         self.pauses = 0;

@@ -394,6 +394,23 @@ fn a_body_that_is_not_what_its_header_says_is_not_let_through() {
 }
 
 #[test]
+fn what_holds_a_body_back_without_end_ends_it() {
+    // Padding behind a member may be followed by another, which goes on where the first ended.
+    let begun = packed(&format!("words and {}", &SECRET[..20]), Coding::Gzip);
+    let encoded = Encoded::As(Coding::Gzip);
+    let mut reader = Reader::new(&scanners(), &terms(""), Side::Response, encoded).expect("a reader");
+    reader.push(Bytes::from(begun)).expect("clean by now");
+    let zeros = Bytes::from(vec![0; 1 << 20]);
+    let ended = (0..32).find_map(|_| {
+        let pushed = reader.push(zeros.clone());
+        while reader.take().is_some() {}
+        assert!(reader.waiting() <= MOST_HELD + PIECE as u64, "{} are held", reader.waiting());
+        pushed.err()
+    });
+    assert_eq!(ended.map(|verdict| verdict.reason), Some(Reason::ContentUnreadable));
+}
+
+#[test]
 fn what_goes_on_behind_its_rule_is_not_taken_out_in_part() {
     let redact = "dlp: {action: redact}\nresponse: {secrets: redact}";
     let replaced = "a <pipelock:credential:1>";
