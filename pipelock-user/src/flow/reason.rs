@@ -96,6 +96,7 @@ reasons! {
     IdentityRequired = "identity_required", "The proxy serves those whose token it knows. Send Proxy-Authorization (Basic NAME:TOKEN, or Bearer TOKEN); whoever started it has the tokens.";
     GitDenied = "git_denied", "What the rule says under git does not allow this; the detail names what to add to git.fetch or git.push.";
     HostKeyDenied = "host_key_denied", "The destination showed an SSH host key that the rule does not pin; its answer was not passed on. The detail has the fingerprint; add it to host_keys only if whoever runs the server says that it is theirs.";
+    ProxyStopped = "proxy_stopped", "pipelock was stopped while this was under way. Ask again when it runs again.";
     Internal = "internal_error", "A defect in pipelock; the flow was denied.";
 }
 

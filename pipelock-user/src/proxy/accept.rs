@@ -68,13 +68,13 @@ fn placed(proxy: &Proxy) -> Place {
     place
 }
 
-/// Runs a conversation that holds a place, until it ends or the proxy closes.
+/// Runs a conversation that holds a place, until it ends or the proxy is over.
 fn hold(proxy: &Arc<Proxy>, place: OwnedSemaphorePermit, conversation: impl Future<Output = ()> + Send + 'static) {
     let proxy = proxy.clone();
     tokio::spawn(async move {
         tokio::select! {
             () = conversation => {}
-            () = proxy.closed() => {}
+            () = proxy.over() => {}
         }
         drop(place);
     });

@@ -25,7 +25,9 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         Reason::BudgetExceeded | Reason::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         Reason::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Reason::IdleTimeout => StatusCode::GATEWAY_TIMEOUT,
-        Reason::RecorderUnavailable | Reason::ScannerUnavailable | Reason::Internal => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::RecorderUnavailable | Reason::ScannerUnavailable | Reason::ProxyStopped | Reason::Internal => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Reason::PolicyAllow
         | Reason::LoopbackOwn
         | Reason::LoopbackAllowed
@@ -87,8 +89,8 @@ pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> 
 
 fn finish<B>(response: &mut Response<B>, verdict: &Verdict) {
     tell_when(response, verdict);
-    if matches!(verdict.reason, Reason::IdleTimeout | Reason::RecorderUnavailable) {
-        // Nothing more can come of the connection: it was silent, or would leave no evidence.
+    if matches!(verdict.reason, Reason::IdleTimeout | Reason::RecorderUnavailable | Reason::ProxyStopped) {
+        // Nothing more can come of the connection: it was silent, would leave no evidence, or ends with the proxy.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::flow::{Account, Flow, Host, PolicyId, Reason, Verdict};
 use crate::inspect::Inspection;
@@ -30,6 +31,8 @@ const WAITING: u32 = 1024;
 const TURNED_AWAY: u32 = 64;
 /// How long one that was told to go may take.
 const SOON: Duration = Duration::from_secs(2);
+/// How long what is under way at the end may take to be told so. `app` has more patience than that.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// When it is worth coming again for a place.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Requests under way at a time: more than there can be, since this is only to know when there are none.
@@ -122,7 +125,8 @@ pub struct Proxy {
     waiting: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    closing: watch::Sender<bool>,
+    /// When the last connections end, once the proxy closes.
+    closing: watch::Sender<Option<Instant>>,
 }
 
 impl Proxy {
@@ -139,7 +143,7 @@ impl Proxy {
         let slots = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX)));
         let turned_away = Arc::new(Semaphore::new(usize::try_from(TURNED_AWAY).unwrap_or(usize::MAX)));
         let answers = Arc::new(Semaphore::new(usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS)));
-        let closing = watch::Sender::new(false);
+        let closing = watch::Sender::new(None);
         Arc::new(Self {
             rules,
             origins,
@@ -161,7 +165,10 @@ impl Proxy {
     /// Ends every connection and waits until each has reported its flow and the receipts of its requests are written, or
     /// `patience` is over.
     pub async fn close(&self, patience: Duration) {
-        self.closing.send_replace(true);
+        let most = usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS);
+        // Requests that are under way end now, and their clients are told so.
+        let farewell = if self.answers.available_permits() < most { FAREWELL } else { Duration::ZERO };
+        self.closing.send_replace(Some(Instant::now() + farewell));
         let all = async {
             let _ = self.slots.acquire_many(self.places).await;
             let _ = self.turned_away.acquire_many(TURNED_AWAY).await;
@@ -173,7 +180,21 @@ impl Proxy {
     /// Waits until the proxy closes.
     pub(super) async fn closed(&self) {
         let mut closing = self.closing.subscribe();
-        let _ = closing.wait_for(|closing| *closing).await;
+        let _ = closing.wait_for(Option::is_some).await;
+    }
+
+    /// Waits until a connection has to end because the proxy closes: a moment later, where requests were under way.
+    pub(super) async fn over(&self) {
+        let mut closing = self.closing.subscribe();
+        let due = closing.wait_for(Option::is_some).await.ok().and_then(|due| *due);
+        if let Some(due) = due {
+            tokio::time::sleep_until(due).await;
+        }
+    }
+
+    /// The verdict on what was under way when the proxy was closed: bytes may have left.
+    pub(super) fn stopped() -> Verdict {
+        Verdict::let_out(Reason::ProxyStopped, "pipelock was stopped before this was done")
     }
 
     /// A place for one more connection.

@@ -231,7 +231,7 @@ fn actor(flow: &Flow) -> String {
 async fn over(proxy: &Proxy, rules: &Rules) -> Verdict {
     tokio::select! {
         cut = proxy.evidence_lost() => cut,
-        () = proxy.closed() => Verdict::block(Reason::ClientAborted, "the session ended first"),
+        () = proxy.closed() => Proxy::stopped(),
         cut = proxy.disallowed(Some(rules.policy.id()), |_| false) => cut,
     }
 }

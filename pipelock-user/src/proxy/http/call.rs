@@ -139,7 +139,7 @@ fn code(verdict: &Verdict, has_left: bool) -> i32 {
         | Reason::IdleTimeout => -32003,
         Reason::BudgetExceeded | Reason::LimitExceeded => -32005,
         Reason::RequestMalformed => -32600,
-        Reason::RecorderUnavailable | Reason::ScannerUnavailable | Reason::Internal => -32603,
+        Reason::RecorderUnavailable | Reason::ScannerUnavailable | Reason::ProxyStopped | Reason::Internal => -32603,
         _ => -32002,
     }
 }

@@ -262,10 +262,12 @@ impl Session {
     pub(super) async fn ended(&self) -> Verdict {
         let mut over = self.over.subscribe();
         let ended = tokio::select! {
+            // What has ended the connection came before the end of all.
+            biased;
             ended = over.wait_for(Option::is_some) => ended.ok().and_then(|ended| ended.clone()),
-            () = self.proxy.closed() => None,
+            () = self.proxy.closed() => return Proxy::stopped(),
         };
-        ended.unwrap_or_else(|| Verdict::let_out(Reason::ClientAborted, "the session ended first"))
+        ended.unwrap_or_else(|| Verdict::let_out(Reason::ClientAborted, "the connection ended first"))
     }
 
     /// The same for what is done for the client alone: it ends also when the client hangs up.

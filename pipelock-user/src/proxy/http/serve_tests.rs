@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::proxy::http::Gate;
 use crate::proxy::http::world::{SECRET, World, assert_problem, read_all, read_hello, rules};
 use crate::proxy::state::Rules;
 
@@ -252,7 +253,30 @@ async fn the_end_waits_for_the_receipt_of_a_request_whose_agent_is_gone() {
     }
     drop(agent);
     world.proxy.close(Duration::from_secs(20)).await;
-    assert_eq!(world.receipts(), [("allow".to_owned(), "client_aborted".to_owned())]);
+    assert_eq!(world.receipts(), [("allow".to_owned(), "proxy_stopped".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_pipelock_is_stopped_is_told_so() {
+    let world = World::new("").await;
+    let door = world.door(Gate::open()).await;
+    let host = format!("web.test:{}", world.addr.port());
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = tokio::net::TcpStream::connect(door).await.expect("connect");
+    let asked = format!("GET http://{host}/never HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    client.write_all(asked.as_bytes()).await.expect("write");
+    let mut agent = world.agent().await;
+    agent.write_all(b"GET /never HTTP/1.1\r\nHost: web.test\r\n\r\n").await.expect("write");
+    while world.waiting() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.proxy.close(Duration::from_secs(20)).await;
+    assert_problem(&read_all(&mut agent).await, "503", "proxy_stopped");
+    let text = read_all(&mut client).await;
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("connection: close"), "{text}");
+    let stopped = ("allow".to_owned(), "proxy_stopped".to_owned());
+    assert_eq!(world.receipts(), [stopped.clone(), stopped]);
+    assert_eq!(world.evidence_by_now().matches("\"status\":503").count(), 2);
 }
 
 #[tokio::test]
