@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::destination::Destination;
-use super::path::{PathError, normalise_path, refuse_climbing, refuse_overlong};
+use super::path::{PathError, PathPattern, normalise_path, refuse_climbing, refuse_overlong};
 use super::types::{Policy, Protocol, Rule, port_list};
 use crate::flow::{Host, Reason, Verdict};
 
@@ -186,7 +186,7 @@ impl Policy {
                 Err(PathError::NotAbsolute) if path == "*" => path.to_owned(),
                 Err(error) => return Verdict::block(Reason::RequestMalformed, error.to_string()).by(label),
             };
-            if !paths.iter().any(|pattern| pattern.matches(&normal)) {
+            if !lists(paths, &normal) {
                 let detail = format!("{} is not among the paths of the rule", shown(&normal));
                 return Verdict::block(Reason::PathDenied, detail).by(label);
             }
@@ -213,6 +213,21 @@ impl Policy {
             _ => format!("no rule names {host}"),
         }
     }
+}
+
+impl Rule {
+    /// Whether the paths of the rule list this one, as it was sent; one that can be read in two ways they do not.
+    pub(super) fn lists_path(&self, path: &str) -> bool {
+        match (&self.paths, normalise_path(path)) {
+            (None, _) => true,
+            (Some(paths), Ok(normal)) => lists(paths, &normal),
+            (Some(_), Err(_)) => false,
+        }
+    }
+}
+
+fn lists(paths: &[PathPattern], normal: &str) -> bool {
+    paths.iter().any(|pattern| pattern.matches(normal))
 }
 
 /// A method or path for a verdict: cut, and without characters that could forge a log line.

@@ -18,6 +18,7 @@ mod id;
 mod keys;
 mod metrics;
 mod near;
+mod overrides;
 mod parse;
 mod path;
 mod position;

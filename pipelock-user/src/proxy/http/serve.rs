@@ -386,6 +386,10 @@ impl Session {
             Ok(rule) if !verdict.is_block() => (rule, verdict),
             _ => return Forwarded::not(verdict),
         };
+        let named = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        if let Some(denied) = rule.check_overrides(request.method().as_str(), named) {
+            return Forwarded::not(denied);
+        }
         if !self.proxy.recorder.is_writing() {
             return Forwarded::not(Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
         }

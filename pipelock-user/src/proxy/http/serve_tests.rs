@@ -280,6 +280,38 @@ async fn what_is_under_way_when_pipelock_is_stopped_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_header_that_names_another_method_or_path_is_held_against_the_rule_too() {
+    let get = |header: &str| format!("GET /open HTTP/1.1\r\nHost: web.test\r\n{header}\r\n\r\n").into_bytes();
+    let world = World::new(", methods: [GET, HEAD]").await;
+    for name in ["X-HTTP-Method-Override", "x-http-method", "X-Method-Override"] {
+        for method in ["DELETE", "delete", "GET, DELETE", "\u{e9}"] {
+            let text = world.exchange(&get(&format!("{name}: {method}"))).await;
+            assert_problem(&text, "403", "method_denied");
+            assert!(text.to_ascii_lowercase().contains(&format!("{} ", name.to_ascii_lowercase())), "{text}");
+        }
+        assert_problem(&world.exchange(&get(&format!("{name}: HEAD\r\n{name}: PUT"))).await, "403", "method_denied");
+        for method in ["HEAD", "head", ""] {
+            assert!(world.exchange(&get(&format!("{name}: {method}"))).await.starts_with("HTTP/1.1 200"), "{method}");
+        }
+    }
+    assert!(world.exchange(&get("X-Original-URL: /else")).await.starts_with("HTTP/1.1 200"), "all paths are");
+    let world = World::new(", paths: [\"/open\"]").await;
+    for name in ["X-Original-URL", "x-rewrite-url"] {
+        for path in ["/admin", "/open/../admin", "http://web.test/admin", "admin", "\u{e9}"] {
+            let text = world.exchange(&get(&format!("{name}: {path}"))).await;
+            assert_problem(&text, "403", "path_denied");
+        }
+        for path in ["/open", "/open?x=1", "http://web.test/open", "http://web.test:8080/open?x"] {
+            assert!(world.exchange(&get(&format!("{name}: {path}"))).await.starts_with("HTTP/1.1 200"), "{path}");
+        }
+    }
+    assert!(
+        world.exchange(&get("X-HTTP-Method-Override: DELETE")).await.starts_with("HTTP/1.1 200"),
+        "all methods are"
+    );
+}
+
+#[tokio::test]
 async fn what_is_under_way_ends_when_evidence_is_lost() {
     let world = World::new("").await;
     let mut agent = world.agent().await;
