@@ -8,7 +8,11 @@ use pipelock_receipt::{ActionDraft, Appended};
 use serde_json::Value;
 
 use super::counts::Counted;
+use crate::flow::Reason;
 use crate::telemetry::{plain_host, plain_method};
+
+/// The status of the answer that says so (RFC 9110 §15.6.4).
+const UNAVAILABLE: u64 = 503;
 
 /// Says what was decided.
 pub(super) fn tell(counted: Counted, draft: &ActionDraft, ext: &Value, receipt: Option<&Appended>) {
@@ -26,16 +30,17 @@ pub(super) fn tell(counted: Counted, draft: &ActionDraft, ext: &Value, receipt: 
         }
     };
     let rule = member("rule");
+    let Said { verdict, reason, status } = said(draft, ext, receipt.is_some());
     tracing::info!(
         kind,
-        verdict = draft.verdict,
-        reason = draft.pattern,
+        verdict,
+        reason,
         flow = member("flow_id"),
         receipt = receipt.map(|receipt| receipt.seq),
         receipt_hash = receipt.map(|receipt| receipt.receipt_hash.as_str()),
         target = shown(kind, &draft.target, rule.as_deref().unwrap_or_default()),
         method = (kind == "request").then(|| plain_method(&draft.method)),
-        status = member("status"),
+        status = status.map(|status| status.to_string()),
         hook = member("hook"),
         count = member("count"),
         actor = told(plain_text(&draft.actor)),
@@ -45,6 +50,27 @@ pub(super) fn tell(counted: Counted, draft: &ActionDraft, ext: &Value, receipt: 
         mitre = told(listed(ext, "mitre")),
         "decision"
     );
+}
+
+/// What came of it, as whoever asked was told.
+#[derive(Debug, PartialEq, Eq)]
+struct Said<'d> {
+    verdict: &'d str,
+    reason: &'d str,
+    status: Option<u64>,
+}
+
+/// The receipt's words; of what was to be let through, and has none, that it was not. If it had left already, nobody may call it blocked.
+fn said<'d>(draft: &'d ActionDraft, ext: &Value, is_written: bool) -> Said<'d> {
+    let flow = ext.get("flow_v1");
+    let has = |name: &str| flow.is_some_and(|flow| flow.get(name).is_some());
+    let status = flow.and_then(|flow| flow.get("status")).and_then(Value::as_u64);
+    // What has a status is the answer to somebody, and a part of a message comes after that.
+    if is_written || draft.verdict == "block" || status.is_none() || has("part") {
+        return Said { verdict: &draft.verdict, reason: &draft.pattern, status };
+    }
+    let verdict = if has("dialled") || has("next_hop") { &draft.verdict } else { "block" };
+    Said { verdict, reason: Reason::RecorderUnavailable.code(), status: Some(UNAVAILABLE) }
 }
 
 /// Where it went, without path and query. A name that the rule itself spells out is shown whole.
@@ -115,6 +141,27 @@ mod tests {
         ] {
             assert_eq!(shown(kind, &target, rule), wanted);
         }
+    }
+
+    #[test]
+    fn what_has_no_receipt_is_not_said_to_have_been_let_through() {
+        let draft = |verdict: &str| {
+            let mut draft = ActionDraft::new(verdict, "forward", "http://a.test/");
+            draft.pattern = "policy_allow".into();
+            draft
+        };
+        let (allow, block) = (draft("allow"), draft("block"));
+        let as_drafted = |verdict, status| Said { verdict, reason: "policy_allow", status };
+        let lost = |verdict| Said { verdict, reason: "recorder_unavailable", status: Some(503) };
+        let request = json!({"flow_v1": {"status": 200}});
+        assert_eq!(said(&allow, &request, true), as_drafted("allow", Some(200)));
+        assert_eq!(said(&allow, &request, false), lost("block"));
+        assert_eq!(said(&allow, &json!({"flow_v1": {"status": 200, "dialled": "192.0.2.1:80"}}), false), lost("allow"));
+        assert_eq!(said(&block, &request, false), as_drafted("block", Some(200)));
+        // A flow was let through by the kernel, and a part of a message comes after its answer.
+        assert_eq!(said(&allow, &json!({"flow_v1": {}}), false), as_drafted("allow", None));
+        let part = json!({"flow_v1": {"status": 200, "part": "body"}});
+        assert_eq!(said(&allow, &part, false), as_drafted("allow", Some(200)));
     }
 
     #[test]

@@ -145,6 +145,9 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    if !session.proxy.recorder.is_writing() {
+        return Err(unrecorded());
+    }
     if request.method() != Method::POST {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "ask with POST"));
     }
@@ -152,9 +155,13 @@ where
     ration::admit(&[ration]).map_err(|short| Refusal::too_often(short.wait))?;
     let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let unsupported = |why| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why);
     if !kind.eq_ignore_ascii_case(b"application/json") {
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(Refusal::new(status, "unsupported_media_type", "Content-Type is application/json"));
+        return Err(unsupported("Content-Type is application/json"));
+    }
+    let codings = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    if codings.into_iter().any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return Err(unsupported("Content-Encoding is not undone here; send the JSON as it is"));
     }
     let body = tokio::time::timeout(READ, Box::pin(Limited::new(request.into_body(), MOST_BODY).collect()));
     let body = match body.await {
@@ -169,7 +176,9 @@ where
     let question = question::read(&body)?;
     let asked = Asked { kind: question.kind.word(), request_id: question.request_id };
     let verdict = judge::judge(session, question.kind, Instant::now() + JUDGE).await?;
-    if verdict.reason == Reason::RecorderUnavailable { Err(unrecorded()) } else { Ok((asked, verdict)) }
+    // Its receipt was tried; another for that would come no further.
+    let lost = || Refusal { is_told: true, ..unrecorded() };
+    if verdict.reason == Reason::RecorderUnavailable { Err(lost()) } else { Ok((asked, verdict)) }
 }
 
 fn unrecorded() -> Refusal {

@@ -268,6 +268,52 @@ async fn without_a_scanner_there_is_no_verdict_and_one_receipt() {
     }
 }
 
+/// The events of decisions, as lines.
+#[derive(Clone, Default)]
+struct Logged(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_question_without_a_receipt_is_logged_once_and_as_it_was_answered() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // Everything of this test runs on its thread.
+    let _here = tracing::subscriber::set_default(subscriber);
+    // As long as there is but one, whoever meets an event first on a thread without it switches the event off for all.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    for question in [
+        json!({"kind": "dlp", "input": {"text": "x"}}),
+        json!({"kind": "url", "input": {"url": "ftp://web.test/"}}),
+        json!({"kind": "none"}),
+    ] {
+        let door = Door::open("", Gate::open()).await;
+        door.world.proxy.recorder.close("lost").await.expect("closed");
+        // Else the event may be the recorder's own thread's.
+        door.world.proxy.recorder.lost().await;
+        logged.0.lock().expect("not poisoned").clear();
+        let (status, body) = door.ask(&question).await;
+        assert_eq!((status, &body["errors"][0]["code"]), (503, &"recorder_unavailable".into()), "{body}");
+        let text = String::from_utf8(logged.0.lock().expect("not poisoned").clone()).expect("text");
+        let events: Vec<&str> = text.lines().filter(|line| line.contains(" decision ")).collect();
+        assert_eq!(events.len(), 1, "{text}");
+        for said in ["verdict=\"block\"", "reason=\"recorder_unavailable\"", "status=\"503\""] {
+            assert!(events[0].contains(said), "{said}: {text}");
+        }
+        assert!(!events[0].contains("receipt"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_verdict_that_takes_too_long_is_not_waited_for() {
     let world = World::new("").await;
@@ -285,6 +331,13 @@ async fn what_is_no_question_has_a_code_and_a_receipt() {
         ("PUT", JSON, b"{}", 405, "method_not_allowed"),
         ("POST", "", b"{}", 415, "unsupported_media_type"),
         ("POST", "Content-Type: text/plain\r\n", b"{}", 415, "unsupported_media_type"),
+        (
+            "POST",
+            "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
+            b"\x1f\x8b",
+            415,
+            "unsupported_media_type",
+        ),
         ("POST", JSON, b"", 400, "invalid_json"),
         ("POST", JSON, b"\xff", 400, "invalid_json"),
         ("POST", "Content-Type: Application/JSON; charset=utf-8\r\n", b"{}", 400, "invalid_input"),
@@ -297,7 +350,7 @@ async fn what_is_no_question_has_a_code_and_a_receipt() {
         assert_eq!(head.contains("allow: POST"), status == 405, "{head}");
         assert_eq!(door.receipts().pop().as_deref(), Some("block request_malformed"), "{code}");
     }
-    assert_eq!(door.receipts().len(), 10);
+    assert_eq!(door.receipts().len(), 11);
 }
 
 #[tokio::test]
