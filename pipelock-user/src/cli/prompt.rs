@@ -156,7 +156,7 @@ fn frozen(
     let settings = Settings::take(&terminal)?;
     // Whatever was typed before was for the agent, or of it.
     tcflush(&terminal, FlushArg::TCIFLUSH)?;
-    let answer = answer(&mut terminal, question, withdrawal);
+    let answer = answer(&mut terminal, (question, still.is_some()), withdrawal);
     let _ = tcflush(&terminal, FlushArg::TCIFLUSH);
     match answer {
         Ok(Typed::Interrupt) if *is_the_agents => {}
@@ -223,9 +223,13 @@ impl Drop for Settings {
     }
 }
 
-fn answer(terminal: &mut File, question: &Question, withdrawal: &Withdrawal) -> io::Result<Typed> {
+fn answer(
+    terminal: &mut File,
+    (question, holds_still): (&Question, bool),
+    withdrawal: &Withdrawal,
+) -> io::Result<Typed> {
     let due = Instant::now() + question.timeout();
-    terminal.write_all(words(question).as_bytes())?;
+    terminal.write_all(words(question, holds_still).as_bytes())?;
     let mut typed: Vec<u8> = Vec::new();
     loop {
         let left = due.saturating_duration_since(Instant::now());
@@ -272,8 +276,8 @@ fn answer(terminal: &mut File, question: &Question, withdrawal: &Withdrawal) -> 
     }
 }
 
-/// The question. Its texts are safe to show.
-fn words(question: &Question) -> String {
+/// The question. Its texts are safe to show. Clients of ours `hold still` for nobody: the request alone waits.
+fn words(question: &Question, holds_still: bool) -> String {
     let Question { actor, pid, method, target, rule, findings, seconds, .. } = question;
     let pid = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
     let mut words = format!("{PLAIN}pipelock: {actor}{pid} wants: {method} {target}\r\n  rule: {rule}\r\n");
@@ -284,9 +288,9 @@ fn words(question: &Question) -> String {
         true => format!(", or always for every {method} by this rule to this host in this run"),
         false => String::new(),
     };
-    words.push_str(&format!(
-        "  the command holds still. Type yes{always}; anything else is no, and so is nothing within {seconds} s: "
-    ));
+    let waits = if holds_still { "the agent holds still" } else { "the request waits" };
+    words
+        .push_str(&format!("  {waits}. Type yes{always}; anything else is no, and so is nothing within {seconds} s: "));
     words
 }
 
@@ -327,7 +331,11 @@ mod tests {
             let (mut near, mut far) = (File::from(pty.slave), File::from(pty.master));
             let settings = during(&near);
             far.write_all(typed).expect("typed");
-            assert_eq!(answer(&mut near, &question(), &withdrawal(false)).expect("an answer"), expected, "{typed:?}");
+            assert_eq!(
+                answer(&mut near, (&question(), true), &withdrawal(false)).expect("an answer"),
+                expected,
+                "{typed:?}"
+            );
             let mut shown = [0; 2048];
             let count = far.read(&mut shown).expect("shown");
             let shown = String::from_utf8_lossy(&shown[..count]).into_owned();
@@ -338,6 +346,13 @@ mod tests {
             }
             drop(settings);
         }
+    }
+
+    #[test]
+    fn who_waits_is_who_is_asked_about() {
+        let waits = |holds_still| words(&question(), holds_still);
+        assert!(waits(true).contains("  the agent holds still. Type yes;"), "{}", waits(true));
+        assert!(waits(false).contains("  the request waits. Type yes;"), "{}", waits(false));
     }
 
     fn withdrawal(is_withdrawn: bool) -> Withdrawal {
@@ -360,11 +375,11 @@ mod tests {
         // Not even where somebody has typed one.
         far.write_all(b"yes\n").expect("typed");
         let late = Question { seconds: 0, ..question() };
-        assert!(answer(&mut near, &late, &withdrawal(false)).is_err());
-        assert!(answer(&mut near, &question(), &withdrawal(true)).is_err(), "it was withdrawn");
+        assert!(answer(&mut near, (&late, true), &withdrawal(false)).is_err());
+        assert!(answer(&mut near, (&question(), true), &withdrawal(true)).is_err(), "it was withdrawn");
         // A signal that was passed on after the question was put, before it was shown.
         let mut before = withdrawal(false);
         before.passed_on = before.passed_on.wrapping_sub(1);
-        assert!(answer(&mut near, &question(), &before).is_err(), "the agent is to act on the signal");
+        assert!(answer(&mut near, (&question(), true), &before).is_err(), "the agent is to act on the signal");
     }
 }

@@ -26,7 +26,7 @@ impl CheckedAddr {
 
 /// The address is special and nothing under `ssrf.allow` opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{addr} is a {class} address; to reach it, name its network under ssrf.allow ({})", .class.how())]
+#[error("{addr} is {} {class} address{}", .class.article(), .class.how())]
 pub struct SsrfDenied {
     /// The address as it was to be dialled, unmapped.
     pub addr: SocketAddr,
@@ -35,12 +35,20 @@ pub struct SsrfDenied {
 }
 
 impl Class {
+    fn article(self) -> &'static str {
+        if self == Self::Unspecified { "an" } else { "a" }
+    }
+
     fn how(self) -> &'static str {
         match self.consent() {
-            Consent::Never => "this class cannot be opened",
-            Consent::Exact => "this class needs the exact address, as /32 or /128",
-            Consent::Within => "this class needs an entry of its own, such as 127.0.0.0/8",
-            Consent::Covered => "any entry that covers it",
+            Consent::Never => ", which no entry under ssrf.allow opens",
+            Consent::Exact => {
+                "; to reach it, name it under ssrf.allow (this class needs the exact address, as /32 or /128)"
+            }
+            Consent::Within => {
+                "; to reach it, name its network under ssrf.allow (this class needs an entry of its own, such as 127.0.0.0/8)"
+            }
+            Consent::Covered => "; to reach it, name its network under ssrf.allow (any entry that covers it)",
         }
     }
 }
@@ -237,6 +245,8 @@ mod tests {
         let text = check(addr("169.254.169.254"), &[]).expect_err("denied").to_string();
         assert!(text.contains("169.254.169.254:443 is a metadata service address"), "{text}");
         assert!(text.contains("ssrf.allow") && text.contains("/32"), "{text}");
+        let text = check(addr("0.0.0.0"), &[]).expect_err("denied").to_string();
+        assert_eq!(text, "0.0.0.0:443 is an unspecified address, which no entry under ssrf.allow opens");
     }
 
     /// Spellings from a public collection of SSRF payloads: each is either no host at all or a host that is refused.

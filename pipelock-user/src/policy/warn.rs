@@ -83,8 +83,9 @@ impl Policy {
         let is_hop = |name: &str| hop.is_some_and(|hop| hop.host.name() == Some(name));
         let webhook = self.ask().webhook.as_ref();
         let is_webhook = |name: &str| webhook.is_some_and(|webhook| webhook.host.name() == Some(name));
-        let is_used = |name: &str| self.names_allowed(name) || is_hop(name) || is_webhook(name);
         let is_denied = |name: &str| self.denied().names(&Host::Name(name.to_owned())).is_some();
+        let is_open = |name: &str| self.unnamed().is_some() && !is_denied(name);
+        let is_used = |name: &str| self.names_allowed(name) || is_open(name) || is_hop(name) || is_webhook(name);
         let unused = self.parts.dns_hosts.keys().filter(|name| !is_used(name)).cloned();
         let (denied, unnamed): (Vec<_>, Vec<_>) = unused.partition(|name| is_denied(name));
         for (names, why) in [(unnamed, "no rule names it"), (denied, "deny names it")] {
@@ -116,6 +117,10 @@ mod tests {
             (
                 "egress: [{destination: \"*.test\"}]\ndeny: [b.test]\ndns: {hosts: {a.test: 10.0.0.1, b.test: 10.0.0.2}}",
                 &["dns.hosts: b.test: deny names it"],
+            ),
+            (
+                "default_deny: false\ndeny: [b.test]\ndns: {hosts: {a.test: 10.0.0.1, b.test: 10.0.0.2}}",
+                &["default_deny: false", "dns.hosts: b.test: deny names it"],
             ),
             (hop, &["upstream.resolve: proxy: where"]),
             (&format!("{hop}\ndns_resolution: real"), &["upstream.resolve: proxy: where", "dns_resolution: real: the"]),

@@ -66,7 +66,7 @@ pub enum HopError {
         what: &'static str,
     },
     /// No connection came about in time.
-    #[error("it did not connect us within {0:?}")]
+    #[error("it did not connect us within {} s", .0.as_millis().div_ceil(1000))]
     Timeout(Duration),
     /// It said no.
     #[error("it said {0}")]

@@ -23,8 +23,13 @@ pub(super) fn agree<B>(
     let (method, uri) = (request.method(), request.uri());
     let malformed = |detail: &str| Verdict::block(Reason::RequestMalformed, detail);
     let original = flow.target.original;
+    // Of the explicit proxy this is inside a tunnel, to which nobody has asked DNS.
+    let is_tunnel = flow.origin.peer.is_some();
     if *method == Method::CONNECT {
-        return Err(malformed("CONNECT is for explicit proxies; this connection is transparent"));
+        return Err(malformed(match is_tunnel {
+            true => "CONNECT inside a tunnel; ask the proxy itself for another",
+            false => "CONNECT is for explicit proxies; this connection is transparent",
+        }));
     }
     let header = host_line(request)?
         .map(|value| {
@@ -76,7 +81,8 @@ pub(super) fn agree<B>(
             Err(mismatch(&format!("TLS was opened for {asked}"), &format!("the request names {host}")))
         }
         (Some(asked), host) if asked != host => {
-            Err(mismatch(&format!("DNS was asked for {asked}"), &format!("the request names {host}")))
+            let who = if is_tunnel { "the tunnel" } else { "DNS" };
+            Err(mismatch(&format!("{who} was asked for {asked}"), &format!("the request names {host}")))
         }
         (None, Host::Addr(addr)) if *addr != original.ip().to_canonical() => {
             Err(mismatch(&format!("the connection is to {}", original.ip()), &format!("the request names {addr}")))
@@ -92,7 +98,9 @@ pub(super) fn agree<B>(
 /// That the request line and Host name two places; with the ports, where only these differ.
 fn two_names(target: &Authority, header: &Authority) -> Verdict {
     let detail = match target.host == header.host {
-        true => format!("the request line names port {} of {}, but Host port {}", target.port, target.host, header.port),
+        true => {
+            format!("the request line names port {} of {}, but Host port {}", target.port, target.host, header.port)
+        }
         false => format!("the request line names {}, but Host says {}", target.host, header.host),
     };
     Verdict::block(Reason::NameMismatch, detail)
@@ -264,6 +272,21 @@ mod tests {
             assert_eq!(ask(&named, uri, &hosts), Err(reason), "{uri} {hosts:?}");
         }
         assert_eq!(ask(&flow(None, "192.0.2.1:80"), "/x", &["192.0.2.2"]), Err(Reason::NameMismatch));
+    }
+
+    #[test]
+    fn inside_a_tunnel_nobody_speaks_of_dns() {
+        let mut flow = flow(Some("a.example"), "0.0.0.0:80");
+        let said = |flow: &Flow, method: Method| {
+            let mut request = request("/x", &["b.example"], Version::HTTP_11);
+            *request.method_mut() = method;
+            agree(&request, flow, &[], CLEAR).expect_err("another name").detail
+        };
+        assert_eq!(said(&flow, Method::GET), "DNS was asked for a.example, but the request names b.example");
+        assert!(said(&flow, Method::CONNECT).contains("transparent"));
+        flow.origin.peer = Some(([127, 0, 0, 1], 9).into());
+        assert_eq!(said(&flow, Method::GET), "the tunnel was asked for a.example, but the request names b.example");
+        assert!(said(&flow, Method::CONNECT).contains("inside a tunnel"));
     }
 
     #[test]

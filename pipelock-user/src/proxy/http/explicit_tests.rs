@@ -110,15 +110,39 @@ async fn a_silent_tunnel_and_a_silent_client_are_ended() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_websocket_where_there_is_none_reads_where_it_is() {
+    for (more, said) in [
+        ("websocket: {enabled: true}", "inside CONNECT, or at /ws?url="),
+        ("", "the policy does not say websocket.enabled: true"),
+    ] {
+        let (world, proxy) = start(more).await;
+        let port = world.addr.port();
+        let head = format!(
+            "GET http://web.test:{port}/ws HTTP/1.1\r\nHost: web.test:{port}\r\nConnection: Upgrade, close\r\n"
+        );
+        let socket =
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        let text = read_all(&mut send(proxy, &(head + socket)).await).await;
+        assert!(text.contains("x-pipelock-reason: upgrade_denied") && text.contains(said), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn what_begins_no_request_is_refused_and_half_a_line_is_not_waited_for() {
     let (world, proxy) = start("limits: {detect_timeout_seconds: 1}").await;
     for bytes in ["\x16\x03\x01\0\x05hello", "SSH-2.0-x", "\0\x01\x02\x03", " GET / HTTP/1.1\r\n"] {
         let text = read_all(&mut send(proxy, bytes).await).await;
-        assert!(text.starts_with("HTTP/1.1 400") && text.contains("x-pipelock-reason: request_malformed"), "{bytes:?}: {text}");
+        assert!(
+            text.starts_with("HTTP/1.1 400") && text.contains("x-pipelock-reason: request_malformed"),
+            "{bytes:?}: {text}"
+        );
     }
     for bytes in ["", "GE", "GET http://web.te"] {
         let text = read_all(&mut send(proxy, bytes).await).await;
-        assert!(text.starts_with("HTTP/1.1 408") && text.contains("x-pipelock-reason: detect_timeout"), "{bytes:?}: {text}");
+        assert!(
+            text.starts_with("HTTP/1.1 408") && text.contains("x-pipelock-reason: detect_timeout"),
+            "{bytes:?}: {text}"
+        );
         assert!(text.contains("limits.detect_timeout_seconds"), "{text}");
     }
     let (refused, late) = (pair("block", "request_malformed"), pair("block", "detect_timeout"));

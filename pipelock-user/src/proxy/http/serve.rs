@@ -380,7 +380,8 @@ impl Session {
             && request.body().is_end_stream()
             && is_websocket(&request);
         if wants_upgrade && !is_websocket && !verdict.is_block() {
-            return Forwarded::not(Verdict::block(Reason::UpgradeDenied, "an Upgrade header").by(verdict.rule));
+            let denied = Verdict::block(Reason::UpgradeDenied, self.why_not_upgraded(&rules.policy, request.headers()));
+            return Forwarded::not(denied.by(verdict.rule));
         }
         let (rule, verdict) = match rule {
             Ok(rule) if !verdict.is_block() => (rule, verdict),

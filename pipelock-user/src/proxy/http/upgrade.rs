@@ -73,6 +73,23 @@ pub(super) fn is_websocket<B>(request: &Request<B>) -> bool {
         && headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count() == 1
 }
 
+impl Session {
+    /// Why a request for an upgrade is refused, and what to do instead.
+    pub(super) fn why_not_upgraded(&self, policy: &Policy, headers: &HeaderMap) -> String {
+        let socket = policy.websocket();
+        let wants_socket =
+            headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        match (wants_socket, socket.enabled, self.is_opened()) {
+            (false, _, _) => "an Upgrade header that asks for something else than a WebSocket".to_owned(),
+            (true, false, _) => "an Upgrade header, and the policy does not say websocket.enabled: true".to_owned(),
+            (true, true, false) => {
+                format!("an Upgrade header; ask this proxy for a WebSocket inside CONNECT, or at {}", socket.proxy_path)
+            }
+            (true, true, true) => "an Upgrade header, and the request is no handshake of RFC 6455".to_owned(),
+        }
+    }
+}
+
 /// Whether the messages of a rule's connections are read.
 pub(super) fn reads_messages(policy: &Policy, rule: &Rule) -> bool {
     rule.scan() && policy.websocket().frame_scan
