@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::flow::{Account, Flow, Host, PolicyId, Reason, Verdict};
 use crate::inspect::Inspection;
@@ -127,7 +128,8 @@ pub struct Proxy {
     waiting: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    closing: watch::Sender<bool>,
+    /// When the last connections end, once the proxy closes.
+    closing: watch::Sender<Option<Instant>>,
 }
 
 /// What descriptors are enough for: a connection takes two, one that waits or is turned away takes one.
@@ -168,7 +170,7 @@ impl Proxy {
         let slots = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX)));
         let turned_away = Arc::new(Semaphore::new(usize::try_from(room.turned_away).unwrap_or(usize::MAX)));
         let answers = Arc::new(Semaphore::new(usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS)));
-        let closing = watch::Sender::new(false);
+        let closing = watch::Sender::new(None);
         Arc::new(Self {
             rules,
             origins,
@@ -190,7 +192,10 @@ impl Proxy {
     /// Ends every connection and waits until each has reported its flow and the receipts of its requests are written, or
     /// `patience` is over.
     pub async fn close(&self, patience: Duration) {
-        self.closing.send_replace(true);
+        let most = usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS);
+        // Requests that are under way end now, and their clients are told so.
+        let farewell = if self.answers.available_permits() < most { FAREWELL } else { Duration::ZERO };
+        self.closing.send_replace(Some(Instant::now() + farewell));
         let all = async {
             let _ = self.slots.acquire_many(self.places).await;
             let _ = self.turned_away.acquire_many(TURNED_AWAY).await;
@@ -202,7 +207,21 @@ impl Proxy {
     /// Waits until the proxy closes.
     pub(super) async fn closed(&self) {
         let mut closing = self.closing.subscribe();
-        let _ = closing.wait_for(|closing| *closing).await;
+        let _ = closing.wait_for(Option::is_some).await;
+    }
+
+    /// Waits until a connection has to end because the proxy closes: a moment later, where requests were under way.
+    pub(super) async fn over(&self) {
+        let mut closing = self.closing.subscribe();
+        let due = closing.wait_for(Option::is_some).await.ok().and_then(|due| *due);
+        if let Some(due) = due {
+            tokio::time::sleep_until(due).await;
+        }
+    }
+
+    /// The verdict on what was under way when the proxy was closed: bytes may have left.
+    pub(super) fn stopped() -> Verdict {
+        Verdict::let_out(Reason::ProxyStopped, "pipelock was stopped before this was done")
     }
 
     /// Waits until a connection has to end because the proxy closes: while requests are under way, which end now, a moment later, so
