@@ -224,21 +224,6 @@ impl Proxy {
         Verdict::let_out(Reason::ProxyStopped, "pipelock was stopped before this was done")
     }
 
-    /// Waits until a connection has to end because the proxy closes: while requests are under way, which end now, a moment later, so
-    /// that their clients are told.
-    pub(super) async fn over(&self) {
-        self.closed().await;
-        let under_way = usize::try_from(ANSWERS).unwrap_or(Semaphore::MAX_PERMITS) - self.answers.available_permits();
-        if under_way > 0 {
-            tokio::time::sleep(FAREWELL).await;
-        }
-    }
-
-    /// The verdict on what was under way when the proxy was closed: bytes may have left.
-    pub(super) fn stopped() -> Verdict {
-        Verdict::let_out(Reason::ProxyStopped, "pipelock was stopped before this was done")
-    }
-
     /// A place for one more connection.
     pub(super) fn place(&self) -> Place {
         let free = |places: &Arc<Semaphore>| places.clone().try_acquire_owned().ok();
