@@ -330,3 +330,19 @@ impl Proxy {
         self.rules.borrow().clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_let_in_than_there_are_descriptors() {
+        for descriptors in [0, 256, 1024, 20_000, 1 << 20, u64::MAX] {
+            let Room { places, waiting, turned_away } = Room::of(descriptors);
+            let taken = u64::from(places) * 2 + u64::from(waiting + turned_away) + OWN_DESCRIPTORS;
+            assert!(taken <= descriptors.max(OWN_DESCRIPTORS + 4), "{descriptors}: {taken}");
+        }
+        assert_eq!(Room::of(1 << 20), Room { waiting: WAITING, turned_away: TURNED_AWAY, ..Room::of(1 << 20) });
+        assert!(Room::of(1024).places > 300 && Room::of(20_000).places > 9000);
+    }
+}
