@@ -51,6 +51,30 @@ fn connections_that_are_passed_unread_count_too() {
 }
 
 #[test]
+fn each_name_below_a_wildcard_has_its_own() {
+    need!("curl", "openssl");
+    let (server, unread) =
+        (HttpServer::start("127.0.0.1:0"), TlsServer::start("127.0.0.1", &["a.web.test", "b.web.test"]));
+    let policy = web_policy(server.port(), "", "rates: {name: {requests: 2, per: day}}\n").replace(
+        "destination: web.test",
+        &format!(
+            "destination: \"*.web.test\", ports: [{}], scan: false, protocol: tls}}, {{destination: \"*.web.test\"",
+            unread.port()
+        ),
+    );
+    let policy = policy.replace("{web.test:", "{b.web.test: \"127.0.0.1\", a.web.test:");
+    // Over HTTP and unread they are the same two, of each name.
+    let script = "for name in a b; do for n in 1 2; do curl -sS -o /dev/null -w '%{http_code} ' http://$name.web.test:$1/; \
+                  curl -4sSk -o /dev/null -w '%{http_code}\n' https://$name.web.test:$2/ 2>/dev/null; done; done";
+    let ports = [server.port(), unread.port()].map(|port| port.to_string());
+    let run = Sandbox::new(&policy).run(&["sh", "-c", script, "sh", &ports[0], &ports[1]]);
+    assert_eq!(run.text(), "200 200\n429 000\n200 200\n429 000\n", "{run}");
+    assert_eq!(told(&run), ["allow policy_allow", "block limit_exceeded"].repeat(2), "{run}");
+    let flows: Vec<_> = run.evidence.connections().into_iter().map(|flow| flow.reason).collect();
+    assert_eq!(flows.iter().filter(|reason| *reason == "limit_exceeded").count(), 2, "{run}");
+}
+
+#[test]
 fn bytes_are_cut_off_and_counted() {
     need!("curl", "promtool");
     let server = HttpServer::with(std::net::TcpListener::bind("127.0.0.1:0").expect("bind"), |_| {

@@ -160,7 +160,8 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Said, Failure> {
     let hop = policy.next_hop().filter(|hop| !hop.spares(&host, port, &known));
     let asked = if policy.ask().webhook.is_some() { "webhook" } else { "terminal" };
     let all = policy.rates();
-    let rates = [("rule", rule.rates()), ("connection", all.connection), ("identity", all.identity)];
+    let rates =
+        [("rule", rule.rates()), ("name", all.name), ("connection", all.connection), ("identity", all.identity)];
     let rates = rates.into_iter().filter_map(|(whose, rates)| Some((whose, rates?))).collect();
     Ok(Said { verdict, asks: rule.asks().then_some(asked), hop: hop.map(ToString::to_string), rates })
 }

@@ -7,7 +7,7 @@ use super::ask::ASK;
 use super::content::{DLP, RESPONSE};
 use super::git::{GIT, PUSH};
 use super::metrics::METRICS;
-use super::rates::{OF_CONNECTION, OF_IDENTITY, OF_RULE, RATES};
+use super::rates::{OF_CONNECTION, OF_IDENTITY, OF_NAME, OF_RULE, RATES};
 use super::upstream::UPSTREAM;
 
 /// The default ports of a rule.
@@ -186,7 +186,12 @@ pub(super) static ROOT: Section = Section {
         ),
         key("metrics", Shape::Section(&METRICS), NONE, "Where what is counted can be read, for Prometheus."),
         tried_as(
-            key("rates", Shape::Section(&RATES), NONE, "What each connection, and each who asks, may do over a time."),
+            key(
+                "rates",
+                Shape::Section(&RATES),
+                NONE,
+                "What each connection, and each who asks, may do over a time, and what may be done with each name.",
+            ),
             &["rate", "rate_limit", "rate_limits"],
         ),
         tried_as(key("limits", Shape::Section(&LIMITS), NONE, "Limits of the proxy."), &["limit"]),
@@ -447,7 +452,7 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section, for hints about misplaced keys and for tests.
-pub(super) static ALL: [&Section; 20] = [
+pub(super) static ALL: [&Section; 21] = [
     &ROOT,
     &RULE,
     &ASK,
@@ -467,6 +472,7 @@ pub(super) static ALL: [&Section; 20] = [
     &OF_RULE,
     &OF_CONNECTION,
     &OF_IDENTITY,
+    &OF_NAME,
     &LIMITS,
 ];
 

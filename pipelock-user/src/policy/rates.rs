@@ -1,4 +1,4 @@
-//! `rates`: how much may go out and come in over a time, by rule, by connection and by who asks.
+//! `rates`: how much may go out and come in over a time, by rule, by connection, by name and by who asks.
 //!
 //! Read by `parse` and `rule`; kept by `proxy::ration`. It promises that what limits nothing is no rate.
 
@@ -47,6 +47,8 @@ const KEYS: &[Key] = &[
 pub(super) static OF_RULE: Section = Section { name: "egress[].rates", keys: KEYS };
 /// `rates.connection`.
 pub(super) static OF_CONNECTION: Section = Section { name: "rates.connection", keys: KEYS };
+/// `rates.name`.
+pub(super) static OF_NAME: Section = Section { name: "rates.name", keys: KEYS };
 /// `rates.identity`.
 pub(super) static OF_IDENTITY: Section = Section { name: "rates.identity", keys: KEYS };
 /// `rates`.
@@ -70,6 +72,15 @@ pub(super) static RATES: Section = Section {
                 "What each who asks may do over a time: a name of --tokens, else the client's address; the agent of run and attach is one.",
             ),
             &["client", "agent", "per_identity", "per_client"],
+        ),
+        tried_as(
+            key(
+                "name",
+                Shape::Section(&OF_NAME),
+                Default::Absent,
+                "What may be done over a time with each name of a destination, each below a wildcard too, whichever rule allows it and whoever asks.",
+            ),
+            &["domain", "host", "destination", "per_name", "per_host", "per_domain", "per_destination"],
         ),
     ],
 };
@@ -175,20 +186,22 @@ pub struct RatesOfAll {
     pub connection: Option<Rates>,
     /// Of each who asks.
     pub identity: Option<Rates>,
+    /// Of each name of a destination.
+    pub name: Option<Rates>,
 }
 
 impl RatesOfAll {
     pub(super) fn read(report: &mut Report, rates: &Reader<'_>) -> Self {
-        let connection = Rates::read(report, rates, "connection");
-        Self { connection, identity: Rates::read(report, rates, "identity") }
+        let mut read = |name| Rates::read(report, rates, name);
+        Self { connection: read("connection"), identity: read("identity"), name: read("name") }
     }
 
     /// Its canonical form; none when it says nothing.
     pub(super) fn canonical(&self) -> Option<Value> {
         let mut value = Map::new();
-        for (name, rates) in [("connection", self.connection), ("identity", self.identity)] {
+        for (of, rates) in [("connection", self.connection), ("identity", self.identity), ("name", self.name)] {
             if let Some(rates) = rates {
-                value.insert(name.into(), rates.canonical());
+                value.insert(of.into(), rates.canonical());
             }
         }
         (!value.is_empty()).then_some(value.into())
@@ -196,7 +209,7 @@ impl RatesOfAll {
 }
 
 impl Policy {
-    /// What connections, and those who ask, may do over a time.
+    /// What connections, and those who ask, may do over a time, and what with each name.
     #[must_use]
     pub fn rates(&self) -> &RatesOfAll {
         &self.parts.rates
@@ -221,6 +234,7 @@ mod tests {
         for (sound, shown) in [
             ("rates: {identity: {requests: 60}}", "60 requests per minute"),
             ("rates: {identity: {requests: 5, bytes_out: 1KiB, per: day}}", "5 requests, 1024 bytes out per day"),
+            ("rates: {name: {bytes_out: 3}, identity: {requests: 4}}", "4 requests per minute"),
             ("rates: {connection: {requests: 1}, identity: {bytes_in: 7, per: hour}}", "7 bytes in per hour"),
         ] {
             let policy = read(sound);

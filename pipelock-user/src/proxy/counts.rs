@@ -50,6 +50,7 @@ labels! {
         Rule = "rule",
         Connection = "connection",
         Identity = "identity",
+        Name = "name",
     }
     /// What there was no room for.
     Scarce "what" {

@@ -273,7 +273,7 @@ async fn pass(
     };
     let own = rules.policy.rates().connection.map(|rates| Ration::new(Whose::Connection, rates));
     let rations = proxy.rations.of_all(&rules.policy, rule, AGENT.to_owned(), own);
-    let meter = Meter::rationed(budget_of(rule), rations);
+    let meter = Meter::rationed(budget_of(rule), rations).and(proxy.rations.of_name(&rules.policy, &host));
     if let Err(verdict) = meter.admit() {
         let verdict = verdict.by(Some(rule.label()));
         let is_tls = !buffer.is_empty();

@@ -30,9 +30,16 @@ pub(super) struct Budget {
     pub time: Option<Duration>,
 }
 
-/// What has been used of a budget.
+/// What has been used of a budget, and what is to be used of rates besides.
 #[derive(Debug)]
 pub(super) struct Meter {
+    used: Arc<Used>,
+    rations: Vec<Arc<Ration>>,
+}
+
+/// What has been used of a budget, whichever rates count too.
+#[derive(Debug)]
+struct Used {
     /// Bytes that may still leave. Locked for the length of one write, which never waits: another connection that looked
     /// meanwhile would see what is not used yet as used up.
     out: Mutex<u64>,
@@ -42,9 +49,7 @@ pub(super) struct Meter {
     over: AtomicBool,
     /// Tells who waits for that.
     told: Notify,
-    /// What is used of rates, besides.
-    rations: Vec<Arc<Ration>>,
-    /// When one of them had no room for bytes, and which.
+    /// When a rate had no room for bytes, and which.
     short: Mutex<Option<(Instant, Short)>>,
     /// Something was cut since a receipt said so.
     is_untold: AtomicBool,
@@ -58,36 +63,42 @@ impl Meter {
 
     /// The same, where bytes are also taken from these.
     pub(super) fn rationed(budget: Budget, rations: Vec<Arc<Ration>>) -> Arc<Self> {
-        Arc::new(Self {
+        let used = Used {
             out: Mutex::new(budget.out.unwrap_or(u64::MAX)),
             inn: AtomicU64::new(budget.inn.unwrap_or(u64::MAX)),
             deadline: budget.time.and_then(|time| Instant::now().checked_add(time)),
             over: AtomicBool::new(false),
             told: Notify::new(),
-            rations,
             short: Mutex::default(),
             is_untold: AtomicBool::new(false),
-        })
+        };
+        Arc::new(Self { used: Arc::new(used), rations })
+    }
+
+    /// The same budget, where bytes are taken from one more ration, which is none of those that others of it have.
+    pub(super) fn and(self: &Arc<Self>, ration: Option<Arc<Ration>>) -> Arc<Self> {
+        let Some(ration) = ration else { return self.clone() };
+        Arc::new(Self { used: self.used.clone(), rations: self.rations.iter().cloned().chain([ration]).collect() })
     }
 
     /// True once something was refused because the budget is used up, and always when its time is.
     pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.used.over.load(Ordering::Acquire) || self.used.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// The same, or because a rate had no room since then: unlike a budget, that passes.
     pub(super) fn was_cut(&self, since: Instant) -> bool {
-        self.is_over() || locked(&self.short).as_ref().is_some_and(|(at, _)| *at >= since)
+        self.is_over() || locked(&self.used.short).as_ref().is_some_and(|(at, _)| *at >= since)
     }
 
     /// True when something was cut and no receipt says so.
     pub(super) fn is_untold(&self) -> bool {
-        self.is_untold.load(Ordering::Acquire)
+        self.used.is_untold.load(Ordering::Acquire)
     }
 
     /// A receipt says what was cut until now.
     pub(super) fn tell(&self) {
-        self.is_untold.store(false, Ordering::Release);
+        self.used.is_untold.store(false, Ordering::Release);
     }
 
     /// What the budget or the rate was that something was cut for; for a rate, with when there is room again.
@@ -99,7 +110,7 @@ impl Meter {
 
     /// The same of something of which nothing has left: for a rate, with when there is room again.
     pub(super) fn refusal(&self) -> Verdict {
-        let short = locked(&self.short).as_ref().map(|(_, short)| short.verdict());
+        let short = locked(&self.used.short).as_ref().map(|(_, short)| short.verdict());
         short.filter(|_| !self.is_over()).unwrap_or_else(|| Verdict::block(Reason::BudgetExceeded, ""))
     }
 
@@ -124,7 +135,7 @@ impl Meter {
 
     /// Waits until something was refused since then, or the time of the budget is up.
     pub(super) async fn used_up(&self, since: Instant) {
-        let told = self.told.notified();
+        let told = self.used.told.notified();
         tokio::pin!(told);
         // From here on it is told, so that none falls between.
         told.as_mut().enable();
@@ -138,16 +149,16 @@ impl Meter {
 
     /// Waits until the time of the budget is up.
     pub(super) async fn time_up(&self) {
-        match self.deadline {
+        match self.used.deadline {
             Some(deadline) => sleep_until(deadline).await,
             None => std::future::pending().await,
         }
     }
 
     fn refuse(&self) -> io::Error {
-        self.over.store(true, Ordering::Release);
-        self.is_untold.store(true, Ordering::Release);
-        self.told.notify_waiters();
+        self.used.over.store(true, Ordering::Release);
+        self.used.is_untold.store(true, Ordering::Release);
+        self.used.told.notify_waiters();
         io::Error::other("the budget of the rule is used up")
     }
 
@@ -155,10 +166,10 @@ impl Meter {
     fn ran_short(&self, held: &mut Held<'_>) -> io::Error {
         if let Some(short) = held.short() {
             short.count();
-            *locked(&self.short) = Some((Instant::now(), short));
-            self.is_untold.store(true, Ordering::Release);
+            *locked(&self.used.short) = Some((Instant::now(), short));
+            self.used.is_untold.store(true, Ordering::Release);
         }
-        self.told.notify_waiters();
+        self.used.told.notify_waiters();
         io::Error::other("a rate of the policy is used up")
     }
 
@@ -194,7 +205,7 @@ pub(super) struct Metered<S> {
 impl<S> Metered<S> {
     /// The stream, counted by `meter`.
     pub(super) fn new(stream: S, meter: &Arc<Meter>) -> Self {
-        let end = meter.deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        let end = meter.used.deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         Self { stream, meter: meter.clone(), end }
     }
 
@@ -212,7 +223,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let came = buf.filled().len() - before;
-        if !Meter::spend(&self.meter.inn, came) {
+        if !Meter::spend(&self.meter.used.inn, came) {
             buf.set_filled(before);
             return Poll::Ready(Err(self.meter.refuse()));
         }
@@ -234,7 +245,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.in_time(cx)?;
         let Self { stream, meter, .. } = &mut *self;
-        let mut left = locked(&meter.out);
+        let mut left = locked(&meter.used.out);
         let room = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len());
         let Some(allowed) = buf.get(..room).filter(|allowed| !allowed.is_empty() || buf.is_empty()) else {
             return Poll::Ready(Err(meter.refuse()));
@@ -259,7 +270,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         self.in_time(cx)?;
         let wanted = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
         let Self { stream, meter, .. } = &mut *self;
-        let mut left = locked(&meter.out);
+        let mut left = locked(&meter.used.out);
         let mut held = Held::of(&meter.rations, Scarce::BytesOut);
         if usize::try_from(held.room().min(*left)).is_ok_and(|room| room < wanted) {
             drop((held, left));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::counts::{COUNTS, Rationed, Scarce};
-use crate::flow::{Flow, Reason, Verdict, locked};
+use crate::flow::{Flow, Host, Reason, Verdict, locked};
 use crate::policy::{Policy, Rates, Rule};
 use crate::telemetry::metrics::Labels;
 
@@ -92,7 +92,9 @@ pub(super) enum Whose {
     Connection,
     /// That of one who asks.
     Identity(String),
-    /// Of the rules, or of those who ask, that came when there were too many to tell apart.
+    /// All that goes to a name.
+    Name(String),
+    /// Of the rules, of the names or of those who ask that came when there were too many to tell apart.
     Others(Rationed),
 }
 
@@ -102,6 +104,7 @@ impl Whose {
             Self::Rule(_) => Rationed::Rule,
             Self::Connection => Rationed::Connection,
             Self::Identity(_) => Rationed::Identity,
+            Self::Name(_) => Rationed::Name,
             Self::Others(of) => *of,
         }
     }
@@ -111,6 +114,7 @@ impl Whose {
             Self::Rule(label) => label,
             Self::Connection => "this connection",
             Self::Identity(_) => "this client",
+            Self::Name(_) => "this name",
             Self::Others(_) => "those that are too many to be told apart",
         }
     }
@@ -186,8 +190,8 @@ impl Ration {
 }
 
 /// What there is room for in all of some rations, held until it is known how much of it was used: another connection that looked
-/// meanwhile would see what is not used yet as used up. Whoever has several has at most one of a rule, one of who asks and one of
-/// a connection, in this order.
+/// meanwhile would see what is not used yet as used up. Whoever has several has at most one of a rule, one of who asks, one of
+/// a connection and one of a name, in this order.
 pub(super) struct Held<'r> {
     what: Scarce,
     now: Instant,
@@ -302,15 +306,17 @@ impl Known {
     }
 }
 
-/// The rations of rules, and of those who ask, who may be many and take none of those away.
+/// The rations of rules, of names, and of those who ask: of these and of names there may be many, and they take none of the others away.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Rations {
     of_rules: Mutex<Known>,
+    of_names: Mutex<Known>,
     of_others: Mutex<Known>,
 }
 
 impl Rations {
-    /// All that something is taken from which a rule allows somebody, on a connection that may have a ration of its own.
+    /// All that something is taken from which a rule allows somebody, on a connection that may have a ration of its own; but that of
+    /// the name, which the next request on the connection may have another of.
     pub(super) fn of_all(
         &self,
         policy: &Policy,
@@ -323,9 +329,18 @@ impl Rations {
         of_rule.into_iter().chain(of_identity).chain(own).collect()
     }
 
+    /// That of the name that something goes to; none without a limit.
+    pub(super) fn of_name(&self, policy: &Policy, host: &Host) -> Option<Arc<Ration>> {
+        policy.rates().name.map(|rates| self.of(Whose::Name(host.to_string()), rates))
+    }
+
     /// The ration of somebody at these rates, under whatever policy they are the same.
     pub(super) fn of(&self, whose: Whose, limits: impl Into<Limits>) -> Arc<Ration> {
-        let known = if matches!(whose, Whose::Rule(_)) { &self.of_rules } else { &self.of_others };
+        let known = match whose {
+            Whose::Rule(_) => &self.of_rules,
+            Whose::Name(_) => &self.of_names,
+            _ => &self.of_others,
+        };
         locked(known).of((whose, limits.into()))
     }
 }

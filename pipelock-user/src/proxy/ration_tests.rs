@@ -86,7 +86,7 @@ async fn many_who_ask_take_bounded_room_and_share_what_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_take_no_ration_of_a_rule_and_are_not_looked_through_for_each() {
+async fn strangers_take_no_ration_of_a_rule_or_a_name_and_are_not_looked_through_for_each() {
     let rations = Rations::default();
     let limits = Limits { requests: Some(Size { most: 1, period: Duration::from_millis(10) }), ..Limits::default() };
     let of = |who: usize| rations.of(Whose::Identity(who.to_string()), limits).whose.clone();
@@ -95,7 +95,10 @@ async fn strangers_take_no_ration_of_a_rule_and_are_not_looked_through_for_each(
     }
     assert_eq!(of(MOST), Whose::Others(Rationed::Identity), "all are in use");
     let rule = Whose::Rule("egress[0] a.test".into());
-    assert_eq!(rations.of(rule.clone(), limits).whose, rule);
+    let name = Whose::Name("a.test".into());
+    for whose in [rule, name] {
+        assert_eq!(rations.of(whose.clone(), limits).whose, whose);
+    }
     tokio::time::advance(BETWEEN_SWEEPS / 2).await;
     assert_eq!(of(MOST), Whose::Others(Rationed::Identity), "nobody looks again so soon");
     tokio::time::advance(BETWEEN_SWEEPS / 2).await;

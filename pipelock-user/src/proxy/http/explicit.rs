@@ -244,7 +244,8 @@ async fn tunnel(session: &Session, authority: Authority, granted: &Granted) -> R
         }
         Ok(rule) => (Verdict::allow(Reason::PolicyAllow, Some(rule.label())), Some(rule)),
     };
-    let meter = passing.map(|rule| session.shared.meter(&session.proxy, &rules.policy, rule, &session.identified()));
+    let meter_of = |rule| session.shared.meter(&session.proxy, &rules.policy, (rule, &host), &session.identified());
+    let meter = passing.map(meter_of);
     let admitted = meter.as_ref().map_or(Ok(()), |meter| meter.admit());
     let mut permitted = admitted.map_err(|denied| denied.by(verdict.rule.clone()));
     let mut verdict = verdict;

@@ -1,4 +1,4 @@
-//! Rates by rule, by connection and by who asks, over the doors that there are.
+//! Rates by rule, by connection, by name and by who asks, over the doors that there are.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use tokio::net::TcpStream;
 
 use super::super::serve::Session;
 use super::super::upstream::Carrier;
-use crate::flow::{Reason, Verdict, locked};
+use crate::flow::{Host, Reason, Verdict, locked};
 use crate::proxy::http::Gate;
-use crate::proxy::http::world::{World, assert_problem, read_all, rules};
+use crate::proxy::http::world::{World, assert_problem, read_all, rules, rules_of};
 use crate::proxy::identity::Identities;
 use crate::proxy::meter::Metered;
 use crate::proxy::state::Rules;
@@ -45,6 +45,59 @@ async fn a_rule_has_a_rate_over_all_connections() {
     assert_eq!(world.seen().len(), 2);
     let allowed = ("allow", "policy_allow");
     assert_eq!(world.receipts(), pairs(&[allowed, allowed, ("block", "limit_exceeded")]));
+}
+
+fn host() -> Host {
+    Host::parse("web.test").expect("a name")
+}
+
+/// A rule for all names below `web.test`, and what more is said.
+fn below(port: u16, members: &str, more: &str) -> Rules {
+    let text = format!(
+        "version: \"1.0\"\negress: [{{destination: \"*.web.test\", ports: [{port}], scan: false{members}}}]\n\
+         dns: {{hosts: {{a.web.test: \"127.0.0.1\", b.web.test: \"127.0.0.1\"}}}}\n\
+         ssrf: {{allow: [\"127.0.0.0/8\"]}}\n{more}\n"
+    );
+    rules_of(&text)
+}
+
+#[tokio::test]
+async fn each_name_below_a_wildcard_has_a_rate_of_its_own_whoever_asks() {
+    let world = World::with(|port, _| (below(port, "", "rates: {name: {requests: 2}}"), None)).await;
+    let (first, second) = (world.door(Gate::open()).await, world.door(Gate::open()).await);
+    let of = |name: &str| format!("{name}.web.test:{}", world.addr.port());
+    for (proxy, name) in [(first, "a"), (second, "A"), (first, "b"), (second, "b")] {
+        let text = asked(proxy, &format!("GET http://{}/x", of(name)), &of(name), "").await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{name}: {text}");
+    }
+    for (proxy, name) in [(first, "a"), (second, "b")] {
+        let text = asked(proxy, &format!("GET http://{}/x", of(name)), &of(name), "").await;
+        assert!(text.starts_with("HTTP/1.1 429") && text.contains("retry-after: 30\r\n"), "{name}: {text}");
+        assert!(text.contains("this name may have 2 requests"), "{text}");
+    }
+    assert_eq!(world.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn each_name_has_its_own_data_also_on_one_connection() {
+    let (members, more) = (", budgets: {max_bytes_in: 1MiB}", "rates: {name: {bytes_in: 300000, per: day}}");
+    let world = World::with(|port, _| (below(port, members, more), None)).await;
+    let proxy = world.door(Gate::open()).await;
+    let of = |name: &str| format!("{name}.web.test:{}", world.addr.port());
+    let get = |name: &str, path: &str| format!("GET http://{}/{path} HTTP/1.1\r\nHost: {}\r\n", of(name), of(name));
+    let text = asked(proxy, &format!("GET http://{}/long", of("a")), &of("a"), "").await;
+    assert!(text.starts_with("HTTP/1.1 200") && text.len() < 301_000, "{}", text.len());
+    // One connection, on which it is used up for the one name and not for the other; the budget is the connection's.
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(proxy).await.expect("connect");
+    let requests = format!("{}\r\n{}\r\n{}Connection: close\r\n\r\n", get("a", "x"), get("b", "x"), get("a", "x"));
+    client.write_all(requests.as_bytes()).await.expect("write");
+    let text = read_all(&mut client).await;
+    assert_eq!((text.matches("HTTP/1.1 200").count(), text.matches("HTTP/1.1 429").count()), (1, 2), "{text}");
+    assert!(text.contains("this name may have 300000 bytes in"), "{text}");
+    let cut = ("allow", "budget_exceeded");
+    let (allowed, refused) = (("allow", "policy_allow"), ("block", "budget_exceeded"));
+    assert_eq!(world.receipts_of_count(5).await, pairs(&[allowed, cut, refused, allowed, refused]));
 }
 
 #[tokio::test]
@@ -199,7 +252,7 @@ async fn what_was_cut_is_told_although_more_was_refused_since() {
     let session = world.session();
     let rules = world.proxy.rules();
     let rule = &rules.policy.rules()[0];
-    let meter = session.shared.meter(&world.proxy, &rules.policy, rule, &session.identified());
+    let meter = session.shared.meter(&world.proxy, &rules.policy, (rule, &host()), &session.identified());
     let record =
         |verdict| session.record(rules.policy.id(), "GET".into(), "http://web.test/long".into(), &verdict, None, None);
     let rule = || Some(rule.label());
@@ -221,7 +274,8 @@ async fn what_was_cut_is_told_although_more_was_refused_since() {
     // What ended the flow for another reason is not hidden by it, and has a receipt beside it.
     let (_, _, flow, guard) = world.flow().await;
     let session = Session::new(&world.proxy, flow, Some(guard), Carrier { is_tls: false, is_http2: false });
-    let budget = session.shared.meter(&world.proxy, &rules.policy, &rules.policy.rules()[0], &session.identified());
+    let budget =
+        session.shared.meter(&world.proxy, &rules.policy, (&rules.policy.rules()[0], &host()), &session.identified());
     session
         .file(&world.proxy.rules(), &mut record(Verdict::allow(Reason::PolicyAllow, rule())))
         .await
@@ -242,7 +296,7 @@ async fn what_is_only_asked_about_uses_nothing() {
     let (session, rules) = (world.session(), world.proxy.rules());
     let rule = &rules.policy.rules()[0];
     let asked = session.shared.known_meter(&rules.policy, rule);
-    let used = session.shared.meter(&world.proxy, &rules.policy, rule, &session.identified());
+    let used = session.shared.meter(&world.proxy, &rules.policy, (rule, &host()), &session.identified());
     assert!(!Arc::ptr_eq(&asked, &used));
     assert!(Arc::ptr_eq(&session.shared.known_meter(&rules.policy, rule), &used));
 }

@@ -395,7 +395,7 @@ impl Session {
             return Forwarded::not(Verdict::block(Reason::RecorderUnavailable, "evidence is not written"));
         }
         let meter = match request.extensions().get::<Rehearsal>() {
-            None => self.shared.meter(&self.proxy, &rules.policy, rule, &self.identified()),
+            None => self.shared.meter(&self.proxy, &rules.policy, (rule, &authority.host), &self.identified()),
             Some(Rehearsal) => self.shared.known_meter(&rules.policy, rule),
         };
         if meter.is_over() {

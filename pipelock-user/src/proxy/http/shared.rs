@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
 use super::upstream::{Carrier, Upstreams};
-use crate::flow::{Flow, PolicyId, Reason, Verdict, locked};
+use crate::flow::{Flow, Host, PolicyId, Reason, Verdict, locked};
 use crate::policy::{Policy, Rates, RatesOfAll, Rule};
 use crate::proxy::idle::Activity;
 use crate::proxy::listen::budget_of;
@@ -63,8 +63,14 @@ impl Shared {
         if carrier.is_tls { secure } else { plain }
     }
 
-    /// What has been used of the budget of the rule that allowed a request, and of the rates that it counts for.
-    pub(super) fn meter(&self, proxy: &Proxy, policy: &Policy, rule: &Rule, flow: &Flow) -> Arc<Meter> {
+    /// What has been used of the budget of the rule that allowed a request to a name, and of the rates that it counts for.
+    pub(super) fn meter(
+        &self,
+        proxy: &Proxy,
+        policy: &Policy,
+        (rule, host): (&Rule, &Host),
+        flow: &Flow,
+    ) -> Arc<Meter> {
         let budget = budget_of(rule);
         if budget == Budget::default() && rule.rates().is_none() && *policy.rates() == RatesOfAll::default() {
             return self.unlimited.clone();
@@ -74,7 +80,7 @@ impl Shared {
         let mut meters = locked(&self.meters);
         let used =
             meters.entry(key).or_insert_with(|| Used { meter: Meter::rationed(budget, rations()), latest: None });
-        used.meter.clone()
+        used.meter.and(proxy.rations.of_name(policy, host))
     }
 
     /// The same for a request that is only asked about: it uses nothing, time neither.

@@ -212,10 +212,15 @@ pub(in crate::proxy) fn rules(port: u16, more: &str) -> Rules {
          dns: {{hosts: {{web.test: \"127.0.0.1\"}}}}\n{more}\n"
     );
     let text = if text.contains("ssrf") { text } else { text + "ssrf: {allow: [\"127.0.0.0/8\"]}\n" };
-    let policy = Policy::parse(&text, "test").expect("a policy");
+    rules_of(&text)
+}
+
+/// What this policy says.
+pub(in crate::proxy) fn rules_of(text: &str) -> Rules {
+    let policy = Policy::parse(text, "test").expect("a policy");
     let hosts = policy.clone();
     let resolver = Resolver::new(Box::new(move |name| hosts.dns_hosts(name).map(<[_]>::to_vec)));
-    let inspect = match more.contains("instructions:") {
+    let inspect = match text.contains("instructions:") {
         true => Inspection::for_tests_of_orders(),
         false => Inspection::for_tests(),
     };
