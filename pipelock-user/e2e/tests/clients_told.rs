@@ -1,5 +1,5 @@
 //! Clients of every language that are told of the proxy, by HTTPS_PROXY (Java: by its own properties) and the variables of
-//! `pipelock ca --export`: what they fetch and send is as it was, and a secret in URL, header, body or message stays in.
+//! `pipelock ca --export`, or that ask its reverse proxy as if it were the site: what they fetch and send is as it was, and a secret in URL, header, body or message stays in.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod speaking;
@@ -18,7 +18,9 @@ fn start() -> (TlsServer, Explicit) {
     let site = TlsServer::node(&["web.test"], SITE, &["a page"]);
     let policy =
         web_policy(site.port(), "", &format!("{}\nwebsocket: {{enabled: true}}\nversion: \"1.0\"", site.roots()));
-    let proxy = Explicit::start(&policy, &[]);
+    let upstream = format!("https://web.test:{}", site.port());
+    let reverse = ["--reverse-proxy", "--reverse-upstream", &upstream, "--reverse-listen", "127.0.0.1:0"];
+    let proxy = Explicit::start(&policy, &reverse);
     (site, proxy)
 }
 
@@ -43,11 +45,24 @@ fn assert_recorded(receipts: &[Value], door: &str, places: &[&str]) {
     assert_eq!((of("policy_allow"), of("dlp_match")), (count, count), "{receipts:#?}");
 }
 
+/// Where the reverse proxy is.
+fn reverse(proxy: &Explicit) -> &str {
+    proxy.reverse.as_deref().expect("a reverse proxy")
+}
+
 /// Runs a client with nothing in its environment but the proxy, whom to trust and where modules are. `client` is told the folder
 /// that it runs in and where the proxy is.
 fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
+    ask_by("forward", client, has_frames);
+}
+
+/// The same by another door: the one that serves the site in its place.
+fn ask_by(door: &str, client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
     let (site, proxy) = start();
-    let base = format!("https://web.test:{}", site.port());
+    let base = match door {
+        "reverse" => format!("http://{}", reverse(&proxy)),
+        _ => format!("https://web.test:{}", site.port()),
+    };
     let words = [client(&proxy.work(), &proxy.addr), vec![base, SECRET.to_owned()]].concat();
     let out = proxy.run(&words.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -56,16 +71,18 @@ fn ask(client: impl FnOnce(&Path, &str) -> Vec<String>, has_frames: bool) {
     assert!(holds(&seen, "/text") && !holds(&seen, "/leak"), "a request arrived that was stopped");
     assert!(!holds(&seen, SECRET), "the secret arrived");
     let places = if has_frames { [&PLACES[..], &["message"]].concat() } else { PLACES.to_vec() };
-    assert_recorded(&proxy.end(), "forward", &places);
+    assert_recorded(&proxy.end(), door, &places);
 }
 
-/// Runs a client of a WebSocket library that is told of the proxy, and another time against its door for those that cannot be.
+/// Runs a client of a WebSocket library that is told of the proxy, another time against its door for those that cannot be, and
+/// once more against its reverse proxy.
 fn ask_in_frames(words: &[&str]) {
-    for door in ["forward", "ws"] {
+    for door in ["forward", "ws", "reverse"] {
         let (site, proxy) = start();
         let url = format!("wss://web.test:{}/ws", site.port());
         let url = match door {
             "forward" => url,
+            "reverse" => format!("ws://{}/ws", reverse(&proxy)),
             _ => format!("ws://{}/ws?url={}", proxy.addr, url.replace(':', "%3A").replace('/', "%2F")),
         };
         let out = proxy.run(&[words, &[&url, SECRET]].concat(), &[]);
@@ -78,6 +95,10 @@ fn ask_in_frames(words: &[&str]) {
 }
 
 fn python(module: &str, parts: &[&str], has_frames: bool) {
+    python_by("forward", module, parts, has_frames);
+}
+
+fn python_by(door: &str, module: &str, parts: &[&str], has_frames: bool) {
     if !has_python_module(module) {
         return missing(&format!("{module} for Python"));
     }
@@ -86,7 +107,7 @@ fn python(module: &str, parts: &[&str], has_frames: bool) {
         std::fs::write(&script, format!("{PYTHON}{}", parts.concat())).expect("written");
         vec!["/usr/bin/python3".to_owned(), script.display().to_string()]
     };
-    ask(client, has_frames);
+    ask_by(door, client, has_frames);
 }
 
 #[test]
@@ -105,6 +126,21 @@ fn python_httpx_over_http2() {
 fn python_aiohttp() {
     need!("python3", "node", "openssl");
     python("aiohttp", &[AIOHTTP], true);
+    python_by("reverse", "aiohttp", &[AIOHTTP], true);
+}
+
+#[test]
+fn events_by_the_reverse_proxy() {
+    need!("curl", "node", "openssl");
+    let (site, proxy) = start();
+    let out = proxy.run(&["curl", "-sSN", "--max-time", "60", &format!("http://{}/events", reverse(&proxy))], &[]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let expected = std::fs::read_to_string(site.certificate.with_file_name("expected")).expect("what the site has");
+    let events = expected.lines().filter_map(|line| line.strip_prefix("event "));
+    assert_eq!(said, events.map(|event| format!("data: {event}\n\n")).collect::<String>());
+    let leak = proxy.curl(&[&format!("http://{}/events", reverse(&proxy)), "--data", SECRET]);
+    assert_eq!((leak.status, &leak.json()["reason"]), (403, &"dlp_match".into()));
+    assert_recorded(&proxy.end(), "reverse", &["body"]);
 }
 
 #[test]
