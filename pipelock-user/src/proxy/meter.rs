@@ -125,8 +125,13 @@ impl Meter {
     /// The same for a request of which so many bytes at least are to leave.
     ///
     /// # Errors
-    /// The verdict on it, when one of the rates has no room for so much.
+    /// The verdict on it, when the budget or one of the rates has no room for so much.
     pub(super) fn admit_of(&self, out: u64) -> Result<(), Verdict> {
+        let left = *locked(&self.used.out);
+        if out > left {
+            let detail = format!("this request has {out} bytes, and of what one connection may send {left} are left");
+            return Err(Verdict::block(Reason::BudgetExceeded, detail));
+        }
         ration::admit_of(&self.rations, out).map_err(|short| {
             short.count();
             short.verdict()

@@ -186,11 +186,19 @@ async fn a_connection_over_its_budget_sends_nothing_more() {
     let post = |body: usize| {
         format!("POST /p HTTP/1.1\r\nHost: web.test\r\nContent-Length: {body}\r\n\r\n{}", "x".repeat(body))
     };
+    // Of what does not say its length nobody knows before that it does not fit.
+    let pieces = |body: usize| {
+        let body = "x".repeat(body);
+        format!(
+            "POST /p HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+            body.len()
+        )
+    };
     let mut agent = world.agent().await;
     agent.write_all(post(100).as_bytes()).await.expect("write");
     read_hello(&mut agent).await;
     // Its head and 100 bytes went before, so these do not fit; the next one is not even tried.
-    agent.write_all(post(250).as_bytes()).await.expect("write");
+    agent.write_all(pieces(250).as_bytes()).await.expect("write");
     agent.write_all(post(1).as_bytes()).await.expect("write");
     agent.shutdown().await.expect("shutdown");
     let text = read_all(&mut agent).await;
@@ -211,6 +219,25 @@ async fn a_connection_over_its_budget_sends_nothing_more() {
     assert_eq!(sizes, [Some(100), None]);
     let outcome = world.table.0.lock().expect("not poisoned").pop().expect("reported");
     assert_eq!((outcome.verdict.is_block(), outcome.verdict.reason.code()), (false, "budget_exceeded"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_longer_than_what_is_left_is_refused_before_anything_leaves() {
+    let world = World::new(", budgets: {max_bytes_out: 300}").await;
+    let post = |body: usize| {
+        format!("POST /p HTTP/1.1\r\nHost: web.test\r\nContent-Length: {body}\r\n\r\n{}", "x".repeat(body))
+    };
+    let text = world.exchange(format!("{}{}{}", post(301), post(300), post(10)).as_bytes()).await;
+    assert!(text.contains("this request has 301 bytes, and of what one connection may send 300 are left"), "{text}");
+    let (blocked, cut) = (("block", "budget_exceeded"), ("allow", "budget_exceeded"));
+    // Nobody knows what a head takes, so the second is begun; then it is all used up.
+    let receipts = world.receipts();
+    let verdicts: Vec<_> = receipts.iter().map(|(verdict, reason)| (verdict.as_str(), reason.as_str())).collect();
+    assert_eq!(verdicts, [blocked, cut, blocked]);
+    let world = World::new(", budgets: {max_bytes_out: 300}").await;
+    let text = world.exchange(format!("{}{}", post(301), post(10)).as_bytes()).await;
+    assert_eq!((text.matches("HTTP/1.1 429").count(), text.matches("HTTP/1.1 200").count()), (1, 1), "{text}");
+    assert_eq!(world.seen().len(), 1);
 }
 
 #[tokio::test]
