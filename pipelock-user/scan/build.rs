@@ -1,5 +1,5 @@
-//! Turns the rule files under rules/ into what the library embeds, as JSON: the rules with what their patterns' check
-//! found, and the words of the concept scorer folded and joined. Called by cargo.
+//! Turns the rule files under rules/ into what the library embeds: as JSON the rules with what their patterns' check
+//! found; and the words of the concept scorer, folded and joined, as tables. Called by cargo.
 //! Promises: what it writes is sorted, so that the same files always make the same binary; it names no folder of this
 //! checkout, since two checkouts may share a build cache; a file that the library would refuse fails the build.
 
@@ -13,8 +13,12 @@ use serde_json::{Value, json};
 #[path = "src/injection"]
 #[allow(dead_code, reason = "modules of the library, of which this uses a part")]
 mod injection {
+    pub(crate) mod around;
     pub(crate) mod fold;
+    pub(crate) mod packed;
     pub(crate) mod plan;
+    pub(crate) mod tables;
+    pub(crate) mod trie;
 }
 
 #[path = "src/rule/language.rs"]
@@ -24,14 +28,15 @@ mod language;
 const LEXICON: &str = "rules/injection/lexicon";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for path in ["rules", "build.rs", "src/injection/fold.rs", "src/injection/plan.rs", "src/rule/language.rs"] {
+    let modules = ["around", "fold", "packed", "plan", "tables", "trie"].map(|name| format!("src/injection/{name}.rs"));
+    for path in ["rules", "build.rs", "src/rule/language.rs"].into_iter().chain(modules.iter().map(String::as_str)) {
         println!("cargo:rerun-if-changed={path}");
     }
     let out = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
     fs::write(out.join("rules.json"), rules()?)?;
-    let (lexicon, words) = lexicon()?;
-    fs::write(out.join("lexicon.json"), lexicon)?;
-    fs::write(out.join("words.json"), words)?;
+    let (concepts, words) = lexicon()?;
+    fs::write(out.join("concepts.json"), concepts)?;
+    fs::write(out.join("lexicon.bin"), words)?;
     Ok(())
 }
 
@@ -55,7 +60,7 @@ fn rules() -> Result<String, Box<dyn Error>> {
     Ok(serde_json::to_string(&rules)?)
 }
 
-fn lexicon() -> Result<(String, String), Box<dyn Error>> {
+fn lexicon() -> Result<(String, Vec<u8>), Box<dyn Error>> {
     let read =
         |name: &str| fs::read_to_string(format!("{LEXICON}/{name}.yaml")).map_err(|error| format!("{name}: {error}"));
     let rules: Value = serde_yaml::from_str(&read("rules")?)?;
@@ -73,8 +78,7 @@ fn lexicon() -> Result<(String, String), Box<dyn Error>> {
     let texts = tags.iter().map(|tag| read(tag)).collect::<Result<Vec<_>, _>>()?;
     let languages: Vec<(&str, &str)> = tags.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
     let plan = injection::plan::plan(&names, anchors, &languages).map_err(|(file, what)| format!("{file}: {what}"))?;
-    let lexicon = json!({"rules": rules, "verb_final": plan.verb_final, "anchors": plan.anchors});
-    Ok((serde_json::to_string(&lexicon)?, serde_json::to_string(&plan.terms)?))
+    Ok((serde_json::to_string(&rules)?, injection::packed::pack(&plan)?))
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {

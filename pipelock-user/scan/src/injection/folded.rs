@@ -1,58 +1,32 @@
-//! The gate for folded text: an automaton over the words of all anchors, for sentences with characters beyond ASCII. Used by
+//! The gate for folded text: the marked words of all anchors, for sentences with characters beyond ASCII. Used by
 //! the detector, which folds what [`FoldedGate::stretch`] leaves of a text. Promises as [`super::gate`].
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
-use aho_corasick::automaton::Automaton as _;
-use aho_corasick::nfa::contiguous;
-use aho_corasick::{Anchored, BuildError, MatchKind};
-
-use super::gate::{Around, Reach};
-use super::plan::Anchor;
+use super::anchors::Anchors;
+use super::around::Around;
+use super::packed::{Surrounded, WORDY, breaks, wordy};
+use super::tables::{Table, Unread};
+use super::trie::Vocabulary;
 use crate::bits;
 
-/// The gate for folded text of any script: an automaton over the marked words of all anchors.
+/// The gate for folded text of any script.
 #[derive(Debug)]
 pub(crate) struct FoldedGate {
-    automaton: contiguous::NFA,
-    /// The anchors of each marked word, with what is around it.
-    anchors: Vec<Vec<(Around, Reach, Anchor)>>,
+    words: Vocabulary,
+    /// The first anchor of each marked word.
+    starts: Table<u32>,
+    /// What is around the marked word of each anchor.
+    around: Table<Surrounded>,
     /// Is [`breaks`] true, and are three wordy bytes in a row in every marked word?
     apart: bool,
 }
 
-/// Bytes that no anchor holds, and that stay what they are when text is folded: what stands between them is read by itself.
-fn breaks(byte: u8) -> bool {
-    (byte == b'~') | (byte == 0x7f) | (byte < b'\t') | (byte.wrapping_sub(0x0e) < 0x12)
-}
-
-/// What words are made of, in ASCII and beyond: those of anchors have three bytes of it in a row, whatever they are folded from.
-fn wordy(byte: u8) -> bool {
-    ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'_') | (byte >= 0x80)
-}
-
-/// Least wordy bytes in a row.
-const WORDY: usize = 3;
-
 impl FoldedGate {
-    /// The gate for `anchors`.
-    ///
-    /// # Errors
-    /// When the automaton would be too large.
-    pub(crate) fn new(anchors: Vec<Anchor>) -> Result<Self, BuildError> {
-        let mut by_word: BTreeMap<String, Vec<(Around, Reach, Anchor)>> = BTreeMap::new();
-        let apart = anchors.iter().all(|anchor| {
-            let word = anchor.word().as_bytes();
-            !anchor.text.bytes().any(breaks) && bits::run(word, WORDY, wordy).is_some()
-        });
-        for anchor in anchors {
-            let around = anchor.around(anchor.word().len());
-            by_word.entry(anchor.word().to_owned()).or_default().push((around, around.reach(), anchor));
-        }
-        let automaton =
-            contiguous::NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(by_word.keys())?;
-        Ok(Self { automaton, anchors: by_word.into_values().collect(), apart })
+    /// What [`super::packed`] wrote.
+    pub(crate) fn read(from: &mut Unread) -> Option<Self> {
+        let (words, starts, around) = (Vocabulary::read(from)?, from.table()?, from.table()?);
+        Some(Self { words, starts, around, apart: from.next()?.first() == Some(&1) })
     }
 
     /// Does [`stretch`](Self::stretch) leave anything out?
@@ -74,40 +48,38 @@ impl FoldedGate {
         Some(range.start + start..range.start + end)
     }
 
-    /// Calls `found` with the marked word of every anchor of the folded `text`, in the order of their ends. The walk never
-    /// restarts, so an anchor is found even where one begins inside another.
-    pub(crate) fn each(&self, text: &str, mut found: impl FnMut(Range<usize>)) {
-        let Ok(mut state) = self.automaton.start_state(Anchored::No) else { return };
-        for (at, &byte) in text.as_bytes().iter().enumerate() {
-            state = self.automaton.next_state(Anchored::No, state, byte);
-            if !(self.automaton.is_special(state) && self.automaton.is_match(state)) {
-                continue;
+    /// Calls `found` with the marked word of every anchor of the folded `text`, in the order of their beginnings: an anchor is
+    /// found even where one begins inside another.
+    pub(crate) fn each(&self, anchors: &Anchors, text: &str, mut found: impl FnMut(Range<usize>)) {
+        self.words.each(text, |place, word| {
+            let start = |word: usize| self.starts.get(word).map_or(0, |start| start as usize);
+            let numbers = start(word as usize)..start(word as usize + 1);
+            // For one or two, the glance would cost as much as it saves.
+            let around = (numbers.len() > 2)
+                .then(|| text.as_bytes().split_at_checked(place.start).zip(text.as_bytes().get(place.end..)))
+                .flatten()
+                .map(|((before, _), behind)| Around::of(before, behind));
+            let is_near = |number: &usize| match (around, self.around.get(*number)) {
+                (Some(around), Some(wanted)) => around.is(wanted.around, wanted.reach),
+                _ => true,
+            };
+            if numbers.filter(is_near).any(|number| anchors.stands(number, text, place.start)) {
+                found(place);
             }
-            for index in 0..self.automaton.match_len(state) {
-                let pattern = self.automaton.match_pattern(state, index);
-                let start = at + 1 - self.automaton.pattern_len(pattern);
-                let anchors = self.anchors.get(pattern.as_usize()).map_or(&[][..], Vec::as_slice);
-                // For one or two, the glance would cost as much as it saves.
-                let around =
-                    (anchors.len() > 2).then(|| Around::of(&text.as_bytes()[..start], &text.as_bytes()[at + 1..]));
-                let near = |wanted, reach| around.is_none_or(|around| around.is(wanted, reach));
-                if anchors.iter().any(|(wanted, reach, anchor)| near(*wanted, *reach) && anchor.stands(text, start)) {
-                    found(start..at + 1);
-                }
-            }
-        }
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fold::fold;
+    use super::super::plan::Anchor;
     use super::*;
 
     #[test]
     fn noise_is_passed_over() {
         let words = ["god", "user"].map(|text| Anchor { text: text.to_owned(), ..Anchor::default() });
-        let folded = FoldedGate::new(words.to_vec()).unwrap();
+        let (_, _, folded) = super::super::gates_of(words.to_vec());
         let text = "~a~bc god~\u{7f}\u{1}xy~ab\u{e9} the user~ x \u{1}\u{2}";
         let mut parts = Vec::new();
         let mut at = 0;

@@ -1,19 +1,17 @@
-//! The words behind the concepts, language by language, and the automata that find them. Loaded once from
-//! `rules/injection/lexicon/*.yaml`; used by the gate (is there any anchor at all?) and by the scorer (which concepts are
+//! The words behind the concepts, language by language, and the tables that find them. Made from
+//! `rules/injection/lexicon/*.yaml`, for the files that ship by the build script; used by the gate (is there any anchor at all?) and by the scorer (which concepts are
 //! in this window?). Promises to refuse a file that names an unknown concept or a rule that could never be woken.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::OnceLock;
 
-use aho_corasick::automaton::Automaton as _;
-use aho_corasick::nfa::contiguous;
-use aho_corasick::{Anchored, MatchKind};
-use serde::Deserialize;
-
+use super::anchors::Anchors;
 use super::folded::FoldedGate;
 use super::gate::AsciiGate;
-use super::plan::{self, Anchor, Sense, Term};
+use super::packed::{self, OPEN_LEFT, OPEN_RIGHT};
+use super::plan::{self, Sense};
 use super::rule::{ConceptId, ConceptRule, ConceptSet, RawRules};
+use super::tables::{Bytes, Table, Unread};
+use super::trie::Vocabulary;
 
 /// Why a lexicon was refused.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +33,6 @@ pub enum LexiconError {
         /// What is wrong and what to do.
         what: String,
     },
-    /// The automaton could not be built.
-    #[error("the words do not fit into one automaton: {0}")]
-    Build(#[from] aho_corasick::BuildError),
 }
 
 /// A word found in a window.
@@ -51,47 +46,41 @@ pub(crate) struct Hit {
     pub(crate) sense: Sense,
 }
 
-/// All words, all rules and the automata over them.
+/// All words, all rules and the gates.
 #[derive(Debug)]
 pub(crate) struct Lexicon {
     pub(crate) rules: Vec<ConceptRule>,
     pub(crate) names: Vec<String>,
     /// The languages whose verbs follow their objects, one bit each.
     pub(crate) verb_final: u64,
-    /// The words: made when an anchor is first found, which most texts do not hold.
-    words: OnceLock<Option<Words>>,
-    /// Anchors in ASCII, for text that is all ASCII.
+    words: Words,
+    /// What wakes the scorer.
+    pub(crate) anchors: Anchors,
+    /// Where they stand in text that is all ASCII, …
     pub(crate) ascii_gate: AsciiGate,
-    /// All anchors, for folded text: made for the first text that is not.
-    folded_gate: OnceLock<Option<FoldedGate>>,
-    anchors: Vec<Anchor>,
+    /// … and in folded text.
+    pub(crate) folded_gate: FoldedGate,
 }
 
-/// The words and the automaton that finds them.
+/// The words, with what they stand for.
 #[derive(Debug)]
 struct Words {
-    terms: Vec<Term>,
-    automaton: contiguous::NFA,
+    vocabulary: Vocabulary,
+    /// The first sense of each list of them.
+    starts: Table<u32>,
+    senses: Table<Sense>,
 }
 
 impl Words {
-    fn new(terms: BTreeMap<String, Term>) -> Result<Self, aho_corasick::BuildError> {
-        let mut builder = contiguous::NFA::builder();
-        let automaton = builder.match_kind(MatchKind::Standard).prefilter(false).build(terms.keys())?;
-        Ok(Self { terms: terms.into_values().collect(), automaton })
+    /// What [`packed`] wrote.
+    fn read(from: &mut Unread) -> Option<Self> {
+        Some(Self { vocabulary: Vocabulary::read(from)?, starts: from.table()?, senses: from.table()? })
     }
 }
 
-/// What the build script made of the shipped files, without the words.
-#[derive(Deserialize)]
-struct Shipped {
-    rules: RawRules,
-    verb_final: u64,
-    anchors: Vec<Anchor>,
-}
-
-const SHIPPED: &str = include_str!(concat!(env!("OUT_DIR"), "/lexicon.json"));
-const WORDS: &str = include_str!(concat!(env!("OUT_DIR"), "/words.json"));
+/// What the build script made of the shipped files: the rules, and the words.
+const RULES: &str = include_str!(concat!(env!("OUT_DIR"), "/concepts.json"));
+const WORDS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lexicon.bin"));
 
 impl Lexicon {
     /// Loads the rules and the language files, each a (name, content) pair.
@@ -104,21 +93,19 @@ impl Lexicon {
             return Err(refuse(rules.0, "more concepts or languages than a set has bits; merge some".to_owned()));
         }
         let plan = plan::plan(&names, anchors(&raw), languages).map_err(|(file, what)| refuse(&file, what))?;
-        let words = Words::new(plan.terms)?;
-        let lexicon = Self::of(rules.0, raw, plan.verb_final, plan.anchors)?;
-        let _ = lexicon.words.set(Some(words));
-        Ok(lexicon)
+        let packed = packed::pack(&plan).map_err(|what| refuse(rules.0, what))?;
+        Self::of(rules.0, raw, packed.into())
     }
 
     /// The lexicon that ships.
     pub(crate) fn builtin() -> Result<Self, LexiconError> {
         let file = "the shipped lexicon";
-        let shipped: Shipped = serde_json::from_str(SHIPPED)
+        let rules = serde_json::from_str(RULES)
             .map_err(|error| LexiconError::Rule { file: file.to_owned(), what: error.to_string() })?;
-        Self::of(file, shipped.rules, shipped.verb_final, shipped.anchors)
+        Self::of(file, rules, WORDS.into())
     }
 
-    fn of(file: &str, raw: RawRules, verb_final: u64, gates: Vec<Anchor>) -> Result<Self, LexiconError> {
+    fn of(file: &str, raw: RawRules, words: Bytes) -> Result<Self, LexiconError> {
         let refuse = |what: String| LexiconError::Rule { file: file.to_owned(), what };
         let names: Vec<String> = raw.concepts.keys().cloned().collect();
         let ids: HashMap<&str, ConceptId> = names.iter().zip(0..).map(|(name, id)| (name.as_str(), id)).collect();
@@ -128,52 +115,34 @@ impl Lexicon {
             let id = rule.id.clone();
             compiled.push(compile(rule, &ids, anchors).map_err(|what| refuse(format!("rule {id}: {what}")))?);
         }
-        let ascii_gate = AsciiGate::new(&gates).map_err(|word| {
-            refuse(format!("the anchor {word} is shorter than three letters, which would wake the scorer all the time"))
-        })?;
-        Ok(Self {
-            rules: compiled,
-            names,
-            verb_final,
-            words: OnceLock::new(),
-            ascii_gate,
-            folded_gate: OnceLock::new(),
-            anchors: gates,
-        })
-    }
-
-    /// The gate for folded text. `None` when the automaton would be too large, which a test of the shipped words excludes.
-    pub(crate) fn folded_gate(&self) -> Option<&FoldedGate> {
-        self.folded_gate.get_or_init(|| FoldedGate::new(self.anchors.clone()).ok()).as_ref()
-    }
-
-    /// The words. `None` never, as a test of the shipped words makes sure; others are set from the beginning.
-    fn words(&self) -> Option<&Words> {
-        let shipped = || serde_json::from_str(WORDS).ok().and_then(|terms| Words::new(terms).ok());
-        self.words.get_or_init(shipped).as_ref()
+        let mut unread = Unread(words);
+        let mut tables = || {
+            let verb_final = unread.table::<u64>()?.get(0)?;
+            let (anchors, ascii_gate) = (Anchors::read(&mut unread)?, AsciiGate::read(&mut unread)?);
+            let (folded_gate, words) = (FoldedGate::read(&mut unread)?, Words::read(&mut unread)?);
+            Some((verb_final, anchors, ascii_gate, folded_gate, words))
+        };
+        let (verb_final, anchors, ascii_gate, folded_gate, words) =
+            tables().ok_or_else(|| refuse("the tables of words are broken; build pipelock anew".to_owned()))?;
+        Ok(Self { rules: compiled, names, verb_final, words, anchors, ascii_gate, folded_gate })
     }
 
     /// Appends the words found in the folded `window`, at most `limit`, in the order of their ends.
     pub(crate) fn find(&self, window: &str, limit: usize, hits: &mut Vec<Hit>) {
-        let Some(Words { terms, automaton }) = self.words() else { return };
-        let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
-        for (at, &byte) in window.as_bytes().iter().enumerate() {
-            state = automaton.next_state(Anchored::No, state, byte);
-            if !(automaton.is_special(state) && automaton.is_match(state)) {
-                continue;
-            }
-            for index in 0..automaton.match_len(state) {
-                let pattern = automaton.match_pattern(state, index);
-                let Some(term) = terms.get(pattern.as_usize()) else { continue };
-                let (start, end) = (at + 1 - automaton.pattern_len(pattern), at + 1);
-                if bounded(window, start, end, term.open_left, term.open_right) {
-                    let place = |&sense| Hit { start: start as u32, end: end as u32, sense };
-                    hits.extend(term.senses.iter().map(place));
-                }
-            }
-            if hits.len() >= limit {
+        let before = hits.len();
+        let Words { vocabulary, starts, senses } = &self.words;
+        vocabulary.each(window, |place, word| {
+            let (open_left, open_right) = (word & OPEN_LEFT != 0, word & OPEN_RIGHT != 0);
+            if hits.len() >= limit || !bounded(window, place.start, place.end, open_left, open_right) {
                 return;
             }
+            let list = (word & !(OPEN_LEFT | OPEN_RIGHT)) as usize;
+            let start = |list: usize| starts.get(list).map_or(0, |start| start as usize);
+            let hit = |sense| Hit { start: place.start as u32, end: place.end as u32, sense };
+            hits.extend(senses.range(start(list)..start(list + 1)).map(hit));
+        });
+        if let Some(found) = hits.get_mut(before..) {
+            found.sort_by_key(|hit| (hit.end, hit.start));
         }
     }
 }
@@ -258,11 +227,12 @@ mod tests {
     fn what_the_build_script_made_is_what_the_files_say() {
         let shipped = Lexicon::builtin().unwrap();
         let read = Lexicon::load(builtin::RULES, builtin::LANGUAGES).unwrap();
-        assert_eq!(shipped.anchors, read.anchors);
         assert_eq!(shipped.verb_final, read.verb_final);
         assert_eq!(shipped.names, read.names);
         assert_eq!(format!("{:?}", shipped.rules), format!("{:?}", read.rules));
-        assert_eq!(shipped.words().unwrap().terms, read.words().unwrap().terms);
-        assert!(shipped.folded_gate().is_some_and(|gate| gate.is_apart()), "what noise costs depends on it");
+        let raw: RawRules = serde_yaml::from_str(builtin::RULES.1).unwrap();
+        let plan = plan::plan(&read.names, anchors(&raw), builtin::LANGUAGES).unwrap();
+        assert!(packed::pack(&plan).unwrap() == WORDS);
+        assert!(shipped.folded_gate.is_apart(), "what noise costs depends on it");
     }
 }

@@ -7,6 +7,8 @@
 //! other patterns, and the concept scorer in here. The scorer does not look for sentences that somebody wrote down; it
 //! looks for the meeting of concepts (a verb of ignoring, earlier instructions) in one sentence, in any of its languages.
 
+mod anchors;
+mod around;
 #[cfg(test)]
 mod builtin;
 mod class;
@@ -15,6 +17,7 @@ mod folded;
 mod gate;
 mod lexicon;
 mod own;
+mod packed;
 mod plan;
 mod quote;
 mod repeat;
@@ -22,6 +25,8 @@ mod rule;
 mod score;
 mod sentence;
 mod stream;
+mod tables;
+mod trie;
 
 use std::ops::Range;
 
@@ -156,13 +161,13 @@ impl Detector {
     /// Puts the places of all anchors in the sentences of `region` into `scratch.places`.
     fn anchors(&self, piece: Piece<'_>, region: &Range<usize>, scratch: &mut Scratch) {
         let places = &mut scratch.places;
-        self.lexicon.ascii_gate.each(piece.text, |at| places.push(at));
+        let Lexicon { anchors, ascii_gate, folded_gate: gate, .. } = &self.lexicon;
+        ascii_gate.each(anchors, piece.text, |at| places.push(at));
         // Everything else needs folding, which only sentences with other characters are worth.
         let bytes = piece.text.as_bytes();
         let Some(first) = bytes.get(region.clone()).and_then(|rest| bits::position(rest, |byte| byte >= 0x80)) else {
             return;
         };
-        let Some(gate) = self.lexicon.folded_gate() else { return };
         let mut wide = Wide::default();
         // The first is in a sentence that began earlier.
         let start = piece.start_of(region.start + first);
@@ -172,7 +177,7 @@ impl Detector {
             at = stretch.end;
             let Some(text) = piece.text.get(stretch.clone()) else { return };
             scratch.folded.fill(text);
-            gate.each(&scratch.folded.text, |span| {
+            gate.each(anchors, &scratch.folded.text, |span| {
                 let place = stretch.start + scratch.folded.original(span.start);
                 let length = span.len();
                 if wide.covers(piece, place, length) {
@@ -210,4 +215,14 @@ impl Wide {
         }
         self.own || self.before && at + length <= self.sentence.start + MAX_ANCHOR
     }
+}
+
+/// The gates for these anchors.
+#[cfg(test)]
+fn gates_of(anchors: Vec<plan::Anchor>) -> (anchors::Anchors, gate::AsciiGate, folded::FoldedGate) {
+    let packed = packed::pack(&plan::Plan { anchors, ..plan::Plan::default() }).unwrap();
+    let mut unread = tables::Unread(packed.into());
+    let _verb_final = unread.next();
+    let anchors = anchors::Anchors::read(&mut unread).unwrap();
+    (anchors, gate::AsciiGate::read(&mut unread).unwrap(), folded::FoldedGate::read(&mut unread).unwrap())
 }

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::around::Around;
 use super::fold::fold;
 
 /// One language file as written.
@@ -24,7 +25,7 @@ struct RawLanguage {
 }
 
 /// What a word stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sense {
     /// The concept.
     pub(crate) concept: u8,
@@ -33,7 +34,7 @@ pub(crate) struct Sense {
 }
 
 /// A word of the lexicon.
-#[derive(Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Term {
     /// What it stands for.
     pub(crate) senses: Vec<Sense>,
@@ -44,7 +45,7 @@ pub(crate) struct Term {
 }
 
 /// An anchor: a word or a phrase.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Anchor {
     /// Folded, with single spaces.
     pub(crate) text: String,
@@ -59,6 +60,17 @@ pub(crate) struct Anchor {
 }
 
 impl Anchor {
+    /// From the marked word on.
+    pub(crate) fn marked(&self) -> &[u8] {
+        self.text.as_bytes().get(self.mark..).unwrap_or_default()
+    }
+
+    /// What stands before the marked word, and behind the first `skip` bytes of it.
+    pub(crate) fn around(&self, skip: usize) -> Around {
+        let before = self.text.as_bytes().get(..self.mark).unwrap_or_default();
+        Around::of(before, self.marked().get(skip..).unwrap_or_default())
+    }
+
     /// The marked word alone.
     pub(crate) fn word(&self) -> &str {
         self.text.get(self.mark..).and_then(|text| text.split(' ').next()).unwrap_or_default()
@@ -66,7 +78,7 @@ impl Anchor {
 }
 
 /// What the gates and the automaton are made of.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
     /// The languages whose verbs follow their objects, one bit each.
     pub(crate) verb_final: u64,
