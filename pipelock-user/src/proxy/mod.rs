@@ -25,6 +25,7 @@ mod presence;
 mod pump;
 mod ration;
 mod rescue;
+mod scratch;
 mod shares;
 mod silent;
 mod ssh;

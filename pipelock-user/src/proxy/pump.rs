@@ -1,17 +1,19 @@
 //! Moves bytes both ways without reading them, within a budget, which `meter` keeps. Called for connections that a rule
 //! passes through.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::idle::{Activity, Watched};
 use super::meter::{Meter, Metered};
-
-/// Bytes moved per read.
-const CHUNK: usize = 32 * 1024;
+use super::scratch;
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,22 +55,49 @@ where
 }
 
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        let read = match from.read(&mut chunk).await {
-            Ok(read) if read > 0 => read,
-            _ => break,
-        };
-        let Some(bytes) = chunk.get(..read) else { break };
-        if to.write_all(bytes).await.is_err() {
+    while let Ok(Moved::Some(rest)) = poll_fn(|cx| step(&mut from, &mut to, cx)).await {
+        if to.write_all(&rest).await.is_err() {
             break;
         }
     }
     let _ = to.shutdown().await;
 }
 
+/// What came of one step.
+enum Moved {
+    /// Bytes were read; these could not be written yet.
+    Some(Vec<u8>),
+    /// There are no more.
+    All,
+}
+
+/// Reads once, and writes as much of it as can be written now.
+fn step(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Moved>> {
+    let moved = ready!(scratch::poll(from, cx, |mut rest, cx| {
+        if rest.is_empty() {
+            return Ok(Moved::All);
+        }
+        while !rest.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => rest = rest.get(written..).unwrap_or_default(),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        Ok(Moved::Some(rest.to_vec()))
+    }))?;
+    Poll::Ready(moved)
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
     use crate::proxy::meter::Budget;
 
@@ -97,6 +126,33 @@ mod tests {
         let (end, got) = through(Budget { out: Some(4999), ..Budget::default() }, &vec![7; 5000]).await;
         assert_eq!(end, End::OverBudget);
         assert!(got.len() <= 4999);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_at_once_is_kept_in_order() {
+        let mut pumps = tokio::task::JoinSet::new();
+        for seed in 0..8_u64 {
+            pumps.spawn(async move {
+                let (mut client, agent) = tokio::io::duplex(100_000);
+                let (upstream, mut server) = tokio::io::duplex(7);
+                let pump = async { pump(agent, upstream, &Meter::new(Budget::default()), IDLE).await };
+                let sent: Vec<u8> = (seed..200_000).map(|at| ((at * at) >> 3) as u8).collect();
+                let talk = async {
+                    client.write_all(&sent).await.expect("write");
+                    client.shutdown().await.expect("shutdown");
+                };
+                let mut got = Vec::new();
+                let answer = async {
+                    let _ = server.read_to_end(&mut got).await;
+                    drop(server);
+                };
+                let (end, (), ()) = tokio::join!(pump, talk, answer);
+                assert!(end == End::Done && got == sent, "{seed}: {} of {}", got.len(), sent.len());
+            });
+        }
+        while let Some(done) = pumps.join_next().await {
+            done.expect("no panic");
+        }
     }
 
     #[tokio::test]

@@ -9,17 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::frame::{self, Bounds, CLOSE, CONTINUATION, INVALID, POLICY, PROTOCOL_ERROR, TEXT, TOO_BIG};
 use crate::flow::{FlowId, Found, Reason, Verdict};
 use crate::inspect::Messages;
 use crate::proxy::listen::linger;
+use crate::proxy::scratch;
 
 /// Longest message that is read. It waits in memory until it is whole.
 const MAX_MESSAGE: usize = 1 << 20;
-/// Bytes read at a time.
-const CHUNK: usize = 16 * 1024;
 /// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -155,7 +154,7 @@ async fn pass(
     to: &mut (impl AsyncWrite + Unpin),
     is_busy: &AtomicBool,
 ) -> Result<(), Ended> {
-    let (mut input, mut bounds) = (BytesMut::with_capacity(CHUNK), Bounds::default());
+    let (mut input, mut bounds) = (BytesMut::new(), Bounds::default());
     while more(from, &mut input).await? {
         is_busy.store(true, Ordering::Relaxed);
         if to.write_all(&input).await.is_err() || to.flush().await.is_err() {
@@ -168,9 +167,12 @@ async fn pass(
     Ok(())
 }
 
-/// Reads on; false at the end.
+/// Reads on; false at the end. What is not needed is not held while nothing comes.
 async fn more(from: &mut (impl AsyncRead + Unpin), input: &mut BytesMut) -> Result<bool, Ended> {
-    from.read_buf(input).await.map(|read| read > 0).map_err(|_| Ended::Off)
+    if input.is_empty() {
+        *input = BytesMut::new();
+    }
+    scratch::read(from, input).await.map_err(|_| Ended::Off)
 }
 
 /// One that is read.
@@ -182,7 +184,7 @@ async fn carry(
     is_busy: &AtomicBool,
     noted: &impl Fn(Vec<Found>, Way),
 ) -> Result<(), Ended> {
-    let mut input = BytesMut::with_capacity(CHUNK);
+    let mut input = BytesMut::new();
     // The frames of a message that is not whole, and what they carry.
     let (mut waiting, mut message) = (BytesMut::new(), Vec::new());
     let (mut is_inside, mut is_text) = (false, false);
@@ -234,6 +236,11 @@ async fn carry(
             if !is_control {
                 waiting.clear();
                 message.clear();
+                // One long message is no reason to hold on to as much.
+                message.shrink_to(scratch::CHUNK);
+                if waiting.capacity() > scratch::CHUNK {
+                    waiting = BytesMut::new();
+                }
             }
             if frame.opcode == CLOSE {
                 let _ = to.shutdown().await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::*;

@@ -1,0 +1,49 @@
+//! One buffer for all that a thread reads. Used by `pump` and `ws::relay`: connections that say nothing, which are most, hold no
+//! memory. It promises that nobody reads what another one has written there.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Bytes read at a time.
+pub(super) const CHUNK: usize = 32 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
+}
+
+/// Reads once, and gives what was read, nothing at the end, to `then`, while nobody else has its turn.
+pub(super) fn poll<T>(
+    from: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    then: impl FnOnce(&[u8], &mut Context<'_>) -> T,
+) -> Poll<io::Result<T>> {
+    SCRATCH.with(|scratch| {
+        // Nobody has it, unless what is read from reads so itself.
+        let (mut shared, mut own) = (scratch.try_borrow_mut(), Vec::new());
+        let chunk = match &mut shared {
+            Ok(chunk) => &mut chunk[..],
+            Err(_) => {
+                own.resize(CHUNK, 0);
+                &mut own
+            }
+        };
+        let mut chunk = ReadBuf::new(chunk);
+        std::task::ready!(Pin::new(from).poll_read(cx, &mut chunk))?;
+        Poll::Ready(Ok(then(chunk.filled(), cx)))
+    })
+}
+
+/// Reads once, to the end of `to`; false at the end.
+pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), to: &mut BytesMut) -> io::Result<bool> {
+    let note = |bytes: &[u8], to: &mut BytesMut| {
+        to.extend_from_slice(bytes);
+        !bytes.is_empty()
+    };
+    poll_fn(|cx| poll(from, cx, |bytes, _| note(bytes, to))).await
+}
