@@ -30,6 +30,17 @@ pub struct Found {
 }
 
 impl Found {
+    /// How bad it is, from 0.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self.severity {
+            "critical" => 3,
+            "high" => 2,
+            "medium" => 1,
+            _ => 0,
+        }
+    }
+
     /// One line for people: `github-token in header authorization (base64)`.
     #[must_use]
     pub fn line(&self) -> String {

@@ -85,6 +85,18 @@ impl Verdict {
         self.retry.map(|after| u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
     }
 
+    /// The same, and what else stops it.
+    pub fn and(self, more: Self) -> Self {
+        let detail = format!("{}; {}", self.detail, more.detail);
+        Self { detail, ..self }.with(more.findings)
+    }
+
+    /// The same verdict, about which nobody is asked.
+    pub fn for_good(mut self) -> Self {
+        self.findings.iter_mut().filter(|found| found.action == "ask").for_each(|found| found.action = "block");
+        self
+    }
+
     /// True when it is blocked only until somebody who is asked lets it go on.
     #[must_use]
     pub fn is_askable(&self) -> bool {

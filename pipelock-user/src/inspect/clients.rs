@@ -89,6 +89,11 @@ impl Clients {
         &self.agent
     }
 
+    /// Somebody else's, if they are there, and otherwise those of all for whom there is no room.
+    pub(super) fn known(&self, name: &str) -> Arc<Scanners> {
+        locked(&self.others).get(name).map_or_else(|| self.rest.clone(), |client| client.scanners.clone())
+    }
+
     /// Somebody else's.
     pub(super) fn of(&self, name: &str) -> Arc<Scanners> {
         let now = Instant::now();
@@ -151,12 +156,15 @@ mod tests {
     #[test]
     fn everybody_has_a_memory_until_all_are_busy() {
         let clients = Clients::new(Inspection::engines_for_tests());
+        // Who is only told of takes no room.
+        assert!((0..MOST).all(|number| Arc::ptr_eq(&clients.known(&number.to_string()), &clients.rest)));
         let first = clients.of("a");
         assert!(Arc::ptr_eq(&first, &clients.of("a")) && !Arc::ptr_eq(&first, clients.agent()));
         let all: Vec<_> = (1..MOST).map(|number| clients.of(&number.to_string())).collect();
         assert!(all.iter().all(|one| !Arc::ptr_eq(one, &first)));
         let (late, later) = (clients.of("late"), clients.of("later"));
         assert!(Arc::ptr_eq(&late, &later) && all.iter().all(|one| !Arc::ptr_eq(one, &late)));
+        assert!(Arc::ptr_eq(&clients.known("stranger"), &late) && Arc::ptr_eq(&clients.known("a"), &first));
         assert!(late.own.is_none() && first.own.is_some(), "what one of them says excuses no other");
         // Whoever was not seen for long makes room.
         let long_ago = Instant::now().checked_sub(IDLE).expect("the machine runs for longer");

@@ -182,7 +182,6 @@ impl Terms {
         }
         if all.iter().any(|found| found.action == "block") {
             all.sort_by_key(|found| found.action != "block");
-            all.truncate(MOST_TOLD);
             return Err(self.stop(side, all));
         }
         Ok(all)

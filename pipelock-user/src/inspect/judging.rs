@@ -3,6 +3,8 @@
 //! Called by `reader` as the body streams by. It promises that a body which is to be stopped is read no further, and that what is taken
 //! out is replaced by the same placeholder wherever it comes.
 
+use std::ops::Range;
+
 use pipelock_scan::{Finding, Kind, Step};
 
 use super::cuts::merge;
@@ -76,7 +78,13 @@ impl Reader {
                         }
                         let placeholder = self.placeholder(finding);
                         self.cuts.push_back((cut.start.max(self.at)..cut.end, placeholder));
+                        if !self.is_taken(&cut) {
+                            self.taken.push(cut);
+                        }
                     }
+                } else if !self.is_taken(&cut) {
+                    // What told that it is one came when it was gone.
+                    action = FindingAction::Block;
                 }
             }
             stops |= action == FindingAction::Block;
@@ -87,7 +95,6 @@ impl Reader {
         if stops {
             self.stream = None;
             all.retain(|found| found.action == "block");
-            all.truncate(MOST_TOLD);
             return Err(self.terms.stop(self.side, all));
         }
         merge(&mut self.cuts);
@@ -132,7 +139,6 @@ impl Reader {
             return Ok(());
         }
         self.stream = None;
-        stops.truncate(MOST_TOLD);
         Err(self.terms.stop(self.side, stops))
     }
 
@@ -145,6 +151,11 @@ impl Reader {
     /// Whether a finding was taken out before, wholly or in part.
     fn was_told(&self, finding: &Finding) -> bool {
         self.seen.iter().any(|(class, secret)| *class == finding.class && *secret == finding.fingerprint.0)
+    }
+
+    /// Whether all of these bytes were taken out, or are about to be.
+    fn is_taken(&self, cut: &Range<u64>) -> bool {
+        self.taken.iter().any(|taken| taken.start <= cut.start && cut.end <= taken.end)
     }
 
     fn placeholder(&mut self, finding: &Finding) -> String {

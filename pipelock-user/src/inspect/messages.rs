@@ -93,7 +93,6 @@ impl Messages {
         if all.iter().any(|found| found.action == "block") {
             self.scanners.take_back(&tickets);
             all.retain(|found| found.action == "block");
-            all.truncate(MOST_TOLD);
             return Err(self.terms.stop(self.side, all));
         }
         // What it hears back of its own words is no instruction to it; what was stopped it has not said.

@@ -21,7 +21,7 @@ use super::head::{closed, unread};
 use super::lanes::Lanes;
 use super::pieces::Short;
 use super::scanners::Scanners;
-use super::terms::{MOST_TOLD, Side, Terms, told};
+use super::terms::{Side, Terms, told};
 use crate::flow::{Found, Reason, Verdict};
 use crate::policy::FindingAction;
 
@@ -65,6 +65,8 @@ pub struct Reader {
     pub(super) cuts: VecDeque<(Range<u64>, String)>,
     /// What was replaced, by class and fingerprint.
     pub(super) seen: Vec<(Arc<str>, [u8; 32])>,
+    /// Where something was replaced: as many places as a text has findings.
+    pub(super) taken: Vec<Range<u64>>,
     pub(super) noted: Vec<Found>,
     /// Where what was taken out last ended together with all that was there, and what to say if it goes on.
     pub(super) open: Option<(u64, Found)>,
@@ -105,6 +107,7 @@ impl Reader {
             judged: 0,
             cuts: VecDeque::new(),
             seen: Vec::new(),
+            taken: Vec::new(),
             noted: Vec::new(),
             open: None,
             events: None,
@@ -195,8 +198,8 @@ impl Reader {
     /// As [`push`](Self::push).
     pub fn whole(&mut self, bytes: Bytes) -> Result<(), Verdict> {
         if self.events.is_some() || self.grpc.is_some() || self.end > 0 || bytes.is_empty() {
-            self.push(bytes)?;
-            return self.finish();
+            // Who stops on the way has not read all, and nobody says yes to what is not read.
+            return self.push(bytes).and_then(|()| self.finish()).map_err(Verdict::for_good);
         }
         let _timed = Timed::new(Place::Body);
         COUNTS.read(self.side, bytes.len());
@@ -205,12 +208,24 @@ impl Reader {
         self.end = bytes.len() as u64;
         let said = self.short.as_mut().map(|short| short.push(&bytes));
         self.held.push_back(bytes.clone());
-        self.judge(&stream.findings())?;
+        // Somebody may be asked about what is found, and only about all of it.
+        let mut wanted: Option<Verdict> = None;
+        let mut unless_asked = |judged: Result<(), Verdict>| match judged {
+            Err(found) if found.is_askable() => {
+                wanted = Some(wanted.take().map_or(found.clone(), |former| former.and(found)));
+                Ok(())
+            }
+            judged => judged,
+        };
+        unless_asked(self.judge(&stream.findings()))?;
         self.encoded.holds_for(stream.decoded(), true, self.side.is_outbound())?;
         if let Some(said) = said {
-            self.judge_said(said)?;
+            unless_asked(self.judge_said(said))?;
         }
-        self.judge_short()?;
+        unless_asked(self.judge_short())?;
+        if let Some(wanted) = wanted {
+            return Err(wanted);
+        }
         self.remember(&bytes);
         self.free = self.end;
         Ok(())
@@ -282,7 +297,6 @@ impl Reader {
         let stops: Vec<Found> = actions
             .filter(|(_, action)| *action == FindingAction::Block)
             .map(|(finding, action)| told(finding, self.place, action))
-            .take(MOST_TOLD)
             .collect();
         if !stops.is_empty() {
             self.stream = None;

@@ -105,6 +105,24 @@ fn a_body_that_is_whole_is_as_one_in_pieces() {
 }
 
 #[test]
+fn what_was_gone_before_it_showed_is_not_said_to_be_taken_out() {
+    let pieces: [&[u8]; 2] = [b"so long: pw:abcdef012345", b"@host and more"];
+    let (out, result) = read("dlp: {action: redact}", Side::Request, &pieces, false);
+    let noted = result.expect("taken out");
+    assert_eq!(noted.iter().map(|found| found.action).collect::<Vec<_>>(), ["redact"]);
+    assert_eq!(String::from_utf8_lossy(&out), "so long: pw:<pipelock:credential:1>@host and more");
+    // The sender pauses, and nothing tells yet that it is one.
+    let (out, result) = read("dlp: {action: redact}", Side::Request, &pieces, true);
+    let found = result.expect_err("stopped").findings;
+    assert_eq!(found.iter().map(|found| found.action).collect::<Vec<_>>(), ["block"]);
+    assert!(!String::from_utf8_lossy(&out).contains("more"));
+    // Nor does one that was taken out speak for another that was not.
+    let pieces: [&[u8]; 3] = [b"pw:abcdef012345@host, pw:abcdef012345", b"@host", b" and more"];
+    let (_, result) = read("dlp: {action: redact}", Side::Request, &pieces, true);
+    assert!(result.is_err());
+}
+
+#[test]
 fn what_is_redacted_leaves_a_placeholder_and_the_rest() {
     let text = format!("a {SECRET} b abc@def.example c {SECRET} d ghp_9999999999abcdefghijABCDEFGHIJ012345");
     let expected = "a <pipelock:credential:1> b abc@def.example c <pipelock:credential:1> d <pipelock:credential:2>";

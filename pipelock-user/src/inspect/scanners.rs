@@ -249,7 +249,19 @@ impl Inspection {
     /// # Errors
     /// [`Reason::ScannerUnavailable`].
     pub async fn ready(self: &Arc<Self>, client: Option<&str>) -> Result<Arc<Scanners>, Verdict> {
-        let of = |clients: &Clients| client.map_or_else(|| clients.agent().clone(), |name| clients.of(name));
+        self.when_ready(|clients| client.map_or_else(|| clients.agent().clone(), |name| clients.of(name))).await
+    }
+
+    /// The same, to take secrets out of what is told of a client: one that nothing was read of yet, and who may be anybody, takes
+    /// nobody's room.
+    ///
+    /// # Errors
+    /// As [`ready`](Self::ready).
+    pub async fn known(self: &Arc<Self>, client: Option<&str>) -> Result<Arc<Scanners>, Verdict> {
+        self.when_ready(|clients| client.map_or_else(|| clients.agent().clone(), |name| clients.known(name))).await
+    }
+
+    async fn when_ready(self: &Arc<Self>, of: impl Fn(&Clients) -> Arc<Scanners>) -> Result<Arc<Scanners>, Verdict> {
         if let Some(Ok(ready)) = &*self.state.borrow() {
             return Ok(of(ready));
         }
@@ -329,6 +341,8 @@ impl Inspection {
              pattern: 'IBAN [0-9]{6}'},\
             {id: mail, name: mail, kind: dlp, class: personal, severity: low, confidence: high, \
              pattern: '[a-z]{3}@[a-z]{3}\\.example'},\
+            {id: behind, name: behind, kind: dlp, class: credential, severity: high, confidence: high, secret: 1, \
+             pattern: 'pw:([a-z0-9]{12})@host'},\
             {id: order, name: order, kind: injection, class: instruction_override, severity: high, \
              confidence: high, pattern: 'DISREGARD-ALL-THE-RULES'},\
             {id: words, name: words, kind: injection, class: instruction_override, severity: high, \

@@ -3,6 +3,7 @@
 //! Called by the readers of this room. It promises that what is found is acted on as the policy in force says, and that
 //! an exception holds only for the credentials and the place that a rule names.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use pipelock_scan::{Confidence, Finding, Kind, Severity};
@@ -197,6 +198,10 @@ impl Terms {
         let lines: Vec<String> = blocking().map(Found::line).take(4).collect();
         if self.asks && side.is_outbound() && blocking().all(is_asked) {
             found.iter_mut().filter(|found| found.action == "block").for_each(|found| found.action = "ask");
+        }
+        if found.len() > MOST_TOLD {
+            found.sort_by_key(|found| (found.action == "warn", Reverse(found.rank())));
+            found.truncate(MOST_TOLD);
         }
         let verdict = Verdict::block(reason, lines.join("; ")).by(Some(self.rule.clone())).with(found);
         if side.is_outbound() { verdict.outbound() } else { verdict }

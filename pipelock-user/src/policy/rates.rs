@@ -217,6 +217,13 @@ impl Policy {
 }
 
 impl Rule {
+    /// What it is for, wherever in the policy it stands: `api.github.com on 80, 443`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        format!("{} on {}", self.destination, ports.join(", "))
+    }
+
     /// What may be done over a time by all that it allows.
     #[must_use]
     pub fn rates(&self) -> Option<Rates> {

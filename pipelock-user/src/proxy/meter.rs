@@ -75,6 +75,11 @@ impl Meter {
         Arc::new(Self { used: Arc::new(used), rations })
     }
 
+    /// The same budget, where bytes are taken from these rations.
+    pub(super) fn under(&self, rations: Vec<Arc<Ration>>) -> Arc<Self> {
+        Arc::new(Self { used: self.used.clone(), rations })
+    }
+
     /// The same budget, where bytes are taken from one more ration, which is none of those that others of it have.
     pub(super) fn and(self: &Arc<Self>, ration: Option<Arc<Ration>>) -> Arc<Self> {
         let Some(ration) = ration else { return self.clone() };

@@ -56,7 +56,8 @@ where
 
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
     while let Ok(Moved::Some(rest)) = poll_fn(|cx| step(&mut from, &mut to, cx)).await {
-        if to.write_all(&rest).await.is_err() {
+        // What is written may wait in a layer of TLS.
+        if to.write_all(&rest).await.is_err() || to.flush().await.is_err() {
             break;
         }
     }
@@ -153,6 +154,21 @@ mod tests {
         while let Some(done) = pumps.join_next().await {
             done.expect("no panic");
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_in_a_layer_below_until_more_comes() {
+        let (mut client, agent) = tokio::io::duplex(64);
+        let (upstream, mut server) = tokio::io::duplex(64);
+        // As TLS does to a next hop.
+        let upstream = tokio::io::BufStream::new(upstream);
+        let pumping = tokio::spawn(async move { pump(agent, upstream, &Meter::new(Budget::default()), IDLE).await });
+        client.write_all(b"question").await.expect("write");
+        let mut got = [0; 8];
+        let came = tokio::time::timeout(Duration::from_secs(5), server.read_exact(&mut got)).await;
+        came.expect("it came").expect("read");
+        drop((client, server));
+        pumping.await.expect("no panic");
     }
 
     #[tokio::test]

@@ -86,7 +86,7 @@ impl From<Rates> for Limits {
 /// Whose ration it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Whose {
-    /// All that a rule allows.
+    /// All that a rule allows, by what it is for: where it stands in the policy may change.
     Rule(String),
     /// One connection's.
     Connection,
@@ -109,13 +109,13 @@ impl Whose {
         }
     }
 
-    fn named(&self) -> &str {
+    fn named(&self) -> String {
         match self {
-            Self::Rule(label) => label,
-            Self::Connection => "this connection",
-            Self::Identity(_) => "this client",
-            Self::Name(_) => "this name",
-            Self::Others(_) => "those that are too many to be told apart",
+            Self::Rule(place) => format!("the rule for {place}"),
+            Self::Connection => "this connection".into(),
+            Self::Identity(_) => "this client".into(),
+            Self::Name(_) => "this name".into(),
+            Self::Others(_) => "those that are too many to be told apart".into(),
         }
     }
 }
@@ -324,7 +324,7 @@ impl Rations {
         who: String,
         own: Option<Arc<Ration>>,
     ) -> Vec<Arc<Ration>> {
-        let of_rule = rule.rates().map(|rates| self.of(Whose::Rule(rule.label()), rates));
+        let of_rule = rule.rates().map(|rates| self.of(Whose::Rule(rule.place()), rates));
         let of_identity = policy.rates().identity.map(|rates| self.of(Whose::Identity(who), rates));
         of_rule.into_iter().chain(of_identity).chain(own).collect()
     }

@@ -33,7 +33,7 @@ async fn so_many_at_once_and_then_as_room_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn what_one_refuses_nobody_gives() {
     let rations = [
-        ration(Whose::Rule("egress[0] a.test".into()), Some(10), Some(1000)),
+        ration(Whose::Rule("a.test on 443".into()), Some(10), Some(1000)),
         ration(Whose::Identity("=ci".into()), Some(2), None),
         ration(Whose::Connection, Some(5), Some(100)),
     ];
@@ -63,9 +63,9 @@ fn a_denial_says_whose_rate_it_is_and_when_to_come_back() {
         room: 0,
         wait: Duration::from_millis(1500),
     };
-    let denied = short(Scarce::Requests, Whose::Rule("egress[0] a.test".into())).verdict();
+    let denied = short(Scarce::Requests, Whose::Rule("a.test on 443".into())).verdict();
     assert_eq!((denied.reason, denied.retry_seconds()), (Reason::LimitExceeded, Some(2)));
-    assert_eq!(denied.detail, "rates: egress[0] a.test may have 60 requests in 60s, and they are used up");
+    assert_eq!(denied.detail, "rates: the rule for a.test on 443 may have 60 requests in 60s, and they are used up");
     let denied = short(Scarce::BytesIn, Whose::Identity("=ci".into())).verdict();
     assert_eq!(denied.reason, Reason::BudgetExceeded);
     assert!(denied.detail.contains("this client may have 60 bytes in in 60s"), "{}", denied.detail);
@@ -94,7 +94,7 @@ async fn strangers_take_no_ration_of_a_rule_or_a_name_and_are_not_looked_through
         admit(&[rations.of(Whose::Identity(who.to_string()), limits)]).expect("one");
     }
     assert_eq!(of(MOST), Whose::Others(Rationed::Identity), "all are in use");
-    let rule = Whose::Rule("egress[0] a.test".into());
+    let rule = Whose::Rule("a.test on 443".into());
     let name = Whose::Name("a.test".into());
     for whose in [rule, name] {
         assert_eq!(rations.of(whose.clone(), limits).whose, whose);
@@ -134,7 +134,7 @@ fn clients_are_told_apart_by_what_they_cannot_choose() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_says_the_same_forgets_nothing() {
     let rations = Rations::default();
-    let rule = || Whose::Rule("egress[0] a.test".into());
+    let rule = || Whose::Rule("a.test on 443".into());
     admit(&[rations.of(rule(), rates(Some(1), None, None))]).expect("one");
     admit(&[rations.of(rule(), rates(Some(1), None, None))]).expect_err("the same");
     admit(&[rations.of(rule(), rates(Some(2), None, None))]).expect("another rate");

@@ -6,6 +6,7 @@
 
 mod webhook;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -246,8 +247,11 @@ fn same(rules: &Rules, about: &About<'_>) -> Same {
 }
 
 fn lines(found: &Verdict) -> Vec<String> {
-    let asked = found.findings.iter().filter(|found| found.action == "ask");
-    asked.take(MOST_FINDINGS).map(|found| shown(&found.line())).collect()
+    let mut asked: Vec<_> = found.findings.iter().filter(|found| found.action == "ask").collect();
+    asked.sort_by_key(|found| Reverse(found.rank()));
+    let rest = asked.len().saturating_sub(MOST_FINDINGS);
+    let more = (rest > 0).then(|| format!("and at least {rest} more, none more severe"));
+    asked.iter().take(MOST_FINDINGS).map(|found| shown(&found.line())).chain(more).collect()
 }
 
 /// A number that nobody can guess.

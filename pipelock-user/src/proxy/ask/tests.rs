@@ -222,6 +222,48 @@ async fn somebody_decides_about_what_was_found() {
 }
 
 #[tokio::test]
+async fn a_question_hides_nothing_behind_much() {
+    use pipelock_receipt::codec::hex;
+
+    use crate::inspect::KNOWN_FOR_TESTS;
+
+    let world = World::with(|port, _| (asking_about_findings(port), None)).await;
+    let terminal = Scripted::new([Some(Ok(Answer::No)), Some(Ok(Answer::No)), Some(Ok(Answer::No))]);
+    world.proxy.asking.at(terminal.clone());
+    let many: String = (0..20).map(|number| format!("ghp_{number:036} ")).collect();
+    let body = format!("{many} {}", KNOWN_FOR_TESTS);
+    assert_problem(&world.ask(&request("POST", "/x", "", &body)).await, "403", "dlp_match");
+    let question = locked(&terminal.asked).pop().expect("asked");
+    assert_eq!(question.findings.len(), 9, "{question:?}");
+    assert!(question.findings[0].contains("KNOWN") && question.findings[8].starts_with("and at least"), "{question:?}");
+    // What nobody may be asked about counts, wherever in the list it is.
+    let deep = (0..8).fold("words of no importance ".repeat(2), |text, _| hex(text.as_bytes()));
+    let count = terminal.count();
+    assert_problem(&world.ask(&request("POST", "/x", "", &format!("{many} {deep}"))).await, "403", "dlp_match");
+    // Nor is anybody asked about a body that is not what it says it is.
+    let coded = world.ask(&request("POST", "/x", "Content-Encoding: gzip\r\n", &many)).await;
+    assert_problem(&coded, "403", "content_unreadable");
+    assert_eq!(terminal.count(), count);
+    // A method of the client's own choice is told of as the rest is.
+    assert_problem(&world.ask(&request(KNOWN_FOR_TESTS, "/x", "", "")).await, "403", "dlp_match");
+    let question = locked(&terminal.asked).pop().expect("asked");
+    assert!(!format!("{question:?}").contains(KNOWN_FOR_TESTS), "{question:?}");
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_told_of_without_secrets_too() {
+    use crate::inspect::KNOWN_FOR_TESTS;
+
+    let world = World::new(", ask: true").await;
+    let terminal = Scripted::new([Some(Ok(Answer::No))]);
+    world.proxy.asking.at(terminal.clone());
+    let request = request(KNOWN_FOR_TESTS, &format!("/{KNOWN_FOR_TESTS}"), "", "");
+    assert_problem(&world.ask(&request).await, "403", "ask_denied");
+    let question = locked(&terminal.asked).pop().expect("asked");
+    assert!(!format!("{question:?}").contains(KNOWN_FOR_TESTS) && question.target.contains("web.test"), "{question:?}");
+}
+
+#[tokio::test]
 async fn always_is_once_for_what_was_found() {
     let world = World::with(|port, _| (asking_about_findings(port), None)).await;
     let terminal = Scripted::new([Some(Ok(Answer::Always)), Some(Ok(Answer::No))]);

@@ -92,16 +92,10 @@ impl Session {
         let rule = rules.policy.find(host, *port).map(crate::policy::Rule::label).unwrap_or_default();
         let place = format!("{host}:{port}");
         let target = format!("{}://{place}{}", self.scheme(), path);
-        let target = reading.map_or_else(|| target.clone(), |reading| reading.without_secrets(target.clone()));
+        let (method, target) = self.tellable(rules, reading, (method, target)).await;
         let flow = self.identified();
-        let about = About {
-            flow: &flow,
-            rule: &rule,
-            method: method.as_str(),
-            place,
-            target: &target,
-            found: consent.wanted.as_ref(),
-        };
+        let about =
+            About { flow: &flow, rule: &rule, method: &method, place, target: &target, found: consent.wanted.as_ref() };
         let taken_back = async {
             match consent.still {
                 Some(still) => still.ended().await,

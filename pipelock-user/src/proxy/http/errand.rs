@@ -4,6 +4,7 @@
 //! receipt), that no more of its answer is kept than was asked for, and that it ends when the client goes or the time is up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -56,6 +57,10 @@ pub(super) struct Withheld(pub(super) HeaderMap);
 /// Marks a request that goes all the way up to the network, and no further.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rehearsal;
+
+/// How long it is asked whether a place can be reached, when nothing is sent there: shorter than who asks waits for a verdict, so
+/// that the reason is the one a request would have.
+const REACH: Duration = Duration::from_secs(4);
 
 /// The headers of a request of our own.
 const HEADERS: [(HeaderName, &str); 3] = [
@@ -126,7 +131,7 @@ impl Session {
         let reached = match permit_flow(&verdict, authority.host.clone(), authority.port) {
             Err(denied) => Err(denied),
             Ok(permit) => {
-                let reach = check_reach(&permit, rules.way(), dial_limit(rules));
+                let reach = check_reach(&permit, rules.way(), dial_limit(rules).min(REACH));
                 tokio::select! {
                     reached = reach => reached.map_err(|error| Verdict::block(error.reason(), error.to_string())),
                     ended = self.ended() => Err(ended),

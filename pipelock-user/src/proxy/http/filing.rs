@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
+use super::reading::Reading;
 use super::serve::Session;
 use crate::flow::{Flow, Origin, PolicyId, Reached, Reason, Verdict, locked};
 use crate::inspect::is_chosen;
@@ -16,20 +17,6 @@ use crate::recorder::RequestRecord;
 
 /// What is no request has this method.
 const NO_METHOD: &str = "-";
-
-/// True for what is explained with words of the request: its path, its method, or the names in it.
-fn repeats(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::PathDenied
-            | Reason::GitDenied
-            | Reason::RequestMalformed
-            | Reason::MethodDenied
-            | Reason::HostDenied
-            | Reason::NameMismatch
-            | Reason::Misdirected
-    )
-}
 
 /// Where the path of a URL begins, or its end if it has none.
 fn end_of_host(url: &str) -> usize {
@@ -114,7 +101,7 @@ impl Session {
         let scanners = tokio::select! {
             // First of all: what has ended meanwhile is told as whole as what has not.
             biased;
-            scanners = inspect.ready(client.as_deref()) => scanners.ok(),
+            scanners = inspect.known(client.as_deref()) => scanners.ok(),
             _ = self.ended() => None,
         };
         let Some(scanners) = scanners else {
@@ -127,9 +114,8 @@ impl Session {
                 // A rule names the host.
                 false => target.truncate(end_of_host(target)),
             }
-            if repeats(verdict.reason) {
-                verdict.detail.clear();
-            }
+            // It may repeat words of the request, names of hosts among them.
+            verdict.detail.clear();
             return;
         };
         for text in [target, &mut verdict.detail] {
@@ -138,6 +124,29 @@ impl Session {
         if is_chosen {
             *method = scanners.without_secrets(std::mem::take(method));
         }
+    }
+
+    /// Method and target of a request as somebody may be told of them before it goes on.
+    pub(super) async fn tellable(
+        &self,
+        rules: &Rules,
+        reading: Option<&Reading>,
+        (method, target): (&Method, String),
+    ) -> (String, String) {
+        let (method, is_chosen) = (method.to_string(), is_chosen(method.as_str()));
+        let scanners = match (reading, &rules.inspect) {
+            (Some(reading), _) => Some(reading.scanners().clone()),
+            (None, Some(inspect)) => inspect.known(self.remembered(self.transport).as_deref()).await.ok(),
+            (None, None) => return (method, target),
+        };
+        let Some(scanners) = scanners else {
+            let end = end_of_host(&target);
+            return (
+                if is_chosen { NO_METHOD.to_owned() } else { method },
+                target.get(..end).unwrap_or_default().to_owned(),
+            );
+        };
+        (if is_chosen { scanners.without_secrets(method) } else { method }, scanners.without_secrets(target))
     }
 
     pub(super) fn record(

@@ -147,7 +147,7 @@ fn denied(rule: &Rule, repository: &str, push: &Push, reading: Option<&Reading>)
         .into_iter()
         .chain(refs)
         .take(MAX_TOLD + 1)
-        .map(|line| reading.map_or_else(|| line.clone(), |reading| reading.without_secrets(line.clone())))
+        .map(|line| reading.map_or_else(|| line.clone(), |reading| reading.scanners().without_secrets(line.clone())))
         .collect();
     if denied.len() > MAX_TOLD {
         denied.truncate(MAX_TOLD);

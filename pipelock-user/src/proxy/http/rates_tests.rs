@@ -39,7 +39,9 @@ async fn a_rule_has_a_rate_over_all_connections() {
     assert_problem(&text, "429", "limit_exceeded");
     assert!(text.contains("retry-after: 30\r\n"), "{text}");
     assert!(
-        text.contains("\"retry_after_seconds\": 30") && text.contains("egress[0] web.test may have 2 requests"),
+        text.contains("\"retry_after_seconds\": 30")
+            && text.contains("the rule for web.test on ")
+            && text.contains(" may have 2 requests"),
         "{text}"
     );
     assert_eq!(world.seen().len(), 2);
@@ -98,6 +100,41 @@ async fn each_name_has_its_own_data_also_on_one_connection() {
     let cut = ("allow", "budget_exceeded");
     let (allowed, refused) = (("allow", "policy_allow"), ("block", "budget_exceeded"));
     assert_eq!(world.receipts_of_count(5).await, pairs(&[allowed, cut, refused, allowed, refused]));
+}
+
+/// The next answer, of ours or with what was sent.
+async fn read_answer(agent: &mut TcpStream) -> String {
+    let mut text = String::new();
+    while !text.ends_with("xxx") && !text.ends_with("}\n") {
+        let mut bytes = [0; 1024];
+        let read = agent.read(&mut bytes).await.expect("read");
+        assert!(read > 0, "ended after {text:?}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    text
+}
+
+#[tokio::test]
+async fn what_a_rule_has_used_is_known_wherever_in_the_policy_it_stands() {
+    let members = ", rates: {requests: 3, per: day}, budgets: {max_bytes_out: 400}";
+    let world = World::new(members).await;
+    let mut agent = world.agent().await;
+    let post = post(300, true);
+    agent.write_all(&post).await.expect("write");
+    read_answer(&mut agent).await;
+    let port = world.addr.port();
+    let more = "dns: {hosts: {web.test: \"127.0.0.1\"}}\nssrf: {allow: [\"127.0.0.0/8\"]}";
+    let rule = format!("{{destination: web.test, ports: [{port}], scan: false{members}}}");
+    let moved = format!("version: \"1.0\"\negress: [{{destination: a.test}}, {rule}]\n{more}\n");
+    world.rules.send_replace(Arc::new(rules_of(&moved)));
+    // The connection has its budget, …
+    agent.write_all(&post).await.expect("write");
+    let text = read_answer(&mut agent).await;
+    assert!(text.contains("budget_exceeded"), "{text}");
+    // … and the rule its rate.
+    assert!(world.exchange(GET).await.starts_with("HTTP/1.1 200"));
+    let text = world.exchange(&GET.repeat(2)).await;
+    assert_eq!((text.matches("HTTP/1.1 200").count(), text.matches("HTTP/1.1 429").count()), (1, 1), "{text}");
 }
 
 #[tokio::test]

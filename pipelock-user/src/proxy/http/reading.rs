@@ -107,9 +107,9 @@ impl Reading {
         ws::Reading { out: of(Side::Request), inn: of(Side::Response) }
     }
 
-    /// What a receipt may name the target: without what should not be kept of it.
-    pub(super) fn without_secrets(&self, target: String) -> String {
-        self.scanners.without_secrets(target)
+    /// The scanners that it is read with.
+    pub(super) fn scanners(&self) -> &Arc<Scanners> {
+        &self.scanners
     }
 
     /// The body of a request, to be sent, and what somebody has to be asked about before.
@@ -221,10 +221,7 @@ impl Reading {
 pub(super) fn join(wanted: &mut Option<Verdict>, more: Verdict) {
     *wanted = Some(match wanted.take() {
         None => more,
-        Some(former) => {
-            let detail = format!("{}; {}", former.detail, more.detail);
-            Verdict { detail, ..former }.with(more.findings)
-        }
+        Some(former) => former.and(more),
     });
 }
 

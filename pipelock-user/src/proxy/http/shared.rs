@@ -39,6 +39,8 @@ pub(super) struct Shared {
 
 /// What has been used of the budget of a rule.
 struct Used {
+    /// What the rule is for, and the budget.
+    of: (String, Budget),
     meter: Arc<Meter>,
     /// The last receipt about a request that it counts for.
     latest: Option<RequestRecord>,
@@ -78,8 +80,17 @@ impl Shared {
         let rations = || proxy.rations.of_all(policy, rule, who(flow), self.own(policy));
         let key = (policy.id().clone(), rule.label());
         let mut meters = locked(&self.meters);
-        let used =
-            meters.entry(key).or_insert_with(|| Used { meter: Meter::rationed(budget, rations()), latest: None });
+        if !meters.contains_key(&key) {
+            let of = (rule.place(), budget);
+            // A reload that leaves a budget as it is forgets nothing of what was used.
+            let same = |((other, _), used): &(&(PolicyId, String), &Used)| other != policy.id() && used.of == of;
+            let meter = match meters.iter().find(same) {
+                Some((_, former)) => former.meter.under(rations()),
+                None => Meter::rationed(budget, rations()),
+            };
+            meters.insert(key.clone(), Used { of, meter, latest: None });
+        }
+        let Some(used) = meters.get(&key) else { return self.unlimited.clone() };
         used.meter.and(proxy.rations.of_name(policy, host))
     }
 
