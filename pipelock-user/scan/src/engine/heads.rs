@@ -4,9 +4,11 @@
 //! Promises: every beginning of a match either holds the first word of its pattern, which [`Finder::each`] reports, or is no
 //! longer than [`Finder::begun`] says.
 
+use std::collections::BTreeMap;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 
 /// Least bytes of a word, and the most that are looked for.
 const LEAST: usize = 3;
@@ -19,9 +21,11 @@ const GROUPS: usize = 127;
 /// What a pattern begins with.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// Bytes that may stand before the word and are of the match: one, or none.
-    guard: Option<[bool; 256]>,
+    /// What may stand before the word and is of the match.
+    guard: Guard,
     words: Vec<Vec<u8>>,
+    /// The words are in lower case and stand for those in any.
+    any_case: bool,
 }
 
 impl Head {
@@ -29,30 +33,61 @@ impl Head {
     pub(super) fn of(hir: &Hir) -> Option<Self> {
         let mut parts = Vec::new();
         flatten(hir, &mut parts);
-        let mut guard = [false; 256];
-        let mut guards = 0;
+        let (mut guard, mut guards) = (Guard::default(), 0);
         while let Some(part) = parts.get(guards) {
-            let mut bytes = [false; 256];
-            if !is_guard(part, &mut bytes) {
+            let mut next = Guard::default();
+            if !next.add(part) {
                 break;
             }
-            let takes = bytes.contains(&true);
-            if takes && guard.contains(&true) {
+            if next.takes() && guard.takes() {
                 break;
             }
-            if takes {
-                guard = bytes;
+            if next.takes() {
+                guard = next;
             }
             guards += 1;
         }
         let rest = Hir::concat(parts.get(guards..)?.iter().map(|part| (*part).clone()).collect());
+        // Of a word in any case there are dozens; one stands for all.
+        let mut any_case = false;
+        let lower = lowered(&rest, &mut any_case);
+        let rest = if any_case { lower } else { rest };
         let mut extractor = Extractor::new();
         extractor.kind(ExtractKind::Prefix).limit_literal_len(MOST).limit_total(WORDS);
         let words: Vec<Vec<u8>> =
             extractor.extract(&rest).literals()?.iter().map(|word| word.as_bytes().to_vec()).collect();
         let long = !words.is_empty() && words.iter().all(|word| word.len() >= LEAST);
-        long.then(|| Self { guard: Some(guard).filter(|guard| guard.contains(&true)), words })
+        long.then_some(Self { guard, words, any_case })
     }
+}
+
+/// The pattern in lower case; notes whether it takes a letter in either.
+fn lowered(hir: &Hir, any_case: &mut bool) -> Hir {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => hir.clone(),
+        HirKind::Literal(literal) => Hir::literal(literal.0.to_ascii_lowercase()),
+        HirKind::Class(Class::Bytes(class)) => {
+            let has = |byte: u8| class.iter().any(|range| (range.start()..=range.end()).contains(&byte));
+            *any_case |= class.iter().count() == 2 && (b'a'..=b'z').any(|letter| is_pair(class, letter));
+            let bytes = (0..=u8::MAX).filter(|byte| has(*byte)).map(|byte| byte.to_ascii_lowercase());
+            Hir::class(Class::Bytes(ClassBytes::new(bytes.map(|byte| ClassBytesRange::new(byte, byte)))))
+        }
+        // Only ASCII folds.
+        HirKind::Class(Class::Unicode(_)) => hir.clone(),
+        HirKind::Repetition(repeat) => {
+            Hir::repetition(Repetition { sub: Box::new(lowered(&repeat.sub, any_case)), ..*repeat })
+        }
+        HirKind::Capture(capture) => lowered(&capture.sub, any_case),
+        HirKind::Concat(parts) => Hir::concat(parts.iter().map(|part| lowered(part, any_case)).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(|part| lowered(part, any_case)).collect()),
+    }
+}
+
+/// Is it this letter in either case, and nothing else?
+fn is_pair(class: &ClassBytes, letter: u8) -> bool {
+    let mut ranges = class.iter().map(|range| (range.start(), range.end()));
+    let upper = letter.to_ascii_uppercase();
+    ranges.next() == Some((upper, upper)) && ranges.next() == Some((letter, letter))
 }
 
 fn flatten<'h>(hir: &'h Hir, parts: &mut Vec<&'h Hir>) {
@@ -63,85 +98,158 @@ fn flatten<'h>(hir: &'h Hir, parts: &mut Vec<&'h Hir>) {
     }
 }
 
-/// Is it an assertion, one byte or either? Notes which bytes.
-fn is_guard(hir: &Hir, bytes: &mut [bool; 256]) -> bool {
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => true,
-        // One of few is a letter of a word.
-        HirKind::Class(Class::Bytes(class)) if class.iter().map(|range| range.len()).sum::<usize>() > 8 => {
-            class
-                .iter()
-                .for_each(|range| (range.start()..=range.end()).for_each(|byte| bytes[usize::from(byte)] = true));
-            true
-        }
-        HirKind::Capture(capture) => is_guard(&capture.sub, bytes),
-        HirKind::Repetition(repeat) if repeat.max == Some(1) => is_guard(&repeat.sub, bytes),
-        HirKind::Alternation(parts) => parts.iter().all(|part| is_guard(part, bytes)),
-        _ => false,
+/// What may stand before a word: nothing, one byte, or two.
+#[derive(Debug)]
+struct Guard {
+    bytes: [bool; 256],
+    /// An escaped line end, such as `\\n`.
+    pairs: Vec<[u8; 2]>,
+}
+
+/// Most pairs of a guard.
+const PAIRS: usize = 8;
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { bytes: [false; 256], pairs: Vec::new() }
     }
 }
+
+impl Guard {
+    fn takes(&self) -> bool {
+        self.bytes.contains(&true) || !self.pairs.is_empty()
+    }
+
+    /// Adds an assertion, one byte, two or any of them; false when it is something else.
+    fn add(&mut self, hir: &Hir) -> bool {
+        match hir.kind() {
+            HirKind::Empty | HirKind::Look(_) => true,
+            // One of few is a letter of a word.
+            HirKind::Class(Class::Bytes(class)) if class.iter().map(|range| range.len()).sum::<usize>() > 8 => {
+                each(class, |byte| self.bytes[usize::from(byte)] = true);
+                true
+            }
+            HirKind::Capture(capture) => self.add(&capture.sub),
+            HirKind::Repetition(repeat) if repeat.max == Some(1) => self.add(&repeat.sub),
+            HirKind::Alternation(parts) => parts.iter().all(|part| self.add(part) || self.add_pairs(part)),
+            _ => false,
+        }
+    }
+
+    /// Adds what are two bytes, of which the first is known.
+    fn add_pairs(&mut self, hir: &Hir) -> bool {
+        let HirKind::Concat(parts) = hir.kind() else { return false };
+        let [first, second] = parts.as_slice() else { return false };
+        let (HirKind::Literal(first), HirKind::Class(Class::Bytes(second))) = (first.kind(), second.kind()) else {
+            return false;
+        };
+        let &[first] = &*first.0 else { return false };
+        each(second, |second| self.pairs.push([first, second]));
+        self.pairs.len() <= PAIRS
+    }
+
+    /// How many bytes of it `text` ends with, and how many of its beginning.
+    fn at_end_of(&self, text: &[u8]) -> (usize, usize) {
+        let Some(&last) = text.last() else { return (0, 0) };
+        let pair = text.last_chunk().is_some_and(|last| self.pairs.contains(last));
+        let whole = if pair { 2 } else { usize::from(self.bytes[usize::from(last)]) };
+        (whole, whole.max(usize::from(self.pairs.iter().any(|[first, _]| *first == last))))
+    }
+}
+
+fn each(class: &ClassBytes, then: impl FnMut(u8)) {
+    class.iter().flat_map(|range| range.start()..=range.end()).for_each(then);
+}
+
+/// The group of a pattern, with the word itself where it is none in another case.
+type Begun = (usize, Option<Vec<u8>>);
 
 /// Finds the words of many patterns.
 #[derive(Debug)]
 pub(super) struct Finder {
+    /// In lower case.
     words: AhoCorasick,
-    /// Of each word the group of its pattern.
-    groups: Vec<usize>,
-    /// All words in order, with whether a byte before them may belong to the match.
-    sorted: Vec<(Vec<u8>, bool)>,
-    /// Bytes that may stand before a word.
-    guards: [bool; 256],
+    /// Of each of them what may have begun with it.
+    groups: Vec<Vec<Begun>>,
+    /// What a word begins with that is not whole, [`packed`] and in order, with whether a byte before it may belong to the match:
+    /// as it stands, and in lower case for those in any.
+    begun: [Vec<(u64, bool)>; 2],
+    /// What may stand before any word.
+    guard: Guard,
+}
+
+/// Fewer than eight bytes as a number.
+fn packed(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(bytes.len() as u64, |number, byte| number << 8 | u64::from(*byte))
 }
 
 impl Finder {
     /// For the heads of patterns of these groups; `None` when there are too many.
     pub(super) fn new(heads: &[(&Head, usize)]) -> Option<Self> {
-        let mut words = Vec::new();
-        let mut groups = Vec::new();
-        let mut sorted = Vec::new();
-        let mut guards = [false; 256];
+        let mut words: BTreeMap<Vec<u8>, Vec<Begun>> = BTreeMap::new();
+        let mut begun = [BTreeMap::new(), BTreeMap::new()];
+        let mut guard = Guard::default();
         for (head, group) in heads {
             if *group >= GROUPS {
                 return None;
             }
             for word in &head.words {
-                words.push(word.clone());
-                groups.push(*group);
-                sorted.push((word.clone(), head.guard.is_some()));
+                let of_word = words.entry(word.to_ascii_lowercase()).or_default();
+                let one = (*group, (!head.any_case).then(|| word.clone()));
+                if !of_word.contains(&one) {
+                    of_word.push(one);
+                }
+                for length in 1..word.len() {
+                    let [as_it_is, lower] = &mut begun;
+                    let begun = if head.any_case { lower } else { as_it_is };
+                    *begun.entry(packed(word.get(..length)?)).or_insert(false) |= head.guard.takes();
+                }
             }
-            for (known, own) in guards.iter_mut().zip(head.guard.iter().flatten()) {
+            for (known, own) in guard.bytes.iter_mut().zip(&head.guard.bytes) {
                 *known |= own;
             }
+            guard.pairs.extend(&head.guard.pairs);
         }
-        sorted.sort();
-        sorted.dedup();
-        let words = AhoCorasick::builder().match_kind(MatchKind::Standard).build(words).ok()?;
-        Some(Self { words, groups, sorted, guards })
+        guard.pairs.sort_unstable();
+        guard.pairs.dedup();
+        let mut automaton = AhoCorasick::builder();
+        automaton.match_kind(MatchKind::Standard).ascii_case_insensitive(true);
+        let automaton = automaton.build(words.keys()).ok()?;
+        let begun = begun.map(|begun| begun.into_iter().collect());
+        Some(Self { words: automaton, groups: words.into_values().collect(), begun, guard })
     }
 
     /// Calls `found` for each word in `text` with its group and how many bytes there are from it to the end.
     pub(super) fn each(&self, text: &[u8], mut found: impl FnMut(usize, usize)) {
         for word in self.words.find_overlapping_iter(text) {
-            if let Some(group) = self.groups.get(word.pattern().as_usize()) {
-                found(*group, text.len() - word.start());
+            for (group, exact) in self.groups.get(word.pattern().as_usize()).into_iter().flatten() {
+                if exact.as_deref().is_none_or(|exact| text.get(word.range()) == Some(exact)) {
+                    found(*group, text.len() - word.start());
+                }
             }
         }
     }
 
     /// Bytes at the end of `text` that may be the beginning of a match which has not all of its first word.
     pub(super) fn begun(&self, text: &[u8]) -> usize {
-        let guard = usize::from(text.last().is_some_and(|byte| self.guards[usize::from(*byte)]));
+        let mut end = [[0; MOST]; 2];
         for length in (1..MOST.min(text.len() + 1)).rev() {
-            let (before, end) = text.split_at(text.len() - length);
-            let from = self.sorted.partition_point(|(word, _)| word.as_slice() < end);
-            let begun = |(word, _): &&(Vec<u8>, bool)| word.starts_with(end);
-            let mut begun = self.sorted.get(from..).unwrap_or_default().iter().take_while(begun).peekable();
-            if begun.peek().is_some() {
-                let guarded = before.last().is_some_and(|byte| self.guards[usize::from(*byte)]);
-                return length + usize::from(guarded && begun.any(|(_, guarded)| *guarded));
+            let (before, tail) = text.split_at(text.len() - length);
+            let [as_it_is, lower] = &mut end;
+            let (Some(as_it_is), Some(lower)) = (as_it_is.get_mut(..length), lower.get_mut(..length)) else { continue };
+            as_it_is.copy_from_slice(tail);
+            lower.copy_from_slice(tail);
+            lower.make_ascii_lowercase();
+            let begun = [&*as_it_is, &*lower].into_iter().zip(&self.begun).filter_map(|(end, begun)| {
+                let place = begun.binary_search_by_key(&packed(end), |(begun, _)| *begun).ok()?;
+                begun.get(place).map(|(_, guarded)| *guarded)
+            });
+            if let Some(guarded) = begun.reduce(|one, other| one | other) {
+                let (before, _) = self.guard.at_end_of(before);
+                return length + if guarded { before } else { 0 };
             }
         }
-        guard
+        self.guard.at_end_of(text).1
     }
 }
 
@@ -155,10 +263,12 @@ mod tests {
 
     #[test]
     fn patterns_begin_with_words() {
-        let words = |pattern| head(pattern).map(|head| (head.words.len(), head.guard.is_some()));
+        let words = |pattern| head(pattern).map(|head| (head.words.len(), head.guard.takes()));
+        assert_eq!(words(r"(?:^|[^0-9a-z]|\\[nrt])(ghp_[0-9a-z]{36})"), Some((1, true)));
+        assert_eq!(words(r"(?:^|[^0-9a-z]|ab[nrt])(ghp_[0-9a-z]{36})"), None);
         assert_eq!(words("(?:^|[^0-9a-z])(ghp_[0-9a-z]{36})"), Some((1, true)));
         assert_eq!(words("sk-(?:ant|or)-[a-z]+"), Some((2, false)));
-        assert_eq!(words("(?i)send [^.]{0,40} password"), Some((16, false)));
+        assert_eq!(words("(?i)send [^.]{0,40} password"), Some((1, false)));
         assert_eq!(words("[0-9]{3}-[0-9]{4}"), None);
         assert_eq!(words("x?abcd"), Some((2, false)));
     }
@@ -167,10 +277,24 @@ mod tests {
     fn words_and_their_beginnings_are_found() {
         let heads = ["(?:^|[^0-9a-z])ghp_[0-9a-z]{36}", "sk-ant[a-z]+"].map(|pattern| head(pattern).unwrap());
         let finder = Finder::new(&[(&heads[0], 0), (&heads[1], 1)]).unwrap();
-        for (text, begun) in
-            [("-gh", 3), ("xgh", 2), ("-sk-", 3), ("sk-ant", 0), ("a-", 1), ("ab", 0), ("", 0), ("g", 1)]
-        {
+        for (text, begun) in [
+            ("-gh", 3),
+            ("-GH", 1),
+            ("xGh", 0),
+            ("xgh", 2),
+            ("-sk-", 3),
+            ("sk-ant", 0),
+            ("a-", 1),
+            ("ab", 0),
+            ("", 0),
+            ("g", 1),
+        ] {
             assert_eq!(finder.begun(text.as_bytes()), begun, "{text}");
+        }
+        let escaped = head(r"(?:^|[^0-9a-z]|\\[nrt])ghp_[0-9a-z]{36}").unwrap();
+        let escaped = Finder::new(&[(&escaped, 0)]).unwrap();
+        for (text, begun) in [(r"a\", 1), (r"a\n", 2), (r"a\ngh", 4), (r"\ng", 3), (r"\xg", 1), (r"\x", 0), ("n", 0)] {
+            assert_eq!(escaped.begun(text.as_bytes()), begun, "{text}");
         }
         let mut found = Vec::new();
         finder.each(b"ghp_sk-antx", |group, length| found.push((group, length)));
