@@ -10,14 +10,45 @@ use crate::flow::{Reason, Verdict};
 pub enum Encoded {
     /// Not at all.
     Plain,
+    /// Not at all, in a form that something may be lost in when a part of it becomes longer or shorter: it says how long its
+    /// parts are, as git, archives and protobuf do, or what may stand in them, as XML does.
+    Rigid,
     /// In a way that the scanner undoes.
     As(Coding),
     /// As messages of gRPC, each of which may be compressed so.
     Grpc(Option<Coding>),
 }
 
+/// Whether a type of content is text in which a word may be another; none is, too.
+fn is_text(kind: &[u8]) -> bool {
+    const FORMS: [&[u8]; 14] = [
+        b"json",
+        b"x-www-form-urlencoded",
+        b"javascript",
+        b"x-javascript",
+        b"ecmascript",
+        b"x-ndjson",
+        b"ndjson",
+        b"jsonl",
+        b"json-seq",
+        b"yaml",
+        b"x-yaml",
+        b"toml",
+        b"graphql",
+        b"x-sh",
+    ];
+    let Some(at) = kind.iter().position(|byte| *byte == b'/') else { return kind.is_empty() };
+    let (family, form) = (kind.get(..at).unwrap_or_default(), kind.get(at + 1..).unwrap_or_default());
+    match family {
+        b"text" => form != b"xml" && !form.ends_with(b"+xml"),
+        b"multipart" => true,
+        b"application" => FORMS.contains(&form) || form.ends_with(b"+json") || form.ends_with(b"+yaml"),
+        _ => false,
+    }
+}
+
 impl Encoded {
-    /// Whether something can be taken out of it: gRPC says in front of each message how long it is.
+    /// Whether something can be taken out of it: what is text by its own word, or has none.
     #[must_use]
     pub fn is_changeable(self) -> bool {
         self == Self::Plain
@@ -38,9 +69,13 @@ impl Encoded {
         for name in [CONTENT_ENCODING, TRANSFER_ENCODING] {
             codings.extend(listed(headers, &name)?);
         }
-        // Both are a framing around the plain content; aws-chunked leaves it as it can be read.
+        // Both are a framing around the plain content; aws-chunked leaves it as it can be read, with the lengths of its parts.
+        let is_counted = codings.iter().any(|coding| coding == "aws-chunked");
         codings.retain(|coding| !matches!(coding.as_str(), "" | "identity" | "chunked" | "aws-chunked"));
-        let Some(outermost) = codings.pop() else { return Self::of_messages(headers) };
+        let Some(outermost) = codings.pop() else {
+            let form = Self::of_messages(headers)?;
+            return Ok(if is_counted && form == Self::Plain { Self::Rigid } else { form });
+        };
         // Below the outermost, those that have a magic number are found by it.
         if codings.iter().any(|inner| !matches!(inner.as_str(), "gzip" | "x-gzip" | "zstd")) || codings.len() > 2 {
             return Err(unreadable(&format!("{}, {outermost}", codings.join(", "))));
@@ -52,10 +87,11 @@ impl Encoded {
     fn of_messages(headers: &http::HeaderMap) -> Result<Self, Verdict> {
         let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], http::HeaderValue::as_bytes).to_ascii_lowercase();
         let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let is_said_twice = headers.get_all(CONTENT_TYPE).iter().count() > 1;
         // `application/grpc-web-text` is base64 of them, which is read as such.
         let form = kind.strip_prefix(b"application/grpc").map(|form| form.strip_prefix(b"-web").unwrap_or(form));
         if !matches!(form, Some([] | [b'+', ..])) {
-            return Ok(Self::Plain);
+            return Ok(if is_text(kind) && !is_said_twice { Self::Plain } else { Self::Rigid });
         }
         let mut codings = listed(headers, &http::HeaderName::from_static("grpc-encoding"))?;
         codings.retain(|coding| !matches!(coding.as_str(), "" | "identity"));
@@ -96,4 +132,47 @@ fn listed(headers: &http::HeaderMap, name: &http::HeaderName) -> Result<Vec<Stri
 pub(super) fn unreadable(what: &str) -> Verdict {
     let shown: String = what.chars().filter(|c| !c.is_control()).take(80).collect();
     Verdict::block(Reason::ContentUnreadable, format!("the body is encoded as {shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_its_bytes_is_not_changed() {
+        let of = |headers: &[(&str, &str)]| {
+            let mut map = http::HeaderMap::new();
+            for (name, value) in headers {
+                let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+                map.append(name, value.parse().expect("a value"));
+            }
+            Encoded::of(&map).expect("read")
+        };
+        for kind in [
+            "",
+            "text/plain; charset=utf-8",
+            "Application/JSON",
+            "application/vnd.api+json",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=a",
+        ] {
+            assert_eq!(of(&[("content-type", kind)]), Encoded::Plain, "{kind}");
+        }
+        for kind in [
+            "application/x-git-receive-pack-request",
+            "application/zip",
+            "application/octet-stream",
+            "application/x-protobuf",
+            "application/xml",
+            "image/svg+xml",
+            "text/xml",
+            "nonsense",
+        ] {
+            assert_eq!(of(&[("content-type", kind)]), Encoded::Rigid, "{kind}");
+        }
+        assert_eq!(of(&[]), Encoded::Plain);
+        assert_eq!(of(&[("content-encoding", "aws-chunked")]), Encoded::Rigid);
+        assert_eq!(of(&[("content-type", "text/plain"), ("content-type", "text/plain")]), Encoded::Rigid);
+        assert_eq!(of(&[("content-type", "application/grpc+proto")]), Encoded::Grpc(None));
+    }
 }

@@ -86,7 +86,7 @@ impl Reader {
     pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side, encoded: Encoded) -> Result<Self, Verdict> {
         let scanner = scanners.of(side);
         let stream = match encoded {
-            Encoded::Plain | Encoded::Grpc(_) => scanner.stream(),
+            Encoded::Plain | Encoded::Rigid | Encoded::Grpc(_) => scanner.stream(),
             Encoded::As(coding) => scanner.stream_as(coding),
         };
         let grpc = Grpc::of(scanner, encoded);

@@ -105,6 +105,15 @@ fn a_body_that_is_whole_is_as_one_in_pieces() {
 }
 
 #[test]
+fn nothing_is_taken_out_of_what_counts_its_bytes() {
+    let redacting = terms("dlp: {action: redact}");
+    let mut reader = Reader::new(&scanners(), &redacting, Side::Request, Encoded::Rigid).expect("a reader");
+    let stopped = reader.push(Bytes::from(format!("0033{SECRET} and more"))).expect_err("stopped");
+    assert_eq!(stopped.reason, Reason::DlpMatch);
+    assert!(reader.take().is_none_or(|bytes| bytes.len() <= 4));
+}
+
+#[test]
 fn what_was_gone_before_it_showed_is_not_said_to_be_taken_out() {
     let pieces: [&[u8]; 2] = [b"so long: pw:abcdef012345", b"@host and more"];
     let (out, result) = read("dlp: {action: redact}", Side::Request, &pieces, false);
@@ -233,7 +242,7 @@ fn codings_that_cannot_be_undone_are_refused() {
         Encoded::of(&headers).map_err(|verdict| verdict.reason)
     };
     assert_eq!(of(&[]), Ok(Encoded::Plain));
-    assert_eq!(of(&["identity", "aws-chunked"]), Ok(Encoded::Plain));
+    assert_eq!(of(&["identity", "aws-chunked"]), Ok(Encoded::Rigid));
     assert_eq!(of(&["GZip"]), Ok(Encoded::As(Coding::Gzip)));
     assert_eq!(of(&["gzip, br"]), Ok(Encoded::As(Coding::Brotli)));
     for refused in [&["compress"][..], &["br, gzip"], &["gzip", "gzip", "gzip", "gzip"], &["x"]] {
@@ -476,9 +485,9 @@ fn messages_of_grpc_are_read_as_their_header_says() {
         ("application/grpc", Encoded::Grpc(None)),
         ("Application/gRPC; charset=x", Encoded::Grpc(None)),
         ("application/grpc-web+proto", Encoded::Grpc(None)),
-        ("application/grpc-web-text", Encoded::Plain),
-        ("application/grpc-web-text+proto", Encoded::Plain),
-        ("application/grpcs", Encoded::Plain),
+        ("application/grpc-web-text", Encoded::Rigid),
+        ("application/grpc-web-text+proto", Encoded::Rigid),
+        ("application/grpcs", Encoded::Rigid),
     ] {
         let kind = http::HeaderValue::from_static(kind);
         let headers = http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)]);

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
@@ -211,6 +211,10 @@ async fn admit(
     let mut response = rescue::problem(&told, session.flow.id);
     if told.reason == Reason::IdentityRequired {
         challenge(&mut response, is_door);
+        // A connection is one client's: another opens one of its own, and a pool of them does so when this one ends.
+        if session.identified().origin.identity.is_some() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     response.map(Either::Right)
 }

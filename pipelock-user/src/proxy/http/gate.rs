@@ -116,7 +116,13 @@ pub(super) fn by_no_page<B>(request: &Request<B>) -> Result<(), Verdict> {
 /// True for an origin that is this host, by whatever scheme and port.
 fn is_of_this_host(origin: &HeaderValue) -> bool {
     let uri = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
-    match uri.as_ref().and_then(|uri| Host::parse(uri.host()?).ok()) {
+    let host = uri.as_ref().and_then(|uri| {
+        let authority = uri.authority()?;
+        // A host alone, or with a port.
+        let is_sound = authority.as_str() == authority.host() || authority.port_u16().is_some();
+        Host::parse(authority.host()).ok().filter(|_| is_sound)
+    });
+    match host {
         Some(Host::Addr(addr)) => addr.is_loopback(),
         Some(Host::Name(name)) => Host::is_localhost(&name),
         None => false,

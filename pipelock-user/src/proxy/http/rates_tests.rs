@@ -185,6 +185,25 @@ async fn who_asks_has_a_rate_over_all_doors() {
 }
 
 #[tokio::test]
+async fn another_client_is_told_to_open_a_connection_of_its_own() {
+    let world = World::new("").await;
+    let gate = Gate::for_those(Identities::parse("ci=0123456789abcdef\ndev=fedcba9876543210").expect("tokens"));
+    let (proxy, host) = (world.door(gate).await, format!("web.test:{}", world.addr.port()));
+    #[allow(clippy::disallowed_methods, reason = "the test plays the client")]
+    let mut client = TcpStream::connect(proxy).await.expect("connect");
+    for token in ["0123456789abcdef", "fedcba9876543210"] {
+        let head =
+            format!("GET http://{host}/x HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Bearer {token}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.expect("write");
+    }
+    // The connection ends, so that a pool of them opens another one.
+    let text = read_all(&mut client).await;
+    let (first, second) = text.split_once("HTTP/1.1 407").expect("two answers");
+    assert!(first.starts_with("HTTP/1.1 200") && second.to_lowercase().contains("connection: close\r\n"), "{text}");
+    assert_eq!(world.receipts(), pairs(&[("allow", "policy_allow"), ("block", "identity_required")]));
+}
+
+#[tokio::test]
 async fn bytes_have_a_rate_and_what_is_over_it_is_cut_and_told() {
     let world = World::new(", rates: {bytes_in: 300000, per: day}").await;
     let (proxy, host) = (world.door(Gate::open()).await, format!("web.test:{}", world.addr.port()));

@@ -32,7 +32,8 @@ const WHOLE_PUSH: u64 = 1024 * 1024;
 /// … and an answer that is refused is a denial that the agent can read.
 const WHOLE_ANSWER: u64 = 256 * 1024;
 /// What says how a body was (RFC 9530, RFC 9110 §14.4).
-const DESCRIBING: [&str; 5] = ["digest", "content-digest", "repr-digest", "content-md5", "content-range"];
+const DESCRIBING: [&str; 6] =
+    ["digest", "content-digest", "repr-digest", "content-md5", "content-range", "x-amz-content-sha256"];
 /// What the scanner undoes.
 const CODINGS: [&str; 7] = ["gzip", "x-gzip", "deflate", "br", "zstd", "identity", "*"];
 
@@ -320,9 +321,12 @@ fn ask_readable(headers: &mut HeaderMap) {
 
 /// Whether an answer is text by its own word. Without a word, it is.
 fn side_of(headers: &HeaderMap) -> Side {
-    let Some(kind) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+    let mut said = headers.get_all(header::CONTENT_TYPE).iter();
+    // Of two words nobody knows which one counts.
+    let (Some(Ok(kind)), None) = (said.next().map(HeaderValue::to_str), said.next()) else { return Side::Response };
+    if kind.contains(',') {
         return Side::Response;
-    };
+    }
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let (family, form) = kind.split_once('/').unwrap_or((&kind, ""));
     let is_packed = |form: &str| {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::Request;
+use http::{HeaderMap, HeaderValue, Request, header};
 use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -92,11 +92,17 @@ async fn connection(
         let authority = Authority { host: upstream.host.clone(), port: upstream.port };
         // A client of this host may be a browser, and what it shows may be anybody's.
         let is_here = peer.ip().to_canonical().is_loopback();
+        let places = places(upstream);
         move |session: Arc<Session>, mut request: Request<Incoming>| {
             let asked = origin_form(&request).and_then(|()| if is_here { by_no_page(&request) } else { Ok(()) });
             let authority = asked.map(|()| authority.clone());
             request.extensions_mut().insert(AtDoor);
-            async move { session.answer_to(authority, request).await }
+            let places = places.clone();
+            async move {
+                let mut response = session.answer_to(authority, request).await;
+                stay(response.headers_mut(), &places);
+                response
+            }
         }
     };
     let ended = Box::pin(converse(&session, stream, (buffer, Some((silent, due))), false, answer)).await;
@@ -111,6 +117,42 @@ async fn connection(
             }
         }
     }
+}
+
+/// How an answer may name the destination.
+fn places(upstream: &Upstream) -> Arc<[String]> {
+    let (scheme, default) = if upstream.is_tls { ("https", 443) } else { ("http", 80) };
+    let place = format!("{scheme}://{}", upstream.host);
+    let mut places = vec![format!("{place}:{}", upstream.port)];
+    if upstream.port == default {
+        places.push(place);
+    }
+    places.into()
+}
+
+/// Where an answer sends the client on to the destination, it is to come here again: what it asks there nobody would read.
+fn stay(headers: &mut HeaderMap, places: &[String]) {
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let Some(location) = headers.get(&name).and_then(|value| value.to_str().ok()) else { continue };
+        if let Some(Ok(here)) = here(location, places).map(|here| HeaderValue::from_str(&here)) {
+            headers.insert(name, here);
+        }
+    }
+}
+
+/// The path alone of a URL of the destination's; none for what goes elsewhere, and for a path that alone would name another host.
+fn here(location: &str, places: &[String]) -> Option<String> {
+    let behind = |place: &String| {
+        let (named, rest) = location.split_at_checked(place.len())?;
+        named.eq_ignore_ascii_case(place).then_some(rest)
+    };
+    places.iter().filter_map(behind).find_map(|rest| match rest.as_bytes() {
+        [] => Some("/".to_owned()),
+        [b'?' | b'#', ..] => Some(format!("/{rest}")),
+        [b'/', b'/' | b'\\', ..] => None,
+        [b'/', ..] => Some(rest.to_owned()),
+        _ => None,
+    })
 }
 
 /// Requests for a server name a path alone (RFC 9112 §3.2.1), and one host.

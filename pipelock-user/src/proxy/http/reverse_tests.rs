@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Upstream, serve_reverse};
+use super::{Upstream, here, serve_reverse};
 use crate::proxy::http::world::{ORDER, SECRET, World, read_all};
 use crate::proxy::http::world_evidence::until;
 use crate::proxy::ws::frame;
@@ -133,6 +133,7 @@ async fn pages_of_other_hosts_in_a_browser_get_nothing() {
         ("Origin: null\r\n", "403"),
         ("Origin: http://localhost\r\nOrigin: http://evil.test\r\n", "403"),
         ("Origin: http://localhost.evil.test\r\n", "403"),
+        ("Origin: http://127.0.0.1:8890.evil.test\r\n", "403"),
         ("Sec-Fetch-Site: cross-site\r\n", "403"),
         ("Origin: http://localhost:3000\r\nSec-Fetch-Site: cross-site\r\n", "200"),
         ("Origin: http://127.0.0.1:8890\r\nSec-Fetch-Site: same-origin\r\n", "200"),
@@ -144,5 +145,25 @@ async fn pages_of_other_hosts_in_a_browser_get_nothing() {
         assert_eq!(&text[9..12], status, "{headers}: {text}");
     }
     assert_eq!(world.seen().len(), 4);
-    assert_eq!(told(&world).iter().filter(|told| *told == "block name_mismatch").count(), 5);
+    assert_eq!(told(&world).iter().filter(|told| *told == "block name_mismatch").count(), 6);
+}
+
+#[test]
+fn who_is_sent_on_to_the_destination_comes_here_again() {
+    let places = ["https://api.test:443", "https://api.test"].map(str::to_owned);
+    for (location, expected) in [
+        ("https://api.test/next?a=1#b", Some("/next?a=1#b")),
+        ("HTTPS://API.test:443/next", Some("/next")),
+        ("https://api.test", Some("/")),
+        ("https://api.test?a", Some("/?a")),
+        ("https://api.test//evil.test/x", None),
+        ("https://api.test/\\evil.test/x", None),
+        ("https://api.test.evil.test/x", None),
+        ("https://api.test:8443/x", None),
+        ("http://api.test/x", None),
+        ("/next", None),
+        ("https://other.test/", None),
+    ] {
+        assert_eq!(here(location, &places).as_deref(), expected, "{location}");
+    }
 }

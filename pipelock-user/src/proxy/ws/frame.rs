@@ -1,7 +1,7 @@
-//! Frames, without a socket: bytes in, whole frames out, each with the bytes that it came in (RFC 6455 §5.2).
+//! Frames, without a socket: bytes in, whole frames out, each with the bytes that it goes on in (RFC 6455 §5.2).
 //!
 //! Called by `relay`. It promises that a frame is only ever read in one way: reserved bits, masks on the wrong side,
-//! lengths that are not written in their shortest form and control frames in pieces are refused.
+//! lengths that are not written in their shortest form and control frames in pieces are refused; and that a mask is of its own making.
 
 use bytes::{Bytes, BytesMut};
 
@@ -31,7 +31,7 @@ pub(in crate::proxy) struct Frame {
     pub(in crate::proxy) opcode: u8,
     /// What it carries, without the mask.
     pub(in crate::proxy) payload: Vec<u8>,
-    /// As it came.
+    /// As it came, but for the mask.
     pub(in crate::proxy) raw: Bytes,
 }
 
@@ -95,8 +95,23 @@ pub(in crate::proxy) fn next(input: &mut BytesMut, from_agent: bool, max: usize)
     if is_masked && let Some(mask) = input.get(head - 4..head) {
         payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
     }
-    let raw = input.split_to(head + length).freeze();
-    Ok(Some(Frame { is_last, opcode, payload, raw }))
+    let mut raw = input.split_to(head + length);
+    if is_masked {
+        mask_anew(&mut raw, head);
+    }
+    Ok(Some(Frame { is_last, opcode, payload, raw: raw.freeze() }))
+}
+
+/// Masks a frame whose payload begins at `head` by another mask: the agent chose the one that it came with, so that it would be four bytes
+/// that nobody reads. Without randomness the payload is masked by nothing, which says as little.
+fn mask_anew(frame: &mut [u8], head: usize) {
+    let mut new = [0; 4];
+    let _ = getrandom::fill(&mut new);
+    let Some((before, payload)) = frame.split_at_mut_checked(head) else { return };
+    let Some(mask) = before.last_chunk_mut::<4>() else { return };
+    let both = std::array::from_fn::<u8, 4, _>(|at| mask[at] ^ new[at]);
+    payload.iter_mut().zip(both.iter().cycle()).for_each(|(byte, both)| *byte ^= both);
+    *mask = new;
 }
 
 /// Where frames end that nobody reads.
@@ -166,7 +181,13 @@ mod tests {
         assert_eq!((frame.is_last, frame.opcode, frame.payload.as_slice()), (true, TEXT, &b"Hello"[..]));
         let masked = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         let frame = of(&masked, true).expect("sound").expect("whole");
-        assert_eq!((frame.payload.as_slice(), &frame.raw[..]), (&b"Hello"[..], &masked[..]));
+        assert_eq!((frame.payload.as_slice(), frame.raw.len()), (&b"Hello"[..], masked.len()));
+        // What goes on says the same, and nothing that the agent chose besides.
+        assert_ne!(frame.raw[2..6], masked[2..6]);
+        let again = of(&frame.raw, true).expect("sound").expect("whole");
+        assert_eq!(again.payload, frame.payload);
+        let empty = of(b"\x89\x80ghp_", true).expect("sound").expect("whole");
+        assert_ne!(&empty.raw[2..], b"ghp_");
         assert_eq!(of(&[0x82, 126, 1, 0], false), Ok(None));
     }
 
@@ -229,8 +250,11 @@ mod tests {
                 prop_assert_eq!(of(&bytes[..cut], mask.is_some()), Ok(None));
             }
             let frame = of(&bytes, mask.is_some()).expect("sound").expect("whole");
-            prop_assert_eq!(frame.payload, payload);
-            prop_assert_eq!(&frame.raw[..], &bytes[..]);
+            prop_assert_eq!(&frame.payload, &payload);
+            // What goes on differs in the mask alone.
+            prop_assert_eq!(frame.raw.len(), bytes.len());
+            prop_assert!(mask.is_some() || frame.raw == bytes);
+            prop_assert_eq!(of(&frame.raw, mask.is_some()).expect("sound").expect("whole").payload, frame.payload);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Called by `http::upgrade` with both ends of an upgraded connection. It promises that a message that is read goes on whole
 //! and only after it was read, that control frames pass at once between its pieces, that every frame arrives in the bytes it
-//! was sent in, and that both sides are told by a close frame when a message is stopped or the connection is cut, unless one
+//! was sent in, but for the masks of those that are read, and that both sides are told by a close frame when a message is stopped or the connection is cut, unless one
 //! was cut off in the middle of a frame.
 
 use std::sync::atomic::{AtomicBool, Ordering};
