@@ -93,7 +93,7 @@ struct Trie {
 }
 
 impl Trie {
-    /// What [`write`] wrote.
+    /// What [`write()`] wrote.
     fn read(from: &mut Unread) -> Option<Self> {
         let (nodes, firsts, labels) = (from.table::<Node>()?, from.next()?, from.next()?);
         let mut roots = Box::new([NONE; 256]);
