@@ -212,7 +212,10 @@ impl Reader {
         let mut wanted: Option<Verdict> = None;
         let mut unless_asked = |judged: Result<(), Verdict>| match judged {
             Err(found) if found.is_askable() => {
-                wanted = Some(wanted.take().map_or(found.clone(), |former| former.and(found)));
+                wanted = Some(match wanted.take() {
+                    None => found,
+                    Some(former) => former.and(found),
+                });
                 Ok(())
             }
             judged => judged,

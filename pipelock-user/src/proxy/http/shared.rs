@@ -80,17 +80,23 @@ impl Shared {
         let rations = || proxy.rations.of_all(policy, rule, who(flow), self.own(policy));
         let key = (policy.id().clone(), rule.label());
         let mut meters = locked(&self.meters);
-        if !meters.contains_key(&key) {
-            let of = (rule.place(), budget);
-            // A reload that leaves a budget as it is forgets nothing of what was used.
-            let same = |((other, _), used): &(&(PolicyId, String), &Used)| other != policy.id() && used.of == of;
-            let meter = match meters.iter().find(same) {
-                Some((_, former)) => former.meter.under(rations()),
+        // A reload that leaves a budget as it is forgets nothing of what was used.
+        let of = || (rule.place(), budget);
+        let former = match meters.contains_key(&key) {
+            true => None,
+            false => {
+                let of = of();
+                let same = |((other, _), used): &(&(PolicyId, String), &Used)| other != policy.id() && used.of == of;
+                meters.iter().find(same).map(|(_, used)| used.meter.clone())
+            }
+        };
+        let used = meters.entry(key).or_insert_with(|| {
+            let meter = match former {
+                Some(former) => former.under(rations()),
                 None => Meter::rationed(budget, rations()),
             };
-            meters.insert(key.clone(), Used { of, meter, latest: None });
-        }
-        let Some(used) = meters.get(&key) else { return self.unlimited.clone() };
+            Used { of: of(), meter, latest: None }
+        });
         used.meter.and(proxy.rations.of_name(policy, host))
     }
 
