@@ -19,7 +19,7 @@ pub enum Encoded {
     Grpc(Option<Coding>),
 }
 
-/// Whether a type of content is text in which a word may be another; none is, too.
+/// Whether a type of content is text in which a word may be another; none is, too. Of two nobody knows which one counts.
 fn is_text(kind: &[u8]) -> bool {
     const FORMS: [&[u8]; 14] = [
         b"json",
@@ -37,6 +37,9 @@ fn is_text(kind: &[u8]) -> bool {
         b"graphql",
         b"x-sh",
     ];
+    if kind.contains(&b',') {
+        return false;
+    }
     let Some(at) = kind.iter().position(|byte| *byte == b'/') else { return kind.is_empty() };
     let (family, form) = (kind.get(..at).unwrap_or_default(), kind.get(at + 1..).unwrap_or_default());
     match family {
@@ -167,6 +170,7 @@ mod tests {
             "image/svg+xml",
             "text/xml",
             "nonsense",
+            "text/plain, application/zip",
         ] {
             assert_eq!(of(&[("content-type", kind)]), Encoded::Rigid, "{kind}");
         }

@@ -3,8 +3,6 @@
 //! Called by `reader` as the body streams by. It promises that a body which is to be stopped is read no further, and that what is taken
 //! out is replaced by the same placeholder wherever it comes.
 
-use std::ops::Range;
-
 use pipelock_scan::{Finding, Kind, Step};
 
 use super::cuts::merge;
@@ -78,11 +76,8 @@ impl Reader {
                         }
                         let placeholder = self.placeholder(finding);
                         self.cuts.push_back((cut.start.max(self.at)..cut.end, placeholder));
-                        if !self.is_taken(&cut) {
-                            self.taken.push(cut);
-                        }
                     }
-                } else if !self.is_taken(&cut) {
+                } else if !self.was_replaced(&cut) {
                     // What told that it is one came when it was gone.
                     action = FindingAction::Block;
                 }
@@ -151,11 +146,6 @@ impl Reader {
     /// Whether a finding was taken out before, wholly or in part.
     fn was_told(&self, finding: &Finding) -> bool {
         self.seen.iter().any(|(class, secret)| *class == finding.class && *secret == finding.fingerprint.0)
-    }
-
-    /// Whether all of these bytes were taken out, or are about to be.
-    fn is_taken(&self, cut: &Range<u64>) -> bool {
-        self.taken.iter().any(|taken| taken.start <= cut.start && cut.end <= taken.end)
     }
 
     fn placeholder(&mut self, finding: &Finding) -> String {

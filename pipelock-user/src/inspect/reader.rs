@@ -65,8 +65,8 @@ pub struct Reader {
     pub(super) cuts: VecDeque<(Range<u64>, String)>,
     /// What was replaced, by class and fingerprint.
     pub(super) seen: Vec<(Arc<str>, [u8; 32])>,
-    /// Where something was replaced: as many places as a text has findings.
-    pub(super) taken: Vec<Range<u64>>,
+    /// Where something was replaced, in order; as many places at most as a text has findings.
+    taken: Vec<Range<u64>>,
     pub(super) noted: Vec<Found>,
     /// Where what was taken out last ended together with all that was there, and what to say if it goes on.
     pub(super) open: Option<(u64, Found)>,
@@ -357,12 +357,16 @@ impl Reader {
             if let Some((cut, _)) = self.cuts.front()
                 && cut.start <= self.at
             {
-                let end = cut.end;
-                if end > self.free {
+                let cut = cut.clone();
+                if cut.end > self.free {
                     return None;
                 }
-                while self.at < end {
-                    self.split(end);
+                while self.at < cut.end {
+                    self.split(cut.end);
+                }
+                match self.taken.last_mut() {
+                    Some(last) if cut.start <= last.end => last.end = cut.end,
+                    _ => self.taken.push(cut),
                 }
                 let (_, placeholder) = self.cuts.pop_front()?;
                 return Some(Bytes::from(placeholder));
@@ -385,6 +389,12 @@ impl Reader {
     /// What was found and let go on, since it was asked for last.
     pub fn noted(&mut self) -> Vec<Found> {
         std::mem::take(&mut self.noted)
+    }
+
+    /// Whether all of these bytes were replaced.
+    pub(super) fn was_replaced(&self, place: &Range<u64>) -> bool {
+        let behind = self.taken.partition_point(|taken| taken.start <= place.start);
+        behind.checked_sub(1).and_then(|at| self.taken.get(at)).is_some_and(|taken| place.end <= taken.end)
     }
 
     /// Takes bytes from the front, up to a place.

@@ -55,7 +55,7 @@ where
 }
 
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-    while let Ok(Moved::Some(rest)) = poll_fn(|cx| step(&mut from, &mut to, cx)).await {
+    while let Ok(Some(rest)) = poll_fn(|cx| step(&mut from, &mut to, cx)).await {
         // What is written may wait in a layer of TLS.
         if to.write_all(&rest).await.is_err() || to.flush().await.is_err() {
             break;
@@ -64,23 +64,15 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
     let _ = to.shutdown().await;
 }
 
-/// What came of one step.
-enum Moved {
-    /// Bytes were read; these could not be written yet.
-    Some(Vec<u8>),
-    /// There are no more.
-    All,
-}
-
-/// Reads once, and writes as much of it as can be written now.
+/// Reads once, and writes as much of it as can be written now; gives the rest, and none at the end.
 fn step(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Moved>> {
+) -> Poll<io::Result<Option<Vec<u8>>>> {
     let moved = ready!(scratch::poll(from, cx, |mut rest, cx| {
         if rest.is_empty() {
-            return Ok(Moved::All);
+            return Ok(None);
         }
         while !rest.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, rest) {
@@ -90,7 +82,7 @@ fn step(
                 Poll::Pending => break,
             }
         }
-        Ok(Moved::Some(rest.to_vec()))
+        Ok(Some(rest.to_vec()))
     }))?;
     Poll::Ready(moved)
 }

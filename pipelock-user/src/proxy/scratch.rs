@@ -1,7 +1,7 @@
 //! One buffer for all that a thread reads. Used by `pump` and `ws::relay`: connections that say nothing, which are most, hold no
 //! memory. It promises that nobody reads what another one has written there.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 pub(super) const CHUNK: usize = 32 * 1024;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
+    /// Empty until it is first needed, and while it is in use: whoever else needs one meanwhile has one of its own.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Reads once, and gives what was read, nothing at the end, to `then`, while nobody else has its turn.
@@ -23,20 +24,12 @@ pub(super) fn poll<T>(
     cx: &mut Context<'_>,
     then: impl FnOnce(&[u8], &mut Context<'_>) -> T,
 ) -> Poll<io::Result<T>> {
-    SCRATCH.with(|scratch| {
-        // Nobody has it, unless what is read from reads so itself.
-        let (mut shared, mut own) = (scratch.try_borrow_mut(), Vec::new());
-        let chunk = match &mut shared {
-            Ok(chunk) => &mut chunk[..],
-            Err(_) => {
-                own.resize(CHUNK, 0);
-                &mut own
-            }
-        };
-        let mut chunk = ReadBuf::new(chunk);
-        std::task::ready!(Pin::new(from).poll_read(cx, &mut chunk))?;
-        Poll::Ready(Ok(then(chunk.filled(), cx)))
-    })
+    let mut scratch = SCRATCH.take();
+    scratch.resize(CHUNK, 0);
+    let mut chunk = ReadBuf::new(&mut scratch);
+    let read = Pin::new(from).poll_read(cx, &mut chunk).map_ok(|()| then(chunk.filled(), cx));
+    SCRATCH.set(scratch);
+    read
 }
 
 /// Reads once, to the end of `to`; false at the end.

@@ -194,7 +194,9 @@ impl Finder {
                 return None;
             }
             for word in &head.words {
-                let of_word = words.entry(word.to_ascii_lowercase()).or_default();
+                let lower = word.to_ascii_lowercase();
+                let word = if head.any_case { &lower } else { word };
+                let of_word = words.entry(lower.clone()).or_default();
                 let one = (*group, (!head.any_case).then(|| word.clone()));
                 if !of_word.contains(&one) {
                     of_word.push(one);

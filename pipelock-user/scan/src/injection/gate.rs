@@ -4,8 +4,8 @@
 
 use super::anchors::Anchors;
 use super::around::Around;
-use super::packed::{Candidate, Group, Map, bucket, has, hash, is_word, key, longer, within};
-use super::tables::{Bytes, Table, Unread};
+use super::packed::{Candidate, Group, bucket, hash, is_word, key, longer, within};
+use super::tables::{Bytes, Map, Table, Unread, has};
 use crate::bits;
 
 /// Bytes that are looked at together.

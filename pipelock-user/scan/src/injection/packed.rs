@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::around::{Around, Reach};
 use super::plan::{Anchor, Plan, Sense, Term};
-use super::tables::{Fields, Record, Sections, written};
+use super::tables::{BITS, Fields, Map, Record, Sections, set, written};
 use super::trie;
 
 /// Writes all tables of a plan.
@@ -69,11 +69,7 @@ fn texts(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     Ok(())
 }
 
-/// Bits of the hash of four bytes; a map of them takes 8 KiB, so that it stays in the first cache.
-const BITS: u32 = 16;
-const MAP: usize = 1 << (BITS - 6);
-pub(super) type Map = [u64; MAP];
-/// Bits of it that choose a bucket.
+/// Bits of the hash of four bytes that choose a bucket.
 const BUCKETS: u32 = 12;
 
 /// An anchor, and what tells at a glance that it does not stand at a place. Many share a word: the glance costs a
@@ -137,7 +133,7 @@ impl Record for Group {
 fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     let plain = || anchors.iter().zip(0u32..).filter(|(anchor, _)| anchor.plain && anchor.text.is_ascii());
     let mut listed = Vec::new();
-    let [mut long, mut short, mut seen] = [[0; MAP]; 3];
+    let [mut long, mut short, mut seen]: [Map; 3] = [[0; _]; 3];
     for (anchor, number) in plain() {
         let around = anchor.around(4);
         let one = |around: Around| Candidate { around, reach: around.reach(), number };
@@ -211,14 +207,6 @@ pub(super) fn hash(key: u32) -> usize {
 /// The upper bits of the hash.
 pub(super) fn bucket(key: u32) -> usize {
     hash(key) >> (BITS - BUCKETS)
-}
-
-fn set(map: &mut Map, hash: usize) {
-    map[hash >> 6 & (MAP - 1)] |= 1 << (hash & 63);
-}
-
-pub(super) fn has(map: &Map, hash: usize) -> bool {
-    map[hash >> 6 & (MAP - 1)] >> (hash & 63) & 1 == 1
 }
 
 /// The hash of six bytes, of which `key` is made of the first four.

@@ -134,6 +134,23 @@ impl Sections {
     }
 }
 
+/// Bits of a hash that chooses a bit of a [`Map`].
+pub(crate) const BITS: u32 = 16;
+
+/// One bit for each hash: 8 KiB, so that it stays in the first cache.
+pub(crate) type Map = [u64; 1 << (BITS - 6)];
+
+/// Sets a bit, of as many as there are in a power of two of numbers.
+pub(crate) fn set<const N: usize>(map: &mut [u64; N], bit: usize) {
+    map[bit >> 6 & (N - 1)] |= 1 << (bit & 63);
+}
+
+/// Whether it is set.
+#[inline]
+pub(crate) fn has<const N: usize>(map: &[u64; N], bit: usize) -> bool {
+    map[bit >> 6 & (N - 1)] >> (bit & 63) & 1 == 1
+}
+
 /// What is left of them to be read.
 #[derive(Debug)]
 pub(crate) struct Unread(pub(crate) Bytes);

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::tables::{Bytes, Fields, Record, Sections, Table, Unread, written};
+use super::tables::{BITS, Bytes, Fields, Map, Record, Sections, Table, Unread, has, set, written};
 
 /// No word ends here, or none begins.
 const NONE: u32 = u32::MAX;
@@ -133,10 +133,6 @@ impl Trie {
     }
 }
 
-/// Bits of a hash of the first bytes of a word; a map of them takes 8 KiB.
-const BITS: u32 = 16;
-type Map = [u64; 1 << (BITS - 6)];
-
 /// Words that may begin anywhere, and others that begin where no letter stands before.
 #[derive(Debug)]
 pub(crate) struct Vocabulary {
@@ -154,17 +150,6 @@ fn hash(eight: u64, bytes: u32) -> usize {
     ((eight << (u64::BITS - bytes * u8::BITS)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - BITS)) as usize
 }
 
-fn set(map: &mut [u64], bit: usize) {
-    if let Some(bits) = map.get_mut(bit >> 6) {
-        *bits |= 1 << (bit & 63);
-    }
-}
-
-#[inline]
-fn has(map: &[u64], bit: usize) -> bool {
-    map.get(bit >> 6).is_some_and(|bits| bits >> (bit & 63) & 1 == 1)
-}
-
 impl Vocabulary {
     /// Writes these words, each with its value below `u32::MAX` and whether it may begin anywhere.
     ///
@@ -175,7 +160,7 @@ impl Vocabulary {
             let of = words.iter().filter(|(_, (_, may))| *may == anywhere);
             write(&of.map(|(word, (value, _))| (*word, *value)).collect(), to)?;
         }
-        let (mut long, mut short, mut tiny): (Map, Map, _) = ([0; _], [0; _], [0; 4]);
+        let (mut long, mut short, mut tiny): (Map, Map, [u64; 4]) = ([0; _], [0; _], [0; 4]);
         for word in words.keys() {
             let first = |count| word.iter().take(count).rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
             match word.len() {
@@ -225,7 +210,7 @@ impl Vocabulary {
     fn may_stand(&self, bytes: &[u8], at: usize, byte: u8) -> bool {
         let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { return true };
         let eight = u64::from_le_bytes(*eight);
-        has(&*self.short, hash(eight, 3)) || has(&*self.long, hash(eight, 6)) || has(&self.tiny, usize::from(byte))
+        has(&self.short, hash(eight, 3)) || has(&self.long, hash(eight, 6)) || has(&self.tiny, usize::from(byte))
     }
 }
 

@@ -92,8 +92,8 @@ pub(in crate::proxy) fn next(input: &mut BytesMut, from_agent: bool, max: usize)
     }
     let head = 2 + of_length + if is_masked { 4 } else { 0 };
     let Some(mut payload) = input.get(head..head + length).map(<[u8]>::to_vec) else { return Ok(None) };
-    if is_masked && let Some(mask) = input.get(head - 4..head) {
-        payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    if is_masked && let Some(mask) = input.get(..head).and_then(<[u8]>::last_chunk) {
+        apply(*mask, &mut payload);
     }
     let mut raw = input.split_to(head + length);
     if is_masked {
@@ -109,9 +109,15 @@ fn mask_anew(frame: &mut [u8], head: usize) {
     let _ = getrandom::fill(&mut new);
     let Some((before, payload)) = frame.split_at_mut_checked(head) else { return };
     let Some(mask) = before.last_chunk_mut::<4>() else { return };
-    let both = std::array::from_fn::<u8, 4, _>(|at| mask[at] ^ new[at]);
-    payload.iter_mut().zip(both.iter().cycle()).for_each(|(byte, both)| *byte ^= both);
+    apply(std::array::from_fn(|at| mask[at] ^ new[at]), payload);
     *mask = new;
+}
+
+/// Puts a mask on, or takes it off (RFC 6455 §5.3).
+fn apply(mask: [u8; 4], payload: &mut [u8]) {
+    for part in payload.chunks_mut(4) {
+        part.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    }
 }
 
 /// Where frames end that nobody reads.
@@ -159,8 +165,11 @@ pub(in crate::proxy) fn write(opcode: u8, payload: &[u8], mask: Option<[u8; 4]>)
     let length = u8::try_from(payload.len()).unwrap_or(125);
     let mut bytes = vec![0x80 | opcode, length | if mask.is_some() { 0x80 } else { 0 }];
     bytes.extend(mask.iter().flatten());
-    let mask = mask.unwrap_or_default();
-    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    let head = bytes.len();
+    bytes.extend(payload);
+    if let (Some(mask), Some(payload)) = (mask, bytes.get_mut(head..)) {
+        apply(mask, payload);
+    }
     bytes
 }
 
