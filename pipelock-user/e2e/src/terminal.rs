@@ -4,10 +4,17 @@
 use std::process::{Command, Stdio};
 
 /// `launch(NAME=value …)` starts the command in a session of its own, with these variables besides; `expect` waits for a
-/// text. The shell says `SHELL stopped` and `SHELL exit CODE`, and takes `fg`.
+/// text. The shell says `SHELL stopped`, when all of its job stand still, and `SHELL exit CODE`, and takes `fg`.
 const HARNESS: &str = r#"
 import os, pty, sys, time, select, signal
 command = sys.argv[1:]
+def stands(job):
+    # A reader that has its signal and has not acted on it still takes what is typed: the first letter of "fg".
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try: state, _, group = open(f"/proc/{name}/stat").read().rsplit(")", 1)[1].split()[:3]
+        except OSError: continue
+        if int(group) == job and state not in "TtZX": return False
+    return True
 def launch(**env):
     pid, master = pty.fork()
     if pid == 0:
@@ -21,6 +28,8 @@ def launch(**env):
             _, status = os.waitpid(job, os.WUNTRACED)
             if os.WIFSTOPPED(status):
                 os.tcsetpgrp(0, os.getpid())
+                end = time.time() + 5
+                while not stands(job) and time.time() < end: time.sleep(0.01)
                 os.write(1, b"SHELL stopped\n")
                 if os.read(0, 100).startswith(b"fg"):
                     os.tcsetpgrp(0, job); os.killpg(job, signal.SIGCONT)
