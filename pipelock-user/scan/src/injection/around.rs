@@ -17,6 +17,7 @@ pub(super) struct Reach {
 }
 
 impl Around {
+    #[inline]
     pub(super) fn of(before: &[u8], behind: &[u8]) -> Self {
         let left = before.last_chunk().and_then(|eight| single(u64::from_be_bytes(*eight)));
         let right = behind.first_chunk().and_then(|eight| single(u64::from_le_bytes(*eight)));
@@ -46,6 +47,20 @@ impl Around {
 }
 
 impl Reach {
+    /// What all candidates of a word are told apart by at first: there are few, so that all can be tried without a branch.
+    pub(super) const COARSE: [Self; 4] = [
+        Self { left: 4, right: 0 },
+        Self { left: 3, right: 0 },
+        Self { left: 0, right: 4 },
+        Self { left: 0, right: 0 },
+    ];
+
+    /// The first of [`COARSE`](Self::COARSE) that it goes as far as.
+    pub(super) fn coarse(self) -> Self {
+        let inside = |coarse: &Self| coarse.left <= self.left && coarse.right <= self.right;
+        Self::COARSE.into_iter().find(inside).unwrap_or(Self { left: 0, right: 0 })
+    }
+
     /// What of it [`Around::near`] sees.
     pub(super) fn near(self) -> Self {
         Self { left: self.left.min(4), right: self.right.min(4) }

@@ -3,13 +3,13 @@
 //! stand; what it reports wakes the scorer, which decides.
 
 use super::anchors::Anchors;
-use super::around::Around;
-use super::packed::{Candidate, Group, bucket, hash, is_word, key, longer, within};
+use super::around::{Around, Reach};
+use super::packed::{Candidate, Group, Seen, bucket, hash, is_word, key, longer, within};
 use super::tables::{Bytes, Map, Table, Unread, has};
 use crate::bits;
 
 /// Bytes that are looked at together.
-const PART: usize = 16 * bits::BLOCK;
+const PART: usize = 4 * bits::BLOCK;
 
 /// The gate for ASCII: a map of the first four bytes of every anchor. No step depends on the one before, which makes it
 /// several times faster than an automaton.
@@ -25,8 +25,8 @@ pub(crate) struct AsciiGate {
     long: Box<Map>,
     /// … or of the first four of a shorter one.
     short: Box<Map>,
-    /// One bit for each hash of a group and of what its candidates see: most places are in none.
-    seen: Box<Map>,
+    /// What the candidates of each group see: most places are in none.
+    seen: Box<Seen>,
     /// Whether an anchor may begin right behind a letter or a digit.
     inside: bool,
     /// The bytes other than letters and digits that an anchor begins with.
@@ -37,8 +37,7 @@ impl AsciiGate {
     /// What [`super::packed`] wrote: of the anchors, those that are plain.
     pub(crate) fn read(from: &mut Unread) -> Option<Self> {
         let (listed, groups, buckets) = (from.table()?, from.table()?, from.table()?);
-        let [long, short, seen] = [(); 3].map(|()| from.numbers().map(Box::new));
-        let (long, short, seen) = (long?, short?, seen?);
+        let (long, short, seen) = (Box::new(from.numbers()?), Box::new(from.numbers()?), Box::new(from.numbers()?));
         let inside = from.next()?.first() == Some(&1);
         Some(Self { listed, groups, buckets, long, short, seen, inside, marks: from.next()? })
     }
@@ -69,10 +68,19 @@ impl AsciiGate {
                 }
                 kept += usize::from(known);
             }
-            for &place in likely.get(..kept).unwrap_or_default() {
+            let mut left = 0;
+            for at in 0..kept {
+                let place = likely.get(at).copied().unwrap_or_default();
+                let is_near = self.is_near(bytes, from + place as usize);
+                if let Some(slot) = likely.get_mut(left) {
+                    *slot = place;
+                }
+                left += usize::from(is_near);
+            }
+            for &place in likely.get(..left).unwrap_or_default() {
                 let at = from + place as usize;
                 let (_, key) = self.known(bytes, at);
-                if at + 4 <= bytes.len() && self.confirm(anchors, text, at, key) {
+                if self.confirm(anchors, text, at, key) {
                     found(at);
                 }
             }
@@ -96,6 +104,21 @@ impl AsciiGate {
         (has(&self.short, hash(key)) | has(&self.long, longer(key, ((six >> 32) as u16).to_le_bytes())), key)
     }
 
+    /// Whether what is around a marked word at `at` may be what is around it in an anchor.
+    fn is_near(&self, bytes: &[u8], at: usize) -> bool {
+        let Some((before, (first, behind))) =
+            bytes.split_at_checked(at).and_then(|(before, word)| Some((before, word.split_first_chunk()?)))
+        else {
+            return false;
+        };
+        let (key, around) = (key(*first), Around::of(before, behind));
+        let sees = |reach: Reach| {
+            let (number, bits) = within(key, reach, around.near(reach));
+            self.seen.get(number).is_some_and(|seen| seen & bits == bits)
+        };
+        Reach::COARSE.into_iter().fold(false, |any, reach| any | sees(reach))
+    }
+
     /// Whether an anchor really stands at `at`.
     fn confirm(&self, anchors: &Anchors, text: &str, at: usize, key: u32) -> bool {
         let (before, behind) = text.as_bytes().split_at(at);
@@ -104,7 +127,8 @@ impl AsciiGate {
         let groups = place(bucket(key))..place(bucket(key) + 1);
         self.groups.range(groups).filter(|group| group.key == key).any(|group| {
             let near = around.near(group.near);
-            if !has(&self.seen, within(key, group.near, near)) {
+            let (number, bits) = within(key, group.near, near);
+            if self.seen.get(number).is_none_or(|seen| seen & bits != bits) {
                 return false;
             }
             let listed = group.start as usize..group.end as usize;

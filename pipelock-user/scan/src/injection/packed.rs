@@ -133,7 +133,8 @@ impl Record for Group {
 fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     let plain = || anchors.iter().zip(0u32..).filter(|(anchor, _)| anchor.plain && anchor.text.is_ascii());
     let mut listed = Vec::new();
-    let [mut long, mut short, mut seen]: [Map; 3] = [[0; _]; 3];
+    let [mut long, mut short]: [Map; 2] = [[0; _]; 2];
+    let mut seen: Seen = [0; _];
     for (anchor, number) in plain() {
         let around = anchor.around(4);
         let one = |around: Around| Candidate { around, reach: around.reach(), number };
@@ -154,7 +155,12 @@ fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
             }
         }
         for (key, Candidate { around, reach, .. }) in listed.iter().skip(before) {
-            set(&mut seen, within(*key, reach.near(), around.near(*reach)));
+            for reach in [reach.near(), reach.coarse()] {
+                let (number, bits) = within(*key, reach, around.near(reach));
+                if let Some(number) = seen.get_mut(number) {
+                    *number |= bits;
+                }
+            }
             match anchor.word().as_bytes() {
                 &[_, _, _, _, e, f, ..] => set(&mut long, longer(*key, [e, f])),
                 _ => set(&mut short, hash(*key)),
@@ -176,7 +182,8 @@ fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     to.add(&written(listed.iter().map(|(_, candidate)| *candidate)));
     to.add(&written(groups.iter().cloned()));
     to.add(&written(buckets));
-    [long, short, seen].iter().for_each(|map| to.add(&written(*map)));
+    [long, short].iter().for_each(|map| to.add(&written(*map)));
+    to.add(&written(seen));
     let before = |anchor: &Anchor| anchor.text.as_bytes().get(anchor.mark.wrapping_sub(1)).copied();
     let inside = |anchor: &Anchor| anchor.mark == 0 && anchor.open_left || before(anchor).is_some_and(is_word);
     let starts_as_word = |anchor: &Anchor| anchor.marked().first().is_some_and(u8::is_ascii_alphanumeric);
@@ -214,11 +221,19 @@ pub(super) fn longer(key: u32, two: [u8; 2]) -> usize {
     hash(key.rotate_left(7) ^ u32::from(u16::from_le_bytes(two) | 0x2020) << 8)
 }
 
-/// The hash of a group and of what a candidate of it sees.
-pub(super) fn within(key: u32, reach: Reach, near: u64) -> usize {
+/// Bits of a hash that choose a number of a [`Seen`].
+const NUMBERS: u32 = 12;
+
+/// Two bits, in one of these numbers, for each group and what a candidate of it sees, and for what that is at first sight: 32 KiB.
+pub(super) type Seen = [u64; 1 << NUMBERS];
+
+/// Which number of a [`Seen`], and which bits of it, a group and what a candidate of it sees have.
+pub(super) fn within(key: u32, reach: Reach, near: u64) -> (usize, u64) {
     let reach = u64::from(reach.left) << 3 | u64::from(reach.right);
     let mixed = (u64::from(key) << 6 | reach).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ near;
-    (mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> (u64::BITS - BITS)) as usize
+    let hash = mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    let bit = |at: u32| 1 << (hash >> (u64::BITS - NUMBERS - at) & 63);
+    ((hash >> (u64::BITS - NUMBERS)) as usize, bit(6) | bit(12))
 }
 
 /// Bytes that no anchor holds, and that stay what they are when text is folded: what stands between them is read by itself.
