@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 
 /// Least bytes of a word, and the most that are looked for.
 const LEAST: usize = 3;
-const MOST: usize = 6;
+pub(super) const MOST: usize = 6;
 /// Most words of a pattern, upper and lower case counted.
 const WORDS: usize = 300;
 /// Most groups that are told apart.
@@ -184,8 +184,9 @@ fn packed(bytes: &[u8]) -> u64 {
 }
 
 impl Finder {
-    /// For the heads of patterns of these groups; `None` when there are too many.
-    pub(super) fn new(heads: &[(&Head, usize)]) -> Option<Self> {
+    /// For the heads of patterns of these groups; `None` when there are too many. Those that are looked for `is_far` back are looked
+    /// for twice as fast, in several times the memory.
+    pub(super) fn new(heads: &[(&Head, usize)], is_far: bool) -> Option<Self> {
         let mut words: BTreeMap<Vec<u8>, Vec<Begun>> = BTreeMap::new();
         let mut begun = [BTreeMap::new(), BTreeMap::new()];
         let mut guard = Guard::default();
@@ -216,17 +217,20 @@ impl Finder {
         guard.pairs.dedup();
         let mut automaton = AhoCorasick::builder();
         automaton.match_kind(MatchKind::Standard).ascii_case_insensitive(true);
+        if is_far {
+            automaton.kind(Some(AhoCorasickKind::DFA));
+        }
         let automaton = automaton.build(words.keys()).ok()?;
         let begun = begun.map(|begun| begun.into_iter().collect());
         Some(Self { words: automaton, groups: words.into_values().collect(), begun, guard })
     }
 
-    /// Calls `found` for each word in `text` with its group and how many bytes there are from it to the end.
+    /// Calls `found` for each word in `text` with its group and where it begins.
     pub(super) fn each(&self, text: &[u8], mut found: impl FnMut(usize, usize)) {
         for word in self.words.find_overlapping_iter(text) {
             for (group, exact) in self.groups.get(word.pattern().as_usize()).into_iter().flatten() {
                 if exact.as_deref().is_none_or(|exact| text.get(word.range()) == Some(exact)) {
-                    found(*group, text.len() - word.start());
+                    found(*group, word.start());
                 }
             }
         }
@@ -278,7 +282,7 @@ mod tests {
     #[test]
     fn words_and_their_beginnings_are_found() {
         let heads = ["(?:^|[^0-9a-z])ghp_[0-9a-z]{36}", "sk-ant[a-z]+"].map(|pattern| head(pattern).unwrap());
-        let finder = Finder::new(&[(&heads[0], 0), (&heads[1], 1)]).unwrap();
+        let finder = Finder::new(&[(&heads[0], 0), (&heads[1], 1)], true).unwrap();
         for (text, begun) in [
             ("-gh", 3),
             ("-GH", 1),
@@ -294,12 +298,12 @@ mod tests {
             assert_eq!(finder.begun(text.as_bytes()), begun, "{text}");
         }
         let escaped = head(r"(?:^|[^0-9a-z]|\\[nrt])ghp_[0-9a-z]{36}").unwrap();
-        let escaped = Finder::new(&[(&escaped, 0)]).unwrap();
+        let escaped = Finder::new(&[(&escaped, 0)], false).unwrap();
         for (text, begun) in [(r"a\", 1), (r"a\n", 2), (r"a\ngh", 4), (r"\ng", 3), (r"\xg", 1), (r"\x", 0), ("n", 0)] {
             assert_eq!(escaped.begun(text.as_bytes()), begun, "{text}");
         }
         let mut found = Vec::new();
-        finder.each(b"ghp_sk-antx", |group, length| found.push((group, length)));
-        assert_eq!(found, [(0, 11), (1, 7)]);
+        finder.each(b"ghp_sk-antx", |group, start| found.push((group, start)));
+        assert_eq!(found, [(0, 0), (1, 4)]);
     }
 }

@@ -13,7 +13,7 @@ use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Anchored, Input, MatchKind, nfa::thompson};
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 
-use super::heads::{Finder, Head};
+use super::heads::{Finder, Head, MOST};
 use crate::rule::{Pattern, Rule};
 
 /// Most patterns of a group. The states of its automaton are the sets of beginnings that may be going on: those of many patterns
@@ -75,7 +75,7 @@ impl HoldBack {
             below = reach;
             let groups: Vec<Group> = members.chunks(MEMBERS).map(Group::of).collect();
             let Some(longest) = groups.iter().map(|group| group.longest).max() else { continue };
-            match Finder::new(&heads) {
+            match Finder::new(&heads, reach == usize::MAX) {
                 Some(finder) => headed.push(Headed { longest, finder, groups }),
                 None => others.extend(groups),
             }
@@ -83,25 +83,63 @@ impl HoldBack {
         Self { others, headed }
     }
 
-    /// How many bytes at the end of `text` may be the beginning of a match; never more than the longest match.
-    pub(crate) fn of(&self, text: &[u8]) -> usize {
+    /// How many bytes at the end of `text` may be the beginning of a match; never more than the longest match. The text ends at
+    /// `end` of one whose words are noted in `near`, as far as they were read.
+    pub(crate) fn of(&self, text: &[u8], end: u64, near: &mut Near) -> usize {
+        self.note(text, end, near);
         let mut most = self.others.iter().fold(0, |most, group| group.more(text, most));
-        for headed in &self.headed {
-            let near = &text[text.len() - headed.longest.min(text.len())..];
-            most = most.max(headed.finder.begun(near));
-            let mut groups = 0u128;
-            headed.finder.each(near, |group, length| {
-                let fits = headed.groups.get(group).is_some_and(|group| length <= group.longest);
-                groups |= u128::from(fits) << group.min(127);
-            });
-            while groups != 0 {
-                if let Some(group) = headed.groups.get(groups.trailing_zeros() as usize) {
+        for (headed, latest) in self.headed.iter().zip(&near.latest) {
+            most = most.max(headed.finder.begun(&text[text.len() - headed.longest.min(text.len())..]));
+            for (group, latest) in headed.groups.iter().zip(latest) {
+                if latest.is_some_and(|latest| end.saturating_sub(latest) <= group.longest as u64) {
                     most = group.more(text, most);
                 }
-                groups &= groups - 1;
             }
         }
         most
+    }
+
+    /// Bytes of memory that each text's [`Near`] takes.
+    pub(crate) fn near_size(&self) -> usize {
+        let groups = |headed: &Headed| size_of::<Vec<Option<u64>>>() + size_of::<Option<u64>>() * headed.groups.len();
+        self.headed.iter().map(groups).sum()
+    }
+
+    /// Looks for words in what was not read yet.
+    fn note(&self, text: &[u8], end: u64, near: &mut Near) {
+        let start = end - text.len() as u64;
+        if near.latest.is_empty() || end < near.end {
+            near.latest = self.headed.iter().map(|headed| vec![None; headed.groups.len()]).collect();
+            near.end = start;
+        }
+        for (headed, latest) in self.headed.iter().zip(&mut near.latest) {
+            // A word may have begun before.
+            let from = near.end.saturating_sub(MOST as u64).max(end.saturating_sub(headed.longest as u64)).max(start);
+            let unread = text.get((from - start) as usize..).unwrap_or_default();
+            headed.finder.each(unread, |group, at| {
+                if let Some(latest) = latest.get_mut(group) {
+                    *latest = (*latest).max(Some(from + at as u64));
+                }
+            });
+        }
+        near.end = end;
+    }
+}
+
+/// Where the words of each group were seen last in a text that goes on, so that each byte is searched once.
+#[derive(Debug, Default)]
+pub(crate) struct Near {
+    /// As far as the text was read.
+    end: u64,
+    /// By [`HoldBack::headed`], then by group.
+    latest: Vec<Vec<Option<u64>>>,
+}
+
+impl Near {
+    /// Forgets a text.
+    pub(crate) fn clear(&mut self) {
+        self.end = 0;
+        self.latest.clear();
     }
 }
 
@@ -219,7 +257,15 @@ mod tests {
     fn held(pattern: &str, text: &str) -> usize {
         let file =
             format!("rules: [{{id: a, name: a, kind: dlp, class: credential, severity: low, pattern: '{pattern}'}}]");
-        HoldBack::new(RuleSet::read(&[("test", &file)]).unwrap().rules()).of(text.as_bytes())
+        let holdback = HoldBack::new(RuleSet::read(&[("test", &file)]).unwrap().rules());
+        let end = text.len() as u64;
+        let whole = holdback.of(text.as_bytes(), end, &mut Near::default());
+        let mut near = Near::default();
+        for cut in 0..=text.len() {
+            let held = holdback.of(&text.as_bytes()[..cut], cut as u64, &mut near);
+            assert_eq!(held, holdback.of(&text.as_bytes()[..cut], cut as u64, &mut Near::default()), "{text}, {cut}");
+        }
+        whole
     }
 
     #[test]

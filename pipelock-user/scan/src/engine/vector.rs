@@ -4,12 +4,12 @@
 //! Promises: a text that comes whole goes through the block database, one in pieces through the stream database; both
 //! give the oracle's matches. Scratch memory is pooled, and a matcher that is put back keeps its stream state.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pipelock_hs::{Database, Mode, Scratch, Stream};
 
 use super::confirm::Confirm;
-use super::holdback::HoldBack;
+use super::holdback::{HoldBack, Near};
 use super::sparse::{Runs, Sparse};
 use super::{Engine, EngineError, Match, Matcher, dialect};
 use crate::rule::{Rule, RuleSet};
@@ -135,6 +135,7 @@ impl Engine for Vector {
             start: 0,
             places: Vec::new(),
             confirm: Confirm::default(),
+            near: Mutex::default(),
         }))
     }
 
@@ -149,7 +150,8 @@ impl Engine for Vector {
     }
 
     fn matcher_size(&self) -> usize {
-        self.shared.stream.stream_size()
+        let near = self.shared.holdback.iter().filter_map(OnceLock::get).map(HoldBack::near_size).max();
+        self.shared.stream.stream_size() + near.unwrap_or_default()
     }
 }
 
@@ -164,6 +166,8 @@ struct Fast {
     /// Where the search for each sparse rule goes on.
     places: Vec<u64>,
     confirm: Confirm,
+    /// Locked by nobody else: whoever asks how much is to be held only looks.
+    near: Mutex<Near>,
 }
 
 impl Matcher for Fast {
@@ -220,12 +224,14 @@ impl Matcher for Fast {
         let longest = rules.longest() as u64;
         let end = window.end();
         let from = end.saturating_sub(longest).max(window.start());
-        let begun = window.with(from..end, |text| end - holdback.of(text) as u64);
+        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = window.with(from..end, |text| end - holdback.of(text, end, &mut near) as u64);
         self.confirm.hold(rules).map_or(begun, |pending| pending.min(begun))
     }
 
     fn reset(&mut self) {
         self.confirm.clear();
+        self.near.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         if self.started {
             self.started = false;
             // A stream that cannot be put back is not kept.
