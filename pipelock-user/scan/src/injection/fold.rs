@@ -15,6 +15,11 @@ pub(crate) struct Folded {
 }
 
 impl Folded {
+    /// Bytes it takes beside itself.
+    pub(crate) fn memory(&self) -> usize {
+        self.text.capacity() + self.map.capacity() * size_of::<(u32, u32)>()
+    }
+
     /// Folds `input`, reusing the memory of `self`.
     pub(crate) fn fill(&mut self, input: &str) {
         self.text.clear();

@@ -66,6 +66,20 @@ pub(crate) struct Scratch {
     hits: Vec<Hit>,
 }
 
+impl Scratch {
+    /// Bytes it takes beside itself.
+    pub(crate) fn memory(&self) -> usize {
+        self.folded.memory() + self.places.capacity() * size_of::<usize>() + self.hits.capacity() * size_of::<Hit>()
+    }
+
+    /// Gives back what takes more than so many bytes.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        if self.memory() > bytes {
+            *self = Self::default();
+        }
+    }
+}
+
 /// What a rule found in a window.
 #[derive(Debug)]
 pub(crate) struct Match {

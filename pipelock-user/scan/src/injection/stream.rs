@@ -40,6 +40,9 @@ impl<'d> Stream<'d> {
     }
 }
 
+/// Room that is kept for the next text, in bytes: that of one which comes in small pieces.
+const KEPT: usize = 4096;
+
 /// What a text in progress keeps: a [`Stream`] without its detector, for those who hold that elsewhere.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -62,7 +65,15 @@ impl Held {
     /// Starts over with a new text.
     pub(crate) fn clear(&mut self) {
         self.text.clear();
+        // The next may come in small pieces, and live long.
+        self.text.shrink_to(KEPT);
+        self.scratch.shrink_to(KEPT);
         (self.base, self.next) = (0, 0);
+    }
+
+    /// Bytes it takes beside itself.
+    pub(crate) fn memory(&self) -> usize {
+        self.text.capacity() + self.scratch.memory()
     }
 
     /// Scores the sentences that are complete, all of them when the text ends here (`last`), and hands on each finding

@@ -70,7 +70,7 @@ impl Orders {
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.held.text.capacity() + self.cut.capacity()
+        self.held.memory() + self.cut.capacity()
     }
 
     /// Starts over with a new text.
