@@ -17,6 +17,10 @@ const LONGEST: usize = 64 * 1024;
 const TAIL: usize = 1024;
 /// Bytes before those of which nothing is certain that are read with them.
 const CONTEXT: usize = 64;
+/// Bytes of an open text that are read for what is found if it ends, when it is longer: with what came before it was read as it went by.
+const MOST_OPEN: usize = 512;
+/// Bytes after which groups of characters that stand for bytes begin alike in every encoding: of 2, 4, 5 and 8.
+const PHASE: usize = 40;
 /// A text at least so long that comes again at once is a name, not a piece.
 const NAME: usize = 8;
 
@@ -72,8 +76,13 @@ impl Text {
         if self.open == 0 {
             return Ok(Vec::new());
         }
-        let open = self.tail.len().saturating_sub(self.open);
-        let text = &self.tail[floor(&self.tail, open.saturating_sub(CONTEXT))..];
+        // Digits without end are open from the first on; they would all be read again with each that is added.
+        let count = match self.open.checked_sub(MOST_OPEN) {
+            Some(more) => self.open.saturating_sub(more.next_multiple_of(PHASE)),
+            None => self.open + CONTEXT,
+        };
+        let from = self.tail.len().saturating_sub(count);
+        let text = &self.tail[floor(&self.tail, from)..];
         let before = (text.len() - self.open.min(text.len())) as u64;
         let mut found = scanner.scan(text.as_bytes())?;
         found.retain(|finding| finding.span.end > before);
@@ -205,6 +214,8 @@ impl Lanes {
         if self.has_words {
             let is_apart = |end: Option<char>| end.is_none_or(char::is_whitespace);
             let is_glued = !is_apart(lane.text.tail.chars().next_back()) && !is_apart(text.chars().next());
+            // Numbers that come one by one say no order.
+            let is_glued = is_glued && (lane.words.is_some() || text.chars().any(char::is_alphabetic));
             found.extend(lane.add_word(&self.again, text, is_glued)?);
         }
         found.extend(lane.text.push(text)?);
