@@ -34,6 +34,29 @@ fn curl_over_both_protocols() {
     }
 }
 
+/// Answers with the port that it was called from.
+const PORT: &str = r#"
+const handler = (request, response) => {
+    const socket = request.stream ? request.stream.session.socket : request.socket;
+    request.resume();
+    response.end("from " + socket.remotePort + "\n");
+};
+"#;
+
+#[test]
+fn one_curl_after_another_is_one_connection_to_the_destination() {
+    need!("curl", "openssl", "node");
+    let server = TlsServer::node(&["web.test"], PORT, &[]);
+    for option in ["--http2", "--http1.1"] {
+        let curl = format!("curl -sSf {option} https://web.test:{}/ok/curl; sleep 0.3", server.port());
+        let run = sandbox(&server, "").run_ok(&["sh", "-ec", &format!("{curl}; {curl}; {curl}")]);
+        let text = run.text();
+        let ports: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("from ")).collect();
+        assert!(ports.len() == 3 && ports.iter().all(|port| *port == ports[0]), "{run}");
+        assert_eq!((run.evidence.connections().len(), run.evidence.http().len()), (3, 3), "{run}");
+    }
+}
+
 #[test]
 fn what_the_rule_does_not_list_is_denied_inside() {
     need!("curl", "openssl", "node");

@@ -1,11 +1,12 @@
 //! When a connection was last heard of: one clock for both sides of it.
 //!
-//! Called by `pump` and `http`. It promises that a byte in either direction, on either side, counts, and nothing else.
+//! Called by `pump` and `http`. It promises that a byte in either direction, on either side, counts, and that a connection to a
+//! destination was opened, and nothing else.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use super::through::write_through;
+use crate::flow::locked;
 
 /// The moment of the last byte.
 #[derive(Debug)]
@@ -20,12 +22,21 @@ pub(super) struct Activity {
     start: Instant,
     /// Milliseconds after the start.
     last: AtomicU64,
+    /// Those of other streams that count as well: what is heard of one is written where only that one writes.
+    joined: Mutex<Vec<Weak<Activity>>>,
 }
 
 impl Activity {
     /// Starts now.
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), last: AtomicU64::new(0) })
+        Arc::new(Self { start: Instant::now(), last: AtomicU64::new(0), joined: Mutex::default() })
+    }
+
+    /// What is heard of another counts here too, from now on and while it lasts.
+    pub(super) fn join(&self, other: &Arc<Self>) {
+        let mut joined = locked(&self.joined);
+        joined.retain(|one| one.strong_count() > 0);
+        joined.push(Arc::downgrade(other));
     }
 
     /// A byte has moved.
@@ -34,10 +45,16 @@ impl Activity {
         self.last.store(now, Ordering::Relaxed);
     }
 
+    /// When the last byte moved.
+    fn last(&self) -> Instant {
+        self.start + Duration::from_millis(self.last.load(Ordering::Relaxed))
+    }
+
     /// Waits until no byte has moved for this long.
     pub(super) async fn idle(&self, limit: Duration) {
         loop {
-            let due = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            let joined = || locked(&self.joined).iter().filter_map(Weak::upgrade).map(|one| one.last()).max();
+            let due = joined().unwrap_or(self.start).max(self.last()) + limit;
             if Instant::now() >= due {
                 return;
             }

@@ -53,6 +53,7 @@ struct Used {
     short: Mutex<Option<(Instant, Short)>>,
     /// Something was cut since a receipt said so.
     is_untold: AtomicBool,
+    is_unlimited: bool,
 }
 
 impl Meter {
@@ -71,6 +72,7 @@ impl Meter {
             told: Notify::new(),
             short: Mutex::default(),
             is_untold: AtomicBool::new(false),
+            is_unlimited: budget == Budget::default(),
         };
         Arc::new(Self { used: Arc::new(used), rations })
     }
@@ -84,6 +86,11 @@ impl Meter {
     pub(super) fn and(self: &Arc<Self>, ration: Option<Arc<Ration>>) -> Arc<Self> {
         let Some(ration) = ration else { return self.clone() };
         Arc::new(Self { used: self.used.clone(), rations: self.rations.iter().cloned().chain([ration]).collect() })
+    }
+
+    /// True when there is neither a budget nor a rate.
+    pub(super) fn is_unlimited(&self) -> bool {
+        self.used.is_unlimited && self.rations.is_empty()
     }
 
     /// True once something was refused because the budget is used up, and always when its time is.

@@ -18,6 +18,7 @@ use crate::inspect::Inspection;
 use crate::net::{Hop, Resolver, Way};
 use crate::policy::Policy;
 use crate::proxy::ask::{Asking, Webhook};
+use crate::proxy::http::pool::{MOST, Pool};
 use crate::proxy::ration::Rations;
 use crate::proxy::silent::{Silence, Silent};
 use crate::proxy::tls::{Interception, Shown};
@@ -26,8 +27,9 @@ use crate::telemetry::Health;
 
 /// Connections at a time, over all listeners, when the policy does not say.
 const MAX_CONNECTIONS: u32 = 8192;
-/// Descriptors for what is no connection: listeners, pins, evidence, names that are looked up.
-const OWN_DESCRIPTORS: u64 = 96;
+/// Descriptors for what is no connection of a client: listeners, pins, evidence, names that are looked up, and what is kept for the
+/// next one.
+const OWN_DESCRIPTORS: u64 = 96 + MOST as u64;
 /// Connections beyond those that wait until one that has said nothing has gone.
 const WAITING: u32 = 1024;
 /// Connections beyond these that are told why at the same time; the rest is cut without a word.
@@ -121,6 +123,8 @@ pub struct Proxy {
     pub(super) shown: Shown,
     /// What is used of the policy's rates.
     pub(super) rations: Rations,
+    /// Connections to destinations that nobody uses now.
+    pub(super) pool: Arc<Pool>,
     /// Connections that have said nothing yet.
     pub(super) silence: Arc<Silence>,
     slots: Arc<Semaphore>,
@@ -179,6 +183,7 @@ impl Proxy {
             asking: Asking::default(),
             shown: Shown::default(),
             rations: Rations::default(),
+            pool: Arc::default(),
             silence: Arc::default(),
             slots,
             places,

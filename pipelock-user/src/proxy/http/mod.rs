@@ -23,6 +23,7 @@ mod passing;
 #[cfg(test)]
 mod peers_tests;
 pub(super) mod place;
+pub(in crate::proxy) mod pool;
 mod pushing;
 mod reading;
 mod reverse;

@@ -66,7 +66,8 @@ impl Session {
         };
         let Self { carrier, shared, .. } = self;
         let (activity, reached) = (&shared.activity, std::sync::Mutex::default());
-        let leg = Leg { permit: &permit, authority, rules, carrier: *carrier, activity, meter, reached };
+        let flow = &self.identified();
+        let leg = Leg { permit: &permit, authority, rules, carrier: *carrier, flow, activity, meter, reached };
         let sent = tokio::select! {
             sent = Box::pin(shared.upstreams(*carrier).send(&leg, request)) => sent,
             // Bytes may have left, so the receipt must say that they were let out.

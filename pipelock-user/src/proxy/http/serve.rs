@@ -186,7 +186,7 @@ impl Session {
         guard: Option<FlowGuard>,
         carrier: Carrier,
     ) -> Arc<Self> {
-        Self::sharing(Shared::new(), transport, proxy, flow, guard, carrier)
+        Self::sharing(Shared::new(proxy), transport, proxy, flow, guard, carrier)
     }
 
     /// The session of something that a door does for this one's client, in the clear or over TLS.

@@ -47,11 +47,11 @@ struct Used {
 }
 
 impl Shared {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(proxy: &Proxy) -> Arc<Self> {
         Arc::new(Self {
             activity: Activity::new(),
             presence: Presence::default(),
-            upstreams: Default::default(),
+            upstreams: [Upstreams::new(&proxy.pool), Upstreams::new(&proxy.pool)],
             meters: Mutex::default(),
             unlimited: Meter::new(Budget::default()),
             own: Mutex::default(),

@@ -1,8 +1,8 @@
-//! Connections to destinations, kept while the agent keeps its own. Promises that none is used under another policy than
-//! the one that it was opened under, nor for another name.
+//! Connections to destinations, kept while the agent keeps its own, and for a while after that in [`super::pool`]. Promises that none
+//! is used under another policy than the one that it was opened under, nor for another name.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex as StdMutex};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -16,7 +16,8 @@ use super::authority::Authority;
 use super::framing::sound_answer;
 use super::outgoing::{Form, outgoing};
 use super::passing::Passing;
-use crate::flow::{PolicyId, Reached, Reason, Verdict, locked};
+use super::pool::{Pool, Whose, shows_who};
+use crate::flow::{Flow, PolicyId, Reached, Reason, Verdict, locked};
 use crate::inspect::Permit;
 use crate::net::connect;
 use crate::proxy::counts::{COUNTS, Found};
@@ -78,19 +79,59 @@ impl Sender {
 }
 
 /// A connection.
-struct Upstream {
+pub(super) struct Upstream {
     authority: Authority,
     /// The policy that allowed it, and checked the address.
     policy: PolicyId,
     sender: Sender,
     /// How it was reached.
     addr: Reached,
+    /// When it was last heard of.
+    activity: Arc<Activity>,
+    /// Whose it is, if another connection of the same client may use it later.
+    whose: Option<Whose>,
+}
+
+impl Upstream {
+    /// Whether a request may be sent on it at once.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_ready(),
+            Sender::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Whether a request for this name under this policy may be sent on it for this client.
+    pub(super) fn is_for(&self, whose: &Whose, authority: &Authority, policy: &PolicyId) -> bool {
+        self.whose.as_ref() == Some(whose) && self.authority == *authority && self.policy == *policy
+    }
+
+    /// The same connection for one more request at the same time; none of HTTP/1.1.
+    fn shared(&self) -> Option<Self> {
+        let Sender::Http2(sender) = &self.sender else { return None };
+        Some(Self {
+            authority: self.authority.clone(),
+            policy: self.policy.clone(),
+            sender: Sender::Http2(sender.clone()),
+            addr: self.addr.clone(),
+            activity: self.activity.clone(),
+            whose: self.whose.clone(),
+        })
+    }
 }
 
 /// What is open for one connection of the agent.
-#[derive(Default)]
 pub(super) struct Upstreams {
     kept: StdMutex<Vec<Upstream>>,
+    /// Where those go that are left when that ends.
+    pool: Weak<Pool>,
     /// Held while a connection that may turn out to carry many requests is opened, so that they wait for it.
     opening: Mutex<()>,
     /// A destination has chosen HTTP/1.1: waiting for one another would gain nothing.
@@ -106,13 +147,33 @@ pub(super) struct Leg<'a> {
     pub(super) authority: &'a Authority,
     pub(super) rules: &'a Rules,
     pub(super) carrier: Carrier,
+    /// Whose request it is.
+    pub(super) flow: &'a Flow,
     pub(super) activity: &'a Arc<Activity>,
     pub(super) meter: &'a Arc<Meter>,
     /// The destination that was reached last, as soon as it was: what greets it may have left.
     pub(super) reached: StdMutex<Option<Reached>>,
 }
 
+impl Drop for Upstreams {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        let kept = self.kept.get_mut().unwrap_or_else(PoisonError::into_inner);
+        kept.drain(..).filter(|kept| kept.whose.is_some() && kept.is_ready()).for_each(|kept| pool.put(kept));
+    }
+}
+
 impl Upstreams {
+    /// Nothing yet; what is left in the end goes to `pool`.
+    pub(super) fn new(pool: &Arc<Pool>) -> Self {
+        Self {
+            kept: StdMutex::default(),
+            pool: Arc::downgrade(pool),
+            opening: Mutex::default(),
+            has_http1: AtomicBool::default(),
+        }
+    }
+
     /// Sends a request: on a kept connection that fits and still stands, else on a new one.
     pub(super) async fn send(
         &self,
@@ -122,10 +183,13 @@ impl Upstreams {
         let limits = leg.rules.policy.limits();
         let mut request = request;
         loop {
-            let (mut upstream, is_new) = match self.take(leg).await {
+            let (mut upstream, is_new) = match self.take(leg).await.or_else(|| self.adopt(leg)) {
                 Some(kept) => (kept, false),
                 None => self.open(leg).await?,
             };
+            if shows_who(request.headers()) {
+                self.stays(&mut upstream);
+            }
             COUNTS.sent_on.add(if is_new { Found::New } else { Found::Kept });
             let addr = upstream.addr.clone();
             *locked(&leg.reached) = Some(addr.clone());
@@ -141,6 +205,9 @@ impl Upstreams {
                         let detail = format!("the answer can be read in two ways: {what}");
                         (Verdict::let_out(Reason::UpstreamFailed, detail), Some(addr.clone()))
                     })?;
+                    if shows_who(response.headers()) {
+                        self.stays(&mut upstream);
+                    }
                     // What was upgraded carries no other request.
                     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         self.keep(upstream);
@@ -179,13 +246,7 @@ impl Upstreams {
     fn take_fit(&self, leg: &Leg<'_>) -> Option<Upstream> {
         let mut kept = locked(&self.kept);
         // Without its handle here a connection of a former policy ends with the last answer on it.
-        kept.retain(|upstream| {
-            upstream.policy == *leg.rules.policy.id()
-                && match &upstream.sender {
-                    Sender::Http1(sender) => !sender.is_closed(),
-                    Sender::Http2(sender) => !sender.is_closed(),
-                }
-        });
+        kept.retain(|upstream| upstream.policy == *leg.rules.policy.id() && !upstream.is_closed());
         let at = kept.iter().position(|upstream| {
             let is_free = match &upstream.sender {
                 Sender::Http1(sender) => !leg.carrier.is_http2 || sender.is_ready(),
@@ -193,14 +254,29 @@ impl Upstreams {
             };
             is_free && upstream.authority == *leg.authority
         })?;
-        match kept.get(at)? {
-            Upstream { authority, policy, sender: Sender::Http2(sender), addr } => Some(Upstream {
-                authority: authority.clone(),
-                policy: policy.clone(),
-                sender: Sender::Http2(sender.clone()),
-                addr: addr.clone(),
-            }),
-            _ => Some(kept.swap_remove(at)),
+        match kept.get(at)?.shared() {
+            Some(shared) => Some(shared),
+            None => Some(kept.swap_remove(at)),
+        }
+    }
+
+    /// One that a former connection of the same client has left, unless bytes are counted.
+    fn adopt(&self, leg: &Leg<'_>) -> Option<Upstream> {
+        let pool = self.pool.upgrade().filter(|_| leg.meter.is_unlimited())?;
+        let whose = Whose::of(leg.flow, leg.carrier.is_tls);
+        let upstream = pool.take(&whose, leg.authority, leg.rules.policy.id())?;
+        leg.activity.join(&upstream.activity);
+        if let Some(shared) = upstream.shared() {
+            locked(&self.kept).push(shared);
+        }
+        Some(upstream)
+    }
+
+    /// Takes note that a connection is nobody's but this one's of the agent: who somebody is was shown on it.
+    fn stays(&self, upstream: &mut Upstream) {
+        upstream.whose = None;
+        for kept in locked(&self.kept).iter_mut().filter(|kept| Arc::ptr_eq(&kept.activity, &upstream.activity)) {
+            kept.whose = None;
         }
     }
 
@@ -231,13 +307,15 @@ impl Upstreams {
         if may_share && let Some(upstream) = self.take(leg).await {
             return Ok((upstream, false));
         }
-        let Leg { permit, authority, rules, carrier, activity, meter, reached } = leg;
+        let Leg { permit, authority, rules, carrier, flow, activity, meter, reached } = leg;
         let left = || limit.saturating_sub(start.elapsed());
         let (stream, addr) = connect(permit, rules.way(), left())
             .await
             .map_err(|error| (Verdict::block(error.reason(), error.to_string()), None))?;
         *locked(reached) = Some(addr.clone());
-        let stream = Metered::new(Watched::new(stream, activity), meter);
+        let own = Activity::new();
+        activity.join(&own);
+        let stream = Metered::new(Watched::new(stream, &own), meter);
         let sender = if carrier.is_tls {
             let unavailable = || Verdict::block(Reason::InspectionUnavailable, "TLS is not opened under this policy");
             let outward = &rules.tls.as_ref().ok_or_else(|| (unavailable(), None))?.outward;
@@ -261,15 +339,16 @@ impl Upstreams {
             greet(stream, carrier.is_http2, rules).await
         };
         let sender = sender.map_err(|error| broken(&error, addr.clone()))?;
-        let upstream = Upstream { authority: (*authority).clone(), policy: rules.policy.id().clone(), sender, addr };
-        if let Sender::Http2(sender) = &upstream.sender {
-            let copy = Upstream {
-                authority: upstream.authority.clone(),
-                policy: upstream.policy.clone(),
-                sender: Sender::Http2(sender.clone()),
-                addr: upstream.addr.clone(),
-            };
-            locked(&self.kept).push(copy);
+        let upstream = Upstream {
+            authority: (*authority).clone(),
+            policy: rules.policy.id().clone(),
+            sender,
+            addr,
+            activity: own,
+            whose: meter.is_unlimited().then(|| Whose::of(flow, carrier.is_tls)),
+        };
+        if let Some(shared) = upstream.shared() {
+            locked(&self.kept).push(shared);
         }
         Ok((upstream, true))
     }
