@@ -21,11 +21,14 @@ pub(crate) use glued::glued;
 pub use lists::Language;
 pub(crate) use stream::Seeker;
 
+use crate::bits;
 use crate::stream::Window;
 use lists::{CUT, Entry, LANGUAGES, LISTS};
 use run::Run;
 use unicode_normalization::char::is_combining_mark;
 
+/// Shortest word of a list, in letters or in bytes that are none of ASCII.
+const SHORTEST: usize = 3;
 /// Longest word kept while it is read, in bytes: Korean syllables decomposed take the most.
 const WORD_BYTES: usize = 64;
 
@@ -203,6 +206,9 @@ impl Detector {
                             self.end_word(self.offset + at as u64, found);
                         }
                         self.after_digit = true;
+                        if self.is_idle() {
+                            at += self.skip(&bytes[at + 1..]);
+                        }
                     }
                     _ => {
                         let word = self.letters > 0;
@@ -210,7 +216,7 @@ impl Detector {
                             self.end_word(self.offset + at as u64, found);
                         }
                         self.after_digit = false;
-                        if stop && word && self.readings.iter().all(|reading| reading.active == 0) {
+                        if stop && word && self.is_idle() {
                             self.offset += at as u64;
                             return at;
                         }
@@ -225,6 +231,23 @@ impl Detector {
         }
         self.offset += bytes.len() as u64;
         bytes.len()
+    }
+
+    /// No word before belongs to a phrase.
+    fn is_idle(&self) -> bool {
+        self.readings.iter().all(|reading| reading.active == 0)
+    }
+
+    /// Passes over what is in hexadecimal and the like, behind a digit: while no phrase has begun, what is too short for a word of
+    /// any list says nothing. How many bytes that are.
+    fn skip(&mut self, bytes: &[u8]) -> usize {
+        let letter = |byte: u8| ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte >= 0x80);
+        let to = bits::run(bytes, SHORTEST, letter).unwrap_or_else(|| {
+            // The last one may go on in the next piece.
+            bytes.len() - bytes.iter().rev().take_while(|byte| letter(**byte)).count()
+        });
+        self.after_digit = bytes[..to].last().is_none_or(u8::is_ascii_digit);
+        to
     }
 
     /// The text is over: its last word counts too.
