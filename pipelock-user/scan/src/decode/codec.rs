@@ -1,7 +1,8 @@
 //! Codecs that write bytes as text: base64 (RFC 4648, standard and URL alphabet mixed), hex, base32, base58 (Bitcoin's). Called by
 //! `stream::runs` with runs of their characters, without delimiters and padding.
 
-use super::sense::{Sense, dull};
+use super::sense::Sense;
+use crate::bits;
 use crate::finding::Step;
 
 /// Value of each byte in base64, or [`NONE`].
@@ -105,6 +106,18 @@ impl Alphabet {
             Self::Base32Upper => digit || byte.is_ascii_uppercase(),
             Self::Base32Lower => digit || byte.is_ascii_lowercase(),
             Self::Base32Mixed => digit || byte.is_ascii_alphabetic(),
+        }
+    }
+
+    /// Which characters of a block it [has](Self::has).
+    pub(crate) fn bits(self, block: &[u8; bits::BLOCK]) -> u64 {
+        let digit = |byte: u8| byte.wrapping_sub(b'2') < 6;
+        let letter = |byte: u8, first: u8, count: u8| byte.wrapping_sub(first) < count;
+        match self {
+            Self::Hex => bits::of(block, |byte| letter(byte, b'0', 10) | letter(byte | 0x20, b'a', 6)),
+            Self::Base32Upper => bits::of(block, |byte| digit(byte) | letter(byte, b'A', 26)),
+            Self::Base32Lower => bits::of(block, |byte| digit(byte) | letter(byte, b'a', 26)),
+            Self::Base32Mixed => bits::of(block, |byte| digit(byte) | letter(byte | 0x20, b'a', 26)),
         }
     }
 
@@ -249,7 +262,7 @@ pub(crate) fn base58(text: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn interesting(bytes: &[u8]) -> bool {
     let utf16 = || super::utf16::mark(bytes).or_else(|| super::utf16::unmarked(bytes)).is_some();
     let shows = || Sense::default().look(bytes) || std::str::from_utf8(bytes).is_ok();
-    bytes.len() >= 8 && (!dull(bytes) && shows() || utf16())
+    bytes.len() >= 8 && (shows() || utf16())
 }
 
 #[cfg(test)]
@@ -262,6 +275,17 @@ mod tests {
         bits.decode(radix, &text.as_bytes()[..cut], &mut out);
         bits.decode(radix, &text.as_bytes()[cut..], &mut out);
         out
+    }
+
+    #[test]
+    fn a_block_is_judged_as_its_characters() {
+        for alphabet in Alphabet::ALL {
+            for first in (0..=255u8).step_by(bits::BLOCK) {
+                let block = std::array::from_fn(|at| first + at as u8);
+                let each = (0..bits::BLOCK).filter(|at| alphabet.has(block[*at])).fold(0, |all, at| all | 1 << at);
+                assert_eq!(alphabet.bits(&block), each, "{alphabet:?}");
+            }
+        }
     }
 
     #[test]

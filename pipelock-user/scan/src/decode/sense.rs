@@ -18,9 +18,152 @@ const BEYOND: u32 = 3;
 /// Most bytes before the sign of something that belong to it.
 pub(crate) const REACH: usize = UTF8 as usize;
 
+/// Bytes before a piece that say all about what goes on in it, and the places of a [`Marks`] that they have.
+const BEFORE: usize = 32;
+const _: () = assert!(BEFORE > REACH + 3 && BEFORE > PAIRS as usize && BEFORE > PRINTABLE as usize);
+
 /// What the bytes so far end in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sense {
+    /// The last bytes, the latest last, and how many of them there are.
+    before: [u8; BEFORE],
+    known: usize,
+    marks: Marks<u32>,
+}
+
+/// Which bytes are of a kind, one bit each; the first has the lowest.
+#[derive(Clone, Copy, Debug)]
+struct Marks<N> {
+    printable: N,
+    nul: N,
+    /// Of UTF-8: the first byte of a character beyond ASCII, one of its others, and what is none of them.
+    leads: N,
+    continued: N,
+    never: N,
+    /// The first byte of compressed data, and the second.
+    first: N,
+    second: N,
+}
+
+impl Default for Sense {
+    fn default() -> Self {
+        let marks = Marks { printable: 0, nul: 0, leads: 0, continued: 0, never: u32::MAX, first: 0, second: 0 };
+        Self { before: [0; BEFORE], known: 0, marks }
+    }
+}
+
+impl Sense {
+    /// Is there something in the next bytes?
+    pub(crate) fn look(&mut self, bytes: &[u8]) -> bool {
+        bytes.chunks(bits::BLOCK).fold(false, |found, piece| found | self.look_at(piece))
+    }
+
+    /// The same for one block at most. Noise is told by a look at all of it at once.
+    fn look_at(&mut self, piece: &[u8]) -> bool {
+        let marks = Marks::of(piece).behind(&self.marks);
+        let found = marks.may_show() && {
+            let mut exact = Exact::default();
+            exact.look(&self.before[BEFORE - self.known..]);
+            exact.look(piece)
+        };
+        self.marks = marks.last(piece.len());
+        self.known = (self.known + piece.len()).min(BEFORE);
+        if let Some(last) = piece.last_chunk() {
+            self.before = *last;
+        } else {
+            self.before.copy_within(piece.len().., 0);
+            self.before[BEFORE - piece.len()..].copy_from_slice(piece);
+        }
+        found
+    }
+}
+
+impl Marks<u64> {
+    /// Of a piece of at most a block.
+    fn of(piece: &[u8]) -> Self {
+        let mut block = [0x80; bits::BLOCK];
+        block[..piece.len()].copy_from_slice(piece);
+        let own = u64::MAX.checked_shr(u64::BITS - piece.len() as u32).unwrap_or(0);
+        Self {
+            printable: bits::of(&block, printable) & own,
+            nul: bits::of(&block, |byte| byte == 0) & own,
+            leads: bits::of(&block, |byte| byte.wrapping_sub(0xc2) < 0x33) & own,
+            continued: bits::of(&block, |byte| byte & 0xc0 == 0x80) & own,
+            // Nor is what lies behind the end.
+            never: bits::of(&block, never) | !own,
+            first: bits::of(&block, |byte| (byte == 0x78) | (byte == 0x1f) | (byte == 0x28)) & own,
+            second: bits::of(&block, |byte| {
+                (byte == 0x01) | (byte == 0x5e) | (byte == 0x9c) | (byte == 0xda) | (byte == 0x8b) | (byte == 0xb5)
+            }) & own,
+        }
+    }
+
+    /// With those of the bytes before.
+    fn behind(&self, before: &Marks<u32>) -> Marks<u128> {
+        let join = |new: u64, old: u32| u128::from(new) << BEFORE | u128::from(old);
+        Marks {
+            printable: join(self.printable, before.printable),
+            nul: join(self.nul, before.nul),
+            leads: join(self.leads, before.leads),
+            continued: join(self.continued, before.continued),
+            never: join(self.never, before.never) | u128::MAX << (BEFORE + bits::BLOCK),
+            first: join(self.first, before.first),
+            second: join(self.second, before.second),
+        }
+    }
+}
+
+impl Marks<u128> {
+    /// Those of the last bytes, after so many new ones.
+    fn last(&self, new: usize) -> Marks<u32> {
+        let last = |marks: u128| (marks >> new) as u32;
+        Marks {
+            printable: last(self.printable),
+            nul: last(self.nul),
+            leads: last(self.leads),
+            continued: last(self.continued),
+            never: last(self.never),
+            first: last(self.first),
+            second: last(self.second),
+        }
+    }
+
+    /// Whether [`Exact`] may see something; it does in no other.
+    fn may_show(&self) -> bool {
+        let row = |marks: u128, steps: &[u32]| steps.iter().fold(marks, |row, step| row & row >> step) != 0;
+        let Self { printable, nul, leads, continued, never, first, second } = *self;
+        // A first byte without a second, and one that goes on with nothing.
+        let wrong = never | leads & !(continued >> 1) | continued & !((leads | continued) << 1);
+        // Of the characters between two wrong bytes the first is taken away, then the second: is there a third?
+        let (right, chars) = (!wrong, leads & continued >> 1);
+        let starts = right & !(right << 1);
+        let without_first = |chars: u128| {
+            let ends = chars | wrong;
+            chars & ends.wrapping_sub(starts)
+        };
+        let third = (1..BEYOND).fold(chars & right, |left, _| without_first(left)) != 0;
+        let begun = first & second >> 1 != 0;
+        row(printable, &[1, 2, 4])
+            | (nul.count_ones() >= PAIRS / 2)
+            | begun
+            | third
+            // Two less, as the last bytes may begin a character that is not whole.
+            | row(right, &[1, 2, 4, 8, UTF8 - 16 - 2])
+    }
+}
+
+fn printable(byte: u8) -> bool {
+    (byte.wrapping_sub(0x20) < 0x5f) | (byte == b'\n') | (byte == b'\r') | (byte == b'\t')
+}
+
+/// No byte of UTF-8.
+fn never(byte: u8) -> bool {
+    (byte == 0xc0) | (byte == 0xc1) | (byte >= 0xf5)
+}
+
+/// The same, byte by byte.
+#[derive(Clone, Copy, Debug)]
+struct Exact {
     printable: u32,
     pairs: u32,
     utf8: u32,
@@ -31,19 +174,17 @@ pub(crate) struct Sense {
     last: u32,
 }
 
-impl Default for Sense {
+impl Default for Exact {
     fn default() -> Self {
         Self { printable: 0, pairs: 0, utf8: 0, beyond: 0, needs: 0, last: 0x0101_0101 }
     }
 }
 
-impl Sense {
-    /// Is there something in the next bytes?
-    pub(crate) fn look(&mut self, bytes: &[u8]) -> bool {
+impl Exact {
+    fn look(&mut self, bytes: &[u8]) -> bool {
         let mut found = false;
         for &byte in bytes {
-            let printable = u32::from((0x20..0x7f).contains(&byte) | matches!(byte, b'\n' | b'\r' | b'\t'));
-            self.printable = (self.printable + 1) * printable;
+            self.printable = (self.printable + 1) * u32::from(printable(byte));
             // A NUL beside a character.
             let turns = u32::from((byte == 0) != (self.last & 0xff == 0));
             self.pairs = (self.pairs + 1) * turns;
@@ -61,9 +202,9 @@ impl Sense {
     /// Counts UTF-8, but for what is longer than it need be: nobody writes that by chance or otherwise.
     fn character(&mut self, byte: u8) {
         let continues = byte & 0xc0 == 0x80;
-        if continues != (self.needs > 0) || matches!(byte, 0xc0 | 0xc1 | 0xf5..) {
+        if continues != (self.needs > 0) || never(byte) {
             (self.utf8, self.beyond, self.needs) = (0, 0, 0);
-            if continues || matches!(byte, 0xc0 | 0xc1 | 0xf5..) {
+            if continues || never(byte) {
                 return;
             }
         }
@@ -84,55 +225,55 @@ impl Sense {
     }
 }
 
-/// Does a look at all of these bytes at once tell that nothing is in them, neither a sign nor UTF-8 throughout? Only for few.
-pub(crate) fn dull(bytes: &[u8]) -> bool {
-    let Some(mut block) = Some([0x80; bits::BLOCK]).filter(|block| bytes.len() < block.len()) else { return false };
-    block[..bytes.len()].copy_from_slice(bytes);
-    let row = |bits: u64, steps: &[u32]| steps.iter().fold(bits, |bits, step| bits & bits >> step) != 0;
-    let printable =
-        bits::of(&block, |byte| (byte.wrapping_sub(0x20) < 0x5f) | (byte == b'\n') | (byte == b'\r') | (byte == b'\t'));
-    // A NUL, or the first byte of compressed data.
-    let start = bits::of(&block, |byte| (byte == 0) | (byte == 0x78) | (byte == 0x1f) | (byte == 0x28));
-    if row(printable, &[1, 2, 4]) || start != 0 {
-        return false;
-    }
-    let leads = bits::of(&block, |byte| (0xc2..0xf5).contains(&byte));
-    let continued = bits::of(&block, |byte| byte & 0xc0 == 0x80);
-    let chars = leads & continued >> 1;
-    let never = bits::of(&block, |byte| (byte == 0xc0) | (byte == 0xc1) | (byte >= 0xf5));
-    let wrong = never | leads & !(continued >> 1) | continued & !((leads | continued) << 1);
-    let own = (1u64 << bytes.len()) - 1;
-    chars.count_ones() < BEYOND && wrong & own != 0 && !row(!wrong & own, &[1, 2, 4, 8, UTF8 - 16 - 2])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dull_shows_no_sign() {
+    fn a_look_at_all_at_once_is_one_at_each() {
         let mut number = 1u64;
-        let mut dulls = 0;
-        for round in 0..200_000u64 {
-            let bytes: Vec<u8> = (0..round % 64)
-                .map(|at| {
-                    number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    let byte = (number >> 33) as u8;
-                    // Half of them of few kinds, so that there are signs of all sorts.
-                    if round % 2 == 0 {
-                        byte
-                    } else {
-                        b"\xc3\xa9\xe5\xbf\xbda\x01 b\x0b\xf0\x9f\x98\x80\x8dq"
-                            [usize::from(byte % 16) ^ (at as usize % 3)]
+        let mut next = || {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (number >> 33) as usize
+        };
+        let (mut signs, mut dulls) = (0, 0);
+        for round in 0..20_000 {
+            // Of few kinds, so that there are signs of all sorts, with more or less noise between.
+            let noise = [1, 2, 4, 16][round % 4];
+            let bytes: Vec<u8> = (0..next() % 300)
+                .map(|at| match next() % noise {
+                    0 => {
+                        b"\xc3\xa9\xe5\xbf\xbda\x00 b\x0b\xf0\x9f\x98\x80\x8d\x78\x9c\x1f\x8b\x08\x28\xb5\x2f\xfd"
+                            [(next() % 24) & !(at & 1)]
                     }
+                    _ => next() as u8,
                 })
                 .collect();
-            let shows = Sense::default().look(&bytes) || std::str::from_utf8(&bytes).is_ok();
-            let dull = dull(&bytes);
-            assert!(!(shows && dull), "{bytes:x?}");
-            dulls += u32::from(dull);
+            let (mut all, mut each, mut rest) = (Sense::default(), Exact::default(), &bytes[..]);
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at((1 + next() % 90).min(rest.len()));
+                let found = all.look(piece);
+                assert_eq!(found, each.look(piece), "{bytes:x?} at {}", bytes.len() - rest.len());
+                (signs, dulls) = (signs + u32::from(found), dulls + u32::from(!found));
+                rest = behind;
+            }
         }
-        assert!(dulls > 50_000, "{dulls}");
+        assert!(signs > 2_000 && dulls > 10_000, "{signs} {dulls}");
+    }
+
+    #[test]
+    fn noise_is_mostly_told_at_once() {
+        let mut number = 1u64;
+        let mut noise = || {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (number >> 33) as u8
+        };
+        let none = Sense::default().marks;
+        let maybe = (0..1000).filter(|_| {
+            let piece: [u8; 48] = std::array::from_fn(|_| noise());
+            Marks::of(&piece).behind(&none).may_show()
+        });
+        assert!(maybe.count() < 120);
     }
 
     #[test]

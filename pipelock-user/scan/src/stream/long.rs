@@ -218,6 +218,9 @@ impl Part {
         (phases, depth): (usize, usize),
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
+        if block.is_empty() || self.lanes.is_empty() && self.waits_on(block) {
+            return Ok(());
+        }
         let mut rest = block;
         while !rest.is_empty() {
             let own = rest.iter().take_while(|byte| self.alphabet.has(**byte)).count();
@@ -251,5 +254,28 @@ impl Part {
             rest = &other[foreign..];
         }
         Ok(())
+    }
+
+    /// Takes a block with too few characters in a row for a lane, as most have: without a branch for each. False when there are enough.
+    fn waits_on(&mut self, block: &[u8]) -> bool {
+        let mut padded = [0; BLOCK];
+        let Some(part) = padded.get_mut(..block.len()) else { return false };
+        part.copy_from_slice(block);
+        let (own, least) = (self.alphabet.bits(&padded), self.alphabet.least());
+        let (mut row, mut length) = (own, 1);
+        while length < least {
+            let step = length.min(least - length);
+            row &= row >> step;
+            length += step;
+        }
+        if row != 0 || self.waiting.len() + (!own).trailing_zeros() as usize >= least {
+            return false;
+        }
+        let behind = (!(own << (BLOCK - block.len()))).leading_zeros() as usize;
+        if behind < block.len() {
+            self.waiting.clear();
+        }
+        self.waiting.extend_from_slice(&block[block.len() - behind.min(block.len())..]);
+        true
     }
 }
