@@ -17,8 +17,8 @@ const LONGEST: usize = 64 * 1024;
 const TAIL: usize = 1024;
 /// Bytes before those of which nothing is certain that are read with them.
 const CONTEXT: usize = 64;
-/// Bytes of an open text that are read for what is found if it ends, when it is longer: with what came before it was read as it went by.
-const MOST_OPEN: usize = 512;
+/// Bytes of open digits that are read for what is found if they end.
+const MOST_DIGITS: usize = 512;
 /// Bytes after which groups of characters that stand for bytes begin alike in every encoding: of 2, 4, 5 and 8.
 const PHASE: usize = 40;
 /// A text at least so long that comes again at once is a name, not a piece.
@@ -76,12 +76,11 @@ impl Text {
         if self.open == 0 {
             return Ok(Vec::new());
         }
-        // Digits without end are open from the first on; they would all be read again with each that is added.
-        let count = match self.open.checked_sub(MOST_OPEN) {
-            Some(more) => self.open.saturating_sub(more.next_multiple_of(PHASE)),
-            None => self.open + CONTEXT,
-        };
-        let from = self.tail.len().saturating_sub(count);
+        let open = self.tail.len().saturating_sub(self.open);
+        // Digits without end, as time stamps one after another are, would all be read again with each that is added.
+        let digits = self.tail.as_bytes()[open..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let skipped = digits.saturating_sub(MOST_DIGITS) / PHASE * PHASE;
+        let from = if skipped > 0 { open + skipped } else { open.saturating_sub(CONTEXT) };
         let text = &self.tail[floor(&self.tail, from)..];
         let before = (text.len() - self.open.min(text.len())) as u64;
         let mut found = scanner.scan(text.as_bytes())?;

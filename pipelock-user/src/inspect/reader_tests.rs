@@ -347,15 +347,19 @@ fn an_order_in_words_of_one_event_each_ends_with_the_last_word() {
 }
 
 #[test]
-fn what_ends_long_text_without_a_break_is_found_by_the_event_that_ends_it() {
-    for before in 0..8 {
+fn what_ends_a_long_text_is_found_by_the_event_that_ends_it() {
+    let coded = |before: usize| {
         let text = format!("{}{} {ORDER}", "-".repeat(before), "clean words ".repeat(250));
-        let text = pipelock_receipt::codec::base64(text.as_bytes());
-        let events: Vec<String> =
-            text.as_bytes().chunks(45).map(|part| format!("data: {}\n\n", String::from_utf8_lossy(part))).collect();
+        pipelock_receipt::codec::base64(text.as_bytes())
+    };
+    let image = format!("![a]({})", ('a'..='z').cycle().take(700).collect::<String>());
+    let behind_digits = format!("{}{image}", "1234567890".repeat(150));
+    for text in (0..8).map(coded).chain([image, behind_digits]) {
+        let part = |part: &[u8]| format!("data: {}\n\n", String::from_utf8_lossy(part));
+        let events: Vec<String> = text.as_bytes().chunks(45).map(part).collect();
         let (counts, result) = read_events("", &events);
         let result = result.map_err(|verdict| verdict.reason);
-        assert_eq!((counts.len(), result), (events.len() - 1, Err(Reason::InjectionMatch)), "{before}");
+        assert_eq!((counts.len(), result), (events.len() - 1, Err(Reason::InjectionMatch)), "{text}");
     }
 }
 
