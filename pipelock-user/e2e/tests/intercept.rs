@@ -39,7 +39,7 @@ const PORT: &str = r#"
 const handler = (request, response) => {
     const socket = request.stream ? request.stream.session.socket : request.socket;
     request.resume();
-    response.end("from " + socket.remotePort + "\n");
+    response.end("from " + socket.remotePort + " " + request.httpVersion + "\n");
 };
 "#;
 
@@ -47,14 +47,16 @@ const handler = (request, response) => {
 fn one_curl_after_another_is_one_connection_to_the_destination() {
     need!("curl", "openssl", "node");
     let server = TlsServer::node(&["web.test"], PORT, &[]);
-    for option in ["--http2", "--http1.1"] {
-        let curl = format!("curl -sSf {option} https://web.test:{}/ok/curl; sleep 0.3", server.port());
-        let run = sandbox(&server, "").run_ok(&["sh", "-ec", &format!("{curl}; {curl}; {curl}")]);
-        let text = run.text();
-        let ports: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("from ")).collect();
-        assert!(ports.len() == 3 && ports.iter().all(|port| *port == ports[0]), "{run}");
-        assert_eq!((run.evidence.connections().len(), run.evidence.http().len()), (3, 3), "{run}");
-    }
+    let curl = |option: &str| format!("curl -sSf {option} https://web.test:{}/ok/curl; sleep 0.3", server.port());
+    let order = ["--http2", "--http1.1", "--http2", "--http1.1"].map(curl);
+    let run = sandbox(&server, "").run_ok(&["sh", "-ec", &order.join("; ")]);
+    let text = run.text();
+    let from: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("from ")).collect();
+    let [one, other, again, once_more] = from.as_slice() else { panic!("{run}") };
+    assert_eq!((one, other), (again, once_more), "{run}");
+    // What a client speaks is what its destination is spoken to in.
+    assert!(one.ends_with(" 2.0") && other.ends_with(" 1.1"), "{run}");
+    assert_eq!((run.evidence.connections().len(), run.evidence.http().len()), (4, 4), "{run}");
 }
 
 #[test]

@@ -64,7 +64,7 @@ async fn nobody_waits_for_ever() {
     let world = World::new("").await;
     ask(&world, "").await;
     tokio::time::pause();
-    tokio::time::sleep(2 * LONGEST + Duration::from_secs(1)).await;
+    tokio::time::sleep(2 * LONGEST + Duration::from_millis(1)).await;
     tokio::time::resume();
     assert!(locked(&world.proxy.pool.parked).is_empty(), "somebody looks after them");
     assert!(!world.proxy.pool.is_watched.load(Ordering::Acquire));
@@ -76,16 +76,48 @@ async fn nobody_waits_for_ever() {
 async fn clients_are_told_apart() {
     let world = World::new("").await;
     let (_, _, flow, _) = world.flow().await;
+    let carrier = Carrier { is_tls: false, is_http2: false };
     let whose = |change: &dyn Fn(&mut Origin)| {
         let mut flow = (*flow).clone();
         change(&mut flow.origin);
-        Whose::of(&flow, false)
+        Whose::of(&flow, carrier)
     };
     let own = whose(&|_| {});
     assert_eq!(own, whose(&|origin| origin.pid = 2));
     assert_ne!(own, whose(&|origin| origin.uid = 2));
     assert_ne!(own, whose(&|origin| origin.cgroup_id = 2));
     assert_ne!(own, whose(&|origin| origin.identity = Some("somebody".into())));
-    assert_ne!(own, whose(&|origin| origin.peer = Some(std::net::SocketAddr::from(([192, 0, 2, 1], 1)))));
-    assert_ne!(own, Whose::of(&flow, true));
+    assert_ne!(own, Whose::of(&flow, Carrier { is_tls: true, ..carrier }));
+    assert_ne!(
+        own,
+        Whose::of(&flow, Carrier { is_http2: true, ..carrier }),
+        "what one speaks is what the other is spoken to in"
+    );
+    let somebody = Some(std::net::SocketAddr::from(([192, 0, 2, 1], 1)));
+    assert_eq!(whose(&|origin| origin.peer = somebody), None, "who else is there?");
+    let shown = whose(&|origin| (origin.peer, origin.identity) = (somebody, Some("somebody".into())));
+    assert!(shown.is_some());
+}
+
+#[test]
+fn what_is_said_about_a_connection_is_heard() {
+    let headers =
+        |name: HeaderName, value: &str| HeaderMap::from_iter([(name, HeaderValue::from_str(value).expect("a value"))]);
+    for (value, shows) in [
+        ("Bearer abc", false),
+        ("basic YTpi", false),
+        ("Negotiate YII=", true),
+        ("NTLM TlR=", true),
+        ("Nego2 x", true),
+        ("Basic realm=\"x\", Negotiate", true),
+        ("", true),
+    ] {
+        assert_eq!(shows_who(&headers(header::AUTHORIZATION, value)), shows, "{value}");
+        assert_eq!(shows_who(&headers(header::WWW_AUTHENTICATE, value)), shows, "{value}");
+    }
+    assert!(!shows_who(&HeaderMap::new()));
+    let of = |value: &str| patience(&headers(KEEP_ALIVE, value)).map(|patience| patience.as_secs());
+    assert_eq!(of("timeout=5, max=100"), Some(4));
+    assert_eq!(of("max=100, timeout=0"), Some(0));
+    assert_eq!((of("timeout=x"), of("max=1")), (None, None));
 }

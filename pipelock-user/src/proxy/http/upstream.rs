@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -16,7 +17,7 @@ use super::authority::Authority;
 use super::framing::sound_answer;
 use super::outgoing::{Form, outgoing};
 use super::passing::Passing;
-use super::pool::{Pool, Whose, shows_who};
+use super::pool::{Pool, Whose, patience, shows_who};
 use crate::flow::{Flow, PolicyId, Reached, Reason, Verdict, locked};
 use crate::inspect::Permit;
 use crate::net::connect;
@@ -25,7 +26,7 @@ use crate::proxy::idle::{Activity, Watched};
 use crate::proxy::listen::dial_limit;
 use crate::proxy::meter::{Meter, Metered};
 use crate::proxy::state::Rules;
-use crate::proxy::tls::{self, Offer};
+use crate::proxy::tls::{self, Interception, Offer};
 
 /// The smallest buffer that hyper takes for a head.
 const MIN_BUFFER: usize = 8192;
@@ -88,8 +89,11 @@ pub(super) struct Upstream {
     addr: Reached,
     /// When it was last heard of.
     activity: Arc<Activity>,
-    /// Whose it is, if another connection of the same client may use it later.
+    /// Whose it is, if another connection of the same client may use it later, and how long the destination waits for that.
     whose: Option<Whose>,
+    patience: Duration,
+    /// What opened TLS on it: with a reload other files may be behind the same policy.
+    tls: Option<Weak<Interception>>,
 }
 
 impl Upstream {
@@ -108,9 +112,20 @@ impl Upstream {
         }
     }
 
-    /// Whether a request for this name under this policy may be sent on it for this client.
-    pub(super) fn is_for(&self, whose: &Whose, authority: &Authority, policy: &PolicyId) -> bool {
-        self.whose.as_ref() == Some(whose) && self.authority == *authority && self.policy == *policy
+    /// Whether a request for this name under these rules may be sent on it for this client.
+    pub(super) fn is_for(&self, whose: &Whose, authority: &Authority, rules: &Rules) -> bool {
+        let same = |tls: &Weak<Interception>| {
+            rules.tls.as_ref().is_some_and(|now| std::ptr::eq(tls.as_ptr(), &raw const **now))
+        };
+        self.whose.as_ref() == Some(whose)
+            && self.authority == *authority
+            && self.policy == *rules.policy.id()
+            && self.tls.as_ref().is_none_or(same)
+    }
+
+    /// How long the destination waits for the next request, as far as it said so.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// The same connection for one more request at the same time; none of HTTP/1.1.
@@ -123,6 +138,8 @@ impl Upstream {
             addr: self.addr.clone(),
             activity: self.activity.clone(),
             whose: self.whose.clone(),
+            patience: self.patience,
+            tls: self.tls.clone(),
         })
     }
 }
@@ -208,6 +225,9 @@ impl Upstreams {
                     if shows_who(response.headers()) {
                         self.stays(&mut upstream);
                     }
+                    if let Some(patience) = patience(response.headers()) {
+                        upstream.patience = patience;
+                    }
                     // What was upgraded carries no other request.
                     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         self.keep(upstream);
@@ -263,8 +283,8 @@ impl Upstreams {
     /// One that a former connection of the same client has left, unless bytes are counted.
     fn adopt(&self, leg: &Leg<'_>) -> Option<Upstream> {
         let pool = self.pool.upgrade().filter(|_| leg.meter.is_unlimited())?;
-        let whose = Whose::of(leg.flow, leg.carrier.is_tls);
-        let upstream = pool.take(&whose, leg.authority, leg.rules.policy.id())?;
+        let whose = Whose::of(leg.flow, leg.carrier)?;
+        let upstream = pool.take(&whose, leg.authority, leg.rules)?;
         leg.activity.join(&upstream.activity);
         if let Some(shared) = upstream.shared() {
             locked(&self.kept).push(shared);
@@ -345,7 +365,9 @@ impl Upstreams {
             sender,
             addr,
             activity: own,
-            whose: meter.is_unlimited().then(|| Whose::of(flow, carrier.is_tls)),
+            whose: Some(flow).filter(|_| meter.is_unlimited()).and_then(|flow| Whose::of(flow, *carrier)),
+            patience: Duration::MAX,
+            tls: rules.tls.as_ref().filter(|_| carrier.is_tls).map(Arc::downgrade),
         };
         if let Some(shared) = upstream.shared() {
             locked(&self.kept).push(shared);
