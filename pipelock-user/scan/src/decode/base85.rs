@@ -4,10 +4,6 @@
 //! The alphabets hold most of ASCII, so source code is full of what could be base85. Text shows by its groups: four in a row
 //! that all decode to printable characters are no chance.
 
-use std::ops::Range;
-
-use crate::bits;
-
 const NONE: u8 = 255;
 
 /// The alphabets.
@@ -60,25 +56,6 @@ impl Alphabet {
     /// Is the byte one of its characters?
     pub(crate) fn has(self, byte: u8) -> bool {
         self.values()[usize::from(byte)] != NONE
-    }
-
-    /// The first characters of it in a row that are at least so many, up to 64: all of them, and where they begin.
-    pub(crate) fn stretch(self, text: &[u8], least: usize) -> Option<(usize, &[u8])> {
-        let graphic = |byte: u8| byte.wrapping_sub(b'!') < 94;
-        // What of these the alphabets lack; a table would be read byte by byte.
-        let place = match self {
-            Self::Ascii85 => place(text, least, |byte| byte.wrapping_sub(b'!') < 85),
-            Self::Rfc1924 => place(text, least, |byte| {
-                let other = (byte == b'"') | (byte == b'\'') | (byte == b':') | (byte == b'\\');
-                graphic(byte)
-                    & !(other | (byte == b',') | (byte == b'.') | (byte == b'/') | (byte == b'[') | (byte == b']'))
-            }),
-            Self::Z85 => place(text, least, |byte| {
-                let other = (byte == b'"') | (byte == b'\'') | (byte == b',') | (byte == b';') | (byte == b'\\');
-                graphic(byte) & !(other | (byte.wrapping_sub(b'_') < 2) | (byte == b'|') | (byte == b'~'))
-            }),
-        };
-        place.and_then(|place| Some((place.start, text.get(place)?)))
     }
 
     /// The four bytes of a group; `None` when it stands for none.
@@ -143,12 +120,6 @@ impl Alphabet {
     }
 }
 
-fn place(text: &[u8], least: usize, has: impl Fn(u8) -> bool) -> Option<Range<usize>> {
-    let start = bits::run(text, least, &has)?;
-    let length = bits::position(&text[start..], |byte| !has(byte));
-    Some(start..length.map_or(text.len(), |length| start + length))
-}
-
 fn printable(byte: u8) -> bool {
     (0x20..0x7f).contains(&byte) || matches!(byte, b'\n' | b'\r' | b'\t')
 }
@@ -161,18 +132,6 @@ mod tests {
         let groups = text.chunks_exact(5);
         let rest = alphabet.rest(groups.remainder());
         groups.flat_map(|group| alphabet.group(group).unwrap()).chain(rest).collect()
-    }
-
-    #[test]
-    fn stretches_are_of_the_alphabet() {
-        for alphabet in Alphabet::ALL {
-            for byte in 0..=255u8 {
-                let found = alphabet.stretch(&[byte; 20], 20).is_some();
-                assert_eq!(found, alphabet.has(byte), "{alphabet:?} {byte}");
-            }
-            let text = format!("\x01{}\x01{}\x01", "a".repeat(19), "b".repeat(70));
-            assert_eq!(alphabet.stretch(text.as_bytes(), 20), Some((21, "b".repeat(70).as_bytes())));
-        }
     }
 
     #[test]

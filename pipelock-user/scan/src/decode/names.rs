@@ -1,8 +1,6 @@
 //! Host names that carry something: labels in punycode (RFC 3492, `xn--…`), and data cut up over labels
 //! (`AKIAIOSF.ODNN7EXA.MPLE.evil.example`). Called by `stream::graphic` with what could be a name.
 
-/// Shortest name that carries something: `xn--a.b`.
-pub(crate) const SHORTEST: usize = 7;
 /// Longest name and label (RFC 1035 §2.3.4).
 const LONGEST: usize = 253;
 const LONGEST_LABEL: usize = 63;
@@ -13,8 +11,7 @@ const LEAST_LABEL: usize = 3;
 
 /// A byte of a name.
 pub(crate) fn in_name(byte: u8) -> bool {
-    let alphanumeric = ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10);
-    alphanumeric | (byte == b'-') | (byte == b'_') | (byte == b'.')
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
 fn labels(name: &[u8]) -> Option<Vec<&[u8]>> {

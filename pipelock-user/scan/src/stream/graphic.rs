@@ -213,18 +213,14 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The stretches of at least so many bytes, up to 64, that `has`, but those that may go on beyond the window.
-    fn whole(&self, least: usize, has: impl Fn(u8) -> bool + Copy) -> impl Iterator<Item = (usize, &[u8])> {
+    /// The stretches of bytes that `has`, but those that may go on beyond the window.
+    fn whole(&self, has: impl Fn(u8) -> bool) -> impl Iterator<Item = (usize, &[u8])> {
         let mut at = 0;
-        let stretches = std::iter::from_fn(move || {
-            let start = at + bits::run(self.run.get(at..)?, least, has)?;
-            let rest = self.run.get(start..)?;
-            let length = bits::position(rest, |byte| !has(byte)).unwrap_or(rest.len());
-            at = start + length;
-            Some((start, rest.get(..length)?))
-        });
-        stretches.filter(|(start, stretch)| {
-            (*start > 0 || self.begins) && (start + stretch.len() < self.run.len() || self.ends)
+        self.run.split(move |byte| !has(*byte)).filter_map(move |stretch| {
+            let start = at;
+            at += stretch.len() + 1;
+            let inside = (start > 0 || self.begins) && (start + stretch.len() < self.run.len() || self.ends);
+            inside.then_some((start, stretch))
         })
     }
 
@@ -236,10 +232,10 @@ impl Part<'_> {
     fn names(&self, context: &mut Context<'_>, depth: usize, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
         // A name of interest has three dots, or a label of another alphabet, `xn--`.
         let dots = self.run.iter().filter(|byte| **byte == b'.').count();
-        if dots == 0 || (dots < 3 && memchr::memmem::find(self.run, b"--").is_none()) {
+        if dots == 0 || (dots < 3 && !self.run.windows(2).any(|pair| pair == b"--")) {
             return Ok(());
         }
-        for (at, name) in self.whole(names::SHORTEST, names::in_name) {
+        for (at, name) in self.whole(names::in_name) {
             let span = self.span(at, name.len());
             if let Some(text) = names::shown(name) {
                 decoded(context, text.as_bytes(), Step::Punycode, &span, depth, hits)?;
@@ -253,18 +249,17 @@ impl Part<'_> {
 
     /// Base64 in alphabets other than the usual ones.
     fn variants(&self, context: &mut Context<'_>, depth: usize, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
-        let alphanumeric = |byte: u8| ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10);
-        let plain = |byte: u8| alphanumeric(byte) | (byte == b'/');
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'/');
         if bits::run(self.run, LEAST, |byte| plain(byte) | (byte == b'+') | (byte == b',') | (byte == b'.')).is_none() {
             return Ok(());
         }
         // Without a comma it is the usual alphabet.
         if self.run.contains(&b',') {
-            let has = |byte: u8| alphanumeric(byte) | (byte == b'+') | (byte == b',');
+            let has = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b',');
             self.variant(context, Variant::Imap, has, depth, hits)?;
         }
         for variant in [Variant::Bcrypt, Variant::Crypt] {
-            self.variant(context, variant, |byte| plain(byte) | (byte == b'.'), depth, hits)?;
+            self.variant(context, variant, |byte| plain(byte) || byte == b'.', depth, hits)?;
         }
         Ok(())
     }
@@ -273,11 +268,11 @@ impl Part<'_> {
         &self,
         context: &mut Context<'_>,
         variant: Variant,
-        has: impl Fn(u8) -> bool + Copy,
+        has: impl Fn(u8) -> bool,
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        for (at, text) in self.whole(LEAST, has) {
+        for (at, text) in self.whole(has).filter(|(_, text)| text.len() >= LEAST) {
             for skip in 0..4 {
                 let Some(bytes) = variant.text_in(&text[skip..]) else { continue };
                 let span = self.span(at, text.len());
@@ -302,15 +297,14 @@ impl Part<'_> {
         let mut first: Option<(usize, Alphabet, bool)> = None;
         for alphabet in Alphabet::ALL {
             let mut at = 0;
-            while let Some((ahead, stretch)) = self.run.get(at..).and_then(|rest| alphabet.stretch(rest, 20)) {
-                at += ahead;
-                if let Some(skip) = packed(alphabet, stretch).or_else(|| alphabet.text_in(stretch))
+            for stretch in self.run.split(|byte| !alphabet.has(*byte)) {
+                if stretch.len() >= 20
+                    && let Some(skip) = packed(alphabet, stretch).or_else(|| alphabet.text_in(stretch))
                     && first.is_none_or(|(known, ..)| at + skip < known)
                 {
                     first = Some((at + skip, alphabet, false));
-                    break;
                 }
-                at += stretch.len();
+                at += stretch.len() + 1;
             }
         }
         // What begins at the window's end is left to the next one, which sees more of it.
