@@ -246,7 +246,14 @@ impl Running {
         let path = self.sandbox.work().join(name);
         let deadline = Instant::now() + LIMIT;
         while !path.exists() {
-            assert!(self.child.try_wait().expect("wait").is_none(), "pipelock ended before {name} was there");
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                let mut said = |from: fn(&mut Self) -> &mut JoinHandle<Vec<u8>>| {
+                    let rest = std::mem::replace(from(self), std::thread::spawn(Vec::new)).join().expect("a reader");
+                    String::from_utf8_lossy(&rest).into_owned()
+                };
+                let (out, err) = (said(|this| &mut this.stdout), said(|this| &mut this.stderr));
+                panic!("pipelock ended before {name} was there: {status}\n{out}{err}");
+            }
             assert!(Instant::now() < deadline, "{name} never came");
             std::thread::sleep(Duration::from_millis(5));
         }
