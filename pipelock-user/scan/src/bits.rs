@@ -37,13 +37,7 @@ pub(crate) fn run(bytes: &[u8], least: usize, test: impl Fn(u8) -> bool) -> Opti
         let at = if before > 0 && before + ahead >= least {
             number * BLOCK - before
         } else {
-            // Bit by bit: whether a run of one byte begins here, of two, of four, …
-            let (mut begin, mut length) = (bits, 1);
-            while length < least {
-                let step = length.min(least - length);
-                begin &= begin >> step;
-                length += step;
-            }
+            let begin = rows(bits, least);
             before = (!bits).leading_zeros() as usize;
             if begin == 0 {
                 continue;
@@ -54,6 +48,18 @@ pub(crate) fn run(bytes: &[u8], least: usize, test: impl Fn(u8) -> bool) -> Opti
         return (at + least <= bytes.len()).then_some(at);
     }
     None
+}
+
+/// Where so many bits in a row begin, at least 1.
+pub(crate) fn rows(bits: u64, least: usize) -> u64 {
+    // Bit by bit: whether a row of one begins here, of two, of four, …
+    let (mut begin, mut length) = (bits, 1);
+    while length < least {
+        let step = length.min(least - length);
+        begin &= begin >> step;
+        length += step;
+    }
+    begin
 }
 
 /// Writes the places of the bits that are set to `to` from `count` on, each as the sum with `base`; gives the number of

@@ -53,8 +53,8 @@ impl Activity {
     /// Waits until no byte has moved for this long.
     pub(super) async fn idle(&self, limit: Duration) {
         loop {
-            let joined = || locked(&self.joined).iter().filter_map(Weak::upgrade).map(|one| one.last()).max();
-            let due = joined().unwrap_or(self.start).max(self.last()) + limit;
+            let joined = locked(&self.joined).iter().filter_map(Weak::upgrade).map(|one| one.last()).max();
+            let due = joined.unwrap_or(self.start).max(self.last()) + limit;
             if Instant::now() >= due {
                 return;
             }

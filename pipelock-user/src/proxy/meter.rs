@@ -53,6 +53,7 @@ struct Used {
     short: Mutex<Option<(Instant, Short)>>,
     /// Something was cut since a receipt said so.
     is_untold: AtomicBool,
+    /// There was no budget from the first on.
     is_unlimited: bool,
 }
 

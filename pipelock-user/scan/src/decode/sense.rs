@@ -31,24 +31,15 @@ pub(crate) struct Sense {
     marks: Marks<u32>,
 }
 
-/// Which bytes are of a kind, one bit each; the first has the lowest.
+/// Which bytes are of a kind, one bit each, of which the first byte has the lowest: printable; NUL; of UTF-8 the first of a character
+/// beyond ASCII, one of its others, and what is none of them; of compressed data the first, and the second.
 #[derive(Clone, Copy, Debug)]
-struct Marks<N> {
-    printable: N,
-    nul: N,
-    /// Of UTF-8: the first byte of a character beyond ASCII, one of its others, and what is none of them.
-    leads: N,
-    continued: N,
-    never: N,
-    /// The first byte of compressed data, and the second.
-    first: N,
-    second: N,
-}
+struct Marks<N>([N; 7]);
 
 impl Default for Sense {
     fn default() -> Self {
-        let marks = Marks { printable: 0, nul: 0, leads: 0, continued: 0, never: u32::MAX, first: 0, second: 0 };
-        Self { before: [0; BEFORE], known: 0, marks }
+        // Before the first byte nothing is UTF-8.
+        Self { before: [0; BEFORE], known: 0, marks: Marks([0, 0, 0, 0, u32::MAX, 0, 0]) }
     }
 }
 
@@ -81,57 +72,40 @@ impl Sense {
 impl Marks<u64> {
     /// Of a piece of at most a block.
     fn of(piece: &[u8]) -> Self {
-        let mut block = [0x80; bits::BLOCK];
-        block[..piece.len()].copy_from_slice(piece);
+        let block = bits::blocks(piece).next().unwrap_or([0; bits::BLOCK]);
         let own = u64::MAX.checked_shr(u64::BITS - piece.len() as u32).unwrap_or(0);
-        Self {
-            printable: bits::of(&block, printable) & own,
-            nul: bits::of(&block, |byte| byte == 0) & own,
-            leads: bits::of(&block, |byte| byte.wrapping_sub(0xc2) < 0x33) & own,
-            continued: bits::of(&block, |byte| byte & 0xc0 == 0x80) & own,
+        let second = |byte: u8| {
+            (byte == 0x01) | (byte == 0x5e) | (byte == 0x9c) | (byte == 0xda) | (byte == 0x8b) | (byte == 0xb5)
+        };
+        Self([
+            bits::of(&block, printable) & own,
+            bits::of(&block, |byte| byte == 0) & own,
+            bits::of(&block, |byte| byte.wrapping_sub(0xc2) < 0x33) & own,
+            bits::of(&block, |byte| byte & 0xc0 == 0x80) & own,
             // Nor is what lies behind the end.
-            never: bits::of(&block, never) | !own,
-            first: bits::of(&block, |byte| (byte == 0x78) | (byte == 0x1f) | (byte == 0x28)) & own,
-            second: bits::of(&block, |byte| {
-                (byte == 0x01) | (byte == 0x5e) | (byte == 0x9c) | (byte == 0xda) | (byte == 0x8b) | (byte == 0xb5)
-            }) & own,
-        }
+            bits::of(&block, never) | !own,
+            bits::of(&block, |byte| (byte == 0x78) | (byte == 0x1f) | (byte == 0x28)) & own,
+            bits::of(&block, second) & own,
+        ])
     }
 
     /// With those of the bytes before.
     fn behind(&self, before: &Marks<u32>) -> Marks<u128> {
-        let join = |new: u64, old: u32| u128::from(new) << BEFORE | u128::from(old);
-        Marks {
-            printable: join(self.printable, before.printable),
-            nul: join(self.nul, before.nul),
-            leads: join(self.leads, before.leads),
-            continued: join(self.continued, before.continued),
-            never: join(self.never, before.never) | u128::MAX << (BEFORE + bits::BLOCK),
-            first: join(self.first, before.first),
-            second: join(self.second, before.second),
-        }
+        Marks(std::array::from_fn(|kind| u128::from(self.0[kind]) << BEFORE | u128::from(before.0[kind])))
     }
 }
 
 impl Marks<u128> {
     /// Those of the last bytes, after so many new ones.
     fn last(&self, new: usize) -> Marks<u32> {
-        let last = |marks: u128| (marks >> new) as u32;
-        Marks {
-            printable: last(self.printable),
-            nul: last(self.nul),
-            leads: last(self.leads),
-            continued: last(self.continued),
-            never: last(self.never),
-            first: last(self.first),
-            second: last(self.second),
-        }
+        Marks(self.0.map(|marks| (marks >> new) as u32))
     }
 
     /// Whether [`Exact`] may see something; it does in no other.
     fn may_show(&self) -> bool {
         let row = |marks: u128, steps: &[u32]| steps.iter().fold(marks, |row, step| row & row >> step) != 0;
-        let Self { printable, nul, leads, continued, never, first, second } = *self;
+        let Self([printable, nul, leads, continued, never, first, second]) = *self;
+        let never = never | u128::MAX << (BEFORE + bits::BLOCK);
         // A first byte without a second, and one that goes on with nothing.
         let wrong = never | leads & !(continued >> 1) | continued & !((leads | continued) << 1);
         // Of the characters between two wrong bytes the first is taken away, then the second: is there a third?
@@ -229,13 +203,18 @@ impl Exact {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_look_at_all_at_once_is_one_at_each() {
+    /// Numbers like random ones, the same every time.
+    fn numbers() -> impl FnMut() -> usize {
         let mut number = 1u64;
-        let mut next = || {
+        move || {
             number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (number >> 33) as usize
-        };
+        }
+    }
+
+    #[test]
+    fn a_look_at_all_at_once_is_one_at_each() {
+        let mut next = numbers();
         let (mut signs, mut dulls) = (0, 0);
         for round in 0..20_000 {
             // Of few kinds, so that there are signs of all sorts, with more or less noise between.
@@ -263,14 +242,10 @@ mod tests {
 
     #[test]
     fn noise_is_mostly_told_at_once() {
-        let mut number = 1u64;
-        let mut noise = || {
-            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (number >> 33) as u8
-        };
+        let mut next = numbers();
         let none = Sense::default().marks;
         let maybe = (0..1000).filter(|_| {
-            let piece: [u8; 48] = std::array::from_fn(|_| noise());
+            let piece: [u8; 48] = std::array::from_fn(|_| next() as u8);
             Marks::of(&piece).behind(&none).may_show()
         });
         assert!(maybe.count() < 120);

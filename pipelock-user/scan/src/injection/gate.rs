@@ -112,11 +112,13 @@ impl AsciiGate {
             return false;
         };
         let (key, around) = (key(*first), Around::of(before, behind));
-        let sees = |reach: Reach| {
-            let (number, bits) = within(key, reach, around.near(reach));
-            self.seen.get(number).is_some_and(|seen| seen & bits == bits)
-        };
-        Reach::COARSE.into_iter().fold(false, |any, reach| any | sees(reach))
+        Reach::COARSE.into_iter().fold(false, |any, reach| any | self.sees(key, reach, around.near(reach)))
+    }
+
+    /// Whether a candidate with this key that goes so far may see what is near.
+    fn sees(&self, key: u32, reach: Reach, near: u64) -> bool {
+        let (number, bits) = within(key, reach, near);
+        self.seen.get(number).is_some_and(|seen| seen & bits == bits)
     }
 
     /// Whether an anchor really stands at `at`.
@@ -127,8 +129,7 @@ impl AsciiGate {
         let groups = place(bucket(key))..place(bucket(key) + 1);
         self.groups.range(groups).filter(|group| group.key == key).any(|group| {
             let near = around.near(group.near);
-            let (number, bits) = within(key, group.near, near);
-            if self.seen.get(number).is_none_or(|seen| seen & bits != bits) {
+            if !self.sees(key, group.near, near) {
                 return false;
             }
             let listed = group.start as usize..group.end as usize;

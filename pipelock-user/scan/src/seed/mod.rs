@@ -241,10 +241,9 @@ impl Detector {
     /// Passes over what is in hexadecimal and the like, behind a digit: while no phrase has begun, what is too short for a word of
     /// any list says nothing. How many bytes that are.
     fn skip(&mut self, bytes: &[u8]) -> usize {
-        let letter = |byte: u8| ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte >= 0x80);
-        let to = bits::run(bytes, SHORTEST, letter).unwrap_or_else(|| {
+        let to = bits::run(bytes, SHORTEST, skip::letter).unwrap_or_else(|| {
             // The last one may go on in the next piece.
-            bytes.len() - bytes.iter().rev().take_while(|byte| letter(**byte)).count()
+            bytes.len() - bytes.iter().rev().take_while(|byte| skip::letter(**byte)).count()
         });
         self.after_digit = bytes[..to].last().is_none_or(u8::is_ascii_digit);
         to

@@ -30,7 +30,8 @@ enum Kind {
     Unclear,
 }
 
-fn letter(byte: u8) -> bool {
+/// A letter of ASCII, or a byte of one beyond.
+pub(super) fn letter(byte: u8) -> bool {
     ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte >= 0x80)
 }
 

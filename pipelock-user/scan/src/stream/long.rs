@@ -7,12 +7,13 @@ use super::Context;
 use super::lane::Lane;
 use super::layer::Hit;
 use super::places::Places;
+use crate::bits;
 use crate::decode::brotli::looks_like;
 use crate::decode::codec::{Alphabet, Bits, Radix, interesting};
 use crate::engine::EngineError;
 
 /// Characters that are decoded at a time.
-const BLOCK: usize = 64;
+const BLOCK: usize = bits::BLOCK;
 
 /// All alignments of every alphabet, of which base32 has the most.
 pub(crate) const ANY_PHASE: usize = 8;
@@ -218,7 +219,7 @@ impl Part {
         (phases, depth): (usize, usize),
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        if block.is_empty() || self.lanes.is_empty() && self.waits_on(block) {
+        if self.lanes.is_empty() && self.waits_on(block) {
             return Ok(());
         }
         let mut rest = block;
@@ -258,17 +259,9 @@ impl Part {
 
     /// Takes a block with too few characters in a row for a lane, as most have: without a branch for each. False when there are enough.
     fn waits_on(&mut self, block: &[u8]) -> bool {
-        let mut padded = [0; BLOCK];
-        let Some(part) = padded.get_mut(..block.len()) else { return false };
-        part.copy_from_slice(block);
+        let Some(padded) = bits::blocks(block).next() else { return true };
         let (own, least) = (self.alphabet.bits(&padded), self.alphabet.least());
-        let (mut row, mut length) = (own, 1);
-        while length < least {
-            let step = length.min(least - length);
-            row &= row >> step;
-            length += step;
-        }
-        if row != 0 || self.waiting.len() + (!own).trailing_zeros() as usize >= least {
+        if bits::rows(own, least) != 0 || self.waiting.len() + (!own).trailing_zeros() as usize >= least {
             return false;
         }
         let behind = (!(own << (BLOCK - block.len()))).leading_zeros() as usize;

@@ -3,7 +3,7 @@
 //!
 //! Filled and asked by `upstream`. It promises that none goes to another client, name or policy, or to one who speaks otherwise, that one
 //! on which somebody has shown who they are, or whose bytes are counted, is never here, that each has one user at a time, and that they
-//! are few and gone after [`LONGEST`].
+//! are few, used within [`LONGEST`], and gone after twice that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -28,6 +28,9 @@ const LONGEST: Duration = Duration::from_secs(4);
 /// it). Others may do so once for a whole connection, as Negotiate (RFC 4559) and NTLM do.
 const OF_REQUESTS: [&str; 10] =
     ["basic", "bearer", "digest", "token", "apikey", "aws4-hmac-sha256", "sharedkey", "dpop", "hawk", "hmac"];
+
+/// Those that do, where they are offered behind others.
+const OF_CONNECTIONS: [&str; 3] = ["negotiate", "nego2", "ntlm"];
 
 /// Whose a connection is, and how it is spoken on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,10 +122,12 @@ async fn watch(pool: Weak<Pool>) {
 /// Whether a message may be part of showing who somebody is for all of a connection.
 pub(super) fn shows_who(headers: &HeaderMap) -> bool {
     let is_one = |value: &HeaderValue| {
-        let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
-        let scheme = text.split(|char: char| char.is_whitespace() || char == ',').next().unwrap_or_default();
+        let mut words = value.as_bytes().split(|byte| byte.is_ascii_whitespace() || *byte == b',');
+        let is = |word: &[u8], scheme: &str| word.eq_ignore_ascii_case(scheme.as_bytes());
+        let scheme = words.next().unwrap_or_default();
         // A list may offer others behind the first.
-        !OF_REQUESTS.contains(&scheme) || text.contains("negotiate") || text.contains("ntlm")
+        !OF_REQUESTS.iter().any(|known| is(scheme, known))
+            || words.any(|word| OF_CONNECTIONS.iter().any(|other| is(word, other)))
     };
     [header::AUTHORIZATION, header::WWW_AUTHENTICATE].iter().any(|name| headers.get_all(name).iter().any(is_one))
 }

@@ -115,7 +115,7 @@ impl Upstream {
     /// Whether a request for this name under these rules may be sent on it for this client.
     pub(super) fn is_for(&self, whose: &Whose, authority: &Authority, rules: &Rules) -> bool {
         let same = |tls: &Weak<Interception>| {
-            rules.tls.as_ref().is_some_and(|now| std::ptr::eq(tls.as_ptr(), &raw const **now))
+            rules.tls.as_ref().is_some_and(|now| std::ptr::eq(tls.as_ptr(), Arc::as_ptr(now)))
         };
         self.whose.as_ref() == Some(whose)
             && self.authority == *authority
