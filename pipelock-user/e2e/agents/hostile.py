@@ -112,6 +112,8 @@ def trickle():
 
 
 def unanswered(stream):
+    if stream is None:
+        return False
     stream.setblocking(False)
     try:
         stream.recv(1, socket.MSG_PEEK)
@@ -161,7 +163,11 @@ def attack():
     elif mode == "idle":
         for some in (count // 2, count):
             while len(held) < some:
-                held.append(connect())
+                try:
+                    held.append(connect())
+                except ConnectionResetError:
+                    # It had made room for another before this process went on.
+                    held.append(None)
             # Those that are left have every place: the others made room.
             while sum(map(unanswered, held)) > PLACES:
                 time.sleep(0.05)
@@ -184,7 +190,18 @@ def ask():
 
 if count == 0:
     sys.exit(ask() != "200")
-attacker = threading.Thread(target=attack, daemon=True)
+
+
+def told():
+    """An attack that could not go on says why; nobody waits for it."""
+    try:
+        attack()
+    except OSError as error:
+        said["failed"] = f"{error!r} after {len(held)}"
+        under_way.set()
+
+
+attacker = threading.Thread(target=told, daemon=True)
 attacker.start()
 under_way.wait()
 said["beside"] = [ask()]

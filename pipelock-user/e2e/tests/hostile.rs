@@ -57,7 +57,7 @@ fn ten_thousand_idle_connections_keep_nobody_out() {
     need!("python3");
     let server = HttpServer::start("127.0.0.1:0");
     let (said, run, cost) = attack(&policy(server.port(), ""), "idle", server.port(), 10_000);
-    assert_eq!(said["held"], 10_000);
+    assert_eq!(said["held"], 10_000, "{said} {run}");
     assert!(cost < 100 * MIB, "{cost} KiB");
     let flows = run.evidence.connections();
     assert_eq!(flows.iter().filter(|flow| flow.verdict == "allow").count(), 3, "those that asked for something");
