@@ -77,6 +77,31 @@ pub(crate) fn write(mut bits: u64, base: u32, to: &mut [u32], count: usize) -> u
     after
 }
 
+/// Which two bytes stand side by side in something, a bit for each two.
+#[derive(Debug)]
+pub(crate) struct Pairs(Box<[u64; 1024]>);
+
+impl Pairs {
+    pub(crate) fn of(pairs: impl IntoIterator<Item = [u8; 2]>) -> Self {
+        let mut all = Self(Box::new([0; 1024]));
+        for pair in pairs {
+            let (word, bit) = Self::place(pair);
+            all.0[word] |= bit;
+        }
+        all
+    }
+
+    pub(crate) fn has(&self, pair: [u8; 2]) -> bool {
+        let (word, bit) = Self::place(pair);
+        self.0[word] & bit != 0
+    }
+
+    fn place(pair: [u8; 2]) -> (usize, u64) {
+        let number = usize::from(u16::from_le_bytes(pair));
+        (number / 64, 1 << (number % 64))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

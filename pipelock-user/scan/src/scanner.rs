@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crate::decode::inflate::Coding;
 use crate::detect::Shared;
-use crate::engine::{Engine, EngineError, cache, oracle::Oracle, vector::Vector};
+use crate::engine::{Begun, Engine, EngineError, cache, oracle::Oracle, vector::Vector};
 use crate::finding::{Finding, Key};
 use crate::injection::OwnText;
 use crate::known::{self, KnownValues};
@@ -216,8 +216,13 @@ impl Scanner {
     ///
     /// # Errors
     /// As [`scan`](Self::scan).
-    pub(crate) fn begun(&self, text: &[u8]) -> Result<usize, EngineError> {
+    pub(crate) fn begun(&self, text: &[u8]) -> Result<Begun, EngineError> {
         Stream::begun(&self.core, text)
+    }
+
+    /// Whether what is not [sure](Begun::sure) to have begun at the end of `old` may have, before `new`.
+    pub(crate) fn awaits(&self, old: &[u8], new: &[u8]) -> bool {
+        self.core.engine.awaits(&self.core.rules, true, old, new)
     }
 
     /// How often vectorscan reports something in one bare pass over `text`: the ceiling that measurements compare with.

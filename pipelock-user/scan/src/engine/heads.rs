@@ -162,7 +162,7 @@ fn each(class: &ClassBytes, then: impl FnMut(u8)) {
 }
 
 /// The group of a pattern, with the word itself where it is none in another case.
-type Begun = (usize, Option<Vec<u8>>);
+type OfWord = (usize, Option<Vec<u8>>);
 
 /// Finds the words of many patterns.
 #[derive(Debug)]
@@ -170,7 +170,7 @@ pub(super) struct Finder {
     /// In lower case.
     words: AhoCorasick,
     /// Of each of them what may have begun with it.
-    groups: Vec<Vec<Begun>>,
+    groups: Vec<Vec<OfWord>>,
     /// What a word begins with that is not whole, [`packed`] and in order, with whether a byte before it may belong to the match:
     /// as it stands, and in lower case for those in any.
     begun: [Vec<(u64, bool)>; 2],
@@ -187,7 +187,7 @@ impl Finder {
     /// For the heads of patterns of these groups; `None` when there are too many. Those that are looked for `is_far` back are looked
     /// for twice as fast, in several times the memory.
     pub(super) fn new(heads: &[(&Head, usize)], is_far: bool) -> Option<Self> {
-        let mut words: BTreeMap<Vec<u8>, Vec<Begun>> = BTreeMap::new();
+        let mut words: BTreeMap<Vec<u8>, Vec<OfWord>> = BTreeMap::new();
         let mut begun = [BTreeMap::new(), BTreeMap::new()];
         let mut guard = Guard::default();
         for (head, group) in heads {

@@ -11,8 +11,10 @@ use std::sync::{Mutex, OnceLock};
 
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Anchored, Input, MatchKind, nfa::thompson};
-use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Look, Repetition};
 
+use super::Begun;
+use super::awaited::Awaited;
 use super::heads::{Finder, Head, MOST};
 use crate::rule::{Pattern, Rule};
 
@@ -27,8 +29,11 @@ const REACHES: [usize; 3] = [128, 512, usize::MAX];
 /// The automata of a set of rules.
 #[derive(Debug)]
 pub(crate) struct HoldBack {
-    /// Of patterns that begin with no word.
+    /// Of patterns that begin with no word and need none.
     others: Vec<Group>,
+    /// Of those that need one, and the words; without them nothing is known.
+    late: Vec<Group>,
+    awaited: Option<Awaited>,
     /// Of those that do, by [`REACHES`].
     headed: Vec<Headed>,
 }
@@ -50,26 +55,31 @@ struct Group {
 
 impl HoldBack {
     pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Self {
-        let mut patterns: Vec<(Option<Head>, &Pattern)> = rules
+        let mut rules: Vec<(Option<Head>, &Rule)> = rules
             .into_iter()
-            .map(|rule| &rule.pattern)
-            .filter(|pattern| pattern.longest() > 0)
-            .map(|pattern| (Head::of(pattern.hir()), pattern))
+            .filter(|rule| rule.pattern.longest() > 0)
+            .map(|rule| (Head::of(rule.pattern.hir()), rule))
             .collect();
-        patterns.sort_by_key(|(_, pattern)| pattern.longest());
-        let others: Vec<&Pattern> =
-            patterns.iter().filter(|(head, _)| head.is_none()).map(|(_, pattern)| *pattern).collect();
-        let mut others: Vec<Group> = others.chunks(MEMBERS).map(Group::of).collect();
+        rules.sort_by_key(|(_, rule)| rule.pattern.longest());
+        let headless = || rules.iter().filter(|(head, _)| head.is_none()).map(|(_, rule)| *rule);
+        let needs_word = |rule: &&Rule| Awaited::is_worth(rule);
+        let groups = |rules: &mut dyn Iterator<Item = &'r Rule>| {
+            let patterns: Vec<&Pattern> = rules.map(|rule| &rule.pattern).collect();
+            patterns.chunks(MEMBERS).map(Group::of).collect::<Vec<_>>()
+        };
+        let mut others = groups(&mut headless().filter(|rule| !needs_word(rule)));
+        let late = groups(&mut headless().filter(needs_word));
+        let awaited = Awaited::of(headless().filter(needs_word));
         let mut headed = Vec::new();
         let mut below = 0;
         for reach in REACHES {
             let inside = |pattern: &Pattern| (below..reach).contains(&pattern.longest());
             let mut heads = Vec::new();
             let mut members = Vec::new();
-            for (head, pattern) in patterns.iter().filter(|(_, pattern)| inside(pattern)) {
+            for (head, rule) in rules.iter().filter(|(_, rule)| inside(&rule.pattern)) {
                 if let Some(head) = head {
                     heads.push((head, members.len() / MEMBERS));
-                    members.push(*pattern);
+                    members.push(&rule.pattern);
                 }
             }
             below = reach;
@@ -80,12 +90,31 @@ impl HoldBack {
                 None => others.extend(groups),
             }
         }
-        Self { others, headed }
+        Self { others, late, awaited, headed }
     }
 
     /// How many bytes at the end of `text` may be the beginning of a match; never more than the longest match. The text ends at
     /// `end` of one whose words are noted in `near`, as far as they were read.
     pub(crate) fn of(&self, text: &[u8], end: u64, near: &mut Near) -> usize {
+        let most = self.sure(text, end, near);
+        self.late.iter().fold(most, |most, group| group.more(text, most))
+    }
+
+    /// The same of a text that is not part of another, with what is sure when [nothing is awaited](Self::awaits) of what comes next.
+    pub(crate) fn begun(&self, text: &[u8]) -> Begun {
+        let sure = self.sure(text, text.len() as u64, &mut Near::default());
+        let open = self.late.iter().fold(sure, |most, group| group.more(text, most));
+        let is_there = |awaited: &Awaited| awaited.is_in(&text[text.len() - open..]);
+        if open > sure && self.awaited.as_ref().is_none_or(is_there) { Begun::all(open) } else { Begun { open, sure } }
+    }
+
+    /// May a word that the patterns need which begin with none be in `new`, or begin at the end of `old`?
+    pub(crate) fn awaits(&self, old: &[u8], new: &[u8]) -> bool {
+        self.awaited.as_ref().is_none_or(|awaited| awaited.joins(old, new) || awaited.is_in(new))
+    }
+
+    /// How many bytes, but for those patterns.
+    fn sure(&self, text: &[u8], end: u64, near: &mut Near) -> usize {
         self.note(text, end, near);
         let mut most = self.others.iter().fold(0, |most, group| group.more(text, most));
         for (headed, latest) in self.headed.iter().zip(&near.latest) {
@@ -219,9 +248,12 @@ fn beginning_of_one(part: &Hir) -> Hir {
     }
 }
 
-/// The pattern without bounds of repeats, assertions and the form of characters outside ASCII: it takes more, never less.
+/// The pattern without bounds of repeats, assertions but that of the text's beginning, and the form of characters outside ASCII: it
+/// takes more, never less.
 fn loose(hir: &Hir) -> Hir {
     match hir.kind() {
+        // Where the text that is asked about begins something may have stood before, but a match begins nowhere behind.
+        HirKind::Look(Look::Start) => hir.clone(),
         HirKind::Empty | HirKind::Look(_) => Hir::empty(),
         HirKind::Literal(_) | HirKind::Class(Class::Bytes(_)) => hir.clone(),
         HirKind::Class(Class::Unicode(class)) => {
@@ -273,8 +305,10 @@ mod tests {
         assert_eq!(held("key-[a-z]{2,9}", "my ke"), 2);
         assert_eq!(held("key-[a-z]{2,9}", "my key-abc"), 7);
         assert_eq!(held("key-[a-z]{2,9}", "my key- "), 0);
-        // Assertions are not looked at: a little more is held than needed.
-        assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "xabb"), 3);
+        assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "xabb"), 0);
+        assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "abb"), 3);
+        // Other assertions are not looked at: a little more is held than needed.
+        assert_eq!(held(r"\bab{1,2}c", "xabb"), 3);
         assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "-abb"), 4);
         assert_eq!(held("(?i)send [^.]{0,40} password", "SEND me the "), 12);
         assert_eq!(held("忽略", "请\u{5ffd}"), 3);

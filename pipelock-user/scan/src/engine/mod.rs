@@ -4,6 +4,7 @@
 //! What a hit is, is defined by the oracle: for each rule, the leftmost matches of its pattern that do not overlap, and
 //! of those the ones that pass the rule's checks.
 
+mod awaited;
 pub(crate) mod cache;
 mod confirm;
 mod dialect;
@@ -45,8 +46,33 @@ pub(crate) trait Matcher: Send + std::fmt::Debug {
     /// Where the first match may start that has not been reported; the rest as in the last push.
     fn hold(&self, rules: &RuleSet, telling: bool, window: &Window<'_>) -> u64;
 
+    /// How much at the end of an open text, of which nothing was pushed, may be the beginning of a match; the rest as in the
+    /// last push.
+    fn begun(&self, rules: &RuleSet, telling: bool, text: &[u8]) -> Begun;
+
     /// Starts over with a new text.
     fn reset(&mut self);
+}
+
+/// How many bytes at the end of a text may be the beginning of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Begun {
+    /// Whatever comes next.
+    pub(crate) open: usize,
+    /// When [`Engine::awaits`] nothing in what comes next; at most as many.
+    pub(crate) sure: usize,
+}
+
+impl Begun {
+    /// So many bytes, whatever comes next.
+    pub(crate) fn all(bytes: usize) -> Self {
+        Self { open: bytes, sure: bytes }
+    }
+
+    /// The more of both.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { open: self.open.max(other.open), sure: self.sure.max(other.sure) }
+    }
 }
 
 /// Makes matchers.
@@ -56,6 +82,11 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug {
 
     /// What a bare pass over `text` reports, without confirming anything.
     fn reports(&self, text: &[u8]) -> Result<u64, EngineError>;
+
+    /// May a word that matches need which begin with anything be in `new`, or begin at the end of `old`?
+    fn awaits(&self, _rules: &RuleSet, _telling: bool, _old: &[u8], _new: &[u8]) -> bool {
+        true
+    }
 
     /// Bytes one open matcher takes, apart from what it has pending.
     fn matcher_size(&self) -> usize;

@@ -4,7 +4,7 @@
 use regex_automata::Input;
 
 use super::confirm::{after_refusal, checks};
-use super::{Engine, EngineError, Match, Matcher};
+use super::{Begun, Engine, EngineError, Match, Matcher};
 use crate::rule::RuleSet;
 use crate::stream::Window;
 
@@ -59,6 +59,10 @@ impl Matcher for Plain {
 
     fn hold(&self, _rules: &RuleSet, _telling: bool, _window: &Window<'_>) -> u64 {
         self.start
+    }
+
+    fn begun(&self, _rules: &RuleSet, _telling: bool, text: &[u8]) -> Begun {
+        Begun::all(text.len())
     }
 
     fn reset(&mut self) {

@@ -11,7 +11,7 @@ use pipelock_hs::{Database, Mode, Scratch, Stream};
 use super::confirm::Confirm;
 use super::holdback::{HoldBack, Near};
 use super::sparse::{Runs, Sparse};
-use super::{Engine, EngineError, Match, Matcher, dialect};
+use super::{Begun, Engine, EngineError, Match, Matcher, dialect};
 use crate::rule::{Rule, RuleSet};
 use crate::stream::Window;
 
@@ -109,6 +109,11 @@ fn compile(rules: &[&Rule], mut patterns: Vec<String>, mode: Mode) -> Result<Dat
 }
 
 impl Shared {
+    fn holdback(&self, rules: &RuleSet, telling: bool) -> &HoldBack {
+        let counts = |rule: &&Rule| !telling || rule.is_telling();
+        self.holdback[usize::from(telling)].get_or_init(|| HoldBack::new(rules.rules().iter().filter(counts)))
+    }
+
     fn with_scratch<T>(
         &self,
         run: impl FnOnce(&mut Scratch) -> Result<T, pipelock_hs::Error>,
@@ -127,6 +132,10 @@ impl Shared {
 }
 
 impl Engine for Vector {
+    fn awaits(&self, rules: &RuleSet, telling: bool, old: &[u8], new: &[u8]) -> bool {
+        self.shared.holdback(rules, telling).awaits(old, new)
+    }
+
     fn open(&self) -> Result<Box<dyn Matcher>, EngineError> {
         Ok(Box::new(Fast {
             shared: Arc::clone(&self.shared),
@@ -218,15 +227,17 @@ impl Matcher for Fast {
     }
 
     fn hold(&self, rules: &RuleSet, telling: bool, window: &Window<'_>) -> u64 {
-        let counts = |rule: &&Rule| !telling || rule.is_telling();
-        let holdback = &self.shared.holdback[usize::from(telling)];
-        let holdback = holdback.get_or_init(|| HoldBack::new(rules.rules().iter().filter(counts)));
+        let holdback = self.shared.holdback(rules, telling);
         let longest = rules.longest() as u64;
         let end = window.end();
         let from = end.saturating_sub(longest).max(window.start());
         let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = window.with(from..end, |text| end - holdback.of(text, end, &mut near) as u64);
         self.confirm.hold(rules).map_or(begun, |pending| pending.min(begun))
+    }
+
+    fn begun(&self, rules: &RuleSet, telling: bool, text: &[u8]) -> Begun {
+        self.shared.holdback(rules, telling).begun(&text[text.len() - rules.longest().min(text.len())..])
     }
 
     fn reset(&mut self) {

@@ -10,6 +10,7 @@ use aho_corasick::AhoCorasick;
 use pipelock_hs::{Database, Mode, Scratch};
 
 use super::Encoding;
+use crate::bits::Pairs;
 use crate::engine::EngineError;
 
 /// What a needle stands for: its bytes, the position of its value, how that is written.
@@ -20,6 +21,8 @@ pub(super) struct Needles {
     needles: Vec<Needle>,
     matcher: Matcher,
     longest: usize,
+    /// What they begin with: next to no pair of a text does, and asking costs less than looking.
+    begins: Pairs,
 }
 
 enum Matcher {
@@ -42,7 +45,8 @@ impl Needles {
             Matcher::Plain(Box::new(matcher.map_err(|_| pipelock_hs::Error::Argument(needles.len()))?))
         };
         let longest = needles.iter().map(|(bytes, ..)| bytes.len()).max().unwrap_or(0);
-        Ok(Self { needles, matcher, longest })
+        let begins = Pairs::of(needles.iter().filter_map(|(bytes, ..)| bytes.first_chunk().copied()));
+        Ok(Self { needles, matcher, longest, begins })
     }
 
     pub(super) fn longest(&self) -> usize {
@@ -83,8 +87,14 @@ impl Needles {
 
     /// Bytes at the end of `text` that a needle may begin with, at most [`longest`](Self::longest).
     pub(super) fn begun(&self, text: &[u8]) -> usize {
-        let from = text.len().saturating_sub(self.longest);
-        (from..text.len()).find(|start| self.begins(&text[*start..])).map_or(0, |start| text.len() - start)
+        let end = &text[text.len() - self.longest.min(text.len())..];
+        let mut starts = end.windows(2).enumerate().filter(|(_, pair)| self.begins.has([pair[0], pair[1]]));
+        let start = starts.find(|(start, _)| self.begins(&end[*start..])).map(|(start, _)| start);
+        start.map_or_else(
+            // One byte is no pair.
+            || usize::from(end.last_chunk::<1>().is_some_and(|last| self.begins(last))),
+            |start| end.len() - start,
+        )
     }
 
     /// Is `part` the beginning of a needle, but not all of it?

@@ -5,10 +5,10 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::fragments::TAIL;
+use super::fragments::{Fragments, TAIL};
 use super::table::Table;
-use super::{Budget, BudgetLimits, FragmentLimits, Fragments, Given, Ticket};
-use crate::engine::EngineError;
+use super::{Budget, BudgetLimits, FragmentLimits, Given, Ticket};
+use crate::engine::{Begun, EngineError};
 use crate::entropy;
 use crate::finding::Finding;
 use crate::rule::builtin;
@@ -246,8 +246,9 @@ impl Sessions {
         match &found {
             Ok(found) if found.is_empty() && ticket.is_empty() => {}
             Ok(found) if found.is_empty() => {
-                let open = self.scanner.begun(&value[value.len().saturating_sub(TAIL)..]).unwrap_or(TAIL);
-                self.lock().fragments.settle(session, now, &ticket, open);
+                let end = &value[value.len().saturating_sub(TAIL)..];
+                let begun = self.scanner.begun(end).unwrap_or(Begun::all(TAIL));
+                self.lock().fragments.settle(session, now, &ticket, begun);
             }
             Ok(_) => {}
             Err(_) => {
@@ -319,6 +320,35 @@ mod tests {
             }
             let found = sessions.piece(session, 0, "other", b"ghijABCDEFGHIJ012345").unwrap().findings;
             assert_eq!(found.len(), 1, "{lengths:?}");
+        }
+    }
+
+    /// Of patterns that begin with nothing in particular what comes next says whether they have begun.
+    #[test]
+    fn secrets_that_begin_like_anything_are_found_wherever_they_are_cut() {
+        let shipped = RuleSet::shipped().unwrap().only(crate::Kind::Dlp);
+        let mut secrets = Vec::new();
+        for id in [
+            "mailchimp-key",
+            "azure-devops-pat",
+            "azure-client-secret",
+            "terraform-cloud-token",
+            "rapidapi-key",
+            "maxmind-key",
+            "telegram-bot-token",
+            "google-oauth-client-id",
+        ] {
+            let rule = shipped.rules().iter().find(|rule| &*rule.id == id).unwrap();
+            secrets.push((id, rule.examples.first().unwrap().clone()));
+        }
+        let scanner = Scanner::new(shipped, &[1; 32]).unwrap();
+        for (id, secret) in secrets {
+            for cut in 1..secret.len() {
+                let sessions = Sessions::new(scanner.clone(), BudgetLimits::default(), FragmentLimits::default());
+                let (old, new) = secret.as_bytes().split_at(cut);
+                let is_found = |part: &[u8]| rules(&sessions.value(1, 0, "x", part).unwrap()).contains(&id);
+                assert!(old.chunks(12).chain([new]).any(is_found), "{secret} {cut}");
+            }
         }
     }
 

@@ -11,11 +11,13 @@
 //! before; at most [`FragmentLimits::lanes`] lanes per session, each of 2 KiB in 256 pieces and of 8 KiB in 64 pieces that began
 //! something: with what is noted of each piece, 40 KiB.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 
 use super::table::Table;
+use crate::engine::Begun;
 
 /// Bytes of a lane that are put before what comes next, and of a piece that are kept.
 pub(super) const TAIL: usize = 1024;
@@ -71,16 +73,16 @@ pub struct Ticket {
 struct Lately {
     /// The older pieces end to end, then the new one.
     text: Vec<u8>,
-    /// Where each older piece begins, with whether something may begin at its end, and where the new one does.
-    starts: Vec<(usize, bool)>,
+    /// Where each older piece begins, with what may begin at its end, and where the new one does.
+    starts: Vec<(usize, Begun)>,
     new: usize,
-    /// Ends of earlier pieces that may begin something.
-    open: Vec<Vec<u8>>,
+    /// Ends of earlier pieces that may begin something, with whether that is sure.
+    open: Vec<(Vec<u8>, bool)>,
 }
 
 /// Pieces of all lanes of a value with the value behind them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Joined {
+pub(super) struct Joined {
     lanes: Vec<Lately>,
 }
 
@@ -98,23 +100,28 @@ impl Joined {
     }
 
     /// Whether there is nothing to scan.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.lanes.is_empty()
     }
 
     /// All that is to be read as it stands. `begins` tells of a text how many bytes at its end may be the beginning of something:
-    /// only with these can what comes next make a finding.
-    pub fn candidates(&self, begins: impl Fn(&[u8]) -> usize) -> Candidates {
+    /// only with these can what comes next make a finding; `awaits` of a text and what comes next whether what is not sure to
+    /// have begun in it may have.
+    pub(super) fn candidates(
+        &self,
+        begins: impl Fn(&[u8]) -> Begun,
+        awaits: impl Fn(&[u8], &[u8]) -> bool,
+    ) -> Candidates {
         let mut candidates = Candidates::default();
         for lane in &self.lanes {
-            lane.add(&begins, &mut candidates);
+            lane.add(&begins, &awaits, &mut candidates);
         }
         candidates
     }
 
     /// Of each lane its end with the new value, and where that begins: what is cut up and written in some other way besides is
     /// looked for in these alone, since it is found in them wherever it begins.
-    pub fn ends(&self) -> impl Iterator<Item = (&[u8], usize)> {
+    pub(super) fn ends(&self) -> impl Iterator<Item = (&[u8], usize)> {
         self.lanes.iter().filter_map(|lane| {
             let start = lane.new.saturating_sub(DECODED);
             Some((lane.text.get(start..)?, lane.new - start))
@@ -122,7 +129,7 @@ impl Joined {
     }
 
     /// The value that came last.
-    pub fn new_value(&self) -> &[u8] {
+    pub(super) fn new_value(&self) -> &[u8] {
         self.lanes.last().and_then(|lane| lane.text.get(lane.new..)).unwrap_or_default()
     }
 }
@@ -130,9 +137,14 @@ impl Joined {
 impl Lately {
     /// The last piece and the new value, the last two, three and so on, as far as what they complete may begin in them; then
     /// earlier pieces alone before the new value.
-    fn add(&self, begins: impl Fn(&[u8]) -> usize, candidates: &mut Candidates) {
+    fn add(&self, begins: impl Fn(&[u8]) -> Begun, awaits: impl Fn(&[u8], &[u8]) -> bool, candidates: &mut Candidates) {
         let (old, new) = self.text.split_at(self.new);
-        let open = self.new - begins(old).min(self.new);
+        // The new value is looked through once.
+        let in_new = OnceCell::new();
+        let awaits = |old: &[u8]| awaits(old, &new[..1]) || *in_new.get_or_init(|| awaits(b"", new));
+        let begun = begins(old);
+        let open = if begun.open > begun.sure && awaits(old) { begun.open } else { begun.sure };
+        let open = self.new - open.min(self.new);
         let mut left = CANDIDATES;
         let mut end = self.new;
         for (start, _) in self.starts.iter().rev() {
@@ -150,19 +162,23 @@ impl Lately {
             end = *start;
         }
         for ends in self.starts.windows(2).rev().take(SKIPPED) {
-            if let &[(start, true), (end, _)] = ends {
-                candidates.add(&old[start..end], new);
+            let &[(start, begun), (end, _)] = ends else { continue };
+            let piece = &old[start..end];
+            if begun.sure > 0 || begun.open > 0 && awaits(piece) {
+                candidates.add(piece, new);
             }
         }
-        for piece in &self.open {
-            candidates.add(piece, new);
+        for (piece, is_sure) in &self.open {
+            if *is_sure || awaits(piece) {
+                candidates.add(piece, new);
+            }
         }
     }
 }
 
 /// Texts to be scanned, put together from pieces.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Candidates {
+pub(super) struct Candidates {
     /// Each followed by a line end.
     pub text: Vec<u8>,
     /// Where each lies, and where in it the new value begins.
@@ -171,7 +187,7 @@ pub struct Candidates {
 
 impl Candidates {
     /// The older pieces and the new one with their places, if a finding in [`Candidates::text`] holds bytes of both.
-    pub fn crosses(&self, finding: &Range<usize>) -> Option<[Range<usize>; 2]> {
+    pub(super) fn crosses(&self, finding: &Range<usize>) -> Option<[Range<usize>; 2]> {
         let at = self.places.partition_point(|(candidate, _)| candidate.end < finding.end);
         let (candidate, new) = self.places.get(at)?;
         let crosses = candidate.start <= finding.start && finding.start < *new && *new < finding.end;
@@ -198,7 +214,7 @@ struct Piece {
     /// It was judged, and completes nothing.
     is_clean: bool,
     /// How many bytes at its end may begin something: as many as are kept, until it was judged and found to complete nothing.
-    open: usize,
+    begun: Begun,
 }
 
 #[derive(Debug, Default)]
@@ -255,14 +271,14 @@ impl Lane {
         }
         let (mut text, mut starts) = (Vec::with_capacity(TAIL + HEAD), Vec::with_capacity(count));
         for piece in self.pieces.range(end - count..end) {
-            starts.push((text.len(), piece.open > 0));
+            starts.push((text.len(), piece.begun));
             text.extend_from_slice(&piece.end);
         }
         let new = text.len();
         text.extend_from_slice(head);
         // The last few are tried whatever they are, as far as they are in the text.
         let tried = without + count.min(SKIPPED + 1);
-        let skipped = self.pieces.iter().rev().skip(tried).filter(|piece| piece.open >= LEAST_OPEN);
+        let skipped = self.pieces.iter().rev().skip(tried).filter(|piece| piece.begun.open >= LEAST_OPEN);
         let open = skipped.chain(self.opened.iter().rev()).take(OPEN).map(Piece::open).collect();
         Some(Lately { text, starts, new, open })
     }
@@ -279,8 +295,8 @@ impl Lane {
     fn drop_front(&mut self) {
         let Some(mut piece) = self.pieces.pop_front() else { return };
         self.bytes -= piece.end.len();
-        if piece.open >= LEAST_OPEN {
-            piece.end = piece.open();
+        if piece.begun.open >= LEAST_OPEN {
+            piece.end = piece.open().0;
             self.opened.drain(..(self.opened.len() + 1).saturating_sub(OPEN));
             self.opened.push_back(piece);
         }
@@ -288,10 +304,10 @@ impl Lane {
 }
 
 impl Piece {
-    /// The end of it that may begin something, with what tells whether that stands alone.
-    fn open(&self) -> Vec<u8> {
-        let count = (self.open + 1).min(OPEN_BYTES).min(self.end.len());
-        self.end[self.end.len() - count..].to_vec()
+    /// The end of it that may begin something, with what tells whether that stands alone; and whether it is sure.
+    fn open(&self) -> (Vec<u8>, bool) {
+        let count = (self.begun.open + 1).min(OPEN_BYTES).min(self.end.len());
+        (self.end[self.end.len() - count..].to_vec(), self.begun.sure >= LEAST_OPEN)
     }
 }
 
@@ -300,7 +316,7 @@ const VALUES: u64 = u64::MAX;
 
 /// The pieces of all sessions.
 #[derive(Debug)]
-pub struct Fragments {
+pub(super) struct Fragments {
     limits: FragmentLimits,
     table: Table<HashMap<u64, Lane>>,
     /// Keyed, so that nobody outside can choose which values are taken for the same.
@@ -310,14 +326,14 @@ pub struct Fragments {
 
 impl Fragments {
     /// No pieces yet.
-    pub fn new(limits: FragmentLimits) -> Self {
+    pub(super) fn new(limits: FragmentLimits) -> Self {
         let limits = FragmentLimits { lanes: limits.lanes.max(2), ..limits };
         Self { limits, table: Table::new(limits.sessions), hasher: RandomState::new(), pushed: 0 }
     }
 
     /// Takes a value a session sends at `now` (milliseconds) on a lane; returns what is to be scanned. What the lane ends in
     /// already, as headers do that are the same in every request, is not taken again.
-    pub fn push(&mut self, session: u64, lane: u64, now: u64, value: &[u8]) -> (Joined, Ticket) {
+    pub(super) fn push(&mut self, session: u64, lane: u64, now: u64, value: &[u8]) -> (Joined, Ticket) {
         let (mut joined, mut ticket) = (Joined::default(), Ticket::default());
         let window = self.limits.window;
         let lanes = self.table.entry(session, now, HashMap::new);
@@ -356,7 +372,14 @@ impl Fragments {
             joined.add(own.join(value, 0));
             self.pushed += 1;
             let end = value[value.len() - value.len().min(TAIL)..].to_vec();
-            own.push(Piece { number: self.pushed, time: now, hash, end, is_clean: false, open: OPEN_BYTES });
+            own.push(Piece {
+                number: self.pushed,
+                time: now,
+                hash,
+                end,
+                is_clean: false,
+                begun: Begun::all(OPEN_BYTES),
+            });
             ticket.places.push((lane, self.pushed));
         }
         (joined, ticket)
@@ -364,7 +387,7 @@ impl Fragments {
 
     /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many of its last bytes
     /// may begin something.
-    pub fn settle(&mut self, session: u64, now: u64, ticket: &Ticket, open: usize) {
+    pub(super) fn settle(&mut self, session: u64, now: u64, ticket: &Ticket, begun: Begun) {
         if ticket.is_empty() {
             return;
         }
@@ -373,13 +396,13 @@ impl Fragments {
             let pieces = lanes.get_mut(lane).map(|lane| lane.pieces.iter_mut().rev()).into_iter().flatten();
             for piece in pieces.filter(|piece| piece.number == *number) {
                 piece.is_clean = true;
-                piece.open = open;
+                piece.begun = begun;
             }
         }
     }
 
     /// Takes a value back that was pushed and then was not sent: what is tried once more is judged once more.
-    pub fn take_back(&mut self, session: u64, now: u64, ticket: &Ticket) {
+    pub(super) fn take_back(&mut self, session: u64, now: u64, ticket: &Ticket) {
         if ticket.is_empty() {
             return;
         }
@@ -392,7 +415,7 @@ impl Fragments {
     }
 
     /// Forgets a session that ended.
-    pub fn end(&mut self, session: u64) {
+    pub(super) fn end(&mut self, session: u64) {
         self.table.remove(session);
     }
 }
@@ -417,9 +440,17 @@ mod tests {
 
     const SECRET: &[u8] = b"ghp_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef12";
 
+    fn whole(text: &[u8]) -> Begun {
+        Begun::all(text.len())
+    }
+
+    fn never(_: &[u8], _: &[u8]) -> bool {
+        false
+    }
+
     /// Whether a whole line of the joined text is the secret, and crosses.
     fn completes(joined: &Joined) -> bool {
-        let joined = joined.candidates(<[u8]>::len);
+        let joined = joined.candidates(whole, never);
         joined.text.windows(SECRET.len()).enumerate().any(|(at, window)| {
             let span = at..at + SECRET.len();
             let alone = at == 0 || !joined.text[at - 1].is_ascii_alphanumeric();
@@ -430,7 +461,7 @@ mod tests {
     /// Pushes a value that is then judged to complete nothing, and to begin something.
     fn push(fragments: &mut Fragments, session: u64, lane: u64, now: u64, value: &[u8]) -> Joined {
         let (joined, ticket) = fragments.push(session, lane, now, value);
-        fragments.settle(session, now, &ticket, value.len());
+        fragments.settle(session, now, &ticket, whole(value));
         joined
     }
 
@@ -475,7 +506,7 @@ mod tests {
         let mut fragments = Fragments::new(FragmentLimits::default());
         for at in 0..10_000u64 {
             let value = vec![b'a' + (at % 26) as u8; (at % 300 * (at % 11)) as usize];
-            let joined = push(&mut fragments, 1, at % 50, at, &value).candidates(<[u8]>::len);
+            let joined = push(&mut fragments, 1, at % 50, at, &value).candidates(whole, never);
             assert!(joined.text.len() <= (22 + 40) << 10, "{}", joined.text.len());
         }
     }
@@ -497,7 +528,7 @@ mod tests {
         push(&mut fragments, 1, 1, 1, pieces[1]);
         let long = [pieces[2], &[b'.'; 3000]].concat();
         let begins = |joined: &Joined| {
-            let candidates = joined.candidates(<[u8]>::len);
+            let candidates = joined.candidates(whole, never);
             candidates.text.split(|byte| *byte == b'\n').any(|line| line.starts_with(SECRET))
         };
         for now in 2..5 {
@@ -536,13 +567,13 @@ mod tests {
         let mut fragments = Fragments::new(FragmentLimits::default());
         let values: [&[u8]; 4] = [b"alpha", b"beta", b"gh", b"p_0"];
         let (mut joined, mut lines) = (Joined::default(), Vec::new());
-        let begins = |text: &[u8]| if text.ends_with(b"gh") { 2 } else { 0 };
+        let begins = |text: &[u8]| Begun::all(if text.ends_with(b"gh") { 2 } else { 0 });
         for value in values {
             let (latest, ticket) = fragments.push(1, 1, 0, value);
             fragments.settle(1, 0, &ticket, begins(value));
             joined = latest;
         }
-        lines.extend(joined.candidates(begins).text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+        lines.extend(joined.candidates(begins, never).text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
         // Its own lane and that of all values are the same.
         assert_eq!(lines, [&b"ghp_0"[..], b""]);
     }
@@ -553,10 +584,10 @@ mod tests {
             [2, FragmentLimits::default().window].map(|now| {
                 let mut fragments = Fragments::new(FragmentLimits::default());
                 let (_, ticket) = fragments.push(1, 1, 0, &SECRET[..20]);
-                fragments.settle(1, 0, &ticket, 20);
+                fragments.settle(1, 0, &ticket, Begun::all(20));
                 for at in 0..between + decoys {
                     let (_, ticket) = fragments.push(1, 2, 1, format!("a value of some length, {at}.").as_bytes());
-                    fragments.settle(1, 1, &ticket, if at < decoys { LEAST_OPEN } else { LEAST_OPEN - 1 });
+                    fragments.settle(1, 1, &ticket, Begun::all(if at < decoys { LEAST_OPEN } else { LEAST_OPEN - 1 }));
                 }
                 completes(&fragments.push(1, 3, now, &SECRET[20..]).0)
             })
@@ -572,7 +603,7 @@ mod tests {
     fn what_began_something_is_tried_though_nothing_is_left_before_the_new_one() {
         let mut fragments = Fragments::new(FragmentLimits::default());
         let (_, ticket) = fragments.push(1, 1, 0, &SECRET[..20]);
-        fragments.settle(1, 0, &ticket, 20);
+        fragments.settle(1, 0, &ticket, Begun::all(20));
         let others = [b'.', b',', b';'].map(|byte| fragments.push(1, 2, 1, &[byte; TAIL]).1);
         others.iter().for_each(|ticket| fragments.take_back(1, 1, ticket));
         assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
@@ -584,7 +615,7 @@ mod tests {
         let _ = fragments.push(1, 1, 0, &SECRET[..20]);
         for at in 0..100 {
             let (_, ticket) = fragments.push(1, 2, 1, format!("a value of some length, {at}.").as_bytes());
-            fragments.settle(1, 1, &ticket, 0);
+            fragments.settle(1, 1, &ticket, Begun::default());
         }
         assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
     }
@@ -597,10 +628,11 @@ mod tests {
             joined = push(&mut fragments, 1, at % 3, 1, format!("a value, {at}").as_bytes());
         }
         let asked = std::cell::Cell::new(0);
-        joined.candidates(|text| {
+        let begins = |text: &[u8]| {
             asked.set(asked.get() + 1);
-            text.len()
-        });
+            whole(text)
+        };
+        joined.candidates(begins, never);
         assert_eq!(asked.get(), 2, "its own, and that of all values");
     }
 
@@ -649,7 +681,7 @@ mod tests {
             let mut fragments = Fragments::new(FragmentLimits { window: 5, sessions: 1, lanes: 0 });
             for (at, value) in values.iter().enumerate() {
                 let (joined, _) = fragments.push(at as u64 % 3, at as u64 % 5, at as u64 * 2, value);
-                let joined = joined.candidates(|text| text.len() / 2);
+                let joined = joined.candidates(|text| Begun::all(text.len() / 2), never);
                 joined.crosses(&(0..joined.text.len()));
             }
         }
@@ -659,7 +691,7 @@ mod tests {
             let mut fragments = Fragments::new(FragmentLimits::default());
             for (at, value) in values.iter().enumerate() {
                 let (_, ticket) = fragments.push(1, 1, at as u64, value.as_bytes());
-                fragments.settle(1, at as u64, &ticket, 0);
+                fragments.settle(1, at as u64, &ticket, Begun::default());
             }
             for lane in fragments.table.entry(1, 0, HashMap::new).values() {
                 prop_assert!(lane.pieces.iter().all(|piece| !piece.end.is_empty()));

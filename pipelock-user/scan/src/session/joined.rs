@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::fragments::Joined;
-use crate::engine::EngineError;
+use crate::engine::{Begun, EngineError};
 use crate::entropy;
 use crate::finding::Finding;
 use crate::rule;
@@ -43,7 +43,8 @@ impl Scanner {
             return Ok(findings);
         }
         // A text of which nothing is known may begin anything.
-        let candidates = joined.candidates(|text| self.begun(text).unwrap_or(text.len()));
+        let begins = |text: &[u8]| self.begun(text).unwrap_or(Begun::all(text.len()));
+        let candidates = joined.candidates(begins, |old, new| self.awaits(old, new));
         if !candidates.text.is_empty() {
             let crosses = |place: &Range<usize>| candidates.crosses(place);
             let found = Stream::plainly(&self.core)?.finish_with(&candidates.text)?;

@@ -14,6 +14,6 @@ mod table;
 
 pub use budget::{Budget, BudgetLimits, Spent};
 pub use door::{Sent, Sessions};
-pub use fragments::{Candidates, FragmentLimits, Fragments, Joined, Ticket};
+pub use fragments::{FragmentLimits, Ticket};
 pub use given::Given;
 pub(crate) use given::Readings;

@@ -19,7 +19,7 @@ use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::Format;
 use crate::decode::{AHEAD, BACK, ViewKind};
 use crate::detect::Detectors;
-use crate::engine::{EngineError, Match, Matcher};
+use crate::engine::{Begun, EngineError, Match, Matcher};
 use crate::finding::{Fingerprint, Step, excerpt};
 use crate::rule::Kind;
 
@@ -234,10 +234,11 @@ impl Layer {
         hold
     }
 
-    /// Where the first byte of an open text is that may belong to something which is not over, as it stands.
-    pub(crate) fn begun(&mut self, context: &Context<'_>, text: &[u8]) -> u64 {
-        let window = Window { first: 0, old: &[], new: text };
-        self.matcher.hold(context.rules, context.telling, &window).min(self.detectors.begun(context.shared, &window))
+    /// How much at the end of an open text may be the beginning of something, as it stands.
+    pub(crate) fn begun(&mut self, context: &Context<'_>, text: &[u8]) -> Begun {
+        let detected = self.detectors.begun(context.shared, &Window { first: 0, old: &[], new: text });
+        let detected = Begun::all(text.len() - usize::try_from(detected).unwrap_or(0).min(text.len()));
+        self.matcher.begun(context.rules, context.telling, text).or(detected)
     }
 
     /// The last bytes that were pushed: so many, or those that are kept.

@@ -34,7 +34,7 @@ pub(crate) use window::Window;
 
 use crate::decode::inflate::Coding;
 use crate::detect::Shared;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Begun, Engine, EngineError};
 use crate::finding::{Finding, Key};
 use crate::injection::OwnText;
 use crate::rule::RuleSet;
@@ -265,13 +265,13 @@ impl Stream {
     }
 
     /// How many bytes at the end of a text may be the beginning of what [`plainly`](Self::plainly) finds.
-    pub(crate) fn begun(core: &Arc<Core>, text: &[u8]) -> Result<usize, EngineError> {
+    pub(crate) fn begun(core: &Arc<Core>, text: &[u8]) -> Result<Begun, EngineError> {
         let mut work = Work::default();
         let mut context = context(core, &Memory::NONE, true, &mut work);
         let mut root = Layer::plain(&mut context)?;
-        let hold = root.begun(&context, text);
+        let begun = root.begun(&context, text);
         root.close(&mut context);
-        Ok(text.len() - usize::try_from(hold).unwrap_or(0).min(text.len()))
+        Ok(begun)
     }
 
     /// Takes the next piece.
