@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -81,15 +81,16 @@ pub(crate) fn main(route: &str, plain: u16, tls: u16, roots: &str) -> Result<()>
             path: (*path).to_owned(),
             count: count.parse()?,
             body: body.parse()?,
+            connections: connections.parse()?,
+            standing: Arc::default(),
         };
-        let connections: usize = connections.parse()?;
         let start = Instant::now();
         let mut took = match *mode {
             "idle" => {
-                kept.extend(client.idle(&job, connections)?);
+                kept.extend(client.idle(&job)?);
                 Vec::new()
             }
-            mode => client.all(&job, connections, mode)?,
+            mode => client.all(&job, mode)?,
         };
         took.sort_unstable();
         let at =
@@ -110,17 +111,20 @@ struct Job {
     /// Requests of each connection; of `events`, events.
     count: usize,
     body: u64,
+    /// Connections at a time, and those of them that have had an event.
+    connections: usize,
+    standing: Arc<AtomicUsize>,
 }
 
 impl Client {
-    fn all(self: &Arc<Self>, job: &Job, connections: usize, mode: &str) -> Result<Vec<Duration>> {
+    fn all(self: &Arc<Self>, job: &Job, mode: &str) -> Result<Vec<Duration>> {
         let work = match mode {
             "keep" => Self::requests,
             "new" => Self::connections,
             "events" => Self::events,
             other => bail!("no mode {other}"),
         };
-        let threads: Vec<_> = (0..connections)
+        let threads: Vec<_> = (0..job.connections)
             .map(|_| {
                 let (client, job) = (self.clone(), job.clone());
                 std::thread::spawn(move || work(&client, &job))
@@ -152,29 +156,42 @@ impl Client {
         (0..job.count).map(timed).collect()
     }
 
-    /// How long events took that carry when they were sent.
+    /// How long events took that carry when they were sent: of those that were sent when every stream of the job stood. Before,
+    /// what the others take to open a connection would be measured.
     fn events(&self, job: &Job) -> Result<Vec<Duration>> {
+        let asked = Instant::now();
         let mut stream = self.open(job.is_tls)?;
         self.ask(&mut stream, job)?;
         let (mut took, mut line) = (Vec::new(), String::new());
+        let (mut has_first, mut all_stand) = (false, None);
         while took.len() < job.count {
             line.clear();
             ensure!(stream.read_line(&mut line)? > 0, "the events ended");
-            if let Some(sent) = line.strip_prefix("data: ").and_then(|text| text.trim().parse().ok()) {
-                took.push(crate::setting::now().saturating_sub(Duration::from_nanos(sent)));
+            let told = line.strip_prefix("data: ").or_else(|| line.strip_prefix("id: "));
+            let Some(sent) = told.and_then(|text| text.trim().parse().ok()) else { continue };
+            let (sent, now) = (Duration::from_nanos(sent), crate::setting::now());
+            if !std::mem::replace(&mut has_first, true) {
+                job.standing.fetch_add(1, Ordering::Relaxed);
             }
+            if all_stand.is_none() && job.standing.load(Ordering::Relaxed) == job.connections {
+                all_stand = Some(now);
+            }
+            if all_stand.is_some_and(|since| since <= sent) {
+                took.push(now.saturating_sub(sent));
+            }
+            ensure!(all_stand.is_some() || asked.elapsed() < Duration::from_secs(20), "a stream did not begin");
         }
         Ok(took)
     }
 
     /// Connections that have had one answer and stay open.
-    fn idle(&self, job: &Job, connections: usize) -> Result<Vec<BufReader<Stream>>> {
+    fn idle(&self, job: &Job) -> Result<Vec<BufReader<Stream>>> {
         let opened = |_| {
             let mut stream = self.open(job.is_tls)?;
             self.exchange(&mut stream, job)?;
             Ok(stream)
         };
-        (0..connections).map(opened).collect()
+        (0..job.connections).map(opened).collect()
     }
 
     fn open(&self, is_tls: bool) -> Result<BufReader<Stream>> {

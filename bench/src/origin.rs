@@ -5,7 +5,8 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustls::pki_types::pem::PemObject as _;
@@ -88,8 +89,10 @@ fn serve(stream: impl Read + Write) -> Option<()> {
             body -= here;
         }
         let to = stream.get_mut();
-        if let Some(pause) = path.strip_prefix("/events/") {
-            return events(to, Duration::from_millis(pause.parse().ok()?));
+        for (kind, event) in [("/events/", number as fn(usize) -> String), ("/tokens/", token)] {
+            if let Some(pause) = path.strip_prefix(kind) {
+                return events(to, Duration::from_millis(pause.parse().ok()?), event);
+            }
         }
         let size = path.rsplit('/').next()?.parse().unwrap_or(0);
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n");
@@ -103,16 +106,39 @@ fn serve(stream: impl Read + Write) -> Option<()> {
     }
 }
 
+/// Streams whose events are spread over a pause: side by side they would wait for each other, and that would be measured.
+const SPREAD: u32 = 16;
+
 /// Events that say when they were sent, with a pause between them.
-fn events(to: &mut impl Write, pause: Duration) -> Option<()> {
+fn events(to: &mut impl Write, pause: Duration, event: fn(usize) -> String) -> Option<()> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     to.write_all(head.as_bytes()).ok()?;
-    loop {
-        let event = format!("data: {}\n\n", crate::setting::now().as_nanos());
+    static STREAMS: AtomicU32 = AtomicU32::new(0);
+    let own = STREAMS.fetch_add(1, Ordering::Relaxed) % SPREAD;
+    let start = Instant::now() + pause * own / SPREAD;
+    for at in 0u32.. {
+        // By the clock, so that they stay apart.
+        std::thread::sleep((start + pause * at).saturating_duration_since(Instant::now()));
+        let event = event(at as usize);
         to.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).ok()?;
         to.flush().ok()?;
-        std::thread::sleep(pause);
     }
+    None
+}
+
+/// An event that is when it was sent, and nothing else: of all of them together a number without end.
+fn number(_: usize) -> String {
+    format!("data: {}\n\n", crate::setting::now().as_nanos())
+}
+
+/// An event such as the interfaces of models send, a word of a text in each.
+fn token(at: usize) -> String {
+    let word = PROSE.split_inclusive(' ').cycle().nth(at % PROSE.len()).unwrap_or_default();
+    format!(
+        "id: {}\nevent: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\
+         \"text\":\"{word}\"}}}}\n\n",
+        crate::setting::now().as_nanos()
+    )
 }
 
 /// Makes an authority and a certificate for [`crate::client::HOST`] in a folder: `NAME.pem` and `NAME.key`.

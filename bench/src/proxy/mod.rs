@@ -47,8 +47,10 @@ const SCENARIOS: &[Scenario] = &[
     scenario("HTTPS, 1 MiB", "GET https /1048576", 4, "keep"),
     large("HTTPS, 1 GiB down, one round", "GET https /1073741824", 0),
     large("HTTPS, 1 GiB up, one round", "POST https /0", GIB),
-    scenario("HTTPS, 800 events/s, delay of each", "GET https /events/20", 50, "events"),
-    scenario("HTTPS, 8,000 events/s, delay of each", "GET https /events/2", 200, "events"),
+    scenario("HTTPS, 800 events/s, delay of each", "GET https /events/20", 100, "events"),
+    scenario("HTTPS, 800 tokens/s, delay of each", "GET https /tokens/20", 100, "events"),
+    scenario("HTTPS, 8,000 tokens/s, delay of each", "GET https /tokens/2", 500, "events"),
+    scenario("HTTPS, 8,000 events/s, delay of each", "GET https /events/2", 500, "events"),
 ];
 
 /// What only pipelock has: a fetch, and a verdict on a text.
