@@ -43,7 +43,7 @@ const OPEN: usize = 64;
 const LEAST_OPEN: usize = 3;
 const OPEN_BYTES: usize = 128;
 
-/// The settings of [`Fragments`].
+/// How long pieces are kept, and of how many sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FragmentLimits {
     /// How long a piece is kept, in milliseconds.
