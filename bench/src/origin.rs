@@ -135,8 +135,8 @@ fn number(_: usize) -> String {
 fn token(at: usize) -> String {
     let word = PROSE.split_inclusive(' ').cycle().nth(at % PROSE.len()).unwrap_or_default();
     format!(
-        "id: {}\nevent: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\
-         \"text\":\"{word}\"}}}}\n\n",
+        "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\
+         \"text\":\"{word}\"}}}}\nid: {}\n\n",
         crate::setting::now().as_nanos()
     )
 }

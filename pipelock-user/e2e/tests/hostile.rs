@@ -24,6 +24,7 @@ fn attack(policy: &str, mode: &str, port: u16, count: usize) -> (Value, Run, u64
     let words = [script.as_str(), mode, "web.test", &port, &count];
     let (run, cost) = sandbox.run_measured("python3 \"$1\" \"$2\" \"$3\" \"$4\" 0", "python3 \"$@\"", &words);
     let said = run.json_lines().pop().expect("a line");
+    assert!(said["failed"].is_null(), "{said} {run}");
     // One was served while the attack went on, another when it had been made.
     assert_eq!(said["beside"], serde_json::json!(["200", "200"]), "{said} {run}");
     (said, run, cost)

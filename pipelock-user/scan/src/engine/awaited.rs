@@ -4,12 +4,12 @@
 //! Promises: where neither [`Awaited::is_in`] the texts before and behind a place nor [`Awaited::joins`] them, no match of these
 //! patterns holds bytes of both.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::AhoCorasick;
 
 use crate::bits::Pairs;
 use crate::rule::Rule;
 
-/// Least letters and digits of a word that does not stand in noise.
+/// Least letters and digits of a word that does not stand in noise; one less will do with a sign among them.
 const LEAST: usize = 3;
 
 /// The words of some rules.
@@ -23,18 +23,19 @@ pub(super) struct Awaited {
 impl Awaited {
     /// Has a rule [keywords](Rule::keywords), one of which is in every match in upper or lower case, and stand none of them in noise?
     pub(super) fn is_worth(rule: &Rule) -> bool {
-        let is_rare = |word: &String| word.len() >= LEAST || word.bytes().any(|byte| !byte.is_ascii_alphanumeric());
+        let is_rare = |word: &String| {
+            let is_name = word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            word.len() >= if is_name { LEAST } else { LEAST - 1 }
+        };
         !rule.keywords.is_empty() && rule.keywords.iter().all(is_rare)
     }
 
     /// Of rules that are worth it.
     pub(super) fn of<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Option<Self> {
-        let words: Vec<Vec<u8>> =
-            rules.into_iter().flat_map(|rule| &rule.keywords).map(|word| word.to_ascii_lowercase().into()).collect();
-        let mut automaton = AhoCorasick::builder();
-        let words_of = automaton.match_kind(MatchKind::Standard).ascii_case_insensitive(true).build(&words).ok()?;
-        let inside = words.iter().flat_map(|word| word.windows(2)).map(|pair| [pair[0], pair[1]]);
-        Some(Self { words: words_of, inside: Pairs::of(inside) })
+        let words: Vec<&str> = rules.into_iter().flat_map(|rule| &rule.keywords).map(String::as_str).collect();
+        let inside = Pairs::of(words.iter().flat_map(|word| word.as_bytes().windows(2)).map(|pair| [pair[0], pair[1]]));
+        let words = AhoCorasick::builder().ascii_case_insensitive(true).build(words).ok()?;
+        Some(Self { words, inside })
     }
 
     /// Is a word in a text?

@@ -69,6 +69,11 @@ impl Begun {
         Self { open: bytes, sure: bytes }
     }
 
+    /// How many, where `awaits` tells whether something is awaited of what comes next.
+    pub(crate) fn when(self, awaits: impl FnOnce() -> bool) -> usize {
+        if self.open > self.sure && awaits() { self.open } else { self.sure }
+    }
+
     /// The more of both.
     pub(crate) fn or(self, other: Self) -> Self {
         Self { open: self.open.max(other.open), sure: self.sure.max(other.sure) }

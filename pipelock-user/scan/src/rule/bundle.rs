@@ -185,6 +185,7 @@ mod tests {
         assert!(verify(&TEXT.replace("monotonic_version: 7", "monotonic_version: 0"), |_| (), 0).is_err());
         assert!(verify(TEXT, |_| (), seconds("2026-12-31T00:00:00Z").unwrap()).is_err());
         assert!(verify(&TEXT.replace("severity", "core: true, severity"), |_| (), 0).is_err());
+        assert!(verify(&TEXT.replace("severity", "keywords: [''], severity"), |_| (), 0).is_err());
         assert!(verify(&TEXT.replace("{4}", "+"), |_| (), 0).is_err());
         assert!(verify(&TEXT.replace("name: extra", "disable: [x]\nname: extra"), |_| (), 0).is_err());
     }

@@ -106,6 +106,9 @@ fn with(raw: RawRule, pattern: Pattern) -> Result<Rule, String> {
         None => None,
         Some(name) => Some(crate::validate::lookup(name).ok_or_else(|| format!("no validator `{name}`"))?),
     };
+    if raw.keywords.iter().any(String::is_empty) {
+        return Err("keywords: one is empty, which is in every text".into());
+    }
     if raw.entropy.is_some_and(|bits| !(0.0..=8.0).contains(&bits)) {
         return Err("entropy: bits per byte lie between 0 and 8".into());
     }

@@ -347,8 +347,25 @@ mod tests {
                 let sessions = Sessions::new(scanner.clone(), BudgetLimits::default(), FragmentLimits::default());
                 let (old, new) = secret.as_bytes().split_at(cut);
                 let is_found = |part: &[u8]| rules(&sessions.value(1, 0, "x", part).unwrap()).contains(&id);
-                assert!(old.chunks(12).chain([new]).any(is_found), "{secret} {cut}");
+                let pieces = [&b"settings"[..]].into_iter().chain(old.chunks(12));
+                assert!(pieces.chain([new]).any(is_found), "{secret} {cut}");
             }
+        }
+    }
+
+    /// The text before a piece is none of it, though it ends in a letter.
+    #[test]
+    fn a_piece_begins_a_secret_whatever_was_sent_before() {
+        let scanner = Scanner::new(RuleSet::shipped().unwrap().only(crate::Kind::Dlp), &[1; 32]).unwrap();
+        for pieces in [
+            &["settings", "AKIA1F23", "H45K67M89P0Q"][..],
+            &["settings", "AKIA1F23", "H45K67", "M89P0Q"],
+            &["hello", "ef7a7c940cd695c38df70fd2622e1b47", "-us8"],
+            &["part1: alice:$apr1$abcd", "hello", "part2: efgh$0123456789abcdefghijkl"],
+        ] {
+            let sessions = Sessions::new(scanner.clone(), BudgetLimits::default(), FragmentLimits::default());
+            let found = |part: &&str| piece(&sessions, 1, part) > 0;
+            assert_eq!(pieces.iter().position(found), Some(pieces.len() - 1), "{pieces:?}");
         }
     }
 

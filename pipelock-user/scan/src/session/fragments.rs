@@ -142,9 +142,7 @@ impl Lately {
         // The new value is looked through once.
         let in_new = OnceCell::new();
         let awaits = |old: &[u8]| awaits(old, &new[..1]) || *in_new.get_or_init(|| awaits(b"", new));
-        let begun = begins(old);
-        let open = if begun.open > begun.sure && awaits(old) { begun.open } else { begun.sure };
-        let open = self.new - open.min(self.new);
+        let open = self.new - begins(old).when(|| awaits(old)).min(self.new);
         let mut left = CANDIDATES;
         let mut end = self.new;
         for (start, _) in self.starts.iter().rev() {
@@ -164,7 +162,7 @@ impl Lately {
         for ends in self.starts.windows(2).rev().take(SKIPPED) {
             let &[(start, begun), (end, _)] = ends else { continue };
             let piece = &old[start..end];
-            if begun.sure > 0 || begun.open > 0 && awaits(piece) {
+            if begun.when(|| awaits(piece)) > 0 {
                 candidates.add(piece, new);
             }
         }
