@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock};
 
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Anchored, Input, MatchKind, nfa::thompson};
-use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Look, Repetition};
 
 use super::Begun;
 use super::awaited::Awaited;
@@ -49,12 +49,14 @@ struct Headed {
 struct Group {
     longest: usize,
     patterns: Vec<Pattern>,
+    in_pieces: bool,
     automaton: OnceLock<Option<DFA>>,
     caches: Mutex<Vec<Cache>>,
 }
 
 impl HoldBack {
-    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Self {
+    /// Of these rules. With `in_pieces`, texts are put together from pieces each of which may be the first of a text.
+    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule>, in_pieces: bool) -> Self {
         let mut rules: Vec<(Option<Head>, &Rule)> = rules
             .into_iter()
             .filter(|rule| rule.pattern.longest() > 0)
@@ -65,7 +67,7 @@ impl HoldBack {
         let needs_word = |rule: &&Rule| Awaited::is_worth(rule);
         let groups = |rules: &mut dyn Iterator<Item = &'r Rule>| {
             let patterns: Vec<&Pattern> = rules.map(|rule| &rule.pattern).collect();
-            patterns.chunks(MEMBERS).map(Group::of).collect::<Vec<_>>()
+            patterns.chunks(MEMBERS).map(|members| Group::of(members, in_pieces)).collect::<Vec<_>>()
         };
         let mut others = groups(&mut headless().filter(|rule| !needs_word(rule)));
         let late = groups(&mut headless().filter(needs_word));
@@ -83,7 +85,7 @@ impl HoldBack {
                 }
             }
             below = reach;
-            let groups: Vec<Group> = members.chunks(MEMBERS).map(Group::of).collect();
+            let groups: Vec<Group> = members.chunks(MEMBERS).map(|members| Group::of(members, in_pieces)).collect();
             let Some(longest) = groups.iter().map(|group| group.longest).max() else { continue };
             match Finder::new(&heads, reach == usize::MAX) {
                 Some(finder) => headed.push(Headed { longest, finder, groups }),
@@ -177,10 +179,10 @@ impl Near {
 }
 
 impl Group {
-    fn of(patterns: &[&Pattern]) -> Self {
+    fn of(patterns: &[&Pattern], in_pieces: bool) -> Self {
         let longest = patterns.iter().map(|pattern| pattern.longest()).max().unwrap_or(0);
         let patterns = patterns.iter().map(|pattern| (*pattern).clone()).collect();
-        Self { longest, patterns, automaton: OnceLock::new(), caches: Mutex::default() }
+        Self { longest, patterns, in_pieces, automaton: OnceLock::new(), caches: Mutex::default() }
     }
 
     /// How many bytes, when they are more than `known`.
@@ -190,7 +192,11 @@ impl Group {
     }
 
     fn begun(&self, text: &[u8]) -> usize {
-        let make = || reversed(&Hir::alternation(self.patterns.iter().map(|one| beginning(one.hir())).collect()));
+        let beginning = |pattern: &Pattern| {
+            let beginning = beginning(pattern.hir());
+            if self.in_pieces { without_start(&beginning) } else { beginning }
+        };
+        let make = || reversed(&Hir::alternation(self.patterns.iter().map(beginning).collect()));
         // Without it nothing is known, and all is held.
         let Some(automaton) = self.automaton.get_or_init(make) else { return text.len() };
         let cached = self.caches.lock().ok().and_then(|mut caches| caches.pop());
@@ -252,10 +258,12 @@ fn beginning_of_one(part: &Hir) -> Hir {
     }
 }
 
-/// The pattern without bounds of repeats, assertions and the form of characters outside ASCII: it takes more, never less. That
-/// of the text's beginning neither: of a text put together from pieces each piece may be tried as the first.
+/// The pattern without bounds of repeats, assertions but that of the text's beginning, and the form of characters outside ASCII: it
+/// takes more, never less.
 fn loose(hir: &Hir) -> Hir {
     match hir.kind() {
+        // Where what is asked about begins more may have stood before, but no match begins like this behind.
+        HirKind::Look(Look::Start) => hir.clone(),
         HirKind::Empty | HirKind::Look(_) => Hir::empty(),
         HirKind::Literal(_) | HirKind::Class(Class::Bytes(_)) => hir.clone(),
         HirKind::Class(Class::Unicode(class)) => {
@@ -275,6 +283,20 @@ fn loose(hir: &Hir) -> Hir {
     }
 }
 
+/// The same without the assertion of the text's beginning.
+fn without_start(hir: &Hir) -> Hir {
+    match hir.kind() {
+        HirKind::Look(_) => Hir::empty(),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) => hir.clone(),
+        HirKind::Repetition(repeat) => {
+            Hir::repetition(Repetition { sub: Box::new(without_start(&repeat.sub)), ..*repeat })
+        }
+        HirKind::Capture(capture) => without_start(&capture.sub),
+        HirKind::Concat(parts) => Hir::concat(parts.iter().map(without_start).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(without_start).collect()),
+    }
+}
+
 fn many(sub: Hir, min: u32) -> Hir {
     Hir::repetition(Repetition { min, max: None, greedy: true, sub: Box::new(sub) })
 }
@@ -291,7 +313,7 @@ mod tests {
     fn held(pattern: &str, text: &str) -> usize {
         let file =
             format!("rules: [{{id: a, name: a, kind: dlp, class: credential, severity: low, pattern: '{pattern}'}}]");
-        let holdback = HoldBack::new(RuleSet::read(&[("test", &file)]).unwrap().rules());
+        let holdback = HoldBack::new(RuleSet::read(&[("test", &file)]).unwrap().rules(), false);
         let end = text.len() as u64;
         let whole = holdback.of(text.as_bytes(), end, &mut Near::default());
         let mut near = Near::default();
@@ -307,8 +329,10 @@ mod tests {
         assert_eq!(held("key-[a-z]{2,9}", "my ke"), 2);
         assert_eq!(held("key-[a-z]{2,9}", "my key-abc"), 7);
         assert_eq!(held("key-[a-z]{2,9}", "my key- "), 0);
-        // Assertions are not looked at: a little more is held than needed.
-        assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "xabb"), 3);
+        assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "xabb"), 0);
+        assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "abb"), 3);
+        // Other assertions are not looked at: a little more is held than needed.
+        assert_eq!(held(r"\bab{1,2}c", "xabb"), 3);
         assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "-abb"), 4);
         assert_eq!(held("(?i)send [^.]{0,40} password", "SEND me the "), 12);
         assert_eq!(held("忽略", "请\u{5ffd}"), 3);

@@ -30,7 +30,7 @@ struct Shared {
     /// The rules in the databases, in their order there.
     numbers: Vec<u32>,
     scratch: Mutex<Vec<Scratch>>,
-    /// Of all rules, and of those that are telling.
+    /// Of all rules, and of those that are telling: these are asked about what is put together from pieces.
     holdback: [OnceLock<HoldBack>; 2],
 }
 
@@ -111,7 +111,7 @@ fn compile(rules: &[&Rule], mut patterns: Vec<String>, mode: Mode) -> Result<Dat
 impl Shared {
     fn holdback(&self, rules: &RuleSet, telling: bool) -> &HoldBack {
         let counts = |rule: &&Rule| !telling || rule.is_telling();
-        self.holdback[usize::from(telling)].get_or_init(|| HoldBack::new(rules.rules().iter().filter(counts)))
+        self.holdback[usize::from(telling)].get_or_init(|| HoldBack::new(rules.rules().iter().filter(counts), telling))
     }
 
     fn with_scratch<T>(
