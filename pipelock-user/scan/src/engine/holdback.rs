@@ -71,7 +71,8 @@ impl HoldBack {
         };
         let mut others = groups(&mut headless().filter(|rule| !needs_word(rule)));
         let late = groups(&mut headless().filter(needs_word));
-        let awaited = Awaited::of(headless().filter(needs_word));
+        // Of a text that goes on nobody knows what comes next.
+        let awaited = in_pieces.then(|| Awaited::of(headless().filter(needs_word))).flatten();
         let mut headed = Vec::new();
         let mut below = 0;
         for reach in REACHES {
