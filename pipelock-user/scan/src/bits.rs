@@ -17,6 +17,17 @@ pub(crate) fn blocks(bytes: &[u8]) -> impl Iterator<Item = [u8; BLOCK]> {
     whole.iter().copied().chain(rest)
 }
 
+/// The block at `at`, filled up with zeros where `bytes` are over.
+#[inline(always)]
+pub(crate) fn block(bytes: &[u8], at: usize) -> [u8; BLOCK] {
+    let rest = bytes.get(at..).unwrap_or_default();
+    rest.first_chunk().copied().unwrap_or_else(|| {
+        let mut block = [0; BLOCK];
+        block[..rest.len()].copy_from_slice(rest);
+        block
+    })
+}
+
 /// Where the first byte is that `test` is true for, which few are: a block is passed over at once.
 pub(crate) fn position(bytes: &[u8], test: impl Fn(u8) -> bool) -> Option<usize> {
     let has = |block: &[u8]| block.iter().fold(false, |any, byte| any | test(*byte));
@@ -77,28 +88,36 @@ pub(crate) fn write(mut bits: u64, base: u32, to: &mut [u32], count: usize) -> u
     after
 }
 
-/// Which two bytes stand side by side in something, a bit for each two.
+/// A set of numbers below 64 `N`, a power of two; of greater ones the lower bits count.
 #[derive(Debug)]
-pub(crate) struct Pairs(Box<[u64; 1024]>);
+pub(crate) struct Set<const N: usize>(Box<[u64; N]>);
 
-impl Pairs {
-    pub(crate) fn of(pairs: impl IntoIterator<Item = [u8; 2]>) -> Self {
-        let mut all = Self(Box::new([0; 1024]));
-        for pair in pairs {
-            let (word, bit) = Self::place(pair);
-            all.0[word] |= bit;
+impl<const N: usize> Set<N> {
+    pub(crate) fn of(numbers: impl IntoIterator<Item = usize>) -> Self {
+        let mut all = Self(Box::new([0; N]));
+        for number in numbers {
+            all.0[number / 64 % N] |= 1 << (number % 64);
         }
         all
     }
 
-    pub(crate) fn has(&self, pair: [u8; 2]) -> bool {
-        let (word, bit) = Self::place(pair);
-        self.0[word] & bit != 0
+    #[inline]
+    pub(crate) fn has(&self, number: usize) -> bool {
+        self.0[number / 64 % N] >> (number % 64) & 1 == 1
+    }
+}
+
+/// Which two bytes stand side by side in something.
+#[derive(Debug)]
+pub(crate) struct Pairs(Set<1024>);
+
+impl Pairs {
+    pub(crate) fn of(pairs: impl IntoIterator<Item = [u8; 2]>) -> Self {
+        Self(Set::of(pairs.into_iter().map(|pair| usize::from(u16::from_le_bytes(pair)))))
     }
 
-    fn place(pair: [u8; 2]) -> (usize, u64) {
-        let number = usize::from(u16::from_le_bytes(pair));
-        (number / 64, 1 << (number % 64))
+    pub(crate) fn has(&self, pair: [u8; 2]) -> bool {
+        self.0.has(usize::from(u16::from_le_bytes(pair)))
     }
 }
 

@@ -19,6 +19,15 @@ impl Anchors {
         Some(Self { texts: from.next()?, lying: from.table()? })
     }
 
+    /// An anchor before its marked word and from there on, and whether a letter may stand behind it.
+    #[cfg(test)]
+    pub(crate) fn text(&self, number: usize) -> Option<(&str, &str, bool)> {
+        let start = number.checked_sub(1).map_or(Some(0), |before| self.lying.get(before).map(|before| before.end))?;
+        let Lying { end, mark, open_right, .. } = self.lying.get(number)?;
+        let text = std::str::from_utf8(self.texts.get(start as usize..end as usize)?).ok()?;
+        text.split_at_checked(usize::from(mark)).map(|(before, marked)| (before, marked, open_right))
+    }
+
     /// Whether an anchor stands in `text` with its marked word at `at`: the case of ASCII letters and the amount of
     /// white space do not matter.
     pub(crate) fn stands(&self, number: usize, text: &str, at: usize) -> bool {

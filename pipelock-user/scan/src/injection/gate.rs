@@ -4,115 +4,250 @@
 
 use super::anchors::Anchors;
 use super::around::{Around, Reach};
-use super::packed::{Candidate, Group, Seen, bucket, hash, is_word, key, longer, within};
-use super::tables::{Bytes, Map, Table, Unread, has};
+use super::packed::{
+    Candidate, Group, Seen, Sides, WORDY, begun_key, bit, bucket, coarse, is_word, slot, whole_key, within,
+};
+use super::tables::{Map, Table, Unread, has};
 use crate::bits;
 
-/// Bytes that are looked at together.
-const PART: usize = 4 * bits::BLOCK;
+/// Blocks that are looked at together.
+const BLOCKS: usize = 4;
+/// Their bytes.
+const PART: usize = BLOCKS * bits::BLOCK;
 
-/// The gate for ASCII: a map of the first four bytes of every anchor. No step depends on the one before, which makes it
+/// The gate for ASCII: a map of the words that anchors are looked for by. No step depends on the one before, which makes it
 /// several times faster than an automaton.
 #[derive(Debug)]
 pub(crate) struct AsciiGate {
     /// By group, and within one in the order of [`Around::near`].
     listed: Table<Candidate>,
-    /// By hash of the first four bytes of the marked word.
+    /// By hash of the key.
     groups: Table<Group>,
     /// Where in `groups` the keys begin whose hash has these upper bits.
     buckets: Table<u32>,
-    /// One bit for each hash of the first six bytes of a word, …
-    long: Box<Map>,
-    /// … or of the first four of a shorter one.
-    short: Box<Map>,
-    /// What the candidates of each group see: most places are in none.
+    /// One bit for the first four bytes of each word, …
+    first: Box<Map>,
+    /// … for each word that has to stand whole, …
+    whole: Box<Map>,
+    /// … and for the first four bytes of one behind which anything may stand.
+    begun: Box<Map>,
+    /// Those beside which nothing has to stand, or too little to look for.
+    alone: Box<Map>,
+    /// What the candidates of each group see, and what is next to each word at first sight: most places have none of it.
     seen: Box<Seen>,
+    /// On which sides of a word that is.
+    sides: Box<Sides>,
     /// Whether an anchor may begin right behind a letter or a digit.
     inside: bool,
-    /// The bytes other than letters and digits that an anchor begins with.
-    marks: Bytes,
+}
+
+/// A place where an anchor may stand.
+#[derive(Clone, Copy)]
+struct Place {
+    /// What is looked for there.
+    key: u32,
+    /// Where it begins in its part, …
+    start: u8,
+    /// … and how many bytes it has.
+    length: u8,
+}
+
+impl Place {
+    fn of(packed: u64) -> Self {
+        Self { key: (packed >> 32) as u32, start: (packed >> 8) as u8, length: packed as u8 }
+    }
+
+    /// What stands before it and behind.
+    fn sides(self, text: &[u8], part: usize) -> (&[u8], &[u8]) {
+        let start = (part + usize::from(self.start)).min(text.len());
+        let behind = text.get(start + usize::from(self.length)..).unwrap_or_default();
+        (text.get(..start).unwrap_or_default(), behind)
+    }
+}
+
+/// Bytes before a part that what is around its words is read from.
+const BEFORE: usize = 8;
+/// The same with the part, and with the longest word that may begin in it and eight more bytes: whatever two numbers of eight and of
+/// seven bits add up to is inside.
+const AROUND: usize = BEFORE + PART + 128 + 8;
+
+/// The bytes around a part, so that the loops over its places need not ask where the text is over; zeros there.
+struct View<'t> {
+    text: &'t str,
+    part: usize,
+    bytes: &'t [u8; AROUND],
+}
+
+impl View<'_> {
+    #[inline]
+    fn eight(&self, at: usize) -> [u8; 8] {
+        self.bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default()
+    }
+
+    /// The eight bytes from a place of the part on, the first one lowest.
+    #[inline]
+    fn from(&self, start: u8) -> u64 {
+        u64::from_le_bytes(self.eight(BEFORE + usize::from(start)))
+    }
+
+    /// What is next to something.
+    #[inline]
+    fn nearest(&self, place: Place) -> [u32; 2] {
+        let start = usize::from(place.start);
+        let left = u64::from_be_bytes(self.eight(start));
+        let right = u64::from_le_bytes(self.eight(BEFORE + start + usize::from(place.length & 0x7f)));
+        Around::nearest(left, right).unwrap_or_else(|| {
+            let (before, behind) = place.sides(self.text.as_bytes(), self.part);
+            Around::of(before, behind).nearest_four()
+        })
+    }
+}
+
+/// Where words begin in a part.
+type Starts = [u32; PART + 8];
+
+/// Those of a part, as [`Place::of`] reads them.
+type Places = [u64; 2 * PART];
+
+/// Which bytes of a part, and of the block behind it, are of words.
+struct Words {
+    masks: [u64; BLOCKS + 1],
+    /// The last byte of the part before.
+    before: u64,
+}
+
+impl Words {
+    /// Before the first part.
+    fn new(bytes: &[u8]) -> Self {
+        let mut masks = [0; BLOCKS + 1];
+        masks[BLOCKS] = bits::of(&bits::block(bytes, 0), is_word);
+        Self { masks, before: 0 }
+    }
+
+    /// Goes on to the part at `from` and puts into `starts` where words begin that are long enough; says how many.
+    fn part(&mut self, bytes: &[u8], from: usize, inside: bool, starts: &mut Starts) -> usize {
+        let (mut count, mut here) = (0, self.masks[BLOCKS]);
+        for number in 0..BLOCKS {
+            let behind = bits::of(&bits::block(bytes, from + (number + 1) * bits::BLOCK), is_word);
+            // An underscore goes with the letters, but no anchor begins with one.
+            let begin = if inside { here } else { here & !(here << 1 | self.before) };
+            let long = (1..WORDY).fold(begin, |long, ahead| long & (here >> ahead | behind << (bits::BLOCK - ahead)));
+            count = bits::write(long, (number * bits::BLOCK) as u32, starts, count);
+            self.masks[number] = here;
+            (self.before, here) = (here >> (bits::BLOCK - 1), behind);
+        }
+        self.masks[BLOCKS] = here;
+        count
+    }
+
+    /// How many bytes from one on are of words, 63 at most.
+    #[inline]
+    fn letters(&self, start: u8) -> u8 {
+        let of = |block: usize| self.masks.get(block).copied().unwrap_or_default();
+        let (block, bit) = (usize::from(start) / bits::BLOCK, usize::from(start) % bits::BLOCK);
+        let from_here = of(block) >> bit | of(block + 1) << 1 << (bits::BLOCK - 1 - bit);
+        (!from_here | 1 << (bits::BLOCK - 1)).trailing_zeros() as u8
+    }
 }
 
 impl AsciiGate {
     /// What [`super::packed`] wrote: of the anchors, those that are plain.
     pub(crate) fn read(from: &mut Unread) -> Option<Self> {
         let (listed, groups, buckets) = (from.table()?, from.table()?, from.table()?);
-        let (long, short, seen) = (Box::new(from.numbers()?), Box::new(from.numbers()?), Box::new(from.numbers()?));
+        let (first, whole, begun) = (Box::new(from.numbers()?), Box::new(from.numbers()?), Box::new(from.numbers()?));
+        let (alone, seen) = (Box::new(from.numbers()?), Box::new(from.numbers()?));
+        let sides = Box::new(*from.next()?.first_chunk()?);
         let inside = from.next()?.first() == Some(&1);
-        Some(Self { listed, groups, buckets, long, short, seen, inside, marks: from.next()? })
+        Some(Self { listed, groups, buckets, first, whole, begun, alone, seen, sides, inside })
     }
 
-    /// Calls `found` with the place of every anchor of an ASCII `text`, in ascending order.
+    /// Calls `found` with the place of every anchor of an ASCII `text`, in no order.
     pub(crate) fn each(&self, anchors: &Anchors, text: &str, mut found: impl FnMut(usize)) {
         let bytes = text.as_bytes();
-        let mut before = 0;
-        // One after the other, without a branch that depends on the text: where words begin, which of them the maps have.
-        let (mut places, mut likely) = ([0u32; PART + 8], [0u32; PART + 8]);
-        for (number, part) in bytes.chunks(PART).enumerate() {
-            let (from, mut count) = (number * PART, 0);
-            for (block, number) in bits::blocks(part).zip(0u32..) {
-                let words = bits::of(&block, is_word);
-                // An underscore goes with the letters, but no anchor begins with one.
-                let mut starts = if self.inside { words } else { words & !(words << 1 | before) };
-                before = words >> 63;
-                for &mark in self.marks.iter() {
-                    starts |= bits::of(&block, |byte| byte == mark);
+        let mut words = Words::new(bytes);
+        let (mut starts, mut places) = ([0; PART + 8], [0; 2 * PART]);
+        let mut copy;
+        for part in (0..bytes.len()).step_by(PART) {
+            let around = match part.checked_sub(BEFORE).and_then(|from| bytes.get(from..)?.first_chunk()) {
+                Some(around) => around,
+                None => {
+                    let from = part.saturating_sub(BEFORE);
+                    copy = [0; AROUND];
+                    let there = copy.iter_mut().skip(BEFORE + from - part);
+                    there.zip(bytes.get(from..).unwrap_or_default()).for_each(|(to, byte)| *to = *byte);
+                    &copy
                 }
-                count = bits::write(starts, number * bits::BLOCK as u32, &mut places, count);
+            };
+            let view = View { text, part, bytes: around };
+            // One after the other, without a branch that depends on the text: where words begin, which of them the maps have,
+            // and beside what.
+            let count = words.part(bytes, part, self.inside, &mut starts);
+            let count = self.first(&view, count, &mut starts);
+            let known = self.known(&view, &words, starts.get(..count).unwrap_or_default(), &mut places);
+            let near = self.near(&view, known, &mut places);
+            for place in places.get(..near).unwrap_or_default() {
+                self.confirm(anchors, &view, Place::of(*place), &mut found);
             }
-            let mut kept = 0;
-            for &place in places.get(..count).unwrap_or_default() {
-                let (known, _) = self.known(bytes, from + place as usize);
-                if let Some(slot) = likely.get_mut(kept) {
-                    *slot = place;
-                }
-                kept += usize::from(known);
-            }
-            let mut left = 0;
-            for at in 0..kept {
-                let place = likely.get(at).copied().unwrap_or_default();
-                let is_near = self.is_near(bytes, from + place as usize);
-                if let Some(slot) = likely.get_mut(left) {
-                    *slot = place;
-                }
-                left += usize::from(is_near);
-            }
-            for &place in likely.get(..left).unwrap_or_default() {
-                let at = from + place as usize;
-                let (_, key) = self.known(bytes, at);
-                if self.confirm(anchors, text, at, key) {
-                    found(at);
-                }
-            }
-        }
-        // A short word may end the text.
-        if let Some(at) = bytes.len().checked_sub(3)
-            && let Some(&[a, b, c]) = bytes.get(at..).and_then(|tail| tail.first_chunk())
-            && self.confirm(anchors, text, at, key([a, b, c, b' ']))
-        {
-            found(at);
         }
     }
 
-    /// Whether a marked word may begin at `at`, and the key of what does.
-    fn known(&self, bytes: &[u8], at: usize) -> (bool, u32) {
-        let six = match bytes.get(at..at + 8).and_then(<[u8]>::first_chunk) {
-            Some(eight) => u64::from_le_bytes(*eight),
-            None => bytes.get(at..).unwrap_or_default().iter().rev().fold(0, |six, byte| six << 8 | u64::from(*byte)),
-        };
-        let key = key((six as u32).to_le_bytes());
-        (has(&self.short, hash(key)) | has(&self.long, longer(key, ((six >> 32) as u16).to_le_bytes())), key)
+    /// Keeps those of the first `count` of `starts` where four bytes are the first of some word; says how many.
+    fn first(&self, view: &View<'_>, count: usize, starts: &mut Starts) -> usize {
+        let mut kept = 0;
+        for at in 0..count {
+            let start = starts.get(at).copied().unwrap_or_default();
+            let known = has(&self.first, bit(begun_key((view.from(start as u8) as u32).to_le_bytes())));
+            if let Some(slot) = starts.get_mut(kept) {
+                *slot = start;
+            }
+            kept += usize::from(known);
+        }
+        kept
     }
 
-    /// Whether what is around a marked word at `at` may be what is around it in an anchor.
-    fn is_near(&self, bytes: &[u8], at: usize) -> bool {
-        let Some((before, (first, behind))) =
-            bytes.split_at_checked(at).and_then(|(before, word)| Some((before, word.split_first_chunk()?)))
-        else {
-            return false;
-        };
-        let (key, around) = (key(*first), Around::of(before, behind));
-        Reach::COARSE.into_iter().fold(false, |any, reach| any | self.sees(key, reach, around.near(reach)))
+    /// Puts what the maps have of the words that begin at `starts` into `places`; says how many.
+    fn known(&self, view: &View<'_>, words: &Words, starts: &[u32], places: &mut Places) -> usize {
+        let mut count = 0;
+        for &start in starts {
+            let start = start as u8;
+            let (eight, letters) = (view.from(start), words.letters(start));
+            let (whole, begun) = (whole_key(eight, letters), begun_key((eight as u32).to_le_bytes()));
+            let mut note = |key, length, known: bool| {
+                if let Some(slot) = places.get_mut(count % (2 * PART)) {
+                    *slot = u64::from(key) << 32 | u64::from(start) << 8 | u64::from(length);
+                }
+                count += usize::from(known);
+            };
+            note(whole, letters, has(&self.whole, bit(whole)));
+            // Of these there are few.
+            if has(&self.begun, bit(begun)) {
+                note(begun, 4, true);
+            }
+        }
+        count
+    }
+
+    /// Keeps those of the first `count` places around which there may be what is around them in an anchor; says how many.
+    fn near(&self, view: &View<'_>, count: usize, places: &mut Places) -> usize {
+        let mut kept = 0;
+        for at in 0..count {
+            let packed = places.get(at).copied().unwrap_or_default();
+            let place = Place::of(packed);
+            let is_near = self.is_near(place.key, view.nearest(place));
+            if let Some(slot) = places.get_mut(kept) {
+                *slot = packed;
+            }
+            kept += usize::from(is_near);
+        }
+        kept
+    }
+
+    /// Whether what is next to something with this key may be what is next to it in an anchor.
+    #[inline]
+    fn is_near(&self, key: u32, nearest: [u32; 2]) -> bool {
+        let sides = self.sides.get(slot(key)).copied().unwrap_or_default();
+        let sees = |(number, bits): (usize, u64)| self.seen.get(number).is_some_and(|seen| seen & bits == bits);
+        coarse(key, sides, nearest).into_iter().fold(has(&self.alone, bit(key)), |any, of| any | sees(of))
     }
 
     /// Whether a candidate with this key that goes so far may see what is near.
@@ -121,16 +256,16 @@ impl AsciiGate {
         self.seen.get(number).is_some_and(|seen| seen & bits == bits)
     }
 
-    /// Whether an anchor really stands at `at`.
-    fn confirm(&self, anchors: &Anchors, text: &str, at: usize, key: u32) -> bool {
-        let (before, behind) = text.as_bytes().split_at(at);
-        let around = Around::of(before, behind.get(4..).unwrap_or_default());
-        let place = |bucket: usize| self.buckets.get(bucket).map_or(0, |at| at as usize);
-        let groups = place(bucket(key))..place(bucket(key) + 1);
-        self.groups.range(groups).filter(|group| group.key == key).any(|group| {
+    /// Calls `found` with where the marked words are of the anchors that really stand at a place.
+    fn confirm(&self, anchors: &Anchors, view: &View<'_>, place: Place, found: &mut impl FnMut(usize)) {
+        let (before, behind) = place.sides(view.text.as_bytes(), view.part);
+        let around = Around::of(before, behind);
+        let start = |bucket: usize| self.buckets.get(bucket).map_or(0, |at| at as usize);
+        let groups = start(bucket(place.key))..start(bucket(place.key) + 1);
+        for group in self.groups.range(groups).filter(|group| group.key == place.key) {
             let near = around.near(group.near);
-            if !self.sees(key, group.near, near) {
-                return false;
+            if !self.sees(place.key, group.near, near) {
+                continue;
             }
             let listed = group.start as usize..group.end as usize;
             let seen = |candidate: &Candidate| candidate.around.near(group.near);
@@ -138,8 +273,12 @@ impl AsciiGate {
             (self.listed.range(same..listed.end))
                 .take_while(|candidate| seen(candidate) == near)
                 .filter(|candidate| around.is(candidate.around, candidate.reach))
-                .any(|candidate| anchors.stands(candidate.number as usize, text, at))
-        })
+                .filter_map(|candidate| {
+                    let at = (view.part + usize::from(place.start)).checked_sub(usize::from(candidate.shift))?;
+                    anchors.stands(candidate.number as usize, view.text, at).then_some(at)
+                })
+                .for_each(&mut *found);
+        }
     }
 }
 
@@ -193,6 +332,33 @@ mod tests {
         }
         let short = Anchor { text: "ai".to_owned(), plain: true, ..Anchor::default() };
         assert!(pack(&Plan { anchors: vec![short], ..Plan::default() }).is_err());
+    }
+
+    /// Each anchor that ships, in either case, with more white space, across the border of parts and at either end of a text.
+    #[test]
+    fn every_anchor_is_found_wherever_it_stands() {
+        let lexicon = super::super::lexicon::Lexicon::builtin().unwrap();
+        let (anchors, gate) = (&lexicon.anchors, &lexicon.ascii_gate);
+        let mut tried = 0;
+        for (candidate, number) in gate.listed.range(0..usize::MAX).zip(0usize..) {
+            let (before, marked, open_right) = anchors.text(candidate.number as usize).unwrap();
+            let space = [" ", "  ", "\n", "\r\n\t"][number % 4];
+            let [before, mut marked] = [before, marked].map(|text| text.replace(' ', space));
+            if number % 3 == 0 {
+                marked.make_ascii_uppercase();
+            }
+            if open_right && number % 5 == 0 {
+                marked.push_str("xyz");
+            }
+            let ahead = "~ zq ".repeat(number % 61);
+            let behind = ["", ".", " zq zq zq zq zq zq zq zq zq"][number % 3];
+            let text = format!("{ahead}{before}{marked}{behind}");
+            let mut found = Vec::new();
+            gate.each(anchors, &text, |at| found.push(at));
+            assert!(found.contains(&(ahead.len() + before.len())), "{text:?} {found:?}");
+            tried += 1;
+        }
+        assert!(tried > 60_000, "{tried}");
     }
 
     #[test]

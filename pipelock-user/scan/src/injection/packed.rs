@@ -2,6 +2,7 @@
 //! The gates and the lexicon read them. Promises that equal plans make equal tables.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::around::{Around, Reach};
 use super::plan::{Anchor, Plan, Sense, Term};
@@ -76,36 +77,39 @@ const BUCKETS: u32 = 12;
 /// nanosecond, to look at all of it twenty.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    /// The bytes before the marked word and behind its first four, as far as the anchor has any.
+    /// The bytes before the word that is looked for and behind it, or behind the first four of what may go on as it likes; as far as
+    /// the anchor has any.
     pub(super) around: Around,
     pub(super) reach: Reach,
     /// Of the anchor.
     pub(super) number: u32,
+    /// How far behind the beginning of the marked word the letters stand that are looked for.
+    pub(super) shift: u8,
 }
 
 impl Record for Candidate {
-    const SIZE: usize = 22;
+    const SIZE: usize = 23;
 
     fn write(&self, to: &mut Vec<u8>) {
         self.around.left.write(to);
         self.around.right.write(to);
         self.number.write(to);
-        to.extend([self.reach.left, self.reach.right]);
+        to.extend([self.reach.left, self.reach.right, self.shift]);
     }
 
     #[inline]
     fn read(mut from: Fields<'_>) -> Option<Self> {
         let (left, right, number) = (from.u64()?, from.u64()?, from.u32()?);
         let reach = Reach { left: from.u8()?, right: from.u8()? };
-        Some(Self { around: Around { left, right }, reach, number })
+        Some(Self { around: Around { left, right }, reach, number, shift: from.u8()? })
     }
 }
 
-/// Candidates that begin with the same four bytes and see as many of those nearest to them: what stands at a place says
+/// Candidates that are looked for by the same word, or four bytes, and see as many of those nearest to them: what stands at a place says
 /// which of them can, so that a search by halves finds them. Hundreds share some words.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// The first four bytes of the marked word.
+    /// [`whole_key`] of the word, or [`key`] of the first four bytes.
     pub(super) key: u32,
     /// As [`Reach::near`] gives it.
     pub(super) near: Reach,
@@ -133,41 +137,80 @@ impl Record for Group {
 fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     let plain = || anchors.iter().zip(0u32..).filter(|(anchor, _)| anchor.plain && anchor.text.is_ascii());
     let mut listed = Vec::new();
-    let [mut long, mut short]: [Map; 2] = [[0; _]; 2];
-    let mut seen: Seen = [0; _];
+    let [mut first, mut whole, mut begun, mut alone]: [Map; 4] = [[0; _]; 4];
+    let mut inside = false;
     for (anchor, number) in plain() {
-        let around = anchor.around(4);
-        let one = |around: Around| Candidate { around, reach: around.reach(), number };
-        let before = listed.len();
-        match *anchor.marked() {
-            [a, b, c, d, ..] if d != b' ' => listed.push((key([a, b, c, d]), one(around))),
-            // What follows a short word is anything but a letter.
-            [a, b, c, ..] if c != b' ' && b != b' ' => listed.extend(
-                (0..0x80u8)
-                    .filter(|&d| d & 0x20 != 0 && (anchor.open_right || !d.is_ascii_alphanumeric()))
-                    .map(|d| (key([a, b, c, d]), one(Around { right: 0, ..around }))),
-            ),
-            _ => {
-                return Err(format!(
-                    "the anchor {} is shorter than three letters, which would wake the scorer all the time",
-                    anchor.text
-                ));
-            }
-        }
-        for (key, Candidate { around, reach, .. }) in listed.iter().skip(before) {
-            for reach in [reach.near(), reach.coarse()] {
-                let (number, bits) = within(*key, reach, around.near(reach));
-                if let Some(number) = seen.get_mut(number) {
-                    *number |= bits;
+        let run = wordy_part(anchor).ok_or_else(|| {
+            format!(
+                "the anchor {} is shorter than three letters, which would wake the scorer all the time",
+                anchor.text
+            )
+        })?;
+        let text = anchor.text.as_bytes();
+        let (before, word) = (text.get(..run.start).unwrap_or_default(), text.get(run.clone()).unwrap_or_default());
+        let shift =
+            u8::try_from(run.start - anchor.mark).map_err(|_| format!("the word of {} is too far in", anchor.text))?;
+        inside |= before.last().map_or(anchor.open_left, |byte| is_word(*byte));
+        let mut add = |key: u32, behind: &[u8]| {
+            let around = Around::of(before, behind);
+            listed.push((key, Candidate { around, reach: around.reach(), number, shift }));
+        };
+        let behind = text.get(run.end..).unwrap_or_default();
+        match word {
+            _ if !(behind.is_empty() && anchor.open_right) => {
+                let letters = u8::try_from(word.len()).ok().filter(|letters| *letters < 63);
+                let letters = letters.ok_or_else(|| format!("the anchor {} has too long a word", anchor.text))?;
+                let key = whole_key(eight(word), letters);
+                set(&mut whole, bit(key));
+                add(key, behind);
+                match word {
+                    &[a, b, c] => {
+                        (0..=0xff).filter(|d| !is_word(*d)).for_each(|d| set(&mut first, bit(begun_key([a, b, c, d]))))
+                    }
+                    word => set(&mut first, bit(begun_key((eight(word) as u32).to_le_bytes()))),
                 }
             }
-            match anchor.word().as_bytes() {
-                &[_, _, _, _, e, f, ..] => set(&mut long, longer(*key, [e, f])),
-                _ => set(&mut short, hash(*key)),
+            &[a, b, c, d, ref rest @ ..] => {
+                let key = begun_key([a, b, c, d]);
+                set(&mut begun, bit(key));
+                set(&mut first, bit(key));
+                add(key, rest);
+            }
+            // Anything may follow.
+            word => {
+                for d in (0..0x80u8).filter(|d| d & 0x20 != 0) {
+                    let key = begun_key((eight(word) as u32 | u32::from(d) << 24).to_le_bytes());
+                    set(&mut begun, bit(key));
+                    set(&mut first, bit(key));
+                    add(key, &[]);
+                }
             }
         }
     }
-    let group = |&(key, Candidate { reach, .. }): &(u32, Candidate)| (hash(key), key, reach.near());
+    let mut sides: Sides = [0; _];
+    let mut seen: Seen = [0; _];
+    for (key, candidate) in &listed {
+        let side = sides.get_mut(slot(*key)).ok_or("no such slot")?;
+        *side |= candidate.reach.side();
+    }
+    for (key, Candidate { around, reach, .. }) in &listed {
+        let side = sides.get(slot(*key)).copied().unwrap_or_default();
+        let coarse = coarse(*key, side, [around.left as u32, around.right as u32]);
+        let coarse = match reach.side() {
+            LEFT_FOUR | LEFT_THREE => coarse[0],
+            RIGHT_FOUR | RIGHT_THREE => coarse[1],
+            _ => {
+                set(&mut alone, bit(*key));
+                (0, 0)
+            }
+        };
+        for (number, bits) in [within(*key, reach.near(), around.near(reach.near())), coarse] {
+            if let Some(number) = seen.get_mut(number) {
+                *number |= bits;
+            }
+        }
+    }
+    let group = |&(key, Candidate { reach, .. }): &(u32, Candidate)| (key, reach.near());
     listed.sort_unstable_by_key(|one| (group(one), one.1.around.near(one.1.reach), one.1.number));
     let mut groups: Vec<Group> = Vec::new();
     for (start, (key, Candidate { reach, .. })) in (0u32..).zip(&listed) {
@@ -182,19 +225,25 @@ fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     to.add(&written(listed.iter().map(|(_, candidate)| *candidate)));
     to.add(&written(groups.iter().cloned()));
     to.add(&written(buckets));
-    [long, short].iter().for_each(|map| to.add(&written(*map)));
+    [first, whole, begun, alone].iter().for_each(|map| to.add(&written(*map)));
     to.add(&written(seen));
-    let before = |anchor: &Anchor| anchor.text.as_bytes().get(anchor.mark.wrapping_sub(1)).copied();
-    let inside = |anchor: &Anchor| anchor.mark == 0 && anchor.open_left || before(anchor).is_some_and(is_word);
-    let starts_as_word = |anchor: &Anchor| anchor.marked().first().is_some_and(u8::is_ascii_alphanumeric);
-    let inside = plain().any(|(anchor, _)| starts_as_word(anchor) && inside(anchor));
-    let mut marks: Vec<u8> = plain().filter_map(|(anchor, _)| anchor.marked().first().copied()).collect();
-    marks.retain(|byte| !byte.is_ascii_alphanumeric());
-    marks.sort_unstable();
-    marks.dedup();
+    to.add(&sides);
     to.add(&[u8::from(inside)]);
-    to.add(&marks);
     Ok(())
+}
+
+/// The most letters and digits in a row of the marked word, where the gate looks for the anchor: `ssh` of `.ssh`.
+fn wordy_part(anchor: &Anchor) -> Option<Range<usize>> {
+    let word = anchor.word().as_bytes();
+    let mut at = 0;
+    let parts = word.chunk_by(|one, other| is_word(*one) == is_word(*other)).map(|part| {
+        at += part.len();
+        at - part.len()..at
+    });
+    let part = parts
+        .filter(|part| part.len() >= WORDY && word.get(part.start).is_some_and(|byte| is_word(*byte)))
+        .min_by_key(|part| std::cmp::Reverse(part.len()))?;
+    Some(anchor.mark + part.start..anchor.mark + part.end)
 }
 
 /// Whether `byte` belongs to an ASCII word: as [`super::lexicon::bounded`] sees it.
@@ -202,23 +251,87 @@ pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
+/// The first eight bytes, or as many as there are, the first one lowest.
+pub(super) fn eight(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => bytes.iter().rev().fold(0, |eight, byte| eight << 8 | u64::from(*byte)),
+    }
+}
+
+/// A word of so many letters, 1 to 63, without regard to case, of which `eight` are the first, with what follows it: told apart
+/// by these and by their number.
+#[inline]
+pub(super) fn whole_key(eight: u64, letters: u8) -> u32 {
+    // As many as there are of eight, in a way that the compiler makes no branch of.
+    let kept = (u64::MAX.wrapping_shl(u32::from(letters)) | 1 << 8).trailing_zeros();
+    let letter = (eight | 0x2020_2020_2020_2020).wrapping_shl(u64::BITS - u8::BITS * kept);
+    ((letter ^ u64::from(letters)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
+}
+
 /// Four bytes without regard to case. Other pairs of characters fall together as well, which only costs a look.
-pub(super) fn key(bytes: [u8; 4]) -> u32 {
-    u32::from_le_bytes(bytes) | 0x2020_2020
+#[inline]
+pub(super) fn begun_key(bytes: [u8; 4]) -> u32 {
+    (u32::from_le_bytes(bytes) | 0x2020_2020).wrapping_mul(0x9E37_79B1)
 }
 
-pub(super) fn hash(key: u32) -> usize {
-    (key.wrapping_mul(0x9E37_79B1) >> (32 - BITS)) as usize
+/// Which bit of a [`Map`] a key has.
+#[inline]
+pub(super) fn bit(key: u32) -> usize {
+    (key >> (u32::BITS - BITS)) as usize
 }
 
-/// The upper bits of the hash.
+/// Where in [`ascii`]'s table of buckets a key is.
 pub(super) fn bucket(key: u32) -> usize {
-    hash(key) >> (BITS - BUCKETS)
+    (key >> (u32::BITS - BUCKETS)) as usize
 }
 
-/// The hash of six bytes, of which `key` is made of the first four.
-pub(super) fn longer(key: u32, two: [u8; 2]) -> usize {
-    hash(key.rotate_left(7) ^ u32::from(u16::from_le_bytes(two) | 0x2020) << 8)
+/// Bits of a key that choose one of [`Sides`].
+const SLOTS: u32 = 13;
+
+/// On which sides of a word there is something to see at first sight, for all keys with the same upper bits.
+pub(super) type Sides = [u8; 1 << SLOTS];
+
+/// Four bytes before it, …
+const LEFT_FOUR: u8 = 1;
+/// … or three, then three of the others as well, …
+const LEFT_THREE: u8 = 2;
+/// … and the same behind it.
+const RIGHT_FOUR: u8 = 4;
+const RIGHT_THREE: u8 = 8;
+
+/// Which of [`Sides`] a key has.
+#[inline]
+pub(super) fn slot(key: u32) -> usize {
+    (key >> (u32::BITS - SLOTS)) as usize
+}
+
+impl Reach {
+    /// Where an anchor that goes so far is looked at first; 0 when there is too little to see.
+    fn side(self) -> u8 {
+        match self {
+            Self { left: 4.., .. } => LEFT_FOUR,
+            Self { right: 4.., .. } => RIGHT_FOUR,
+            Self { left: 3, .. } => LEFT_THREE,
+            Self { right: 3, .. } => RIGHT_THREE,
+            _ => 0,
+        }
+    }
+}
+
+/// Which number of a [`Seen`], and which bits of it, a key and what is next to it have: on the left and on the right, as far as
+/// `sides` says.
+#[inline]
+pub(super) fn coarse(key: u32, sides: u8, nearest: [u32; 2]) -> [(usize, u64); 2] {
+    const MASKS: [u32; 4] = [0, u32::MAX, 0xff_ffff, 0xff_ffff];
+    // Nothing is masked out to nothing, so of a side that no key of the slot has, nothing was seen.
+    let mask = |sides: u8| MASKS.get(usize::from(sides & 3)).copied().unwrap_or_default();
+    let [left, right] = nearest;
+    let mixed = |bytes: u32| u64::from(key) << 32 | u64::from(bytes);
+    [
+        chosen(mixed(left & mask(sides)).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+        chosen(mixed(right & mask(sides >> 2)).wrapping_mul(0xD6E8_FEB8_6659_FD93)),
+    ]
 }
 
 /// Bits of a hash that choose a number of a [`Seen`].
@@ -231,7 +344,12 @@ pub(super) type Seen = [u64; 1 << NUMBERS];
 pub(super) fn within(key: u32, reach: Reach, near: u64) -> (usize, u64) {
     let reach = u64::from(reach.left) << 3 | u64::from(reach.right);
     let mixed = (u64::from(key) << 6 | reach).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ near;
-    let hash = mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    chosen(mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+}
+
+/// The number and the bits of it that a hash chooses by its upper bits.
+#[inline]
+fn chosen(hash: u64) -> (usize, u64) {
     let bit = |at: u32| 1 << (hash >> (u64::BITS - NUMBERS - at) & 63);
     ((hash >> (u64::BITS - NUMBERS)) as usize, bit(6) | bit(12))
 }
