@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
+
+use crate::bits;
 
 /// Least bytes of a word, and the most that are looked for.
 const LEAST: usize = 3;
@@ -161,16 +162,28 @@ fn each(class: &ClassBytes, then: impl FnMut(u8)) {
     class.iter().flat_map(|range| range.start()..=range.end()).for_each(then);
 }
 
+/// Bits of a hash of the first bytes of a word.
+const FIRST: u32 = 16;
+
+/// A word that is looked for.
+#[derive(Debug)]
+struct Word {
+    leading: u64,
+    length: usize,
+    /// What may have begun with it.
+    of: Vec<OfWord>,
+}
+
 /// The group of a pattern, with the word itself where it is none in another case.
 type OfWord = (usize, Option<Vec<u8>>);
 
 /// Finds the words of many patterns.
 #[derive(Debug)]
 pub(super) struct Finder {
-    /// In lower case.
-    words: AhoCorasick,
-    /// Of each of them what may have begun with it.
-    groups: Vec<Vec<OfWord>>,
+    /// In lower case, as [`leading`] has their bytes, in order.
+    words: Vec<Word>,
+    /// One bit for each hash of the first [`LEAST`] bytes of a word.
+    first: bits::Set<{ 1 << (FIRST - 6) }>,
     /// What a word begins with that is not whole, [`packed`] and in order, with whether a byte before it may belong to the match:
     /// as it stands, and in lower case for those in any.
     begun: [Vec<(u64, bool)>; 2],
@@ -183,10 +196,23 @@ fn packed(bytes: &[u8]) -> u64 {
     bytes.iter().fold(bytes.len() as u64, |number, byte| number << 8 | u64::from(*byte))
 }
 
+/// The first bytes in lower case, as many as a word has at most, the first one highest.
+fn leading(bytes: &[u8]) -> u64 {
+    let mut leading = [0; 8];
+    leading.iter_mut().zip(bytes).take(MOST).for_each(|(to, byte)| *to = byte.to_ascii_lowercase());
+    u64::from_be_bytes(leading)
+}
+
+/// A hash of the first bytes of a word without regard to case: other pairs of characters fall together as well, which costs a look.
+fn first_bit(bytes: &[u8; LEAST]) -> usize {
+    let [one, two, three] = *bytes;
+    let number = u32::from_le_bytes([one, two, three, 0]) | 0x20_2020;
+    (number.wrapping_mul(0x9E37_79B1) >> (u32::BITS - FIRST)) as usize
+}
+
 impl Finder {
-    /// For the heads of patterns of these groups; `None` when there are too many. Those that are looked for `is_far` back are looked
-    /// for twice as fast, in several times the memory.
-    pub(super) fn new(heads: &[(&Head, usize)], is_far: bool) -> Option<Self> {
+    /// For the heads of patterns of these groups; `None` when there are too many.
+    pub(super) fn new(heads: &[(&Head, usize)]) -> Option<Self> {
         let mut words: BTreeMap<Vec<u8>, Vec<OfWord>> = BTreeMap::new();
         let mut begun = [BTreeMap::new(), BTreeMap::new()];
         let mut guard = Guard::default();
@@ -215,22 +241,33 @@ impl Finder {
         }
         guard.pairs.sort_unstable();
         guard.pairs.dedup();
-        let mut automaton = AhoCorasick::builder();
-        automaton.match_kind(MatchKind::Standard).ascii_case_insensitive(true);
-        if is_far {
-            automaton.kind(Some(AhoCorasickKind::DFA));
-        }
-        let automaton = automaton.build(words.keys()).ok()?;
         let begun = begun.map(|begun| begun.into_iter().collect());
-        Some(Self { words: automaton, groups: words.into_values().collect(), begun, guard })
+        let first = bits::Set::of(words.keys().filter_map(|word| word.first_chunk()).map(first_bit));
+        let words =
+            words.into_iter().map(|(word, of)| Word { leading: leading(&word), length: word.len(), of }).collect();
+        Some(Self { words, first, begun, guard })
     }
 
     /// Calls `found` for each word in `text` with its group and where it begins.
     pub(super) fn each(&self, text: &[u8], mut found: impl FnMut(usize, usize)) {
-        for word in self.words.find_overlapping_iter(text) {
-            for (group, exact) in self.groups.get(word.pattern().as_usize()).into_iter().flatten() {
-                if exact.as_deref().is_none_or(|exact| text.get(word.range()) == Some(exact)) {
-                    found(*group, word.start());
+        for (at, bytes) in text.array_windows().enumerate() {
+            if !self.first.has(first_bit(bytes)) {
+                continue;
+            }
+            let rest = text.get(at..).unwrap_or_default();
+            let here = leading(rest);
+            // All that begin with the same three bytes: those of the word are then as many as it has.
+            let least = here & !(u64::MAX >> (LEAST * 8));
+            let start = self.words.partition_point(|word| word.leading < least);
+            for word in self.words.iter().skip(start).take_while(|word| word.leading <= here) {
+                let Some(there) = rest.get(..word.length) else { continue };
+                if (word.leading ^ here) >> (u64::BITS as usize - 8 * word.length) != 0 {
+                    continue;
+                }
+                for (group, exact) in &word.of {
+                    if exact.as_deref().is_none_or(|exact| exact == there) {
+                        found(*group, at);
+                    }
                 }
             }
         }
@@ -282,7 +319,7 @@ mod tests {
     #[test]
     fn words_and_their_beginnings_are_found() {
         let heads = ["(?:^|[^0-9a-z])ghp_[0-9a-z]{36}", "sk-ant[a-z]+"].map(|pattern| head(pattern).unwrap());
-        let finder = Finder::new(&[(&heads[0], 0), (&heads[1], 1)], true).unwrap();
+        let finder = Finder::new(&[(&heads[0], 0), (&heads[1], 1)]).unwrap();
         for (text, begun) in [
             ("-gh", 3),
             ("-GH", 1),
@@ -298,7 +335,7 @@ mod tests {
             assert_eq!(finder.begun(text.as_bytes()), begun, "{text}");
         }
         let escaped = head(r"(?:^|[^0-9a-z]|\\[nrt])ghp_[0-9a-z]{36}").unwrap();
-        let escaped = Finder::new(&[(&escaped, 0)], false).unwrap();
+        let escaped = Finder::new(&[(&escaped, 0)]).unwrap();
         for (text, begun) in [(r"a\", 1), (r"a\n", 2), (r"a\ngh", 4), (r"\ng", 3), (r"\xg", 1), (r"\x", 0), ("n", 0)] {
             assert_eq!(escaped.begun(text.as_bytes()), begun, "{text}");
         }

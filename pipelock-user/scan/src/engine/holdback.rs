@@ -88,7 +88,7 @@ impl HoldBack {
             below = reach;
             let groups: Vec<Group> = members.chunks(MEMBERS).map(|members| Group::of(members, in_pieces)).collect();
             let Some(longest) = groups.iter().map(|group| group.longest).max() else { continue };
-            match Finder::new(&heads, reach == usize::MAX) {
+            match Finder::new(&heads) {
                 Some(finder) => headed.push(Headed { longest, finder, groups }),
                 None => others.extend(groups),
             }
