@@ -91,10 +91,12 @@ fn begun(text: &[u8], at: u64) -> Option<(u64, u64)> {
     let (before, sample) = text.split_at_checked(at as usize)?;
     let sample: &[u8; SAMPLE as usize] = sample.first_chunk()?;
     let again = |unit: &usize| text[before.len() - unit..].first_chunk() == Some(sample);
-    let unit = match (before.last_chunk::<{ bits::BLOCK }>(), text.get(1..=before.len()).and_then(<[u8]>::last_chunk)) {
-        // The places of two bytes at once leave few to compare.
-        (Some(block), Some(behind)) => {
-            let mut places = bits::of(block, |byte| byte == sample[0]) & bits::of(behind, |byte| byte == sample[1]);
+    let block = |behind: usize| text.get(behind..before.len() + behind)?.last_chunk::<{ bits::BLOCK }>();
+    let unit = match (block(0), block(1), block(2)) {
+        // Where three bytes stand again there is hardly ever anything but a repetition, so that few are compared.
+        (Some(one), Some(two), Some(three)) => {
+            let of = |block, wanted: u8| bits::of(block, |byte| byte == wanted);
+            let mut places = of(one, sample[0]) & of(two, sample[1]) & of(three, sample[2]);
             std::iter::from_fn(|| {
                 let unit = places.leading_zeros() + 1;
                 places &= !(1u64.checked_shl(u64::BITS.checked_sub(unit)?)?);
