@@ -27,17 +27,10 @@ impl Around {
         }
     }
 
-    /// The nearest four bytes on either side of [`of`](Self::of), when they are had at once: from eight bytes on either side, the
-    /// nearest one lowest.
+    /// The nearest four bytes of one side of [`of`](Self::of), when they are had at once: from eight bytes, the nearest one lowest.
     #[inline]
-    pub(super) fn nearest(left: u64, right: u64) -> Option<[u32; 2]> {
-        let four = |eight: u64| single(eight & u64::from(u32::MAX) | u64::from_be_bytes(*b"xxxx\0\0\0\0"));
-        Some([four(left)? as u32, four(right)? as u32])
-    }
-
-    /// The same of what [`of`](Self::of) gave.
-    pub(super) fn nearest_four(self) -> [u32; 2] {
-        [self.left as u32, self.right as u32]
+    pub(super) fn nearest(eight: u64) -> Option<u32> {
+        single(eight & u64::from(u32::MAX) | u64::from_be_bytes(*b"xxxx\0\0\0\0")).map(|four| four as u32)
     }
 
     /// How far an anchor with this around it goes.

@@ -5,7 +5,8 @@
 use super::anchors::Anchors;
 use super::around::{Around, Reach};
 use super::packed::{
-    Candidate, Group, Seen, Sides, WORDY, begun_key, bit, bucket, coarse, is_word, slot, whole_key, within,
+    Candidate, Group, LEFT, RIGHT, Seen, Sides, WORDY, begun_key, bit, bucket, is_word, left, right, slot, whole_key,
+    within,
 };
 use super::tables::{Map, Table, Unread, has};
 use crate::bits;
@@ -90,15 +91,19 @@ impl View<'_> {
         u64::from_le_bytes(self.eight(BEFORE + usize::from(start)))
     }
 
-    /// What is next to something.
+    /// What is next to something, on its left or on its right.
     #[inline]
-    fn nearest(&self, place: Place) -> [u32; 2] {
+    fn nearest(&self, place: Place, is_left: bool) -> u32 {
         let start = usize::from(place.start);
-        let left = u64::from_be_bytes(self.eight(start));
-        let right = u64::from_le_bytes(self.eight(BEFORE + start + usize::from(place.length & 0x7f)));
-        Around::nearest(left, right).unwrap_or_else(|| {
+        let eight = if is_left {
+            u64::from_be_bytes(self.eight(start))
+        } else {
+            u64::from_le_bytes(self.eight(BEFORE + start + usize::from(place.length & 0x7f)))
+        };
+        Around::nearest(eight).unwrap_or_else(|| {
             let (before, behind) = place.sides(self.text.as_bytes(), self.part);
-            Around::of(before, behind).nearest_four()
+            let around = Around::of(before, behind);
+            (if is_left { around.left } else { around.right }) as u32
         })
     }
 }
@@ -233,7 +238,7 @@ impl AsciiGate {
         for at in 0..count {
             let packed = places.get(at).copied().unwrap_or_default();
             let place = Place::of(packed);
-            let is_near = self.is_near(place.key, view.nearest(place));
+            let is_near = self.is_near(view, place);
             if let Some(slot) = places.get_mut(kept) {
                 *slot = packed;
             }
@@ -242,12 +247,14 @@ impl AsciiGate {
         kept
     }
 
-    /// Whether what is next to something with this key may be what is next to it in an anchor.
+    /// Whether what is next to a place may be what is next to it in an anchor.
     #[inline]
-    fn is_near(&self, key: u32, nearest: [u32; 2]) -> bool {
-        let sides = self.sides.get(slot(key)).copied().unwrap_or_default();
+    fn is_near(&self, view: &View<'_>, place: Place) -> bool {
+        let sides = self.sides.get(slot(place.key)).copied().unwrap_or_default();
         let sees = |(number, bits): (usize, u64)| self.seen.get(number).is_some_and(|seen| seen & bits == bits);
-        coarse(key, sides, nearest).into_iter().fold(has(&self.alone, bit(key)), |any, of| any | sees(of))
+        has(&self.alone, bit(place.key))
+            || sides & LEFT != 0 && sees(left(place.key, sides, view.nearest(place, true)))
+            || sides & RIGHT != 0 && sees(right(place.key, sides, view.nearest(place, false)))
     }
 
     /// Whether a candidate with this key that goes so far may see what is near.

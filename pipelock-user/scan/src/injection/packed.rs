@@ -195,10 +195,9 @@ fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     }
     for (key, Candidate { around, reach, .. }) in &listed {
         let side = sides.get(slot(*key)).copied().unwrap_or_default();
-        let coarse = coarse(*key, side, [around.left as u32, around.right as u32]);
         let coarse = match reach.side() {
-            LEFT_FOUR | LEFT_THREE => coarse[0],
-            RIGHT_FOUR | RIGHT_THREE => coarse[1],
+            LEFT_FOUR | LEFT_THREE => left(*key, side, around.left as u32),
+            RIGHT_FOUR | RIGHT_THREE => right(*key, side, around.right as u32),
             _ => {
                 set(&mut alone, bit(*key));
                 (0, 0)
@@ -299,6 +298,9 @@ const LEFT_THREE: u8 = 2;
 /// … and the same behind it.
 const RIGHT_FOUR: u8 = 4;
 const RIGHT_THREE: u8 = 8;
+/// Either of a side.
+pub(super) const LEFT: u8 = LEFT_FOUR | LEFT_THREE;
+pub(super) const RIGHT: u8 = RIGHT_FOUR | RIGHT_THREE;
 
 /// Which of [`Sides`] a key has.
 #[inline]
@@ -319,19 +321,18 @@ impl Reach {
     }
 }
 
-/// Which number of a [`Seen`], and which bits of it, a key and what is next to it have: on the left and on the right, as far as
-/// `sides` says.
+/// Which number of a [`Seen`], and which bits of it, a key and the bytes on its left have, as far as `sides` says.
 #[inline]
-pub(super) fn coarse(key: u32, sides: u8, nearest: [u32; 2]) -> [(usize, u64); 2] {
-    const MASKS: [u32; 4] = [0, u32::MAX, 0xff_ffff, 0xff_ffff];
-    // Nothing is masked out to nothing, so of a side that no key of the slot has, nothing was seen.
-    let mask = |sides: u8| MASKS.get(usize::from(sides & 3)).copied().unwrap_or_default();
-    let [left, right] = nearest;
-    let mixed = |bytes: u32| u64::from(key) << 32 | u64::from(bytes);
-    [
-        chosen(mixed(left & mask(sides)).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
-        chosen(mixed(right & mask(sides >> 2)).wrapping_mul(0xD6E8_FEB8_6659_FD93)),
-    ]
+pub(super) fn left(key: u32, sides: u8, bytes: u32) -> (usize, u64) {
+    let bytes = if sides & LEFT_THREE == 0 { bytes } else { bytes & 0xff_ffff };
+    chosen((u64::from(key) << 32 | u64::from(bytes)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+/// The same of those on its right.
+#[inline]
+pub(super) fn right(key: u32, sides: u8, bytes: u32) -> (usize, u64) {
+    let bytes = if sides & RIGHT_THREE == 0 { bytes } else { bytes & 0xff_ffff };
+    chosen((u64::from(key) << 32 | u64::from(bytes)).wrapping_mul(0xD6E8_FEB8_6659_FD93))
 }
 
 /// Bits of a hash that choose a number of a [`Seen`].
