@@ -109,7 +109,7 @@ impl Record for Candidate {
 /// which of them can, so that a search by halves finds them. Hundreds share some words.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// [`whole_key`] of the word, or [`key`] of the first four bytes.
+    /// [`whole_key`] of the word, or [`begun_key`] of the first four bytes.
     pub(super) key: u32,
     /// As [`Reach::near`] gives it.
     pub(super) near: Reach,
