@@ -3,7 +3,7 @@
 //!
 //! Why this is exact. Every match of rule r that starts at s has a report at an offset e with s < e ≤ s + longest(r).
 //! So the matches that start at or before e lie in `e - longest .. e + longest`: searching that range from the end of the
-//! match before finds them, and nothing that starts later is taken before its own report was seen.
+//! secret before finds them, and nothing that starts later is taken before its own report was seen.
 
 use std::ops::Range;
 
@@ -120,7 +120,7 @@ impl Confirm {
                 break;
             }
             let accepted = window.with(found.span.clone(), |text| accept(rule, text, &found));
-            at = if accepted { found.span.end } else { after_refusal(rule, &found.span) };
+            at = if accepted { after_match(&found) } else { after_refusal(rule, &found.span) };
             if accepted {
                 matches.push(Match { rule: index, ..found });
             }
@@ -128,6 +128,12 @@ impl Confirm {
         self.set_resume(entry.rule, at);
         at > entry.last || last
     }
+}
+
+/// Where the search goes on behind a match: at the end of the secret, since what stands behind it may be what has to stand before
+/// the next one, as in a list.
+pub(super) fn after_match(found: &Match) -> u64 {
+    if found.secret.end > found.span.start { found.secret.end } else { found.span.end }
 }
 
 /// Where the search goes on when a match did not pass the checks: what is checked by a validator may hide a good one

@@ -3,7 +3,7 @@
 
 use regex_automata::Input;
 
-use super::confirm::{after_refusal, checks};
+use super::confirm::{after_match, after_refusal, checks};
 use super::{Begun, Engine, EngineError, Match, Matcher};
 use crate::rule::RuleSet;
 use crate::stream::Window;
@@ -81,9 +81,10 @@ impl Plain {
             let secret = captures.get_group(rule.secret).unwrap_or(whole);
             let span = self.start + whole.start as u64..self.start + whole.end as u64;
             if checks(rule, &self.text[whole.range()], &self.text[secret.range()]) {
-                at = whole.end;
                 let secret = self.start + secret.start as u64..self.start + secret.end as u64;
-                matches.push(Match { rule: index, span, secret });
+                let found = Match { rule: index, span, secret };
+                at = (after_match(&found) - self.start) as usize;
+                matches.push(found);
             } else {
                 at = (after_refusal(rule, &span) - self.start) as usize;
             }

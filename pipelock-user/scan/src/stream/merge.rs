@@ -31,9 +31,10 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
         let covered = |better: &Hit| {
             let same_kind = rule(better).map(|rule| rule.kind) == rule(hit).map(|rule| rule.kind);
             let overlap = better.span.start < hit.span.end && hit.span.start < better.span.end;
-            // Two secrets in one encoded run share its place and are two.
+            // Two secrets in one encoded run share its place and are two. One that was decoded in two ways may look like two.
             let same_layer = better.path.is_empty() || hit.path.is_empty() || better.fingerprint == hit.fingerprint;
-            same_kind && overlap && (same_layer || better.rule == hit.rule && better.excerpt == hit.excerpt)
+            let alike = better.rule == hit.rule && better.excerpt == hit.excerpt && better.path != hit.path;
+            same_kind && overlap && (same_layer || alike)
         };
         match kept.iter_mut().find(|kept| covered(kept.hit)) {
             None => {

@@ -1,0 +1,84 @@
+//! Secrets that stand beside one another, as in lists and tables: what ends one may begin the next. Each is found, by both
+//! engines, plain and compressed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+use pipelock_scan::{Kind, RuleSet, Scanner, Step};
+
+fn builder() -> pipelock_scan::Builder {
+    Scanner::builder(RuleSet::shipped().unwrap().only(Kind::Dlp), &[7; 32])
+}
+
+fn scanner() -> &'static Scanner {
+    static SCANNER: OnceLock<Scanner> = OnceLock::new();
+    SCANNER.get_or_init(|| builder().build().unwrap())
+}
+
+fn oracle() -> &'static Scanner {
+    static ORACLE: OnceLock<Scanner> = OnceLock::new();
+    ORACLE.get_or_init(|| builder().build_oracle().unwrap())
+}
+
+/// Of these kinds, with what separates them.
+const LISTS: [(&str, &[&str], &[&str]); 7] = [
+    ("iban", &["DE89370400440532013000", "GB29NWBK60161331926819", "GB82WEST12345698765432"], &["\n", " ", ",", "\t"]),
+    (
+        "setting-password",
+        &["redis.password=Gk38sPq1Lz0w", "mysql.password=Tq82lPw0xM1z", "admin.password=Zt71kWe4rN8v"],
+        &["\n"],
+    ),
+    ("credit-card", &["4539578763621486", "5105105105105100", "4012888888881881"], &["\n"]),
+    (
+        "bitcoin-wif",
+        &[
+            "5HueCGU8rMjxEXxiPuD5BDku4MkFqeZyd4dZ1jvhTVqvbTLvyTJ",
+            "KwDiBf89QgGbjEhKnhXJuH7LrciVrZi3qYjgd9M7rFU73sVHnoWn",
+            "5HueCGU8rMjxEXxiPuD5BDku4MkFqeZyd4dZ1jvhTVqvbTLvyTJ",
+        ],
+        &["\n", " ", ","],
+    ),
+    (
+        "private-key-quoted",
+        &[
+            "# -----BEGIN RSA PRIVATE KEY-----\n# MIIEpAIBAAKCAQEA8hTvPveVQbN5Q55bYNPPNWyX5vRcMhdkpcME63XZCfuxuXYU\n",
+            "> -----BEGIN PRIVATE KEY-----\n> MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n",
+        ],
+        &["", "# "],
+    ),
+    ("credit-card-dated", &["Jo,4539578763621486,09/28", "Al,5105105105105100,10/27"], &["\n", ";"]),
+    ("aws-access-key", &["AKIAQ3EGRIY7T2MZ6XLP", "AKIAZ7KDQRW4N5MTXL2P", "AKIAV6QPLX3JRT7WMZ2K"], &["\n", ",", "\nb "]),
+];
+
+#[test]
+fn every_secret_of_a_list_is_found() {
+    for (what, secrets, separators) in LISTS {
+        for separator in separators {
+            let text = secrets.join(separator);
+            let whole = scanner().scan(text.as_bytes()).unwrap();
+            for secret in secrets {
+                let at = text.find(secret).unwrap() as u64;
+                let end = at + secret.len() as u64;
+                let found = whole.iter().any(|finding| at <= finding.span.start && finding.span.end <= end);
+                assert!(found, "{what} {separator:?} {secret} {whole:?}");
+            }
+            assert!(whole.len() >= secrets.len(), "{what} {separator:?} {whole:?}");
+            assert_eq!(oracle().scan(text.as_bytes()).unwrap(), whole, "{what} {separator:?}");
+        }
+    }
+}
+
+#[test]
+fn secrets_in_one_compressed_text_are_as_many_as_they_are() {
+    let secrets = ["AKIAQ3EGRIY7T2MZ6XLP", "AKIAZ7KDQRW4N5MTXL2P", "AKIAV6QPLX3JRT7WMZ2K"];
+    let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    to.write_all(secrets.map(|secret| format!("the user has the key {secret} since that day\n")).concat().as_bytes())
+        .unwrap();
+    let packed = to.finish().unwrap();
+    let findings = scanner().scan(&packed).unwrap();
+    assert!(findings.iter().all(|finding| finding.path == [Step::Gzip]), "{findings:?}");
+    assert_eq!(findings.len(), secrets.len(), "{findings:?}");
+    assert_eq!(oracle().scan(&packed).unwrap(), findings);
+}
