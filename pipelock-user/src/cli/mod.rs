@@ -114,9 +114,10 @@ pub fn main() -> ExitCode {
         }
     };
     let code = match result {
-        Ok(0) if output::lost() => {
+        Ok(code) if output::lost() => {
             output::error("what was to be written to stdout could not be; see whether its disk is full");
-            ExitCode::FAILURE
+            // What the code says already stays said.
+            if code == 0 { ExitCode::FAILURE } else { ExitCode::from(code) }
         }
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
