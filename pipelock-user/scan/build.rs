@@ -27,17 +27,31 @@ mod language;
 
 const LEXICON: &str = "rules/injection/lexicon";
 
+/// What makes databases of rules: when it says something else, those that were kept are of no use.
+const ENGINE: [&str; 3] = ["src/engine/dialect.rs", "src/engine/sparse.rs", "src/engine/vector.rs"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let modules = ["around", "fold", "packed", "plan", "tables", "trie"].map(|name| format!("src/injection/{name}.rs"));
-    for path in ["rules", "build.rs", "src/rule/language.rs"].into_iter().chain(modules.iter().map(String::as_str)) {
+    let files = ["rules", "build.rs", "src/rule/language.rs"].into_iter().chain(ENGINE);
+    for path in files.chain(modules.iter().map(String::as_str)) {
         println!("cargo:rerun-if-changed={path}");
     }
     let out = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
     fs::write(out.join("rules.json"), rules()?)?;
+    println!("cargo:rustc-env=ENGINE_SOURCES={:016x}", hash(&ENGINE)?);
     let (concepts, words) = lexicon()?;
     fs::write(out.join("concepts.json"), concepts)?;
     fs::write(out.join("lexicon.bin"), words)?;
     Ok(())
+}
+
+/// A hash of some files (FNV-1a), the same in every checkout.
+fn hash(files: &[&str]) -> Result<u64, Box<dyn Error>> {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for file in files {
+        fs::read(file)?.iter().for_each(|byte| hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    }
+    Ok(hash)
 }
 
 fn rules() -> Result<String, Box<dyn Error>> {

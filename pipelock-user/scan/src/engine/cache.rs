@@ -1,6 +1,6 @@
 //! Compiled rules on disk, so that only the first start pays for compiling. Called by [`crate::Scanner::cached`].
 //!
-//! The file's name is a hash of the patterns, vectorscan's version and the processor's features; its content is checked by
+//! The file's name is a hash of the rules, of the code that writes them for vectorscan, of its version and the processor's features; its content is checked by
 //! vectorscan's own checksums. What does not fit is compiled again and replaced. Compiled rules are as good as code, so a folder or a
 //! file that another user may write is not read.
 
@@ -36,6 +36,7 @@ fn name(rules: &RuleSet) -> Result<PathBuf, EngineError> {
     let mut hash = Sha256::new();
     hash.update(MAGIC);
     hash.update(env!("CARGO_PKG_VERSION"));
+    hash.update(env!("ENGINE_SOURCES"));
     hash.update(pipelock_hs::platform()?);
     hash.update(rules.digest());
     let hash = hash.finalize();

@@ -10,12 +10,46 @@ use std::fmt::Write as _;
 use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
 use regex_syntax::utf8::Utf8Sequences;
 
+use super::sparse::has_word;
+
 /// The pattern text for vectorscan.
 pub(super) fn of(hir: &Hir) -> String {
     let short = shortened(hir).filter(never_empty);
+    let short = short.as_ref().unwrap_or(hir);
     let mut text = String::new();
-    print(short.as_ref().unwrap_or(hir), &mut text);
+    print(ending(short).as_ref().unwrap_or(short), &mut text);
     text
+}
+
+/// Bytes of a stream that vectorscan keeps to look back at. What is behind a gap that goes farther back it has to follow through
+/// every byte of every piece, whenever what stands before the gap is there.
+const HISTORY: usize = 110;
+/// What makes a gap: how many bytes more or less there may be, and of how many kinds.
+const GAP: usize = 20;
+const KINDS: usize = 32;
+/// Bytes of a word that is rare enough to be looked for alone.
+const RARE: usize = 5;
+
+/// The end of a pattern that has a gap farther back than that, with a word in every match of it: the regex decides, which begins
+/// before. `None` for any other.
+fn ending(hir: &Hir) -> Option<Hir> {
+    let HirKind::Concat(parts) = hir.kind() else { return None };
+    let most =
+        |parts: &[Hir]| parts.iter().map(|part| part.properties().maximum_len().unwrap_or(usize::MAX >> 16)).sum();
+    let from = (0..parts.len()).find(|from| parts.get(*from..).map_or(0, most) <= HISTORY)?;
+    let (before, end) = parts.split_at_checked(from)?;
+    let end = Hir::concat(end.to_vec());
+    (before.iter().any(is_gap) && never_empty(&end) && has_word(&end, RARE)).then_some(end)
+}
+
+fn is_gap(hir: &Hir) -> bool {
+    let HirKind::Repetition(repeat) = hir.kind() else { return false };
+    let kinds: usize = match repeat.sub.kind() {
+        HirKind::Class(Class::Bytes(class)) => class.iter().map(|range| range.len()).sum(),
+        HirKind::Class(Class::Unicode(class)) => class.iter().map(|range| range.len()).sum(),
+        _ => 0,
+    };
+    kinds >= KINDS && repeat.max.is_none_or(|most| (most - repeat.min) as usize >= GAP)
 }
 
 /// The text of the pattern's beginning, about `bytes` long: for patterns that are too large as a whole. It is found more

@@ -243,6 +243,7 @@ impl Finder {
         guard.pairs.dedup();
         let begun = begun.map(|begun| begun.into_iter().collect());
         let first = bits::Set::of(words.keys().filter_map(|word| word.first_chunk()).map(first_bit));
+        debug_assert!(words.keys().all(|word| (LEAST..=MOST).contains(&word.len())), "Head::of takes no others");
         let words =
             words.into_iter().map(|(word, of)| Word { leading: leading(&word), length: word.len(), of }).collect();
         Some(Self { words, first, begun, guard })
@@ -256,7 +257,7 @@ impl Finder {
             }
             let rest = text.get(at..).unwrap_or_default();
             let here = leading(rest);
-            // All that begin with the same three bytes: those of the word are then as many as it has.
+            // Every word that stands here lies between its first three bytes, with zeros behind them, and all of it.
             let least = here & !(u64::MAX >> (LEAST * 8));
             let start = self.words.partition_point(|word| word.leading < least);
             for word in self.words.iter().skip(start).take_while(|word| word.leading <= here) {
@@ -342,5 +343,37 @@ mod tests {
         let mut found = Vec::new();
         finder.each(b"ghp_sk-antx", |group, start| found.push((group, start)));
         assert_eq!(found, [(0, 0), (1, 4)]);
+    }
+
+    proptest::proptest! {
+        /// As a search at every place for every word.
+        #[test]
+        fn words_are_found_as_one_by_one(
+            text in "(ghp_|GHP_|sk-|sk-an|ant|ABC|abc|abcd|abCdef|Send| |é|\\x00|-){0,20}"
+        ) {
+            let patterns = ["ghp_[0-9]{9}", "sk-ant[a-z]{9}", "(?i)abc-[a-z]{9}", "(?i)abcd-", "(?i)abcdef", "(?i)send [a-z]{3}", "sk-[0-9]{9}"];
+            let heads = patterns.map(|pattern| head(pattern).unwrap());
+            let numbered: Vec<(&Head, usize)> = heads.iter().zip(0..).collect();
+            let mut found = Vec::new();
+            Finder::new(&numbered).unwrap().each(text.as_bytes(), |group, at| found.push((at, group)));
+            let mut wanted = Vec::new();
+            for at in 0..text.len() {
+                let rest = &text.as_bytes()[at..];
+                for (head, group) in &numbered {
+                    for word in &head.words {
+                        let there = rest.get(..word.len());
+                        let same = |there: &[u8]| if head.any_case { there.eq_ignore_ascii_case(word) } else { there == &word[..] };
+                        if there.is_some_and(same) {
+                            wanted.push((at, *group));
+                        }
+                    }
+                }
+            }
+            for all in [&mut found, &mut wanted] {
+                all.sort_unstable();
+                all.dedup();
+            }
+            proptest::prop_assert_eq!(found, wanted);
+        }
     }
 }

@@ -71,7 +71,7 @@ impl HoldBack {
         };
         let mut others = groups(&mut headless().filter(|rule| !needs_word(rule)));
         let late = groups(&mut headless().filter(needs_word));
-        // Of a text that goes on nobody knows what comes next.
+        // Only `begun` and `awaits` ask for them, which are for pieces.
         let awaited = in_pieces.then(|| Awaited::of(headless().filter(needs_word))).flatten();
         let mut headed = Vec::new();
         let mut below = 0;
@@ -110,7 +110,7 @@ impl HoldBack {
         if open > sure && self.awaited.as_ref().is_none_or(is_there) { Begun::all(open) } else { Begun { open, sure } }
     }
 
-    /// May a word that the patterns need which begin with none be in `new`, or begin at the end of `old`?
+    /// May a word that the patterns need which begin with none be in `new`, or begin at the end of `old`? Yes, unless these are pieces.
     pub(crate) fn awaits(&self, old: &[u8], new: &[u8]) -> bool {
         self.awaited.as_ref().is_none_or(|awaited| awaited.joins(old, new) || awaited.is_in(new))
     }

@@ -118,7 +118,7 @@ impl Sparse {
     pub(crate) fn of(index: usize, rule: &Rule) -> Option<Self> {
         let mut parts = Vec::new();
         flatten(rule.pattern.hir(), &mut parts);
-        if parts.iter().any(|part| has_word(part)) || longest_word(&parts) >= WORD {
+        if parts.iter().any(|part| has_word(part, WORD)) || longest_word(&parts) >= WORD {
             return None;
         }
         let runs: Vec<Run> = parts.iter().map(|part| whole(part)).collect();
@@ -261,14 +261,16 @@ fn one(ranges: impl IntoIterator<Item = std::ops::RangeInclusive<u8>>) -> Run {
     Run { least: 1, bytes, solid: usize::from(solid) }
 }
 
-/// Does every match of `hir` hold a word, in one of its branches each?
-fn has_word(hir: &Hir) -> bool {
+/// Does every match of `hir` hold a word of so many bytes, in one of its branches each?
+pub(super) fn has_word(hir: &Hir, bytes: usize) -> bool {
     match hir.kind() {
-        HirKind::Literal(literal) => literal.0.len() >= WORD,
-        HirKind::Repetition(repeat) => repeat.min > 0 && has_word(&repeat.sub),
-        HirKind::Capture(capture) => has_word(&capture.sub),
-        HirKind::Concat(parts) => parts.iter().any(has_word) || longest_word(&parts.iter().collect::<Vec<_>>()) >= WORD,
-        HirKind::Alternation(parts) => parts.iter().all(has_word),
+        HirKind::Literal(literal) => literal.0.len() >= bytes,
+        HirKind::Repetition(repeat) => repeat.min > 0 && has_word(&repeat.sub, bytes),
+        HirKind::Capture(capture) => has_word(&capture.sub, bytes),
+        HirKind::Concat(parts) => {
+            parts.iter().any(|part| has_word(part, bytes)) || longest_word(&parts.iter().collect::<Vec<_>>()) >= bytes
+        }
+        HirKind::Alternation(parts) => parts.iter().all(|part| has_word(part, bytes)),
         _ => false,
     }
 }
