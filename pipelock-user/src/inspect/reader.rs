@@ -26,7 +26,7 @@ use crate::flow::{Found, Reason, Verdict};
 use crate::policy::FindingAction;
 
 /// Bytes that are read at once.
-const PIECE: usize = 32 * 1024;
+const PIECE: usize = 64 * 1024;
 /// Bytes that are held back at most: what asks for more says nothing that anybody has to send.
 const MOST_HELD: u64 = 16 << 20;
 /// Bytes that went on which are kept, for when the sender pauses and what is held back is read with what stands before it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
@@ -32,6 +32,9 @@ const FIRST: Duration = Duration::from_millis(70);
 /// … and how long what comes next, once there is something that may go on.
 const NEXT: Duration = Duration::from_millis(10);
 
+/// How much of what is there already is read at once: each time costs the scanner as much as two kilobytes more.
+const TOGETHER: usize = 64 * 1024;
+
 /// A body.
 pub(super) enum Passing {
     /// As it comes.
@@ -50,9 +53,14 @@ pub(super) enum Broken {
     Failed(Failure),
 }
 
+/// What comes next of a body; `None` is its end.
+type Next = Option<Result<Frame<Bytes>, Failure>>;
+
 /// A body that is read as it goes.
 pub(super) struct Read {
     body: Arriving,
+    /// What came behind what was read last, and is not read yet.
+    next: Option<Next>,
     reader: Reader,
     scanners: Arc<Scanners>,
     terms: Arc<Terms>,
@@ -77,6 +85,7 @@ impl Read {
     ) -> Self {
         Self {
             body,
+            next: None,
             reader,
             scanners: scanners.clone(),
             terms: terms.clone(),
@@ -111,11 +120,18 @@ impl Read {
 
     /// Reads the next frame, or judges what is held back when there is a pause.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let step = match Pin::new(&mut self.body).poll_frame(cx) {
+        let next = match self.next.take() {
+            Some(next) => Poll::Ready(next),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        let step = match next {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
                 match frame.into_data() {
-                    Ok(bytes) => self.reader.push(bytes),
+                    Ok(bytes) => {
+                        let bytes = self.together(bytes, cx);
+                        self.reader.push(bytes)
+                    }
                     Err(frame) => frame.into_trailers().map_or(Ok(()), |trailers| self.end(Some(trailers))),
                 }
             }
@@ -136,6 +152,28 @@ impl Read {
             Poll::Pending => return Poll::Pending,
         };
         Poll::Ready(step.map_err(Broken::Stopped))
+    }
+
+    /// These bytes with those behind them that are there already. Events are read one by one, so that none waits for another.
+    fn together(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        let mut all = BytesMut::new();
+        while !self.reader.is_of_events() && all.len().max(first.len()) < TOGETHER {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                    if all.is_empty() {
+                        all.reserve(TOGETHER);
+                        all.extend_from_slice(&first);
+                    }
+                    all.extend_from_slice(&frame.into_data().unwrap_or_default());
+                }
+                Poll::Ready(next) => {
+                    self.next = Some(next);
+                    break;
+                }
+            }
+        }
+        if all.is_empty() { first } else { all.freeze() }
     }
 
     /// Reads on while nothing has gone on yet, as far as it comes without a pause.
