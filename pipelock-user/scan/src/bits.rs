@@ -9,12 +9,7 @@ pub(crate) use pipelock_hs::{BLOCK, bits as of};
 /// The blocks of `bytes`; the last one is filled up with zeros.
 pub(crate) fn blocks(bytes: &[u8]) -> impl Iterator<Item = [u8; BLOCK]> {
     let (whole, rest) = bytes.as_chunks::<BLOCK>();
-    let rest = (!rest.is_empty()).then(|| {
-        let mut block = [0; BLOCK];
-        block[..rest.len()].copy_from_slice(rest);
-        block
-    });
-    whole.iter().copied().chain(rest)
+    whole.iter().copied().chain((!rest.is_empty()).then(|| block(rest, 0)))
 }
 
 /// The block at `at`, filled up with zeros where `bytes` are over.

@@ -3,7 +3,7 @@
 //! stand; what it reports wakes the scorer, which decides.
 
 use super::anchors::Anchors;
-use super::around::{Around, Reach};
+use super::around::Around;
 use super::packed::{
     Candidate, Group, LEFT, RIGHT, Seen, Sides, WORDY, begun_key, bit, bucket, is_word, left, right, slot, whole_key,
     within,
@@ -36,7 +36,7 @@ pub(crate) struct AsciiGate {
     alone: Box<Map>,
     /// What the candidates of each group see, and what is next to each word at first sight: most places have none of it.
     seen: Box<Seen>,
-    /// On which sides of a word that is.
+    /// On which sides of a word there is something to see at first sight.
     sides: Box<Sides>,
     /// Whether an anchor may begin right behind a letter or a digit.
     inside: bool,
@@ -54,6 +54,12 @@ struct Place {
 }
 
 impl Place {
+    /// As one number.
+    fn packed(self) -> u64 {
+        u64::from(self.key) << 32 | u64::from(self.start) << 8 | u64::from(self.length)
+    }
+
+    /// Of such a number.
     fn of(packed: u64) -> Self {
         Self { key: (packed >> 32) as u32, start: (packed >> 8) as u8, length: packed as u8 }
     }
@@ -117,7 +123,7 @@ type Places = [u64; 2 * PART];
 /// Which bytes of a part, and of the block behind it, are of words.
 struct Words {
     masks: [u64; BLOCKS + 1],
-    /// The last byte of the part before.
+    /// Bit 0: whether the last byte before is of a word.
     before: u64,
 }
 
@@ -134,7 +140,7 @@ impl Words {
         let (mut count, mut here) = (0, self.masks[BLOCKS]);
         for number in 0..BLOCKS {
             let behind = bits::of(&bits::block(bytes, from + (number + 1) * bits::BLOCK), is_word);
-            // An underscore goes with the letters, but no anchor begins with one.
+            // An underscore goes with the letters, as in a word's boundaries.
             let begin = if inside { here } else { here & !(here << 1 | self.before) };
             let long = (1..WORDY).fold(begin, |long, ahead| long & (here >> ahead | behind << (bits::BLOCK - ahead)));
             count = bits::write(long, (number * bits::BLOCK) as u32, starts, count);
@@ -166,15 +172,15 @@ impl AsciiGate {
         Some(Self { listed, groups, buckets, first, whole, begun, alone, seen, sides, inside })
     }
 
-    /// Calls `found` with the place of every anchor of an ASCII `text`, in no order.
+    /// Calls `found` with the place of every anchor of an ASCII `text`, in no order; with one of several again for each.
     pub(crate) fn each(&self, anchors: &Anchors, text: &str, mut found: impl FnMut(usize)) {
         let bytes = text.as_bytes();
         let mut words = Words::new(bytes);
         let (mut starts, mut places) = ([0; PART + 8], [0; 2 * PART]);
         let mut copy;
         for part in (0..bytes.len()).step_by(PART) {
-            let around = match part.checked_sub(BEFORE).and_then(|from| bytes.get(from..)?.first_chunk()) {
-                Some(around) => around,
+            let near_by = match part.checked_sub(BEFORE).and_then(|from| bytes.get(from..)?.first_chunk()) {
+                Some(bytes) => bytes,
                 None => {
                     let from = part.saturating_sub(BEFORE);
                     copy = [0; AROUND];
@@ -183,7 +189,7 @@ impl AsciiGate {
                     &copy
                 }
             };
-            let view = View { text, part, bytes: around };
+            let view = View { text, part, bytes: near_by };
             // One after the other, without a branch that depends on the text: where words begin, which of them the maps have,
             // and beside what.
             let count = words.part(bytes, part, self.inside, &mut starts);
@@ -219,7 +225,7 @@ impl AsciiGate {
             let (whole, begun) = (whole_key(eight, letters), begun_key((eight as u32).to_le_bytes()));
             let mut note = |key, length, known: bool| {
                 if let Some(slot) = places.get_mut(count % (2 * PART)) {
-                    *slot = u64::from(key) << 32 | u64::from(start) << 8 | u64::from(length);
+                    *slot = Place { key, start, length }.packed();
                 }
                 count += usize::from(known);
             };
@@ -251,15 +257,14 @@ impl AsciiGate {
     #[inline]
     fn is_near(&self, view: &View<'_>, place: Place) -> bool {
         let sides = self.sides.get(slot(place.key)).copied().unwrap_or_default();
-        let sees = |(number, bits): (usize, u64)| self.seen.get(number).is_some_and(|seen| seen & bits == bits);
         has(&self.alone, bit(place.key))
-            || sides & LEFT != 0 && sees(left(place.key, sides, view.nearest(place, true)))
-            || sides & RIGHT != 0 && sees(right(place.key, sides, view.nearest(place, false)))
+            || sides & LEFT != 0 && self.has_seen(left(place.key, sides, view.nearest(place, true)))
+            || sides & RIGHT != 0 && self.has_seen(right(place.key, sides, view.nearest(place, false)))
     }
 
-    /// Whether a candidate with this key that goes so far may see what is near.
-    fn sees(&self, key: u32, reach: Reach, near: u64) -> bool {
-        let (number, bits) = within(key, reach, near);
+    /// Whether these bits of this number are set.
+    #[inline]
+    fn has_seen(&self, (number, bits): (usize, u64)) -> bool {
         self.seen.get(number).is_some_and(|seen| seen & bits == bits)
     }
 
@@ -271,7 +276,7 @@ impl AsciiGate {
         let groups = start(bucket(place.key))..start(bucket(place.key) + 1);
         for group in self.groups.range(groups).filter(|group| group.key == place.key) {
             let near = around.near(group.near);
-            if !self.sees(place.key, group.near, near) {
+            if !self.has_seen(within(place.key, group.near, near)) {
                 continue;
             }
             let listed = group.start as usize..group.end as usize;
@@ -297,6 +302,37 @@ mod tests {
     use super::super::packed::pack;
     use super::super::plan::{Anchor, Plan};
     use super::*;
+
+    /// As [`gates`], with one that may begin inside a word, and one that is looked for by its left and one by its right side.
+    fn more_gates() -> (Anchors, AsciiGate, FoldedGate) {
+        let anchor = |text: &str, mark, open_left, open_right| Anchor {
+            text: text.to_owned(),
+            mark,
+            open_left,
+            open_right,
+            plain: true,
+        };
+        super::super::gates_of(vec![
+            anchor("word", 0, true, false),
+            anchor("kod", 0, false, true),
+            anchor("gizli kod", 6, false, true),
+            anchor("my api-key", 3, false, false),
+            anchor("please tell", 7, false, false),
+            anchor("tell us all", 0, false, false),
+            anchor("god", 0, false, false),
+        ])
+    }
+
+    fn agree((anchors, ascii, folded): (Anchors, AsciiGate, FoldedGate), text: &str) {
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        ascii.each(&anchors, text, |at| a.push(at));
+        folded.each(&anchors, &text.to_ascii_lowercase(), |span| b.push(span.start));
+        for found in [&mut a, &mut b] {
+            found.sort_unstable();
+            found.dedup();
+        }
+        assert_eq!(a, b, "{text:?}");
+    }
 
     fn gates() -> (Anchors, AsciiGate, FoldedGate) {
         let anchor = |text: &str, mark, open_right| Anchor {
@@ -350,15 +386,14 @@ mod tests {
         for (candidate, number) in gate.listed.range(0..usize::MAX).zip(0usize..) {
             let (before, marked, open_right) = anchors.text(candidate.number as usize).unwrap();
             let space = [" ", "  ", "\n", "\r\n\t"][number % 4];
-            let [before, mut marked] = [before, marked].map(|text| text.replace(' ', space));
-            if number % 3 == 0 {
-                marked.make_ascii_uppercase();
-            }
+            let [before, marked] = [before, marked].map(|text| text.replace(' ', space));
+            let [before, mut marked] =
+                if number % 7 < 3 { [before, marked].map(|text| text.to_ascii_uppercase()) } else { [before, marked] };
             if open_right && number % 5 == 0 {
                 marked.push_str("xyz");
             }
             let ahead = "~ zq ".repeat(number % 61);
-            let behind = ["", ".", " zq zq zq zq zq zq zq zq zq"][number % 3];
+            let behind = ["", ".", " zq zq zq zq zq zq zq zq zq", "\u{201d}", "\0"][number % 5];
             let text = format!("{ahead}{before}{marked}{behind}");
             let mut found = Vec::new();
             gate.each(anchors, &text, |at| found.push(at));
@@ -378,15 +413,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_gates_agree(text in "(god|ignore|live|s|pass|\\.ssh| |x|_|G|the user knows|the |user){0,30}") {
-            let (anchors, ascii, folded) = gates();
-            let (mut a, mut b) = (Vec::new(), Vec::new());
-            ascii.each(&anchors, &text, |at| a.push(at));
-            folded.each(&anchors, &text.to_ascii_lowercase(), |span| b.push(span.start));
-            a.dedup();
-            b.sort_unstable();
-            b.dedup();
-            prop_assert_eq!(a, b);
+        fn both_gates_agree(
+            ahead in 0usize..300,
+            text in "(god|ignore|live|s|pass|\\.ssh| |x|_|G|é|ı|\x01|\x0b|the user knows|the |user){0,30}"
+        ) {
+            agree(gates(), &format!("{}{text}", "~ ".repeat(ahead)));
+        }
+
+        #[test]
+        fn both_gates_agree_inside_words(
+            ahead in 0usize..300,
+            text in "(word|kod|gizli|api-key|my|please|tell|us all|god|a|_|é|ı|\x00| |  |K|T){0,40}"
+        ) {
+            agree(more_gates(), &format!("{}{text}", "~x ".repeat(ahead)));
+            agree(more_gates(), &"xyz".repeat(ahead));
         }
     }
 }

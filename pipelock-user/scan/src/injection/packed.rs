@@ -12,7 +12,7 @@ use super::trie;
 /// Writes all tables of a plan.
 ///
 /// # Errors
-/// The first anchor whose marked word is too short, or that there are more words than a table holds.
+/// The first anchor whose marked word is too short or too long or lies too far in, or that there are more words than a table holds.
 pub(crate) fn pack(plan: &Plan) -> Result<Vec<u8>, String> {
     let mut to = Sections::default();
     to.add(&written([plan.verb_final]));
@@ -70,7 +70,7 @@ fn texts(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     Ok(())
 }
 
-/// Bits of the hash of four bytes that choose a bucket.
+/// Bits of a key that choose a bucket.
 const BUCKETS: u32 = 12;
 
 /// An anchor, and what tells at a glance that it does not stand at a place. Many share a word: the glance costs a
@@ -141,10 +141,8 @@ fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     let mut inside = false;
     for (anchor, number) in plain() {
         let run = wordy_part(anchor).ok_or_else(|| {
-            format!(
-                "the anchor {} is shorter than three letters, which would wake the scorer all the time",
-                anchor.text
-            )
+            let what = "has no three letters or digits in a row, by which it is looked for";
+            format!("the marked word of the anchor {} {what}", anchor.text)
         })?;
         let text = anchor.text.as_bytes();
         let (before, word) = (text.get(..run.start).unwrap_or_default(), text.get(run.clone()).unwrap_or_default());
@@ -156,35 +154,27 @@ fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
             listed.push((key, Candidate { around, reach: around.reach(), number, shift }));
         };
         let behind = text.get(run.end..).unwrap_or_default();
-        match word {
-            _ if !(behind.is_empty() && anchor.open_right) => {
-                let letters = u8::try_from(word.len()).ok().filter(|letters| *letters < 63);
-                let letters = letters.ok_or_else(|| format!("the anchor {} has too long a word", anchor.text))?;
-                let key = whole_key(eight(word), letters);
-                set(&mut whole, bit(key));
-                add(key, behind);
-                match word {
-                    &[a, b, c] => {
-                        (0..=0xff).filter(|d| !is_word(*d)).for_each(|d| set(&mut first, bit(begun_key([a, b, c, d]))))
-                    }
-                    word => set(&mut first, bit(begun_key((eight(word) as u32).to_le_bytes()))),
-                }
-            }
-            &[a, b, c, d, ref rest @ ..] => {
-                let key = begun_key([a, b, c, d]);
+        // Anything may follow what is open; it is looked for by its beginning.
+        let is_open = behind.is_empty() && anchor.open_right;
+        let mut begins = match *word {
+            [a, b, c, d, ..] => vec![begun_key([a, b, c, d])],
+            [a, b, c] => (0..=0xff).filter(|d| is_open || !is_word(*d)).map(|d| begun_key([a, b, c, d])).collect(),
+            _ => Vec::new(),
+        };
+        begins.sort_unstable();
+        begins.dedup();
+        begins.iter().for_each(|key| set(&mut first, bit(*key)));
+        if is_open {
+            for key in begins {
                 set(&mut begun, bit(key));
-                set(&mut first, bit(key));
-                add(key, rest);
+                add(key, word.get(4..).unwrap_or_default());
             }
-            // Anything may follow.
-            word => {
-                for d in (0..0x80u8).filter(|d| d & 0x20 != 0) {
-                    let key = begun_key((eight(word) as u32 | u32::from(d) << 24).to_le_bytes());
-                    set(&mut begun, bit(key));
-                    set(&mut first, bit(key));
-                    add(key, &[]);
-                }
-            }
+        } else {
+            let letters = u8::try_from(word.len()).ok().filter(|letters| *letters < 63);
+            let letters = letters.ok_or_else(|| format!("the anchor {} has too long a word", anchor.text))?;
+            let key = whole_key(eight(word), letters);
+            set(&mut whole, bit(key));
+            add(key, behind);
         }
     }
     let mut sides: Sides = [0; _];
@@ -231,7 +221,7 @@ fn ascii(anchors: &[&Anchor], to: &mut Sections) -> Result<(), String> {
     Ok(())
 }
 
-/// The most letters and digits in a row of the marked word, where the gate looks for the anchor: `ssh` of `.ssh`.
+/// The most letters, digits and underscores in a row of the marked word, where the gate looks for the anchor: `ssh` of `.ssh`.
 fn wordy_part(anchor: &Anchor) -> Option<Range<usize>> {
     let word = anchor.word().as_bytes();
     let mut at = 0;
@@ -251,7 +241,7 @@ pub(super) fn is_word(byte: u8) -> bool {
 }
 
 /// The first eight bytes, or as many as there are, the first one lowest.
-pub(super) fn eight(bytes: &[u8]) -> u64 {
+fn eight(bytes: &[u8]) -> u64 {
     match bytes.first_chunk() {
         Some(eight) => u64::from_le_bytes(*eight),
         None => bytes.iter().rev().fold(0, |eight, byte| eight << 8 | u64::from(*byte)),
@@ -293,9 +283,9 @@ pub(super) type Sides = [u8; 1 << SLOTS];
 
 /// Four bytes before it, …
 const LEFT_FOUR: u8 = 1;
-/// … or three, then three of the others as well, …
+/// … or three: where some have no more, all that have something before them are looked for by three.
 const LEFT_THREE: u8 = 2;
-/// … and the same behind it.
+/// The same behind it.
 const RIGHT_FOUR: u8 = 4;
 const RIGHT_THREE: u8 = 8;
 /// Either of a side.

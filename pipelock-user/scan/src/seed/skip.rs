@@ -128,13 +128,13 @@ pub(super) fn start(bytes: &[u8], last: bool) -> usize {
         let Some(word) = word_at(bytes, at, floor).filter(|word| last || word.end < bytes.len()) else {
             return if last { bytes.len() } else { floor };
         };
-        let of = kind(bytes, &word);
-        if of == Kind::Foreign {
+        let what = kind(bytes, &word);
+        if what == Kind::Foreign {
             floor = word.end;
             at = word.end + STRIDE;
             continue;
         }
-        let (mut start, mut words, mut clear) = (word.start, 1, of == Kind::Listed);
+        let (mut start, mut words, mut clear) = (word.start, 1, what == Kind::Listed);
         while let Some(before) = word_before(bytes, start, floor) {
             match kind(bytes, &before) {
                 Kind::Foreign => {
