@@ -28,7 +28,13 @@ mod language;
 const LEXICON: &str = "rules/injection/lexicon";
 
 /// What makes databases of rules: when it says something else, those that were kept are of no use.
-const ENGINE: [&str; 3] = ["src/engine/dialect.rs", "src/engine/sparse.rs", "src/engine/vector.rs"];
+const ENGINE: [&str; 5] = [
+    "hs/src/database.rs",
+    "src/engine/dialect.rs",
+    "src/engine/sparse.rs",
+    "src/engine/vector.rs",
+    "src/rule/pattern.rs",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let modules = ["around", "fold", "packed", "plan", "tables", "trie"].map(|name| format!("src/injection/{name}.rs"));

@@ -1,8 +1,8 @@
 //! Compiled rules on disk, so that only the first start pays for compiling. Called by [`crate::Scanner::cached`].
 //!
-//! The file's name is a hash of the rules, of the code that writes them for vectorscan, of its version and the processor's features; its content is checked by
-//! vectorscan's own checksums. What does not fit is compiled again and replaced. Compiled rules are as good as code, so a folder or a
-//! file that another user may write is not read.
+//! The file's name is a hash of the rules, of the code that writes them for vectorscan, of vectorscan's version and the
+//! processor's features; its content is checked by vectorscan's own checksums. What does not fit is compiled again and
+//! replaced. Compiled rules are as good as code, so a folder or a file that another user may write is not read.
 
 use std::fs;
 use std::io::{self, Write as _};

@@ -110,7 +110,8 @@ impl HoldBack {
         if open > sure && self.awaited.as_ref().is_none_or(is_there) { Begun::all(open) } else { Begun { open, sure } }
     }
 
-    /// May a word that the patterns need which begin with none be in `new`, or begin at the end of `old`? Yes, unless these are pieces.
+    /// May a word that the patterns need which begin with none be in `new`, or begin at the end of `old`? Yes, unless these are
+    /// pieces.
     pub(crate) fn awaits(&self, old: &[u8], new: &[u8]) -> bool {
         self.awaited.as_ref().is_none_or(|awaited| awaited.joins(old, new) || awaited.is_in(new))
     }

@@ -105,8 +105,8 @@ impl Record for Candidate {
     }
 }
 
-/// Candidates that are looked for by the same word, or four bytes, and see as many of those nearest to them: what stands at a place says
-/// which of them can, so that a search by halves finds them. Hundreds share some words.
+/// Candidates that are looked for by the same word, or four bytes, and see as many of those nearest to them: what stands at
+/// a place says which of them can, so that a search by halves finds them. Hundreds share some words.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     /// [`whole_key`] of the word, or [`begun_key`] of the first four bytes.
