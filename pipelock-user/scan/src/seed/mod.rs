@@ -24,7 +24,7 @@ pub(crate) use stream::Seeker;
 use crate::bits;
 use crate::stream::Window;
 use lists::{CUT, Entry, LANGUAGES, LISTS};
-use run::Run;
+use run::{Fits, Run, mark};
 use unicode_normalization::char::is_combining_mark;
 
 /// Shortest word of a list, in letters or in bytes that are none of ASCII.
@@ -89,36 +89,70 @@ struct Reading {
     runs: [Run; LISTS],
     /// Languages whose run is not empty, one bit each.
     active: u16,
+    /// Marks since the last word.
+    marks: u16,
+    /// Phrases of single characters, which count when no other follows: chance finds some in every table of characters.
+    due: [Option<Phrase>; 2],
 }
 
 impl Reading {
-    const EMPTY: Reading = Reading { runs: [const { Run::EMPTY }; LISTS], active: 0 };
+    const EMPTY: Reading = Reading { runs: [const { Run::EMPTY }; LISTS], active: 0, marks: 0, due: [None; 2] };
 
     fn push(&mut self, entries: &[Entry], start: u64, end: u64, found: &mut Vec<Phrase>) {
         let mut present = 0u16;
         for entry in entries {
             present |= 1 << entry.language;
         }
-        self.clear(self.active & !present);
+        self.clear(self.active & !present, false, found);
+        let marks = std::mem::take(&mut self.marks);
         for entry in entries {
             let language = usize::from(entry.language);
-            let fits = if language == CUT { lists::most_cut } else { |_: &[u16]| true };
-            if let Some((words, start)) = self.runs[language].push(entry.number, start, fits) {
+            let fits = match LANGUAGES.get(language) {
+                Some(Language::ChineseSimplified | Language::ChineseTraditional) => Fits::Character,
+                _ if language == CUT => Fits::Cut,
+                _ => Fits::Word,
+            };
+            if let Some((words, start)) = self.runs[language].push(entry.number, start, marks, fits) {
                 let language = LANGUAGES.get(language).copied().unwrap_or(Language::English);
-                found.push(Phrase { language, words, start, end });
+                let phrase = Phrase { language, words, start, end };
+                match language {
+                    Language::ChineseSimplified => self.due[0] = Some(phrase),
+                    Language::ChineseTraditional => self.due[1] = Some(phrase),
+                    _ => found.push(phrase),
+                }
             }
         }
         self.active = present;
     }
 
+    /// Where the first phrase may start that is not over yet.
     fn begun(&self) -> Option<u64> {
         let runs = self.runs.iter().enumerate().filter(|(language, _)| self.active >> language & 1 == 1);
-        runs.filter_map(|(_, run)| run.begun()).min()
+        runs.filter_map(|(_, run)| run.begun()).chain(self.due.iter().flatten().map(|due| due.start)).min()
     }
 
-    fn clear(&mut self, mut languages: u16) {
+    /// Forgets what it read.
+    fn reset(&mut self) {
+        while self.active != 0 {
+            self.runs[self.active.trailing_zeros() as usize].clear();
+            self.active &= self.active - 1;
+        }
+        (self.marks, self.due) = (0, [None; 2]);
+    }
+
+    /// Ends the runs of these languages. `glued` says that what was last taken for a word touches another character.
+    fn clear(&mut self, mut languages: u16, glued: bool, found: &mut Vec<Phrase>) {
         while languages != 0 {
-            self.runs[languages.trailing_zeros() as usize].clear();
+            let run = &mut self.runs[languages.trailing_zeros() as usize];
+            let language = LANGUAGES.get(languages.trailing_zeros() as usize).copied();
+            for due in &mut self.due {
+                if let Some(phrase) = due.take_if(|due| Some(due.language) == language)
+                    && run.length() - u64::from(glued) <= phrase.words as u64
+                {
+                    found.push(phrase);
+                }
+            }
+            run.clear();
             languages &= languages - 1;
         }
     }
@@ -171,10 +205,7 @@ impl Detector {
 
     /// Begins anew behind a word that is in no list, at `offset` of the text.
     fn restart(&mut self, offset: u64) {
-        for reading in &mut self.readings {
-            reading.clear(reading.active);
-            reading.active = 0;
-        }
+        self.readings.iter_mut().for_each(Reading::reset);
         (self.offset, self.letters, self.after_digit, self.ideograph_end) = (offset, 0, false, u64::MAX);
         self.wide.clear();
     }
@@ -215,6 +246,7 @@ impl Detector {
                         if word {
                             self.end_word(self.offset + at as u64, found);
                         }
+                        self.readings.iter_mut().for_each(|reading| reading.marks |= mark(byte));
                         self.after_digit = false;
                         if stop && word && self.is_idle() {
                             self.offset += at as u64;
@@ -253,6 +285,10 @@ impl Detector {
     pub fn finish(&mut self, found: &mut Vec<Phrase>) {
         if self.letters > 0 {
             self.end_word(self.offset, found);
+        }
+        for reading in &mut self.readings {
+            reading.clear(reading.active, false, found);
+            reading.active = 0;
         }
     }
 
@@ -305,8 +341,12 @@ impl Detector {
     /// A Chinese character is a word of its own, when nothing of its kind touches it.
     fn ideograph(&mut self, letter: char, here: u64, found: &mut Vec<Phrase>) {
         let end = here + letter.len_utf8() as u64;
-        let entries = if self.ideograph_end == here { &[] } else { lists::wide(letter.encode_utf8(&mut [0; 4])) };
+        let glued = self.ideograph_end == here;
+        let entries = if glued { &[] } else { lists::wide(letter.encode_utf8(&mut [0; 4])) };
         for reading in &mut self.readings {
+            if glued {
+                reading.clear(reading.active, true, found);
+            }
             reading.push(entries, here, end, found);
         }
         self.ideograph_end = end;

@@ -3,27 +3,54 @@
 //! Called by the detector for every word. Promises: constant time and memory per word.
 //! Format: BIP-39, "Generating the mnemonic": words carry 11 bits each, the last of them a SHA-256 checksum.
 
-use super::lists::WORDS;
+use super::lists::{self, WORDS};
 use sha2::{Digest, Sha256};
 
 /// Words a phrase may have, longest first.
 pub(super) const LENGTHS: [usize; 5] = [24, 21, 18, 15, 12];
 const MOST: usize = 24;
 
+/// What the words of a list are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fits {
+    Word,
+    /// The first four letters of some.
+    Cut,
+    /// Single characters, as in Chinese.
+    Character,
+}
+
 /// The last words of a run in one list, with where they stood.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     numbers: [u16; MOST],
     starts: [u64; MOST],
+    /// The marks before each, as [`mark`] tells them.
+    marks: [u16; MOST],
     /// Words since the run began.
     length: u64,
 }
 
+/// Marks that give source code its structure, and how many of them may stand between the words of a phrase: `(1) legal; (2)
+/// winner;` has three, the properties and blocks of a style sheet more. One in sixteen rows of words has a right checksum.
+const STRUCTURE: &[u8; 11] = b"{}();$@&=#\\";
+const MOST_MARKS: u32 = 3;
+
+/// The bit of a byte of [`STRUCTURE`]; none of others.
+pub(super) fn mark(byte: u8) -> u16 {
+    STRUCTURE.iter().position(|known| *known == byte).map_or(0, |at| 1 << at)
+}
+
 impl Run {
-    pub(super) const EMPTY: Run = Run { numbers: [0; MOST], starts: [0; MOST], length: 0 };
+    pub(super) const EMPTY: Run = Run { numbers: [0; MOST], starts: [0; MOST], marks: [0; MOST], length: 0 };
 
     pub(super) fn clear(&mut self) {
         self.length = 0;
+    }
+
+    /// Words since the run began.
+    pub(super) fn length(&self) -> u64 {
+        self.length
     }
 
     /// Where the first word starts that a phrase to come may begin with.
@@ -32,12 +59,13 @@ impl Run {
         (words > 0).then(|| self.starts[((self.length - words) % MOST as u64) as usize])
     }
 
-    /// Adds a word; returns how many of the last words are a phrase and where the first of them starts.
-    /// `fits` has a word on each.
-    pub(super) fn push(&mut self, number: u16, start: u64, fits: fn(&[u16]) -> bool) -> Option<(usize, u64)> {
+    /// Adds a word that stands behind `marks`; returns how many of the last words are a phrase and where the first of them
+    /// starts. `fits` has a word on each.
+    pub(super) fn push(&mut self, number: u16, start: u64, marks: u16, fits: Fits) -> Option<(usize, u64)> {
         let at = (self.length % MOST as u64) as usize;
         self.numbers[at] = number;
         self.starts[at] = start;
+        self.marks[at] = marks;
         self.length += 1;
         LENGTHS.into_iter().find_map(|count| {
             let back = |offset: usize| ((self.length + (MOST - count + offset) as u64) % MOST as u64) as usize;
@@ -48,7 +76,14 @@ impl Run {
             for (offset, word) in words[..count].iter_mut().enumerate() {
                 *word = self.numbers[back(offset)];
             }
-            (checksum(&words[..count]) && likely(&words[..count]) && fits(&words[..count]))
+            // Of a single character, chance finds phrases in every table of characters: there it begins one.
+            let marks = (1..count).fold(0, |marks, offset| marks | self.marks[back(offset)]).count_ones();
+            let apart = match fits {
+                Fits::Character => self.length == count as u64 && marks < 2,
+                Fits::Word | Fits::Cut => marks <= MOST_MARKS,
+            };
+            let fitting = || fits != Fits::Cut || lists::most_cut(&words[..count]);
+            (apart && checksum(&words[..count]) && likely(&words[..count]) && fitting())
                 .then(|| (count, self.starts[back(0)]))
         })
     }
@@ -136,8 +171,38 @@ mod tests {
         let mut found = 0;
         let mut run = Run::EMPTY;
         for number in 0..2048 {
-            found += usize::from(run.push(number, u64::from(number), |_| true).is_some());
+            found += usize::from(run.push(number, u64::from(number), 0, Fits::Word).is_some());
         }
         assert_eq!(found, 0);
+    }
+
+    #[test]
+    fn marks_of_source_code_make_no_phrase() {
+        let words = [5, 900, 13, 7, 2000, 44, 800, 3, 1999, 60, 61];
+        let last = (0..2048).find(|last| checksum(&[&words[..], &[*last]].concat())).unwrap();
+        let found = |marks: &[u8], fits| {
+            let mut run = Run::EMPTY;
+            let row = words.iter().chain([&last]).enumerate();
+            row.filter_map(|(at, number)| {
+                run.push(*number, 0, marks.get(at % marks.len().max(1)).map_or(0, |byte| mark(*byte)), fits)
+            })
+            .count()
+        };
+        for (marks, fits) in [(&b""[..], Fits::Word), (b"();", Fits::Word), (b"(", Fits::Character)] {
+            assert_eq!(found(marks, fits), 1, "{marks:?} {fits:?}");
+        }
+        assert_eq!((found(b"{};$", Fits::Word), found(b"()", Fits::Character)), (0, 0));
+    }
+
+    #[test]
+    fn single_characters_are_a_phrase_where_they_begin() {
+        let words = [5, 900, 13, 7, 2000, 44, 800, 3, 1999, 60, 61];
+        let last = (0..2048).find(|last| checksum(&[&words[..], &[*last]].concat())).unwrap();
+        let found = |before: &[u16]| {
+            let mut run = Run::EMPTY;
+            let row = before.iter().chain(&words).chain([&last]);
+            row.filter_map(|number| run.push(*number, 0, 0, Fits::Character)).filter(|(count, _)| *count == 12).count()
+        };
+        assert_eq!((found(&[]), found(&[77])), (1, 0));
     }
 }

@@ -139,6 +139,16 @@ fn beginnings_of_words_are_enough() {
     assert_eq!(scan("also able acid also able acid aunt army atom auto axis baby"), []);
 }
 
+#[test]
+fn single_characters_are_a_phrase_when_they_stand_alone() {
+    let words = phrase_of(4, &[7, 91, 200, 13, 55, 128, 3, 77, 240, 9, 61, 30, 184, 2, 99, 17]);
+    let (phrase, one) = (words.join(" "), |text: &str| scan(text).len());
+    assert_eq!((one(&phrase), one(&words.join("、")), one(&format!("我的助记词是: {phrase}。"))), (1, 1, 1));
+    assert_eq!((one(&format!("{phrase} 请保存好")), one(&format!("{phrase} 的一个"))), (1, 1));
+    // A table of characters.
+    assert_eq!((one(&format!("{phrase} 的 一")), one(&format!("的 {phrase}")), one(&words.join(") ("))), (0, 0, 0));
+}
+
 proptest! {
     #[test]
     fn any_phrase_of_any_list_is_found(
@@ -151,7 +161,10 @@ proptest! {
         before in "[a-zA-Z é的.:]{0,60}",
     ) {
         let words = phrase_of(language, &entropy);
-        let mut text = format!("{before}: ");
+        // A row of single characters is a phrase where it begins, and between the same marks.
+        let single = words.iter().all(|word| word.chars().count() == 1);
+        let mixed = mixed && !single;
+        let mut text = if single { String::new() } else { format!("{before}: ") };
         for (at, word) in words.iter().enumerate() {
             let word = match form {
                 0 => bare(word),
