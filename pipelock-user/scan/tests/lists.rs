@@ -77,3 +77,30 @@ fn secrets_in_one_compressed_text_are_as_many_as_they_are() {
     assert_eq!(findings.len(), secrets.len(), "{findings:?}");
     assert_eq!(oracle.scan(&packed).unwrap(), findings);
 }
+
+#[test]
+fn thousands_of_one_kind_hide_no_other() {
+    let [scanner, _] = engines();
+    let mut random = 7u64;
+    let mut digit = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b"0123456789abcdef"[(random >> 60) as usize])
+    };
+    let mut text = String::new();
+    for _ in 0..2500 {
+        text += &format!("key = 0x{}\n", (0..64).map(|_| digit()).collect::<String>());
+    }
+    text += "id AKIAQ3EGRIY7T2MZ6XLP\n";
+    let found = |findings: &[pipelock_scan::Finding], rule: &str| findings.iter().any(|finding| &*finding.rule == rule);
+    let whole = scanner.scan(text.as_bytes()).unwrap();
+    let mut stream = scanner.stream().unwrap();
+    for piece in text.as_bytes().chunks(4096) {
+        let _ = stream.push(piece).unwrap();
+    }
+    let pieces = stream.finish().unwrap();
+    for findings in [&whole, &pieces] {
+        assert!(found(findings, "budget-findings") && found(findings, "ethereum-private-key-bare"), "{findings:?}");
+        assert!(findings.len() <= 1001 && found(findings, "aws-access-key"), "{}", findings.len());
+        assert!(findings.windows(2).all(|pair| pair[1].span.start == 0 || pair[0].span.start <= pair[1].span.start));
+    }
+}

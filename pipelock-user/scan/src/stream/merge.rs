@@ -2,9 +2,11 @@
 //! one. Called by [`super::Stream`].
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::{Budget, Hit};
+use super::{Budget, Hit, MOST_HITS};
 use crate::finding::{Finding, Fingerprint};
 use crate::rule::builtin::{self, Builtin};
 use crate::rule::{Confidence, Kind, Rule, Severity};
@@ -64,8 +66,8 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
     findings.iter_mut().for_each(|finding| secrets.withhold(finding));
     findings.dedup_by(|next, before| joined(before, next));
     // Hits beyond these were not kept, whatever became of those that were.
-    let many = findings.len() > FINDINGS || hits.len() >= super::MOST_HITS;
-    findings.truncate(FINDINGS);
+    let many = findings.len() > FINDINGS || hits.len() >= MOST_HITS;
+    choose(&mut findings);
     if many {
         findings.push(whole(&builtin::BUDGET_FINDINGS, end));
     }
@@ -75,6 +77,49 @@ pub(super) fn findings(core: &Core, hits: &[Hit], over: Option<Budget>, end: u64
         None => {}
     }
     findings
+}
+
+/// Leaves [`FINDINGS`] of the findings, in their order: of every rule the first few, then as they come, so that a thousand of
+/// one kind hide none of another.
+fn choose(findings: &mut Vec<Finding>) {
+    if findings.len() <= FINDINGS {
+        return;
+    }
+    let mut seen: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut order: Vec<(bool, Reverse<Severity>, usize)> = Vec::with_capacity(findings.len());
+    for (at, finding) in findings.iter().enumerate() {
+        let count = seen.entry(Arc::clone(&finding.rule)).or_default();
+        *count += 1;
+        let among_more = *count > OF_EACH;
+        // More rules than there is room for: the serious ones first. Of the rest, the first.
+        order.push((among_more, Reverse(if among_more { Severity::Low } else { finding.severity }), at));
+    }
+    order.sort_unstable();
+    let mut chosen = vec![false; findings.len()];
+    order.iter().take(FINDINGS).for_each(|(.., at)| chosen[*at] = true);
+    let mut chosen = chosen.into_iter();
+    findings.retain(|_| chosen.next().unwrap_or_default());
+}
+
+/// Hits and findings of a rule that others cannot displace.
+const OF_EACH: usize = 4;
+
+/// Bounds what is kept of a text: its first [`MOST_HITS`] hits, and of each rule that has none or few among them as many as
+/// [`OF_EACH`]. `before` are there from earlier pieces.
+pub(super) fn limit(hits: &mut Vec<Hit>, before: usize) {
+    let from = before.max(MOST_HITS);
+    if hits.len() <= from {
+        return;
+    }
+    let mut counts: HashMap<usize, usize> = HashMap::new();
+    let mut at = 0;
+    hits.retain(|hit| {
+        let count = counts.entry(hit.rule).or_default();
+        at += 1;
+        let keep = at <= from || *count < OF_EACH;
+        *count += usize::from(keep);
+        keep
+    });
 }
 
 /// Where secrets lie, whatever became of the hits that told.
@@ -91,7 +136,7 @@ impl Secrets {
         let mut spans: Vec<Range<u64>> = hits.iter().filter(secret).map(|hit| hit.span.clone()).collect();
         spans.sort_by_key(|span| (span.start, Reverse(span.end)));
         spans.dedup_by(|next, before| next.end <= before.end);
-        Self { spans, many: hits.len() >= super::MOST_HITS }
+        Self { spans, many: hits.len() >= MOST_HITS }
     }
 
     /// Takes the text out of an injection's excerpt when a secret stands in it.

@@ -78,7 +78,8 @@ impl Work {
 }
 
 const MOST_REACH: usize = 512;
-/// Hits of a text that are kept: more than it may have findings, since several can be one.
+/// Hits of a text that are kept: more than it may have findings, since several can be one. Beyond them each rule keeps a few
+/// of its own ([`merge::limit`]).
 const MOST_HITS: usize = 2 * crate::scanner::FINDINGS;
 
 /// A budget that was not enough.
@@ -343,8 +344,9 @@ impl Stream {
         }
         let mut context = context(&core, &self.memory, self.telling, &mut self.work);
         let Some(root) = &mut self.root else { return Ok(()) };
+        let before = self.hits.len();
         root.push(&mut context, piece, last, &mut self.hits)?;
-        self.hits.truncate(MOST_HITS);
+        merge::limit(&mut self.hits, before);
         self.decoded = root.decoded();
         if last && let Some(root) = self.root.take() {
             root.close(&mut context);
