@@ -5,6 +5,8 @@
 //! [`not_placeholder`] for labelled values, [`random`] for values that nothing but their look gives away.
 //! All are linear and look at no more than [`MAX`] bytes.
 
+use crate::entropy::readable;
+
 /// Bytes of a secret that are looked at.
 const MAX: usize = 1024;
 
@@ -200,9 +202,22 @@ fn rest(secret: &[u8]) -> usize {
     count
 }
 
-/// A value that looks random: [`not_placeholder`], letters and digits mixed, and not words joined together.
+/// A value that looks random: [`not_placeholder`], letters and digits mixed, or letters in such order as no words have them,
+/// and not words joined together.
 pub(super) fn random(secret: &[u8]) -> bool {
-    not_placeholder(secret) && mixed(secret) && !worded(secret)
+    not_placeholder(secret) && (mixed(secret) || scrambled(secret)) && !worded(secret)
+}
+
+/// Letters of both cases that do not read like words, as one in eight passwords of twelve letters and digits is by chance.
+fn scrambled(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let has = |class: fn(&u8) -> bool| secret.iter().any(class);
+    secret.len() >= 10
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_uppercase)
+        && steps(secret) >= 3
+        && !readable(secret)
+        && secret.iter().all(|byte| byte.is_ascii_alphabetic() || b"!@#%^*+~-_=".contains(byte))
 }
 
 /// Letters and digits, both.
@@ -272,7 +287,14 @@ fn steps(secret: &[u8]) -> usize {
 /// Words rather than noise, by three signs together: steps from letter to digit, from digit to letter and from lower to
 /// upper case are rarer than one in four bytes; half of it are runs of four or more letters of a case; and a quarter of
 /// those letters are vowels. `getUserNameFromToken2` and `my-service-account-01` show all three, noise hardly ever.
+///
+/// A long part of its own (a service account's token behind its name and a dot) that is noise makes the whole noise.
 fn worded(secret: &[u8]) -> bool {
+    let parts = secret.split(|byte| b".-_:/".contains(byte)).filter(|part| part.len() >= NOISE);
+    part_worded(secret) && parts.into_iter().all(part_worded)
+}
+
+fn part_worded(secret: &[u8]) -> bool {
     let (mut letters, mut vowels) = (0, 0);
     for run in secret.chunk_by(|a, b| a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && !step(&[*a, *b])) {
         if run.len() >= 4 && run[0].is_ascii_alphabetic() {
@@ -334,6 +356,10 @@ mod tests {
         }
         assert!(random(b"x7Kp2mQ9vR4sL8nW1bY6cT3fA0jH5dE"));
         assert!(random(b"9f86d081884c7d659a2feaa0c55ad015"));
+        assert!(random(b"kVwQzLnTpRmX") && random(b"fGhTrWqLpZsN"));
+        for text in ["getDatabaseTokenStore", "XMLHttpRequestBody", "someVeryLongName", "kvwqzlntprmx"] {
+            assert!(!random(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]
