@@ -250,3 +250,36 @@ fn what_is_not_what_a_header_says_is_told() {
     let long = gzip(&(0..3000).map(|number| format!("{number} ")).collect::<String>());
     assert!(matches!(decoded("gzip", &[&long[..long.len() / 2]]), Decoded::Going { made: 1.. }));
 }
+
+/// A plain picture, as PNG packs it: rows of one colour, each with its filter's byte before (PNG §9.2).
+#[test]
+fn a_plain_picture_is_no_bomb_and_hides_nothing() {
+    let picture = |rows: &[u8]| {
+        let mut to = flate2::write::ZlibEncoder::new(b"\x89PNG\r\n\x1a\n\0IDAT".to_vec(), Compression::best());
+        to.write_all(rows).unwrap();
+        [to.finish().unwrap(), b"IEND".to_vec()].concat()
+    };
+    let rows = |count: usize| [&[0][..], &[0xff; 2400]].concat().repeat(count);
+    let secret = || [b" ", SECRET.as_bytes(), b" "].concat();
+    assert_eq!(scanner().scan(&picture(&rows(450))).unwrap(), []);
+    let (one, other) = SECRET.split_at(SECRET.len() / 2);
+    let cut = format!("{other} {}{one}", "-".repeat(700)).repeat(900);
+    let holding = [
+        [rows(300), secret(), rows(300), b"\0\xff\xff".to_vec(), secret(), rows(40)].concat(),
+        cut.clone().into_bytes(),
+        format!("{}{SECRET}", cut.trim_end_matches(one)).into_bytes(),
+    ];
+    for rows in holding {
+        let packed = picture(&rows);
+        let whole = scanner().scan(&packed).unwrap();
+        assert!(has_token(&whole), "{whole:?}");
+        assert_eq!(oracle().scan(&packed).unwrap(), whole);
+        for at in (0..packed.len()).step_by(1 + packed.len() / 100) {
+            let (one, other) = packed.split_at(at);
+            assert_eq!(streamed(&[one, other]), whole, "{at}");
+        }
+        assert_eq!(streams::escaped(scanner(), &packed, 7), None);
+    }
+    let bomb = picture(&vec![0; 160 << 20]);
+    assert!(scanner().scan(&bomb).unwrap().iter().any(|finding| &*finding.rule == "budget-expansion"));
+}

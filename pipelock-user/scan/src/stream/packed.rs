@@ -8,18 +8,15 @@
 //! one; and by themselves too, where they meet, for who takes them apart. What such a reader passes over between them is
 //! searched as any text.
 
-use std::collections::VecDeque;
-use std::ops::Range;
-
 use memchr::{memchr3_iter, memmem};
 
 use super::follower::{Follower, LOOK};
-use super::layer::{Hit, Layer};
+use super::layer::Hit;
+use super::output::Output;
 use super::{Context, Decoded, Window};
 use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::{Format, Inflate, Progress, is_zlib};
 use crate::engine::EngineError;
-use crate::session::Readings;
 
 const SEGMENT: usize = 256;
 /// Bytes that tell a format.
@@ -28,10 +25,6 @@ const MAGIC: u64 = 4;
 const ZIP: &[u8; MAGIC as usize] = b"PK\x03\x04";
 /// Bytes between the end of deflated data and the next gzip member: checksum and length.
 const TRAILER: usize = 8;
-/// Bytes at either side of where two members meet that are read by themselves too, and bytes at the start of a cut part that
-/// are only there for what follows.
-const ALONE: usize = 4096;
-const CUT: u64 = 64;
 /// Bytes of a text for each time that a segment is searched once more, and how often that may be at its start.
 const AGAIN: u64 = 128;
 const AT_FIRST: u64 = 16;
@@ -61,43 +54,12 @@ struct Member {
     output: Output,
 }
 
-/// The beginning of a member that follows another, as a text of its own.
-#[derive(Debug)]
-struct Alone {
-    layer: Layer,
-    /// Where in the output it begins, and up to where it was given.
-    first: u64,
-    end: u64,
-}
-
 /// A member that goes on behind bytes that mean nothing to it, but are a part of the text.
 #[derive(Debug)]
 struct Waiting {
     member: Box<Member>,
     /// Where it does.
     until: u64,
-}
-
-/// What comes out of a member, and where it came from.
-#[derive(Debug)]
-struct Output {
-    format: Format,
-    /// Of the member that came last.
-    latest: Format,
-    layer: Layer,
-    /// Of a whole text: what is remembered of what came out.
-    readings: Option<Readings>,
-    /// Bytes that came out so far.
-    made: u64,
-    /// Bytes of output, and of the text, before each segment that may still be asked for.
-    segments: VecDeque<(u64, u64)>,
-    /// Where the segment ends that is being fed.
-    end: u64,
-    /// Where in the output the member begins that is being fed.
-    begins: u64,
-    /// Bytes behind it that are still to come.
-    trailer: usize,
-    alone: Option<Alone>,
 }
 
 impl Packed {
@@ -161,7 +123,7 @@ impl Packed {
                     }
                     self.doubted = (!named_so).then_some(at);
                     let mut member = Member::open(context, format, at, depth + 1)?;
-                    member.output.readings = named_so.then(Readings::default);
+                    member.output.remember(named_so);
                     self.member = Some(Box::new(member));
                 }
                 Some(member) if member.inflate.is_none() => {
@@ -203,7 +165,7 @@ impl Packed {
                         context.exceed();
                     }
                     if let Decoded::Going { made } = &mut self.decoded {
-                        *made = member.output.made;
+                        *made = member.output.came_out();
                         match progress {
                             Progress::Going => {}
                             // What is over budget is a finding.
@@ -262,11 +224,8 @@ impl Packed {
     }
 
     fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
-        let Some(mut member) = self.member.take() else { return Ok(()) };
-        member.output.alone_ends(context, hits)?;
-        member.output.look(context, &[], true, hits)?;
-        member.output.layer.close(context);
-        Ok(())
+        let Some(member) = self.member.take() else { return Ok(()) };
+        member.output.close(context, hits)
     }
 
     /// As `Layer::hold`: nothing of a member can be replaced, so all that is not known of it is held.
@@ -285,29 +244,14 @@ impl Packed {
     }
 
     pub(crate) fn memory(&self, matcher: usize) -> usize {
-        let of = |member: &Member| {
-            let alone = member.output.alone.as_ref().map_or(0, |alone| alone.layer.memory(matcher));
-            member.output.layer.memory(matcher) + alone + member.inflate.as_ref().map_or(0, Inflate::memory)
-        };
+        let of = |member: &Member| member.output.memory(matcher) + member.inflate.as_ref().map_or(0, Inflate::memory);
         self.open().map(of).sum()
     }
 }
 
 impl Member {
     fn open(context: &mut Context<'_>, format: Format, start: u64, depth: usize) -> Result<Self, EngineError> {
-        let layer = Layer::open(context, depth, None)?;
-        let output = Output {
-            format,
-            latest: format,
-            layer,
-            readings: None,
-            made: 0,
-            segments: VecDeque::from([(0, start)]),
-            end: start,
-            begins: 0,
-            trailer: 0,
-            alone: None,
-        };
+        let output = Output::open(context, format, start, depth)?;
         Ok(Self { inflate: Some(Inflate::new(format)), output })
     }
 
@@ -319,11 +263,7 @@ impl Member {
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        self.output.ends_alone(context, depth, hits)?;
-        self.output.begins = self.output.made;
-        self.output.latest = format;
-        let layer = Layer::open(context, depth, None)?;
-        self.output.alone = Some(Alone { layer, first: self.output.made, end: self.output.made });
+        self.output.follow(context, format, depth, hits)?;
         self.inflate = Some(Inflate::new(format));
         Ok(())
     }
@@ -341,126 +281,9 @@ impl Member {
         let mut result = Ok(());
         let Some(inflate) = &mut self.inflate else { return Ok(Progress::Broken) };
         let progress = inflate.feed(text, last, |out| {
-            result = self.output.look(context, out, false, hits);
+            result = self.output.take(context, out, hits);
             result.is_ok() && !context.over()
         });
         result.map(|()| progress)
-    }
-}
-
-impl Output {
-    /// What comes now came from the segment at `at`. Segments whose output lies more than `keep` bytes back are forgotten.
-    fn starts(&mut self, at: u64, end: u64, keep: u64) {
-        self.end = end;
-        if self.segments.back().is_some_and(|(made, _)| *made == self.made) {
-            return;
-        }
-        self.segments.push_back((self.made, at));
-        let behind = self.made.saturating_sub(keep);
-        while self.segments.get(1).is_some_and(|(made, _)| *made <= behind) {
-            self.segments.pop_front();
-        }
-    }
-
-    fn look(
-        &mut self,
-        context: &mut Context<'_>,
-        out: &[u8],
-        last: bool,
-        hits: &mut Vec<Hit>,
-    ) -> Result<(), EngineError> {
-        if !context.spend(out.len()) {
-            return Ok(());
-        }
-        if let (Some(readings), Some(given)) = (&mut self.readings, context.given) {
-            readings.push(given, out, last);
-        }
-        let mut found = Vec::new();
-        self.layer.push(context, out, last, &mut found)?;
-        self.made += out.len() as u64;
-        self.tell(found, 0, hits);
-        if self.alone.is_some() && !out.is_empty() {
-            self.look_alone(context, out, hits)?;
-        }
-        Ok(())
-    }
-
-    /// Hands on what was found in a text that begins at `first` of the output.
-    fn tell(&self, found: Vec<Hit>, first: u64, hits: &mut Vec<Hit>) {
-        for mut hit in found {
-            hit.path.insert(0, self.format.step());
-            let source = |span: &Range<u64>| self.source(&(first + span.start..first + span.end));
-            hits.push(Hit { span: source(&hit.span), seen: source(&hit.seen), ..hit });
-        }
-    }
-
-    /// Gives the beginning of a member to who reads it by itself.
-    fn look_alone(&mut self, context: &mut Context<'_>, out: &[u8], hits: &mut Vec<Hit>) -> Result<(), EngineError> {
-        let Some(mut alone) = self.alone.take() else { return Ok(()) };
-        let given = usize::try_from(alone.end - alone.first).unwrap_or(ALONE);
-        let part = &out[..out.len().min(ALONE.saturating_sub(given))];
-        let mut found = Vec::new();
-        if context.spend(part.len()) {
-            alone.layer.push(context, part, false, &mut found)?;
-        }
-        alone.end += part.len() as u64;
-        self.tell(found, alone.first, hits);
-        if part.len() < out.len() {
-            // It goes on, and does not end here.
-            alone.layer.close(context);
-        } else {
-            self.alone = Some(alone);
-        }
-        Ok(())
-    }
-
-    /// The member is over which was read by itself to its end.
-    fn alone_ends(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<bool, EngineError> {
-        let Some(mut alone) = self.alone.take() else { return Ok(false) };
-        let mut found = Vec::new();
-        alone.layer.push(context, &[], true, &mut found)?;
-        alone.layer.close(context);
-        self.tell(found, alone.first, hits);
-        Ok(true)
-    }
-
-    /// Reads the end of the member as the end of a text.
-    fn ends_alone(&mut self, context: &mut Context<'_>, depth: usize, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
-        if self.alone_ends(context, hits)? {
-            return Ok(());
-        }
-        let whole = self.made - self.begins;
-        let text = self.layer.end_of(usize::try_from(whole).unwrap_or(ALONE).min(ALONE)).to_vec();
-        if !context.spend(text.len()) {
-            return Ok(());
-        }
-        let mut found = Vec::new();
-        let mut layer = Layer::open(context, depth, None)?;
-        layer.push(context, &text, true, &mut found)?;
-        layer.close(context);
-        if (text.len() as u64) < whole {
-            found.retain(|hit| hit.seen.start >= CUT);
-        }
-        self.tell(found, self.made - text.len() as u64, hits);
-        Ok(())
-    }
-
-    /// May another member go on with the text? Files of an archive are texts of their own.
-    fn joins(&self) -> bool {
-        matches!(self.format, Format::Gzip | Format::Zlib | Format::Zstd)
-    }
-
-    /// The segments that a part of the output came from.
-    fn source(&self, span: &Range<u64>) -> Range<u64> {
-        let after = |made: u64| self.segments.partition_point(|(before, _)| *before <= made);
-        let start = self.segments.get(after(span.start).saturating_sub(1)).map_or(0, |(_, at)| *at);
-        let end = self.segments.get(after(span.end.saturating_sub(1))).map_or(self.end, |(_, at)| *at);
-        start..end
-    }
-
-    fn hold(&self, context: &Context<'_>) -> u64 {
-        let alone = self.alone.as_ref().map(|alone| alone.first + alone.layer.hold(context));
-        let hold = self.layer.hold(context).min(alone.unwrap_or(u64::MAX));
-        self.source(&(hold..hold + 1)).start
     }
 }
