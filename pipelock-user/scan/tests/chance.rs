@@ -29,7 +29,7 @@ fn critical(text: &[u8]) -> Vec<Finding> {
 }
 
 const TOKENS: [(&str, &str); 3] = [
-    ("yandex-cloud-key", "YCvBzZ9CcKeLc6OaaU8mRb7y1VZWA6uCLSX268wA"),
+    ("yandex-cloud-key", "AQVNc8lf9UN2cEOCVK57TlqNr1uoisH17iUS3aUt"),
     ("github-token-shape", "ghp_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef01"),
     ("aws-access-key-shape", "AKIAtFbdHg5kRsMx9pQz"),
 ];
