@@ -109,7 +109,7 @@ impl ViewKind {
             Self::Utf7 => memchr::memchr2(b'+', b'&', text),
             Self::Quoted => memchr::memchr(b'=', text),
             Self::Fold => text.iter().position(|&byte| fold::unusual(byte)),
-            Self::Spaced => text.iter().position(|byte| !byte.is_ascii_alphanumeric()),
+            Self::Spaced => spaced::place(text),
             Self::Leet => text.iter().position(|&byte| leet::letter(byte).is_some()),
         }
         .unwrap_or(text.len())

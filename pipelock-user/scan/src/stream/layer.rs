@@ -37,7 +37,7 @@ pub(crate) struct Hit {
 }
 
 /// Bytes of the piece before that the gate looks at again, and that a sleeping view reads again.
-pub(crate) const AGAIN: usize = 8;
+pub(crate) const AGAIN: usize = 16;
 const _: () = assert!(AGAIN > gate::REACH);
 
 /// A text.

@@ -10,14 +10,14 @@ use super::layer::{AGAIN, Hit};
 use super::quiet::Quiet;
 use super::{Context, Window};
 use crate::decode::gate::Gate;
-use crate::decode::{AHEAD, BACK, Turn, ViewKind, fold};
+use crate::decode::{AHEAD, BACK, Turn, ViewKind, fold, spaced};
 use crate::engine::EngineError;
 use crate::finding::Step;
 
 /// Bytes that are collected before they are looked at.
 const BUFFER: usize = 16 * 1024;
 /// Bytes at a text's end that tell whether a change may begin there that the gate does not see yet.
-const TAIL: u64 = 4;
+const TAIL: u64 = spaced::BEGINS as u64;
 
 /// A view of a text.
 #[derive(Debug)]

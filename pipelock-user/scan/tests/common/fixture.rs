@@ -168,12 +168,14 @@ pub(crate) fn encoded(text: &str, way: usize) -> Vec<u8> {
         42 => format!("{}~", base85(&encoded(text, 16), Z85)),
         43 => base85(&encoded(&hex(text, ""), 24), RFC1924),
         44 => base85(&[&[1, 2, 0xff][..], text.as_bytes()].concat(), RFC1924),
+        45 => wrapped(text, 4, "~"),
+        46 => wrapped(text, 11, "/"),
         _ => unreachable!(),
     }
     .into_bytes()
 }
 
-pub(crate) const WAYS: usize = 45;
+pub(crate) const WAYS: usize = 47;
 
 /// `text` with the character at `at` written otherwise, or something that does not show beside it.
 pub(crate) fn partly(text: &str, at: usize, way: usize) -> Vec<u8> {
