@@ -110,6 +110,16 @@ impl Builder {
         Ok(())
     }
 
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// The needles of all values, with the position of their value.
     fn needles(&self) -> Vec<(Vec<u8>, usize, Encoding)> {
         let mut needles = Vec::new();

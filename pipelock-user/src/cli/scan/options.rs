@@ -70,7 +70,11 @@ fn known(args: &Args) -> Result<known::Builder, Failure> {
     for file in &args.secrets {
         let shown = file.display().to_string();
         let text = read(file, MOST_SECRETS)?;
+        let before = builder.len();
         let refused = known::from_file(&mut builder, &shown, &text);
+        if builder.len() == before && refused.is_empty() {
+            output::note(&format!("warning: {shown} adds no value to search for"));
+        }
         for (line, reason) in refused {
             output::note(&format!("warning: {shown}:{line} is not searched for: its value is {reason}"));
         }

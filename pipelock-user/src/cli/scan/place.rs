@@ -93,6 +93,10 @@ impl Places {
         }
         for at in memmem::find_iter(&self.kept, MARK).take_while(|at| *at < count) {
             let behind = &self.kept[at + MARK.len()..];
+            // `pipelock:ignored` and `pipelock:ignore-next-line` are other words.
+            if behind.first().is_some_and(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)) {
+                continue;
+            }
             let words = behind[..behind.len().min(WORDS)].split(|byte| *byte == b'\n').next().unwrap_or_default();
             let line = self.line + memchr::memchr_iter(b'\n', &self.kept[..at]).count();
             if self.marks.len() < MARKS {
@@ -148,6 +152,8 @@ mod tests {
         assert!(ignored("x = 1  # pipelock:ignore [a-b]\r\nnext c"));
         assert!(!ignored("x = 1  # pipelock:ignore c"));
         assert!(!ignored("x = 1\n # pipelock:ignore"));
+        assert!(!ignored("x = 1  # pipelock:ignored") && !ignored("x = 1  # pipelock:ignore-next-line"));
+        assert!(!ignored("x = 1  # pipelock:ignored") && ignored("# pipelock:ignored # pipelock:ignore"));
     }
 
     #[test]

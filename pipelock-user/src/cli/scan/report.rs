@@ -142,9 +142,22 @@ fn steps(finding: &Finding) -> Vec<&'static str> {
     finding.path.iter().map(|step| step.name()).collect()
 }
 
-/// Without what could move the cursor: names of files are chosen by others.
+/// Without what could move the cursor, turn the line round or is not seen: names of files are chosen by others.
 fn plain(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+    let mut plain = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            _ if char.is_control() => plain.push('?'),
+            '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{61c}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}' => plain.extend(char.escape_unicode()),
+            _ => plain.push(char),
+        }
+    }
+    plain
 }
 
 fn text(located: &Located) -> String {
