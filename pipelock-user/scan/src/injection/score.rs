@@ -314,16 +314,18 @@ impl View<'_> {
     }
 
     /// Points taken when the layout separates the words in `span`: much for a blank line or a list item, little for an
-    /// indented line, which anybody may write to escape.
+    /// indented line or a clause that ends, which anybody may write to escape.
     fn broken(&self, span: &Range<usize>) -> i32 {
         let range = self.folded.original(span.start)..self.folded.original(span.end);
-        let lines = self.window.get(range).unwrap_or_default().split('\n').skip(1);
+        let text = self.window.get(range).unwrap_or_default();
+        let clause = if text.contains("; ") { 15 } else { 0 };
+        let lines = text.split('\n').skip(1);
         let cost = |line: &str| match line.trim_start_matches([' ', '\t', '\r']).chars().next() {
             None | Some('-' | '*' | '#' | '|') => 35,
             _ if line.starts_with([' ', '\t']) => 20,
             _ => 0,
         };
-        lines.map(cost).max().unwrap_or(0)
+        lines.map(cost).max().unwrap_or(0).max(clause)
     }
 
     /// Points taken because the text talks about attacks rather than making one: little for one word about the subject,
