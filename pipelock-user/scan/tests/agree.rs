@@ -47,6 +47,9 @@ fn some_word() -> impl Strategy<Value = Vec<u8>> {
         3 => (0..WAYS).prop_map(|way| encoded(ORDER, way)),
         2 => (0..SECRET.len(), 0..PARTLY).prop_map(|(at, way)| partly(SECRET, at, way)),
         1 => (0..ORDER.len(), 0..PARTLY).prop_map(|(at, way)| partly(ORDER, at, way)),
+        2 => (2..14usize, "[-|~/+:]", "[+/a-z|~-]{0,4}", "[+/a-zA-Z|~ -]{0,6}").prop_map(|(length, separator, before, behind)| {
+            format!("{before}{}{behind}", wrapped(SECRET, length, &separator)).into_bytes()
+        }),
     ]
 }
 

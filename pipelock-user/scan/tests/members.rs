@@ -251,6 +251,19 @@ fn what_is_not_what_a_header_says_is_told() {
     assert!(matches!(decoded("gzip", &[&long[..long.len() / 2]]), Decoded::Going { made: 1.. }));
 }
 
+/// A gzip of two stored blocks of NULs (RFC 1951 §3.2.4), whose lengths count, and the text.
+fn stored(text: &str) -> Vec<u8> {
+    let mut deflated = Vec::new();
+    for _ in 0..2 {
+        deflated.extend([0, 0xff, 0xff, 0, 0]);
+        deflated.extend([0; 0xffff]);
+    }
+    let mut to = flate2::write::DeflateEncoder::new(Vec::new(), Compression::best());
+    to.write_all(text.as_bytes()).unwrap();
+    deflated.extend(to.finish().unwrap());
+    [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &deflated].concat()
+}
+
 /// A plain picture, as PNG packs it: rows of one colour, each with its filter's byte before (PNG §9.2).
 #[test]
 fn a_plain_picture_is_no_bomb_and_hides_nothing() {
@@ -263,11 +276,12 @@ fn a_plain_picture_is_no_bomb_and_hides_nothing() {
     let secret = || [b" ", SECRET.as_bytes(), b" "].concat();
     assert_eq!(scanner().scan(&picture(&rows(450))).unwrap(), []);
     let (one, other) = SECRET.split_at(SECRET.len() / 2);
-    let cut = format!("{other} {}{one}", "-".repeat(700)).repeat(900);
+    let cut = format!("{other} {}\0{one}", "-".repeat(700)).repeat(900);
     let holding = [
         [rows(300), secret(), rows(300), b"\0\xff\xff".to_vec(), secret(), rows(40)].concat(),
         cut.clone().into_bytes(),
         format!("{}{SECRET}", cut.trim_end_matches(one)).into_bytes(),
+        stored(SECRET),
     ];
     for rows in holding {
         let packed = picture(&rows);

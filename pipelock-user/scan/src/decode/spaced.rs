@@ -154,14 +154,14 @@ fn grouped(before: &[u8], text: &[u8], last: bool) -> Turn {
     if !is_chain || !has_signs(chain()) || (uneven || length == 2) && hex() {
         return Turn::Keep(1);
     }
-    if text.len() <= SIGNS && !last {
-        return Turn::More;
-    }
     // As the gate sees it, from this separator on or from the one before.
     let like = |bytes: &mut dyn Iterator<Item = &u8>| bytes.nth(length) == Some(&separator);
-    let from_here = || like(&mut text[1..].iter()) && has_signs(text[1..].iter().take(SIGNS));
-    let from_before =
-        || like(&mut before.iter().rev()) && has_signs(before[before.len() - length..].iter().chain(text).take(SIGNS));
+    let from_here = || like(&mut text[1..].iter()) && has_signs(text[1..at].iter().take(SIGNS));
+    let from_before = || {
+        let beyond = before.len().checked_sub(length + 2).and_then(|far| before.get(far));
+        let group = before[before.len() - length..].iter();
+        like(&mut before.iter().rev()) && near(beyond) && has_signs(group.chain(&text[..at]).take(SIGNS))
+    };
     if from_here() || from_before() { Turn::bytes(1, &[], Step::Spaced) } else { Turn::Keep(1) }
 }
 

@@ -83,6 +83,18 @@ enum Glue {
     Digit,
 }
 
+/// Where the lists of single characters are among [`LANGUAGES`], and their bits.
+const SIMPLIFIED: usize = 4;
+const TRADITIONAL: usize = 5;
+const CHINESE: u16 = 1 << SIMPLIFIED | 1 << TRADITIONAL;
+const _: () = assert!(
+    matches!(LANGUAGES[SIMPLIFIED], Language::ChineseSimplified)
+        && matches!(LANGUAGES[TRADITIONAL], Language::ChineseTraditional)
+);
+
+/// Bytes behind a phrase of single characters after which no other is waited for.
+const PAUSE: u64 = 256;
+
 /// Runs of all languages over one reading of the words.
 #[derive(Debug, Clone)]
 struct Reading {
@@ -123,6 +135,19 @@ impl Reading {
             }
         }
         self.active = present;
+        for (due, language) in self.due.iter_mut().zip([SIMPLIFIED, TRADITIONAL]) {
+            // One more may still turn out to touch another character.
+            due.take_if(|due| self.runs[language].length() > due.words as u64 + 1);
+        }
+    }
+
+    /// Hands on what is due when nothing follows for so long.
+    fn settle(&mut self, here: u64, found: &mut Vec<Phrase>) {
+        for due in &mut self.due {
+            if let Some(phrase) = due.take_if(|due| here > due.end + PAUSE) {
+                found.push(phrase);
+            }
+        }
     }
 
     /// Where the first phrase may start that is not over yet.
@@ -227,6 +252,9 @@ impl Detector {
         let bytes = text.as_bytes();
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
+            for reading in self.readings.iter_mut().filter(|reading| reading.active & CHINESE != 0) {
+                reading.settle(self.offset + at as u64, found);
+            }
             if byte.is_ascii() {
                 match byte {
                     b'a'..=b'z' => self.letter(byte, at),

@@ -146,7 +146,9 @@ fn single_characters_are_a_phrase_when_they_stand_alone() {
     assert_eq!((one(&phrase), one(&words.join("、")), one(&format!("我的助记词是: {phrase}。"))), (1, 1, 1));
     assert_eq!((one(&format!("{phrase} 请保存好")), one(&format!("{phrase} 的一个"))), (1, 1));
     // A table of characters.
-    assert_eq!((one(&format!("{phrase} 的 一")), one(&format!("的 {phrase}")), one(&words.join(") ("))), (0, 0, 0));
+    assert_eq!((one(&format!("{phrase} 的 一")), one(&format!("的 {phrase}")), one(&words.join(" = ("))), (0, 0, 0));
+    let numbered: String = words.iter().zip(1..).map(|(word, number)| format!("({number}) {word}\n")).collect();
+    assert_eq!((one(&numbered), one(&format!("{phrase}{}的 一", "-".repeat(400)))), (1, 1));
 }
 
 proptest! {

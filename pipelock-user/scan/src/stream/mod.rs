@@ -1,7 +1,7 @@
 //! Scanning a text that comes in pieces. [`Stream`] is what callers push to; a whole text is a stream with one push.
 //!
 //! Promises: the findings are the same however the text is cut, unless it decodes to more than the budget, of which a stream knows
-//! less than the whole text allows; [`Stream::push`] releases only bytes that no finding to
+//! less than the whole text allows, or holds more of them than are kept, of which the first that come are; [`Stream::push`] releases only bytes that no finding to
 //! come can hold; memory is bounded, and so is work: what is over budget is a finding itself.
 
 mod chance;

@@ -143,7 +143,10 @@ impl Output {
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
         let Some(mut periods) = self.periods.take() else { return self.look(context, out, false, hits) };
-        let taken = periods.take(out, |part| self.look(context, part, false, hits));
+        let taken = periods.take(out, |part| {
+            self.look(context, part, false, hits)?;
+            Ok(self.layer.is_inside())
+        });
         self.periods = Some(periods);
         // Less than what is read, and not nothing: a bomb is still one.
         let more = (self.left_out() / REPEATED).saturating_sub(self.counted);
@@ -155,7 +158,7 @@ impl Output {
     /// The member is over, in whatever it said again.
     fn ends_repeating(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
         let Some(mut periods) = self.periods.take() else { return Ok(()) };
-        let ended = periods.end(|part| self.look(context, part, false, hits));
+        let ended = periods.end(|part| self.look(context, part, false, hits).map(|()| false));
         self.periods = Some(periods);
         ended
     }

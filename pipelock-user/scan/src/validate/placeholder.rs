@@ -178,7 +178,7 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
     let template = secret.iter().any(|byte| b"{}<>()[]$`".contains(byte)) || contains(secret, "%s");
-    if PUBLISHED.iter().any(|known| secret == known.as_bytes()) {
+    if PUBLISHED.iter().any(|known| secret == known.as_bytes()) || is_reference(secret) {
         return false;
     }
     let plain = !template
@@ -231,13 +231,72 @@ pub(super) fn token(secret: &[u8]) -> bool {
     mixed(secret) && unmasked(secret)
 }
 
-/// A password somebody chose: [`not_placeholder`], a digit, two of lower case, upper case and other, and no path.
+/// What a value begins with that says where the secret is: references of secret stores, paths.
+const REFERENCES: [&str; 18] = [
+    "op://",
+    "vault:",
+    "file:",
+    "ref+",
+    "ssm:",
+    "arn:aws",
+    "projects/",
+    "env:",
+    "/run/",
+    "/etc/",
+    "/var/",
+    "/home/",
+    "/root/",
+    "/opt/",
+    "/usr/",
+    "/tmp/",
+    "/secrets/",
+    "./",
+];
+
+fn is_reference(secret: &[u8]) -> bool {
+    REFERENCES
+        .iter()
+        .any(|word| secret.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes())))
+}
+
+/// Names of hashes, ciphers and encodings, before a digit or a mark: `SHA256-hashed`, `base64-encoded`.
+const FORMS: [&str; 18] = [
+    "sha", "md", "aes", "rsa", "des", "base", "utf", "argon", "bcrypt", "scrypt", "pbkdf", "hmac", "x", "iso", "oauth",
+    "http", "rfc", "crc",
+];
+
+fn is_form(secret: &[u8]) -> bool {
+    FORMS.iter().any(|word| {
+        let named = secret.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()));
+        let rest = secret.get(word.len()..).unwrap_or_default();
+        let digits = rest.iter().skip_while(|byte| **byte == b'-').take_while(|byte| byte.is_ascii_digit()).count();
+        // A number that is no part of noise: a word follows it, or nothing.
+        let behind = rest.iter().skip_while(|byte| **byte == b'-').skip(digits);
+        let word = behind.clone().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-').count();
+        named && digits > 0 && word == behind.count()
+    })
+}
+
+/// A name of a program's, or of a file: small letters and a dot, and hardly a digit.
+fn is_dotted(secret: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(byte);
+    secret.contains(&b'.')
+        && secret.iter().all(plain)
+        && secret.iter().filter(|byte| byte.is_ascii_digit()).count() <= 2
+}
+
+/// A password somebody chose: [`not_placeholder`], a digit, two of lower case, upper case and other, and no path, name or form.
 pub(super) fn strong_password(secret: &[u8]) -> bool {
     let secret = head(secret);
     let classes = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_punctuation];
     let present = classes.iter().filter(|class| secret.iter().any(class)).count();
     let path = secret.iter().filter(|byte| b"/\\:.,".contains(byte)).count() > 1;
-    !path && present >= 2 && secret.iter().any(u8::is_ascii_digit) && not_placeholder(secret)
+    !path
+        && !is_form(secret)
+        && !is_dotted(secret)
+        && present >= 2
+        && secret.iter().any(u8::is_ascii_digit)
+        && not_placeholder(secret)
 }
 
 /// A password of words: [`not_placeholder`], and words or other characters joined by marks, or a digit among letters; a name
@@ -368,6 +427,12 @@ mod tests {
             assert!(strong_password(text.as_bytes()), "{text}");
         }
         for text in ["getPassword", "my-secret-name", "config.db.Password1", "/etc/Secret1/x", "Required!"] {
+            assert!(!strong_password(text.as_bytes()), "{text}");
+        }
+        for text in ["x7Kp2mQ9vR4s", "Base64Kq8!vTz", "tiger.Woods77", "sha-7Qk!pz2W"] {
+            assert!(strong_password(text.as_bytes()), "{text}");
+        }
+        for text in ["SHA256-hashed", "base64-encoded", "form.password1", "UTF-8-encoded", "file:/etc/s3cret/Jwt"] {
             assert!(!strong_password(text.as_bytes()), "{text}");
         }
     }
