@@ -174,7 +174,10 @@ impl Masks {
             let from = group.trailing_zeros() as usize + 1;
             let byte = |at: usize| if at < BLOCK { block[at] } else { next[at - BLOCK] };
             let again = (from + 1..=from + spaced::GROUP + 1).find(|at| byte(*at) == byte(from));
-            set(u64::from(again.is_some_and(|at| at > from + 2)), SPACED);
+            // The group before it is as long, as far as that can be seen.
+            let begins =
+                |at: usize| (2 * from).checked_sub(at).is_none_or(|before| spaced::ends(byte(before), byte(from)));
+            set(u64::from(again.is_some_and(|at| at > from + 2 && begins(at))), SPACED);
             group &= group - 1;
         }
         let rare = self.rare | later.rare & 1;
@@ -230,7 +233,7 @@ mod tests {
             (b"a1b", LEET),
             (b"a.b.c.d", SPACED),
             (b"gh-p_-W", SPACED),
-            (b"ak-1z3-ab_xyq", SPACED),
+            (b"akb-1z3-ab_xyq", SPACED),
             (b"\0", NUL | UNICODE),
             (b"41:42:43", PAIRS),
             (b"4a, 4b, 4", PAIRS),
@@ -273,7 +276,9 @@ mod tests {
             let same = byte(1) == byte(3) && byte(1) == byte(5);
             set(same && !word(1) && !word(7) && [0, 2, 4, 6].map(word) == [true; 4], SPACED);
             let unit = |ahead: usize| word(ahead) || b"_-".contains(&byte(ahead));
-            let again = (2..=14).find(|ahead| byte(*ahead) == byte(1)).is_some_and(|ahead| ahead > 3);
+            let next = (2..=14).find(|ahead| byte(*ahead) == byte(1)).filter(|ahead| *ahead > 3);
+            let begins = |far: usize| far > at % BLOCK + 2 || spaced::ends(text[at + 2 - far], byte(1));
+            let again = next.is_some_and(begins);
             let has = |test: fn(u8) -> bool| (2..2 + spaced::SIGNS).any(|ahead| test(byte(ahead)));
             let signs = has(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
                 && has(|byte| byte.is_ascii_alphabetic());

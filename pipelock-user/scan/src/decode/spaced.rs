@@ -51,7 +51,7 @@ fn is_paired(text: &[u8], at: usize) -> bool {
     let is = |byte: &u8| *byte == text[at];
     // Nearer than that, the group has one character.
     let next = behind[..reach].iter().position(is);
-    if next.is_some_and(|group| group > 1) && has_signs(behind.iter()) {
+    if next.is_some_and(|group| group > 1 && ends(text[at - group - 1], text[at])) && has_signs(behind.iter()) {
         return true;
     }
     let last = text[before..at].iter().rev().position(is);
@@ -83,6 +83,11 @@ pub(super) fn separates(byte: u8) -> bool {
 /// What a group is made of.
 fn unit(byte: u8, separator: u8) -> bool {
     byte != separator && (byte.is_ascii_alphanumeric() || b"_-+/".contains(&byte))
+}
+
+/// May a group of what this separates begin behind the byte?
+pub(super) fn ends(byte: u8, separator: u8) -> bool {
+    !unit(byte, separator)
 }
 
 /// How long the group at the end is that begins behind something else, if it is no longer than `most`.
