@@ -130,6 +130,7 @@ fn grouped(before: &[u8], text: &[u8], last: bool) -> Turn {
         }
         (count, end) = (count + 1, end - 1 - length);
     }
+    let lefts = count;
     let (mut at, mut right, mut groups) = (0, 0, count);
     // Short groups may hold what tokens do only behind the third.
     while (right < GROUPS || at <= SIGNS) && text.get(at) == Some(&separator) {
@@ -160,13 +161,14 @@ fn grouped(before: &[u8], text: &[u8], last: bool) -> Turn {
     if !is_chain || !has_signs(chain()) || (uneven || length == 2) && hex() {
         return Turn::Keep(1);
     }
-    // As the gate sees it, from this separator on or from the one before.
-    let like = |bytes: &mut dyn Iterator<Item = &u8>| bytes.nth(length) == Some(&separator);
-    let from_here = || like(&mut text[1..].iter()) && has_signs(text[1..at].iter().take(SIGNS));
+    // As the gate sees it, from this separator on or from the one before, which has a group of the same length before it too.
+    let next = text[1..].iter().take(length + 1).position(|byte| *byte == separator);
+    let from_here = || next == Some(length) && has_signs(text[1..at].iter().take(SIGNS));
     let from_before = || {
-        let beyond = before.len().checked_sub(length + 2).and_then(|far| before.get(far));
-        let group = before[before.len() - length..].iter();
-        like(&mut before.iter().rev()) && near(beyond) && has_signs(group.chain(&text[..at]).take(SIGNS))
+        let group = before.len() - length;
+        let beyond = group.checked_sub(2).and_then(|far| before.get(far));
+        let signs = has_signs(before[group..].iter().chain(&text[..at]).take(SIGNS));
+        lefts >= 2 && near(beyond) && near(before.get(group)) && signs
     };
     if from_here() || from_before() { Turn::bytes(1, &[], Step::Spaced) } else { Turn::Keep(1) }
 }
@@ -312,6 +314,25 @@ mod tests {
             ("- - - - - - a", "- - - - - - a"),
         ] {
             assert_eq!(all(ViewKind::Spaced, text), plain, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 20_000, ..Default::default() })]
+        #[test]
+        fn nothing_changes_where_the_gate_sees_nothing(text in "[a-c ]{0,5}([a-cA1+/]{1,4}[|/+-]){1,7}[a-cA1+/]{0,4}[ a-c]{0,6}") {
+            let text = text.as_bytes();
+            let changes = |at: &usize| matches!(super::turn(&text[..*at], &text[*at..], true), super::Turn::Change { .. });
+            let changed = (0..text.len()).find(changes);
+            let seen = super::super::gate::flags(text) & super::super::gate::SPACED != 0;
+            proptest::prop_assert!(text.len() > 60 || changed.is_none() || seen, "{:?}", changed);
+            // Nor does who looks for places pass one over.
+            let mut at = 0;
+            while let Some(place) = super::place(&text[at..]) {
+                proptest::prop_assert!((at..at + place).all(|at| !changes(&at)), "{} {}", at, place);
+                at += place + 1;
+            }
+            proptest::prop_assert!((at..text.len()).all(|at| !changes(&at)), "{}", at);
         }
     }
 }

@@ -178,10 +178,11 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
     let template = secret.iter().any(|byte| b"{}<>()[]$`".contains(byte)) || contains(secret, "%s");
-    if PUBLISHED.iter().any(|known| secret == known.as_bytes()) || is_reference(secret) {
+    if PUBLISHED.iter().any(|known| secret == known.as_bytes()) {
         return false;
     }
     let plain = !template
+        && !is_reference(secret)
         && varied(secret)
         && !WORDS.iter().any(|word| contains(secret, word))
         && !row(secret, 6)
@@ -399,6 +400,8 @@ mod tests {
         }
         let buried = format!("{real}{}", "x".repeat(200));
         assert!(unmasked(buried.as_bytes()) && not_placeholder(buried.as_bytes()));
+        let referred = format!("./{real}");
+        assert!(not_placeholder(referred.as_bytes()));
         for text in [
             "${SERVICE_ACCOUNT_TOKEN_V2_NAME}",
             "your-openai-api-key-goes-here-2024",
