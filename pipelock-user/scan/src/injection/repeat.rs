@@ -8,7 +8,7 @@ use crate::bits;
 use crate::stream::Window;
 
 /// Distance between the places that are tried; a flood is longer.
-const STRIDE: u64 = 64;
+const STRIDE: u64 = 112;
 /// Bytes that must come again.
 const SAMPLE: u64 = 8;
 /// Longest unit of repetition, in bytes.

@@ -15,6 +15,7 @@ mod lists;
 mod run;
 mod skip;
 mod stream;
+mod stretch;
 mod tagged;
 
 pub(crate) use glued::glued;

@@ -4,6 +4,7 @@
 //! where it has to go on. Its findings are those it would make on the whole text, so cuts change nothing.
 
 use super::chinese::Unspaced;
+use super::stretch::Stretch;
 use super::tagged::Tagged;
 use super::{Detector, Phrase, skip};
 use crate::stream::Window;
@@ -52,10 +53,11 @@ impl Seeker {
     }
 
     fn take(&mut self, bytes: &[u8], base: u64, last: bool, found: &mut Vec<Phrase>) {
+        let mut text = Stretch::new(bytes);
         let mut at = 0;
         while at < bytes.len() {
             if !self.awake {
-                at += skip::start(&bytes[at..], last);
+                at = skip::start(&mut text, at, last);
                 if at == bytes.len() {
                     return;
                 }
