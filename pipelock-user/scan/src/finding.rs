@@ -29,7 +29,7 @@ pub enum Step {
     Leet,
     /// `i.g.n.o.r.e`
     Spaced,
-    /// Labels joined: `AKIA.IOSF.…`
+    /// Labels joined: `AKIA.IOSF.…`; strings, lines and tags as well: `"AKIA" + "IOSF"`.
     Joined,
     /// UTF-16, either order.
     Utf16,

@@ -4,7 +4,7 @@
 //! Promises: a view changes nothing unless its flag is set for a slice that holds the bytes in question; the loops have no
 //! branches, so the compiler makes vector instructions of them.
 
-use super::spaced;
+use super::{joined, spaced};
 use crate::bits::{self, BLOCK};
 
 /// `%`, `\` or `&`.
@@ -24,6 +24,8 @@ pub(crate) const NUL: u16 = 32;
 pub(crate) const PAIRS: u16 = 64;
 /// `+A` or `&A`.
 pub(crate) const UTF7: u16 = 128;
+/// The end of a string that may go on in the next one, of a line that does, or a tag behind a letter.
+pub(crate) const JOINED: u16 = 256;
 
 /// Bytes beyond a block that its flags depend on.
 pub(crate) const REACH: usize = spaced::SIGNS + 1;
@@ -115,6 +117,10 @@ struct Masks {
     marks: u64,
     /// What may stand between groups: see [`spaced::separates`].
     separators: u64,
+    /// What may be between the parts of a string: see [`joined::ends`].
+    joins: u64,
+    /// `<`
+    tags: u64,
     /// What no prose holds: see [`rare`].
     rare: u64,
 }
@@ -128,6 +134,8 @@ impl Masks {
             blanks: bits::of(block, |byte| byte == b' '),
             marks: bits::of(block, |byte| (byte == b'_') | (byte == b'-')),
             separators: bits::of(block, spaced::separates),
+            joins: bits::of(block, joined::ends),
+            tags: bits::of(block, |byte| byte == b'<'),
             rare: bits::of(block, rare),
         }
     }
@@ -180,6 +188,19 @@ impl Masks {
             set(u64::from(again.is_some_and(|at| at > from + 2 && begins(at))), SPACED);
             group &= group - 1;
         }
+        // Apostrophes stand between letters.
+        let joins = self.joins & !words(1);
+        if joins != 0 {
+            let of = |test: fn(u8) -> bool, by: usize| at(bits::of(block, test), bits::of(next, test), by);
+            let strings =
+                bits::of(block, joined::quote) & (of(joined::goes_on, 1) | blanks(1) & of(joined::goes_on, 2));
+            set(strings | joins & of(joined::breaks, 1), JOINED);
+        }
+        let tags = words(0) & at(self.tags, later.tags, 1);
+        if tags != 0 {
+            let inside = |byte| letter(byte) | (byte == b'/') | (byte == b'!');
+            set(tags & at(bits::of(block, inside), bits::of(next, inside), 2), JOINED);
+        }
         let rare = self.rare | later.rare & 1;
         if rare | self.digits | later.digits & 1 == 0 {
             return found;
@@ -225,7 +246,7 @@ mod tests {
 
     #[test]
     fn flags_are_found_at_every_place() {
-        let cases: [(&[u8], u16); 14] = [
+        let cases: [(&[u8], u16); 20] = [
             (b"%", ESCAPE),
             (b"=", EQUALS),
             ("é".as_bytes(), UNICODE),
@@ -239,7 +260,13 @@ mod tests {
             (b"4a, 4b, 4", PAIRS),
             (b"0x", PAIRS),
             (b"+AG", UTF7),
+            (b"a\"+\"b", JOINED),
+            (b"a' . 'b", JOINED),
+            (b"a\\\nb", JOINED | ESCAPE),
+            (b"a<wbr>b", JOINED),
+            (b"a</b>b", JOINED),
             (b"a bc dg1 2efg 2", 0),
+            (b"it's \"so\", (\"a\": \"b\") a < b", 0),
         ];
         for (text, wanted) in cases {
             for before in 0..150 {
@@ -287,6 +314,10 @@ mod tests {
             set(pair && (hex(4) || byte(4) == b' ') && hex(5), PAIRS);
             set(byte(0) == b'0' && byte(1) | 0x20 == b'x', PAIRS);
             set(matches!(byte(0), b'+' | b'&') && byte(1) == b'A', UTF7);
+            let near = if byte(1) == b' ' { byte(2) } else { byte(1) };
+            set(joined::quote(byte(0)) && joined::goes_on(near), JOINED);
+            set(joined::ends(byte(0)) && joined::breaks(byte(1)), JOINED);
+            set(word(0) && byte(1) == b'<' && (byte(2).is_ascii_alphabetic() || b"/!".contains(&byte(2))), JOINED);
         }
         found
     }
@@ -294,7 +325,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn flags_are_what_the_bytes_say(
-            text in "([a-z]{0,70}([ .:,][0-9a-fxA-Z+&@$]{0,2}){0,6}[a-z ]{0,9}(%|=|é|\x00|\t|0x|1|/[a-b]{1,9}/|-[a-b_]{2,3}-c){0,1}){0,5}"
+            text in "([a-z]{0,70}([ .:,][0-9a-fxA-Z+&@$]{0,2}){0,6}[a-z ]{0,9}(%|=|é|\x00|\t|0x|1|/[a-b]{1,9}/|-[a-b_]{2,3}-c|['\"^<\\\\][ \n+.'\"a/]{1,3}){0,1}){0,5}"
         ) {
             proptest::prop_assert_eq!(flags(text.as_bytes()), plain(text.as_bytes()));
         }

@@ -11,6 +11,7 @@ pub(crate) mod fold;
 pub(crate) mod gate;
 mod gzip;
 pub(crate) mod inflate;
+mod joined;
 pub(crate) mod leet;
 pub(crate) mod lossy;
 pub(crate) mod names;
@@ -71,12 +72,14 @@ pub(crate) enum ViewKind {
     Utf7,
     Quoted,
     Fold,
+    Joined,
     Spaced,
     Leet,
 }
 
 impl ViewKind {
-    pub(crate) const ALL: [Self; 6] = [Self::Unescape, Self::Utf7, Self::Quoted, Self::Fold, Self::Spaced, Self::Leet];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Unescape, Self::Utf7, Self::Quoted, Self::Fold, Self::Joined, Self::Spaced, Self::Leet];
 
     /// The gate's flags that can start a change.
     pub(crate) fn triggers(self) -> u16 {
@@ -85,6 +88,7 @@ impl ViewKind {
             Self::Utf7 => gate::UTF7,
             Self::Quoted => gate::EQUALS,
             Self::Fold => gate::UNICODE,
+            Self::Joined => gate::JOINED,
             Self::Spaced => gate::SPACED,
             Self::Leet => gate::LEET,
         }
@@ -95,6 +99,7 @@ impl ViewKind {
         match self {
             Self::Unescape | Self::Quoted | Self::Fold => false,
             Self::Utf7 => matches!(tail, [.., b'+' | b'&']),
+            Self::Joined => joined::may_begin(tail),
             Self::Spaced => spaced::may_begin(tail),
             Self::Leet => {
                 matches!(tail, [.., before, byte] if before.is_ascii_alphabetic() && leet::letter(*byte).is_some())
@@ -109,6 +114,7 @@ impl ViewKind {
             Self::Utf7 => memchr::memchr2(b'+', b'&', text),
             Self::Quoted => memchr::memchr(b'=', text),
             Self::Fold => text.iter().position(|&byte| fold::unusual(byte)),
+            Self::Joined => joined::place(text),
             Self::Spaced => spaced::place(text),
             Self::Leet => text.iter().position(|&byte| leet::letter(byte).is_some()),
         }
@@ -123,6 +129,7 @@ impl ViewKind {
             Self::Utf7 => utf7::turn(text, last),
             Self::Quoted => quoted::turn(text, last, open),
             Self::Fold => fold::turn(before, text, last),
+            Self::Joined => joined::turn(before, text, last),
             Self::Spaced => spaced::turn(before, text, last),
             Self::Leet => leet::turn(before, text, last, open),
         }

@@ -170,12 +170,17 @@ pub(crate) fn encoded(text: &str, way: usize) -> Vec<u8> {
         44 => base85(&[&[1, 2, 0xff][..], text.as_bytes()].concat(), RFC1924),
         45 => wrapped(text, 4, "~"),
         46 => wrapped(text, 11, "/"),
+        47 => format!("\"{}\"", wrapped(text, 7, "\" + \"")),
+        48 => format!("('{}')", wrapped(text, 10, "'\n        . '")),
+        49 => format!("{{\\\"a\\\": \\\"{}\\\"}}", wrapped(text, 9, "\\\"\\n    \\\"")),
+        50 => wrapped(text, 5, "\\\n  "),
+        51 => wrapped(text, 6, "<wbr/><!-- -->"),
         _ => unreachable!(),
     }
     .into_bytes()
 }
 
-pub(crate) const WAYS: usize = 47;
+pub(crate) const WAYS: usize = 52;
 
 /// `text` with the character at `at` written otherwise, or something that does not show beside it.
 pub(crate) fn partly(text: &str, at: usize, way: usize) -> Vec<u8> {
