@@ -60,7 +60,7 @@ fn is_paired(text: &[u8], at: usize) -> bool {
 
 /// Is the byte one that a separator may stand beside?
 fn single(byte: u8, separator: u8) -> bool {
-    byte.is_ascii_alphanumeric() || is_mark(byte) && !is_mark(separator)
+    byte.is_ascii_alphanumeric() || is_mark(byte) && byte != separator
 }
 
 fn is_mark(byte: u8) -> bool {
@@ -294,6 +294,7 @@ mod tests {
             ("A_K_I_A", "AKIA"),
             ("g.h.p._.0.1 s k - a n t - a", "ghp_01 sk-ant-a"),
             ("g|h|p|_|0", "ghp_0"),
+            ("g-h-p-_-0-1 s_k_-_a", "ghp_01 sk-a"),
             ("AKIA-IOSF-ODNN-7EXA-MPLE", "AKIAIOSFODNN7EXAMPLE"),
             ("t: gh/p_/Wx/7t/8C/S.", "t: ghp_Wx7t8CS."),
             ("gh-p_-Wx-7t8", "ghp_Wx-7t8"),

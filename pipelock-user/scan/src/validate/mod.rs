@@ -29,7 +29,7 @@ enum Shown {
 use Shown::{Contents, Form};
 
 /// All validators, ordered by name.
-static TABLE: [(&str, Validator, Shown); 55] = [
+static TABLE: [(&str, Validator, Shown); 57] = [
     ("aadhaar", personal::aadhaar, Contents),
     ("aba", money::aba, Contents),
     ("age-key", bech32::age_secret_key, Contents),
@@ -38,6 +38,7 @@ static TABLE: [(&str, Validator, Shown); 55] = [
     ("aws-key-id-shape", structure::aws_key_id_shape, Form),
     ("aws-secret", structure::aws_secret, Form),
     ("azure-key", base64::sixty_four_bytes, Contents),
+    ("bare-password", placeholder::bare_password, Form),
     ("basic-auth", base64::basic_credentials, Contents),
     ("bitcoin-address", address::bitcoin, Contents),
     ("bsn", personal::bsn, Contents),
@@ -66,6 +67,7 @@ static TABLE: [(&str, Validator, Shown); 55] = [
     ("npm-no-checksum", token::no_checksum, Form),
     ("passphrase", placeholder::passphrase, Form),
     ("passport-mrz", personal::passport_mrz, Contents),
+    ("password", placeholder::password, Form),
     ("pem-body", structure::pem_body, Contents),
     ("pem-shape", structure::pem_shape, Form),
     ("personnummer", personal::personnummer, Contents),
@@ -118,7 +120,7 @@ mod tests {
             assert!(lookup(name).is_some(), "{name}");
         }
         assert!(lookup("no-such-validator").is_none() && !is_of_form("no-such-validator"));
-        assert_eq!(names().filter(|name| is_of_form(name)).count(), 14);
+        assert_eq!(names().filter(|name| is_of_form(name)).count(), 16);
     }
 
     proptest! {

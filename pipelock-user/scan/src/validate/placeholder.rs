@@ -177,7 +177,8 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 /// (`${…}`, `%s`, `{{…}}`, `<…>`, `a.b.c()`).
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
-    let template = secret.iter().any(|byte| b"{}<>()[]$`".contains(byte)) || contains(secret, "%s");
+    let template =
+        secret.iter().any(|byte| b"{}<>()[]`".contains(byte)) || contains(secret, "%s") || names_variable(secret);
     if PUBLISHED.iter().any(|known| secret == known.as_bytes()) {
         return false;
     }
@@ -188,6 +189,20 @@ pub(super) fn not_placeholder(secret: &[u8]) -> bool {
         && !row(secret, 6)
         && rest(secret) >= REST;
     plain || holds_noise(secret)
+}
+
+/// Is there a variable of a shell in it: `$HOME`, `$db_pass`? What is no name is a part of a password that holds the sign.
+fn names_variable(secret: &[u8]) -> bool {
+    secret.split(|byte| *byte == b'$').skip(1).any(|rest| {
+        let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(rest.len());
+        let name = &rest[..end];
+        let plain =
+            |class: fn(&u8) -> bool| name.iter().all(|byte| class(byte) || *byte == b'_' || byte.is_ascii_digit());
+        let begins = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+        begins
+            && name.len() >= 2
+            && (steps(name) <= 1 || plain(u8::is_ascii_lowercase) || plain(u8::is_ascii_uppercase))
+    })
 }
 
 /// Letters and digits that are in no filler word.
@@ -261,9 +276,26 @@ fn is_reference(secret: &[u8]) -> bool {
 }
 
 /// Names of hashes, ciphers and encodings, before a digit or a mark: `SHA256-hashed`, `base64-encoded`.
-const FORMS: [&str; 18] = [
-    "sha", "md", "aes", "rsa", "des", "base", "utf", "argon", "bcrypt", "scrypt", "pbkdf", "hmac", "x", "iso", "oauth",
-    "http", "rfc", "crc",
+const FORMS: [&str; 19] = [
+    "scram-sha",
+    "sha",
+    "md",
+    "aes",
+    "rsa",
+    "des",
+    "base",
+    "utf",
+    "argon",
+    "bcrypt",
+    "scrypt",
+    "pbkdf",
+    "hmac",
+    "x",
+    "iso",
+    "oauth",
+    "http",
+    "rfc",
+    "crc",
 ];
 
 fn is_form(secret: &[u8]) -> bool {
@@ -298,6 +330,17 @@ pub(super) fn strong_password(secret: &[u8]) -> bool {
         && present >= 2
         && secret.iter().any(u8::is_ascii_digit)
         && not_placeholder(secret)
+}
+
+/// A password that stands where one has to: [`random`], or [`strong_password`] with a sign that no name of a program holds.
+pub(super) fn password(secret: &[u8]) -> bool {
+    let noise = random(secret) && !is_form(head(secret));
+    noise || strong_password(secret) && head(secret).iter().any(|byte| b"!@#$%^&*?+~".contains(byte))
+}
+
+/// The same of what has no quotes around it, where programs have no names either: any [`strong_password`].
+pub(super) fn bare_password(secret: &[u8]) -> bool {
+    random(secret) && !is_form(head(secret)) && !is_dotted(head(secret)) || strong_password(secret)
 }
 
 /// A password of words: [`not_placeholder`], and words or other characters joined by marks, or a digit among letters; a name
@@ -438,6 +481,20 @@ mod tests {
         for text in ["SHA256-hashed", "base64-encoded", "form.password1", "UTF-8-encoded", "file:/etc/s3cret/Jwt"] {
             assert!(!strong_password(text.as_bytes()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_dollar_sign_is_a_part_of_a_password_or_begins_a_variable() {
+        for text in ["k7$Tq9LmW2xZv", "Hamburg$2998", "Tq9LmW2xZv$", "a$9kV8wQ2z", "Xk2$$Qp9Lm4z"] {
+            assert!(password(text.as_bytes()), "{text}");
+        }
+        for text in ["$DB_PASSWORD2", "x-$db_pass_2", "pre9$Version", "k7$HOME-9aB", "$password1"] {
+            assert!(!password(text.as_bytes()), "{text}");
+        }
+        for text in ["Hamburg!2998", "kV8wQ2zL9nT4", "705bdd77bfe71ac0"] {
+            assert!(password(text.as_bytes()) && bare_password(text.as_bytes()), "{text}");
+        }
+        assert!(!password(b"getUserPasswordField2") && !password(b"changeme!23"));
     }
 
     #[test]
