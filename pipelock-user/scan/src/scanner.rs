@@ -220,6 +220,15 @@ impl Scanner {
         Stream::begun(&self.core, text)
     }
 
+    /// How many bytes at the end of a text are the beginning of a token that shows by its prefix (`ghp_`, `AKIA`), or of four bytes
+    /// and more of a known value: what a sender that pauses there has not ended.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    pub fn begun_token(&self, text: &[u8]) -> Result<usize, EngineError> {
+        Stream::begun_token(&self.core, text)
+    }
+
     /// Whether what is not [sure](Begun::sure) to have begun at the end of `old` may have, before `new`.
     pub(crate) fn awaits(&self, old: &[u8], new: &[u8]) -> bool {
         self.core.engine.awaits(&self.core.rules, true, old, new)

@@ -260,7 +260,8 @@ impl Reader {
         self.encoded.holds_for(decoded, false, self.side.is_outbound()).inspect_err(|_| self.stream = None)
     }
 
-    /// The sender pauses: what is held back goes on, if it could be the end.
+    /// The sender pauses: what is held back goes on, if it could be the end; the beginning of a token or of a known value waits
+    /// for what comes.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -305,7 +306,9 @@ impl Reader {
             self.stream = None;
             return Err(self.terms.stop(self.side, stops));
         }
-        self.free = self.end;
+        // A token that has begun does not end where its sender pauses.
+        let begun = self.scanners.again(self.side).begun_token(&text).map_err(|error| unread(&error))?;
+        self.free = self.free.max(self.end - begun as u64);
         Ok(())
     }
 

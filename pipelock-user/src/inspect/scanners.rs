@@ -334,7 +334,7 @@ impl Inspection {
         use std::sync::OnceLock;
         const RULES: &str = "rules: [\
             {id: token, name: token, kind: dlp, class: credential, severity: high, confidence: high, \
-             pattern: 'ghp_[A-Za-z0-9]{36}'},\
+             keywords: [ghp_], pattern: 'ghp_[A-Za-z0-9]{36}'},\
             {id: header, name: header, kind: dlp, class: credential, severity: medium, confidence: medium, \
              pattern: 'Bearer [a-z]{20}'},\
             {id: account, name: account, kind: dlp, class: financial, severity: medium, confidence: high, \

@@ -82,7 +82,7 @@ impl Detectors {
 
     fn secret_hold(&self, shared: &Shared, window: &Window<'_>) -> u64 {
         let end = window.end();
-        let known = shared.known.as_ref().map_or(end, |known| known.values.hold(window));
+        let known = shared.known_hold(window);
         let seed = shared.seed.map_or(end, |_| self.seeds.hold(end));
         let wallet = shared.wallet.as_ref().map_or(end, |_| self.wallets.hold());
         known.min(seed).min(wallet)

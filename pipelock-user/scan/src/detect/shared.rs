@@ -5,6 +5,7 @@ use crate::decode;
 use crate::finding::{Fingerprint, Key, excerpt};
 use crate::known::KnownValues;
 use crate::rule::{Kind, RuleSet, builtin};
+use crate::stream::Window;
 use crate::wallet::Watch;
 
 /// See the module.
@@ -34,6 +35,11 @@ pub(super) struct Wallet {
 }
 
 impl Shared {
+    /// Where the first known value may start that is not over yet.
+    pub(crate) fn known_hold(&self, window: &Window<'_>) -> u64 {
+        self.known.as_ref().map_or(window.end(), |known| known.values.hold(window))
+    }
+
     /// Adds a rule to `rules` for each known value. What `rules` do not have is off.
     pub(crate) fn new(rules: &mut RuleSet, key: &Key, known: Option<KnownValues>, watch: Watch) -> Self {
         let on = rules.builtin(builtin::KNOWN.id).is_some();

@@ -40,6 +40,18 @@ pub(crate) struct Hit {
 pub(crate) const AGAIN: usize = 16;
 const _: () = assert!(AGAIN > gate::REACH);
 
+/// Bytes of a known value, or letters of a prefix, that hardly stand at the end of anything else.
+const LEAST_BEGUN: usize = 4;
+
+/// Does a text begin with the keyword of a rule as tokens do, and no word: `ghp_`, `AKIA7`, `xoxb-`?
+fn shows(text: &[u8], keyword: &str) -> bool {
+    let Some((begun, rest)) = text.split_at_checked(keyword.len()) else { return false };
+    let is_mark = |byte: &u8| matches!(byte, b'_' | b'-' | b'.') || byte.is_ascii_digit();
+    let is_loud = begun.iter().all(u8::is_ascii_uppercase)
+        && rest.first().is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    begun.eq_ignore_ascii_case(keyword.as_bytes()) && (is_loud || begun.iter().any(is_mark))
+}
+
 /// A text.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -241,6 +253,30 @@ impl Layer {
         self.matcher.begun(context.rules, context.telling, text).or(detected)
     }
 
+    /// How much at the end of an open text is the beginning of a token that shows by its prefix, or of a known value.
+    pub(crate) fn begun_token(&mut self, context: &Context<'_>, text: &[u8]) -> usize {
+        let window = Window { first: 0, old: &[], new: text };
+        let known = (window.end() - context.shared.known_hold(&window)) as usize;
+        let known = if known >= LEAST_BEGUN { known } else { 0 };
+        let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+=:~".contains(byte);
+        let run = text.iter().rev().take_while(|byte| in_token(byte)).count();
+        let from = text.len() - run;
+        let words: Vec<&str> = (context.rules.rules().iter())
+            .filter(|rule| rule.is_telling())
+            .flat_map(|rule| &rule.keywords)
+            .filter(|word| word.len() >= LEAST_BEGUN)
+            .map(|word| &**word)
+            .collect();
+        let begins = |at: &usize| {
+            let rest = text.get(*at..).unwrap_or_default();
+            let is_first = at.checked_sub(1).is_none_or(|before| !text[before].is_ascii_alphanumeric());
+            is_first && words.iter().any(|word| shows(rest, word))
+        };
+        // The pattern may go on until here; with what stands before it, and has to.
+        let open = |at: &usize| self.matcher.begun(context.rules, context.telling, text).open >= text.len() - at;
+        known.max((from..text.len()).filter(begins).find(open).map_or(0, |at| text.len() - at))
+    }
+
     /// The last bytes that were pushed: so many, or those that are kept.
     pub(crate) fn end_of(&self, count: usize) -> &[u8] {
         &self.tail[self.tail.len().saturating_sub(count)..]
@@ -297,4 +333,28 @@ impl Layer {
 pub(crate) fn keep(longest: usize, known: usize) -> usize {
     let decoders = super::runs::LOOK_BACK + crate::decode::pairs::DECIDES;
     known.max(2 * longest) + AHEAD + BACK + 2 * AGAIN + decoders
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{RuleSet, Scanner};
+
+    #[test]
+    fn the_beginning_of_a_token_is_told_from_a_word() {
+        let scanner = Scanner::new(RuleSet::shipped().unwrap(), &[1; 32]).unwrap();
+        let begun = |text: &str| scanner.begun_token(text.as_bytes()).unwrap();
+        for (text, wanted) in [
+            ("ghp_0123456789abcdef", 20),
+            ("{\"key\": \"ghp_0123456789abcdef", 20),
+            ("key=AKIAQ3EG", 8),
+            ("xoxb-1234", 9),
+            ("the token", 0),
+            ("ghp", 0),
+            ("AKIA and", 0),
+            ("ghp_0123456789abcdef\"}", 0),
+            ("words", 0),
+        ] {
+            assert_eq!(begun(text), wanted, "{text}");
+        }
+    }
 }

@@ -277,6 +277,16 @@ impl Stream {
         Ok(begun)
     }
 
+    /// How many bytes at the end of a text are the beginning of a token that shows by its prefix, or of a known value.
+    pub(crate) fn begun_token(core: &Arc<Core>, text: &[u8]) -> Result<usize, EngineError> {
+        let mut work = Work::default();
+        let mut context = context(core, &Memory::NONE, true, &mut work);
+        let mut root = Layer::plain(&mut context)?;
+        let begun = root.begun_token(&context, text);
+        root.close(&mut context);
+        Ok(begun)
+    }
+
     /// Takes the next piece.
     ///
     /// # Errors
