@@ -37,6 +37,12 @@ fn assert_nothing_left(id: &str) {
     let files = fs::read_dir("/run/pipelock").expect("the folder").flatten();
     let left: Vec<_> = files.filter(|file| file.file_name().to_string_lossy().contains(id)).collect();
     assert!(left.is_empty(), "{left:?}");
+    assert!(!trust_of(id).exists(), "what its programs trust is left");
+}
+
+/// Where a run puts what its agent's programs are to trust.
+fn trust_of(id: &str) -> PathBuf {
+    Path::new("/run/pipelock-trust").join(id)
 }
 
 #[test]
@@ -324,8 +330,10 @@ fn a_cgroup_that_a_run_left_is_listed_and_removed() {
     assert_eq!(out.status.code(), Some(1), "{}", said(&out));
     assert!(said(&out).contains("--force") && left.exists(), "{}", said(&out));
     assert!(inside.0.try_wait().expect("wait").is_none(), "it lives");
+    fs::create_dir_all(trust_of(&id)).expect("a folder");
     let out = as_told(&listed().0.expect("listed"), &cage.files.evidence());
     assert!(out.status.success() && !left.exists(), "{}", said(&out));
+    assert!(!trust_of(&id).exists(), "what a killed run had its programs trust is left");
     // Empty, by its path.
     fs::create_dir(&left).expect("a cgroup");
     let out = Command::new(pipelock()).args(["detach", "--cgroup"]).arg(&left).output().expect("pipelock detach");

@@ -127,6 +127,11 @@ impl TrustFolder {
         Ok(made)
     }
 
+    /// Removes what a run of this name left that was killed.
+    pub fn remove_left(id: &str) {
+        remove(&Path::new(FOLDER).join(id));
+    }
+
     /// The variables to set.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
@@ -167,10 +172,14 @@ fn make(path: &Path) -> io::Result<Folder> {
 
 impl Drop for TrustFolder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.files.path);
-        // Only when no other run has one.
-        let _ = std::fs::remove_dir(FOLDER);
+        remove(&self.files.path);
     }
+}
+
+fn remove(folder: &Path) {
+    let _ = std::fs::remove_dir_all(folder);
+    // Only when no other run has one.
+    let _ = std::fs::remove_dir(FOLDER);
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use pipelock_receipt::{Folder, FolderError};
 
 use super::attach::{Plan, prepare};
 use super::{Failure, keys, output, run, session};
+use crate::app::TrustFolder;
 use crate::app::lock::Lock;
 use crate::app::runtime;
 use crate::app::server::Server;
@@ -74,6 +75,20 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
         (None, Some(number)) => (number, None),
         (None, None) => return Err(Failure::usage("name a cgroup or an attachment")),
     };
+    let ended = end(&args, number, opened);
+    let id = attachment_id(number);
+    // Who was killed has left what its agent's programs trust. Whoever comes next under this name writes it anew.
+    if ended.is_ok()
+        && let Ok(_lock) = Lock::take(&id)
+        && matches!(Attachment::pinned(&id), Ok(Pinned::Absent))
+    {
+        TrustFolder::remove_left(&id);
+    }
+    ended
+}
+
+/// Ends the attachment of this number, whatever is left of it.
+fn end(args: &Args, number: u64, opened: Option<Cgroup>) -> Result<u8, Failure> {
     let id = attachment_id(number);
     let served = State::read(&id);
     if let Some((state, server)) = served.as_ref().and_then(|state| Some((state, state.server()?))) {
@@ -96,7 +111,7 @@ pub(super) fn detach(args: Args) -> Result<u8, Failure> {
     let is_run = run::is_of_run(state.as_ref(), cgroup.as_ref());
     let is_left = is_run && cgroup.as_ref().is_some_and(|cgroup| !cgroup.is_held());
     match (pinned, cgroup) {
-        (Pinned::Live(live), Some(cgroup)) if live == number => end_unserved(&args, &cgroup, is_run, lock),
+        (Pinned::Live(live), Some(cgroup)) if live == number => end_unserved(args, &cgroup, is_run, lock),
         (Pinned::Live(live), None) if live == number => {
             // A removed cgroup lives in the kernel as long as a socket that was made in it, anywhere.
             if !args.force && Cgroup::lives(number)? {
