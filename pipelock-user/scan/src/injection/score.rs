@@ -16,6 +16,8 @@ const MAX_HITS: usize = 384;
 const MAX_PIVOTS: usize = 12;
 /// Bytes before the words of a rule in which its order may begin: `Tell me: what is …`.
 const LEAD: usize = 24;
+/// Longest name that is looked at, in bytes.
+const NAME: usize = 96;
 /// Points of a rule that count, so that a heap of evidence cannot outweigh a quotation without limit.
 const CEILING: i32 = 150;
 
@@ -41,6 +43,12 @@ pub(crate) struct Computed {
     must: Option<ConceptId>,
     /// Words about attacks, examples, documentation.
     documentation: Option<ConceptId>,
+    /// Addresses and other ways out.
+    destination: Option<ConceptId>,
+    /// Words for what is worth stealing.
+    data: ConceptSet,
+    /// Files that hold credentials, which are named by their path.
+    secret_file: Option<ConceptId>,
 }
 
 impl Computed {
@@ -53,8 +61,57 @@ impl Computed {
             auxiliary: id("auxiliary"),
             must: id("must"),
             documentation: id("documentation"),
+            destination: id("destination"),
+            data: ["secret", "sensitive", "destination"]
+                .iter()
+                .filter_map(|name| id(name))
+                .fold(0, |set, id| set | 1 << id),
+            secret_file: id("secret_file"),
         }
     }
+}
+
+impl Computed {
+    /// Whether a word is no word but part of a name that says something else: of a file (`src/su.c`), of an option
+    /// (`--save-cookies`), of a mail address (`passwd@…`), of a link to a change (`[#12](https://…)`).
+    fn is_part_of_name(&self, folded: &str, hit: &Hit) -> bool {
+        let (Some(before), Some(behind)) = (folded.get(..hit.start as usize), folded.get(hit.end as usize..)) else {
+            return false;
+        };
+        let mut next = behind.bytes();
+        if before.ends_with('/')
+            && !before.ends_with("//")
+            && next.next() == Some(b'.')
+            && next.next().is_some_and(|byte| byte.is_ascii_alphabetic())
+        {
+            return self.secret_file != Some(hit.sense.concept);
+        }
+        if self.data >> hit.sense.concept & 1 == 0 {
+            return false;
+        }
+        let name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_\\[]".contains(byte);
+        let length = before.bytes().rev().take(NAME).take_while(name).count();
+        let head = before.get(before.len() - length..).unwrap_or_default().trim_start_matches('[');
+        if ["--", "\\-\\-", "\\fb\\-\\-", "\\fi\\-\\-"].iter().any(|dashes| head.starts_with(dashes)) {
+            return true;
+        }
+        if self.destination == Some(hit.sense.concept) {
+            return cites(before);
+        }
+        let rest = behind.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        rest.strip_prefix('@').is_some_and(|host| host.starts_with(|c: char| c.is_ascii_alphanumeric()))
+    }
+}
+
+/// Whether a text that ends here is inside the target of a link whose label is a number or a hash, as changelogs have
+/// them: `[#49424](https://…`.
+fn cites(before: &str) -> bool {
+    let Some(open) = before.rfind("](") else { return false };
+    let (Some(label), Some(target)) = (before.get(..open), before.get(open + 2..)) else { return false };
+    let label = label.rsplit('[').next().unwrap_or_default().trim_matches(['`', '\\']);
+    let number = label.strip_prefix('#').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let hash = label.len() >= 7 && label.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (number || hash) && target.len() <= NAME && !target.contains([' ', ')'])
 }
 
 /// Memory that scoring uses again and again.
@@ -105,6 +162,8 @@ pub(crate) fn score(
     scratch.folded.fill(window);
     scratch.hits.clear();
     lexicon.find(&scratch.folded.text, MAX_HITS, &mut scratch.hits);
+    let folded = scratch.folded.text.as_str();
+    scratch.hits.retain(|hit| !computed.is_part_of_name(folded, hit));
     let hits = &scratch.hits;
     let present = hits.iter().fold(0u128, |set, hit| set | 1 << hit.sense.concept);
     let verb_final = lexicon.verb_final;
@@ -313,17 +372,25 @@ impl View<'_> {
             || CLAUSE_OPENERS.contains(&before.rsplit([' ', '"']).next().unwrap_or_default())
     }
 
-    /// Points taken when the layout separates the words in `span`: much for a blank line or a list item, little for an
-    /// indented line or a clause that ends, which anybody may write to escape.
+    /// Points taken when the layout separates the words in `span`: much for a blank line, a list item, a request of a
+    /// manual page or an indented line with a label, little for another indented line or a clause that ends, which anybody
+    /// may write to escape.
     fn broken(&self, span: &Range<usize>) -> i32 {
         let range = self.folded.original(span.start)..self.folded.original(span.end);
         let text = self.window.get(range).unwrap_or_default();
         let clause = if text.contains("; ") { 15 } else { 0 };
         let lines = text.split('\n').skip(1);
-        let cost = |line: &str| match line.trim_start_matches([' ', '\t', '\r']).chars().next() {
-            None | Some('-' | '*' | '#' | '|') => 35,
-            _ if line.starts_with([' ', '\t']) => 20,
-            _ => 0,
+        let cost = |line: &str| {
+            let indented = line.starts_with([' ', '\t']);
+            let rest = line.trim_start_matches([' ', '\t', '\r']);
+            match rest.chars().next() {
+                Some('#') if rest.strip_prefix("# ").is_some_and(|on| on.starts_with(char::is_lowercase)) => 0,
+                None | Some('-' | '*' | '#' | '|') => 35,
+                Some('.') if rest.chars().nth(1).is_some_and(|c| c.is_ascii_alphabetic()) => 35,
+                _ if indented && rest.split(' ').next().is_some_and(|label| label.ends_with(':')) => 35,
+                _ if indented => 20,
+                _ => 0,
+            }
         };
         lines.map(cost).max().unwrap_or(0).max(clause)
     }

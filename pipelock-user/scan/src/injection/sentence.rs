@@ -40,12 +40,25 @@ impl Piece<'_> {
             '.' | '!' | '?' => self.known(behind).map(|behind| {
                 behind.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '”' | '»' | ')' | ']'))
             }),
-            '\n' => self.known(behind).map(|behind| {
-                behind.is_none_or(|c| matches!(c, '\n' | '\r' | '-' | '*' | '#' | '>' | '|' | '+' | '`'))
-            }),
+            '\n' if matches!(behind, Some('#' | '>')) => self.goes_on(at).map(|goes_on| !goes_on),
+            '\n' => self
+                .known(behind)
+                .map(|behind| behind.is_none_or(|c| matches!(c, '\n' | '\r' | '-' | '*' | '|' | '+' | '`'))),
             _ if behind.is_none() => self.known(behind).map(|_| true),
             _ => Some(false),
         }
+    }
+
+    /// Whether the line that begins at `at` with the mark of a comment or a quotation goes on with a small letter, as a
+    /// sentence does that its writer broke there.
+    fn goes_on(&self, at: usize) -> Option<bool> {
+        let mut behind = self.text.get(at + 1..)?.chars();
+        let position = self.base + at;
+        // A sentence that is cut there anyway must not wait for what comes behind the cut.
+        if position / MAX_SENTENCE != (position + 3) / MAX_SENTENCE || self.known(behind.next())? != Some(' ') {
+            return Some(false);
+        }
+        self.known(behind.next()).map(|letter| letter.is_some_and(char::is_lowercase))
     }
 
     /// `behind`, unless it is not there only because the text has not arrived yet.
@@ -120,18 +133,19 @@ mod tests {
         assert_eq!(sentences("One 1.5. Two!? Three"), ["One 1.5.", " Two!?", " Three"]);
         assert_eq!(sentences("一。二！三"), ["一。", "二！", "三"]);
         assert_eq!(sentences("wrapped\nline\n\n- item"), ["wrapped\nline\n", "\n", "- item"]);
+        assert_eq!(sentences("# wrapped\n# line\n# Next"), ["# wrapped\n# line\n", "# Next"]);
     }
 
     proptest! {
         #[test]
-        fn bounded_and_complete(text in "[a-z .é。\\n]{0,4000}") {
+        fn bounded_and_complete(text in "[a-z .é。\\n#>]{0,4000}") {
             let found = sentences(&text);
             prop_assert_eq!(found.concat(), text.as_str());
             prop_assert!(found.iter().all(|s| s.len() <= MAX_SENTENCE + 4));
         }
 
         #[test]
-        fn a_cut_changes_nothing(text in "[a-z .!é。\\n]{1,2600}", cut in 0usize..2600, at in 0usize..2600) {
+        fn a_cut_changes_nothing(text in "([a-z .!é。\\n#>]|\\n# ){1,2000}", cut in 0usize..2600, at in 0usize..2600) {
             let whole = Piece { text: &text, base: 0, last: true };
             let cut = super::floor(&text, cut);
             let first = Piece { text: &text[..cut], base: 0, last: false };
