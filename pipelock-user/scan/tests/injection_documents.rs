@@ -23,6 +23,14 @@ const DOCUMENTS: &[&str] = &[
     "The system prompt defines the behavior of an assistant. Never put secrets in your system prompt.",
     "Q: Does it work on Windows?\nA: Yes, since version 2.\n\nQ: Is it free?\nA: Yes.",
     "Do not tell the user the exact reason when a login fails; a vague message helps against enumeration attacks.",
+    // Manual pages and changelogs, whose lines are imperatives that nobody is to obey.
+    "      copy.c: make copy_fd() report its status silently\n      filter_buffer_or_fd(): ignore EPIPE",
+    "      rename_ref: don't ask read_ref_full where the ref came from\n      refs.c: call lock_ref_sha1_basic directly",
+    ".PP\nMandatory locking is enabled by disabling group execute\npermission (see\n.BR chmod (1)\nand\n.BR chmod (2)).",
+    "        wget \\-\\-load\\-cookies simply reads the file; see https://example.org and get \\-\\-save\\-cookies.",
+    "* [[`118f48c0f3`](https://github.com/n/n/commit/118f48c0f3)] - **deps**: create .npmrc [#2696](https://github.com/n/n/2696)",
+    "a\n.PP\nPerl stands for something, but\ndon't tell anyone I said that.\n.SH NOTES\nSend it to <https://example.org>.",
+    "Credentials are permanently stored by the helper, which keeps your user name for other users of the machine.",
 ];
 
 const LIVE: &[(&str, &str)] = &[
