@@ -13,7 +13,7 @@ pub(crate) const ESCAPE: u16 = 1;
 pub(crate) const EQUALS: u16 = 2;
 /// Not ASCII, or a control character other than tab and line ends.
 pub(crate) const UNICODE: u16 = 4;
-/// A digit, `@` or `$` between letters.
+/// A digit, `@` or `$` between letters; or a digit before four letters, or behind four at the end of a word.
 pub(crate) const LEET: u16 = 8;
 /// Three times the same separator with single characters between, before and behind, which may be `_` or `-`; or a separator of
 /// groups and the same again behind two to twelve others, with what tokens hold near it.
@@ -53,8 +53,8 @@ impl Gate {
             let end = (at + SEGMENT + REACH).min(new.len());
             let found = flags(&new[at..end]) | if at == 0 { border } else { 0 };
             all |= found;
-            // A row of single characters may end in the next segment, with too few of them there to be told.
-            self.segments.push(found | (before & SPACED));
+            // A row of single characters, or a word, may end in the next segment, with too few of them there to be told.
+            self.segments.push(found | (before & (SPACED | LEET)));
             before = found;
         }
         self.all = all;
@@ -202,13 +202,16 @@ impl Masks {
             set(tags & at(bits::of(block, inside), bits::of(next, inside), 2), JOINED);
         }
         let rare = self.rare | later.rare & 1;
-        if rare | self.digits | later.digits & 1 == 0 {
+        // Four letters and the digit behind them.
+        if rare | self.digits | later.digits & 31 == 0 {
             return found;
         }
         let mut set = |bits: u64, flag: u16| found |= if bits == 0 { 0 } else { flag };
         let of = |byte: u8| bits::of(block, |other| other == byte);
         let ahead = |byte: u8| at(of(byte), u64::from(next[0] == byte), 1);
         set(letters(0) & (digits(1) | ahead(b'@') | ahead(b'$')) & letters(2), LEET);
+        let three = letters(1) & letters(2) & letters(3);
+        set(three & (digits(0) & letters(4) | letters(0) & digits(4) & !words(5)), LEET);
         set(of(b'0') & (ahead(b'x') | ahead(b'X')), PAIRS);
         if rare == 0 {
             return found;
@@ -246,12 +249,14 @@ mod tests {
 
     #[test]
     fn flags_are_found_at_every_place() {
-        let cases: [(&[u8], u16); 20] = [
+        let cases: [(&[u8], u16); 22] = [
             (b"%", ESCAPE),
             (b"=", EQUALS),
             ("é".as_bytes(), UNICODE),
             (b"\x1b", UNICODE),
             (b"a1b", LEET),
+            (b"1abcd", LEET),
+            (b"abcd1", LEET),
             (b"a.b.c.d", SPACED),
             (b"gh-p_-W", SPACED),
             (b"akb-1z3-ab_xyq", SPACED),
@@ -300,6 +305,9 @@ mod tests {
             set(byte(0) == 0, NUL);
             let leet = byte(1).is_ascii_digit() || b"@$".contains(&byte(1));
             set(byte(0).is_ascii_alphabetic() && leet && byte(2).is_ascii_alphabetic(), LEET);
+            let letters = |from: usize| (from..from + 4).all(|ahead| byte(ahead).is_ascii_alphabetic());
+            set(byte(0).is_ascii_digit() && letters(1), LEET);
+            set(letters(0) && byte(4).is_ascii_digit() && !word(5), LEET);
             let same = byte(1) == byte(3) && byte(1) == byte(5);
             set(same && !word(1) && !word(7) && [0, 2, 4, 6].map(word) == [true; 4], SPACED);
             let unit = |ahead: usize| word(ahead) || b"_-".contains(&byte(ahead));

@@ -101,9 +101,7 @@ impl ViewKind {
             Self::Utf7 => matches!(tail, [.., b'+' | b'&']),
             Self::Joined => joined::may_begin(tail),
             Self::Spaced => spaced::may_begin(tail),
-            Self::Leet => {
-                matches!(tail, [.., before, byte] if before.is_ascii_alphabetic() && leet::letter(*byte).is_some())
-            }
+            Self::Leet => leet::may_begin(tail),
         }
     }
 
