@@ -7,8 +7,9 @@ use std::ops::Range;
 use crate::bits;
 use crate::stream::Window;
 
-/// Distance between the places that are tried; a flood is longer.
-const STRIDE: u64 = 112;
+/// Distance between the places that are tried; a flood is longer, and what of it stands before the place where it was noticed must be
+/// shorter than one.
+const STRIDE: u64 = 64;
 /// Bytes that must come again.
 const SAMPLE: u64 = 8;
 /// Longest unit of repetition, in bytes.
