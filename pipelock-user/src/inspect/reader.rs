@@ -76,6 +76,8 @@ pub struct Reader {
     pub(super) short: Option<Short>,
     /// Pauses since the last byte.
     pauses: u32,
+    /// The end when it paused last and what was held back was judged.
+    settled: u64,
 }
 
 impl Reader {
@@ -113,6 +115,7 @@ impl Reader {
             events: None,
             short: (side.is_outbound() && encoded.is_plain()).then(Short::default),
             pauses: 0,
+            settled: 0,
         })
     }
 
@@ -276,9 +279,15 @@ impl Reader {
 
     /// Lets what is held back go on, if the text could end there.
     fn let_go(&mut self) -> Result<(), Verdict> {
-        if !self.encoded.is_plain() || !self.holds() || self.grpc.as_ref().is_some_and(Grpc::is_within) {
+        // Nothing came since the last pause.
+        if self.settled == self.end
+            || !self.encoded.is_plain()
+            || !self.holds()
+            || self.grpc.as_ref().is_some_and(Grpc::is_within)
+        {
             return Ok(());
         }
+        self.settled = self.end;
         // Only what is not certain yet is read once more, with what stands before it.
         let from = self.certain.max(self.at.saturating_sub(self.recent.len() as u64)).saturating_sub(CONTEXT as u64);
         let gone = usize::try_from(self.at.saturating_sub(from)).unwrap_or(usize::MAX).min(self.recent.len());

@@ -192,8 +192,8 @@ impl Masks {
         let joins = self.joins & !words(1);
         if joins != 0 {
             let of = |test: fn(u8) -> bool, by: usize| at(bits::of(block, test), bits::of(next, test), by);
-            let strings =
-                bits::of(block, joined::quote) & (of(joined::goes_on, 1) | blanks(1) & of(joined::goes_on, 2));
+            let strings = bits::of(block, joined::quote)
+                & (of(joined::goes_on, 1) | of(|byte| (byte == b' ') | (byte == b'\t'), 1) & of(joined::goes_on, 2));
             set(strings | joins & of(joined::breaks, 1), JOINED);
         }
         let tags = words(0) & at(self.tags, later.tags, 1);
@@ -326,7 +326,7 @@ mod tests {
             set(pair && (hex(4) || byte(4) == b' ') && hex(5), PAIRS);
             set(byte(0) == b'0' && byte(1) | 0x20 == b'x', PAIRS);
             set(matches!(byte(0), b'+' | b'&') && byte(1) == b'A', UTF7);
-            let near = if byte(1) == b' ' { byte(2) } else { byte(1) };
+            let near = if matches!(byte(1), b' ' | b'\t') { byte(2) } else { byte(1) };
             set(joined::quote(byte(0)) && joined::goes_on(near), JOINED);
             set(joined::ends(byte(0)) && joined::breaks(byte(1)), JOINED);
             set(word(0) && byte(1) == b'<' && (byte(2).is_ascii_alphabetic() || b"/!".contains(&byte(2))), JOINED);

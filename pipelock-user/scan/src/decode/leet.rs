@@ -73,7 +73,9 @@ pub(super) fn turn(before: &[u8], text: &[u8], last: bool, open: bool) -> Turn {
         return Turn::More;
     }
     if !open && (edge || text.len() == 1) {
-        let reads = is_seen(before, text) && reads_as_order(&before[before.len() - back..], &text[..ahead]);
+        let reads = text[0].is_ascii_digit()
+            && is_seen(before, text)
+            && reads_as_order(&before[before.len() - back..], &text[..ahead]);
         return if reads { Turn::byte(1, letter, Step::Leet) } else { Turn::Keep(1) };
     }
     let whole = before[before.len() - back..].iter().chain(&text[..ahead]);

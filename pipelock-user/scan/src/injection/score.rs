@@ -96,20 +96,27 @@ impl Computed {
             return true;
         }
         if self.destination == Some(hit.sense.concept) {
-            return cites(before);
+            return cites(before, behind);
         }
         let rest = behind.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
         rest.strip_prefix('@').is_some_and(|host| host.starts_with(|c: char| c.is_ascii_alphanumeric()))
     }
 }
 
-/// Whether a text that ends here is inside the target of a link whose label is a number or a hash, as changelogs have
-/// them: `[#49424](https://…`.
-fn cites(before: &str) -> bool {
+/// Whether what stands between these is inside the target of a link to a change whose label is its number or hash, as changelogs
+/// have them: `[#49424](https://…/pull/49424)`.
+fn cites(before: &str, behind: &str) -> bool {
     let Some(open) = before.rfind("](") else { return false };
     let (Some(label), Some(target)) = (before.get(..open), before.get(open + 2..)) else { return false };
     let label = label.rsplit('[').next().unwrap_or_default().trim_matches(['`', '\\']);
-    let number = label.strip_prefix('#').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = label
+        .strip_prefix('#')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let end = behind.find([')', ' ', '\n']).unwrap_or(behind.len());
+    let to_change = |part: &&str| behind.get(..end).is_some_and(|target| target.contains(*part));
+    if !["/pull/", "/issues/", "/commit/", "/merge_requests/"].iter().any(to_change) {
+        return false;
+    }
     let hash = label.len() >= 7 && label.bytes().all(|byte| byte.is_ascii_hexdigit());
     (number || hash) && target.len() <= NAME && !target.contains([' ', ')'])
 }

@@ -272,9 +272,13 @@ impl Layer {
             let is_first = at.checked_sub(1).is_none_or(|before| !text[before].is_ascii_alphanumeric());
             is_first && words.iter().any(|word| shows(rest, word))
         };
+        let mut places = (from..text.len()).filter(begins).peekable();
+        if places.peek().is_none() {
+            return known;
+        }
         // The pattern may go on until here; with what stands before it, and has to.
-        let open = |at: &usize| self.matcher.begun(context.rules, context.telling, text).open >= text.len() - at;
-        known.max((from..text.len()).filter(begins).find(open).map_or(0, |at| text.len() - at))
+        let open = self.matcher.begun(context.rules, context.telling, text).open;
+        known.max(places.find(|at| open >= text.len() - at).map_or(0, |at| text.len() - at))
     }
 
     /// The last bytes that were pushed: so many, or those that are kept.

@@ -196,12 +196,13 @@ fn names_variable(secret: &[u8]) -> bool {
     secret.split(|byte| *byte == b'$').skip(1).any(|rest| {
         let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(rest.len());
         let name = &rest[..end];
-        let plain =
-            |class: fn(&u8) -> bool| name.iter().all(|byte| class(byte) || *byte == b'_' || byte.is_ascii_digit());
+        let all =
+            |class: fn(&u8) -> bool| name.iter().all(|byte| class(byte) || byte.is_ascii_digit() || *byte == b'_');
         let begins = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-        begins
-            && name.len() >= 2
-            && (steps(name) <= 1 || plain(u8::is_ascii_lowercase) || plain(u8::is_ascii_uppercase))
+        // A whole value is a variable of whatever name, unless that is noise.
+        let is_all = end + 1 == secret.len() && steps(name) * 5 <= name.len() * 2;
+        let is_name = is_all || steps(name) <= 1 || all(u8::is_ascii_lowercase) || all(u8::is_ascii_uppercase);
+        begins && name.len() >= 2 && is_name
     })
 }
 
@@ -332,15 +333,24 @@ pub(super) fn strong_password(secret: &[u8]) -> bool {
         && not_placeholder(secret)
 }
 
+/// The hash of a password, as crypt(3) and bcrypt write it: `$2b$10$…`. It has rules of its own.
+fn is_hash(secret: &[u8]) -> bool {
+    let Some(rest) = secret.strip_prefix(b"$") else { return false };
+    let name = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
+    (1..=12).contains(&name) && rest.get(name) == Some(&b'$')
+}
+
 /// A password that stands where one has to: [`random`], or [`strong_password`] with a sign that no name of a program holds.
 pub(super) fn password(secret: &[u8]) -> bool {
-    let noise = random(secret) && !is_form(head(secret));
-    noise || strong_password(secret) && head(secret).iter().any(|byte| b"!@#$%^&*?+~".contains(byte))
+    let noise = || random(secret) && !is_form(head(secret));
+    let chosen = || strong_password(secret) && head(secret).iter().any(|byte| b"!@#$%^&*?+~".contains(byte));
+    !is_hash(secret) && (noise() || chosen())
 }
 
 /// The same of what has no quotes around it, where programs have no names either: any [`strong_password`].
 pub(super) fn bare_password(secret: &[u8]) -> bool {
-    random(secret) && !is_form(head(secret)) && !is_dotted(head(secret)) || strong_password(secret)
+    let noise = || random(secret) && !is_form(head(secret)) && !is_dotted(head(secret));
+    !is_hash(secret) && (noise() || strong_password(secret))
 }
 
 /// A password of words: [`not_placeholder`], and words or other characters joined by marks, or a digit among letters; a name
@@ -488,7 +498,16 @@ mod tests {
         for text in ["k7$Tq9LmW2xZv", "Hamburg$2998", "Tq9LmW2xZv$", "a$9kV8wQ2z", "Xk2$$Qp9Lm4z"] {
             assert!(password(text.as_bytes()), "{text}");
         }
-        for text in ["$DB_PASSWORD2", "x-$db_pass_2", "pre9$Version", "k7$HOME-9aB", "$password1"] {
+        for text in [
+            "$dbAdminPwd1",
+            "$myDbUserPw2",
+            "$2b$10$N9qo8uLOickgx2ZMRZoMye",
+            "$DB_PASSWORD2",
+            "x-$db_pass_2",
+            "pre9$Version",
+            "k7$HOME-9aB",
+            "$password1",
+        ] {
             assert!(!password(text.as_bytes()), "{text}");
         }
         for text in ["Hamburg!2998", "kV8wQ2zL9nT4", "705bdd77bfe71ac0"] {
