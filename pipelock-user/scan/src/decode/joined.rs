@@ -67,8 +67,8 @@ pub(super) fn begins(byte: u8) -> bool {
     ends(byte) | (byte == b'<')
 }
 
-/// The first place where a change may begin: most quotes have a word behind them and most tags none before, and what is not there to be seen is left to who
-/// looks closer.
+/// The first place where a change may begin: most quotes have a word behind them and most tags none before, and what is not there
+/// to be seen is left to who looks closer.
 pub(super) fn place(text: &[u8]) -> Option<usize> {
     (0..text.len()).step_by(BLOCK).find_map(|from| {
         let block = bits::block(text, from);
@@ -149,12 +149,15 @@ fn strings(before: &[u8], text: &[u8], last: bool) -> Turn {
     }
     let Some(blanks) = count(text, start, BETWEEN, last, blank) else { return Turn::More };
     let mut at = start + blanks;
-    let sign = |byte: u8| b"+.&|<>~\\^`".contains(&byte) && !(byte == mark && quote(byte));
+    let sign = |byte: u8| b"+.&|<>~\\^`".contains(&byte) && byte != mark;
     let Some(length) = count(text, at, 3, last, sign) else { return Turn::More };
     // The backslashes of the next quote are no operator.
     let length = match text.get(at..at + length) {
         Some(signs) if OPERATORS.contains(&signs) && !(slashes > 0 && signs == b"\\") => length,
-        Some(signs) if slashes > 0 && signs.ends_with(b"\\") => signs.iter().take_while(|byte| **byte != b'\\').count(),
+        Some(signs) if slashes > 0 && signs.ends_with(b"\\") => {
+            let sign = signs.split(|byte| *byte == b'\\').next().unwrap_or_default();
+            if sign.is_empty() || OPERATORS.contains(&sign) { sign.len() } else { 0 }
+        }
         _ => 0,
     };
     at += length;
@@ -189,7 +192,6 @@ fn strings(before: &[u8], text: &[u8], last: bool) -> Turn {
 
 /// A tag within a word.
 fn tag(before: &[u8], text: &[u8], last: bool) -> Turn {
-    let inside = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'>');
     if !before.last().is_some_and(u8::is_ascii_alphanumeric) {
         return Turn::Keep(1);
     }
@@ -211,7 +213,7 @@ fn tag(before: &[u8], text: &[u8], last: bool) -> Turn {
     }
     match text.get(at) {
         None if !last => Turn::More,
-        next if inside(next) && next != Some(&b'>') => gone(at),
+        Some(next) if next.is_ascii_alphanumeric() => gone(at),
         _ => Turn::Keep(1),
     }
 }
