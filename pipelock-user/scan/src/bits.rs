@@ -32,6 +32,11 @@ pub(crate) fn position(bytes: &[u8], test: impl Fn(u8) -> bool) -> Option<usize>
     near.iter().position(|byte| test(*byte)).map(|at| passed + at)
 }
 
+/// How many bytes `test` is true for, which it must not be for 0.
+pub(crate) fn count(bytes: &[u8], test: impl Fn(u8) -> bool) -> usize {
+    blocks(bytes).map(|block| of(&block, &test).count_ones() as usize).sum()
+}
+
 /// Where the first `least` bytes in a row begin, 1 to 64 of them, that `test` is true for.
 #[inline(always)]
 pub(crate) fn run(bytes: &[u8], least: usize, test: impl Fn(u8) -> bool) -> Option<usize> {
@@ -142,6 +147,7 @@ mod tests {
                 count = write(of(&block, |byte| byte % 3 == 1), number * BLOCK as u32, &mut found, count);
             }
             assert!(found[..count].iter().map(|at| *at as usize).eq(wanted.iter().copied()));
+            assert_eq!(super::count(&bytes, |byte| byte % 3 == 1), wanted.len());
             for (from, rest) in (0..=bytes.len()).map(|from| (from, &bytes[from..])) {
                 let first = wanted.iter().find(|at| **at >= from).map(|at| at - from);
                 assert_eq!(position(rest, |byte| byte % 3 == 1), first);

@@ -37,6 +37,8 @@ pub enum Step {
     Base64,
     /// Hexadecimal digits, with delimiters or not.
     Hex,
+    /// Decimal numbers: `[65, 66]`.
+    Decimal,
     /// Base32.
     Base32,
     /// Base58 as Bitcoin writes it.
@@ -91,6 +93,7 @@ impl Step {
             Self::Utf16 => "utf16",
             Self::Base64 => "base64",
             Self::Hex => "hex",
+            Self::Decimal => "decimal",
             Self::Base32 => "base32",
             Self::Base58 => "base58",
             Self::Base85 => "base85",

@@ -23,8 +23,15 @@ pub(crate) fn unusual(byte: u8) -> bool {
     matches!(byte, 0x7f | 0xc2..0xf5) || (byte < 0x20 && !matches!(byte, b'\n' | b'\r' | b'\t'))
 }
 
+/// The first byte that may start a change.
+pub(super) fn place(text: &[u8]) -> Option<usize> {
+    text.iter()
+        .enumerate()
+        .find_map(|(at, &byte)| (unusual(byte) && !(byte >= 0x80 && stays(&text[at..]))).then_some(at))
+}
+
 /// Does the byte beyond ASCII at the start of `text` certainly stay, whatever is before it and behind `text`? Most in noise do, as
-/// they are of no character.
+/// they are of no character, and ideographs.
 pub(crate) fn stays(text: &[u8]) -> bool {
     let goes_on = |at: usize| text.get(at).map(|byte| byte & 0xc0 == 0x80);
     match *text {
@@ -33,6 +40,8 @@ pub(crate) fn stays(text: &[u8]) -> bool {
             let char = char::from_u32(u32::from(first & 0x1f) << 6 | u32::from(second & 0x3f));
             char.is_some_and(|char| matches!(folded(char), Fold::Keep))
         }
+        // Most ideographs, which are all of these.
+        [0xe4..=0xe9, ..] => goes_on(1).is_some() && goes_on(2).is_some(),
         [0xe0..0xf5, second, ..] if second & 0xc0 != 0x80 => true,
         [0xe0..0xf5, _, third, ..] if third & 0xc0 != 0x80 => true,
         [0xf0..0xf5, ..] => goes_on(3) == Some(false),

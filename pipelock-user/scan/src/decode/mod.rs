@@ -94,6 +94,11 @@ impl ViewKind {
         }
     }
 
+    /// Can any bytes come out, as of escapes, which are written for those that are no text?
+    pub(crate) fn gives_bytes(self) -> bool {
+        matches!(self, Self::Unescape | Self::Quoted)
+    }
+
     /// May the end of `tail` be the beginning of a change for which the gate has no flag before it sees more?
     pub(crate) fn may_begin(self, tail: &[u8]) -> bool {
         match self {
@@ -111,7 +116,7 @@ impl ViewKind {
             Self::Unescape => memchr::memchr3(b'%', b'\\', b'&', text),
             Self::Utf7 => memchr::memchr2(b'+', b'&', text),
             Self::Quoted => memchr::memchr(b'=', text),
-            Self::Fold => text.iter().position(|&byte| fold::unusual(byte)),
+            Self::Fold => fold::place(text),
             Self::Joined => joined::place(text),
             Self::Spaced => spaced::place(text),
             Self::Leet => text.iter().position(|&byte| leet::letter(byte).is_some()),

@@ -1,4 +1,4 @@
-//! The view without escapes: percent (RFC 3986), `\u0041` `\x41` `\n` (JSON, JavaScript, Python, C), `&#65;` and the
+//! The view without escapes: percent (RFC 3986), `\u0041` `\x41` `\101` `\n` (JSON, JavaScript, Python, C), `&#65;` and the
 //! usual named entities (HTML). Called by [`super::ViewKind`].
 //!
 //! What an escape gives may be the start of another, to any depth: `%2541` is `A`, and so are `&#37;41` and `%%34%31`. Nested
@@ -284,6 +284,7 @@ fn backslash(text: &[u8], last: bool) -> Unit {
         Some(b'x') => {
             digits(text, 2, 2, last).map_or_else(|unit| unit, |number| Unit::Byte(4, number as u8, Step::Escape))
         }
+        Some(b'0'..=b'3') => octal(text, last),
         Some(b'u') if text.get(2) == Some(&b'{') => braced(text, last),
         Some(b'u') => short(text, last),
         Some(b'U') => match digits(text, 2, 8, last) {
@@ -293,11 +294,24 @@ fn backslash(text: &[u8], last: bool) -> Unit {
         Some(b'\\') => match text.get(2) {
             // "\\u0041" is how an escape looks inside a JSON string inside a JSON string.
             None if !last => Unit::More,
-            Some(b'u' | b'x' | b'n' | b'r' | b't' | b'U' | b'\\') => Unit::Char(2, '\\', Step::Escape),
+            Some(b'u' | b'x' | b'n' | b'r' | b't' | b'U' | b'\\' | b'0'..=b'3') => Unit::Char(2, '\\', Step::Escape),
             _ => Unit::Plain(2),
         },
         Some(_) => Unit::Plain(1),
     }
+}
+
+/// `\101`: three digits, as shells and C take at most.
+fn octal(text: &[u8], last: bool) -> Unit {
+    let mut value = 0;
+    for at in 1..4 {
+        match text.get(at) {
+            Some(digit @ b'0'..=b'7') => value = value << 3 | (digit - b'0'),
+            None if !last => return Unit::More,
+            _ => return Unit::Plain(1),
+        }
+    }
+    Unit::Byte(4, value, Step::Escape)
 }
 
 /// `\u0041`, or a surrogate pair.

@@ -165,25 +165,27 @@ impl Detector {
         ascii_gate.each(anchors, piece.text, |at| places.push(at));
         // Everything else needs folding, which only sentences with other characters are worth.
         let bytes = piece.text.as_bytes();
-        let Some(first) = bytes.get(region.clone()).and_then(|rest| bits::position(rest, |byte| byte >= 0x80)) else {
-            return;
-        };
         let mut wide = Wide::default();
-        // The first is in a sentence that began earlier.
-        let start = piece.start_of(region.start + first);
-        let stop = sentence::floor(piece.text, region.end + MAX_ANCHOR);
-        let mut at = start;
-        while let Some(stretch) = gate.stretch(bytes, at..stop) {
-            at = stretch.end;
-            let Some(text) = piece.text.get(stretch.clone()) else { return };
-            scratch.folded.fill(text);
-            gate.each(anchors, &scratch.folded.text, |span| {
-                let place = stretch.start + scratch.folded.original(span.start);
-                let length = span.len();
-                if wide.covers(piece, place, length) {
-                    places.push(place);
-                }
-            });
+        let mut from = region.start;
+        while let Some(beyond) = beyond(bytes, from..region.end) {
+            // The first is in a sentence that began earlier, and an anchor may have begun before that.
+            let start = sentence::floor(piece.text, piece.start_of(beyond.start).saturating_sub(2 * MAX_ANCHOR));
+            let end = piece.end_of(piece.start_of(beyond.end - 1)).unwrap_or(bytes.len()).max(beyond.end);
+            let stop = sentence::floor(piece.text, (end + MAX_ANCHOR).min(region.end) + MAX_ANCHOR);
+            from = end;
+            let mut at = start;
+            while let Some(stretch) = gate.stretch(bytes, at..stop) {
+                at = stretch.end;
+                let Some(text) = piece.text.get(stretch.clone()) else { return };
+                scratch.folded.fill(text);
+                gate.each(anchors, &scratch.folded.text, |span| {
+                    let place = stretch.start + scratch.folded.original(span.start);
+                    let length = span.len();
+                    if wide.covers(piece, place, length) {
+                        places.push(place);
+                    }
+                });
+            }
         }
     }
 
@@ -191,6 +193,19 @@ impl Detector {
         let names = self.lexicon.names.iter().enumerate();
         names.filter(|(id, _)| set >> id & 1 == 1).map(|(_, name)| name.as_str()).collect()
     }
+}
+
+/// Bytes in a row that are all ASCII, behind which it is worth to look for the end of a sentence and to leave out what follows.
+const APART: usize = 256;
+
+/// The next characters beyond ASCII in a range of `bytes`, up to the last that is not so far from the one before.
+fn beyond(bytes: &[u8], range: Range<usize>) -> Option<Range<usize>> {
+    let start = range.start + bits::position(bytes.get(range.clone())?, |byte| byte >= 0x80)?;
+    let mut end = start + 1;
+    while let Some(more) = bytes.get(end..range.end.min(end + APART))?.iter().rposition(|byte| *byte >= 0x80) {
+        end += more + 1;
+    }
+    Some(start..end)
 }
 
 /// The sentences that are read folded: those with a character beyond ASCII, and the first bytes behind such, as an anchor may lie

@@ -39,11 +39,12 @@ impl Unspaced {
         let mut pieces = Vec::new();
         window.with(from..window.end(), |bytes| self.pieces(bytes, from, last, &mut pieces));
         for piece in pieces {
+            // Many clauses have so many characters: few of those are all in a list, and have its checksum.
+            let Some(phrase) = window.with(piece.clone(), |text| phrase(text, piece.start)) else { continue };
             let before = piece.start.saturating_sub(REACH as u64)..piece.start + ANNOUNCEMENT as u64;
-            if window
-                .with(before.clone(), |text| announced(text, (piece.start - before.start.max(window.start())) as usize))
-            {
-                found.extend(window.with(piece.clone(), |text| phrase(text, piece.start)));
+            let start = (piece.start - before.start.max(window.start())) as usize;
+            if window.with(before, |text| announced(text, start)) {
+                found.push(phrase);
             }
         }
     }
@@ -91,8 +92,9 @@ fn begins(byte: u8) -> bool {
 
 /// U+3400 to U+9FFF.
 fn ideograph(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    text.chars().next().is_some_and(|letter| ('\u{3400}'..='\u{9fff}').contains(&letter))
+    let goes_on = |byte: u8| byte & 0xc0 == 0x80;
+    matches!(bytes, &[first, second, third]
+        if begins(first) && (first > 0xe3 || second >= 0x90) && goes_on(second) && goes_on(third))
 }
 
 /// Does an announcement start at or before `start`?
@@ -107,6 +109,7 @@ fn announced(text: &[u8], start: usize) -> bool {
     })
 }
 
+/// The phrase that a text is as a whole.
 fn phrase(text: &[u8], start: u64) -> Option<Phrase> {
     let text = std::str::from_utf8(text).ok()?;
     [Language::ChineseSimplified, Language::ChineseTraditional].into_iter().find_map(|language| {
@@ -127,4 +130,17 @@ fn phrase(text: &[u8], start: u64) -> Option<Phrase> {
             end: start + text.len() as u64,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ideographs_are_those_of_the_block() {
+        let mut bytes = [0; 4];
+        for char in '\u{1}'..='\u{ffff}' {
+            let is = super::ideograph(char.encode_utf8(&mut bytes).as_bytes());
+            assert_eq!(is, ('\u{3400}'..='\u{9fff}').contains(&char), "{char:?}");
+        }
+        assert!(!super::ideograph(b"\xe4\xb8 ") && !super::ideograph(b"\xe4  ") && !super::ideograph(b"\xe4\xb8"));
+    }
 }

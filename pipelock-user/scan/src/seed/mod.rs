@@ -371,6 +371,10 @@ impl Detector {
     fn ideograph(&mut self, letter: char, here: u64, found: &mut Vec<Phrase>) {
         let end = here + letter.len_utf8() as u64;
         let glued = self.ideograph_end == here;
+        if glued && self.is_idle() {
+            (self.ideograph_end, self.after_digit) = (end, false);
+            return;
+        }
         let entries = if glued { &[] } else { lists::wide(letter.encode_utf8(&mut [0; 4])) };
         for reading in &mut self.readings {
             if glued {

@@ -231,7 +231,7 @@ impl Part<'_> {
 
     fn names(&self, context: &mut Context<'_>, depth: usize, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
         // A name of interest has three dots, or a label of another alphabet, `xn--`.
-        let dots = self.run.iter().filter(|byte| **byte == b'.').count();
+        let dots = bits::count(self.run, |byte| byte == b'.');
         if dots == 0 || (dots < 3 && !self.run.windows(2).any(|pair| pair == b"--")) {
             return Ok(());
         }
@@ -289,8 +289,9 @@ impl Part<'_> {
             return Some((at + 2, Alphabet::Ascii85, true));
         }
         // A quarter of the alphabet is no base64, and two thirds are no lower-case letters; URLs and paths have less of both.
-        let odd = self.run.iter().filter(|byte| !fits(**byte)).count();
-        let others = self.run.iter().filter(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()).count();
+        let fitting = bits::count(self.run, fits);
+        let others = bits::count(self.run, |byte| (byte.wrapping_sub(b'A') < 26) | (byte.wrapping_sub(b'0') < 10));
+        let odd = self.run.len() - fitting;
         if odd * 32 < self.run.len() || (odd + others) * 4 < self.run.len() {
             return None;
         }

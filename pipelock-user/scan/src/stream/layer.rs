@@ -85,9 +85,10 @@ impl Layer {
         layer.runs = decodes.then(Runs::default);
         layer.pairs = decodes.then(Pairs::default);
         layer.graphic = decodes.then(Graphic::default);
-        // Views are for text: what is none is seen without them.
-        layer.packed = below.is_none().then(Packed::default);
-        layer.wide = below.is_none().then(Wide::default);
+        // Most views are for text: what is none is seen without them.
+        let may_be_binary = below.is_none_or(ViewKind::gives_bytes);
+        layer.packed = may_be_binary.then(Packed::default);
+        layer.wide = may_be_binary.then(Wide::default);
         layer.injections_only = below == Some(ViewKind::Leet);
         Ok(layer)
     }

@@ -1,4 +1,4 @@
-//! Chains of hexadecimal bytes with something between them ([`crate::decode::pairs`]), and what they decode to. Called by
+//! Chains of numbers that are bytes, with something between them ([`crate::decode::pairs`]), and what they decode to. Called by
 //! [`super::layer`].
 
 use super::layer::{AGAIN, Hit};
@@ -6,9 +6,8 @@ use super::sink::Sink;
 use super::{Context, Window};
 use crate::decode::codec::is_hex;
 use crate::decode::gate::{self, Gate};
-use crate::decode::pairs::{Between, DECIDES, Read, begins};
+use crate::decode::pairs::{Begun, Between, DECIDES, Read, begins};
 use crate::engine::EngineError;
-use crate::finding::Step;
 
 /// Bytes that are searched before the gate is asked again.
 const STRETCH: usize = 512;
@@ -39,9 +38,9 @@ impl Pairs {
                 let more = window.with(start..end, |text| {
                     loop {
                         match between.next(&text[used..], last) {
-                            Read::Yes((byte, length)) => {
-                                sink.add(&[byte], start + used as u64 + length as u64 - 2, length as u32);
+                            Read::Yes((byte, length, digits)) => {
                                 used += length;
+                                sink.add(&[byte], start + (used - digits) as u64, length as u32);
                             }
                             Read::No => return false,
                             Read::More => return true,
@@ -63,14 +62,14 @@ impl Pairs {
                 }
                 break;
             }
-            let Some((between, byte)) = self.find(window, last, gate) else { break };
+            let Some(Begun { value, digits, between }) = self.find(window, last, gate) else { break };
             if !context.deeper(depth) {
-                self.at += 2;
+                self.at += digits as u64;
                 continue;
             }
-            let mut sink = Sink::open(context, Step::Hex, depth + 1, self.at)?;
-            sink.add(&[byte], self.at, 2);
-            self.at += 2;
+            let mut sink = Sink::open(context, between.step(), depth + 1, self.at)?;
+            sink.add(&[value], self.at, digits as u32);
+            self.at += digits as u64;
             self.open = Some(Box::new((between, sink)));
         }
         if last || context.over() {
@@ -80,7 +79,7 @@ impl Pairs {
     }
 
     /// Moves to where the next chain begins; without one, to where one may.
-    fn find(&mut self, window: &Window<'_>, last: bool, gate: &Gate) -> Option<(Between, u8)> {
+    fn find(&mut self, window: &Window<'_>, last: bool, gate: &Gate) -> Option<Begun> {
         let (fresh, end) = (window.fresh(), window.end());
         while self.at < end {
             if self.at >= fresh {
@@ -116,7 +115,7 @@ impl Pairs {
 }
 
 /// Where in the first [`STRETCH`] bytes of `text` a chain begins, or may begin once more is there.
-fn look(before: Option<u8>, text: &[u8], last: bool) -> (usize, Read<(Between, u8)>) {
+fn look(before: Option<u8>, text: &[u8], last: bool) -> (usize, Read<Begun>) {
     let mut before = before;
     for (at, &byte) in text.iter().enumerate().take(STRETCH) {
         let starts = before.is_none_or(|byte| !byte.is_ascii_alphanumeric() || matches!(byte, b'x' | b'X'));
@@ -125,9 +124,8 @@ fn look(before: Option<u8>, text: &[u8], last: bool) -> (usize, Read<(Between, u
             continue;
         }
         match begins(&text[at..], last) {
-            Read::Yes((first, between)) => return (at, Read::Yes((between, first))),
-            Read::More => return (at, Read::More),
             Read::No => {}
+            read => return (at, read),
         }
     }
     (text.len().min(STRETCH), Read::No)

@@ -61,7 +61,7 @@ impl Quiet {
             ready: 0,
             block: 0,
             seen: 0,
-            shows: Shows::new(below.is_none()),
+            shows: Shows::new(below.is_none_or(ViewKind::gives_bytes)),
             here: false,
             before: false,
             noise: 0,

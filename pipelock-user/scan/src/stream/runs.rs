@@ -1,7 +1,7 @@
 //! Runs of base64, base32 and hex characters, and what they decode to. Called by [`super::layer`].
 //!
-//! A run is as long as it can be; a line break after at least 40 characters does not end it, whatever blanks are around
-//! it, nor does a single blank when enough characters follow. Runs below [`SHORT`] characters are decoded when they are
+//! A run is as long as it can be; a line break after at least 32 characters does not end it, whatever blanks are around
+//! it, or marks of quoted mail and of comments before the next line, nor does a single blank when enough characters follow. Runs below [`SHORT`] characters are decoded when they are
 //! over, in every alignment that base64 can have; only what is [`interesting`] is looked at. Longer ones are decoded as
 //! they come ([`super::long`]). What a run is depends on its own characters, not on cuts.
 
@@ -24,9 +24,11 @@ const LEAST: usize = 16;
 /// From so many on, a run is decoded as it comes.
 const SHORT: usize = 256;
 /// Least characters of a line before a break that goes on.
-const LINE: usize = 40;
+const LINE: usize = 32;
 /// Most bytes of a line break with the blanks around it.
 const BREAK: usize = 40;
+/// Of the signs of a comment, one more than count.
+const MARKS: usize = 4;
 /// How far back a short run may reach, line breaks included.
 pub(crate) const LOOK_BACK: usize = SHORT + BREAK * (SHORT / LINE + 1) + LEAST;
 
@@ -212,8 +214,8 @@ fn extent(text: &[u8], last: bool) -> Result<usize, usize> {
     }
 }
 
-/// What follows the characters of a line: a break, with blanks before it and an indent or the `>` of a quoted mail after it; or
-/// one blank, when what follows is long enough to be no word.
+/// What follows the characters of a line: a break, with blanks before it, and after it an indent and what quoted mail or a comment
+/// begins with; or one blank, when what follows is long enough to be no word.
 fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: usize, last: bool) -> Break {
     let missing = if last { Break::End } else { Break::More };
     let mut length = 0;
@@ -227,7 +229,19 @@ fn wrap(byte: &dyn Fn(usize) -> Option<u8>, line: usize, last: bool) -> Break {
             Some(b'\n') if !broken => broken = true,
             Some(b'\n') => return Break::End,
             Some(b'\r' | b' ' | b'\t') if length < BREAK => {}
-            Some(b'>') if broken && length < BREAK => {}
+            Some(b'>' | b'#' | b'*' | b';' | b'%' | b'|') if broken && length < BREAK => {}
+            // Two or three of them with a blank behind, where a run has no blank so early.
+            Some(mark @ (b'/' | b'-')) if broken && length < BREAK - MARKS => {
+                let mut count = 1;
+                while count < MARKS && byte(length + count) == Some(mark) {
+                    count += 1;
+                }
+                match byte(length + count) {
+                    None if !last && count < MARKS => return Break::More,
+                    Some(b' ') if matches!(count, 2 | 3) => length += count,
+                    _ => break mark,
+                }
+            }
             Some(next) => break next,
         }
         length += 1;

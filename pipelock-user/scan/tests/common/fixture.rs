@@ -175,12 +175,19 @@ pub(crate) fn encoded(text: &str, way: usize) -> Vec<u8> {
         49 => format!("{{\\\"a\\\": \\\"{}\\\"}}", wrapped(text, 9, "\\\"\\n    \\\"")),
         50 => wrapped(text, 5, "\\\n  "),
         51 => wrapped(text, 6, "<wbr/><!-- -->"),
+        52 => format!("[{}]", text.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(",")),
+        53 => format!("[\n    {}\n]", packed(false).iter().map(u8::to_string).collect::<Vec<_>>().join(",\n    ")),
+        54 => each(text, |byte| format!("\\{byte:03o}")),
+        55 => format!("// {}", wrapped(&base64(long.as_bytes(), STANDARD, true), 40, "\n// ")),
+        56 => format!(" * {}", wrapped(&base64(long.as_bytes(), URL, true), 32, "\r\n * ")),
+        57 => packed(false).iter().map(|byte| format!("%{byte:02X}")).collect(),
+        58 => encoded(text, 18).iter().map(|byte| format!("\\x{byte:02x}")).collect(),
         _ => unreachable!(),
     }
     .into_bytes()
 }
 
-pub(crate) const WAYS: usize = 52;
+pub(crate) const WAYS: usize = 59;
 
 /// `text` with the character at `at` written otherwise, or something that does not show beside it.
 pub(crate) fn partly(text: &str, at: usize, way: usize) -> Vec<u8> {
