@@ -20,12 +20,15 @@ pub(crate) const LEET: u16 = 8;
 pub(crate) const SPACED: u16 = 16;
 /// A NUL byte.
 pub(crate) const NUL: u16 = 32;
-/// A pair of hex digits between separators, and another one behind it, or of decimal ones at the end of an indented line; or `0x`.
+/// A pair of hex digits between separators, and another one behind it; decimal numbers side by side; or `0x`.
 pub(crate) const PAIRS: u16 = 64;
 /// `+A` or `&A`.
 pub(crate) const UTF7: u16 = 128;
 /// The end of a string that may go on in the next one, of a line that does, or a tag behind a letter.
 pub(crate) const JOINED: u16 = 256;
+
+/// Two groups of four hex digits between blanks.
+pub(crate) const DUMPS: u16 = 512;
 
 /// Bytes beyond a block that its flags depend on.
 pub(crate) const REACH: usize = spaced::SIGNS + 1;
@@ -154,9 +157,12 @@ impl Masks {
         let mut set = |bits: u64, flag: u16| found |= if bits == 0 { 0 } else { flag };
         // Not at a chain's start but from its first separator on, where words are no hex digits.
         set(!words(0) & hexes(1) & hexes(2) & !words(3) & (hexes(4) | blanks(4)) & hexes(5), PAIRS);
-        // Decimal ones, each on a line of its own.
+        // The end of a decimal number, and another one beside it or on an indented line.
         let apart = |ahead| !words(ahead) & !blanks(ahead);
-        set(!words(0) & digits(1) & digits(2) & apart(3) & apart(4) & blanks(5), PAIRS);
+        let beside = !words(2) & (digits(3) | blanks(3)) & digits(4);
+        set(digits(0) & digits(1) & (beside | apart(2) & apart(3) & blanks(4)), PAIRS);
+        let four = |from| hexes(from) & hexes(from + 1) & hexes(from + 2) & hexes(from + 3);
+        set(blanks(0) & four(1) & blanks(5) & four(6), DUMPS);
         let units = |ahead| words(ahead) | at(self.marks, later.marks, ahead);
         let mut single = units(0) & !words(1) & units(2) & !words(3) & units(4) & !words(5) & units(6) & !words(7);
         // Rulers are marks all through.
@@ -252,7 +258,7 @@ mod tests {
 
     #[test]
     fn flags_are_found_at_every_place() {
-        let cases: [(&[u8], u16); 23] = [
+        let cases: [(&[u8], u16); 27] = [
             (b"%", ESCAPE),
             (b"=", EQUALS),
             ("é".as_bytes(), UNICODE),
@@ -267,6 +273,10 @@ mod tests {
             (b"41:42:43", PAIRS),
             (b"4a, 4b, 4", PAIRS),
             (b"0x", PAIRS),
+            (b"6666 7777", DUMPS | PAIRS),
+            (b"fade deaf", DUMPS),
+            (b"101,1,102", 0),
+            (b"101, 10", PAIRS),
             (b"42,\n ", PAIRS),
             (b"+AG", UTF7),
             (b"a\"+\"b", JOINED),
@@ -329,9 +339,12 @@ mod tests {
             let pair = !word(0) && hex(1) && hex(2) && !word(3);
             set(pair && (hex(4) || byte(4) == b' ') && hex(5), PAIRS);
             set(byte(0) == b'0' && byte(1) | 0x20 == b'x', PAIRS);
-            let digits = byte(1).is_ascii_digit() && byte(2).is_ascii_digit();
+            let four = |from: usize| byte(from) == b' ' && (from + 1..from + 5).all(&hex);
+            set(four(0) && four(5), DUMPS);
+            let digit = |ahead: usize| byte(ahead).is_ascii_digit();
             let apart = |ahead| !word(ahead) && byte(ahead) != b' ';
-            set(!word(0) && digits && apart(3) && apart(4) && byte(5) == b' ', PAIRS);
+            let beside = !word(2) && (digit(3) || byte(3) == b' ') && digit(4);
+            set(digit(0) && digit(1) && (beside || apart(2) && apart(3) && byte(4) == b' '), PAIRS);
             set(matches!(byte(0), b'+' | b'&') && byte(1) == b'A', UTF7);
             let near = if matches!(byte(1), b' ' | b'\t') { byte(2) } else { byte(1) };
             set(joined::quote(byte(0)) && joined::goes_on(near), JOINED);

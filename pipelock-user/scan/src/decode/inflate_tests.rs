@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::super::brotli::looks_like;
+use super::super::unnamed;
 use super::*;
 
 const TEXT: &[u8] = b"the same words again and again, the same words again and again";
@@ -118,14 +118,15 @@ fn a_frame_that_wants_too_much_memory_is_told() {
 #[test]
 fn brotli_is_guessed_only_where_it_is() {
     let packed = unhex(BROTLI);
-    assert!(looks_like(&packed, true));
-    assert!(!looks_like(&packed[..packed.len() - 1], true));
+    assert_eq!(unnamed::format(&packed, true), Some(Format::Brotli));
+    assert_eq!(unnamed::format(&packed[..packed.len() - 1], true), None);
     let mut numbers =
         std::iter::successors(Some(7u32), |last| Some(last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)));
     let mut guessed = 0;
     for _ in 0..20_000 {
         let noise: Vec<u8> = numbers.by_ref().take(48).map(|number| (number >> 24) as u8).collect();
-        guessed += usize::from(looks_like(&noise, true)) + usize::from(looks_like(&noise, false));
+        guessed +=
+            [true, false].map(|whole| usize::from(unnamed::format(&noise, whole).is_some())).iter().sum::<usize>();
     }
     assert_eq!(guessed, 0);
 }

@@ -7,6 +7,7 @@
 pub(crate) mod base85;
 pub(crate) mod brotli;
 pub(crate) mod codec;
+pub(crate) mod dump;
 pub(crate) mod fold;
 pub(crate) mod gate;
 mod gzip;
@@ -21,6 +22,7 @@ pub(crate) mod sense;
 pub(crate) mod shows;
 pub(crate) mod spaced;
 pub(crate) mod unescape;
+pub(crate) mod unnamed;
 pub(crate) mod utf16;
 pub(crate) mod utf7;
 mod zip;

@@ -177,9 +177,11 @@ pub(crate) struct Begun {
 
 /// Does a chain begin at the start of `text`?
 pub(crate) fn begins(text: &[u8], last: bool) -> Read<Begun> {
-    match hexadecimal(text, last) {
-        Read::No => decimals(text, last),
-        read => read,
+    match (hexadecimal(text, last), decimals(text, last)) {
+        (Read::More, _) | (_, Read::More) => Read::More,
+        // With commas, numbers that may be either are decimal.
+        (Read::Yes(one), Read::Yes(other)) => Read::Yes(if other.between.separator.is_some() { other } else { one }),
+        (Read::No, read) | (read, Read::No) => read,
     }
 }
 
@@ -252,6 +254,9 @@ mod tests {
             assert_eq!(all(&numbers.join(between)).as_deref(), Some(plain), "{between:?}");
             assert_eq!(all(&format!("{}]", numbers.join(between))).as_deref(), Some(plain), "{between:?}");
         }
+        // Of the same digits, either reading is of text.
+        assert_eq!(all("52,49,52,66,52,57,52,49,51,54,51,55").as_deref(), Some("414B49413637"));
+        assert_eq!(all("52 49 52 66 52 57 52 49 51 54 51 55").as_deref(), Some("RIRfRWRIQTQU"));
         let packed = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 1, 2, 3, 200].map(|byte: u8| byte.to_string());
         assert!(all(&packed.join(",")).is_some_and(|text| text.starts_with("\u{1f}\u{fffd}\u{8}")));
     }

@@ -72,9 +72,9 @@ impl Lane {
         }
     }
 
-    /// Decodes a run of base64 that is Brotli from its beginning.
-    pub(crate) fn brotli(context: &mut Context<'_>, depth: usize) -> Result<Self, EngineError> {
-        let layer = Layer::named(context, depth + 1, Format::Brotli)?;
+    /// Decodes a run of base64 that is compressed so from its beginning.
+    pub(crate) fn packed(context: &mut Context<'_>, format: Format, depth: usize) -> Result<Self, EngineError> {
+        let layer = Layer::named(context, depth + 1, format)?;
         let layer = Quiet::of(context, layer);
         let island = Island { layer, first: 0, buffer: Vec::new(), patience: BUSY };
         Ok(Self { island: Some(island), once: true, ..Self::new(Radix::Base64, 0) })

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::chance::is_chance;
+use super::dumps::{self, Dumps};
 use super::graphic::Graphic;
 use super::orders::Orders;
 use super::packed::Packed;
@@ -64,6 +65,7 @@ pub(crate) struct Layer {
     views: Vec<View>,
     runs: Option<Runs>,
     pairs: Option<Pairs>,
+    dumps: Option<Dumps>,
     graphic: Option<Graphic>,
     packed: Option<Packed>,
     wide: Option<Wide>,
@@ -84,6 +86,7 @@ impl Layer {
         let decodes = !matches!(below, Some(ViewKind::Spaced | ViewKind::Leet));
         layer.runs = decodes.then(Runs::default);
         layer.pairs = decodes.then(Pairs::default);
+        layer.dumps = decodes.then(Dumps::default);
         layer.graphic = decodes.then(Graphic::default);
         // Most views are for text: what is none is seen without them.
         let may_be_binary = below.is_none_or(ViewKind::gives_bytes);
@@ -107,6 +110,7 @@ impl Layer {
             views: Vec::new(),
             runs: None,
             pairs: None,
+            dumps: None,
             graphic: None,
             packed: None,
             wide: None,
@@ -134,6 +138,7 @@ impl Layer {
         self.views.clear();
         self.runs = None;
         self.pairs = None;
+        self.dumps = None;
         self.graphic = None;
         self.packed = None;
         self.wide = None;
@@ -206,6 +211,9 @@ impl Layer {
         if let Some(pairs) = &mut self.pairs {
             pairs.push(context, window, last, &self.gate, self.depth, hits)?;
         }
+        if let Some(dumps) = &mut self.dumps {
+            dumps.push(context, window, last, &self.gate, self.depth, hits)?;
+        }
         if let Some(graphic) = &mut self.graphic {
             graphic.push(context, window, last, self.depth, hits)?;
         }
@@ -234,6 +242,9 @@ impl Layer {
         }
         if let Some(pairs) = &self.pairs {
             hold = hold.min(pairs.hold(context, &window));
+        }
+        if let Some(dumps) = &self.dumps {
+            hold = hold.min(dumps.hold(context, &window));
         }
         if let Some(graphic) = &self.graphic {
             hold = hold.min(graphic.hold(context, &window));
@@ -302,6 +313,7 @@ impl Layer {
         let views: usize = self.views.iter().map(|view| view.memory(matcher)).sum();
         let runs = self.runs.as_ref().map_or(0, |runs| runs.memory(matcher));
         let pairs = self.pairs.as_ref().map_or(0, |pairs| pairs.memory(matcher));
+        let dumps = self.dumps.as_ref().map_or(0, |dumps| dumps.memory(matcher));
         let graphic = self.graphic.as_ref().map_or(0, |graphic| graphic.memory(matcher));
         let packed = self.packed.as_ref().map_or(0, |packed| packed.memory(matcher));
         let wide = self.wide.as_ref().map_or(0, |wide| wide.memory(matcher));
@@ -314,6 +326,7 @@ impl Layer {
             + views
             + runs
             + pairs
+            + dumps
             + graphic
             + packed
             + wide
@@ -336,7 +349,7 @@ impl Layer {
 
 /// Bytes of a text that must be kept for all who look back: for rules and for known values.
 pub(crate) fn keep(longest: usize, known: usize) -> usize {
-    let decoders = super::runs::LOOK_BACK + crate::decode::pairs::DECIDES;
+    let decoders = super::runs::LOOK_BACK + crate::decode::pairs::DECIDES + dumps::DECIDES;
     known.max(2 * longest) + AHEAD + BACK + 2 * AGAIN + decoders
 }
 

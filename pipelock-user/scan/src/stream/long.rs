@@ -8,8 +8,8 @@ use super::lane::Lane;
 use super::layer::Hit;
 use super::places::Places;
 use crate::bits;
-use crate::decode::brotli::looks_like;
-use crate::decode::codec::{Alphabet, Bits, Radix, interesting};
+use crate::decode::codec::{Alphabet, Bits, Radix};
+use crate::decode::unnamed;
 use crate::engine::EngineError;
 
 /// Characters that are decoded at a time.
@@ -70,8 +70,10 @@ impl Long {
         let mut whole = Reading::new(0, ANY_PHASE, depth);
         let mut out = Vec::new();
         Bits::default().decode(Radix::Base64, head, &mut out);
-        if !interesting(&out) && looks_like(&out, false) && context.deeper(depth) {
-            whole.base64.push(Lane::brotli(context, depth)?);
+        if let Some(format) = unnamed::format(&out, false)
+            && context.deeper(depth)
+        {
+            whole.base64.push(Lane::packed(context, format, depth)?);
         }
         let line = (depth <= APART).then(|| Reading::new(0, 1, depth));
         Ok(Self { depth, places: Places::new(start), count: 0, whole, line })

@@ -6,6 +6,7 @@
 
 mod chance;
 mod changes;
+mod dumps;
 mod follower;
 mod graphic;
 mod lane;

@@ -5,16 +5,15 @@
 //! over, in every alignment that base64 can have; only what is [`interesting`] is looked at. Longer ones are decoded as
 //! they come ([`super::long`]). What a run is depends on its own characters, not on cuts.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::layer::Hit;
 use super::long::{ANY_PHASE, APART, Long};
 use super::{Context, Layer, Window};
 use crate::bits;
-use crate::decode::brotli::looks_like;
 use crate::decode::codec::{Alphabet, BASE58_LONGEST, Bits, Radix, base58, in_run, interesting, is_hex};
 use crate::decode::inflate::Format;
+use crate::decode::unnamed;
 use crate::engine::EngineError;
 use crate::finding::Step;
 use crate::seed;
@@ -70,34 +69,30 @@ impl Runs {
             let end = if self.at < fresh { (fresh + LOOK_BACK as u64).min(window.end()) } else { window.end() };
             let from = self.at;
             let ends = last && end == window.end();
+            let mut chars = Vec::new();
             let (skip, run) = window.with(from..end, |text| {
                 let Some(start) = next_run(text) else {
                     let tail = text.iter().rev().take(LEAST).take_while(|byte| in_run(**byte)).count();
                     return (text.len() - if ends { 0 } else { tail }, None);
                 };
-                match extent(&text[start..], ends) {
+                match extent(&text[start..], ends, &mut chars) {
                     Ok(length) if length < LOOK_BACK => (start, Some(text[start..start + length].to_vec())),
                     // Long, or not over yet.
                     _ => (start, None),
                 }
             });
             self.at += skip as u64;
-            if let Some(run) = run {
-                let chars: Cow<'_, [u8]> = if run.iter().all(|byte| fits(*byte)) {
-                    Cow::Borrowed(&run)
-                } else {
-                    run.iter().copied().filter(|byte| in_run(*byte)).collect()
-                };
-                if chars.len() < SHORT {
-                    let start = self.at;
-                    self.at += run.len() as u64;
-                    glued(context, &chars, start..self.at, hits);
-                    short(context, &chars, start..self.at, ANY_PHASE, depth, hits)?;
-                    if chars.len() < run.len() && depth <= APART {
-                        lines(context, &run, start, depth, hits)?;
-                    }
-                    continue;
+            if let Some(run) = run
+                && chars.len() < SHORT
+            {
+                let start = self.at;
+                self.at += run.len() as u64;
+                glued(context, &chars, start..self.at, hits);
+                short(context, &chars, start..self.at, ANY_PHASE, depth, hits)?;
+                if chars.len() < run.len() && depth <= APART {
+                    lines(context, &run, start, depth, hits)?;
                 }
+                continue;
             }
             if self.at < end && self.open(context, window, last, depth)? {
                 continue;
@@ -123,8 +118,10 @@ impl Runs {
         let start = self.at;
         let head = window.with(start..start + LOOK_BACK as u64, |text| {
             // Behind a blank that may end the run, nothing counts yet.
-            let (Ok(length) | Err(length)) = extent(text, last);
-            text[..length].iter().copied().filter(|byte| in_run(*byte)).take(SHORT).collect::<Vec<u8>>()
+            let mut chars = Vec::new();
+            let (Ok(_) | Err(_)) = extent(text, last, &mut chars);
+            chars.truncate(SHORT);
+            chars
         });
         if head.len() >= SHORT {
             self.long = Some(Box::new(Long::open(context, &head, start, depth)?));
@@ -196,11 +193,13 @@ pub(super) fn fits(byte: u8) -> bool {
     letter | digit | (byte == b'+') | (byte == b'/') | (byte == b'-') | (byte == b'_')
 }
 
-/// Bytes of the run at the start of `text`, when it ends within it; otherwise, as far as it certainly goes.
-fn extent(text: &[u8], last: bool) -> Result<usize, usize> {
+/// Bytes of the run at the start of `text`, when it ends within it; otherwise, as far as it certainly goes. Its characters, without
+/// what is between its lines, are added to `chars`.
+fn extent(text: &[u8], last: bool, chars: &mut Vec<u8>) -> Result<usize, usize> {
     let (mut at, mut line) = (0, 0);
     loop {
         let count = text[at..].iter().take_while(|byte| in_run(**byte)).count();
+        chars.extend_from_slice(&text[at..at + count]);
         line += count;
         at += count;
         match wrap(&|ahead| text.get(at + ahead).copied(), line, last) {
@@ -305,8 +304,10 @@ fn short(
     for skip in 0..if is_number { 0 } else { 4.min(phases) } {
         out.clear();
         Bits::default().decode(Radix::Base64, &run[skip..], &mut out);
-        if skip == 0 && brotli_fits(run, &out) {
-            compressed(context, &out, &span, depth, hits)?;
+        if skip == 0
+            && let Some(format) = unnamed_format(run, &out)
+        {
+            compressed(context, format, &out, &span, depth, hits)?;
         }
         decoded(context, &out, Step::Base64, &span, depth, hits)?;
     }
@@ -336,20 +337,18 @@ fn short(
     Ok(())
 }
 
-/// Is it brotli from the first byte to the last? Fewer bytes are not worth the look, nor are the paths and words that many a
-/// run is.
-fn brotli_fits(run: &[u8], bytes: &[u8]) -> bool {
+/// How it is compressed from the first byte to the last, when nothing names it. Fewer bytes are not worth the look, nor are the
+/// paths and words that many a run is.
+fn unnamed_format(run: &[u8], bytes: &[u8]) -> Option<Format> {
     let has = |kind: fn(&u8) -> bool| run.iter().any(kind);
-    bytes.len() >= 20
-        && has(u8::is_ascii_digit)
-        && has(u8::is_ascii_uppercase)
-        && has(u8::is_ascii_lowercase)
-        && !interesting(bytes)
-        && looks_like(bytes, true)
+    let is_worth =
+        bytes.len() >= 20 && has(u8::is_ascii_digit) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
+    is_worth.then(|| unnamed::format(bytes, true)).flatten()
 }
 
 fn compressed(
     context: &mut Context<'_>,
+    format: Format,
     bytes: &[u8],
     span: &Range<u64>,
     depth: usize,
@@ -358,7 +357,7 @@ fn compressed(
     if !context.deeper(depth) || !context.spend(bytes.len()) {
         return Ok(());
     }
-    let layer = Layer::named(context, depth + 1, Format::Brotli)?;
+    let layer = Layer::named(context, depth + 1, format)?;
     run(context, layer, bytes, Step::Base64, span, hits)
 }
 
@@ -400,6 +399,11 @@ fn run(
 mod tests {
     use super::*;
 
+    /// As [`extent`], without the characters.
+    fn reach(text: &[u8], last: bool) -> Result<usize, usize> {
+        extent(text, last, &mut Vec::new())
+    }
+
     #[test]
     fn the_table_and_its_comparisons_say_the_same() {
         assert!((0..=255).all(|byte| fits(byte) == in_run(byte)));
@@ -421,14 +425,24 @@ mod tests {
     fn a_long_line_goes_on_after_a_break() {
         let line = "A".repeat(64);
         let run = format!("{line}\n{line}\r\nBBBB\nCC");
-        assert_eq!(extent(run.as_bytes(), true), Ok(64 + 1 + 64 + 2 + 4));
-        assert_eq!(extent(format!("{line}\n").as_bytes(), false), Err(64));
-        assert_eq!(extent(format!("{line} {line} {}", "A".repeat(LEAST - 1)).as_bytes(), false), Err(129));
-        assert_eq!(extent(format!("{line}\n  x.").as_bytes(), false), Ok(67 + 1));
-        assert_eq!(extent(format!("{line} \r\n\t> {line}.").as_bytes(), false), Ok(64 + 6 + 64));
-        assert_eq!(extent(format!("{line} {line} and so on").as_bytes(), false), Ok(64 + 1 + 64));
-        assert_eq!(extent(format!("{line} words").as_bytes(), true), Ok(64));
-        assert_eq!(extent(format!("{line}\n\nwords").as_bytes(), false), Ok(64));
-        assert_eq!(extent(format!("{line}\n . x").as_bytes(), false), Ok(64));
+        assert_eq!(reach(run.as_bytes(), true), Ok(64 + 1 + 64 + 2 + 4));
+        assert_eq!(reach(format!("{line}\n").as_bytes(), false), Err(64));
+        assert_eq!(reach(format!("{line} {line} {}", "A".repeat(LEAST - 1)).as_bytes(), false), Err(129));
+        assert_eq!(reach(format!("{line}\n  x.").as_bytes(), false), Ok(67 + 1));
+        assert_eq!(reach(format!("{line} \r\n\t> {line}.").as_bytes(), false), Ok(64 + 6 + 64));
+        for marks in ["# ", "// ", " * ", "/// ", "-- ", "; ", "   # "] {
+            let marked = format!("{line}\n{marks}{line}.");
+            assert_eq!(reach(marked.as_bytes(), false), Ok(marked.len() - 1), "{marks}");
+            let mut chars = Vec::new();
+            extent(marked.as_bytes(), true, &mut chars).unwrap();
+            assert_eq!(chars, [line.as_bytes(), line.as_bytes()].concat());
+        }
+        assert_eq!(reach(format!("{line}\n////").as_bytes(), false), Err(69));
+        assert_eq!(reach(format!("{line}\n//").as_bytes(), false), Err(64));
+        assert_eq!(reach(format!("{line}\n// {line}").as_bytes(), false), Err(132));
+        assert_eq!(reach(format!("{line} {line} and so on").as_bytes(), false), Ok(64 + 1 + 64));
+        assert_eq!(reach(format!("{line} words").as_bytes(), true), Ok(64));
+        assert_eq!(reach(format!("{line}\n\nwords").as_bytes(), false), Ok(64));
+        assert_eq!(reach(format!("{line}\n . x").as_bytes(), false), Ok(64));
     }
 }

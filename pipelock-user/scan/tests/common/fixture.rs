@@ -102,6 +102,22 @@ pub(crate) fn each(text: &str, write: impl Fn(u8) -> String) -> String {
     text.bytes().map(write).collect()
 }
 
+/// As `xxd` prints it, or `hexdump -C`.
+pub(crate) fn dumped(text: &str, grouped: bool) -> String {
+    let line = |(number, bytes): (usize, &[u8])| {
+        let hex: Vec<String> = bytes
+            .chunks(if grouped { 2 } else { 1 })
+            .map(|group| group.iter().map(|byte| format!("{byte:02x}")).collect())
+            .collect();
+        let shown = String::from_utf8_lossy(bytes);
+        match grouped {
+            true => format!("{:08x}: {:<39}  {shown}\n", 16 * number, hex.join(" ")),
+            false => format!("{:08x}  {}  |{shown}|\n", 16 * number, hex.join(" ")),
+        }
+    };
+    text.as_bytes().chunks(16).enumerate().map(line).collect()
+}
+
 /// One way of writing `text` down, by number.
 pub(crate) fn encoded(text: &str, way: usize) -> Vec<u8> {
     let long = format!("{}{text}{}", "some words before it ".repeat(20), " and more words after".repeat(20));
@@ -182,12 +198,19 @@ pub(crate) fn encoded(text: &str, way: usize) -> Vec<u8> {
         56 => format!(" * {}", wrapped(&base64(long.as_bytes(), URL, true), 32, "\r\n * ")),
         57 => packed(false).iter().map(|byte| format!("%{byte:02X}")).collect(),
         58 => encoded(text, 18).iter().map(|byte| format!("\\x{byte:02x}")).collect(),
+        59 => dumped(&long, true),
+        60 => dumped(text, false),
+        61 => {
+            let mut to = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+            to.write_all(text.as_bytes()).unwrap();
+            base64(&to.finish().unwrap(), STANDARD, true)
+        }
         _ => unreachable!(),
     }
     .into_bytes()
 }
 
-pub(crate) const WAYS: usize = 59;
+pub(crate) const WAYS: usize = 62;
 
 /// `text` with the character at `at` written otherwise, or something that does not show beside it.
 pub(crate) fn partly(text: &str, at: usize, way: usize) -> Vec<u8> {
