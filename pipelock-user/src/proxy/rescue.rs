@@ -77,7 +77,12 @@ pub(super) fn status(reason: Reason) -> StatusCode {
 /// The denial as `application/problem+json` (RFC 9457).
 #[must_use]
 pub(super) fn problem(verdict: &Verdict, flow: FlowId) -> Response<Full<Bytes>> {
-    let status = status(verdict.reason);
+    problem_as(verdict, status(verdict.reason), flow)
+}
+
+/// The same with a status that says more than the reason alone.
+#[must_use]
+pub(super) fn problem_as(verdict: &Verdict, status: StatusCode, flow: FlowId) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(describe(verdict, status, flow)));
     *response.status_mut() = status;
     for (name, value) in headers(verdict) {

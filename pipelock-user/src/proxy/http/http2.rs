@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::Request;
+use http::{Request, Response};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -20,19 +21,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::framing::{Refusal, sound};
 use super::pace::Pace;
-use super::serve::{Session, internal};
+use super::serve::{Body, Session, internal};
 use super::witness::{Untaken, Witness};
 use crate::flow::{Reason, Verdict};
 use crate::proxy::idle::Watched;
 use crate::proxy::listen::LINGER;
 use crate::proxy::prefixed::Prefixed;
 use crate::proxy::presence::Wanted;
+use crate::proxy::rescue;
 
 /// Requests under way at a time; what RFC 9113 §6.5.2 calls reasonable.
 const MAX_STREAMS: u32 = 100;
 /// Streams that were reset before hyper has taken them, and streams that broke the protocol, until the connection ends.
 const MAX_RESET: usize = 20;
 const MAX_BROKEN: usize = 128;
+/// How much of a head hyper reads, in times of what is allowed: who sends more than that is told why, and who sends still more
+/// gets hyper's own answer, so that a hundred of them do not fill the memory.
+const READ_ON: usize = 2;
 /// Bytes of one stream's answer that wait for the agent.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How much longer the connection lasts than the request on it that silence or lost evidence ended: its answer says so.
@@ -56,10 +61,16 @@ where
             Err(_) => pace.exceed(),
         }
     });
+    let max_head = limits.header_bytes;
     let service = service_fn({
         let session = session.clone();
         move |mut request: Request<Incoming>| {
             untaken.take();
+            let sound = sound(&request, max_head);
+            if sound.is_err() {
+                // It may have to wait, and is too long as it is.
+                request.headers_mut().clear();
+            }
             let (session, places) = (session.clone(), places.clone());
             async move {
                 // hyper drops this future with the stream: what is reset while it waits was never looked at.
@@ -70,9 +81,9 @@ where
                 // A task of its own from here on, because the receipt must not go with the stream.
                 let answer = tokio::spawn(async move {
                     let _held = (place, answering);
-                    match sound(&request) {
+                    match sound {
                         Ok(()) => session.answer(request).await,
-                        Err(refusal) => session.answer_to(Err(refusal.verdict()), request).await,
+                        Err(refusal) => refuse(&session, &refusal, &request).await,
                     }
                 });
                 let answer = answer.await.unwrap_or_else(|_| internal());
@@ -88,7 +99,7 @@ where
         .max_pending_accept_reset_streams(MAX_RESET)
         .max_local_error_reset_streams(MAX_BROKEN)
         // Also bounds how many CONTINUATION frames one head may have.
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(max_head.saturating_mul(READ_ON)).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
         .serve_connection(TokioIo::new(watched), service);
     tokio::pin!(connection);
@@ -113,6 +124,21 @@ where
     let flood = "HTTP/2 frames that carry nothing came without end (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, \
                  empty DATA), or heads that are none";
     pace.is_exceeded().then(|| Verdict::let_out(Reason::LimitExceeded, flood))
+}
+
+/// Answers a request whose head HTTP/1.1 would not have let through either, as it is answered there.
+async fn refuse(session: &Session, refusal: &Refusal, request: &Request<Incoming>) -> Response<Body> {
+    let rules = session.proxy.rules();
+    let (method, target, status) = (request.method().to_string(), session.target(request.uri()), refusal.status);
+    let mut record = session.record(rules.policy.id(), method, target, &refusal.verdict(), Some(status.as_u16()), None);
+    let (verdict, status) = match session.file(&rules, &mut record).await {
+        Ok(()) => (refusal.verdict(), status),
+        Err(unwritten) => {
+            let status = rescue::status(unwritten.reason);
+            (unwritten, status)
+        }
+    };
+    rescue::problem_as(&verdict, status, session.flow.id).map(Either::Right)
 }
 
 /// Writes the receipt of what hyper refused by itself: with an answer, or by breaking it off.

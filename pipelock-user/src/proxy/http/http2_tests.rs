@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::proxy::intercept::tests::opened;
+use crate::proxy::intercept::tests::{opened, over_http2};
 
 /// Types and flags of frames (RFC 9113 §6).
 const HEADERS: u8 = 1;
@@ -70,4 +73,96 @@ async fn heads_that_are_refused_before_anybody_sees_them_have_receipts_beside_th
     assert_eq!(receipts(&frames, expected.len()).await, expected);
     // An index that no table has: the whole connection cannot be read any more.
     assert_eq!(receipts(&request(1, &[0xff, 0xff, 0x0f]), 1).await, [pair("block", "request_malformed")]);
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_limits_is_answered_as_over_http1() {
+    let opened = opened("web.test", true).await;
+    let port = opened.world.addr.port();
+    let begun = |path: &str| Request::builder().uri(format!("https://web.test:{port}/ok/{path}"));
+    let many = (0..101).fold(begun("many"), |request, at| request.header(format!("x-{at}"), "1"));
+    let requests = [
+        many,
+        begun("long").header("x", "x".repeat(70_000)),
+        begun("cookies").header("cookie", "x".repeat(40_000)).header("cookie", "y".repeat(40_000)),
+    ];
+    let requests = requests.map(|request| request.body(Full::new(Bytes::new())).expect("a request"));
+    for (status, reason, body) in over_http2(opened.connect(&["h2"]).await, requests.into()).await {
+        assert_eq!((status.as_u16(), reason.as_str()), (431, "limit_exceeded"), "{body}");
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((&body["reason"], &body["status"]), (&"limit_exceeded".into(), &431.into()), "{body}");
+    }
+    assert_eq!(opened.world.receipts(), vec![pair("block", "limit_exceeded"); 3]);
+    let evidence = opened.world.evidence_by_now();
+    for path in ["many", "long", "cookies"] {
+        assert!(evidence.contains(&format!("/ok/{path}\"")), "{path}: {evidence}");
+    }
+    assert!(evidence.contains("\"GET\"") && opened.world.seen().is_empty(), "{evidence}");
+}
+
+#[tokio::test]
+async fn a_head_that_hyper_refuses_by_itself_is_answered_with_the_reason() {
+    let opened = opened("web.test", true).await;
+    let port = opened.world.addr.port();
+    let long = Request::builder().uri(format!("https://web.test:{port}/ok/x")).header("x", "x".repeat(140_000));
+    let answers =
+        over_http2(opened.connect(&["h2"]).await, vec![long.body(Full::new(Bytes::new())).expect("a request")]).await;
+    assert_eq!(answers, [(http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "limit_exceeded".into(), String::new())]);
+    let mut stream = opened.connect(&["h2"]).await;
+    let head = [sound(), literal("connection", "close")].concat();
+    let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
+    stream.write_all(&[start, frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)].concat()).await.expect("write");
+    let block = [&[0x8c][..], &literal("x-pipelock-reason", "request_malformed")].concat();
+    let answer = [frame(HEADERS, END_STREAM | END_HEADERS, 1, &block), frame(3, 0, 1, &[0, 0, 0, 1])].concat();
+    let mut read = Vec::new();
+    while !read.windows(answer.len()).any(|window| window == answer) {
+        assert!(stream.read_buf(&mut read).await.expect("read") > 0, "{read:x?}");
+    }
+    assert_eq!(opened.world.receipts(), [pair("block", "limit_exceeded"), pair("block", "request_malformed")]);
+}
+
+/// A header, as it is spelled (RFC 7541 §6.2.2).
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let of = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
+    [&[0][..], &of(name), &of(value)].concat()
+}
+
+#[tokio::test]
+async fn whatever_breaks_http2_in_a_head_has_its_receipt() {
+    let and = |name: &str, value: &str| [sound(), literal(name, value)].concat();
+    let without_path = |more: &[u8]| [NO_PATH, &[0x41, 8], b"web.test", more].concat();
+    for (what, head) in [
+        ("no path", without_path(&[])),
+        ("an empty path", without_path(&literal(":path", ""))),
+        ("a path with a blank", without_path(&literal(":path", "/ok/a b"))),
+        ("a path with a control character", without_path(&literal(":path", "/ok/\x01"))),
+        ("a path without a slash", without_path(&literal(":path", "ok/x"))),
+        ("two paths", and(":path", "/ok/y")),
+        ("a pseudo-header behind others", [sound(), literal("x", "y"), literal(":authority", "web.test")].concat()),
+        ("a status", and(":status", "200")),
+        ("a pseudo-header that nobody knows", and(":x", "y")),
+        ("a protocol", and(":protocol", "websocket")),
+        ("an upper-case name", and("X-Upper", "y")),
+        ("a name with a blank", and("x y", "y")),
+        ("no name", and("", "y")),
+        ("a value with NUL", and("x", "y\0")),
+        ("a value with a line's end", and("x", "y\r\nz: 1")),
+        ("connection", and("connection", "close")),
+        ("keep-alive", and("keep-alive", "timeout=5")),
+        ("upgrade", and("upgrade", "h2c")),
+        ("transfer-encoding", and("transfer-encoding", "chunked")),
+        ("te", and("te", "gzip")),
+        ("a length that is none", and("content-length", "x")),
+        ("a length without a body", and("content-length", "5")),
+        ("two lengths", [and("content-length", "0"), literal("content-length", "0")].concat()),
+        ("another authority", and("host", "other.test")),
+        ("a decoy", and("content_length", "0")),
+    ] {
+        let found = receipts(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &head), 1).await;
+        assert!(found.len() == 1 && found[0].0 == "block", "{what}: {found:?}");
+        assert!(
+            ["request_malformed", "name_mismatch", "misdirected"].contains(&found[0].1.as_str()),
+            "{what}: {found:?}"
+        );
+    }
 }

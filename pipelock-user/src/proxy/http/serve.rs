@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, header};
+use http::{Request, Response, Uri, header};
 use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -158,6 +158,11 @@ impl Session {
         let Target { name, original } = &self.flow.target;
         let host = || name.clone().unwrap_or_else(|| Host::from(original.ip()));
         self.is_opened().then(|| self.place_of(&host(), original.port()))
+    }
+
+    /// The target of a request that nobody has looked at further.
+    pub(super) fn target(&self, uri: &Uri) -> String {
+        target(self.opened_for(), uri)
     }
 
     /// The beginning of a URL of a host: without the port that its scheme has anyway.
@@ -320,12 +325,7 @@ impl Session {
             Ok(Authority { host, port }) => Some(self.place_of(host, *port)),
             Err(_) => self.opened_for(),
         };
-        let target = match (place, request.uri().path()) {
-            // `OPTIONS *` is about the server, not about a path of it.
-            (Some(place), "*") => format!("{place} *"),
-            (Some(place), path) => format!("{place}{path}"),
-            (None, _) => without_query(request.uri()),
-        };
+        let target = target(place, request.uri());
         let call = request.extensions_mut().remove::<Call>();
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
         let Forwarded { verdict, response, dialled, reading } = match authority {
@@ -452,6 +452,16 @@ impl Session {
             None => response,
         };
         Forwarded { verdict: verdict.with(noted), response, dialled, reading }
+    }
+}
+
+/// What receipts call a request of this place.
+fn target(place: Option<String>, uri: &Uri) -> String {
+    match (place, uri.path()) {
+        // `OPTIONS *` is about the server, not about a path of it.
+        (Some(place), "*") => format!("{place} *"),
+        (Some(place), path) => format!("{place}{path}"),
+        (None, _) => without_query(uri),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Put by `http2` around the agent's connection. It promises that each stream which the agent opened is given to whoever
 //! answers requests, or told here when hyper answered or reset it instead, and so the connection when hyper broke that off
-//! for what the agent sent; and that the connection ends when `pace` says that too many frames carried nothing. What the agent
+//! for what the agent sent; that the agent reads the reason in the head of such an answer, which without it is a status alone, or nothing
+//! before the reset; and that the connection ends when `pace` says that too many frames carried nothing. What the agent
 //! may ask again as if it had not (REFUSED_STREAM) is no request.
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Refusal;
@@ -24,8 +26,22 @@ const PREFACE: usize = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const PADDED: u8 = 8;
+/// END_STREAM and END_HEADERS.
+const WHOLE: u8 = 5;
+/// `:status 400` (RFC 7541 §A).
+const BAD_REQUEST: u8 = 0x8c;
+/// Where the reason stands in each denial.
+const REASON: &[u8] = b"x-pipelock-reason";
+/// Bytes of SETTINGS that are looked at: all that clients send, six for each. The one that is the table's size (RFC 9113 §6.5.2).
+const MOST_SETTINGS: usize = 60;
+const TABLE_SIZE: u16 = 1;
+/// What that is unless it is said (RFC 9113 §6.5.2).
+const TABLE: u32 = 4096;
+/// Bytes that are taken from hyper before those of before have gone out.
+const MOST_WAITING: usize = 64 * 1024;
 /// Most bytes of a head that is a status only: the change of a table's size, a name, a length and three digits.
 const BARE: usize = 7;
 /// Error codes (RFC 9113 §7).
@@ -64,6 +80,10 @@ pub(super) struct Witness<S, T> {
     open: BTreeSet<u32>,
     untaken: Untaken,
     pace: Arc<Pace>,
+    /// Taken from hyper, to be written.
+    waiting: BytesMut,
+    /// The agent's table of headers is smaller than usual: its next head has to begin with that (RFC 7541 §4.2), which only hyper can write.
+    is_table_small: bool,
     tell: T,
 }
 
@@ -79,12 +99,16 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             open: BTreeSet::new(),
             untaken,
             pace: pace.clone(),
+            waiting: BytesMut::new(),
+            is_table_small: false,
             tell,
         }
     }
 
     fn read(&mut self, bytes: &[u8]) {
-        self.incoming.pass(bytes, |frame| {
+        self.incoming.pass(bytes, |frame, _| {
+            let Some(frame) = frame else { return };
+            self.is_table_small |= frame.is_table_small;
             self.pace.received(frame.kind, frame.flags, frame.length);
             // Trailers come on a stream that is open already.
             if frame.kind == HEADERS && frame.stream > self.last {
@@ -98,8 +122,12 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
         });
     }
 
+    /// Takes what hyper writes.
     fn written(&mut self, bytes: &[u8]) {
-        self.outgoing.pass(bytes, |frame| {
+        self.outgoing.pass(bytes, |frame, raw| {
+            let begun = self.waiting.len();
+            self.waiting.extend_from_slice(raw);
+            let Some(frame) = frame else { return };
             self.pace.sent(frame.kind);
             let is_first = matches!(frame.kind, HEADERS | RST_STREAM) && self.open.remove(&frame.stream);
             let refusal = match (frame.kind, frame.code) {
@@ -118,9 +146,48 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
                 (GOAWAY, code) if code != NO_ERROR => Refusal::malformed("what was sent breaks HTTP/2"),
                 _ => return,
             };
-            (self.tell)(refusal, frame.kind == HEADERS);
+            let block = match frame.kind {
+                HEADERS => raw.get(HEAD..).unwrap_or_default(),
+                RST_STREAM if !self.is_table_small => &[BAD_REQUEST][..],
+                _ => return (self.tell)(refusal, false),
+            };
+            let answer = answer(frame.stream, block, refusal.reason.code());
+            self.waiting.truncate(begun);
+            self.waiting.extend_from_slice(&answer);
+            if frame.kind == RST_STREAM {
+                self.waiting.extend_from_slice(raw);
+            }
+            (self.tell)(refusal, true);
         });
     }
+}
+
+/// The head of an answer without a body: this block, and the reason behind it, which no table takes note of (RFC 7541 §6.2.2).
+fn answer(stream: u32, block: &[u8], reason: &str) -> Vec<u8> {
+    let mut frame = vec![0, 0, 0, HEADERS, WHOLE];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(block);
+    frame.push(0);
+    for text in [REASON, reason.as_bytes()] {
+        // Below 127, as all of them are: one byte.
+        frame.push(u8::try_from(text.len()).unwrap_or_default() & 0x7f);
+        frame.extend_from_slice(text);
+    }
+    // Far below 255.
+    let count = u8::try_from(frame.len().saturating_sub(HEAD));
+    if let (Some(length), Ok(count)) = (frame.get_mut(2), count) {
+        *length = count;
+    }
+    frame
+}
+
+/// Whether SETTINGS make the table of headers smaller than it is, or may.
+fn makes_table_small(settings: &[u8], length: usize) -> bool {
+    let (each, _) = settings.as_chunks::<6>();
+    let small = |[a, b, c, d, e, f]: &[u8; 6]| {
+        u16::from_be_bytes([*a, *b]) == TABLE_SIZE && u32::from_be_bytes([*c, *d, *e, *f]) < TABLE
+    };
+    length > settings.len() || each.iter().any(small)
 }
 
 /// Whether the block of an answer's head is a status and nothing more (RFC 7541 §6). hyper answers so itself; what is answered for us
@@ -151,24 +218,35 @@ struct Frame {
     code: u32,
     /// Of the head of an answer: whether it is a status only.
     is_bare: bool,
+    /// Of settings.
+    is_table_small: bool,
 }
 
 /// Finds frames in a stream of bytes, however it is cut.
-#[derive(Default)]
 struct Frames {
     /// Bytes that are not looked at.
     skip: usize,
     /// The head of a frame, and the beginning of what is behind it.
-    head: [u8; HEAD + 8],
+    head: [u8; HEAD + MOST_SETTINGS],
     have: usize,
 }
 
+impl Default for Frames {
+    fn default() -> Self {
+        Self { skip: 0, head: [0; HEAD + MOST_SETTINGS], have: 0 }
+    }
+}
+
 impl Frames {
-    fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
+    /// Gives all bytes on in their order: the beginning of each frame once it is there, and what is not looked at.
+    fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Option<Frame>, &[u8])) {
         loop {
-            let skipped = self.skip.min(bytes.len());
-            bytes = bytes.get(skipped..).unwrap_or_default();
-            self.skip -= skipped;
+            let (skipped, rest) = bytes.split_at(self.skip.min(bytes.len()));
+            if !skipped.is_empty() {
+                each(None, skipped);
+            }
+            bytes = rest;
+            self.skip -= skipped.len();
             let Some((byte, rest)) = bytes.split_first() else { return };
             if let Some(place) = self.head.get_mut(self.have) {
                 *place = *byte;
@@ -176,8 +254,8 @@ impl Frames {
             self.have += 1;
             bytes = rest;
             if let Some((frame, left)) = self.whole() {
+                each(Some(frame), self.head.get(..self.have).unwrap_or_default());
                 (self.have, self.skip) = (0, left);
-                each(frame);
             }
         }
     }
@@ -192,6 +270,7 @@ impl Frames {
             HEADERS => (BARE + 1, 0),
             RST_STREAM => (4, 0),
             GOAWAY => (8, 4),
+            SETTINGS => (MOST_SETTINGS, 0),
             _ => (0, 0),
         };
         let wanted = length.min(wanted);
@@ -210,6 +289,7 @@ impl Frames {
             stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
             code: code.map_or(0, |code| u32::from_be_bytes(*code)),
             is_bare: kind == HEADERS && length <= BARE && is_bare(payload),
+            is_table_small: kind == SETTINGS && makes_table_small(payload, length),
         };
         Some((frame, length - wanted))
     }
@@ -228,12 +308,25 @@ impl<S: AsyncRead + Unpin, T: FnMut(Refusal, bool) + Unpin> AsyncRead for Witnes
     }
 }
 
+impl<S: AsyncWrite + Unpin, T: FnMut(Refusal, bool) + Unpin> Witness<S, T> {
+    /// Writes what was taken.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(count);
+        }
+        // Not held while nothing goes out.
+        self.waiting = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncWrite + Unpin, T: FnMut(Refusal, bool) + Unpin> AsyncWrite for Witness<S, T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
-        this.written(buf.get(..count).unwrap_or_default());
-        Poll::Ready(Ok(count))
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -242,26 +335,34 @@ impl<S: AsyncWrite + Unpin, T: FnMut(Refusal, bool) + Unpin> AsyncWrite for Witn
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
-        let mut left = count;
+        ready!(this.poll_written(cx))?;
+        let mut left = MOST_WAITING;
         for buf in bufs {
-            let part = left.min(buf.len());
-            this.written(buf.get(..part).unwrap_or_default());
-            left -= part;
+            let part = buf.get(..left.min(buf.len())).unwrap_or_default();
+            this.written(part);
+            left -= part.len();
         }
-        Poll::Ready(Ok(count))
+        // Whoever writes flushes too, if this does not get through at once.
+        if let Poll::Ready(Err(error)) = this.poll_written(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(MOST_WAITING - left))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(this.poll_written(cx))?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        ready!(this.poll_written(cx))?;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
 
@@ -285,7 +386,7 @@ mod tests {
             let bytes = frames.iter().flat_map(|(kind, stream, payload)| frame(*kind, *stream, payload)).collect::<Vec<_>>();
             let mut found = Vec::new();
             let mut all = Frames::default();
-            bytes.chunks(cut).for_each(|chunk| all.pass(chunk, |frame| found.push((frame.kind, frame.stream))));
+            bytes.chunks(cut).for_each(|chunk| all.pass(chunk, |frame, _| found.extend(frame.map(|frame| (frame.kind, frame.stream)))));
             prop_assert_eq!(found, frames.iter().map(|(kind, stream, _)| (*kind, *stream)).collect::<Vec<_>>());
         }
     }
@@ -332,6 +433,40 @@ mod tests {
     }
 
     #[test]
+    fn what_hyper_refuses_by_itself_goes_out_with_the_reason() {
+        let sent = |settings: &[u8], bytes: &[u8], cut: usize| {
+            let mut witness = Witness::new((), Untaken::default(), &Arc::default(), |_: Refusal, _| ());
+            witness.read(&[&[0; PREFACE][..], &frame(SETTINGS, 0, settings)].concat());
+            [1, 3].iter().for_each(|stream| witness.read(&frame(HEADERS, *stream, b"head")));
+            bytes.chunks(cut).for_each(|piece| witness.written(piece));
+            witness.waiting.to_vec()
+        };
+        let whole = |stream: u32, block: &[u8]| {
+            let mut frame = frame(HEADERS, stream, block);
+            frame[4] = WHOLE;
+            frame
+        };
+        let reason = |text: &str| {
+            [b"\0\x11x-pipelock-reason", &[u8::try_from(text.len()).expect("short")][..], text.as_bytes()].concat()
+        };
+        let (reset, data) = (frame(RST_STREAM, 1, &[0, 0, 0, 1]), frame(DATA, 9, &[7; 300]));
+        let bytes = [&data[..], &reset, &whole(3, BARE_431), &data].concat();
+        let long = whole(3, &[BARE_431, &reason("limit_exceeded")].concat());
+        let answered = whole(1, &[&[BAD_REQUEST][..], &reason("request_malformed")].concat());
+        for cut in [1, 5, 13, 1000] {
+            assert_eq!(sent(&[], &bytes, cut), [&data[..], &answered, &reset, &long, &data].concat(), "{cut}");
+        }
+        // Its next head would have to say that the table is smaller now.
+        for small in [&[0, 1, 0, 0, 0x0f, 0xff][..], &[0, 3, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0], &[0; MOST_SETTINGS + 6]] {
+            assert_eq!(sent(small, &bytes, 1000), [&data[..], &reset, &long, &data].concat(), "{small:?}");
+        }
+        assert_eq!(
+            sent(&[0, 1, 0, 1, 0, 0], &bytes, 1000).len(),
+            bytes.len() + answered.len() + long.len() - whole(3, BARE_431).len()
+        );
+    }
+
+    #[test]
     fn a_bare_status_is_told_from_more() {
         for (block, expected) in [
             (BARE_431, true),
@@ -357,7 +492,7 @@ mod tests {
         let mut more = frame(DATA, 1, &[2, b'x', 0, 0]);
         more[4] = PADDED;
         for byte in [padded, more, frame(DATA, 1, b"xyz")].concat() {
-            frames.pass(&[byte], |frame| lengths.push(frame.length));
+            frames.pass(&[byte], |frame, _| lengths.extend(frame.map(|frame| frame.length)));
         }
         assert_eq!(lengths, [0, 1, 3]);
     }

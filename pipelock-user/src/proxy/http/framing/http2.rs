@@ -18,7 +18,7 @@ const OF_HTTP1: [HeaderName; 3] = [header::CONNECTION, header::TRANSFER_ENCODING
 ///
 /// # Errors
 /// [`Refusal`].
-pub(in crate::proxy::http) fn sound<B>(request: &Request<B>) -> Result<(), Refusal> {
+pub(in crate::proxy::http) fn sound<B>(request: &Request<B>, max_head: usize) -> Result<(), Refusal> {
     let malformed = |detail| Err(Refusal::malformed(detail));
     if request.method().as_str().len() > MAX_METHOD {
         return malformed("the method is longer than any there is");
@@ -35,6 +35,9 @@ pub(in crate::proxy::http) fn sound<B>(request: &Request<B>) -> Result<(), Refus
     if headers.len().saturating_sub(cookies) > MAX_FIELDS {
         return Err(Refusal::too_large("the request has more than 100 header lines"));
     }
+    if length(request) > max_head {
+        return Err(Refusal::too_large("the request head is longer than limits.header_bytes allows"));
+    }
     if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
         return malformed("more than one Content-Length");
     }
@@ -47,12 +50,24 @@ pub(in crate::proxy::http) fn sound<B>(request: &Request<B>) -> Result<(), Refus
     Ok(())
 }
 
+/// Bytes of the head, were it written as HTTP/1.1 writes it.
+fn length<B>(request: &Request<B>) -> usize {
+    let uri = request.uri();
+    let authority = uri.authority().map_or(0, |authority| "host: \r\n".len() + authority.as_str().len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let line = request.method().as_str().len() + path + "  HTTP/1.1\r\n".len();
+    let lines = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    line + authority + lines.sum::<usize>() + "\r\n".len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::flow::Reason;
     use http::uri::{Parts, PathAndQuery};
     use http::{HeaderValue, Uri};
+
+    const MAX: usize = 65_536;
 
     fn request(method: &str, path: &'static str, headers: &[(&'static str, &'static str)]) -> Request<()> {
         let mut parts = Parts::default();
@@ -68,15 +83,19 @@ mod tests {
     #[test]
     fn what_clients_send_is_sound() {
         for (method, path) in [("GET", "/"), ("POST", "/a?b"), ("OPTIONS", "*"), ("GET", "//x")] {
-            assert_eq!(sound(&request(method, path, &[("content-length", "0"), ("te", "trailers")])), Ok(()), "{path}");
+            assert_eq!(
+                sound(&request(method, path, &[("content-length", "0"), ("te", "trailers")]), MAX),
+                Ok(()),
+                "{path}"
+            );
         }
         let crumbs = [("cookie", "a=1"); 150];
-        assert_eq!(sound(&request("GET", "/", &crumbs)), Ok(()));
+        assert_eq!(sound(&request("GET", "/", &crumbs), MAX), Ok(()));
     }
 
     #[test]
     fn what_http1_would_read_otherwise_is_refused() {
-        let reason = |request| sound(&request).expect_err("refused").reason;
+        let reason = |request| sound(&request, MAX).expect_err("refused").reason;
         assert_eq!(reason(request("GET", "*", &[])), Reason::RequestMalformed);
         let no_path = Request::get(Uri::from_static("a.example")).body(()).expect("a request");
         assert_eq!(reason(no_path), Reason::RequestMalformed);
@@ -92,5 +111,13 @@ mod tests {
             assert_eq!(reason(request("POST", "/", headers)), Reason::RequestMalformed, "{headers:?}");
         }
         assert_eq!(reason(request("GET", "/", &[("a", "b"); 101])), Reason::LimitExceeded);
+    }
+
+    #[test]
+    fn a_head_is_as_long_as_over_http1() {
+        let head = "GET /a?b HTTP/1.1\r\nx: yz\r\n\r\n".len();
+        let request = || request("GET", "/a?b", &[("x", "yz")]);
+        assert_eq!(sound(&request(), head), Ok(()));
+        assert_eq!(sound(&request(), head - 1).expect_err("refused").reason, Reason::LimitExceeded);
     }
 }
