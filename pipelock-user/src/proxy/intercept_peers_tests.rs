@@ -205,6 +205,8 @@ async fn a_destination_that_wants_a_certificate_is_shown_the_one_of_its_rule_and
             };
             let expected = if has_certificate { (200, "") } else { (502, "upstream_failed") };
             assert_eq!((answers[0].0.as_u16(), answers[0].1.as_str()), expected, "{protocols:?} {answers:?}");
+            let is_told = answers[0].2.contains("wants a client certificate") && answers[0].2.contains("client_cert");
+            assert_eq!(is_told, !has_certificate, "{answers:?}");
         }
         assert_eq!(opened.world.seen().len(), if has_certificate { 2 } else { 0 });
     }

@@ -18,7 +18,7 @@ use super::framing::sound_answer;
 use super::outgoing::{Form, outgoing};
 use super::passing::Passing;
 use super::pool::{Pool, Whose, patience, shows_who};
-use crate::flow::{Flow, PolicyId, Reached, Reason, Verdict, locked};
+use crate::flow::{Flow, Host, PolicyId, Reached, Reason, Verdict, locked};
 use crate::inspect::Permit;
 use crate::net::connect;
 use crate::proxy::counts::{COUNTS, Found};
@@ -241,7 +241,7 @@ impl Upstreams {
                         let refused = "the destination closed the connection before the request was sent";
                         return Err((Verdict::block(Reason::UpstreamFailed, refused), None));
                     }
-                    _ => return Err(broken(&error.into_error(), addr)),
+                    _ => return Err(broken(&leg.authority.host, &error.into_error(), addr)),
                 },
             }
         }
@@ -358,7 +358,7 @@ impl Upstreams {
         } else {
             greet(stream, carrier.is_http2, rules).await
         };
-        let sender = sender.map_err(|error| broken(&error, addr.clone()))?;
+        let sender = sender.map_err(|error| broken(&authority.host, &error, addr.clone()))?;
         let upstream = Upstream {
             authority: (*authority).clone(),
             policy: rules.policy.id().clone(),
@@ -400,10 +400,11 @@ where
     Ok(Sender::Http1(sender))
 }
 
-fn broken(error: &hyper::Error, addr: Reached) -> Failed {
-    let detail = match error.is_parse_too_large() {
-        true => "the head of the answer is longer than limits.header_bytes".to_owned(),
-        false => error.to_string(),
+fn broken(host: &Host, error: &hyper::Error, addr: Reached) -> Failed {
+    let detail = match (error.is_parse_too_large(), tls::ended(host, error)) {
+        (true, _) => "the head of the answer is longer than limits.header_bytes".to_owned(),
+        (false, Some(why)) => why,
+        (false, None) => error.to_string(),
     };
     (Verdict::let_out(Reason::UpstreamFailed, detail), Some(addr))
 }

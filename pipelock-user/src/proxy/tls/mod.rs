@@ -26,7 +26,7 @@ use crate::policy::{Destination, Policy};
 pub use ca::{CaError, CertificateAuthority};
 pub(super) use inward::{Agreed, greet};
 pub use outward::hop_tls;
-pub(super) use outward::{Offer, Outward, refused};
+pub(super) use outward::{Offer, Outward, ended, refused};
 pub use roots::SYSTEM_BUNDLES;
 pub(super) use shown::Shown;
 pub(super) use sniff::{Hello, alert_access_denied, sniff};

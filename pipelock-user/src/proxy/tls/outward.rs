@@ -115,10 +115,21 @@ pub(in crate::proxy) fn refused(host: &Host, error: &io::Error) -> Verdict {
         Greeting::Certificate(why) => {
             Verdict::block(Reason::CertificateInvalid, format!("the certificate of {host}: {why}"))
         }
-        Greeting::WantsOurs => {
-            Verdict::block(Reason::UpstreamFailed, format!("{host} wants a client certificate; name one (client_cert)"))
-        }
-        Greeting::Failed(why) => Verdict::block(Reason::UpstreamFailed, format!("TLS to {host} failed: {why}")),
+        greeting => Verdict::block(Reason::UpstreamFailed, of_tls(host, greeting)),
+    }
+}
+
+/// What is said of a connection to a destination that TLS has ended after the handshake; none where something else has.
+pub(in crate::proxy) fn ended(host: &Host, error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    Greeting::of_end(error).map(|greeting| of_tls(host, greeting))
+}
+
+fn of_tls(host: &Host, greeting: Greeting) -> String {
+    match greeting {
+        Greeting::WantsOurs => format!(
+            "{host} wants a client certificate (TLS alert certificate_required); name one in its rule (client_cert, client_key)"
+        ),
+        Greeting::Certificate(why) | Greeting::Failed(why) => format!("TLS to {host} failed: {why}"),
     }
 }
 
