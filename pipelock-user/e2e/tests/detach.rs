@@ -61,6 +61,20 @@ fn a_served_attachment_is_detached_by_its_id() {
     assert_eq!(detach("../cg-1").status.code(), Some(2));
 }
 
+/// As when somebody removed the rest by hand.
+#[test]
+fn what_is_left_of_a_number_that_nothing_else_is_left_of_is_removed() {
+    let id = "cg-4000000000001";
+    fs::create_dir_all(trust_of(id)).expect("a folder");
+    fs::write(trust_of(id).join("bundle.pem"), "x").expect("a file");
+    let out = detach(id);
+    assert!(out.status.success() && said(&out).contains("removed"), "{}", said(&out));
+    assert_nothing_left(id);
+    let again = detach(id);
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    assert!(said(&again).contains("nothing is attached"), "{}", said(&again));
+}
+
 #[test]
 fn a_killed_server_is_detached_as_status_says() {
     let cage = Cage::new("egress: []");

@@ -127,6 +127,12 @@ impl TrustFolder {
         Ok(made)
     }
 
+    /// Whether a run of this name left anything.
+    #[must_use]
+    pub fn is_left(id: &str) -> bool {
+        Path::new(FOLDER).join(id).symlink_metadata().is_ok()
+    }
+
     /// Removes what a run of this name left that was killed.
     pub fn remove_left(id: &str) {
         remove(&Path::new(FOLDER).join(id));

@@ -131,6 +131,11 @@ fn end(args: &Args, number: u64, opened: Option<Cgroup>) -> Result<u8, Failure> 
             remove_cgroup(&cgroup, args.force)?;
             Ok(0)
         }
+        (Pinned::Absent, _) if state.is_none() && TrustFolder::is_left(&id) => {
+            TrustFolder::remove_left(&id);
+            output::note(&format!("nothing is attached under {id}; removed what its programs were told to trust"));
+            Ok(0)
+        }
         (Pinned::Absent, _) if state.is_none() => Err(format!("nothing is attached under {id}").into()),
         (_, cgroup) => {
             match cgroup {
