@@ -7,6 +7,7 @@
 mod addresses;
 mod browsers;
 mod capsule;
+mod checked;
 mod denials;
 mod explicit;
 mod flows;
@@ -29,6 +30,7 @@ mod trust;
 mod watch;
 mod withheld;
 
+pub use checked::{UrlReader, wrong_files};
 pub use explicit::{Alone, Bound, Doors};
 pub use flows::kernel_code;
 pub use inspection::Environment;

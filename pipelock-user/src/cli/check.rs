@@ -2,20 +2,23 @@
 
 use std::path::PathBuf;
 
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{Method, Uri};
 use serde_json::json;
 
 use super::{Failure, keys, output};
-use crate::flow::{Host, Reason, Verdict};
+use crate::app::{UrlReader, wrong_files};
+use crate::flow::{Found, Host, Reason, Verdict};
 use crate::net::check_known;
-use crate::policy::{Policy, Rates, normalise_path};
+use crate::policy::{Policy, Rates, Rule, normalise_path};
+use crate::proxy::refused_head;
 
 /// Check a policy, and what it says about a URL.
 ///
-/// Prints the policy's hash and what this build cannot enforce of it. With --url prints ALLOWED or BLOCKED with the rule and
-/// the reason, and exits with 1 when it is blocked. Nothing is resolved and nothing is sent: of addresses only those are decided
-/// about that are in the URL, or in the policy (dns.hosts).
+/// Prints the policy's hash and what this build cannot enforce of it, and tries the files that it names. With --url prints ALLOWED or
+/// BLOCKED with the rule and the reason, and exits with 1 when it is blocked; the URL is read for secrets as the proxy reads it, those of
+/// this environment among them (sudo leaves most of it out). Nothing is resolved and nothing is sent: of addresses only those are
+/// decided about that are in the URL, or in the policy (dns.hosts).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The policy file.
@@ -27,6 +30,9 @@ pub(super) struct Args {
     /// The method of the request.
     #[arg(long, default_value = "GET", requires = "url")]
     method: String,
+    /// Leave the files unread that the policy names: they are on another machine.
+    #[arg(long)]
+    no_files: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -34,6 +40,10 @@ pub(super) struct Args {
 
 pub(super) fn check(args: &Args) -> Result<u8, Failure> {
     let policy = Policy::load(&args.policy).map_err(Failure::usage)?;
+    let wrong = if args.no_files { Vec::new() } else { wrong_files(&policy) };
+    if !wrong.is_empty() {
+        return Err(Failure::usage(format!("{}: {}", args.policy.display(), wrong.join("\n"))));
+    }
     let Some(url) = &args.url else {
         if args.json {
             let value = json!({
@@ -53,7 +63,15 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         }
         return Ok(0);
     };
-    let Said { verdict, asks, hop, rates } = decide(&policy, url, &args.method)?;
+    let mut reader = None;
+    let Said { verdict, asks, hop, rates } = decide(&policy, url, &args.method, |rule, method, url| {
+        reader = UrlReader::of(&policy)?;
+        reader.as_ref().map_or(Ok(Vec::new()), |reader| reader.read(&policy, rule, method, url))
+    })?;
+    let url = &match &reader {
+        Some(reader) => reader.spare(url.clone()),
+        None => url.clone(),
+    };
     let git =
         policy.rules().iter().find(|rule| verdict.rule.as_ref() == Some(&rule.label())).and_then(|rule| rule.git());
     let word = if verdict.is_block() { "BLOCKED" } else { "ALLOWED" };
@@ -69,6 +87,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
             "next_hop": hop,
             "rates": rates.iter().map(|(whose, rates)| json!({"of": whose, "rate": rates.to_string()})).collect::<Vec<_>>(),
             "detail": verdict.detail,
+            "findings": verdict.findings,
             "what_to_do": verdict.is_block().then(|| verdict.reason.hint()),
             "policy_hash": policy.id().to_string(),
         });
@@ -95,6 +114,9 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         if !verdict.detail.is_empty() {
             output::line(&format!("detail: {}", verdict.detail));
         }
+        for found in &verdict.findings {
+            output::line(&format!("found: {} ({})", found.line(), found.action));
+        }
         if verdict.is_block() {
             output::line(&format!("what to do: {}", verdict.reason.hint()));
         }
@@ -120,9 +142,18 @@ impl From<Verdict> for Said {
     }
 }
 
-fn decide(policy: &Policy, url: &str, method: &str) -> Result<Said, Failure> {
-    if http::Method::from_bytes(method.as_bytes()).is_err() {
+/// Decides about a URL; `read` says what is found in it, where a rule wants it read.
+fn decide(
+    policy: &Policy,
+    url: &str,
+    method: &str,
+    read: impl FnOnce(&Rule, &Method, &str) -> Result<Vec<Found>, Verdict>,
+) -> Result<Said, Failure> {
+    let Ok(word) = Method::from_bytes(method.as_bytes()) else {
         return Err(Failure::usage(format!("{method:?} cannot be the method of a request")));
+    };
+    if let Some(refused) = too_long(policy, url, method) {
+        return Ok(refused.into());
     }
     let uri: Uri = url.parse().map_err(|error| Failure::usage(format!("{url}: {error}")))?;
     let scheme = uri.scheme_str().unwrap_or_default();
@@ -153,6 +184,14 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Said, Failure> {
     if let Some(unfit) = rule.unfit(is_tls) {
         return Ok(Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule).into());
     }
+    let found = match rule.scan() {
+        true => read(rule, &word, &as_read(&uri, is_tls, &host, port)),
+        false => Ok(Vec::new()),
+    };
+    let verdict = match found {
+        Ok(found) => verdict.with(found),
+        Err(denied) => return Ok(denied.by(verdict.rule).into()),
+    };
     let known = match check_known(&host, port, policy) {
         Ok(known) => known,
         Err(error) => return Ok(Verdict::block(error.reason(), error.to_string()).by(verdict.rule).into()),
@@ -166,15 +205,39 @@ fn decide(policy: &Policy, url: &str, method: &str) -> Result<Said, Failure> {
     Ok(Said { verdict, asks: rule.asks().then_some(asked), hop: hop.map(ToString::to_string), rates })
 }
 
+/// The URL as the scanner is given it.
+fn as_read(uri: &Uri, is_tls: bool, host: &Host, port: u16) -> String {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    match (is_tls, port) {
+        (false, 80) => format!("http://{host}{path}"),
+        (true, 443) => format!("https://{host}{path}"),
+        (is_tls, port) => format!("http{}://{host}:{port}{path}", if is_tls { "s" } else { "" }),
+    }
+}
+
+/// What the proxy says of a head that is too long for the URL alone, which nothing here could read either.
+fn too_long(policy: &Policy, url: &str, method: &str) -> Option<Verdict> {
+    let (_, rest) = url.split_once("://")?;
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let head = format!("{method} {target} HTTP/1.1\r\nhost: {authority}\r\n\r\n");
+    refused_head(head.as_bytes(), policy.limits().header_bytes)
+        .filter(|refused| refused.reason == Reason::LimitExceeded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const POLICY: &str = "version: \"1.0\"\negress:\n  - destination: a.example\n    methods: [GET]\n    scan: false\n  - destination: b.example\n    scan: false\n  - {destination: d.example, protocol: http}\n";
 
+    fn unread(_: &Rule, _: &Method, _: &str) -> Result<Vec<Found>, Verdict> {
+        Ok(Vec::new())
+    }
+
     fn verdict(url: &str, method: &str) -> (bool, Reason) {
         let policy = Policy::parse(POLICY, "test").expect("valid");
-        let verdict = decide(&policy, url, method).expect("a URL").verdict;
+        let verdict = decide(&policy, url, method, unread).expect("a URL").verdict;
         (verdict.is_block(), verdict.reason)
     }
 
@@ -189,15 +252,16 @@ mod tests {
         assert_eq!(verdict("http://c.example/", "GET"), (true, Reason::HostDenied));
         assert_eq!(verdict("http://a.example:81/", "GET"), (true, Reason::PortDenied));
         let policy = Policy::parse(POLICY, "test").expect("valid");
-        assert!(decide(&policy, "ftp://a.example/", "GET").is_err());
+        assert!(decide(&policy, "ftp://a.example/", "GET", unread).is_err());
     }
 
     #[test]
     fn check_says_what_git_may_do() {
         let text = "version: 1\negress: [{destination: a.example, git: {fetch: ['*'], push: [{repository: x/y, refs: [main]}]}}]\n";
         let policy = Policy::parse(text, "test").expect("valid");
-        let asks =
-            |path: &str| decide(&policy, &format!("https://a.example/{path}"), "GET").expect("a URL").verdict.reason;
+        let asks = |path: &str| {
+            decide(&policy, &format!("https://a.example/{path}"), "GET", unread).expect("a URL").verdict.reason
+        };
         assert_eq!(asks("x/y.git/info/refs?service=git-receive-pack"), Reason::PolicyAllow);
         assert_eq!(asks("x/z.git/info/refs?service=git-receive-pack"), Reason::GitDenied);
         assert_eq!(asks("x/z.git/info/refs?service=git-upload-pack"), Reason::PolicyAllow);
@@ -210,7 +274,7 @@ mod tests {
             .replace("destination: b.example\n", "destination: b.example\n    rates: {bytes_in: 9}\n");
         let policy = Policy::parse(&text, "test").expect("valid");
         let rates = |url: &str| {
-            let rates = decide(&policy, url, "GET").expect("a URL").rates;
+            let rates = decide(&policy, url, "GET", unread).expect("a URL").rates;
             rates.iter().map(|(of, rates)| format!("{of} {rates}")).collect::<Vec<_>>()
         };
         assert_eq!(rates("http://b.example/"), ["rule 9 bytes in per minute", "identity 5 requests per hour"]);
@@ -224,10 +288,10 @@ mod tests {
             "{POLICY}dns: {{hosts: {{b.example: 10.0.0.1}}}}\nssrf: {{allow: [10.0.0.0/8]}}\nupstream: {{proxy: \"http://c.example:3128\", no_proxy: [10.0.0.0/8]}}\n"
         );
         let policy = Policy::parse(&text, "test").expect("valid");
-        let hop = |url: &str| decide(&policy, url, "GET").expect("a URL").hop;
+        let hop = |url: &str| decide(&policy, url, "GET", unread).expect("a URL").hop;
         assert_eq!(hop("http://a.example/").as_deref(), Some("http://c.example:3128"));
         assert_eq!(hop("http://b.example/"), None, "its address is spared");
-        let said = decide(&policy, "http://c.example:3128/", "GET").expect("a URL");
+        let said = decide(&policy, "http://c.example:3128/", "GET", unread).expect("a URL");
         assert_eq!((said.verdict.reason, said.hop), (Reason::AddressDenied, None));
     }
 
@@ -236,7 +300,7 @@ mod tests {
         let asks = |more: &str, url: &str| {
             let rules = "egress: [{destination: a.test}, {destination: 10.0.0.1}, {destination: \"64:ff9b::/96\"}, {destination: \"2002::/16\"}, {destination: localhost}]";
             let policy = Policy::parse(&format!("version: 1\n{rules}\n{more}\n"), "test").expect(more);
-            let Said { verdict, .. } = decide(&policy, url, "GET").expect(url);
+            let Said { verdict, .. } = decide(&policy, url, "GET", unread).expect(url);
             (verdict.reason, verdict.detail)
         };
         for (more, url, reason, said) in [
@@ -283,12 +347,39 @@ mod tests {
         let asks = |more: &str, url: &str| {
             let text = POLICY.replace("destination: a.example\n", "destination: a.example\n    ask: true\n");
             let policy = Policy::parse(&format!("{text}{more}\n"), "test").expect("valid");
-            decide(&policy, url, "GET").expect("a URL").asks
+            decide(&policy, url, "GET", unread).expect("a URL").asks
         };
         assert_eq!(asks("", "http://a.example/"), Some("terminal"));
         assert_eq!(asks("", "http://b.example/"), None);
         assert_eq!(asks("", "http://a.example:81/"), None, "it is refused, whatever anybody says");
         let webhook = "ask: {webhook: \"https://c.example/\", secret_env: S}";
         assert_eq!(asks(webhook, "http://a.example/"), Some("webhook"));
+    }
+
+    #[test]
+    fn check_reads_a_url_as_the_proxy_does() {
+        const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
+        let reader = UrlReader::for_tests();
+        let asks = |rule: &str, more: &str, url: &str| {
+            let text = format!("version: 1\negress: [{{destination: a.test{rule}}}]\n{more}\n");
+            let policy = Policy::parse(&text, "test").expect("valid");
+            let said = decide(&policy, url, "GET", |rule, method, url| reader.read(&policy, rule, method, url));
+            let Said { verdict, .. } = said.expect("a URL");
+            (verdict.word(), verdict.reason, verdict.rule.is_some(), verdict.findings.len())
+        };
+        let url = format!("https://a.test/x?token={SECRET}");
+        assert_eq!(asks("", "", &url), ("block", Reason::DlpMatch, true, 1));
+        assert_eq!(asks("", "dlp: {action: warn}", &url), ("warn", Reason::PolicyAllow, true, 1));
+        assert_eq!(asks(", scan: false", "", &url), ("allow", Reason::PolicyAllow, true, 0));
+        assert_eq!(asks("", "", "https://a.test/x?y=1"), ("allow", Reason::PolicyAllow, true, 0));
+        // Policy first, then contents, then addresses.
+        assert_eq!(asks(", paths: [/y]", "", &url).1, Reason::PathDenied);
+        assert_eq!(asks("", "dns: {hosts: {a.test: 10.0.0.1}}", &url).1, Reason::DlpMatch);
+        let long = |count: usize| format!("https://a.test/{}", "x/".repeat(count / 2));
+        assert_eq!(asks("", "", &long(60_000)).1, Reason::PolicyAllow);
+        for url in [long(65_530), long(70_000)] {
+            assert_eq!(asks("", "", &url).1, Reason::LimitExceeded);
+        }
+        assert_eq!(asks("", "limits: {header_bytes: 1024}", &long(1000)).1, Reason::LimitExceeded);
     }
 }

@@ -1,7 +1,7 @@
 //! Files that the policy names for TLS: an authority of the user's, more roots, certificates for the client's side.
 //!
 //! Called by `parse` and `rule`. It promises that what belongs together is given together. The files are not opened here:
-//! a policy is checked on machines that do not have them.
+//! a policy is read on machines that do not have them. `check` does open them.
 
 use std::path::{Path, PathBuf};
 

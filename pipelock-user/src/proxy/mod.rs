@@ -39,8 +39,10 @@ mod ws;
 
 pub use ask::{Secret, SecretError, Webhook};
 pub(crate) use counts::{COUNTS, Transport as KnockedBy};
-pub use http::{Gate, Upstream, serve_explicit, serve_reverse};
+pub use http::{Gate, Upstream, refused as refused_head, serve_explicit, serve_reverse};
 pub use identity::{Identities, TokensError};
 pub use listen::serve;
 pub use state::{Origins, Proxy, Rules};
-pub use tls::{CaError, CertificateAuthority, Interception, SYSTEM_BUNDLES, Trust, hop_tls, server_of};
+pub use tls::{
+    CaError, CertificateAuthority, Interception, SYSTEM_BUNDLES, Trust, hop_tls, server_of, wrong_files_for_tls,
+};

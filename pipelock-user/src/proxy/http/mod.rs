@@ -41,6 +41,7 @@ pub(in crate::proxy) mod world_evidence;
 
 pub(super) use errand::{Answer, Errand};
 pub use explicit::serve_explicit;
+pub use framing::refused;
 #[cfg(any(test, fuzzing))]
 pub(super) use framing::through;
 pub use gate::Gate;

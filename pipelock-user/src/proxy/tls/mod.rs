@@ -25,8 +25,8 @@ use crate::policy::{Destination, Policy};
 
 pub use ca::{CaError, CertificateAuthority};
 pub(super) use inward::{Agreed, greet};
-pub use outward::hop_tls;
 pub(super) use outward::{Offer, Outward, ended, refused};
+pub use outward::{hop_tls, wrong_files_for_tls};
 pub use roots::SYSTEM_BUNDLES;
 pub(super) use shown::Shown;
 pub(super) use sniff::{Hello, alert_access_denied, sniff};

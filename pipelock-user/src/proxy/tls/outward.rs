@@ -8,10 +8,10 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -57,8 +57,7 @@ impl Outward {
         let mut with_certificate = HashMap::new();
         for rule in policy.rules() {
             if let Some(pair) = rule.client_certificate() {
-                let pair = KeyPair { certificate: policy.locate(&pair.certificate), key: policy.locate(&pair.key) };
-                with_certificate.insert(rule.label(), configs(&verifier, Some(&pair))?);
+                with_certificate.insert(rule.label(), configs(&verifier, Some(&located(policy, pair)))?);
             }
         }
         Ok(Self { plain: configs(&verifier, None)?, with_certificate })
@@ -109,6 +108,26 @@ pub fn hop_tls(policy: &Policy) -> Result<Arc<ClientConfig>, CaError> {
     Ok(configs(&verifier(policy)?, None)?.http1)
 }
 
+/// What is wrong with the roots and the client certificates that a policy names: each by itself, with its key.
+#[must_use]
+pub fn wrong_files_for_tls(policy: &Policy) -> Vec<String> {
+    let roots = policy.tls().extra_roots.iter().filter_map(|path| {
+        let wrong = Roots::load(&[policy.locate(path)]).err()?;
+        Some(format!("tls.extra_roots: {wrong}"))
+    });
+    let clients = policy.rules().iter().filter_map(|rule| {
+        let pair = rule.client_certificate()?;
+        let verified = || Ok(builder()?.with_root_certificates(RootCertStore::empty()));
+        let wrong = verified().and_then(|verified| showing(&located(policy, pair), verified)).err()?;
+        Some(format!("{}: client_cert, client_key: {wrong}", rule.label()))
+    });
+    roots.chain(clients).collect()
+}
+
+fn located(policy: &Policy, pair: &KeyPair) -> KeyPair {
+    KeyPair { certificate: policy.locate(&pair.certificate), key: policy.locate(&pair.key) }
+}
+
 /// What a handshake that failed is called.
 pub(in crate::proxy) fn refused(host: &Host, error: &io::Error) -> Verdict {
     match Greeting::of(error) {
@@ -133,21 +152,29 @@ fn of_tls(host: &Host, greeting: Greeting) -> String {
     }
 }
 
+/// A configuration to be completed with what verifies the destination.
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, PemError> {
+    ClientConfig::builder_with_provider(super::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PemError::content("TLS".as_ref(), format!("{error}")))
+}
+
+/// A configuration that shows the certificate of a pair of files.
+fn showing(
+    KeyPair { certificate, key }: &KeyPair,
+    verified: rustls::ConfigBuilder<ClientConfig, WantsClientCert>,
+) -> Result<ClientConfig, PemError> {
+    let chain = pem::certificates(certificate, &pem::read(certificate)?)?;
+    let private = pem::key(key, &pem::read(key)?)?;
+    let unfit = |error| PemError::content(key, format!("not the key of {}: {error}", certificate.display()));
+    verified.with_client_auth_cert(chain, private).map_err(unfit)
+}
+
 fn configs(verifier: &Arc<Verifier>, pair: Option<&KeyPair>) -> Result<Configs, PemError> {
-    let builder = || {
-        ClientConfig::builder_with_provider(super::provider())
-            .with_safe_default_protocol_versions()
-            .map(|builder| builder.dangerous().with_custom_certificate_verifier(verifier.clone()))
-    };
-    let no_version = |error| PemError::content("TLS".as_ref(), format!("{error}"));
+    let verified = builder()?.dangerous().with_custom_certificate_verifier(verifier.clone());
     let mut config = match pair {
-        None => builder().map_err(no_version)?.with_no_client_auth(),
-        Some(KeyPair { certificate, key }) => {
-            let chain = pem::certificates(certificate, &pem::read(certificate)?)?;
-            let private = pem::key(key, &pem::read(key)?)?;
-            let unfit = |error| PemError::content(key, format!("not the key of {}: {error}", certificate.display()));
-            builder().map_err(no_version)?.with_client_auth_cert(chain, private).map_err(unfit)?
-        }
+        None => verified.with_no_client_auth(),
+        Some(pair) => showing(pair, verified)?,
     };
     let with = |config: &mut ClientConfig, protocols: &[&[u8]]| {
         config.resumption = Resumption::in_memory_sessions(SESSIONS);

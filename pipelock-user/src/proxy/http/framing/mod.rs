@@ -88,6 +88,12 @@ impl Refusal {
     }
 }
 
+/// Why a request with this head would not be read; none for one that is sound.
+pub fn refused(head: &[u8], max: usize) -> Option<Verdict> {
+    let whole = end_of_head(head, &mut 0, max).and_then(|_| canonical(head));
+    whole.err().map(|refusal| refusal.verdict())
+}
+
 /// What the next bytes are.
 #[derive(Debug)]
 enum State {

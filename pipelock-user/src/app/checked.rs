@@ -1,0 +1,97 @@
+//! What becomes of a policy besides what is written in it: whether the files that it names can be used, and what is found in a URL.
+//!
+//! Called by the verb `check`. It promises that files are read as a session reads them, and all of them whatever is wrong with the first;
+//! and that a URL is read as the proxy reads it before anything leaves, with what the agent of a `run` would have in its environment.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::inspection::{Environment, inspection};
+use super::runtime::run_here;
+use super::withheld::Withheld;
+use crate::flow::{Found, Reason, Verdict};
+use crate::inspect::{Inspection, Scanners, Terms};
+use crate::net::Login;
+use crate::policy::{CredentialsIn, KeyPair, Policy, Rule};
+use crate::proxy::{CertificateAuthority, Secret, wrong_files_for_tls};
+use crate::telemetry::Door;
+
+/// What is wrong with the files that a policy names, in words that name the key and the file.
+#[must_use]
+pub fn wrong_files(policy: &Policy) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if let Some(KeyPair { certificate, key }) = &policy.tls().authority
+        && let Err(error) = CertificateAuthority::given(&policy.locate(certificate), &policy.locate(key))
+    {
+        wrong.push(format!("tls.ca_cert, tls.ca_key: {error}"));
+    }
+    wrong.extend(wrong_files_for_tls(policy));
+    if let Err(error) = scanners_of(policy) {
+        wrong.push(error.to_string());
+    }
+    if let Some(hop) = policy.next_hop()
+        && let Some(CredentialsIn::File(file)) = &hop.credentials
+        && let Err(error) = Login::of_file(&policy.locate(file)).and_then(|login| login.fit_for(hop.protocol))
+    {
+        wrong.push(error.to_string());
+    }
+    if let Some(webhook) = &policy.ask().webhook
+        && let CredentialsIn::File(file) = &webhook.secret
+        && let Err(error) = Secret::of_file(&policy.locate(file))
+    {
+        wrong.push(error.to_string());
+    }
+    if let Some(file) = &policy.metrics().token_file
+        && let Err(error) = Door::token(&policy.locate(file))
+    {
+        wrong.push(error.to_string());
+    }
+    wrong
+}
+
+fn scanners_of(policy: &Policy) -> Result<Option<Arc<Inspection>>, crate::inspect::InspectionError> {
+    inspection(policy, None, &Environment::OfTheAgent(Withheld::of(policy)), None)
+}
+
+/// What reads URLs for a policy: made once it is needed, since it takes a moment.
+#[derive(Debug)]
+pub struct UrlReader(Arc<Scanners>);
+
+impl UrlReader {
+    /// The scanners of a policy that scans; none for one that does not.
+    ///
+    /// # Errors
+    /// [`Reason::ScannerUnavailable`].
+    pub fn of(policy: &Policy) -> Result<Option<Self>, Verdict> {
+        let unavailable = |why: String| Verdict::block(Reason::ScannerUnavailable, why);
+        let Some(inspect) = scanners_of(policy).map_err(|error| unavailable(error.to_string()))? else {
+            return Ok(None);
+        };
+        let ready = run_here(inspect.ready(None)).map_err(|error| unavailable(error.to_string()))?;
+        ready.map(Self).map(Some)
+    }
+
+    /// Those of tests.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self(run_here(Inspection::for_tests().ready(None)).expect("a thread").expect("scanners"))
+    }
+
+    /// Reads what a rule wants read of a request before it is sent; what is to be noted.
+    ///
+    /// # Errors
+    /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
+    pub fn read(&self, policy: &Policy, rule: &Rule, method: &Method, url: &str) -> Result<Vec<Found>, Verdict> {
+        let Some(terms) = Terms::of(policy, rule) else { return Ok(Vec::new()) };
+        let mut noted = terms.check_method(&self.0, method)?;
+        noted.extend(terms.check_url(&self.0, url)?);
+        Ok(noted)
+    }
+
+    /// A text with placeholders for the secrets in it.
+    #[must_use]
+    pub fn spare(&self, text: String) -> String {
+        self.0.without_secrets(text)
+    }
+}
