@@ -55,9 +55,13 @@ where
     let guarded = Guarded::new((prefix, begun), watched, framing, limits.request_timeout(), session.refused.clone());
     let guarded = Arc::new(Mutex::new(guarded));
     let service = service_fn({
-        let session = session.clone();
+        // Not to keep the stream, which comes back.
+        let (session, framed) = (session.clone(), Arc::downgrade(&guarded));
         move |mut request: Request<Incoming>| -> Pin<Box<dyn Future<Output = Result<_, Infallible>> + Send>> {
             untold(request.headers_mut());
+            if let Some(framed) = framed.upgrade() {
+                request.extensions_mut().insert(locked(&framed).left_out());
+            }
             let is_connect = request.method() == Method::CONNECT;
             // A task of its own: hyper drops the future when the agent hangs up, and the receipt must not go with it.
             let answer = session.proxy.answering().map(|place| {

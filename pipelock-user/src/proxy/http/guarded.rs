@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::framing::{Framing, Refusal};
 use super::headers::without;
+use crate::flow::Found;
 use crate::proxy::presence::poll_gone;
 use crate::proxy::silent::Silent;
 use crate::proxy::through::write_through;
@@ -44,6 +45,29 @@ impl Refused {
     /// The refusal of a body that was on its way.
     pub(super) fn of_body(&self) -> Option<Refusal> {
         self.0.get().filter(|(_, in_head)| !*in_head).map(|(refusal, _)| *refusal)
+    }
+}
+
+/// How many header lines of a request break the grammar, decide nothing, and were left out of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeftOut(usize);
+
+impl LeftOut {
+    /// What the receipt says of it, if there is anything.
+    pub(super) fn found(self) -> Option<Found> {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        (self.0 > 0).then(|| Found {
+            is_order: false,
+            rule: "header-left-out".into(),
+            name: "Header line that breaks the grammar".into(),
+            class: "protocol".into(),
+            severity: "low",
+            confidence: "high",
+            place: format!("{} header line{plural} left out of the request", self.0),
+            decoded: Vec::new(),
+            mitre: Vec::new(),
+            action: "warn",
+        })
     }
 }
 
@@ -89,6 +113,11 @@ impl<S> Guarded<S> {
     pub(super) fn into_parts(mut self) -> (S, BytesMut) {
         self.output.unsplit(self.input);
         (self.stream, self.output)
+    }
+
+    /// What was left out of the head of the request that hyper has given out last: it does so in their order, one by one.
+    pub(super) fn left_out(&mut self) -> LeftOut {
+        LeftOut(self.framing.left_out())
     }
 
     fn refuse(&mut self, refusal: Refusal) {

@@ -18,7 +18,7 @@ use super::call::{self, Call};
 use super::consent::Consent;
 use super::converse::converse;
 use super::errand::{Rehearsal, Withheld};
-use super::guarded::Refused;
+use super::guarded::{LeftOut, Refused};
 use super::http2;
 use super::passing::Passing;
 use super::pushing::stopped;
@@ -327,11 +327,13 @@ impl Session {
         };
         let target = target(place, request.uri());
         let call = request.extensions_mut().remove::<Call>();
+        let left_out = request.extensions_mut().remove::<LeftOut>().and_then(LeftOut::found);
         let host = authority.as_ref().ok().map(|authority| authority.host.clone());
         let Forwarded { verdict, response, dialled, reading } = match authority {
             Ok(authority) => self.forward(&rules, authority, request).await,
             Err(verdict) => Forwarded::not(verdict),
         };
+        let verdict = verdict.with(left_out.into_iter().collect());
         // In `real` mode DNS does not settle the name of an address; a name that was refused is not believed.
         if let (false, Some(host), Some(guard)) = (verdict.is_block(), host, &self.guard) {
             locked(guard).names(host);

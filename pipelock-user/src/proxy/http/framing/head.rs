@@ -38,6 +38,8 @@ pub(super) struct Head {
     pub(super) body: Body,
     /// Whether it asks for a tunnel.
     pub(super) is_connect: bool,
+    /// How many of its lines are not in that spelling.
+    pub(super) left_out: usize,
 }
 
 /// Where the head at the front of `input` ends; none while it goes on. `scanned` is kept between calls.
@@ -71,13 +73,13 @@ pub(super) fn canonical(raw: &[u8]) -> Result<Head, Refusal> {
     let request = RequestLine::read(lines.next().unwrap_or_default())?;
     let mut bytes = Vec::with_capacity(raw.len() + 2);
     request.write(&mut bytes);
-    let mut framing = Declared::default();
+    let (mut framing, mut left_out) = (Declared::default(), 0);
     for (count, line) in lines.enumerate() {
         if count >= MAX_FIELDS {
             return Err(Refusal::too_large("the request has more than 100 header lines"));
         }
         match field(line)? {
-            Field::LeftOut => {}
+            Field::LeftOut => left_out += 1,
             Field::Sound(name, value) if name == header::TRANSFER_ENCODING => framing.codings(value)?,
             Field::Sound(name, value) if name == header::CONTENT_LENGTH => framing.length(value)?,
             Field::Sound(name, value) => write_field(&mut bytes, name.as_str(), value),
@@ -94,7 +96,7 @@ pub(super) fn canonical(raw: &[u8]) -> Result<Head, Refusal> {
         }
     }
     bytes.extend_from_slice(b"\r\n");
-    Ok(Head { bytes, body, is_connect: request.method == Method::CONNECT })
+    Ok(Head { bytes, body, is_connect: request.method == Method::CONNECT, left_out })
 }
 
 fn lines(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -3,7 +3,8 @@
 //! Called by `guarded` with whatever the client sent; no sockets here. It promises that hyper is given nothing but heads
 //! in one canonical spelling and bodies of the length those heads declare (RFC 9112 §6), and that bytes which two
 //! parsers could frame differently are refused before any of the request is acted on. Header lines that break the
-//! grammar and have nothing to do with framing or routing are left out, as RFC 9110 §5.5 allows; they do not leave.
+//! grammar and have nothing to do with framing or routing are left out, as RFC 9110 §5.5 allows; they do not leave, and are counted
+//! for the receipt.
 
 mod answer;
 mod chunked;
@@ -18,6 +19,8 @@ mod whole;
 
 #[cfg(any(test, fuzzing))]
 pub(in crate::proxy) use self::whole::through;
+
+use std::collections::VecDeque;
 
 use bytes::{Buf as _, BytesMut};
 use http::StatusCode;
@@ -113,13 +116,20 @@ pub(super) struct Framing {
     state: State,
     max_head: usize,
     tunnels: bool,
+    /// Lines that were left out of each head that was let through and not asked about.
+    left_out: VecDeque<usize>,
 }
 
 impl Framing {
     /// For heads of at most `max_head` bytes. With `tunnels` what follows a CONNECT is not HTTP; otherwise CONNECT is
     /// refused by whoever answers, and more requests may follow.
     pub(super) fn new(max_head: usize, tunnels: bool) -> Self {
-        Self { state: State::Head { scanned: 0, skipped: false }, max_head, tunnels }
+        Self { state: State::Head { scanned: 0, skipped: false }, max_head, tunnels, left_out: VecDeque::new() }
+    }
+
+    /// How many lines were left out of the first head that nobody has asked about yet.
+    pub(super) fn left_out(&mut self) -> usize {
+        self.left_out.pop_front().unwrap_or_default()
     }
 
     /// True while a head is awaited.
@@ -165,6 +175,7 @@ impl Framing {
                     let head = canonical(input.get(..end).unwrap_or_default())?;
                     input.advance(end);
                     output.extend_from_slice(&head.bytes);
+                    self.left_out.push_back(head.left_out);
                     self.state = match head.body {
                         _ if head.is_connect && self.tunnels => State::Opaque,
                         Body::Length(left) if left > 0 => State::Length(left),
