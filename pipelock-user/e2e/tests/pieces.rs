@@ -132,6 +132,79 @@ next();
     }
 }
 
+/// What a token begins with, by which everybody knows it.
+const PREFIX: usize = 4;
+
+/// A sender that pauses may have ended; one that has begun a token has not.
+#[test]
+fn over_a_body_that_pauses() {
+    need!("node", "openssl", "python3");
+    let in_http1 = r#"
+import http.client, ssl, sys, time
+host, port, roots = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+context = ssl.create_default_context()
+if roots: call = http.client.HTTPSConnection(host, port, context=context)
+else: call = http.client.HTTPConnection(host, port)
+def pieces():
+    for piece in sys.argv[4:]:
+        yield piece.encode()
+        time.sleep(0.2)
+try:
+    call.request("POST", "/up", body=pieces(), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    answer = call.getresponse()
+    print(answer.status, "dlp_match" if b"dlp_match" in answer.read() else "")
+except OSError: print("cut")
+"#;
+    let in_http2 = r#"
+const session = require("http2").connect(`https://${process.argv[1]}:${process.argv[2]}`);
+const call = session.request({ ":method": "POST", ":path": "/up" });
+const end = word => { console.log(word); session.destroy(); process.exit(0); };
+call.on("response", headers => console.log(headers[":status"]));
+call.on("data", data => console.log(String(data).includes("dlp_match") ? "dlp_match" : "data"));
+call.on("error", () => end("cut"));
+call.on("close", () => end("closed"));
+const pieces = process.argv.slice(4);
+const next = () => pieces.length ? call.write(pieces.shift(), () => setTimeout(next, 200)) : call.end();
+next();
+"#;
+    let plain = HttpServer::start("127.0.0.1:0");
+    let server = TlsServer::http2(&["web.test"]);
+    let aws = "AKIAZ7QH4M2XK6PL3TVB";
+    let mut arrived = Vec::new();
+    for token in [SECRET, aws] {
+        for size in [1, 3, 4, 7] {
+            // By itself, and within a text: both begin where something else has gone on before.
+            let mut body = vec!["the token: ".to_owned()];
+            body.extend(pieces(token, size));
+            body.push(" is all".to_owned());
+            for (program, is_tls) in [("python3", false), ("python3", true), ("node", true)] {
+                // A letter at a time takes a while, and shows the same wherever it is.
+                if size == 1 && (is_tls || token == SECRET) {
+                    continue;
+                }
+                let (port, roots) =
+                    if is_tls { (server.port(), server.roots()) } else { (plain.port(), String::new()) };
+                let (option, script) = if program == "node" { ("-e", in_http2) } else { ("-c", in_http1) };
+                let mut command = vec![program.to_owned(), option.into(), script.into(), "web.test".into()];
+                command.extend([port.to_string(), if is_tls { "tls" } else { "" }.to_owned()]);
+                command.extend(body.clone());
+                let run = Sandbox::new(&web_policy(port, "", &roots)).run_ok(&command);
+                assert!(!run.text().starts_with("200"), "{run}");
+                let last = run.evidence.http().pop().expect("a request");
+                assert_eq!(last.reason, "dlp_match", "{token} by {size} with {program}: {run}");
+                arrived = [plain.raw(), server.seen()].concat();
+                let begun = &token[..PREFIX];
+                assert!(
+                    !holds(&arrived, begun),
+                    "{begun} by {size} with {program}: {}",
+                    String::from_utf8_lossy(&arrived)
+                );
+            }
+        }
+    }
+    assert!(holds(&arrived, "the token: "), "nothing arrived, so nothing is shown");
+}
+
 #[test]
 fn over_events_that_come_in() {
     need!("node", "openssl", "curl");

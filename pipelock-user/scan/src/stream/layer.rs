@@ -49,7 +49,7 @@ fn shows(text: &[u8], keyword: &str) -> bool {
     let Some((begun, rest)) = text.split_at_checked(keyword.len()) else { return false };
     let is_mark = |byte: &u8| matches!(byte, b'_' | b'-' | b'.') || byte.is_ascii_digit();
     let is_loud = begun.iter().all(u8::is_ascii_uppercase)
-        && rest.first().is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        && rest.first().is_none_or(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
     begun.eq_ignore_ascii_case(keyword.as_bytes()) && (is_loud || begun.iter().any(is_mark))
 }
 
@@ -369,6 +369,9 @@ mod tests {
             ("the token", 0),
             ("ghp", 0),
             ("AKIA and", 0),
+            ("the key: AKIA", 4),
+            ("the key: AKI", 0),
+            ("the key: akia", 0),
             ("ghp_0123456789abcdef\"}", 0),
             ("words", 0),
         ] {
