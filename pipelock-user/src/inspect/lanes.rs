@@ -172,6 +172,16 @@ impl Lanes {
         Ok(found)
     }
 
+    /// Whether a text of the last message ends in the beginning of a token or of a known value.
+    pub(super) fn has_begun(&self) -> Result<bool, EngineError> {
+        for lane in self.lanes.iter().filter(|lane| lane.grown == self.messages && lane.text.open > 0) {
+            if self.again.begun_token(lane.text.tail.as_bytes())? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// True while a text ends in what may be the beginning of a secret.
     pub(super) fn holds(&self) -> bool {
         self.lanes.iter().any(|lane| lane.is_held)

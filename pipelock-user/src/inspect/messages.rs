@@ -43,6 +43,17 @@ impl Messages {
         }
     }
 
+    /// Whether the message that was read last ends with the beginning of a token or of a known value, and those are to be stopped.
+    ///
+    /// # Errors
+    /// [`crate::flow::Reason::ScannerUnavailable`].
+    pub fn has_begun(&self) -> Result<bool, Verdict> {
+        if !self.side.is_outbound() || !self.terms.stops_secrets(self.side) {
+            return Ok(false);
+        }
+        self.lanes.has_begun().map_err(|error| unread(&error))
+    }
+
     /// Reads a message, or the payload of a control frame; what is to be noted.
     ///
     /// # Errors

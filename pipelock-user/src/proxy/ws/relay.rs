@@ -1,15 +1,17 @@
 //! Moves frames both ways until either side is done, a message is stopped or the connection is cut.
 //!
 //! Called by `http::upgrade` with both ends of an upgraded connection. It promises that a message that is read goes on whole
-//! and only after it was read, that control frames pass at once between its pieces, that every frame arrives in the bytes it
-//! was sent in, but for the masks of those that are read, and that both sides are told by a close frame when a message is stopped or the connection is cut, unless one
-//! was cut off in the middle of a frame.
+//! and only after it was read, that one which ends with the beginning of a secret waits for the next, though not for long, that
+//! control frames pass at once between its pieces, that every frame arrives in the bytes it was sent in, but for the masks of those
+//! that are read, and that both sides are told by a close frame when a message is stopped or the connection is cut, unless one was cut
+//! off in the middle of a frame.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::frame::{self, Bounds, CLOSE, CONTINUATION, INVALID, POLICY, PROTOCOL_ERROR, TEXT, TOO_BIG};
 use crate::flow::{FlowId, Found, Reason, Verdict};
@@ -19,6 +21,11 @@ use crate::proxy::scratch;
 
 /// Longest message that is read. It waits in memory until it is whole.
 const MAX_MESSAGE: usize = 1 << 20;
+/// How long a message of the agent's waits for the next one when it ends with the beginning of a token or of a known value: what is cut
+/// into messages is stopped before more than that has left, unless each waits for an answer. Those that end so by chance go on late.
+const HOLD: Duration = Duration::from_millis(500);
+/// How long messages wait at the most that all end so.
+const HOLD_ALL: Duration = Duration::from_secs(30);
 /// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -188,6 +195,8 @@ async fn carry(
     // The frames of a message that is not whole, and what they carry.
     let (mut waiting, mut message) = (BytesMut::new(), Vec::new());
     let (mut is_inside, mut is_text) = (false, false);
+    // Whole messages that wait for the next one, until when, and until when at the most.
+    let (mut held, mut due) = (BytesMut::new(), None::<(Instant, Instant)>);
     loop {
         loop {
             // Control frames have room between the pieces of the longest message.
@@ -220,38 +229,64 @@ async fn carry(
             };
             let found = messages.check(text, is_control).map_err(|verdict| Ended::Stopped((POLICY, verdict)))?;
             noted(found, way);
-            is_busy.store(true, Ordering::Relaxed);
-            let written = match is_control {
-                true => to.write_all(&frame.raw).await,
-                false => to.write_all(&waiting).await,
-            };
-            let written = match written {
-                Ok(()) => to.flush().await,
-                failed => failed,
-            };
-            if written.is_err() {
-                return Ok(());
-            }
-            is_busy.store(false, Ordering::Relaxed);
             if !is_control {
-                waiting.clear();
                 message.clear();
                 // One long message is no reason to hold on to as much.
                 message.shrink_to(scratch::CHUNK);
-                if waiting.capacity() > scratch::CHUNK {
-                    waiting = BytesMut::new();
+                held.unsplit(std::mem::take(&mut waiting));
+                let may_wait = held.len() < MAX_MESSAGE;
+                if may_wait && messages.has_begun().map_err(|verdict| Ended::Stopped((POLICY, verdict)))? {
+                    let now = Instant::now();
+                    let last = due.map_or(now + HOLD_ALL, |(_, last)| last);
+                    due = Some((last.min(now + HOLD), last));
+                    continue;
                 }
+            }
+            if !is_control || frame.opcode == CLOSE {
+                due = None;
+                if !send(to, &std::mem::take(&mut held), is_busy).await {
+                    return Ok(());
+                }
+            }
+            if is_control && !send(to, &frame.raw, is_busy).await {
+                return Ok(());
             }
             if frame.opcode == CLOSE {
                 let _ = to.shutdown().await;
                 return Ok(());
             }
         }
-        if !more(from, &mut input).await? {
+        let read = match due {
+            None => Ok(more(from, &mut input).await?),
+            Some((due, _)) => match tokio::time::timeout_at(due, more(from, &mut input)).await {
+                Ok(read) => Ok(read?),
+                Err(late) => Err(late),
+            },
+        };
+        if read == Ok(true) {
+            continue;
+        }
+        // Nothing came in time, or nothing comes any more.
+        due = None;
+        if !send(to, &std::mem::take(&mut held), is_busy).await {
+            return Ok(());
+        }
+        if read.is_ok() {
             let _ = to.shutdown().await;
             return Ok(());
         }
     }
+}
+
+/// Writes whole frames; false when nobody takes them any more.
+async fn send(to: &mut (impl AsyncWrite + Unpin), frames: &[u8], is_busy: &AtomicBool) -> bool {
+    if frames.is_empty() {
+        return true;
+    }
+    is_busy.store(true, Ordering::Relaxed);
+    let is_sent = to.write_all(frames).await.is_ok() && to.flush().await.is_ok();
+    is_busy.store(!is_sent, Ordering::Relaxed);
+    is_sent
 }
 
 fn refuse((code, why): frame::Refused, way: Way) -> Ended {

@@ -121,6 +121,42 @@ async fn a_secret_in_a_message_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_message_that_ends_with_the_beginning_of_a_secret_waits_a_moment() {
+    let world = world("").await;
+    let text = |text: &str| frame::write(TEXT, text.as_bytes(), MASK);
+    let (mut agent, _) = open(&world).await;
+    for letter in SECRET.chars() {
+        agent.write_all(&text(&letter.to_string())).await.expect("write");
+        // Time for it to come back, if it has left.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (mut input, mut back) = (BytesMut::new(), String::new());
+    while let Some((TEXT, payload)) = next(&mut agent, &mut input).await {
+        back += &String::from_utf8_lossy(&payload);
+    }
+    assert_eq!(back, &SECRET[..3], "a prefix of three letters may be anything");
+    // Nothing comes behind it; a ping does not wait.
+    let world = self::world("").await;
+    let (mut agent, _) = open(&world).await;
+    let (start, begun) = (std::time::Instant::now(), format!("x {}", &SECRET[..9]));
+    agent.write_all(&[text(&begun), frame::write(9, b"p", MASK)].concat()).await.expect("write");
+    assert_eq!(next(&mut agent, &mut input).await, Some((9, b"p".to_vec())));
+    assert_eq!(next(&mut agent, &mut input).await, Some((TEXT, begun.clone().into_bytes())));
+    assert!(start.elapsed() >= Duration::from_millis(500));
+    // Something else comes, or the end.
+    let (start, rest) = (std::time::Instant::now(), " and so on");
+    agent.write_all(&[text(&begun), text(rest)].concat()).await.expect("write");
+    for expected in [&begun[..], rest] {
+        assert_eq!(next(&mut agent, &mut input).await, Some((TEXT, expected.as_bytes().to_vec())));
+    }
+    let end = frame::write(CLOSE, &1000_u16.to_be_bytes(), MASK);
+    agent.write_all(&[text(&begun), end].concat()).await.expect("write");
+    assert_eq!(next(&mut agent, &mut input).await, Some((TEXT, begun.into_bytes())));
+    assert_eq!(next(&mut agent, &mut input).await, Some((CLOSE, 1000_u16.to_be_bytes().to_vec())));
+    assert!(start.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test]
 async fn a_secret_over_connections_is_stopped_where_it_is_complete() {
     let world = world("").await;
     for (at, part) in SECRET.as_bytes().chunks(10).enumerate() {
