@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use pipelock_e2e::{HttpServer, Run, Sandbox, need, web_policy};
+use pipelock_e2e::{HttpServer, Run, Sandbox, TlsServer, need, web_policy};
 use serde_json::Value;
 
 const RAW: &str = include_str!("../agents/raw.py");
@@ -46,6 +46,28 @@ fn a_forbidden_path_or_method_gets_a_403_that_says_why() {
         assert_eq!((flow.verdict.as_str(), flow.reason.as_str()), ("block", reason), "{run}");
         let http = run.evidence.http();
         assert_eq!((http.len(), http[0].reason.as_str(), http[0].status), (1, reason, Some(403)));
+    }
+    assert!(server.seen().is_empty());
+}
+
+#[test]
+fn a_head_over_http2_that_is_too_long_gets_the_reason() {
+    need!("curl", "node", "openssl");
+    let server = TlsServer::http2(&["web.test"]);
+    let more = format!("{}\nlimits: {{header_bytes: 16KiB}}", server.roots());
+    let policy = web_policy(server.port(), "", &more);
+    let url = format!("https://web.test:{}/a", server.port());
+    // Up to twice the length it is a request that is denied; what is longer nobody but hyper has read.
+    for (count, is_read) in [(20_000, true), (40_000, false)] {
+        let header = format!("x: {}", "a".repeat(count));
+        let run = Sandbox::new(&policy).run_ok(&["curl", "-sS", "-i", "--http2", &url, "-H", &header]);
+        let text = run.text();
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/2 431") && head.contains("x-pipelock-reason: limit_exceeded"), "{run}");
+        let body: Option<Value> = serde_json::from_str(body).ok();
+        assert_eq!(body.map(|body| body["reason"] == "limit_exceeded"), is_read.then_some(true), "{run}");
+        let http = run.evidence.http();
+        assert_eq!((http.len(), http[0].reason.as_str(), http[0].status), (1, "limit_exceeded", Some(431)), "{run}");
     }
     assert!(server.seen().is_empty());
 }
