@@ -11,8 +11,8 @@ use super::inspection::{Environment, inspection};
 use super::runtime::run_here;
 use super::withheld::Withheld;
 use crate::flow::{Found, Reason, Verdict};
-use crate::inspect::{Inspection, Scanners, Terms};
-use crate::net::Login;
+use crate::inspect::{Inspection, InspectionError, Scanners, Terms};
+use crate::net::{Login, LoginError};
 use crate::policy::{CredentialsIn, KeyPair, Policy, Rule};
 use crate::proxy::{CertificateAuthority, Secret, wrong_files_for_tls};
 use crate::telemetry::Door;
@@ -27,13 +27,10 @@ pub fn wrong_files(policy: &Policy) -> Vec<String> {
         wrong.push(format!("tls.ca_cert, tls.ca_key: {error}"));
     }
     wrong.extend(wrong_files_for_tls(policy));
-    if let Err(error) = scanners_of(policy) {
+    if let Err(error) = scanners_of(policy, None) {
         wrong.push(error.to_string());
     }
-    if let Some(hop) = policy.next_hop()
-        && let Some(CredentialsIn::File(file)) = &hop.credentials
-        && let Err(error) = Login::of_file(&policy.locate(file)).and_then(|login| login.fit_for(hop.protocol))
-    {
+    if let Some(Err(error)) = login_of(policy) {
         wrong.push(error.to_string());
     }
     if let Some(webhook) = &policy.ask().webhook
@@ -50,8 +47,15 @@ pub fn wrong_files(policy: &Policy) -> Vec<String> {
     wrong
 }
 
-fn scanners_of(policy: &Policy) -> Result<Option<Arc<Inspection>>, crate::inspect::InspectionError> {
-    inspection(policy, None, &Environment::OfTheAgent(Withheld::of(policy)), None)
+/// The login of the next hop, if it is in a file.
+fn login_of(policy: &Policy) -> Option<Result<Login, LoginError>> {
+    let hop = policy.next_hop()?;
+    let Some(CredentialsIn::File(file)) = &hop.credentials else { return None };
+    Some(Login::of_file(&policy.locate(file)).and_then(|login| login.fit_for(hop.protocol)))
+}
+
+fn scanners_of(policy: &Policy, login: Option<&Login>) -> Result<Option<Arc<Inspection>>, InspectionError> {
+    inspection(policy, None, &Environment::OfTheAgent(Withheld::of(policy)), login)
 }
 
 /// What reads URLs for a policy: made once it is needed, since it takes a moment.
@@ -59,13 +63,17 @@ fn scanners_of(policy: &Policy) -> Result<Option<Arc<Inspection>>, crate::inspec
 pub struct UrlReader(Arc<Scanners>);
 
 impl UrlReader {
-    /// The scanners of a policy that scans; none for one that does not.
+    /// The scanners of a policy that scans; none for one that does not. Without `files` they know no secrets that are in these.
     ///
     /// # Errors
     /// [`Reason::ScannerUnavailable`].
-    pub fn of(policy: &Policy) -> Result<Option<Self>, Verdict> {
+    pub fn of(policy: &Policy, files: bool) -> Result<Option<Self>, Verdict> {
         let unavailable = |why: String| Verdict::block(Reason::ScannerUnavailable, why);
-        let Some(inspect) = scanners_of(policy).map_err(|error| unavailable(error.to_string()))? else {
+        let without = (!files).then(|| policy.without_secrets_files());
+        let policy = without.as_ref().unwrap_or(policy);
+        // One that cannot be read was told of.
+        let login = login_of(policy).filter(|_| files).and_then(Result::ok);
+        let Some(inspect) = scanners_of(policy, login.as_ref()).map_err(|error| unavailable(error.to_string()))? else {
             return Ok(None);
         };
         let ready = run_here(inspect.ready(None)).map_err(|error| unavailable(error.to_string()))?;

@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// The method of the request.
     #[arg(long, default_value = "GET", requires = "url")]
     method: String,
-    /// Leave the files unread that the policy names: they are on another machine.
+    /// Leave the files unread that the policy names: they are on another machine. A URL is then read without the secrets in them.
     #[arg(long)]
     no_files: bool,
     /// Print JSON.
@@ -65,7 +65,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
     };
     let mut reader = None;
     let Said { verdict, asks, hop, rates } = decide(&policy, url, &args.method, |rule, method, url| {
-        reader = UrlReader::of(&policy)?;
+        reader = UrlReader::of(&policy, !args.no_files)?;
         reader.as_ref().map_or(Ok(Vec::new()), |reader| reader.read(&policy, rule, method, url))
     })?;
     let url = &match &reader {

@@ -172,9 +172,10 @@ impl Lanes {
         Ok(found)
     }
 
-    /// Whether a text of the last message ends in the beginning of a token or of a known value.
-    pub(super) fn has_begun(&self) -> Result<bool, EngineError> {
-        for lane in self.lanes.iter().filter(|lane| lane.grown == self.messages && lane.text.open > 0) {
+    /// Whether a text that grew in the `last` messages ends in the beginning of a token or of a known value.
+    pub(super) fn has_begun(&self, last: u64) -> Result<bool, EngineError> {
+        let before = self.messages.saturating_sub(last);
+        for lane in self.lanes.iter().filter(|lane| lane.grown > before && lane.text.open > 0) {
             if self.again.begun_token(lane.text.tail.as_bytes())? > 0 {
                 return Ok(true);
             }

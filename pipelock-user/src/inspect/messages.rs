@@ -43,15 +43,16 @@ impl Messages {
         }
     }
 
-    /// Whether the message that was read last ends with the beginning of a token or of a known value, and those are to be stopped.
+    /// Whether one of the `last` messages and control frames that were read ends with the beginning of a token or of a known value
+    /// that no later one went on with, and those are to be stopped.
     ///
     /// # Errors
     /// [`crate::flow::Reason::ScannerUnavailable`].
-    pub fn has_begun(&self) -> Result<bool, Verdict> {
+    pub fn has_begun(&self, last: u64) -> Result<bool, Verdict> {
         if !self.side.is_outbound() || !self.terms.stops_secrets(self.side) {
             return Ok(false);
         }
-        self.lanes.has_begun().map_err(|error| unread(&error))
+        self.lanes.has_begun(last).map_err(|error| unread(&error))
     }
 
     /// Reads a message, or the payload of a control frame; what is to be noted.

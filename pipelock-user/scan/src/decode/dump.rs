@@ -1,5 +1,5 @@
-//! The lines of a dump: an offset, and the bytes that stand there in hexadecimal, as `xxd`, `hexdump` and `od -x` print them. Called
-//! by `stream::dumps`.
+//! The lines of a dump: an offset, and the bytes that stand there in hexadecimal, as `xxd`, `hexdump` and `od -x` print them (but not
+//! `xxd -e`). Called by `stream::dumps`.
 //!
 //! Tables look like it: lines are a dump's only when each begins where the one before ended.
 
@@ -10,7 +10,7 @@ use super::pairs::Read;
 const FEWEST: usize = 4;
 const MOST: usize = 10;
 /// Most blanks between two groups.
-const BLANKS: usize = 3;
+const BLANKS: usize = 4;
 /// Most bytes that a line stands for, and most that a group does.
 const BYTES: usize = 64;
 const GROUP: usize = 16;
@@ -74,7 +74,7 @@ impl<'t> Line<'t> {
                 && blanks <= BLANKS
                 && length % 2 == 0
                 && (1..=GROUP).contains(&bytes)
-                && behind.map_or(cut, |byte| matches!(byte, b' ' | b'\r' | b'\n'));
+                && behind.is_none_or(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
             if is_over || !is_group || line.count + bytes > BYTES {
                 let is_line = line.count > 0 || cut && at + blanks + length == text.len();
                 return is_line.then_some(line);
@@ -88,8 +88,8 @@ impl<'t> Line<'t> {
         Self { offset, colon, bytes: [0; BYTES], count: 0, length: 0 }
     }
 
-    /// Calls `group` with the bytes of each group of `text`, which is this line, where it stands in it and how many digits it has.
-    pub(crate) fn groups(&mut self, text: &[u8], mut group: impl FnMut(&[u8], usize, usize)) {
+    /// Calls `group` with the bytes of each group of `text`, which is this line, and where it stands in it.
+    pub(crate) fn groups(&mut self, text: &[u8], mut group: impl FnMut(&[u8], usize)) {
         let mut at = self.offset.len() + usize::from(self.colon);
         let mut done = 0;
         while done < self.count {
@@ -106,7 +106,7 @@ impl<'t> Line<'t> {
             if bytes.is_empty() {
                 return;
             }
-            group(bytes, at, length);
+            group(bytes, at);
             done += bytes.len();
             at += length;
         }
@@ -150,7 +150,7 @@ mod tests {
                 }
             };
             next = Some(this.after(&line)?);
-            line.groups(here, |bytes, _, _| out.extend_from_slice(bytes));
+            line.groups(here, |bytes, _| out.extend_from_slice(bytes));
             at += line.length;
         }
         (!out.is_empty()).then_some(out)
@@ -164,6 +164,9 @@ mod tests {
             "00000000  61 20 73 65 63 72 65 74  20 74 65 78 74 20 69 6e  |a secret text in|\n00000010  20 61 20 64 75 6d 70                              | a dump|\n00000017\n",
             "0000000 2061 6573 7263 7465 7420 7865 2074 6e69\n0000010 6120 6420 6d75 0070\n0000017\n",
             "0000000 61 20 73 65 63 72 65 74 20 74 65 78 74 20 69 6e\r\n0000016 20 61 20 64 75 6d 70\r\n0000023\r\n",
+            "00000000: 61207365 63726574 20746578 7420696e  a secret text in\n00000010: 20612064 756d70",
+            "0000000 65732061 74657263 78657420 6e692074\n0000020 64206120 00706d75\n0000027",
+            "0000000    2061    6573    7263    7465    7420    7865    2074    6e69\n0000010    6120    6420    6d75    0070",
             "0000000 2061 6573 7263 7465 7420 7865 2074 6e69\n0000020 6120 6420 6d75 0070\n0000027\n",
         ] {
             let read = bytes(text).map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned());

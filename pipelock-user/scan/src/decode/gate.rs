@@ -20,15 +20,16 @@ pub(crate) const LEET: u16 = 8;
 pub(crate) const SPACED: u16 = 16;
 /// A NUL byte.
 pub(crate) const NUL: u16 = 32;
-/// A pair of hex digits between separators, and another one behind it; decimal numbers side by side; or `0x`.
+/// A pair of hex digits between separators, and another one behind it; or `0x`.
 pub(crate) const PAIRS: u16 = 64;
 /// `+A` or `&A`.
 pub(crate) const UTF7: u16 = 128;
 /// The end of a string that may go on in the next one, of a line that does, or a tag behind a letter.
 pub(crate) const JOINED: u16 = 256;
-
-/// Two groups of four hex digits between blanks.
+/// Four hex digits, behind which a colon may be, and then a pair of them behind one to four blanks.
 pub(crate) const DUMPS: u16 = 512;
+/// Decimal numbers of two digits or more, side by side or on lines of their own.
+pub(crate) const NUMBERS: u16 = 1024;
 
 /// Bytes beyond a block that its flags depend on.
 pub(crate) const REACH: usize = spaced::SIGNS + 1;
@@ -157,12 +158,29 @@ impl Masks {
         let mut set = |bits: u64, flag: u16| found |= if bits == 0 { 0 } else { flag };
         // Not at a chain's start but from its first separator on, where words are no hex digits.
         set(!words(0) & hexes(1) & hexes(2) & !words(3) & (hexes(4) | blanks(4)) & hexes(5), PAIRS);
-        // The end of a decimal number, and another one beside it or on an indented line.
+        // The end of a decimal number, and another one beside it.
+        set(digits(0) & digits(1) & !words(2) & (digits(3) | blanks(3)) & digits(4), NUMBERS);
+        // Or on a line of its own, as either may be.
         let apart = |ahead| !words(ahead) & !blanks(ahead);
-        let beside = !words(2) & (digits(3) | blanks(3)) & digits(4);
-        set(digits(0) & digits(1) & (beside | apart(2) & apart(3) & blanks(4)), PAIRS);
-        let four = |from| hexes(from) & hexes(from + 1) & hexes(from + 2) & hexes(from + 3);
-        set(blanks(0) & four(1) & blanks(5) & four(6), DUMPS);
+        let ends = hexes(0) & hexes(1) & apart(2) & apart(3);
+        if ends != 0 {
+            let ends = ends & at(bits::of(block, breaks), bits::of(next, breaks), 3);
+            set(ends & digits(0) & digits(1), NUMBERS);
+            set(ends, PAIRS);
+        }
+        // An offset, and what is at it.
+        let pair = |from: usize| {
+            let behind = |blank: u64, from| blank & hexes(from) & hexes(from + 1);
+            let (two, three) = (blanks(from) & blanks(from + 1), blanks(from + 1) & blanks(from + 2));
+            behind(blanks(from), from + 1)
+                | behind(two, from + 2)
+                | behind(blanks(from) & three, from + 3)
+                | behind(two & blanks(from + 2) & blanks(from + 3), from + 4)
+        };
+        let offset = hexes(0) & hexes(1) & hexes(2) & hexes(3) & !words(4);
+        if offset != 0 {
+            set(offset & (pair(4) | !blanks(4) & pair(5)), DUMPS);
+        }
         let units = |ahead| words(ahead) | at(self.marks, later.marks, ahead);
         let mut single = units(0) & !words(1) & units(2) & !words(3) & units(4) & !words(5) & units(6) & !words(7);
         // Rulers are marks all through.
@@ -234,6 +252,10 @@ impl Masks {
     }
 }
 
+fn breaks(byte: u8) -> bool {
+    (byte == b'\n') | (byte == b'\r')
+}
+
 fn letter(byte: u8) -> bool {
     (byte | 0x20).wrapping_sub(b'a') < 26
 }
@@ -258,7 +280,7 @@ mod tests {
 
     #[test]
     fn flags_are_found_at_every_place() {
-        let cases: [(&[u8], u16); 27] = [
+        let cases: [(&[u8], u16); 29] = [
             (b"%", ESCAPE),
             (b"=", EQUALS),
             ("é".as_bytes(), UNICODE),
@@ -270,14 +292,16 @@ mod tests {
             (b"gh-p_-W", SPACED),
             (b"akb-1z3-ab_xyq", SPACED),
             (b"\0", NUL | UNICODE),
-            (b"41:42:43", PAIRS),
+            (b"41:42:43", PAIRS | NUMBERS),
             (b"4a, 4b, 4", PAIRS),
             (b"0x", PAIRS),
-            (b"6666 7777", DUMPS | PAIRS),
-            (b"fade deaf", DUMPS),
+            (b"fade: deaf", DUMPS),
+            (b"fade    deaf", DUMPS),
+            (b"fade     deaf", 0),
             (b"101,1,102", 0),
-            (b"101, 10", PAIRS),
-            (b"42,\n ", PAIRS),
+            (b"101, 10", NUMBERS),
+            (b"al-aa,\nx", PAIRS),
+            (b"al-42,\nx", PAIRS | NUMBERS),
             (b"+AG", UTF7),
             (b"a\"+\"b", JOINED),
             (b"a' . 'b", JOINED),
@@ -339,12 +363,18 @@ mod tests {
             let pair = !word(0) && hex(1) && hex(2) && !word(3);
             set(pair && (hex(4) || byte(4) == b' ') && hex(5), PAIRS);
             set(byte(0) == b'0' && byte(1) | 0x20 == b'x', PAIRS);
-            let four = |from: usize| byte(from) == b' ' && (from + 1..from + 5).all(&hex);
-            set(four(0) && four(5), DUMPS);
             let digit = |ahead: usize| byte(ahead).is_ascii_digit();
-            let apart = |ahead| !word(ahead) && byte(ahead) != b' ';
             let beside = !word(2) && (digit(3) || byte(3) == b' ') && digit(4);
-            set(digit(0) && digit(1) && (beside || apart(2) && apart(3) && byte(4) == b' '), PAIRS);
+            let apart = |ahead| !word(ahead) && byte(ahead) != b' ';
+            let ends = apart(2) && apart(3) && b"\r\n".contains(&byte(3));
+            set(digit(0) && digit(1) && (beside || ends), NUMBERS);
+            set(hex(0) && hex(1) && ends, PAIRS);
+            let pair = |from: usize| {
+                let blanks = (0..4).take_while(|ahead| byte(from + ahead) == b' ').count();
+                (1..=blanks).any(|blanks| hex(from + blanks) && hex(from + blanks + 1))
+            };
+            let four = (0..4).all(&hex) && !word(4);
+            set(four && (pair(4) || byte(4) != b' ' && pair(5)), DUMPS);
             set(matches!(byte(0), b'+' | b'&') && byte(1) == b'A', UTF7);
             let near = if matches!(byte(1), b' ' | b'\t') { byte(2) } else { byte(1) };
             set(joined::quote(byte(0)) && joined::goes_on(near), JOINED);

@@ -166,9 +166,10 @@ impl Detector {
         // Everything else needs folding, which only sentences with other characters are worth.
         let bytes = piece.text.as_bytes();
         let mut wide = Wide::default();
-        let mut from = region.start;
+        // What is before may say that the first sentence is read so.
+        let mut from = region.start.checked_sub(1).map_or(0, |before| piece.start_of(before));
         while let Some(beyond) = beyond(bytes, from..region.end) {
-            // The first is in a sentence that began earlier, and an anchor may have begun before that.
+            // The first is in a sentence that began earlier, and so may an anchor have.
             let start = sentence::floor(piece.text, piece.start_of(beyond.start).saturating_sub(2 * MAX_ANCHOR));
             let end = piece.end_of(piece.start_of(beyond.end - 1)).unwrap_or(bytes.len()).max(beyond.end);
             let stop = sentence::floor(piece.text, (end + MAX_ANCHOR).min(region.end) + MAX_ANCHOR);

@@ -17,6 +17,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 
 use super::table::Table;
+use crate::decode::codec::in_run;
 use crate::engine::Begun;
 
 /// Bytes of a lane that are put before what comes next, and of a piece that are kept.
@@ -25,8 +26,10 @@ pub(super) const TAIL: usize = 1024;
 const KEPT: usize = 2 * TAIL;
 /// Pieces of a lane that are kept, of however few bytes each.
 const MOST_PIECES: usize = 256;
-/// Bytes of a lane that are decoded with what comes next: a token of forty characters in the longest way to write it, and more.
+/// Bytes of a lane that are decoded with what comes next: a token of forty characters in the longest way to write it, and more; and
+/// of one where all are letters and digits, as base64 and hexadecimal are, even one inside the other.
 const DECODED: usize = 320;
+const DECODED_PLAIN: usize = 176;
 /// Bytes of a new value that may complete something older.
 const HEAD: usize = 512;
 /// Bytes of candidates per lane and push.
@@ -123,8 +126,10 @@ impl Joined {
     /// looked for in these alone, since it is found in them wherever it begins.
     pub(super) fn ends(&self) -> impl Iterator<Item = (&[u8], usize)> {
         self.lanes.iter().filter_map(|lane| {
-            let start = lane.new.saturating_sub(DECODED);
-            Some((lane.text.get(start..)?, lane.new - start))
+            let end = |count: usize| lane.text.get(lane.new.saturating_sub(count)..);
+            let is_plain = |text: &&[u8]| text.iter().all(|byte| in_run(*byte));
+            let text = end(DECODED_PLAIN).filter(is_plain).or_else(|| end(DECODED))?;
+            Some((text, text.len() - (lane.text.len() - lane.new)))
         })
     }
 

@@ -54,8 +54,7 @@ impl Scanner {
             for (text, new) in joined.ends() {
                 let crosses =
                     |place: &Range<usize>| (place.start < new && new < place.end).then_some([0..new, new..text.len()]);
-                let found = Stream::telling(&self.core)?.finish_with(text)?;
-                let found = found.into_iter().filter(|found| !found.path.is_empty()).collect();
+                let found = Stream::telling_made(&self.core)?.finish_with(text)?;
                 self.add_crossing(text, found, crosses, span, &mut findings)?;
             }
         }

@@ -46,7 +46,9 @@ impl Dumps {
                     };
                     let Some(after) = next.after(&line) else { return Read::No };
                     *next = after;
-                    line.groups(text, |bytes, at, digits| sink.add(bytes, start + at as u64, digits as u32));
+                    // With what stands behind the groups, which may be the same in letters.
+                    let end = start + text.get(..line.length).unwrap_or(text).trim_ascii_end().len() as u64;
+                    line.groups(text, |bytes, at| sink.add_whole(bytes, start + at as u64..end));
                     Read::Yes(line.length)
                 });
                 match read {
@@ -84,7 +86,7 @@ impl Dumps {
         let (fresh, end) = (window.fresh(), window.end());
         while self.at < end {
             if self.at >= fresh {
-                self.at = gate.next(gate::PAIRS | gate::DUMPS, self.at, AGAIN as u64, end);
+                self.at = gate.next(gate::DUMPS, self.at, AGAIN as u64, end);
             }
             let before = self.at.checked_sub(1).and_then(|at| window.byte(at));
             let stop = (self.at + (STRETCH + DECIDES) as u64).min(end);

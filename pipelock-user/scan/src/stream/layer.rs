@@ -65,6 +65,7 @@ pub(crate) struct Layer {
     views: Vec<View>,
     runs: Option<Runs>,
     pairs: Option<Pairs>,
+    numbers: Option<Pairs>,
     dumps: Option<Dumps>,
     graphic: Option<Graphic>,
     packed: Option<Packed>,
@@ -72,6 +73,8 @@ pub(crate) struct Layer {
     /// Codecs between the input and this text.
     depth: usize,
     injections_only: bool,
+    /// Nothing counts that is in the text as it stands.
+    made_only: bool,
     matches: Vec<Match>,
     gate: Gate,
 }
@@ -82,10 +85,13 @@ impl Layer {
         let mut layer = Self::plain(context)?;
         let from = below.map_or(0, |below| below as usize + 1);
         layer.depth = depth;
-        layer.views.extend(ViewKind::ALL[from..].iter().map(|kind| View::new(*kind)));
+        // Leetspeak is read for injections alone, of which none is telling.
+        let kinds = ViewKind::ALL[from..].iter().filter(|kind| !(context.telling && **kind == ViewKind::Leet));
+        layer.views.extend(kinds.map(|kind| View::new(*kind)));
         let decodes = !matches!(below, Some(ViewKind::Spaced | ViewKind::Leet));
         layer.runs = decodes.then(Runs::default);
-        layer.pairs = decodes.then(Pairs::default);
+        layer.pairs = decodes.then(|| Pairs::new(false));
+        layer.numbers = decodes.then(|| Pairs::new(true));
         layer.dumps = decodes.then(Dumps::default);
         layer.graphic = decodes.then(Graphic::default);
         // Most views are for text: what is none is seen without them.
@@ -96,10 +102,15 @@ impl Layer {
         Ok(layer)
     }
 
+    /// An empty text of which only what is made of it counts: what views show, and what is decoded.
+    pub(crate) fn made_only(context: &mut Context<'_>) -> Result<Self, EngineError> {
+        Ok(Self { made_only: true, ..Self::open(context, 0, None)? })
+    }
+
     /// An empty text that is read as it stands, in no view and undecoded.
     pub(crate) fn plain(context: &mut Context<'_>) -> Result<Self, EngineError> {
         if let Some(layer) = context.pooled() {
-            return Ok(Self { depth: 0, injections_only: false, ..layer });
+            return Ok(Self { depth: 0, injections_only: false, made_only: false, ..layer });
         }
         Ok(Self {
             matcher: context.engine.open()?,
@@ -110,12 +121,14 @@ impl Layer {
             views: Vec::new(),
             runs: None,
             pairs: None,
+            numbers: None,
             dumps: None,
             graphic: None,
             packed: None,
             wide: None,
             depth: 0,
             injections_only: false,
+            made_only: false,
             matches: Vec::new(),
             gate: Gate::default(),
         })
@@ -138,6 +151,7 @@ impl Layer {
         self.views.clear();
         self.runs = None;
         self.pairs = None;
+        self.numbers = None;
         self.dumps = None;
         self.graphic = None;
         self.packed = None;
@@ -169,6 +183,48 @@ impl Layer {
         last: bool,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
+        if !self.made_only {
+            self.read(context, window, last, hits)?;
+        }
+        if context.over() {
+            return Ok(());
+        }
+        let fresh = window.fresh();
+        let around = fresh.saturating_sub(AGAIN as u64)..fresh + AGAIN as u64;
+        let border = if window.old.is_empty() { 0 } else { window.with(around, gate::flags) };
+        self.gate.look(fresh, border, window.new);
+        for view in &mut self.views {
+            view.push(context, window, last, &self.gate, self.depth, hits)?;
+        }
+        if let Some(runs) = &mut self.runs {
+            runs.push(context, window, last, self.depth, hits)?;
+        }
+        for pairs in [&mut self.pairs, &mut self.numbers].into_iter().flatten() {
+            pairs.push(context, window, last, &self.gate, self.depth, hits)?;
+        }
+        if let Some(dumps) = &mut self.dumps {
+            dumps.push(context, window, last, &self.gate, self.depth, hits)?;
+        }
+        if let Some(graphic) = &mut self.graphic {
+            graphic.push(context, window, last, self.depth, hits)?;
+        }
+        if let Some(packed) = &mut self.packed {
+            packed.push(context, window, last, &self.gate, self.depth, hits)?;
+        }
+        if let Some(wide) = &mut self.wide {
+            wide.push(context, window, last, &self.gate, self.depth, hits)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for what is in the text as it stands.
+    fn read(
+        &mut self,
+        context: &mut Context<'_>,
+        window: &Window<'_>,
+        last: bool,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), EngineError> {
         self.matcher.push(context.rules, context.telling, window, last, &mut self.matches)?;
         for found in self.matches.drain(..) {
             let Some(rule) = context.rules.rules().get(found.rule) else { continue };
@@ -191,37 +247,11 @@ impl Layer {
             let span = if rule.kind == Kind::Dlp { found.secret } else { found.span };
             hits.push(Hit { rule: found.rule, span, seen, path: Vec::new(), fingerprint, excerpt });
         }
-        self.orders.push(context, window.new, last, hits);
+        if !context.telling {
+            self.orders.push(context, window.new, last, hits);
+        }
         if !self.injections_only {
             self.detectors.push(context.shared, window, last, hits)?;
-        }
-        if context.over() {
-            return Ok(());
-        }
-        let fresh = window.fresh();
-        let around = fresh.saturating_sub(AGAIN as u64)..fresh + AGAIN as u64;
-        let border = if window.old.is_empty() { 0 } else { window.with(around, gate::flags) };
-        self.gate.look(fresh, border, window.new);
-        for view in &mut self.views {
-            view.push(context, window, last, &self.gate, self.depth, hits)?;
-        }
-        if let Some(runs) = &mut self.runs {
-            runs.push(context, window, last, self.depth, hits)?;
-        }
-        if let Some(pairs) = &mut self.pairs {
-            pairs.push(context, window, last, &self.gate, self.depth, hits)?;
-        }
-        if let Some(dumps) = &mut self.dumps {
-            dumps.push(context, window, last, &self.gate, self.depth, hits)?;
-        }
-        if let Some(graphic) = &mut self.graphic {
-            graphic.push(context, window, last, self.depth, hits)?;
-        }
-        if let Some(packed) = &mut self.packed {
-            packed.push(context, window, last, &self.gate, self.depth, hits)?;
-        }
-        if let Some(wide) = &mut self.wide {
-            wide.push(context, window, last, &self.gate, self.depth, hits)?;
         }
         Ok(())
     }
@@ -240,7 +270,7 @@ impl Layer {
         if let Some(runs) = &self.runs {
             hold = hold.min(runs.hold(context, &window));
         }
-        if let Some(pairs) = &self.pairs {
+        for pairs in [&self.pairs, &self.numbers].into_iter().flatten() {
             hold = hold.min(pairs.hold(context, &window));
         }
         if let Some(dumps) = &self.dumps {
@@ -312,7 +342,7 @@ impl Layer {
     pub(crate) fn memory(&self, matcher: usize) -> usize {
         let views: usize = self.views.iter().map(|view| view.memory(matcher)).sum();
         let runs = self.runs.as_ref().map_or(0, |runs| runs.memory(matcher));
-        let pairs = self.pairs.as_ref().map_or(0, |pairs| pairs.memory(matcher));
+        let pairs: usize = [&self.pairs, &self.numbers].into_iter().flatten().map(|pairs| pairs.memory(matcher)).sum();
         let dumps = self.dumps.as_ref().map_or(0, |dumps| dumps.memory(matcher));
         let graphic = self.graphic.as_ref().map_or(0, |graphic| graphic.memory(matcher));
         let packed = self.packed.as_ref().map_or(0, |packed| packed.memory(matcher));

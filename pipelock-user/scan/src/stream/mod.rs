@@ -56,7 +56,7 @@ pub(crate) struct Context<'a> {
     pub(crate) given: Option<&'a Given>,
     pub(crate) key: &'a Key,
     /// Only rules that are telling count.
-    telling: bool,
+    pub(crate) telling: bool,
     work: &'a mut Work,
 }
 
@@ -241,6 +241,11 @@ impl Stream {
     /// Of a text that is put together from others: only for [`Rule::is_telling`](crate::rule::Rule::is_telling) rules.
     pub(crate) fn telling(core: &Arc<Core>) -> Result<Self, EngineError> {
         Self::of_telling(core, |context| Layer::open(context, 0, None))
+    }
+
+    /// The same, of what is made of the text alone.
+    pub(crate) fn telling_made(core: &Arc<Core>) -> Result<Self, EngineError> {
+        Self::of_telling(core, Layer::made_only)
     }
 
     /// The same, of the text as it stands.

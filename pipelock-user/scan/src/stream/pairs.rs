@@ -12,15 +12,20 @@ use crate::engine::EngineError;
 /// Bytes that are searched before the gate is asked again.
 const STRETCH: usize = 512;
 
-/// The chains of a text.
-#[derive(Debug, Default)]
+/// The chains of a text, of decimal numbers or of hexadecimal ones.
+#[derive(Debug)]
 pub(crate) struct Pairs {
+    decimal: bool,
     /// Everything before is dealt with.
     at: u64,
     open: Option<Box<(Between, Sink)>>,
 }
 
 impl Pairs {
+    pub(crate) fn new(decimal: bool) -> Self {
+        Self { decimal, at: 0, open: None }
+    }
+
     pub(crate) fn push(
         &mut self,
         context: &mut Context<'_>,
@@ -83,11 +88,12 @@ impl Pairs {
         let (fresh, end) = (window.fresh(), window.end());
         while self.at < end {
             if self.at >= fresh {
-                self.at = gate.next(gate::PAIRS, self.at, AGAIN as u64, end);
+                self.at = gate.next(if self.decimal { gate::NUMBERS } else { gate::PAIRS }, self.at, AGAIN as u64, end);
             }
             let before = self.at.checked_sub(1).and_then(|at| window.byte(at));
             let stop = (self.at + (STRETCH + DECIDES) as u64).min(end);
-            let (skip, found) = window.with(self.at..stop, |text| look(before, text, last && stop == end));
+            let (skip, found) =
+                window.with(self.at..stop, |text| look(self.decimal, before, text, last && stop == end));
             self.at += skip as u64;
             match found {
                 Read::Yes(found) => return Some(found),
@@ -115,15 +121,15 @@ impl Pairs {
 }
 
 /// Where in the first [`STRETCH`] bytes of `text` a chain begins, or may begin once more is there.
-fn look(before: Option<u8>, text: &[u8], last: bool) -> (usize, Read<Begun>) {
+fn look(decimal: bool, before: Option<u8>, text: &[u8], last: bool) -> (usize, Read<Begun>) {
     let mut before = before;
     for (at, &byte) in text.iter().enumerate().take(STRETCH) {
         let starts = before.is_none_or(|byte| !byte.is_ascii_alphanumeric() || matches!(byte, b'x' | b'X'));
         before = Some(byte);
-        if !starts || !is_hex(byte) {
+        if !starts || !(if decimal { byte.is_ascii_digit() } else { is_hex(byte) }) {
             continue;
         }
-        match begins(&text[at..], last) {
+        match begins(decimal, &text[at..], last) {
             Read::No => {}
             read => return (at, read),
         }

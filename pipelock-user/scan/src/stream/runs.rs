@@ -120,7 +120,6 @@ impl Runs {
             // Behind a blank that may end the run, nothing counts yet.
             let mut chars = Vec::new();
             let (Ok(_) | Err(_)) = extent(text, last, &mut chars);
-            chars.truncate(SHORT);
             chars
         });
         if head.len() >= SHORT {
@@ -194,12 +193,13 @@ pub(super) fn fits(byte: u8) -> bool {
 }
 
 /// Bytes of the run at the start of `text`, when it ends within it; otherwise, as far as it certainly goes. Its characters, without
-/// what is between its lines, are added to `chars`.
+/// what is between its lines, are added to `chars`, until these are [`SHORT`].
 fn extent(text: &[u8], last: bool, chars: &mut Vec<u8>) -> Result<usize, usize> {
     let (mut at, mut line) = (0, 0);
     loop {
         let count = text[at..].iter().take_while(|byte| in_run(**byte)).count();
-        chars.extend_from_slice(&text[at..at + count]);
+        let few = count.min(SHORT.saturating_sub(chars.len()));
+        chars.extend_from_slice(&text[at..at + few]);
         line += count;
         at += count;
         match wrap(&|ahead| text.get(at + ahead).copied(), line, last) {

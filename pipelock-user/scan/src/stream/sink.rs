@@ -1,5 +1,5 @@
 //! What a codec gives as it comes, the layer that looks at it, and where each byte of it came from. Called by
-//! [`super::pairs`], [`super::graphic`] and [`super::wide`].
+//! [`super::pairs`], [`super::dumps`], [`super::graphic`] and [`super::wide`].
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -32,6 +32,8 @@ struct Mark {
     source: u64,
     from: u32,
     to: u32,
+    /// Where the text ends that the bytes came from together: that they came from all of it.
+    whole: Option<u64>,
 }
 
 impl Sink {
@@ -44,13 +46,22 @@ impl Sink {
     pub(crate) fn add(&mut self, bytes: &[u8], at: u64, from: u32) {
         let to = bytes.len() as u32;
         let goes_on = self.marks.back().is_some_and(|mark| {
-            mark.from == from
+            mark.whole.is_none()
+                && mark.from == from
                 && mark.to == to
                 && mark.source + (self.made - mark.out) / u64::from(to.max(1)) * u64::from(from) == at
         });
         if !goes_on && to > 0 {
-            self.marks.push_back(Mark { out: self.made, source: at, from, to });
+            self.marks.push_back(Mark { out: self.made, source: at, from, to, whole: None });
         }
+        self.buffer.extend_from_slice(bytes);
+        self.made += u64::from(to);
+    }
+
+    /// Adds `bytes` that a part of the text decodes to together: each of them came from all of it.
+    pub(crate) fn add_whole(&mut self, bytes: &[u8], span: Range<u64>) {
+        let to = bytes.len() as u32;
+        self.marks.push_back(Mark { out: self.made, source: span.start, from: 0, to, whole: Some(span.end) });
         self.buffer.extend_from_slice(bytes);
         self.made += u64::from(to);
     }
@@ -109,8 +120,9 @@ impl Sink {
 
     /// Where the byte before `end` ends in the text.
     fn stop(&self, end: u64) -> u64 {
-        let place = |mark: &Mark| {
-            mark.source + (end.saturating_sub(mark.out) * u64::from(mark.from)).div_ceil(u64::from(mark.to))
+        let place = |mark: &Mark| match mark.whole {
+            Some(end) => end,
+            None => mark.source + (end.saturating_sub(mark.out) * u64::from(mark.from)).div_ceil(u64::from(mark.to)),
         };
         self.mark(end.saturating_sub(1)).map_or(self.end, place).min(self.end)
     }

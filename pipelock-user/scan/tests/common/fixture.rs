@@ -102,17 +102,17 @@ pub(crate) fn each(text: &str, write: impl Fn(u8) -> String) -> String {
     text.bytes().map(write).collect()
 }
 
-/// As `xxd` prints it, or `hexdump -C`.
-pub(crate) fn dumped(text: &str, grouped: bool) -> String {
+/// As `xxd` prints it, or `od`: in groups of so many bytes, in their order with the text beside them or the lowest first.
+pub(crate) fn dumped(text: &str, group: usize, shown: bool) -> String {
+    let digits = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     let line = |(number, bytes): (usize, &[u8])| {
-        let hex: Vec<String> = bytes
-            .chunks(if grouped { 2 } else { 1 })
-            .map(|group| group.iter().map(|byte| format!("{byte:02x}")).collect())
+        let groups: Vec<String> = bytes
+            .chunks(group)
+            .map(|bytes| if shown { digits(bytes) } else { digits(&bytes.iter().rev().copied().collect::<Vec<u8>>()) })
             .collect();
-        let shown = String::from_utf8_lossy(bytes);
-        match grouped {
-            true => format!("{:08x}: {:<39}  {shown}\n", 16 * number, hex.join(" ")),
-            false => format!("{:08x}  {}  |{shown}|\n", 16 * number, hex.join(" ")),
+        match shown {
+            true => format!("{:08x}: {:<39}  {}\n", 16 * number, groups.join(" "), String::from_utf8_lossy(bytes)),
+            false => format!("{:07o} {}\n", 16 * number, groups.join(" ")),
         }
     };
     text.as_bytes().chunks(16).enumerate().map(line).collect()
@@ -198,19 +198,27 @@ pub(crate) fn encoded(text: &str, way: usize) -> Vec<u8> {
         56 => format!(" * {}", wrapped(&base64(long.as_bytes(), URL, true), 32, "\r\n * ")),
         57 => packed(false).iter().map(|byte| format!("%{byte:02X}")).collect(),
         58 => encoded(text, 18).iter().map(|byte| format!("\\x{byte:02x}")).collect(),
-        59 => dumped(&long, true),
-        60 => dumped(text, false),
+        59 => dumped(&long, 2, true),
+        60 => dumped(text, 1, true),
         61 => {
             let mut to = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
             to.write_all(text.as_bytes()).unwrap();
             base64(&to.finish().unwrap(), STANDARD, true)
         }
+        62 => dumped(text, 8, false),
+        63 => dumped(text, 4, false),
+        64 => dumped(text, 2, false).trim_end().to_owned(),
+        65 => format!("[\n{}\n]", text.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(",\n")),
+        66 => format!("[\r\n\t{}]", text.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(",\r\n\t")),
+        67 => hex(text, ",\n"),
+        // May be decimal up to here.
+        68 => hex(&format!("{}{text}", "A".repeat(12)), ","),
         _ => unreachable!(),
     }
     .into_bytes()
 }
 
-pub(crate) const WAYS: usize = 62;
+pub(crate) const WAYS: usize = 69;
 
 /// `text` with the character at `at` written otherwise, or something that does not show beside it.
 pub(crate) fn partly(text: &str, at: usize, way: usize) -> Vec<u8> {

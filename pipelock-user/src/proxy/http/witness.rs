@@ -64,8 +64,8 @@ impl Untaken {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn are_there(&self) -> bool {
-        self.0.load(Ordering::Acquire) > 0
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -130,12 +130,15 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             let Some(frame) = frame else { return };
             self.pace.sent(frame.kind);
             let is_first = matches!(frame.kind, HEADERS | RST_STREAM) && self.open.remove(&frame.stream);
+            // Whether it is surely this one that nobody took, since nobody took any.
+            let mut is_untaken = false;
             let refusal = match (frame.kind, frame.code) {
                 (HEADERS, _) if is_first && frame.is_bare => {
                     self.untaken.take();
                     Refusal::too_large("the request head is longer than allowed")
                 }
-                (RST_STREAM, code) if is_first && self.untaken.are_there() => {
+                (RST_STREAM, code) if is_first && self.untaken.count() > 0 => {
+                    is_untaken = self.untaken.count() > self.open.len();
                     self.untaken.take();
                     if code == REFUSED_STREAM {
                         return;
@@ -148,7 +151,8 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             };
             let block = match frame.kind {
                 HEADERS => raw.get(HEAD..).unwrap_or_default(),
-                RST_STREAM if !self.is_table_small => &[BAD_REQUEST][..],
+                // A request that is on its way has not been refused.
+                RST_STREAM if is_untaken && !self.is_table_small => &[BAD_REQUEST][..],
                 _ => return (self.tell)(refusal, false),
             };
             let answer = answer(frame.stream, block, refusal.reason.code());

@@ -197,6 +197,8 @@ async fn carry(
     let (mut is_inside, mut is_text) = (false, false);
     // Whole messages that wait for the next one, until when, and until when at the most.
     let (mut held, mut due) = (BytesMut::new(), None::<(Instant, Instant)>);
+    // How many were read since the first of them, with it.
+    let mut since = 0;
     loop {
         loop {
             // Control frames have room between the pieces of the longest message.
@@ -229,16 +231,22 @@ async fn carry(
             };
             let found = messages.check(text, is_control).map_err(|verdict| Ended::Stopped((POLICY, verdict)))?;
             noted(found, way);
+            since = if due.is_some() { since + 1 } else { 1 };
             if !is_control {
                 message.clear();
                 // One long message is no reason to hold on to as much.
                 message.shrink_to(scratch::CHUNK);
                 held.unsplit(std::mem::take(&mut waiting));
-                let may_wait = held.len() < MAX_MESSAGE;
-                if may_wait && messages.has_begun().map_err(|verdict| Ended::Stopped((POLICY, verdict)))? {
+                let may_wait = held.len() < MAX_MESSAGE && due.is_none_or(|(_, last)| Instant::now() < last);
+                let begun = |last| messages.has_begun(last).map_err(|verdict| Ended::Stopped((POLICY, verdict)));
+                if may_wait && begun(1)? {
                     let now = Instant::now();
                     let last = due.map_or(now + HOLD_ALL, |(_, last)| last);
                     due = Some((last.min(now + HOLD), last));
+                    continue;
+                }
+                // One that says something else does not let go what waits, nor does it make that wait longer.
+                if may_wait && due.is_some_and(|(due, _)| Instant::now() < due) && begun(since)? {
                     continue;
                 }
             }
@@ -257,21 +265,19 @@ async fn carry(
             }
         }
         let read = match due {
-            None => Ok(more(from, &mut input).await?),
-            Some((due, _)) => match tokio::time::timeout_at(due, more(from, &mut input)).await {
-                Ok(read) => Ok(read?),
-                Err(late) => Err(late),
-            },
+            None => Ok(more(from, &mut input).await),
+            Some((due, _)) => tokio::time::timeout_at(due, more(from, &mut input)).await,
         };
-        if read == Ok(true) {
+        if let Ok(Ok(true)) = read {
             continue;
         }
-        // Nothing came in time, or nothing comes any more.
+        // Nothing came in time, or nothing comes any more. What was noted as let go on goes, also when the agent breaks off.
         due = None;
         if !send(to, &std::mem::take(&mut held), is_busy).await {
             return Ok(());
         }
-        if read.is_ok() {
+        if let Ok(more) = read {
+            more?;
             let _ = to.shutdown().await;
             return Ok(());
         }
