@@ -212,12 +212,13 @@ impl Scanner {
         self.stream()?.finish_with(text)
     }
 
-    /// How many bytes at the end of a text may be the beginning of something, as they stand.
+    /// How many bytes at the end of a text may be the beginning of something, as they stand: of one that is put together from `pieces`,
+    /// each of which may be the first, or of one of these.
     ///
     /// # Errors
     /// As [`scan`](Self::scan).
-    pub(crate) fn begun(&self, text: &[u8]) -> Result<Begun, EngineError> {
-        Stream::begun(&self.core, text)
+    pub(crate) fn begun(&self, pieces: bool, text: &[u8]) -> Result<Begun, EngineError> {
+        Stream::begun(&self.core, pieces, text)
     }
 
     /// How many bytes at the end of a text are the beginning of a token that shows by its prefix (`ghp_`, `AKIA`), or of four bytes

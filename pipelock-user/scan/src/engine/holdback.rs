@@ -26,6 +26,17 @@ const CACHE: usize = 1 << 20;
 /// Longest matches of the patterns whose words are looked for together: the fewer have long ones, the less is searched.
 const REACHES: [usize; 3] = [128, 512, usize::MAX];
 
+/// What is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A text that goes on.
+    Text,
+    /// A text that is put together from pieces, each of which may be the first of one.
+    Pieces,
+    /// A piece by itself.
+    Piece,
+}
+
 /// The automata of a set of rules.
 #[derive(Debug)]
 pub(crate) struct HoldBack {
@@ -55,8 +66,8 @@ struct Group {
 }
 
 impl HoldBack {
-    /// Of these rules. With `in_pieces`, texts are put together from pieces each of which may be the first of a text.
-    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule>, in_pieces: bool) -> Self {
+    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule>, asked: Asked) -> Self {
+        let in_pieces = asked == Asked::Pieces;
         let mut rules: Vec<(Option<Head>, &Rule)> = rules
             .into_iter()
             .filter(|rule| rule.pattern.longest() > 0)
@@ -72,7 +83,7 @@ impl HoldBack {
         let mut others = groups(&mut headless().filter(|rule| !needs_word(rule)));
         let late = groups(&mut headless().filter(needs_word));
         // Only `begun` and `awaits` ask for them, which are for pieces.
-        let awaited = in_pieces.then(|| Awaited::of(headless().filter(needs_word))).flatten();
+        let awaited = (asked != Asked::Text).then(|| Awaited::of(headless().filter(needs_word))).flatten();
         let mut headed = Vec::new();
         let mut below = 0;
         for reach in REACHES {
@@ -315,7 +326,7 @@ mod tests {
     fn held(pattern: &str, text: &str) -> usize {
         let file =
             format!("rules: [{{id: a, name: a, kind: dlp, class: credential, severity: low, pattern: '{pattern}'}}]");
-        let holdback = HoldBack::new(RuleSet::read(&[("test", &file)]).unwrap().rules(), false);
+        let holdback = HoldBack::new(RuleSet::read(&[("test", &file)]).unwrap().rules(), Asked::Text);
         let end = text.len() as u64;
         let whole = holdback.of(text.as_bytes(), end, &mut Near::default());
         let mut near = Near::default();

@@ -46,9 +46,9 @@ pub(crate) trait Matcher: Send + std::fmt::Debug {
     /// Where the first match may start that has not been reported; the rest as in the last push.
     fn hold(&self, rules: &RuleSet, telling: bool, window: &Window<'_>) -> u64;
 
-    /// How much at the end of an open text, of which nothing was pushed, may be the beginning of a match; the rest as in the
-    /// last push.
-    fn begun(&self, rules: &RuleSet, telling: bool, text: &[u8]) -> Begun;
+    /// How much at the end of an open text, of which nothing was pushed, may be the beginning of a match of a telling rule. With
+    /// `pieces`, the text is made of some each of which may be the first of one.
+    fn begun(&self, rules: &RuleSet, pieces: bool, text: &[u8]) -> Begun;
 
     /// Starts over with a new text.
     fn reset(&mut self);

@@ -61,7 +61,7 @@ impl Matcher for Plain {
         self.start
     }
 
-    fn begun(&self, _rules: &RuleSet, _telling: bool, text: &[u8]) -> Begun {
+    fn begun(&self, _rules: &RuleSet, _pieces: bool, text: &[u8]) -> Begun {
         Begun::all(text.len())
     }
 

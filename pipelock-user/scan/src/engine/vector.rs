@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use pipelock_hs::{Database, Mode, Scratch, Stream};
 
 use super::confirm::Confirm;
-use super::holdback::{HoldBack, Near};
+use super::holdback::{Asked, HoldBack, Near};
 use super::sparse::{Runs, Sparse};
 use super::{Begun, Engine, EngineError, Match, Matcher, dialect};
 use crate::rule::{Rule, RuleSet};
@@ -31,7 +31,8 @@ struct Shared {
     numbers: Vec<u32>,
     scratch: Mutex<Vec<Scratch>>,
     /// Of all rules, and of those that are telling: these are asked about what is put together from pieces.
-    holdback: [OnceLock<HoldBack>; 2],
+    /// Of all rules; of telling ones, for pieces put together; of these, for one.
+    holdback: [OnceLock<HoldBack>; 3],
 }
 
 impl Vector {
@@ -62,7 +63,7 @@ impl Vector {
     pub(crate) fn of(count: usize, sparse: Vec<Sparse>, block: Database, stream: Database) -> Self {
         let numbers = (0u32..).take(count).filter(|rule| !sparse.iter().any(|sparse| sparse.rule == *rule)).collect();
         let stream = Arc::new(stream);
-        let (scratch, holdback) = (Mutex::default(), [OnceLock::new(), OnceLock::new()]);
+        let (scratch, holdback) = (Mutex::default(), [const { OnceLock::new() }; 3]);
         Self { shared: Arc::new(Shared { block, stream, sparse, numbers, scratch, holdback }) }
     }
 
@@ -108,10 +109,23 @@ fn compile(rules: &[&Rule], mut patterns: Vec<String>, mode: Mode) -> Result<Dat
     }
 }
 
+fn telling_of(rules: &RuleSet) -> impl Iterator<Item = &Rule> {
+    rules.rules().iter().filter(|rule| rule.is_telling())
+}
+
 impl Shared {
     fn holdback(&self, rules: &RuleSet, telling: bool) -> &HoldBack {
-        let counts = |rule: &&Rule| !telling || rule.is_telling();
-        self.holdback[usize::from(telling)].get_or_init(|| HoldBack::new(rules.rules().iter().filter(counts), telling))
+        let [all, pieces, _] = &self.holdback;
+        if telling {
+            pieces.get_or_init(|| HoldBack::new(telling_of(rules), Asked::Pieces))
+        } else {
+            all.get_or_init(|| HoldBack::new(rules.rules(), Asked::Text))
+        }
+    }
+
+    fn holdback_of_piece(&self, rules: &RuleSet) -> &HoldBack {
+        let [_, _, piece] = &self.holdback;
+        piece.get_or_init(|| HoldBack::new(telling_of(rules), Asked::Piece))
     }
 
     fn with_scratch<T>(
@@ -236,8 +250,10 @@ impl Matcher for Fast {
         self.confirm.hold(rules).map_or(begun, |pending| pending.min(begun))
     }
 
-    fn begun(&self, rules: &RuleSet, telling: bool, text: &[u8]) -> Begun {
-        self.shared.holdback(rules, telling).begun(&text[text.len() - rules.longest().min(text.len())..])
+    fn begun(&self, rules: &RuleSet, pieces: bool, text: &[u8]) -> Begun {
+        let shared = &self.shared;
+        let holdback = if pieces { shared.holdback(rules, true) } else { shared.holdback_of_piece(rules) };
+        holdback.begun(&text[text.len() - rules.longest().min(text.len())..])
     }
 
     fn reset(&mut self) {

@@ -247,7 +247,7 @@ impl Sessions {
             Ok(found) if found.is_empty() && ticket.is_empty() => {}
             Ok(found) if found.is_empty() => {
                 let end = &value[value.len().saturating_sub(TAIL)..];
-                let begun = self.scanner.begun(end).unwrap_or(Begun::all(TAIL));
+                let begun = self.scanner.begun(false, end).unwrap_or(Begun::all(TAIL));
                 self.lock().fragments.settle(session, now, &ticket, begun);
             }
             Ok(_) => {}

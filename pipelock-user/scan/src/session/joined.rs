@@ -43,7 +43,7 @@ impl Scanner {
             return Ok(findings);
         }
         // A text of which nothing is known may begin anything.
-        let begins = |text: &[u8]| self.begun(text).unwrap_or(Begun::all(text.len()));
+        let begins = |text: &[u8]| self.begun(true, text).unwrap_or(Begun::all(text.len()));
         let candidates = joined.candidates(begins, |old, new| self.awaits(old, new));
         if !candidates.text.is_empty() {
             let crosses = |place: &Range<usize>| candidates.crosses(place);

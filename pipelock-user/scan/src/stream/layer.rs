@@ -289,10 +289,10 @@ impl Layer {
     }
 
     /// How much at the end of an open text may be the beginning of something, as it stands.
-    pub(crate) fn begun(&mut self, context: &Context<'_>, text: &[u8]) -> Begun {
+    pub(crate) fn begun(&mut self, context: &Context<'_>, pieces: bool, text: &[u8]) -> Begun {
         let detected = self.detectors.begun(context.shared, &Window { first: 0, old: &[], new: text });
         let detected = Begun::all(text.len() - usize::try_from(detected).unwrap_or(0).min(text.len()));
-        self.matcher.begun(context.rules, context.telling, text).or(detected)
+        self.matcher.begun(context.rules, pieces, text).or(detected)
     }
 
     /// How much at the end of an open text is the beginning of a token that shows by its prefix, or of a known value.
@@ -319,7 +319,7 @@ impl Layer {
             return known;
         }
         // The pattern may go on until here; with what stands before it, and has to.
-        let open = self.matcher.begun(context.rules, context.telling, text).open;
+        let open = self.matcher.begun(context.rules, true, text).open;
         known.max(places.find(|at| open >= text.len() - at).map_or(0, |at| text.len() - at))
     }
 

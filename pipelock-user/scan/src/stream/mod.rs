@@ -273,12 +273,13 @@ impl Stream {
         })
     }
 
-    /// How many bytes at the end of a text may be the beginning of what [`plainly`](Self::plainly) finds.
-    pub(crate) fn begun(core: &Arc<Core>, text: &[u8]) -> Result<Begun, EngineError> {
+    /// How many bytes at the end of a text may be the beginning of what [`plainly`](Self::plainly) finds: of one that is put together
+    /// from `pieces`, or of one of these.
+    pub(crate) fn begun(core: &Arc<Core>, pieces: bool, text: &[u8]) -> Result<Begun, EngineError> {
         let mut work = Work::default();
         let mut context = context(core, &Memory::NONE, true, &mut work);
         let mut root = Layer::plain(&mut context)?;
-        let begun = root.begun(&context, text);
+        let begun = root.begun(&context, pieces, text);
         root.close(&mut context);
         Ok(begun)
     }
