@@ -286,3 +286,13 @@ fn name(report: &mut Report, item: &Field<'_>) -> Option<String> {
     }
     Some(text.to_owned())
 }
+
+impl super::Policy {
+    /// The same without the files of secrets, for a machine that has none of them.
+    #[must_use]
+    pub fn without_secrets_files(&self) -> Self {
+        let mut policy = self.clone();
+        policy.parts.dlp.secrets_files.clear();
+        policy
+    }
+}

@@ -180,14 +180,6 @@ impl Policy {
         &self.parts.tls
     }
 
-    /// The same without the files of secrets, for a machine that has none of them.
-    #[must_use]
-    pub fn without_secrets_files(&self) -> Self {
-        let mut policy = self.clone();
-        policy.parts.dlp.secrets_files.clear();
-        policy
-    }
-
     /// What is done about secrets on their way out.
     #[must_use]
     pub fn dlp(&self) -> &Dlp {

@@ -305,6 +305,29 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_that_is_mentioned_makes_no_secret_of_what_comes_next() {
+        let shipped = RuleSet::shipped().unwrap().only(crate::Kind::Dlp);
+        let scanner = Scanner::new(shipped, &[1; 32]).unwrap();
+        let sessions =
+            Sessions::new(scanner, BudgetLimits { bits: 1e9, ..BudgetLimits::default() }, FragmentLimits::default());
+        for (session, prefix) in (1..).zip(["sk-ant-", "xoxb-", "glpat-", "AKIA"]) {
+            let told = format!("write a regex for keys that start with {prefix}");
+            assert_eq!(piece(&sessions, session, &told), 0);
+            for value in [
+                "3f2a9c1e-77b0-4d51-9a3e-0c5d8e6f1a2b",
+                "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b",
+                "application/json; charset=utf-8",
+                "requests-2.31.0-py3-none-any.whl",
+            ] {
+                assert_eq!(piece(&sessions, session, value), 0, "{prefix} {value}");
+            }
+        }
+        // The rest of a token is still told.
+        assert_eq!(piece(&sessions, 9, "glpat-"), 0);
+        assert_eq!(piece(&sessions, 9, "Zx8KqLmN2pRtVwYz4B7c"), 1);
+    }
+
+    #[test]
     fn what_lies_between_two_pieces_hides_neither() {
         let sessions = sessions(1e9);
         assert_eq!(piece(&sessions, 1, "ghp_0123456789abcdef"), 0);

@@ -29,6 +29,12 @@ fn is_digest(part: &[u8]) -> bool {
     part.len() >= 16 && part.iter().all(u8::is_ascii_hexdigit)
 }
 
+/// Has it capitals and digits, as the noise of a token has? Names of files, hashes and media types have not.
+fn is_mixed(part: &[u8]) -> bool {
+    let has = |class: fn(&u8) -> bool| part.iter().any(class);
+    has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)
+}
+
 /// Does it read like words, behind a prefix if it has one? Values that are said one after another have the length of a token soon.
 fn is_words(part: &[u8]) -> bool {
     let behind = part.iter().rposition(|byte| matches!(byte, b'_' | b'-')).map_or(0, |at| at + 1);
@@ -79,7 +85,13 @@ impl Scanner {
             let part = |part: &Range<usize>| text.get(place.start.max(part.start)..place.end.min(part.end));
             // Its prefix alone stands in settings and texts, and much else has the length of the rest. What is cut within the
             // prefix, or where no prefix is, stands nowhere by chance.
-            let is_prefix = || part(&old).is_some_and(|part| self.is_prefix(&found, part));
+            let is_prefix =
+                || part(&old).is_some_and(|part| part.len() <= PREFIX && self.is_prefix(&found, part, false));
+            // Behind a whole prefix, whatever has characters of a token would be one.
+            let is_bare = part(&old).is_some_and(|part| self.is_prefix(&found, part, true));
+            if is_bare && !part(&new).is_some_and(is_mixed) {
+                continue;
+            }
             let is_said = |part: &[u8]| is_digest(part) || &*found.class == "credential" && is_words(part);
             let by_chance = || is_prefix() || [&old, &new].into_iter().filter_map(part).any(is_said);
             if rule::is_shape(&found.rule) && by_chance() {
@@ -92,12 +104,14 @@ impl Scanner {
         Ok(())
     }
 
-    /// Whether this is what tokens of a finding's rule begin with, and no more.
-    fn is_prefix(&self, found: &Finding, part: &[u8]) -> bool {
+    /// Whether tokens of a finding's rule begin like this; with `bare`, with this and no more.
+    fn is_prefix(&self, found: &Finding, part: &[u8], bare: bool) -> bool {
         let rule = self.rules().rules().iter().find(|rule| rule.id == found.rule);
-        let begins =
-            |word: &String| part.len() >= word.len() && part[..word.len()].eq_ignore_ascii_case(word.as_bytes());
-        part.len() <= PREFIX && rule.is_some_and(|rule| rule.keywords.iter().any(begins))
+        let begins = |word: &String| {
+            part.get(..word.len()).is_some_and(|begun| begun.eq_ignore_ascii_case(word.as_bytes()))
+                && (!bare || part.len() == word.len())
+        };
+        rule.is_some_and(|rule| rule.keywords.iter().any(begins))
     }
 
     /// Whether the rule of a finding finds something in a part alone, where the finding lies: a secret that is whole in one part,

@@ -177,8 +177,7 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 /// (`${…}`, `%s`, `{{…}}`, `<…>`, `a.b.c()`).
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
-    let template =
-        secret.iter().any(|byte| b"{}<>()[]`".contains(byte)) || contains(secret, "%s") || names_variable(secret);
+    let template = has_brackets(secret) || contains(secret, "%s") || names_variable(secret);
     if PUBLISHED.iter().any(|known| secret == known.as_bytes()) {
         return false;
     }
@@ -189,6 +188,26 @@ pub(super) fn not_placeholder(secret: &[u8]) -> bool {
         && !row(secret, 6)
         && rest(secret) >= REST;
     plain || holds_noise(secret)
+}
+
+/// Is something in brackets that stands for a value, as a name or an argument does (`{user}`, `get()`)? Those of a password seldom
+/// meet their like.
+fn has_brackets(secret: &[u8]) -> bool {
+    let names = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.,:;/$%@\"' -".contains(byte);
+    let pairs = [(b'{', b'}'), (b'<', b'>'), (b'(', b')'), (b'[', b']')];
+    let pair = |(open, close)| {
+        let mut rest = secret;
+        while let Some(at) = rest.iter().position(|byte| *byte == open) {
+            rest = rest.get(at + 1..).unwrap_or_default();
+            let inside = rest.iter().position(|byte| *byte == close).and_then(|end| rest.get(..end));
+            if inside.is_some_and(|inside| inside.iter().all(names)) {
+                return true;
+            }
+        }
+        false
+    };
+    let at_ends = [secret.first(), secret.last()].into_iter().flatten().any(|byte| b"{}<>()[]".contains(byte));
+    secret.contains(&b'`') || at_ends || pairs.into_iter().any(pair)
 }
 
 /// Is there a variable of a shell in it: `$HOME`, `$db_pass`? What is no name is a part of a password that holds the sign.
@@ -439,6 +458,16 @@ mod tests {
         }
         for text in ["kV8wQ2zL9nT4", "correct-horse-battery", "SuperSecretDBPass!2026", "9f86d081884c7d65"] {
             assert!(not_placeholder(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn brackets_of_a_password_are_told_from_those_of_a_template() {
+        for text in ["Zqumpm08(hsE8JNpj", "qE3B]rTEz(efRjP5", "a9<Kq2!mZ{x7", "8-h*@u+2(&^!o)g-qap6"] {
+            assert!(not_placeholder(text.as_bytes()), "{text}");
+        }
+        for text in ["{user}4kV8wQ", "kV8wQ2(zL9nT4)", "row[12]kV8", "x()kV8wQ2zL", "<kV8wQ2zL9nT4", "kV8wQ2zL9nT4]"] {
+            assert!(!not_placeholder(text.as_bytes()), "{text}");
         }
     }
 

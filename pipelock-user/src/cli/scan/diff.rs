@@ -143,6 +143,8 @@ struct Diff {
     line: Line,
     /// Something in it that only diffs have.
     is_diff: bool,
+    /// The line between the files of a context diff.
+    is_context: bool,
     /// There was anything but blanks.
     has_text: bool,
     /// A hunk ended before it had the lines that it says it has.
@@ -183,6 +185,9 @@ impl Diff {
 
     /// Why this, read to its end, was no whole diff.
     fn problem(&self) -> Option<&'static str> {
+        if self.is_context {
+            return Some("it is a context diff, of which no line is read: make a unified one (diff -u)");
+        }
         if self.has_text && !self.is_diff {
             return Some("it is no unified diff");
         }
@@ -236,6 +241,7 @@ impl Diff {
     }
 
     fn header(&mut self, line: &[u8], to: &mut impl Added) -> Result<(), EngineError> {
+        self.is_context |= line.starts_with(b"***************");
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // Changes without a hunk: of names, modes, empty files, and of what is no text.
@@ -451,6 +457,8 @@ mod tests {
             assert_eq!(problem(whole).0, None, "{whole}");
         }
         assert_eq!(problem("token = 1\n").0, Some("it"));
+        let context = "*** a\n--- b\n***************\n*** 1 ****\n! x\n--- 1 ----\n! token\n";
+        assert_eq!(problem(context), (Some("it"), Vec::new()));
         assert_eq!(problem("--- a\n+++ b\n@@ -1 +1,3 @@\n-a\n+b\n").0, Some("a"));
         // A hunk that says it is longer does not hide the file behind it.
         let (told, seen) =
