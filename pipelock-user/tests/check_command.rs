@@ -61,5 +61,11 @@ fn a_secret_in_a_url_is_found_and_not_repeated() {
         let text = said(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains("dlp_match") && text.contains("github") && !text.contains(token), "{text}");
+        // Nor where no rule names the host that it is in.
+        let url = format!("https://{token}.b.test/");
+        let output = check(&folder, "egress: [{destination: a.test}]\n", &[&["--url", &url][..], more].concat());
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(!text.to_ascii_lowercase().contains(&token.to_ascii_lowercase()), "{text}");
     }
 }

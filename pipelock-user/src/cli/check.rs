@@ -68,10 +68,12 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         reader = UrlReader::of(&policy, !args.no_files)?;
         reader.as_ref().map_or(Ok(Vec::new()), |reader| reader.read(&policy, rule, method, url))
     })?;
-    let url = &match &reader {
-        Some(reader) => reader.spare(url.clone()),
-        None => url.clone(),
-    };
+    // What no rule names was not read, and is not repeated with a secret in it either.
+    if reader.is_none() {
+        reader = UrlReader::of(&policy, !args.no_files).ok().flatten();
+    }
+    let spare = |text: &String| reader.as_ref().map_or_else(|| text.clone(), |reader| reader.spare(text.clone()));
+    let (url, detail) = (&spare(url), &spare(&verdict.detail));
     let git =
         policy.rules().iter().find(|rule| verdict.rule.as_ref() == Some(&rule.label())).and_then(|rule| rule.git());
     let word = if verdict.is_block() { "BLOCKED" } else { "ALLOWED" };
@@ -86,7 +88,7 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
             "ask": asks,
             "next_hop": hop,
             "rates": rates.iter().map(|(whose, rates)| json!({"of": whose, "rate": rates.to_string()})).collect::<Vec<_>>(),
-            "detail": verdict.detail,
+            "detail": detail,
             "findings": verdict.findings,
             "what_to_do": verdict.is_block().then(|| verdict.reason.hint()),
             "policy_hash": policy.id().to_string(),
@@ -111,8 +113,8 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         for (whose, rates) in &rates {
             output::line(&format!("rate: {rates} ({whose})"));
         }
-        if !verdict.detail.is_empty() {
-            output::line(&format!("detail: {}", verdict.detail));
+        if !detail.is_empty() {
+            output::line(&format!("detail: {detail}"));
         }
         for found in &verdict.findings {
             output::line(&format!("found: {} ({})", found.line(), found.action));

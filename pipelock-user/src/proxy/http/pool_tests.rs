@@ -36,6 +36,33 @@ async fn the_next_connection_of_a_client_goes_on_where_the_last_one_ended() {
     }
 }
 
+/// Whoever asks cannot know that we had kept the connection.
+#[tokio::test]
+async fn what_ends_as_it_is_used_again_is_tried_once_more_where_that_changes_nothing() {
+    let world = World::new("").await;
+    let port = world.addr.port();
+    let head = |method: &str, more: &str| {
+        format!("{method} /once HTTP/1.1\r\nhost: web.test:{port}\r\nconnection: close\r\n{more}\r\n").into_bytes()
+    };
+    for _ in 0..3 {
+        let text = world.ask(&head("GET", "")).await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+    let used: Vec<usize> = world.seen().iter().map(|seen| seen.connection).collect();
+    assert_eq!(used.len(), 3);
+    assert!(used[0] != used[1] && used[1] != used[2], "{used:?}");
+    // A receipt each, whatever it took.
+    assert_eq!(world.receipts().len(), 3);
+    for _ in 0..40 {
+        if !locked(&world.proxy.pool.parked).is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let text = world.ask(&head("POST", "content-length: 0\r\n")).await;
+    assert!(text.starts_with("HTTP/1.1 502"), "what may change something is not sent twice: {text}");
+}
+
 #[tokio::test]
 async fn what_is_one_connections_own_stays_so() {
     let budget = ", budgets: {max_bytes_out: 1MiB}";

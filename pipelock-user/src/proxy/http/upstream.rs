@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Request, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::arriving::Arriving;
 use super::authority::Authority;
 use super::framing::sound_answer;
 use super::outgoing::{Form, outgoing};
@@ -198,12 +199,14 @@ impl Upstreams {
         request: Request<Passing>,
     ) -> Result<(Response<Incoming>, Reached), Failed> {
         let limits = leg.rules.policy.limits();
-        let mut request = request;
+        let (mut request, mut is_again) = (request, false);
         loop {
-            let (mut upstream, is_new) = match self.take(leg).await.or_else(|| self.adopt(leg)) {
+            let kept = if is_again { None } else { self.take(leg).await.or_else(|| self.adopt(leg)) };
+            let (mut upstream, is_new) = match kept {
                 Some(kept) => (kept, false),
                 None => self.open(leg).await?,
             };
+            let again = if is_new { None } else { copy(&request) };
             if shows_who(request.headers()) {
                 self.stays(&mut upstream);
             }
@@ -234,14 +237,16 @@ impl Upstreams {
                     }
                     return Ok((response, addr));
                 }
-                Err(mut error) => match error.take_message() {
+                Err(mut error) => match (error.take_message(), again) {
                     // The connection had closed while it was idle: nothing of the request has left.
-                    Some(unsent) if !is_new => request = unsent,
-                    Some(_) => {
+                    (Some(unsent), _) if !is_new => request = unsent,
+                    (Some(_), _) => {
                         let refused = "the destination closed the connection before the request was sent";
                         return Err((Verdict::block(Reason::UpstreamFailed, refused), None));
                     }
-                    _ => return Err(broken(&leg.authority.host, &error.into_error(), addr)),
+                    // It closed as the request came: whoever asked has not kept the connection, and could not know.
+                    (None, Some(copy)) if error.error().is_incomplete_message() => (request, is_again) = (copy, true),
+                    (None, _) => return Err(broken(&leg.authority.host, &error.into_error(), addr)),
                 },
             }
         }
@@ -398,6 +403,22 @@ where
         .await?;
     tokio::spawn(connection.with_upgrades());
     Ok(Sender::Http1(sender))
+}
+
+/// The same request once more, where that changes nothing at the destination (RFC 9110 §9.2.2) and there is no body.
+fn copy(request: &Request<Passing>) -> Option<Request<Passing>> {
+    let may_repeat = request.method().is_safe()
+        && request.body().is_end_stream()
+        && !request.headers().contains_key(header::UPGRADE);
+    may_repeat.then(|| {
+        let mut copy = Request::new(Passing::Unread(Arriving::none()));
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        copy.headers_mut().clone_from(request.headers());
+        copy.extensions_mut().clone_from(request.extensions());
+        copy
+    })
 }
 
 fn broken(host: &Host, error: &hyper::Error, addr: Reached) -> Failed {

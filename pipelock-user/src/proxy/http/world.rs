@@ -403,6 +403,10 @@ async fn destination(
                 if head.uri.path().ends_with("/never") {
                     std::future::pending::<()>().await;
                 }
+                let is_used = seen.lock().expect("not poisoned").iter().any(|seen| seen.connection == connection);
+                if head.uri.path() == "/once" && is_used {
+                    return Err("one request a connection");
+                }
                 let body = body.collect().await.ok().map(http_body_util::Collected::to_bytes);
                 let answer = answer(head.uri.path(), body.clone().unwrap_or_default());
                 seen.lock().expect("not poisoned").push(Seen {
@@ -412,7 +416,7 @@ async fn destination(
                     headers: head.headers,
                     body,
                 });
-                Ok::<_, std::convert::Infallible>(answer)
+                Ok(answer)
             }
         });
         let Some(tls) = tls.clone() else {
