@@ -55,7 +55,7 @@ pub enum Step {
     Zstd,
     /// A file in a ZIP archive.
     Zip,
-    /// Raw deflate, where a header said so.
+    /// Raw deflate, where a header said so or text comes out of it.
     Deflate,
     /// Brotli
     Brotli,

@@ -1,6 +1,7 @@
 //! Dumps ([`crate::decode::dump`]), and the bytes that they print. Called by [`super::layer`].
 
-use super::layer::{AGAIN, Hit};
+use super::layer::Hit;
+use super::search::{STRETCH, find};
 use super::sink::Sink;
 use super::{Context, Window};
 use crate::decode::dump::{LINE, Line, Next};
@@ -11,9 +12,6 @@ use crate::finding::Step;
 
 /// Bytes that decide whether a dump begins.
 pub(crate) const DECIDES: usize = 2 * LINE;
-/// Bytes that are searched before the gate is asked again.
-const STRETCH: usize = 512;
-
 /// The dumps of a text.
 #[derive(Debug, Default)]
 pub(crate) struct Dumps {
@@ -67,7 +65,8 @@ impl Dumps {
                 }
                 continue;
             }
-            let Some(next) = self.find(window, last, gate) else { break };
+            let found = find(&mut self.at, (window, last), (gate, gate::DUMPS), DECIDES, look);
+            let Some(next) = found else { break };
             if !context.deeper(depth) {
                 self.at += 1;
                 continue;
@@ -79,26 +78,6 @@ impl Dumps {
             self.close(context, hits)?;
         }
         Ok(())
-    }
-
-    /// Moves to where the next dump begins, and says what its first line is; without one, to where one may.
-    fn find(&mut self, window: &Window<'_>, last: bool, gate: &Gate) -> Option<Next> {
-        let (fresh, end) = (window.fresh(), window.end());
-        while self.at < end {
-            if self.at >= fresh {
-                self.at = gate.next(gate::DUMPS, self.at, AGAIN as u64, end);
-            }
-            let before = self.at.checked_sub(1).and_then(|at| window.byte(at));
-            let stop = (self.at + (STRETCH + DECIDES) as u64).min(end);
-            let (skip, found) = window.with(self.at..stop, |text| look(before, text, last && stop == end));
-            self.at += skip as u64;
-            match found {
-                Read::Yes(found) => return Some(found),
-                Read::More => return None,
-                Read::No => {}
-            }
-        }
-        None
     }
 
     fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {

@@ -21,6 +21,7 @@ mod period;
 mod places;
 mod quiet;
 mod runs;
+mod search;
 mod sink;
 mod view;
 mod wide;

@@ -1,16 +1,14 @@
 //! Chains of numbers that are bytes, with something between them ([`crate::decode::pairs`]), and what they decode to. Called by
 //! [`super::layer`].
 
-use super::layer::{AGAIN, Hit};
+use super::layer::Hit;
+use super::search::{STRETCH, find};
 use super::sink::Sink;
 use super::{Context, Window};
 use crate::decode::codec::is_hex;
 use crate::decode::gate::{self, Gate};
 use crate::decode::pairs::{Begun, Between, DECIDES, Read, begins};
 use crate::engine::EngineError;
-
-/// Bytes that are searched before the gate is asked again.
-const STRETCH: usize = 512;
 
 /// The chains of a text, of decimal numbers or of hexadecimal ones.
 #[derive(Debug)]
@@ -67,7 +65,10 @@ impl Pairs {
                 }
                 break;
             }
-            let Some(Begun { value, digits, between }) = self.find(window, last, gate) else { break };
+            let (decimal, flag) = (self.decimal, if self.decimal { gate::NUMBERS } else { gate::PAIRS });
+            let look = |before: Option<u8>, text: &[u8], last| look(decimal, before, text, last);
+            let found = find(&mut self.at, (window, last), (gate, flag), DECIDES, look);
+            let Some(Begun { value, digits, between }) = found else { break };
             if !context.deeper(depth) {
                 self.at += digits as u64;
                 continue;
@@ -81,27 +82,6 @@ impl Pairs {
             self.close(context, hits)?;
         }
         Ok(())
-    }
-
-    /// Moves to where the next chain begins; without one, to where one may.
-    fn find(&mut self, window: &Window<'_>, last: bool, gate: &Gate) -> Option<Begun> {
-        let (fresh, end) = (window.fresh(), window.end());
-        while self.at < end {
-            if self.at >= fresh {
-                self.at = gate.next(if self.decimal { gate::NUMBERS } else { gate::PAIRS }, self.at, AGAIN as u64, end);
-            }
-            let before = self.at.checked_sub(1).and_then(|at| window.byte(at));
-            let stop = (self.at + (STRETCH + DECIDES) as u64).min(end);
-            let (skip, found) =
-                window.with(self.at..stop, |text| look(self.decimal, before, text, last && stop == end));
-            self.at += skip as u64;
-            match found {
-                Read::Yes(found) => return Some(found),
-                Read::More => return None,
-                Read::No => {}
-            }
-        }
-        None
     }
 
     fn close(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
