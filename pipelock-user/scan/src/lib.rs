@@ -20,6 +20,7 @@ pub mod entropy;
 mod finding;
 pub mod injection;
 pub mod known;
+mod pause;
 mod redact;
 pub mod rule;
 mod scanner;

@@ -263,8 +263,7 @@ impl Reader {
         self.encoded.holds_for(decoded, false, self.side.is_outbound()).inspect_err(|_| self.stream = None)
     }
 
-    /// The sender pauses: what is held back goes on, if it could be the end; the beginning of a token or of a known value waits
-    /// for what comes.
+    /// The sender pauses: what is held back goes on, if it could be the end; the beginning of a secret waits for what comes.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -315,8 +314,11 @@ impl Reader {
             self.stream = None;
             return Err(self.terms.stop(self.side, stops));
         }
-        // A token that has begun does not end where its sender pauses.
-        let begun = self.scanners.again(self.side).begun_token(&text).map_err(|error| unread(&error))?;
+        // A secret that has begun does not end where its sender pauses. Of an event that is over only tokens are looked for.
+        let again = self.scanners.again(self.side);
+        let is_within = self.events.as_ref().is_none_or(|events| !events.is_between());
+        let begun = if is_within { again.begun_secret(&text) } else { again.begun_token(&text) };
+        let begun = begun.map_err(|error| unread(&error))?;
         self.free = self.free.max(self.end - begun as u64);
         Ok(())
     }

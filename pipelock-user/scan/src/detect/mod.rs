@@ -99,6 +99,15 @@ impl Detectors {
         self.secret_hold(shared, window)
     }
 
+    /// Where the first word of a text is that a seed phrase may begin with which is not over; nothing was pushed before.
+    pub(crate) fn begun_phrase(&mut self, shared: &Shared, window: &Window<'_>) -> u64 {
+        if shared.seed.is_none() {
+            return window.end();
+        }
+        self.seeds.push(window, false, &mut self.phrases);
+        self.seeds.hold(window.end())
+    }
+
     /// Bytes it takes beside itself.
     pub(crate) fn memory(&self) -> usize {
         self.seeds.memory() + self.phrases.capacity() * size_of::<seed::Phrase>()

@@ -248,7 +248,8 @@ impl Sessions {
             Ok(found) if found.is_empty() => {
                 let end = &value[value.len().saturating_sub(TAIL)..];
                 let begun = self.scanner.begun(false, end).unwrap_or(Begun::all(TAIL));
-                self.lock().fragments.settle(session, now, &ticket, begun);
+                let chains = self.scanner.continued(&joined).unwrap_or_default();
+                self.lock().fragments.settle(session, now, &ticket, begun, &chains);
             }
             Ok(_) => {}
             Err(_) => {
@@ -302,6 +303,35 @@ mod tests {
         let begun = sessions.value(3, 0, "body", b"ghp_0123456789abcdefghij").unwrap();
         assert_eq!(rules(&begun), [] as [&str; 0]);
         assert_eq!(rules(&sessions.value(3, 1, "body", b"ABCDEFGHIJ012345").unwrap()), ["token"]);
+    }
+
+    #[test]
+    fn pieces_with_other_values_between_each_of_them_are_put_together() {
+        let shipped = RuleSet::shipped().unwrap().only(crate::Kind::Dlp);
+        let mut known = crate::known::Builder::new();
+        let secret = "k7Qmz8-Vt42xw.Lp9dRs81=Bn6Yc3eUa5";
+        known.add("SECRET", secret.as_bytes(), crate::known::Source::Secret).unwrap();
+        let scanner = Scanner::builder(shipped, &[1; 32]).known(known).build().unwrap();
+        let sessions =
+            Sessions::new(scanner, BudgetLimits { bits: 1e9, ..BudgetLimits::default() }, FragmentLimits::default());
+        let token = "glpat-Zx8KqLmN2pRtVwYz4B7c";
+        let between = ["hello", "a clean value", "status=ok", "Ab3", "2024-05-01"];
+        for (session, (secret, size)) in (1..).zip([(token, 9), (token, 12), (secret, 7), (secret, 13)]) {
+            for noise in 1..=between.len() {
+                let session = session * 100 + noise as u64;
+                let pieces: Vec<&[u8]> = secret.as_bytes().chunks(size).collect();
+                // What comes between may have the form of a piece, and is stopped for it then.
+                let is_stopped = pieces.iter().enumerate().any(|(at, part)| {
+                    let part = std::str::from_utf8(part).unwrap();
+                    let others = between.iter().copied().cycle().skip(at).take(if at == 0 { 0 } else { noise });
+                    others.chain([part]).any(|value| piece(&sessions, session, value) > 0)
+                });
+                assert!(is_stopped, "{secret} {size} {noise}");
+            }
+        }
+        for (at, value) in between.iter().enumerate() {
+            assert_eq!(piece(&sessions, 999, value), 0, "{at}");
+        }
     }
 
     #[test]

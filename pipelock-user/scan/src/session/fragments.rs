@@ -7,15 +7,17 @@
 //!
 //! Besides its own lane each value joins one lane of the whole session, there without a label before it (`part2: …`,
 //! `k=…`). Promises: a push costs what the new value costs plus a constant (at most 22 KiB, copied and read as they stand,
-//! and 2 KiB of them decoded; as many again, at most 40 KiB, where pieces before them began something), not what was sent
+//! and 2 KiB of them decoded; as many again, at most 60 KiB, where pieces before them began something), not what was sent
 //! before; at most [`FragmentLimits::lanes`] lanes per session, each of 2 KiB in 256 pieces and of 8 KiB in 64 pieces that began
-//! something: with what is noted of each piece, 40 KiB.
+//! something, and of 8 KiB in [chains](super::chains): with what is noted of each piece, 50 KiB.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 
+use super::chains::{Beginning, Chains};
 use super::table::Table;
 use crate::decode::codec::in_run;
 use crate::engine::Begun;
@@ -73,20 +75,37 @@ pub struct Ticket {
 
 /// What was sent lately on one lane, and what comes after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Lately {
+pub(super) struct Lately {
     /// The older pieces end to end, then the new one.
     text: Vec<u8>,
     /// Where each older piece begins, with what may begin at its end, and where the new one does.
     starts: Vec<(usize, Begun)>,
     new: usize,
-    /// Ends of earlier pieces that may begin something, with whether that is sure.
-    open: Vec<(Vec<u8>, bool)>,
+    /// Ends of earlier pieces that may begin something, and chains of such with others.
+    open: Vec<Beginning>,
+}
+
+impl Lately {
+    /// The value that came last, as far as it is looked at.
+    pub(super) fn new_value(&self) -> &[u8] {
+        &self.text[self.new..]
+    }
+
+    /// Of earlier pieces those that are sure to begin something, and chains of them.
+    pub(super) fn beginnings(&self) -> impl Iterator<Item = Cow<'_, Beginning>> {
+        let ends = |at: usize| self.starts.get(at + 1).map_or(self.new, |(start, _)| *start);
+        let recent = self.starts.iter().enumerate().rev().take(SKIPPED + 1);
+        let recent = recent.filter(|(_, (_, begun))| begun.sure >= LEAST_OPEN);
+        let recent = recent.map(move |(at, (start, begun))| Cow::Owned(open(&self.text[*start..ends(at)], *begun)));
+        recent.chain(self.open.iter().filter(|beginning| beginning.is_sure).map(Cow::Borrowed))
+    }
 }
 
 /// Pieces of all lanes of a value with the value behind them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Joined {
-    lanes: Vec<Lately>,
+    /// What is the same of several lanes stands once.
+    lanes: Vec<(Vec<u64>, Lately)>,
 }
 
 impl Ticket {
@@ -97,9 +116,18 @@ impl Ticket {
 }
 
 impl Joined {
-    fn add(&mut self, lane: Option<Lately>) {
+    fn add(&mut self, lane: u64, lately: Option<Lately>) {
+        let Some(lately) = lately else { return };
         // Where only one value changes, the lane of all values is the same again.
-        self.lanes.extend(lane.filter(|lane| !self.lanes.contains(lane)));
+        match self.lanes.iter_mut().find(|(_, known)| *known == lately) {
+            Some((lanes, _)) => lanes.push(lane),
+            None => self.lanes.push((vec![lane], lately)),
+        }
+    }
+
+    /// What was sent lately, with the lanes of which it is that.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = (&[u64], &Lately)> {
+        self.lanes.iter().map(|(lanes, lately)| (&**lanes, lately))
     }
 
     /// Whether there is nothing to scan.
@@ -116,7 +144,7 @@ impl Joined {
         awaits: impl Fn(&[u8], &[u8]) -> bool,
     ) -> Candidates {
         let mut candidates = Candidates::default();
-        for lane in &self.lanes {
+        for (_, lane) in &self.lanes {
             lane.add(&begins, &awaits, &mut candidates);
         }
         candidates
@@ -125,7 +153,7 @@ impl Joined {
     /// Of each lane its end with the new value, and where that begins: what is cut up and written in some other way besides is
     /// looked for in these alone, since it is found in them wherever it begins.
     pub(super) fn ends(&self) -> impl Iterator<Item = (&[u8], usize)> {
-        self.lanes.iter().filter_map(|lane| {
+        self.lanes.iter().filter_map(|(_, lane)| {
             let end = |count: usize| lane.text.get(lane.new.saturating_sub(count)..);
             let is_plain = |text: &&[u8]| text.iter().all(|byte| in_run(*byte));
             let text = end(DECODED_PLAIN).filter(is_plain).or_else(|| end(DECODED))?;
@@ -135,7 +163,7 @@ impl Joined {
 
     /// The value that came last.
     pub(super) fn new_value(&self) -> &[u8] {
-        self.lanes.last().and_then(|lane| lane.text.get(lane.new..)).unwrap_or_default()
+        self.lanes.last().map(|(_, lane)| lane.new_value()).unwrap_or_default()
     }
 }
 
@@ -157,23 +185,23 @@ impl Lately {
             }
             let Some(rest) = left.checked_sub(self.text.len() - start) else {
                 // In the longest, all begins somewhere.
-                candidates.add(old, new);
+                candidates.add(old, &[], new);
                 break;
             };
             left = rest;
-            candidates.add(&old[*start..], new);
+            candidates.add(&old[*start..], &[], new);
             end = *start;
         }
         for ends in self.starts.windows(2).rev().take(SKIPPED) {
             let &[(start, begun), (end, _)] = ends else { continue };
             let piece = &old[start..end];
             if begun.when(|| awaits(piece)) > 0 {
-                candidates.add(piece, new);
+                candidates.add(piece, &[], new);
             }
         }
-        for (piece, is_sure) in &self.open {
-            if *is_sure || awaits(piece) {
-                candidates.add(piece, new);
+        for beginning in &self.open {
+            if beginning.is_sure || awaits(&beginning.text) {
+                candidates.add(&beginning.text, &beginning.cuts, new);
             }
         }
     }
@@ -184,25 +212,27 @@ impl Lately {
 pub(super) struct Candidates {
     /// Each followed by a line end.
     pub text: Vec<u8>,
-    /// Where each lies, and where in it the new value begins.
-    places: Vec<(Range<usize>, usize)>,
+    /// Where each lies, and where in it pieces begin that were not sent one behind the other; the last is the new value.
+    places: Vec<(Range<usize>, Vec<usize>)>,
 }
 
 impl Candidates {
-    /// The older pieces and the new one with their places, if a finding in [`Candidates::text`] holds bytes of both.
-    pub(super) fn crosses(&self, finding: &Range<usize>) -> Option<[Range<usize>; 2]> {
+    /// The pieces with their places, of which the last is the new one, if a finding in [`Candidates::text`] holds bytes of the first and
+    /// of the last.
+    pub(super) fn crosses(&self, finding: &Range<usize>) -> Option<Vec<Range<usize>>> {
         let at = self.places.partition_point(|(candidate, _)| candidate.end < finding.end);
-        let (candidate, new) = self.places.get(at)?;
-        let crosses = candidate.start <= finding.start && finding.start < *new && *new < finding.end;
-        crosses.then_some([candidate.start..*new, *new..candidate.end])
+        let (candidate, cuts) = self.places.get(at)?;
+        let crosses = candidate.start <= finding.start && finding.start < *cuts.first()? && *cuts.last()? < finding.end;
+        let ends = cuts.iter().copied().chain([candidate.end]);
+        crosses.then(|| [candidate.start].into_iter().chain(cuts.iter().copied()).zip(ends).map(|(from, to)| from..to).collect())
     }
 
-    fn add(&mut self, old: &[u8], new: &[u8]) {
+    fn add(&mut self, old: &[u8], cuts: &[usize], new: &[u8]) {
         let start = self.text.len();
         self.text.extend_from_slice(old);
-        let boundary = self.text.len();
+        let cuts = cuts.iter().map(|cut| start + cut).chain([self.text.len()]).collect();
         self.text.extend_from_slice(new);
-        self.places.push((start..self.text.len(), boundary));
+        self.places.push((start..self.text.len(), cuts));
         self.text.push(b'\n');
     }
 }
@@ -228,6 +258,7 @@ struct Lane {
     used: u64,
     /// Those before that may begin something, of which nothing is left but that.
     opened: VecDeque<Piece>,
+    chains: Chains,
 }
 
 impl Lane {
@@ -238,6 +269,7 @@ impl Lane {
             self.drop_front();
         }
         self.opened.retain(|piece| !is_old(piece));
+        self.chains.forget(now, window);
     }
 
     /// How often this value is at its end, as far as that matters.
@@ -257,6 +289,7 @@ impl Lane {
             self.bytes -= piece.end.len();
         }
         self.opened.retain(|piece| piece.number != number);
+        self.chains.take_back(number);
     }
 
     /// What was sent lately but the last `without` pieces, with the beginning of a value behind it.
@@ -269,7 +302,7 @@ impl Lane {
             length <= TAIL
         };
         let count = self.pieces.range(..end).rev().take_while(counts).count();
-        if head.is_empty() || count == 0 && self.opened.is_empty() {
+        if head.is_empty() || count == 0 && self.opened.is_empty() && self.chains.is_empty() {
             return None;
         }
         let (mut text, mut starts) = (Vec::with_capacity(TAIL + HEAD), Vec::with_capacity(count));
@@ -282,7 +315,8 @@ impl Lane {
         // The last few are tried whatever they are, as far as they are in the text.
         let tried = without + count.min(SKIPPED + 1);
         let skipped = self.pieces.iter().rev().skip(tried).filter(|piece| piece.begun.open >= LEAST_OPEN);
-        let open = skipped.chain(self.opened.iter().rev()).take(OPEN).map(Piece::open).collect();
+        let open = skipped.chain(self.opened.iter().rev()).take(OPEN).map(|piece| open(&piece.end, piece.begun));
+        let open = open.chain(self.chains.beginnings().cloned()).collect();
         Some(Lately { text, starts, new, open })
     }
 
@@ -299,19 +333,17 @@ impl Lane {
         let Some(mut piece) = self.pieces.pop_front() else { return };
         self.bytes -= piece.end.len();
         if piece.begun.open >= LEAST_OPEN {
-            piece.end = piece.open().0;
+            piece.end = open(&piece.end, piece.begun).text;
             self.opened.drain(..(self.opened.len() + 1).saturating_sub(OPEN));
             self.opened.push_back(piece);
         }
     }
 }
 
-impl Piece {
-    /// The end of it that may begin something, with what tells whether that stands alone; and whether it is sure.
-    fn open(&self) -> (Vec<u8>, bool) {
-        let count = (self.begun.open + 1).min(OPEN_BYTES).min(self.end.len());
-        (self.end[self.end.len() - count..].to_vec(), self.begun.sure >= LEAST_OPEN)
-    }
+/// The end of a piece that may begin something, with what tells whether that stands alone.
+fn open(piece: &[u8], begun: Begun) -> Beginning {
+    let count = (begun.open + 1).min(OPEN_BYTES).min(piece.len());
+    Beginning { text: piece[piece.len() - count..].to_vec(), cuts: Vec::new(), is_sure: begun.sure >= LEAST_OPEN }
 }
 
 /// The lane of values without their labels, one per session.
@@ -352,8 +384,8 @@ impl Fragments {
         }
         if repeated >= REPEATED {
             // The same at once, which is still being judged or was let go on with a note: it is judged as that was.
-            for own in [lane, VALUES].iter().filter_map(|lane| lanes.get(lane)) {
-                joined.add(own.join(value, own.repeats(hash)));
+            for (lane, own) in [lane, VALUES].iter().filter_map(|lane| lanes.get_key_value(lane)) {
+                joined.add(*lane, own.join(value, own.repeats(hash)));
             }
             return (joined, ticket);
         }
@@ -372,7 +404,7 @@ impl Fragments {
             }
             let own = lanes.entry(lane).or_default();
             own.forget(now, window);
-            joined.add(own.join(value, 0));
+            joined.add(lane, own.join(value, 0));
             self.pushed += 1;
             let end = value[value.len() - value.len().min(TAIL)..].to_vec();
             own.push(Piece {
@@ -389,17 +421,27 @@ impl Fragments {
     }
 
     /// Notes that a value was judged and completes nothing: said again, it says nothing new. So many of its last bytes
-    /// may begin something.
-    pub(super) fn settle(&mut self, session: u64, now: u64, ticket: &Ticket, begun: Begun) {
+    /// may begin something; with what it goes on, by lane.
+    pub(super) fn settle(
+        &mut self,
+        session: u64,
+        now: u64,
+        ticket: &Ticket,
+        begun: Begun,
+        chains: &[(u64, Beginning)],
+    ) {
         if ticket.is_empty() {
             return;
         }
         let lanes = self.table.entry(session, now, HashMap::new);
-        for (lane, number) in &ticket.places {
-            let pieces = lanes.get_mut(lane).map(|lane| lane.pieces.iter_mut().rev()).into_iter().flatten();
-            for piece in pieces.filter(|piece| piece.number == *number) {
+        for (place, number) in &ticket.places {
+            let Some(lane) = lanes.get_mut(place) else { continue };
+            for piece in lane.pieces.iter_mut().rev().filter(|piece| piece.number == *number) {
                 piece.is_clean = true;
                 piece.begun = begun;
+            }
+            for (_, chain) in chains.iter().filter(|(lane, _)| lane == place) {
+                lane.chains.push(*number, now, chain.clone());
             }
         }
     }
@@ -464,7 +506,7 @@ mod tests {
     /// Pushes a value that is then judged to complete nothing, and to begin something.
     fn push(fragments: &mut Fragments, session: u64, lane: u64, now: u64, value: &[u8]) -> Joined {
         let (joined, ticket) = fragments.push(session, lane, now, value);
-        fragments.settle(session, now, &ticket, whole(value));
+        fragments.settle(session, now, &ticket, whole(value), &[]);
         joined
     }
 
@@ -573,7 +615,7 @@ mod tests {
         let begins = |text: &[u8]| Begun::all(if text.ends_with(b"gh") { 2 } else { 0 });
         for value in values {
             let (latest, ticket) = fragments.push(1, 1, 0, value);
-            fragments.settle(1, 0, &ticket, begins(value));
+            fragments.settle(1, 0, &ticket, begins(value), &[]);
             joined = latest;
         }
         lines.extend(joined.candidates(begins, never).text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
@@ -587,10 +629,10 @@ mod tests {
             [2, FragmentLimits::default().window].map(|now| {
                 let mut fragments = Fragments::new(FragmentLimits::default());
                 let (_, ticket) = fragments.push(1, 1, 0, &SECRET[..20]);
-                fragments.settle(1, 0, &ticket, Begun::all(20));
+                fragments.settle(1, 0, &ticket, Begun::all(20), &[]);
                 for at in 0..between + decoys {
                     let (_, ticket) = fragments.push(1, 2, 1, format!("a value of some length, {at}.").as_bytes());
-                    fragments.settle(1, 1, &ticket, Begun::all(if at < decoys { LEAST_OPEN } else { LEAST_OPEN - 1 }));
+                    fragments.settle(1, 1, &ticket, Begun::all(if at < decoys { LEAST_OPEN } else { LEAST_OPEN - 1 }), &[]);
                 }
                 completes(&fragments.push(1, 3, now, &SECRET[20..]).0)
             })
@@ -606,7 +648,7 @@ mod tests {
     fn what_began_something_is_tried_though_nothing_is_left_before_the_new_one() {
         let mut fragments = Fragments::new(FragmentLimits::default());
         let (_, ticket) = fragments.push(1, 1, 0, &SECRET[..20]);
-        fragments.settle(1, 0, &ticket, Begun::all(20));
+        fragments.settle(1, 0, &ticket, Begun::all(20), &[]);
         let others = [b'.', b',', b';'].map(|byte| fragments.push(1, 2, 1, &[byte; TAIL]).1);
         others.iter().for_each(|ticket| fragments.take_back(1, 1, ticket));
         assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
@@ -618,7 +660,7 @@ mod tests {
         let _ = fragments.push(1, 1, 0, &SECRET[..20]);
         for at in 0..100 {
             let (_, ticket) = fragments.push(1, 2, 1, format!("a value of some length, {at}.").as_bytes());
-            fragments.settle(1, 1, &ticket, Begun::default());
+            fragments.settle(1, 1, &ticket, Begun::default(), &[]);
         }
         assert!(completes(&fragments.push(1, 3, 1, &SECRET[20..]).0));
     }
@@ -694,7 +736,7 @@ mod tests {
             let mut fragments = Fragments::new(FragmentLimits::default());
             for (at, value) in values.iter().enumerate() {
                 let (_, ticket) = fragments.push(1, 1, at as u64, value.as_bytes());
-                fragments.settle(1, at as u64, &ticket, Begun::default());
+                fragments.settle(1, at as u64, &ticket, Begun::default(), &[]);
             }
             for lane in fragments.table.entry(1, 0, HashMap::new).values() {
                 prop_assert!(lane.pieces.iter().all(|piece| !piece.end.is_empty()));

@@ -4,11 +4,12 @@
 
 use std::ops::Range;
 
+use super::chains::Beginning;
 use super::fragments::Joined;
 use crate::engine::{Begun, EngineError};
 use crate::entropy;
 use crate::finding::Finding;
-use crate::rule;
+use crate::rule::{self, builtin};
 use crate::scanner::Scanner;
 use crate::stream::Stream;
 use crate::url::{in_pieces, telling};
@@ -35,6 +36,17 @@ fn is_mixed(part: &[u8]) -> bool {
     has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)
 }
 
+/// May it stand in the middle of a token, and is nothing that is said besides?
+fn is_middle(value: &[u8]) -> bool {
+    let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+=".contains(byte);
+    value.iter().all(in_token) && !is_said(value)
+}
+
+/// Do values say it that have nothing to do with one another?
+fn is_said(part: &[u8]) -> bool {
+    is_digest(part) || is_words(part)
+}
+
 /// Does it read like words, behind a prefix if it has one? Values that are said one after another have the length of a token soon.
 fn is_words(part: &[u8]) -> bool {
     let behind = part.iter().rposition(|byte| matches!(byte, b'_' | b'-')).map_or(0, |at| at + 1);
@@ -59,7 +71,7 @@ impl Scanner {
         if may_be_encoded(joined.new_value()) {
             for (text, new) in joined.ends() {
                 let crosses =
-                    |place: &Range<usize>| (place.start < new && new < place.end).then_some([0..new, new..text.len()]);
+                    |place: &Range<usize>| (place.start < new && new < place.end).then(|| vec![0..new, new..text.len()]);
                 let found = Stream::telling_made(&self.core)?.finish_with(text)?;
                 self.add_crossing(text, found, crosses, span, &mut findings)?;
             }
@@ -71,7 +83,7 @@ impl Scanner {
         &self,
         text: &[u8],
         found: Vec<Finding>,
-        crosses: impl Fn(&Range<usize>) -> Option<[Range<usize>; 2]>,
+        crosses: impl Fn(&Range<usize>) -> Option<Vec<Range<usize>>>,
         span: &Range<u64>,
         findings: &mut Vec<Finding>,
     ) -> Result<(), EngineError> {
@@ -81,27 +93,55 @@ impl Scanner {
             if !telling(&found) || findings.iter().any(known) {
                 continue;
             }
-            let Some([old, new]) = crosses(&place) else { continue };
+            let Some(places) = crosses(&place) else { continue };
+            // One secret may be put together in several ways.
+            if places.len() > 2 && findings.iter().any(|one| one.rule == found.rule) {
+                continue;
+            }
             let part = |part: &Range<usize>| text.get(place.start.max(part.start)..place.end.min(part.end));
+            let mut parts = places.iter().filter_map(part);
+            let first = parts.next().unwrap_or_default();
+            let rest: Vec<&[u8]> = parts.collect();
             // Its prefix alone stands in settings and texts, and much else has the length of the rest. What is cut within the
             // prefix, or where no prefix is, stands nowhere by chance.
-            let is_prefix =
-                || part(&old).is_some_and(|part| part.len() <= PREFIX && self.is_prefix(&found, part, false));
+            let is_prefix = || first.len() <= PREFIX && self.is_prefix(&found, first, false);
             // Behind a whole prefix, whatever has characters of a token would be one.
-            let is_bare = part(&old).is_some_and(|part| self.is_prefix(&found, part, true));
-            if is_bare && !part(&new).is_some_and(is_mixed) {
+            if !rest.iter().all(|part| is_mixed(part)) && self.is_prefix(&found, first, true) {
                 continue;
             }
-            let is_said = |part: &[u8]| is_digest(part) || &*found.class == "credential" && is_words(part);
-            let by_chance = || is_prefix() || [&old, &new].into_iter().filter_map(part).any(is_said);
-            if rule::is_shape(&found.rule) && by_chance() {
+            let is_said = |part: &[u8]| is_said(part) && (is_digest(part) || &*found.class == "credential");
+            let by_chance = || is_prefix() || is_said(first) || rest.iter().any(|part| is_said(part));
+            let is_chain = rest.len() > 1 && *found.rule != *builtin::KNOWN.id;
+            if (is_chain || rule::is_shape(&found.rule)) && by_chance() {
                 continue;
             }
-            if !self.has_secret(text, old, &found)? && !self.has_secret(text, new, &found)? {
+            let mut is_whole = false;
+            for part in places {
+                is_whole |= self.has_secret(text, part, &found)?;
+            }
+            if !is_whole {
                 findings.push(in_pieces(found, span.clone()));
             }
         }
         Ok(())
+    }
+
+    /// What the new value goes on of what earlier ones began, by lane: it may end in what comes next.
+    pub(super) fn continued(&self, joined: &Joined) -> Result<Vec<(u64, Beginning)>, EngineError> {
+        let mut chains = Vec::new();
+        for (lanes, lately) in joined.lanes() {
+            let new = lately.new_value();
+            let is_middle = is_middle(new);
+            for beginning in lately.beginnings() {
+                let Some(chain) = beginning.with(new) else { continue };
+                if Stream::begun_known(&self.core, &chain.text) > new.len()
+                    || is_middle && Stream::begun_rule(&self.core, &chain.text)?.sure > new.len()
+                {
+                    chains.extend(lanes.iter().map(|lane| (*lane, chain.clone())));
+                }
+            }
+        }
+        Ok(chains)
     }
 
     /// Whether tokens of a finding's rule begin like this; with `bare`, with this and no more.

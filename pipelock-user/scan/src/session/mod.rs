@@ -6,6 +6,7 @@
 //! but the one handed in, in milliseconds from any fixed point; time that runs backwards is taken to stand still.
 
 mod budget;
+mod chains;
 mod door;
 mod fragments;
 mod given;

@@ -43,6 +43,8 @@ const _: () = assert!(AGAIN > gate::REACH);
 
 /// Bytes of a known value, or letters of a prefix, that hardly stand at the end of anything else.
 const LEAST_BEGUN: usize = 4;
+/// Words of a list in a row that are the beginning of a seed phrase.
+const LEAST_WORDS: usize = 4;
 
 /// Does a text begin with the keyword of a rule as tokens do, and no word: `ghp_`, `AKIA7`, `xoxb-`?
 fn shows(text: &[u8], keyword: &str) -> bool {
@@ -295,6 +297,11 @@ impl Layer {
         self.matcher.begun(context.rules, pieces, text).or(detected)
     }
 
+    /// The same of what rules find, in a text that is put together.
+    pub(crate) fn begun_rule(&self, context: &Context<'_>, text: &[u8]) -> Begun {
+        self.matcher.begun(context.rules, true, text)
+    }
+
     /// How much at the end of an open text is the beginning of a token that shows by its prefix, or of a known value.
     pub(crate) fn begun_token(&mut self, context: &Context<'_>, text: &[u8]) -> usize {
         let window = Window { first: 0, old: &[], new: text };
@@ -321,6 +328,14 @@ impl Layer {
         // The pattern may go on until here; with what stands before it, and has to.
         let open = self.matcher.begun(context.rules, true, text).open;
         known.max(places.find(|at| open >= text.len() - at).map_or(0, |at| text.len() - at))
+    }
+
+    /// How much at the end of an open text is the beginning of a seed phrase.
+    pub(crate) fn begun_phrase(&mut self, context: &Context<'_>, text: &[u8]) -> usize {
+        let from = self.detectors.begun_phrase(context.shared, &Window { first: 0, old: &[], new: text });
+        let words = text.get(usize::try_from(from).unwrap_or(text.len())..).unwrap_or_default();
+        let count = words.split(|byte| !byte.is_ascii_alphabetic() && byte.is_ascii()).filter(|word| !word.is_empty());
+        if count.count() >= LEAST_WORDS { words.len() } else { 0 }
     }
 
     /// The last bytes that were pushed: so many, or those that are kept.

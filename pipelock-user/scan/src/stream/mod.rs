@@ -277,22 +277,37 @@ impl Stream {
     /// How many bytes at the end of a text may be the beginning of what [`plainly`](Self::plainly) finds: of one that is put together
     /// from `pieces`, or of one of these.
     pub(crate) fn begun(core: &Arc<Core>, pieces: bool, text: &[u8]) -> Result<Begun, EngineError> {
-        let mut work = Work::default();
-        let mut context = context(core, &Memory::NONE, true, &mut work);
-        let mut root = Layer::plain(&mut context)?;
-        let begun = root.begun(&context, pieces, text);
-        root.close(&mut context);
-        Ok(begun)
+        Self::ask(core, |root, context| root.begun(context, pieces, text))
+    }
+
+    /// The same of what rules find, in a text that is put together from pieces.
+    pub(crate) fn begun_rule(core: &Arc<Core>, text: &[u8]) -> Result<Begun, EngineError> {
+        Self::ask(core, |root, context| root.begun_rule(context, text))
+    }
+
+    /// The same of known values.
+    pub(crate) fn begun_known(core: &Arc<Core>, text: &[u8]) -> usize {
+        let window = Window { first: 0, old: &[], new: text };
+        (window.end() - core.shared.known_hold(&window)) as usize
     }
 
     /// How many bytes at the end of a text are the beginning of a token that shows by its prefix, or of a known value.
     pub(crate) fn begun_token(core: &Arc<Core>, text: &[u8]) -> Result<usize, EngineError> {
+        Self::ask(core, |root, context| root.begun_token(context, text))
+    }
+
+    /// How many bytes at the end of a text are the beginning of a seed phrase, of four words and more.
+    pub(crate) fn begun_phrase(core: &Arc<Core>, text: &[u8]) -> Result<usize, EngineError> {
+        Self::ask(core, |root, context| root.begun_phrase(context, text))
+    }
+
+    fn ask<T>(core: &Arc<Core>, ask: impl FnOnce(&mut Layer, &Context<'_>) -> T) -> Result<T, EngineError> {
         let mut work = Work::default();
         let mut context = context(core, &Memory::NONE, true, &mut work);
         let mut root = Layer::plain(&mut context)?;
-        let begun = root.begun_token(&context, text);
+        let answer = ask(&mut root, &context);
         root.close(&mut context);
-        Ok(begun)
+        Ok(answer)
     }
 
     /// Takes the next piece.

@@ -15,6 +15,8 @@ mod placeholder;
 mod structure;
 mod token;
 
+pub(crate) use money::luhn;
+
 /// A check of the secret's bytes: `true` when they can be what the rule says.
 pub type Validator = fn(&[u8]) -> bool;
 

@@ -16,7 +16,7 @@ pub(super) fn digits(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The Luhn sum (ISO/IEC 7812-1, annex B) is a multiple of ten.
-pub(super) fn luhn(digits: &[u8]) -> bool {
+pub(crate) fn luhn(digits: &[u8]) -> bool {
     let sum: u32 = digits
         .iter()
         .rev()
