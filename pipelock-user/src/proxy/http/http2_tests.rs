@@ -28,11 +28,15 @@ fn sound() -> Vec<u8> {
     [NO_PATH, &[0x44, 5], b"/ok/x", &[0x41, 8], b"web.test"].concat()
 }
 
-/// A head with one value of 70,000 bytes, in as many frames as it needs.
+/// A head with one value of 70,000 bytes.
 fn too_long(stream: u32) -> Vec<u8> {
     // RFC 7541 §5.1: 127, and the rest in groups of seven bits.
     let value = [&[0x7f, 0xf1, 0xa1, 0x04][..], &[b'x'; 70_000]].concat();
-    let head = [&sound()[..], &[0, 1, b'x'], &value].concat();
+    in_frames(stream, &[&sound()[..], &[0, 1, b'x'], &value].concat())
+}
+
+/// A head in as many frames as it needs.
+fn in_frames(stream: u32, head: &[u8]) -> Vec<u8> {
     let mut frames = Vec::new();
     let pieces = head.chunks(16_384).collect::<Vec<_>>();
     for (number, piece) in pieces.iter().enumerate() {
@@ -119,6 +123,29 @@ async fn a_head_that_hyper_refuses_by_itself_is_answered_with_the_reason() {
         assert!(stream.read_buf(&mut read).await.expect("read") > 0, "{read:x?}");
     }
     assert_eq!(opened.world.receipts(), [pair("block", "limit_exceeded"), pair("block", "request_malformed")]);
+}
+
+#[tokio::test]
+async fn a_path_beyond_what_one_may_be_is_called_so() {
+    let opened = opened("web.test", true).await;
+    let mut stream = opened.connect(&["h2"]).await;
+    // 70,000 bytes as they are, and in Huffman's letters: `a` has five bits (RFC 7541 §5.2, §B).
+    let plain = [&[0x44, 0x7f, 0xf1, 0xa1, 0x04][..], &[b'a'; 70_000]].concat();
+    let letters = [0x18, 0xc6, 0x31, 0x8c, 0x63].repeat(70_000 / 8);
+    let huffman = [&[0x44, 0xff, 0xe7, 0xd4, 0x02][..], &letters].concat();
+    let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
+    let of = |stream: u32, path: &[u8]| in_frames(stream, &[NO_PATH, &[0x41, 8], b"web.test", path].concat());
+    stream.write_all(&[start, of(1, &plain), of(3, &huffman)].concat()).await.expect("write");
+    let block = [&[0x08, 3, b'4', b'1', b'4'][..], &literal("x-pipelock-reason", "limit_exceeded")].concat();
+    let mut read = Vec::new();
+    for number in [1, 3] {
+        let answer = frame(HEADERS, END_STREAM | END_HEADERS, number, &block);
+        while !read.windows(answer.len()).any(|window| window == answer) {
+            assert!(stream.read_buf(&mut read).await.expect("read") > 0, "{read:x?}");
+        }
+    }
+    opened.world.receipts_of_count(2).await;
+    assert_eq!(opened.world.receipts(), vec![pair("block", "limit_exceeded"); 2]);
 }
 
 /// A header, as it is spelled (RFC 7541 §6.2.2).

@@ -6,7 +6,7 @@
 //! before the reset; and that the connection ends when `pace` says that too many frames carried nothing. What the agent
 //! may ask again as if it had not (REFUSED_STREAM) is no request.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,11 +28,17 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
 const PADDED: u8 = 8;
 /// END_STREAM and END_HEADERS.
 const WHOLE: u8 = 5;
 /// `:status 400` (RFC 7541 §A).
-const BAD_REQUEST: u8 = 0x8c;
+const BAD_REQUEST: &[u8] = &[0x8c];
+/// `:status 414`, which no table has (RFC 7541 §6.2.2).
+const URI_TOO_LONG: &[u8] = &[0x08, 3, b'4', b'1', b'4'];
+/// Bytes of a block that hold a path of more than 65,534 bytes at the least, five bits for each (RFC 7541 §B): hyper takes none that is
+/// longer, and no table holds one.
+const LONG_PATH: usize = 65_535 * 5 / 8;
 /// Where the reason stands in each denial.
 const REASON: &[u8] = b"x-pipelock-reason";
 /// Bytes of SETTINGS that are looked at: all that clients send, six for each. The one that is the table's size (RFC 9113 §6.5.2).
@@ -76,8 +82,8 @@ pub(super) struct Witness<S, T> {
     outgoing: Frames,
     /// The last stream that the agent opened.
     last: u32,
-    /// Those that have had no answer.
-    open: BTreeSet<u32>,
+    /// Those that have had no answer, and the bytes of their heads.
+    open: BTreeMap<u32, usize>,
     untaken: Untaken,
     pace: Arc<Pace>,
     /// Taken from hyper, to be written.
@@ -96,7 +102,7 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             incoming,
             outgoing: Frames::default(),
             last: 0,
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
             untaken,
             pace: pace.clone(),
             waiting: BytesMut::new(),
@@ -113,8 +119,13 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             // Trailers come on a stream that is open already.
             if frame.kind == HEADERS && frame.stream > self.last {
                 self.last = frame.stream;
-                self.open.insert(frame.stream);
+                self.open.insert(frame.stream, frame.length);
                 self.untaken.opened();
+            }
+            if frame.kind == CONTINUATION
+                && let Some(length) = self.open.get_mut(&frame.stream)
+            {
+                *length = length.saturating_add(frame.length);
             }
             if frame.kind == RST_STREAM {
                 self.open.remove(&frame.stream);
@@ -129,7 +140,12 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             self.waiting.extend_from_slice(raw);
             let Some(frame) = frame else { return };
             self.pace.sent(frame.kind);
-            let is_first = matches!(frame.kind, HEADERS | RST_STREAM) && self.open.remove(&frame.stream);
+            let head = self.open.get(&frame.stream).copied().filter(|_| matches!(frame.kind, HEADERS | RST_STREAM));
+            let is_first = head.is_some();
+            if is_first {
+                self.open.remove(&frame.stream);
+            }
+            let has_long_path = head.is_some_and(|length| length >= LONG_PATH);
             // Whether it is surely this one that nobody took, since nobody took any.
             let mut is_untaken = false;
             let refusal = match (frame.kind, frame.code) {
@@ -143,7 +159,10 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
                     if code == REFUSED_STREAM {
                         return;
                     }
-                    Refusal::malformed("the request head breaks HTTP/2")
+                    match has_long_path {
+                        true => Refusal::path_too_long("the path is longer than 65534 bytes, or breaks HTTP/2"),
+                        false => Refusal::malformed("the request head breaks HTTP/2"),
+                    }
                 }
                 (GOAWAY, ENHANCE_YOUR_CALM) => Refusal::too_large("more of HTTP/2 than a connection may ask for"),
                 (GOAWAY, code) if code != NO_ERROR => Refusal::malformed("what was sent breaks HTTP/2"),
@@ -152,7 +171,8 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             let block = match frame.kind {
                 HEADERS => raw.get(HEAD..).unwrap_or_default(),
                 // A request that is on its way has not been refused.
-                RST_STREAM if is_untaken && !self.is_table_small => &[BAD_REQUEST][..],
+                RST_STREAM if is_untaken && !self.is_table_small && has_long_path => URI_TOO_LONG,
+                RST_STREAM if is_untaken && !self.is_table_small => BAD_REQUEST,
                 _ => return (self.tell)(refusal, false),
             };
             let answer = answer(frame.stream, block, refusal.reason.code());
@@ -456,7 +476,7 @@ mod tests {
         let (reset, data) = (frame(RST_STREAM, 1, &[0, 0, 0, 1]), frame(DATA, 9, &[7; 300]));
         let bytes = [&data[..], &reset, &whole(3, BARE_431), &data].concat();
         let long = whole(3, &[BARE_431, &reason("limit_exceeded")].concat());
-        let answered = whole(1, &[&[BAD_REQUEST][..], &reason("request_malformed")].concat());
+        let answered = whole(1, &[BAD_REQUEST, &reason("request_malformed")].concat());
         for cut in [1, 5, 13, 1000] {
             assert_eq!(sent(&[], &bytes, cut), [&data[..], &answered, &reset, &long, &data].concat(), "{cut}");
         }

@@ -3,7 +3,7 @@
 //! Called by [`super::Framing`]. It promises that every head it lets through is one that hyper reads too, with the same
 //! body length; so hyper's own answer to what it cannot read, which says nothing, is never sent.
 
-use http::{Method, StatusCode, Uri, header};
+use http::{Method, Uri, header};
 
 use super::Refusal;
 use super::fields::{Field, field, trim};
@@ -154,8 +154,7 @@ impl<'a> RequestLine<'a> {
         // An empty target can only mean the root.
         let target: &[u8] = if target.is_empty() { b"/" } else { target };
         if target.len() > MAX_TARGET {
-            let refusal = Refusal::too_large("the request target is longer than 65534 bytes");
-            return Err(Refusal { status: StatusCode::URI_TOO_LONG, ..refusal });
+            return Err(Refusal::path_too_long("the request target is longer than 65534 bytes"));
         }
         Uri::try_from(target).map_err(|_| malformed("the request target cannot be read"))?;
         let (is_11, is_09) = match version {

@@ -35,6 +35,9 @@ pub(in crate::proxy::http) fn sound<B>(request: &Request<B>, max_head: usize) ->
     if headers.len().saturating_sub(cookies) > MAX_FIELDS {
         return Err(Refusal::too_large("the request has more than 100 header lines"));
     }
+    if path.len() > max_head {
+        return Err(Refusal::path_too_long("the path is longer than limits.header_bytes allows"));
+    }
     if length(request) > max_head {
         return Err(Refusal::too_large("the request head is longer than limits.header_bytes allows"));
     }
@@ -118,6 +121,11 @@ mod tests {
         let head = "GET /a?b HTTP/1.1\r\nx: yz\r\n\r\n".len();
         let request = || request("GET", "/a?b", &[("x", "yz")]);
         assert_eq!(sound(&request(), head), Ok(()));
-        assert_eq!(sound(&request(), head - 1).expect_err("refused").reason, Reason::LimitExceeded);
+        let status = |max: usize| {
+            let refused = sound(&request(), max).expect_err("refused");
+            (refused.reason, refused.status.as_u16())
+        };
+        assert_eq!(status(head - 1), (Reason::LimitExceeded, 431));
+        assert_eq!(status("/a?b".len() - 1), (Reason::LimitExceeded, 414));
     }
 }

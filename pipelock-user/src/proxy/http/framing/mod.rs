@@ -53,6 +53,11 @@ impl Refusal {
         Self { reason: Reason::LimitExceeded, status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail }
     }
 
+    /// For a path beyond what one may be.
+    pub(super) const fn path_too_long(detail: &'static str) -> Self {
+        Self { reason: Reason::LimitExceeded, status: StatusCode::URI_TOO_LONG, detail }
+    }
+
     /// For a head that does not end in time.
     pub(super) const fn too_slow() -> Self {
         Self {
