@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::inspection::{Environment, inspection};
 use super::runtime::run_here;
 use super::withheld::Withheld;
 use crate::flow::{Found, Reason, Verdict};
-use crate::inspect::{Inspection, InspectionError, Scanners, Terms};
+use crate::inspect::{Inspection, InspectionError, Scanners, Side, Terms};
 use crate::net::{Login, LoginError};
 use crate::policy::{CredentialsIn, KeyPair, Policy, Rule};
 use crate::proxy::{CertificateAuthority, Secret, wrong_files_for_tls};
@@ -86,14 +87,33 @@ impl UrlReader {
         Self(run_here(Inspection::for_tests().ready(None)).expect("a thread").expect("scanners"))
     }
 
-    /// Reads what a rule wants read of a request before it is sent; what is to be noted.
+    /// Reads what a rule wants read of a request before it is sent: the URL, and the login in it (`user:password`) as the header that
+    /// clients make of it. What is to be noted.
     ///
     /// # Errors
     /// [`Reason::DlpMatch`], [`Reason::ScannerUnavailable`].
-    pub fn read(&self, policy: &Policy, rule: &Rule, method: &Method, url: &str) -> Result<Vec<Found>, Verdict> {
+    pub fn read(
+        &self,
+        policy: &Policy,
+        rule: &Rule,
+        method: &Method,
+        (url, login): (&str, Option<&str>),
+    ) -> Result<Vec<Found>, Verdict> {
         let Some(terms) = Terms::of(policy, rule) else { return Ok(Vec::new()) };
         let mut noted = terms.check_method(&self.0, method)?;
         noted.extend(terms.check_url(&self.0, url)?);
+        if let Some(login) = login {
+            // RFC 7617 §2; without a colon it is a user with an empty password.
+            let login = if login.contains(':') { login.to_owned() } else { format!("{login}:") };
+            let value = format!("Basic {}", pipelock_receipt::codec::base64(login.as_bytes()));
+            let value = HeaderValue::from_str(&value)
+                .map_err(|error| Verdict::block(Reason::ScannerUnavailable, error.to_string()))?;
+            noted.extend(terms.check_headers(
+                &self.0,
+                Side::RequestHead,
+                &HeaderMap::from_iter([(AUTHORIZATION, value)]),
+            )?);
+        }
         Ok(noted)
     }
 

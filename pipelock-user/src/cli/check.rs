@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// The policy file.
     #[arg(long, short, value_name = "FILE")]
     policy: PathBuf,
-    /// A URL to decide: http or https, with or without a port.
+    /// A URL to decide: http, https, ws or wss, with or without a port.
     #[arg(long)]
     url: Option<String>,
     /// The method of the request.
@@ -64,9 +64,9 @@ pub(super) fn check(args: &Args) -> Result<u8, Failure> {
         return Ok(0);
     };
     let mut reader = None;
-    let Said { verdict, asks, hop, rates } = decide(&policy, url, &args.method, |rule, method, url| {
+    let Said { verdict, asks, hop, rates } = decide(&policy, url, &args.method, |rule, method, asked| {
         reader = UrlReader::of(&policy, !args.no_files)?;
-        reader.as_ref().map_or(Ok(Vec::new()), |reader| reader.read(&policy, rule, method, url))
+        reader.as_ref().map_or(Ok(Vec::new()), |reader| reader.read(&policy, rule, method, asked))
     })?;
     // What no rule names was not read, and is not repeated with a secret in it either.
     if reader.is_none() {
@@ -144,12 +144,12 @@ impl From<Verdict> for Said {
     }
 }
 
-/// Decides about a URL; `read` says what is found in it, where a rule wants it read.
+/// Decides about a URL; `read` says what is found in it, and in the login before its host, where a rule wants it read.
 fn decide(
     policy: &Policy,
     url: &str,
     method: &str,
-    read: impl FnOnce(&Rule, &Method, &str) -> Result<Vec<Found>, Verdict>,
+    read: impl FnOnce(&Rule, &Method, (&str, Option<&str>)) -> Result<Vec<Found>, Verdict>,
 ) -> Result<Said, Failure> {
     let Ok(word) = Method::from_bytes(method.as_bytes()) else {
         return Err(Failure::usage(format!("{method:?} cannot be the method of a request")));
@@ -159,10 +159,11 @@ fn decide(
     }
     let uri: Uri = url.parse().map_err(|error| Failure::usage(format!("{url}: {error}")))?;
     let scheme = uri.scheme_str().unwrap_or_default();
+    // A WebSocket begins as a request of HTTP (RFC 6455 §3).
     let is_tls = match scheme {
-        "http" => false,
-        "https" => true,
-        _ => return Err(Failure::usage(format!("{url}: begin it with http:// or https://"))),
+        "http" | "ws" => false,
+        "https" | "wss" => true,
+        _ => return Err(Failure::usage(format!("{url}: begin it with http://, https://, ws:// or wss://"))),
     };
     let host =
         Host::parse(uri.host().unwrap_or_default()).map_err(|error| Failure::usage(format!("{url}: {error}")))?;
@@ -186,8 +187,9 @@ fn decide(
     if let Some(unfit) = rule.unfit(is_tls) {
         return Ok(Verdict::block(Reason::ProtocolUnknown, unfit).by(verdict.rule).into());
     }
+    let login = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')).map(|(login, _)| login);
     let found = match rule.scan() {
-        true => read(rule, &word, &as_read(&uri, is_tls, &host, port)),
+        true => read(rule, &word, (&as_read(&uri, is_tls, &host, port), login)),
         false => Ok(Vec::new()),
     };
     let verdict = match found {
@@ -233,7 +235,7 @@ mod tests {
 
     const POLICY: &str = "version: \"1.0\"\negress:\n  - destination: a.example\n    methods: [GET]\n    scan: false\n  - destination: b.example\n    scan: false\n  - {destination: d.example, protocol: http}\n";
 
-    fn unread(_: &Rule, _: &Method, _: &str) -> Result<Vec<Found>, Verdict> {
+    fn unread(_: &Rule, _: &Method, _: (&str, Option<&str>)) -> Result<Vec<Found>, Verdict> {
         Ok(Vec::new())
     }
 
@@ -255,6 +257,11 @@ mod tests {
         assert_eq!(verdict("http://a.example:81/", "GET"), (true, Reason::PortDenied));
         let policy = Policy::parse(POLICY, "test").expect("valid");
         assert!(decide(&policy, "ftp://a.example/", "GET", unread).is_err());
+        // A WebSocket begins as any request.
+        assert_eq!(verdict("wss://b.example/", "GET"), (false, Reason::PolicyAllow));
+        assert_eq!(verdict("ws://b.example/", "GET"), (false, Reason::PolicyAllow));
+        assert_eq!(verdict("wss://b.example:80/", "GET"), (false, Reason::PolicyAllow));
+        assert_eq!(verdict("wss://d.example/", "GET"), (true, Reason::ProtocolUnknown));
     }
 
     #[test]
@@ -365,7 +372,7 @@ mod tests {
         let asks = |rule: &str, more: &str, url: &str| {
             let text = format!("version: 1\negress: [{{destination: a.test{rule}}}]\n{more}\n");
             let policy = Policy::parse(&text, "test").expect("valid");
-            let said = decide(&policy, url, "GET", |rule, method, url| reader.read(&policy, rule, method, url));
+            let said = decide(&policy, url, "GET", |rule, method, asked| reader.read(&policy, rule, method, asked));
             let Said { verdict, .. } = said.expect("a URL");
             (verdict.word(), verdict.reason, verdict.rule.is_some(), verdict.findings.len())
         };
@@ -374,6 +381,13 @@ mod tests {
         assert_eq!(asks("", "dlp: {action: warn}", &url), ("warn", Reason::PolicyAllow, true, 1));
         assert_eq!(asks(", scan: false", "", &url), ("allow", Reason::PolicyAllow, true, 0));
         assert_eq!(asks("", "", "https://a.test/x?y=1"), ("allow", Reason::PolicyAllow, true, 0));
+        // The login becomes a header (RFC 7617), in which a rule may let it out.
+        for login in [format!("user:{SECRET}@"), format!("{SECRET}@"), SECRET.replace("ghp_", "user:gh%70_") + "@"] {
+            let url = format!("https://{login}a.test/x");
+            assert_eq!(asks("", "", &url).1, Reason::DlpMatch, "{login}");
+            assert_eq!(asks(", allow_secrets: [token]", "", &url).1, Reason::PolicyAllow, "{login}");
+        }
+        assert_eq!(asks("", "", "https://user:word@a.test/x").1, Reason::PolicyAllow);
         // Policy first, then contents, then addresses.
         assert_eq!(asks(", paths: [/y]", "", &url).1, Reason::PathDenied);
         assert_eq!(asks("", "dns: {hosts: {a.test: 10.0.0.1}}", &url).1, Reason::DlpMatch);
