@@ -61,7 +61,7 @@ reasons! {
     MethodDenied = "method_denied", "The rule for this destination does not list this method.";
     PathDenied = "path_denied", "The rule for this destination does not list this path.";
     NameMismatch = "name_mismatch", "The names in the request, the connection and DNS disagree.";
-    NameMissing = "name_missing", "The connection carries no name that a rule could be found by.";
+    NameMissing = "name_missing", "The connection carries no name that a rule could be found by. Have the client send one (SNI in TLS, Host in HTTP), or name the address in a rule.";
     InspectionUnavailable = "inspection_unavailable", "The rule wants this traffic read (scan, methods or paths), and it cannot be; it is not let through unread.";
     Misdirected = "misdirected", "The request names another host than the TLS connection was opened for. Open a connection of its own for it.";
     ClientPinned = "client_pinned", "The client does not accept pipelock's certificate: it pins the server's, or does not read the trust it was given. Run pipelock doctor; to pass the destination unread, set protocol: tls and scan: false on its rule.";

@@ -220,7 +220,7 @@ async fn pass_tls(
         return Box::pin(intercept(proxy, tls, label, host, Prefixed::new(buffer, stream), flow, Some(guard))).await;
     }
     // Last, so that a client which sends the extension at random (GREASE) is told of it only where nothing else is wrong.
-    if let Err(verdict) = hello.shows_all() {
+    if let Err(verdict) = hello.shows_all(&host) {
         return Some(refuse_tls(stream, guard, verdict.by(Some(rule.label()))).await);
     }
     Some(pass(proxy, &rules, (rule, flow), host, stream, (buffer, port), guard).await)

@@ -105,7 +105,7 @@ async fn hello_for(
     }
 }
 
-/// The way out for TLS that nobody reads: it hides no other name, and whoever it goes to shows a certificate for its own.
+/// The way out for TLS that nobody reads: it names its host and hides no other, and whoever it goes to shows a certificate for its own.
 async fn passed(
     proxy: &Arc<Proxy>,
     rules: &Rules,
@@ -113,7 +113,7 @@ async fn passed(
     tunnel: &Tunnel,
     upstream: Link,
 ) -> Result<Link, Verdict> {
-    hello.shows_all()?;
+    hello.shows_all(&tunnel.host)?;
     let allowed = Verdict::allow(Reason::PolicyAllow, Some(tunnel.rule.clone()));
     let permit = permit_flow(&allowed, tunnel.host.clone(), tunnel.port)?;
     let due = Instant::now() + dial_limit(rules);

@@ -7,10 +7,15 @@
 /// send the same extension with random bytes ("GREASE ECH", §6.2), made to look alike to whoever is on the path. Chromium
 /// (since 117) and Firefox (since 119) do so with every hello; curl, Python, Go, Java, Node.js and git send none. A real
 /// one leads to another host behind the same front as an allowed name, so the safe choice is to refuse both.
-pub(super) const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
-/// Whether the ClientHello at the front of these TLS records has the extension; none when it cannot be found out.
-pub(super) fn has_extension(records: &[u8], wanted: u16) -> Option<bool> {
+/// What hides the name that the client wants: that, its drafts 8 to 12, those of draft 7 and 6, and `encrypted_server_name` of those
+/// before (draft-ietf-tls-esni-06 §11.1), which carries no other name at all. Some servers speak them still.
+pub(super) const HIDE_NAMES: &[u16] =
+    &[ENCRYPTED_CLIENT_HELLO, 0xfe08, 0xfe09, 0xfe0a, 0xfe0b, 0xfe0c, 0xff02, 0xff03, 0xffce];
+
+/// Whether the ClientHello at the front of these TLS records has one of the extensions; none when it cannot be found out.
+pub(super) fn has_any(records: &[u8], wanted: &[u16]) -> Option<bool> {
     let message = handshake(records)?;
     let mut hello = Reader(&message);
     // RFC 8446 §4.1.2: version, random, session id, cipher suites, compression methods, extensions.
@@ -25,7 +30,7 @@ pub(super) fn has_extension(records: &[u8], wanted: u16) -> Option<bool> {
     while !extensions.0.is_empty() {
         let kind = extensions.number(2)?;
         extensions.vector(2)?;
-        if kind == usize::from(wanted) {
+        if wanted.iter().any(|wanted| kind == usize::from(*wanted)) {
             return Some(true);
         }
     }
@@ -80,9 +85,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>, length in 0u8..80) {
-            let _ = has_extension(&bytes, ENCRYPTED_CLIENT_HELLO);
+            let _ = has_any(&bytes, HIDE_NAMES);
             let hello = [&[22, 3, 1, 0, length.saturating_add(4), 1, 0, 0, length][..], &bytes].concat();
-            let _ = has_extension(&hello, ENCRYPTED_CLIENT_HELLO);
+            let _ = has_any(&hello, HIDE_NAMES);
         }
     }
 }

@@ -8,7 +8,7 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
-use super::extensions::{ENCRYPTED_CLIENT_HELLO, has_extension};
+use super::extensions::{HIDE_NAMES, has_any};
 use crate::flow::{Host, Reason, Verdict};
 
 /// The largest hello that is read: post-quantum key shares need about 2 KiB, four of them and long extensions fit.
@@ -19,18 +19,26 @@ const MAX_HELLO: usize = 64 * 1024;
 pub(crate) struct Hello {
     /// The server name (RFC 6066 §3), if it carries one.
     pub name: Option<Host>,
-    /// Whether another hello may be hidden in it, with another name (Encrypted ClientHello).
+    /// Whether another name may be hidden in it (Encrypted ClientHello, and the encrypted SNI before it).
     pub may_hide_name: bool,
 }
 
 impl Hello {
-    /// Refuses one that may hide another, on connections that nobody reads.
+    /// Refuses one that does not say whom it is for, or may say so in secret, on connections to this host that nobody reads: behind
+    /// one address there may be others. An address is nothing that a hello could name (RFC 6066 §3).
     ///
     /// # Errors
-    /// [`Reason::EchDenied`].
-    pub(crate) fn shows_all(&self) -> Result<(), Verdict> {
-        let detail = "the hello carries encrypted_client_hello, which may be random (GREASE) or hide another name";
-        if self.may_hide_name { Err(Verdict::block(Reason::EchDenied, detail)) } else { Ok(()) }
+    /// [`Reason::EchDenied`], [`Reason::NameMissing`].
+    pub(crate) fn shows_all(&self, host: &Host) -> Result<(), Verdict> {
+        if self.may_hide_name {
+            let detail = "the hello carries encrypted_client_hello or encrypted_server_name, which may be random (GREASE) or hide another name";
+            return Err(Verdict::block(Reason::EchDenied, detail));
+        }
+        if self.name.is_none() && matches!(host, Host::Name(_)) {
+            let detail = format!("the TLS hello names no server, and TLS to {host} is passed unread by the name in it");
+            return Err(Verdict::block(Reason::NameMissing, detail));
+        }
+        Ok(())
     }
 }
 
@@ -112,8 +120,8 @@ pub(crate) async fn sniff(
 
 fn hello(name: Option<&str>, records: &[u8]) -> Result<Hello, SniffError> {
     let name = name.map(Host::parse).transpose().map_err(|error| SniffError::Malformed(error.to_string()))?;
-    let may_hide_name = has_extension(records, ENCRYPTED_CLIENT_HELLO)
-        .ok_or_else(|| SniffError::Malformed("its extensions cannot be read".into()))?;
+    let may_hide_name =
+        has_any(records, HIDE_NAMES).ok_or_else(|| SniffError::Malformed("its extensions cannot be read".into()))?;
     Ok(Hello { name, may_hide_name })
 }
 
@@ -198,7 +206,26 @@ mod tests {
             assert!(hello.may_hide_name && hello.name.is_some(), "{record}");
             let hello = sniffed(&hello_with(Some("a.example"), &[0xfe, 0x0e, 0, 0], record), 3).await.expect("read");
             assert!(!hello.may_hide_name, "{record}");
+            // The encrypted SNI of before, and what was tried between the two.
+            for early in [[0xff, 0xce], [0xff, 0x02], [0xfe, 0x08], [0xfe, 0x0a]] {
+                let hello =
+                    sniffed(&hello_with(None, &[&early[..], &[0, 1, 7]].concat(), record), 3).await.expect("read");
+                assert!(hello.may_hide_name && hello.name.is_none(), "{record} {early:x?}");
+            }
         }
+    }
+
+    #[test]
+    fn who_does_not_say_whom_it_is_for_is_not_passed_to_a_name() {
+        let name = || Host::parse("a.example").expect("a name");
+        let address = Host::parse("192.0.2.1").expect("an address");
+        let reason = |name: Option<Host>, may_hide_name: bool, host: &Host| {
+            Hello { name, may_hide_name }.shows_all(host).map_err(|verdict| verdict.reason)
+        };
+        assert_eq!(reason(Some(name()), false, &name()), Ok(()));
+        assert_eq!(reason(None, false, &address), Ok(()));
+        assert_eq!(reason(None, false, &name()), Err(Reason::NameMissing));
+        assert_eq!(reason(None, true, &address), Err(Reason::EchDenied));
     }
 
     proptest! {
