@@ -477,3 +477,44 @@ async fn who_gives_up_while_the_destination_hangs_has_a_receipt_that_says_where_
     let evidence = opened.world.evidence_by_now();
     assert!(evidence.contains(&format!("\"dialled\":\"{addr}\"")), "{evidence}");
 }
+
+/// As most clients do, which read only then.
+#[tokio::test]
+async fn who_sends_all_of_a_large_body_before_reading_is_told_why_it_is_refused() {
+    use tokio::io::AsyncWriteExt as _;
+    let chunk = vec![b'a'; 1 << 20];
+    for (framing, size) in [("Content-Length: 25165824", 24), ("Transfer-Encoding: chunked", 24)] {
+        for path in ["/denied", "/ok/x"] {
+            let opened = opened("web.test", true).await;
+            let mut stream = opened.connect(&["http/1.1"]).await;
+            let port = opened.world.addr.port();
+            let head = format!("POST {path} HTTP/1.1\r\nHost: web.test:{port}\r\n{framing}\r\n\r\n");
+            let is_chunked = framing.contains("chunked");
+            let sent = async {
+                stream.write_all(head.as_bytes()).await?;
+                for at in 0..size {
+                    let mut piece = chunk.clone();
+                    if at == 1 && path == "/ok/x" {
+                        piece.splice(500..540, crate::proxy::http::world::SECRET.bytes());
+                        piece[499] = b' ';
+                        piece[540] = b' ';
+                    }
+                    if is_chunked {
+                        stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+                        piece.extend_from_slice(b"\r\n");
+                    }
+                    stream.write_all(&piece).await?;
+                }
+                stream.flush().await
+            };
+            sent.await.unwrap_or_else(|error| panic!("{framing} {path}: {error}"));
+            let mut read = vec![0; 4096];
+            let count = stream.read(&mut read).await.expect("an answer");
+            let text = String::from_utf8_lossy(&read[..count]).into_owned();
+            assert!(
+                text.starts_with("HTTP/1.1 403 ") && text.contains("x-pipelock-reason"),
+                "{framing} {path}: {text}"
+            );
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -29,6 +29,11 @@ use crate::proxy::{http, rescue, tls};
 
 /// How long an agent that still sends may keep us from closing after the last answer.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
+/// How much of a body that nobody reads is taken in behind its answer, how long that may take, and how long the client may be silent
+/// meanwhile: most clients send all of a body before they read, and a reset would overtake the answer.
+const DRAIN_BYTES: u64 = 64 << 20;
+const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN_SILENT: Duration = Duration::from_secs(1);
 /// How long one that finds no place may take to show what it speaks: clients that speak first do at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long finding and dialling a destination may take, and asking it for its certificate where that is due.
@@ -341,8 +346,26 @@ pub(super) fn budget_of(rule: &Rule) -> Budget {
 /// Takes in what the agent still sends for a moment: a reset would overtake the last words it was told.
 pub(super) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut sink = [0; 1024];
-    let drain = async { while tokio::io::AsyncReadExt::read(stream, &mut sink).await.is_ok_and(|count| count > 0) {} };
+    let drain = async { while stream.read(&mut sink).await.is_ok_and(|count| count > 0) {} };
     let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+/// Ends a connection within whose last body the answer was given: takes in the rest of that, and drops it, until the client has ended, or
+/// no longer than is bearable.
+pub(super) async fn drain(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+    let mut sink = vec![0; 16 * 1024];
+    let drained = async {
+        let mut left = DRAIN_BYTES;
+        while left > 0 {
+            let read = tokio::time::timeout(DRAIN_SILENT, stream.read(&mut sink)).await;
+            match read {
+                Ok(Ok(count @ 1..)) => left = left.saturating_sub(count as u64),
+                _ => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN, drained).await;
 }
 
 async fn refuse_tls(mut stream: TcpStream, mut guard: FlowGuard, verdict: Verdict) -> Verdict {

@@ -26,7 +26,7 @@ use super::guarded::{Begun, Guarded, untold};
 use super::serve::{Body, Session, internal};
 use crate::flow::{Verdict, locked};
 use crate::proxy::idle::Watched;
-use crate::proxy::listen::farewell;
+use crate::proxy::listen::{drain, farewell};
 use crate::proxy::rescue;
 
 /// What hyper needs beyond the largest head.
@@ -106,7 +106,9 @@ where
     let parts = connection.into_parts();
     drop(parts.io);
     // hyper's was the other one.
-    let (watched, rest) = Arc::into_inner(guarded)?.into_inner().ok()?.into_parts();
+    let guarded = Arc::into_inner(guarded)?.into_inner().ok()?;
+    let is_in_body = guarded.is_in_body();
+    let (watched, rest) = guarded.into_parts();
     let mut stream = watched.into_inner();
     let refusal = match &served {
         // Nothing that `framing` lets through should come to this; if it does, hyper has given an answer of its own.
@@ -117,6 +119,11 @@ where
         _ => session.refused.of_head(),
     };
     match refusal {
+        // Answered before it was whole, and not read any further.
+        None if is_in_body => {
+            drain(&mut stream).await;
+            None
+        }
         None => {
             let mut unread = BytesMut::from(&parts.read_buf[..]);
             unread.extend_from_slice(&rest);

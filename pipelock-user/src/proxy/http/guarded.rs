@@ -120,6 +120,11 @@ impl<S> Guarded<S> {
         LeftOut(self.framing.left_out())
     }
 
+    /// Whether hyper has had no end of the last body.
+    pub(super) fn is_in_body(&self) -> bool {
+        self.framing.is_in_body()
+    }
+
     fn refuse(&mut self, refusal: Refusal) {
         let _ = self.refused.0.set((refusal, self.framing.is_in_head()));
     }

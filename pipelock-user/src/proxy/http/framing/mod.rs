@@ -142,6 +142,11 @@ impl Framing {
         matches!(self.state, State::Head { .. })
     }
 
+    /// True while the rest of a body is awaited.
+    pub(super) fn is_in_body(&self) -> bool {
+        matches!(self.state, State::Length(_) | State::Chunked(_))
+    }
+
     /// How many bytes may be moved without being looked at.
     pub(super) fn unread(&self) -> u64 {
         match &self.state {
