@@ -66,7 +66,7 @@ reasons! {
     Misdirected = "misdirected", "The request names another host than the TLS connection was opened for. Open a connection of its own for it.";
     ClientPinned = "client_pinned", "The client does not accept pipelock's certificate: it pins the server's, or does not read the trust it was given. Run pipelock doctor; to pass the destination unread, set protocol: tls and scan: false on its rule.";
     TlsFailed = "tls_failed", "The TLS handshake with the client failed.";
-    CertificateInvalid = "certificate_invalid", "The destination's certificate could not be verified, so nothing was sent. Name its root under tls.extra_roots if it is meant to be trusted.";
+    CertificateInvalid = "certificate_invalid", "The destination's certificate could not be verified, so nothing was sent. The detail says what is wrong with it: that is for whoever runs the destination to mend, but for a root of one's own, which tls.extra_roots names.";
     ProtocolUnknown = "protocol_unknown", "The connection does not speak what the rule says, or neither HTTP nor TLS. Name its protocol in the rule; protocol: ssh with host_keys is for SSH, and protocol: tcp with scan: false passes any bytes unread.";
     DetectTimeout = "detect_timeout", "The client did not say what it speaks within limits.detect_timeout_seconds.";
     RequestMalformed = "request_malformed", "The request cannot be read unambiguously.";

@@ -12,7 +12,7 @@ use rustls::{CertificateError, PeerIncompatible};
 use crate::flow::Host;
 
 /// Most characters that are repeated of an error whose words are not ours.
-const MOST_WORDS: usize = 200;
+const MOST_WORDS: usize = 80;
 
 /// What to do about old versions.
 const OLD: &str = "older ones are not spoken, as they protect nothing";
@@ -116,17 +116,63 @@ fn in_rfc(name: &str) -> String {
     spelled
 }
 
-/// In words for people, without bytes of the peer's choosing.
-fn explain(error: &CertificateError) -> String {
-    match error {
-        CertificateError::UnknownIssuer => "no root that is trusted here vouches for it".into(),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".into(),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet".into(),
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another name".into()
+/// What is wrong with a certificate and what helps, in words for people, without bytes of the peer's choosing.
+#[must_use]
+pub fn explain(error: &CertificateError) -> String {
+    use CertificateError as Why;
+    let words = match error {
+        Why::UnknownIssuer => {
+            "no root that is trusted here vouches for it; name its root under tls.extra_roots if it is meant to be trusted"
         }
-        other => other.to_string().chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect(),
-    }
+        Why::Expired | Why::ExpiredContext { .. } => "it has expired",
+        Why::NotValidYet | Why::NotValidYetContext { .. } => "it is not valid yet; is the clock of this machine right?",
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => "it is for another name",
+        Why::Revoked => "its authority has revoked it",
+        Why::BadEncoding => "it cannot be read as a certificate",
+        Why::BadSignature => "the signature on it is wrong",
+        Why::UnhandledCriticalExtension => "it has a critical extension that is not understood here",
+        Why::InvalidPurpose | Why::InvalidPurposeContext { .. } => {
+            "its extended key usage does not allow it here (serverAuth for servers, clientAuth for clients)"
+        }
+        Why::UnsupportedSignatureAlgorithmContext { .. }
+        | Why::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "it is signed in a way that is not accepted here (SHA-1, or a key that is too short or of another kind)"
+        }
+        Why::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
+            Some(why) => return explain_form(why),
+            None => "it cannot be verified",
+        },
+        other => return in_letters(&format!("{other:?}")),
+    };
+    words.to_owned()
+}
+
+/// The same of what its form does not allow (RFC 5280 §4).
+fn explain_form(error: &webpki::Error) -> String {
+    use webpki::Error as Why;
+    let words = match error {
+        Why::CaUsedAsEndEntity => {
+            "it is an authority's (CA:TRUE), and no server's or client's own; have one made with CA:FALSE, or list a server's under \
+             tls.extra_roots just as it is"
+        }
+        Why::UnsupportedCertVersion => {
+            "it, or one above it, is of version 1, which does not say what it is for; have it made anew as version 3 (OpenSSL: \
+             with extensions, -addext or -extfile)"
+        }
+        Why::EndEntityUsedAsCa => "it is signed with a certificate that is no authority's (CA:FALSE)",
+        Why::NameConstraintViolation => "an authority above it may not vouch for such a name (name constraints)",
+        Why::PathLenConstraintViolated
+        | Why::MaximumPathDepthExceeded
+        | Why::MaximumPathBuildCallsExceeded
+        | Why::MaximumSignatureChecksExceeded => "there are more authorities above it than are allowed",
+        other => return format!("its form is not that of a certificate ({})", in_letters(&format!("{other:?}"))),
+    };
+    words.to_owned()
+}
+
+/// The name of an error that we have no words for, and nothing that stands behind it.
+fn in_letters(error: &str) -> String {
+    error.chars().take_while(char::is_ascii_alphanumeric).take(MOST_WORDS).collect()
 }
 
 #[cfg(test)]
@@ -144,6 +190,24 @@ mod tests {
         let error = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(named));
         assert!(error.to_string().contains("obey"), "rustls does repeat them: {error}");
         assert_eq!(Greeting::of(&error), Greeting::Certificate("it is for another name".into()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_said_in_words() {
+        let form = |why: webpki::Error| CertificateError::Other(rustls::OtherError(std::sync::Arc::new(why)));
+        for (why, words) in [
+            (form(webpki::Error::CaUsedAsEndEntity), "CA:FALSE"),
+            (form(webpki::Error::UnsupportedCertVersion), "version 3"),
+            (form(webpki::Error::EndEntityUsedAsCa), "no authority's"),
+            (form(webpki::Error::NameConstraintViolation), "name constraints"),
+            (form(webpki::Error::MalformedExtensions), "(MalformedExtensions)"),
+            (CertificateError::UnknownIssuer, "tls.extra_roots"),
+            (CertificateError::InvalidPurpose, "serverAuth"),
+            (CertificateError::BadEncoding, "cannot be read"),
+        ] {
+            let said = explain(&why);
+            assert!(said.contains(words) && !said.contains("Other"), "{why:?}: {said}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod way;
 
 pub(crate) use counts::COUNTS;
 pub use dial::{DialError, dial};
-pub use greet::{Greeting, server_name};
+pub use greet::{Greeting, explain, server_name};
 pub use hop::{Hop, HopError, IsAgents, Login, LoginError};
 pub use link::{Duplex, Link};
 pub use ranges::Class;

@@ -21,7 +21,7 @@ use super::pem::{self, PemError};
 use super::roots::Roots;
 use super::x509;
 use crate::flow::{Host, Reason, Verdict};
-use crate::net::{Greeting, server_name};
+use crate::net::{Greeting, explain, server_name};
 use crate::policy::{KeyPair, Policy};
 use crate::proxy::counts::{Handshake, Peer};
 
@@ -166,7 +166,10 @@ fn showing(
 ) -> Result<ClientConfig, PemError> {
     let chain = pem::certificates(certificate, &pem::read(certificate)?)?;
     let private = pem::key(key, &pem::read(key)?)?;
-    let unfit = |error| PemError::content(key, format!("not the key of {}: {error}", certificate.display()));
+    let unfit = |error| match error {
+        rustls::Error::InvalidCertificate(why) => PemError::content(certificate, explain(&why)),
+        error => PemError::content(key, format!("not the key of {}: {error}", certificate.display())),
+    };
     verified.with_client_auth_cert(chain, private).map_err(unfit)
 }
 
