@@ -30,11 +30,36 @@ pub struct Limits {
     pub made: u64,
     /// … and so many more for each of its bytes.
     pub factor: u64,
+    /// Bytes that compressed data in a text may be unpacked to, which is none in other compressed data: that is what logs, tables
+    /// and pictures are packed to without being bombs. What is compressed twice is taken from `made`.
+    pub unpacked: u64,
+    /// … and so many more for each byte of the text.
+    pub unpacked_factor: u64,
+}
+
+impl Limits {
+    /// Most bytes that one becomes when it is unpacked: deflate's ceiling (RFC 1951), and a little for what is read twice. Brotli and
+    /// Zstandard have none; what is packed so is held to the same.
+    const CEILING: u64 = 1100;
+    /// Bytes that may be made of each unpacked one.
+    const OF_UNPACKED: u64 = 3;
+
+    /// Bytes that a text of `input` bytes may be unpacked to.
+    pub(crate) fn most_unpacked(&self, input: u64) -> u64 {
+        let ceiling = self.made.saturating_add(Self::CEILING.saturating_mul(input));
+        ceiling.min(self.unpacked.saturating_add(self.unpacked_factor.saturating_mul(input)))
+    }
+
+    /// Bytes that may be made of a text of `input` bytes, of which `unpacked` came out of compressed data in it.
+    pub(crate) fn most_made(&self, input: u64, unpacked: u64) -> u64 {
+        let own = self.made.saturating_add(self.factor.saturating_mul(input));
+        own.saturating_add(Self::OF_UNPACKED.saturating_mul(unpacked))
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 5, made: 1 << 20, factor: 48 }
+        Self { depth: 5, made: 1 << 20, factor: 48, unpacked: 64 << 20, unpacked_factor: 128 }
     }
 }
 

@@ -257,6 +257,36 @@ fn a_bomb_of_any_format_is_a_finding() {
 }
 
 #[test]
+fn what_is_packed_once_is_no_bomb() {
+    let gzip = |text: &[u8]| {
+        let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        to.write_all(text).unwrap();
+        to.finish().unwrap()
+    };
+    let lines: String = (0..40_000)
+        .map(|number| format!("{{\"level\":\"info\",\"path\":\"/items\",\"number\":{number},\"took\":\"12 ms\"}}\n"))
+        .collect();
+    let long = [lines.as_bytes(), SECRET.as_bytes(), b"\n"].concat();
+    // As a pack of git holds its objects (gitformat-pack), and as a whole.
+    let mut object = flate2::write::ZlibEncoder::new(b"PACK".to_vec(), flate2::Compression::best());
+    object.write_all(&long).unwrap();
+    for packed in [gzip(&long), object.finish().unwrap(), gzip(&[vec![0; 20 << 20], long.clone()].concat())] {
+        let whole = scanner().scan(&packed).unwrap();
+        assert!(whole.iter().all(|finding| &*finding.class != "budget") && has_secret(&whole), "{whole:?}");
+        let mut stream = scanner().stream().unwrap();
+        for piece in packed.chunks(1000) {
+            let _ = stream.push(piece).unwrap();
+        }
+        assert_eq!(stream.finish().unwrap(), whole);
+    }
+    // Packed twice the same is one, and so is what is long without an end.
+    for (name, bomb) in [("twice", gzip(&gzip(&vec![b'a'; 40 << 20]))), ("long", gzip(&vec![b'a'; 100 << 20]))] {
+        let findings = scanner().scan(&bomb).unwrap();
+        assert!(findings.iter().any(|finding| &*finding.rule == "budget-expansion"), "{name} {findings:?}");
+    }
+}
+
+#[test]
 fn a_bomb_is_a_finding() {
     let mut bomb = vec![b'a'; 64 << 20];
     for _ in 0..2 {

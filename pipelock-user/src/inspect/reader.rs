@@ -49,6 +49,8 @@ pub struct Reader {
     pub(super) encoded: Encoded,
     /// Of gRPC: its messages.
     grpc: Option<Grpc>,
+    /// Bytes that [`Self::read_ahead`] has read.
+    ahead: usize,
     /// Read, and not yet taken.
     held: VecDeque<Bytes>,
     /// Places in the text: where `held` begins, up to where it may go on, and its end so far.
@@ -100,6 +102,7 @@ impl Reader {
             stream: Some(stream.map_err(|error| unread(&error))?),
             encoded,
             grpc,
+            ahead: 0,
             held: VecDeque::new(),
             at: 0,
             free: 0,
@@ -194,6 +197,27 @@ impl Reader {
         Ok(())
     }
 
+    /// The bytes to give at a time to whoever has others to serve between; none for what never takes long, since nothing is packed in it.
+    #[must_use]
+    pub fn step(&self) -> Option<usize> {
+        self.encoded.step()
+    }
+
+    /// Reads on in a body of which [`whole`](Self::whole) is to say something then, one [`step`](Self::step) of it; false when that
+    /// has the rest to read.
+    ///
+    /// # Errors
+    /// [`Reason::ScannerUnavailable`].
+    pub fn read_ahead(&mut self, bytes: &[u8]) -> Result<bool, Verdict> {
+        let Some(step) = self.step().filter(|_| self.events.is_none() && self.end == 0) else { return Ok(false) };
+        let to = self.ahead.saturating_add(step);
+        let (Some(stream), Some(piece)) = (&mut self.stream, bytes.get(self.ahead..to)) else { return Ok(false) };
+        let _timed = Timed::new(Place::Body);
+        let _ = stream.push(piece).map_err(|error| unread(&error))?;
+        self.ahead = to;
+        Ok(true)
+    }
+
     /// Reads a body that is there from its beginning to its end, as [`push`](Self::push) and [`finish`](Self::finish) do, and
     /// faster.
     ///
@@ -207,7 +231,7 @@ impl Reader {
         let _timed = Timed::new(Place::Body);
         COUNTS.read(self.side, bytes.len());
         let Some(mut stream) = self.stream.take() else { return Err(closed()) };
-        stream.last(&bytes).map_err(|error| unread(&error))?;
+        stream.last(bytes.get(self.ahead..).unwrap_or_default()).map_err(|error| unread(&error))?;
         self.end = bytes.len() as u64;
         let said = self.short.as_mut().map(|short| short.push(&bytes));
         self.held.push_back(bytes.clone());

@@ -66,8 +66,12 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Work {
     /// Bytes of the text.
     input: u64,
-    /// Bytes of all that was made from it.
+    /// Bytes of all that was made from it, …
     made: u64,
+    /// … but for those that came out of compressed data which is in no other.
+    unpacked: u64,
+    /// Compressed data that is being unpacked, each in the one before.
+    packings: usize,
     /// Bytes of what was made only to see how far the text is known.
     aside: u64,
     over: Option<Budget>,
@@ -112,11 +116,35 @@ impl Context<'_> {
     /// Takes `bytes` of derived text from the budget; false when it is used up.
     pub(crate) fn spend(&mut self, bytes: usize) -> bool {
         self.work.made += bytes as u64;
-        let most = self.limits().made + self.limits().factor * self.work.input;
-        if self.work.made > most {
+        if self.work.made > self.limits().most_made(self.work.input, self.work.unpacked) {
             self.work.over = Some(Budget::Expansion);
         }
         !self.over()
+    }
+
+    /// Takes `bytes` that came out of compressed data from the budget, and has `look` at them; without a result, the budget is used up.
+    ///
+    /// Data that is compressed once has a budget of its own. A bomb is compressed more often than that, or to nothing.
+    pub(crate) fn unpack<T>(
+        &mut self,
+        bytes: usize,
+        look: impl FnOnce(&mut Self) -> Result<T, EngineError>,
+    ) -> Result<Option<T>, EngineError> {
+        if self.work.packings > 0 {
+            self.spend(bytes);
+        } else {
+            self.work.unpacked += bytes as u64;
+            if self.work.unpacked > self.limits().most_unpacked(self.work.input) {
+                self.work.over = Some(Budget::Expansion);
+            }
+        }
+        if self.over() {
+            return Ok(None);
+        }
+        self.work.packings += 1;
+        let result = look(self);
+        self.work.packings -= 1;
+        result.map(Some)
     }
 
     /// Something wants more memory than any text is given, and was left alone. The rest is still decoded.
@@ -136,11 +164,12 @@ impl Context<'_> {
         look: impl FnOnce(&mut Self) -> Result<T, EngineError>,
     ) -> Result<Option<T>, EngineError> {
         let before = *self.work;
-        if self.over() || before.aside > self.limits().made + self.limits().factor * before.input {
+        if self.over() || before.aside > self.limits().most_made(before.input, before.unpacked) {
             return Ok(None);
         }
         let result = look(self);
-        let (over, made) = (self.over(), self.work.made - before.made);
+        let of = |work: &Work| work.made + work.unpacked;
+        let (over, made) = (self.over(), of(self.work) - of(&before));
         *self.work = Work { aside: before.aside + made, ..before };
         Ok(Some(result?).filter(|_| !over))
     }

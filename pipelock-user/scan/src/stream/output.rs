@@ -151,7 +151,7 @@ impl Output {
         // Less than what is read, and not nothing: a bomb is still one.
         let more = (self.left_out() / REPEATED).saturating_sub(self.counted);
         self.counted += more;
-        context.spend(usize::try_from(more).unwrap_or(usize::MAX));
+        context.unpack(usize::try_from(more).unwrap_or(usize::MAX), |_| Ok(()))?;
         taken
     }
 
@@ -174,14 +174,16 @@ impl Output {
         last: bool,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        if !context.spend(out.len()) {
+        let mut found = Vec::new();
+        let read = context.unpack(out.len(), |context| {
+            if let (Some(readings), Some(given)) = (&mut self.readings, context.given) {
+                readings.push(given, out, last);
+            }
+            self.layer.push(context, out, last, &mut found)
+        })?;
+        if read.is_none() {
             return Ok(());
         }
-        if let (Some(readings), Some(given)) = (&mut self.readings, context.given) {
-            readings.push(given, out, last);
-        }
-        let mut found = Vec::new();
-        self.layer.push(context, out, last, &mut found)?;
         self.made += out.len() as u64;
         self.tell(found, 0, hits);
         if self.alone.is_some() && !out.is_empty() {
@@ -205,9 +207,7 @@ impl Output {
         let given = usize::try_from(alone.end - alone.first).unwrap_or(ALONE);
         let part = &out[..out.len().min(ALONE.saturating_sub(given))];
         let mut found = Vec::new();
-        if context.spend(part.len()) {
-            alone.layer.push(context, part, false, &mut found)?;
-        }
+        context.unpack(part.len(), |context| alone.layer.push(context, part, false, &mut found))?;
         alone.end += part.len() as u64;
         self.tell(found, alone.first, hits);
         if part.len() < out.len() {
@@ -223,7 +223,7 @@ impl Output {
     fn alone_ends(&mut self, context: &mut Context<'_>, hits: &mut Vec<Hit>) -> Result<bool, EngineError> {
         let Some(mut alone) = self.alone.take() else { return Ok(false) };
         let mut found = Vec::new();
-        alone.layer.push(context, &[], true, &mut found)?;
+        context.unpack(0, |context| alone.layer.push(context, &[], true, &mut found))?;
         alone.layer.close(context);
         self.tell(found, alone.first, hits);
         Ok(true)
@@ -236,12 +236,9 @@ impl Output {
         }
         let whole = self.made - self.begins;
         let text = self.layer.end_of(usize::try_from(whole).unwrap_or(ALONE).min(ALONE)).to_vec();
-        if !context.spend(text.len()) {
-            return Ok(());
-        }
         let mut found = Vec::new();
         let mut layer = Layer::open(context, depth, None)?;
-        layer.push(context, &text, true, &mut found)?;
+        context.unpack(text.len(), |context| layer.push(context, &text, true, &mut found))?;
         layer.close(context);
         if (text.len() as u64) < whole {
             found.retain(|hit| hit.seen.start >= CUT);

@@ -61,6 +61,9 @@ pub(super) struct Read {
     body: Arriving,
     /// What came behind what was read last, and is not read yet.
     next: Option<Next>,
+    /// What of the bytes that were read last goes to the reader later: it may be packed, and others have their turn between.
+    rest: Bytes,
+    yields: bool,
     reader: Reader,
     scanners: Arc<Scanners>,
     terms: Arc<Terms>,
@@ -86,6 +89,8 @@ impl Read {
         Self {
             body,
             next: None,
+            rest: Bytes::new(),
+            yields: false,
             reader,
             scanners: scanners.clone(),
             terms: terms.clone(),
@@ -120,6 +125,13 @@ impl Read {
 
     /// Reads the next frame, or judges what is held back when there is a pause.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if std::mem::take(&mut self.yields) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !self.rest.is_empty() {
+            return Poll::Ready(self.read_step().map_err(Broken::Stopped));
+        }
         let next = match self.next.take() {
             Some(next) => Poll::Ready(next),
             None => Pin::new(&mut self.body).poll_frame(cx),
@@ -129,8 +141,8 @@ impl Read {
                 self.pause = None;
                 match frame.into_data() {
                     Ok(bytes) => {
-                        let bytes = self.together(bytes, cx);
-                        self.reader.push(bytes)
+                        self.rest = self.together(bytes, cx);
+                        self.read_step()
                     }
                     Err(frame) => frame.into_trailers().map_or(Ok(()), |trailers| self.end(Some(trailers))),
                 }
@@ -152,6 +164,14 @@ impl Read {
             Poll::Pending => return Poll::Pending,
         };
         Poll::Ready(step.map_err(Broken::Stopped))
+    }
+
+    /// Gives the reader as much as it reads at a time.
+    fn read_step(&mut self) -> Result<(), Verdict> {
+        let step = self.reader.step().unwrap_or(usize::MAX).min(self.rest.len());
+        let piece = self.rest.split_to(step);
+        self.yields = !self.rest.is_empty();
+        self.reader.push(piece)
     }
 
     /// These bytes with those behind them that are there already. Events are read one by one, so that none waits for another.

@@ -260,6 +260,10 @@ async fn read_whole(
         }
     }
     let all = if more.is_empty() { all } else { more.freeze() };
+    // What is packed may hold a thousand times as much, and others have their turn meanwhile.
+    while reader.read_ahead(&all)? {
+        tokio::task::yield_now().await;
+    }
     match reader.whole(all.clone()) {
         Err(found) if found.is_askable() => return Ok((all, trailers, Some(found))),
         read => read?,
