@@ -34,6 +34,22 @@ pub(super) fn unread(error: &EngineError) -> Verdict {
     Verdict::block(Reason::ScannerUnavailable, error.to_string())
 }
 
+/// What the receipt says of what was packed in a way that is not undone: it was not read.
+pub(super) fn unpacked_by_nobody(how: &str, place: &str) -> Found {
+    Found {
+        is_order: false,
+        rule: "packed-unread".into(),
+        name: format!("Compressed in a way that is not read: {how}"),
+        class: "unread".into(),
+        severity: "low",
+        confidence: "high",
+        place: place.to_owned(),
+        decoded: Vec::new(),
+        mitre: Vec::new(),
+        action: FindingAction::Warn.word(),
+    }
+}
+
 /// Nor is what comes behind an end.
 pub(super) fn closed() -> Verdict {
     Verdict::block(Reason::Internal, "a body went on behind its end")

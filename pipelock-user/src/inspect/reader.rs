@@ -17,7 +17,7 @@ use super::counts::{COUNTS, Place, Timed};
 use super::encoded::Encoded;
 use super::events::Events;
 use super::grpc::Grpc;
-use super::head::{closed, unread};
+use super::head::{closed, unpacked_by_nobody, unread};
 use super::lanes::Lanes;
 use super::pieces::Short;
 use super::scanners::Scanners;
@@ -248,6 +248,7 @@ impl Reader {
             judged => judged,
         };
         unless_asked(self.judge(&stream.findings()))?;
+        self.note_unread(&stream);
         self.encoded.holds_for(stream.decoded(), true, self.side.is_outbound())?;
         if let Some(said) = said {
             unless_asked(self.judge_said(said))?;
@@ -269,6 +270,7 @@ impl Reader {
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
         stream.last(&[]).map_err(|error| unread(&error))?;
         self.judge(&stream.findings())?;
+        self.note_unread(&stream);
         if self.end > 0 {
             self.encoded.holds_for(stream.decoded(), true, self.side.is_outbound())?;
         }
@@ -279,6 +281,11 @@ impl Reader {
         self.judge_short()?;
         self.free = self.end;
         Ok(())
+    }
+
+    /// Says so when something was packed in a way that nobody could read.
+    fn note_unread(&mut self, stream: &Stream) {
+        self.noted.extend(stream.unread().map(|how| unpacked_by_nobody(how, self.place)));
     }
 
     /// Ends a body that is not what its sender says it is.

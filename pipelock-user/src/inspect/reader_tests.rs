@@ -396,6 +396,60 @@ fn what_cannot_be_unpacked_is_called_so() {
     }
 }
 
+#[test]
+fn what_is_read_ahead_is_judged_with_the_rest() {
+    let rows = "some words, and more of them\n".repeat(1 << 12);
+    let noise = (0..4000).map(|n: u32| format!("{} ", n.wrapping_mul(2_654_435_761))).collect::<String>();
+    for text in [format!("{SECRET} {rows}{noise}"), format!("{rows}{noise} {SECRET}")] {
+        let packed = Bytes::from(packed(&text, Coding::Gzip));
+        let mut reader =
+            Reader::new(&scanners(), &terms(""), Side::Request, Encoded::As(Coding::Gzip)).expect("a reader");
+        let mut steps = 0;
+        while reader.read_ahead(&packed).expect("a scanner") {
+            steps += 1;
+        }
+        assert_eq!(steps, packed.len() / reader.step().expect("it is packed"));
+        assert_eq!(reader.whole(packed).map_err(|verdict| verdict.reason), Err(Reason::DlpMatch));
+    }
+    let mut plain = Reader::new(&scanners(), &terms(""), Side::Request, Encoded::Plain).expect("a reader");
+    assert_eq!(plain.read_ahead(&[b'a'; 1 << 16]), Ok(false));
+}
+
+#[test]
+fn what_was_packed_in_a_way_that_nobody_reads_is_told() {
+    let zip = |method: u8, flags: u8| {
+        let mut file = b"PK\x03\x04\x14\0".to_vec();
+        file.extend([flags, 0, method, 0]);
+        file.extend([0; 16]);
+        [&file[..], &[1, 0, 0, 0], b"a", &[b'x'; 400]].concat()
+    };
+    for (body, name) in [
+        (b"\xfd7zXZ\0\0\x04\xe6\xd6".to_vec(), "xz"),
+        (b"--a\r\n\r\nBZh91AY&SY\x01\x02\r\n--a--".to_vec(), "bzip2"),
+        (zip(12, 0), "zip, bzip2"),
+        (zip(14, 0), "zip, lzma"),
+        (zip(8, 1), "zip, encrypted"),
+        (zip(0, 0), ""),
+        (b"BZh9 1AY&SY 7zXZ".to_vec(), ""),
+    ] {
+        let told = |step: usize| {
+            let mut reader = Reader::new(&scanners(), &terms(""), Side::Request, Encoded::Rigid).expect("a reader");
+            for piece in body.chunks(step) {
+                reader.push(Bytes::copy_from_slice(piece)).expect("clean");
+            }
+            reader.finish().expect("clean");
+            reader.noted()
+        };
+        let mut whole = Reader::new(&scanners(), &terms(""), Side::Response, Encoded::Rigid).expect("a reader");
+        whole.whole(Bytes::from(body.clone())).expect("clean");
+        for noted in [told(1), told(7), told(1000), whole.noted()] {
+            let named = noted.iter().map(|found| (found.rule.as_str(), found.action, found.name.ends_with(name)));
+            let expected = (!name.is_empty()).then_some(("packed-unread", "warn", true));
+            assert!(named.eq(expected), "{name}: {noted:?}");
+        }
+    }
+}
+
 /// Compressed, which `coding` undoes.
 fn packed(text: &str, coding: Coding) -> Vec<u8> {
     use std::io::Write as _;

@@ -139,6 +139,8 @@ pub(crate) enum Progress {
     Broken,
     /// It asks for more memory than is given.
     TooBig,
+    /// It is packed in this way, which is not undone.
+    Unread(&'static str),
 }
 
 impl Inflate {
@@ -163,6 +165,7 @@ impl Inflate {
                     match waiting.skip(text) {
                         Skipped::All => return Progress::Going,
                         Skipped::Other => return Progress::Broken,
+                        Skipped::Unread(how) => return Progress::Unread(how),
                         Skipped::Some(used) => {
                             start = used;
                             *header = None;

@@ -23,6 +23,7 @@ pub(crate) mod shows;
 pub(crate) mod spaced;
 pub(crate) mod unescape;
 pub(crate) mod unnamed;
+pub(crate) mod unread;
 pub(crate) mod utf16;
 pub(crate) mod utf7;
 mod zip;

@@ -35,7 +35,7 @@ fn is_text(format: Format, bytes: &[u8], whole: bool) -> bool {
     let ends = match progress {
         Progress::Ended(used) => used == bytes.len(),
         Progress::Going => !whole,
-        Progress::Broken | Progress::TooBig => text && length >= ENOUGH,
+        Progress::Broken | Progress::TooBig | Progress::Unread(_) => text && length >= ENOUGH,
     };
     ends && text && length >= LEAST_TEXT
 }

@@ -115,7 +115,7 @@ impl Zstd {
                     drain(&mut self.decoder, out);
                 }
             }
-            Progress::Broken | Progress::Going | Progress::TooBig => {}
+            Progress::Broken | Progress::Going | Progress::TooBig | Progress::Unread(_) => {}
         }
         progress
     }

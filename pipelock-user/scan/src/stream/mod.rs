@@ -77,6 +77,8 @@ pub(crate) struct Work {
     over: Option<Budget>,
     /// Something was not decoded for the memory it wanted.
     too_big: bool,
+    /// How something is packed that is not unpacked here.
+    unread: Option<&'static str>,
 }
 
 impl Work {
@@ -150,6 +152,11 @@ impl Context<'_> {
     /// Something wants more memory than any text is given, and was left alone. The rest is still decoded.
     pub(crate) fn exceed(&mut self) {
         self.work.too_big = true;
+    }
+
+    /// Something is packed in this way, and was not read.
+    pub(crate) fn leave(&mut self, how: &'static str) {
+        self.work.unread.get_or_insert(how);
     }
 
     /// Is the budget used up, so that nothing more is decoded?
@@ -389,6 +396,11 @@ impl Stream {
     /// Whether the text, as far as it was pushed, is compressed as it was said to be.
     pub fn decoded(&self) -> Decoded {
         self.decoded
+    }
+
+    /// How something in the text is packed that was not unpacked, so that nobody has read it: `xz`, `zip, bzip2`; the first such thing.
+    pub fn unread(&self) -> Option<&'static str> {
+        self.work.unread
     }
 
     /// Bytes of memory the stream takes.

@@ -16,6 +16,7 @@ use super::output::Output;
 use super::{Context, Decoded, Window};
 use crate::decode::gate::{self, Gate};
 use crate::decode::inflate::{Format, Inflate, Progress, is_zlib};
+use crate::decode::unread::{self, LONGEST};
 use crate::engine::EngineError;
 
 const SEGMENT: usize = 256;
@@ -77,6 +78,10 @@ impl Packed {
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
+        if !window.new.is_empty() {
+            let from = window.fresh().saturating_sub(LONGEST as u64 - 1);
+            window.with(from..window.end(), |text| unread::find(text).into_iter().for_each(|how| context.leave(how)));
+        }
         if !self.is_open() && !gate.any(gate::UNICODE) {
             // Every format has such a byte among its first four.
             self.at = self.at.max(window.end().saturating_sub(MAGIC - 1));
@@ -159,10 +164,12 @@ impl Packed {
                         window.with(self.at..stop, |text| member.feed(context, text, self.at, ends, hits))?;
                     self.at = match progress {
                         Progress::Ended(used) => self.at + used as u64,
-                        Progress::Going | Progress::Broken | Progress::TooBig => stop,
+                        Progress::Going | Progress::Broken | Progress::TooBig | Progress::Unread(_) => stop,
                     };
-                    if progress == Progress::TooBig {
-                        context.exceed();
+                    match progress {
+                        Progress::TooBig => context.exceed(),
+                        Progress::Unread(how) => context.leave(how),
+                        _ => {}
                     }
                     if let Decoded::Going { made } = &mut self.decoded {
                         *made = member.output.came_out();
@@ -170,10 +177,13 @@ impl Packed {
                             Progress::Going => {}
                             // What is over budget is a finding.
                             Progress::Broken if !context.over() => self.decoded = Decoded::Broken,
-                            Progress::Ended(_) | Progress::TooBig | Progress::Broken => self.decoded = Decoded::Whole,
+                            Progress::Ended(_) | Progress::TooBig | Progress::Broken | Progress::Unread(_) => {
+                                self.decoded = Decoded::Whole;
+                            }
                         }
                     }
-                    let failed = progress == Progress::Broken || (progress == Progress::Going && ends);
+                    let failed = matches!(progress, Progress::Broken | Progress::Unread(_))
+                        || (progress == Progress::Going && ends);
                     let again = self.doubted.take().filter(|at| failed && self.again < AT_FIRST + at / AGAIN);
                     let may_go_on = matches!(progress, Progress::Ended(_)) && member.output.joins();
                     if may_go_on {
