@@ -87,13 +87,26 @@ pub(crate) fn is_word(piece: &[u8]) -> bool {
     piece.iter().all(u8::is_ascii_alphabetic) && words::readable(piece)
 }
 
-/// Whether a value may carry data of the sender's choice: no word, no short number, no name made of words, no UUID.
+/// Whether a value may carry data of the sender's choice: no word, no short number, with a word before it or not, no name made of
+/// words, no UUID.
 pub(crate) fn free(value: &[u8]) -> bool {
     let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
     value.len() >= 6
         && digits + 2 < value.len().max(14)
         && !uuid(value)
-        && value.split(separates).any(|piece| piece.len() >= LONG && !is_word(piece))
+        && value.split(separates).any(|piece| piece.len() >= LONG && !is_word(piece) && !is_numbered(piece))
+}
+
+/// Longest number, and longest name that is no word before one, of what is told from others like it by the number alone.
+const SHORT_NUMBER: usize = 5;
+const SHORT_NAME: usize = 3;
+
+/// A word or a few letters with a short number behind: `item88`, `cc1824`.
+fn is_numbered(piece: &[u8]) -> bool {
+    let digits = piece.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let name = &piece[..piece.len() - digits];
+    let is_name = name.len() <= SHORT_NAME && name.iter().all(u8::is_ascii_alphabetic) || is_word(name);
+    (1..=SHORT_NUMBER).contains(&digits) && is_name
 }
 
 /// Pieces of equal length, four or more of at least four bytes: data cut up rather than words. Their last may be shorter.

@@ -9,6 +9,7 @@
 use super::given::{self, Given, Piece};
 use super::table::Table;
 use crate::entropy;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
 /// Steps in which the window slides.
@@ -19,6 +20,9 @@ const REMEMBERED: usize = 128;
 const REPEATED_BITS: f64 = 7.0;
 /// Bits that a piece costs which the session was given: who follows links does so in their order, but for leaving some out.
 const GIVEN_BITS: f64 = 2.0;
+
+/// Places of a session of which the latest value is known.
+const PLACES: usize = 64;
 
 /// The settings of a [`Budget`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,6 +58,27 @@ struct Session {
     remembered: [u64; REMEMBERED],
     /// Values remembered so far; the place of the next one, modulo [`REMEMBERED`].
     count: usize,
+    /// What came last at each place; the one that is known longest makes room.
+    latest: VecDeque<Latest>,
+}
+
+/// What came last at a place.
+#[derive(Debug)]
+struct Latest {
+    place: u64,
+    value: u64,
+    /// How often in a row.
+    times: u32,
+    /// The number at its end, and what stands before that.
+    number: Option<(u64, u64)>,
+}
+
+/// The number at the end of a value, which no zero begins, and how long what stands before it is.
+fn counted(value: &[u8]) -> Option<(usize, u64)> {
+    let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, number) = value.split_at(value.len() - digits);
+    let number = std::str::from_utf8(number).ok().filter(|number| !number.starts_with('0'))?;
+    Some((before.len(), number.parse().ok()?))
 }
 
 impl Session {
@@ -66,8 +91,42 @@ impl Session {
         self.count += 1;
     }
 
-    /// What a value costs.
-    fn cost(&mut self, hasher: &RandomState, value: &[u8], given: Option<&Given>) -> f64 {
+    /// What a value costs that comes at this place.
+    fn cost(&mut self, hasher: &RandomState, place: u64, value: &[u8], given: Option<&Given>) -> f64 {
+        let follows = self.follows(hasher, place, value);
+        let alone = self.alone(hasher, value, given);
+        follows.map_or(alone, |follows| follows.min(alone))
+    }
+
+    /// What it costs behind the value that came last at its place; none if it has nothing to do with that.
+    fn follows(&mut self, hasher: &RandomState, place: u64, value: &[u8]) -> Option<f64> {
+        let whole = hasher.hash_one(value);
+        let number = counted(value).map(|(stem, number)| (hasher.hash_one(&value[..stem]), number));
+        let Some(latest) = self.latest.iter_mut().find(|latest| latest.place == place) else {
+            if self.latest.len() >= PLACES {
+                self.latest.pop_front();
+            }
+            self.latest.push_back(Latest { place, value: whole, times: 1, number });
+            return None;
+        };
+        if latest.value == whole {
+            latest.times = latest.times.saturating_add(1);
+            // That it would come again was the more to be expected the more often it had (the rule of succession).
+            return Some((1.0 + 1.0 / f64::from(latest.times)).log2());
+        }
+        let last = latest.number;
+        *latest = Latest { place, value: whole, times: 1, number };
+        match (last, number) {
+            // How far, and in which direction.
+            (Some((stem, last)), Some((same, number))) if stem == same => {
+                Some((last.abs_diff(number) as f64).log2() + 1.0)
+            }
+            _ => None,
+        }
+    }
+
+    /// What it costs wherever it comes.
+    fn alone(&mut self, hasher: &RandomState, value: &[u8], given: Option<&Given>) -> f64 {
         let full = entropy::bits(value);
         let whole = hasher.hash_one(value);
         if self.knows(whole) {
@@ -113,23 +172,30 @@ impl Budget {
 
     /// Records a value a session sends at `now` (milliseconds). Linear in the value.
     pub fn record(&mut self, session: u64, now: u64, value: &[u8]) -> Spent {
-        self.record_beside(session, now, value, None)
+        self.record_at(session, now, (0, value), None)
     }
 
-    /// The same of a session that was given something.
-    pub(super) fn record_beside(&mut self, session: u64, now: u64, value: &[u8], given: Option<&Given>) -> Spent {
+    /// The same of a value at a place of its own, and of a session that was given something.
+    pub(super) fn record_at(
+        &mut self,
+        session: u64,
+        now: u64,
+        (place, value): (u64, &[u8]),
+        given: Option<&Given>,
+    ) -> Spent {
         let step = now / (self.limits.window / STEPS);
         let state = self.table.entry(session, now, || Session {
             steps: [0.0; STEPS as usize],
             current: step,
             remembered: [0; REMEMBERED],
             count: 0,
+            latest: VecDeque::new(),
         });
         for passed in 1..=step.saturating_sub(state.current).min(STEPS) {
             state.steps[((state.current + passed) % STEPS) as usize] = 0.0;
         }
         state.current = state.current.max(step);
-        let cost = state.cost(&self.hasher, value, given);
+        let cost = state.cost(&self.hasher, place, value, given);
         state.steps[(state.current % STEPS) as usize] += cost;
         let bits = state.steps.iter().sum();
         Spent { bits, over: bits > self.limits.bits }
@@ -162,7 +228,27 @@ mod tests {
     fn a_repeated_value_costs_the_choice_only() {
         let mut budget = budget(100.0);
         budget.record(1, 0, b"0123456789abcdef");
+        budget.record(1, 0, b"");
         assert_eq!(budget.record(1, 0, b"0123456789abcdef").bits, 64.0 + REPEATED_BITS);
+    }
+
+    #[test]
+    fn who_polls_or_counts_says_little() {
+        let mut budget = budget(1e9);
+        let mut cost = |place: u64, value: &str| {
+            let before = budget.record(1, 0, b"").bits;
+            budget.record_at(1, 0, (place, value.as_bytes()), None).bits - before
+        };
+        let polled: f64 = (0..2000).map(|_| cost(1, "zq9xw3k7") + cost(2, "a8c1e5b2")).sum();
+        assert!(polled < 100.0, "{polled}");
+        // Forwards, backwards, and from afar.
+        cost(3, "zq9xw-100000");
+        assert_eq!(["zq9xw-100001", "zq9xw-100000", "zq9xw-100008"].map(|value| cost(3, value)), [1.0, 1.0, 4.0]);
+        assert!(cost(3, "zq9xw-982451") > 15.0 && cost(4, "zq9xw-982452") > 15.0);
+        // Numbers that are data, and another name before the same number.
+        let data: f64 = (1..100_u64).map(|at| cost(5, &(at.wrapping_mul(0x9e37_79b9) % 100_000_000).to_string())).sum();
+        assert!(data > 1500.0, "{data}");
+        assert!(cost(3, "yrk4v-982452") > 10.0);
     }
 
     #[test]
@@ -171,8 +257,8 @@ mod tests {
         super::super::Readings::default().push(&given, b"href=/4f9a2b7c1d/zq9xw3-1.0.whl", true);
         let mut budget = budget(1e9);
         let mut cost = |value: &[u8]| {
-            let before = budget.record_beside(1, 0, b"", None).bits;
-            budget.record_beside(1, 0, value, Some(&given)).bits - before
+            let before = budget.record_at(1, 0, (0, b""), None).bits;
+            budget.record_at(1, 0, (0, value), Some(&given)).bits - before
         };
         assert_eq!(cost(b"4f9a2b7c1d"), GIVEN_BITS);
         assert_eq!(cost(b"4f9a2b7c1d-zq9xw3-release.whl"), 2.0 * GIVEN_BITS);

@@ -219,8 +219,8 @@ impl Sessions {
         place: &Range<usize>,
         sent: &mut Sent,
     ) -> Result<(), EngineError> {
-        let over =
-            entropy::free(value) && self.lock().budget.record_beside(session, now, value, self.given.as_deref()).over;
+        let given = self.given.as_deref();
+        let over = entropy::free(value) && self.lock().budget.record_at(session, now, (lane, value), given).over;
         self.join(session, now, lane, value, place, sent)?;
         let told = sent.findings.iter().any(|finding| *finding.rule == *builtin::SESSION_BUDGET.id);
         if over && !told && self.scanner.has(&builtin::SESSION_BUDGET) {
@@ -475,6 +475,42 @@ mod tests {
         }
         sessions.end(1);
         assert_eq!(rules(&sessions.url(1, 30, &url(9)).unwrap()), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn requests_that_count_and_poll_leave_the_budget_alone_and_data_does_not() {
+        let sessions = sessions(BudgetLimits::default().bits);
+        for at in 0..2000 {
+            let uuid = format!("{}-{}-4{}-a{}-{}", hex(at, 8), hex(at, 4), hex(at, 3), hex(at, 3), hex(at, 12));
+            for path in [
+                format!("cc{at}"),
+                format!("users/{at}/items/{}", at * 7 % 90),
+                format!("orders/{uuid}/lines/line{}", at % 40),
+                format!("posts/my-post-about-page{}", at * 31 % 1000),
+                format!("repos/zq9xw3k7/builds/{}", 48_201_700 + at),
+                format!("search?page={at}&tag=v{}.{}.1", at % 9, at % 30),
+            ] {
+                let url = format!("https://api.example/{path}");
+                assert_eq!(rules(&sessions.url(1, at as u64, &url).unwrap()), [] as [&str; 0], "{url}");
+            }
+        }
+        // A kilobyte of data in whichever form.
+        let told = |session: u64, path: &dyn Fn(usize) -> String| {
+            (0..500).position(|at| {
+                let url = format!("https://api.example/{}", path(at));
+                rules(&sessions.url(session, 0, &url).unwrap()).contains(&"session-entropy-budget")
+            })
+        };
+        let number = |at: usize| (at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 34;
+        for (session, path) in (2..).zip([
+            &(|at| hex(at, 12)) as &dyn Fn(usize) -> String,
+            &|at| format!("users/{}", number(at)),
+            &|at| format!("item{}", number(at)),
+            &|at| format!("x?page={}", number(at)),
+            &|at| format!("zq{}", hex(at, 6)),
+        ]) {
+            assert!(told(session, path).is_some_and(|at| at < 400), "{}", path(7));
+        }
     }
 
     /// Random digits, the same every time.
