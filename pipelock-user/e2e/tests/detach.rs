@@ -96,7 +96,10 @@ fn what_is_left_of_a_cgroup_that_is_gone_is_removed_as_status_says() {
     let cage = Cage::new("egress: []");
     cage.attached(&cage.files.evidence());
     cage.kill_server();
-    fs::remove_dir(&cage.cgroup).expect("it is empty");
+    // What was refused while nobody served it.
+    let refused = "import socket\nfor port in range(4000, 4005):\n  socket.socket().connect_ex(('192.0.2.1', port))";
+    assert!(cage.inside(&["python3", "-c", refused]).status().expect("python3").success());
+    until("the end of what was inside", || fs::remove_dir(&cage.cgroup).is_ok());
     // The kernel gives up the links of a removed cgroup a moment later.
     let mut status = Value::Null;
     until("the end of the links", || {
@@ -109,8 +112,15 @@ fn what_is_left_of_a_cgroup_that_is_gone_is_removed_as_status_says() {
     let shown = Command::new(pipelock()).arg("status").output().expect("pipelock status");
     let command = status["detach"].as_str().expect("a command");
     assert!(said(&shown).contains(&format!("sudo {command}")), "{}", said(&shown));
-    let out = as_told(&status, &cage.files.work().join("unused"));
+    let evidence = cage.files.work().join("evidence-detach");
+    let out = as_told(&status, &evidence);
     assert!(out.status.success(), "{}", said(&out));
+    let (code, report) = verify_json(&evidence);
+    assert_eq!(code, 0, "{report}");
+    let receipts = fs::read_to_string(evidence.join("evidence.jsonl")).expect("the chain");
+    for port in 4000..4005 {
+        assert!(receipts.contains(&format!("192.0.2.1:{port}")), "{port}: {}", said(&out));
+    }
     assert!(cage.status().0.is_none());
     assert_nothing_left(&id_of(&status));
     // The cage removes its cgroup when it is dropped.

@@ -8,11 +8,11 @@ use pipelock_receipt::{Folder, FolderError};
 
 use super::attach::{Plan, prepare};
 use super::{Failure, keys, output, run, session};
-use crate::app::TrustFolder;
 use crate::app::lock::Lock;
 use crate::app::runtime;
 use crate::app::server::Server;
 use crate::app::state::State;
+use crate::app::{Left, SessionError, TrustFolder};
 use crate::kernel::{Attachment, KernelError, Level, Maps, Pinned, attachment_id, pin_root};
 use crate::policy::Policy;
 use crate::recorder::Place;
@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// End an attachment: detach the programs and complete the evidence.
 ///
 /// If its proxy is dead, this takes its place for a moment and writes what the kernel recorded meanwhile into evidence of
-/// its own, so that detaching is never silent. If its cgroup is gone as well, what is left of it is removed. The cgroup of a
+/// its own, so that detaching is never silent. If its cgroup is gone as well, it does the same with what is left, and removes that. The cgroup of a
 /// `run` that was killed is removed too, also when nothing is attached to it any more; what lives in it is ended with --force
 /// only. What a proxy that was killed has frozen, to ask somebody, goes on. Needs root.
 #[derive(Debug, clap::Args)]
@@ -117,15 +117,15 @@ fn end(args: &Args, number: u64, opened: Option<Cgroup>) -> Result<u8, Failure> 
             if !args.force && Cgroup::lives(number)? {
                 return Err(format!(
                     "the cgroup of {id} lives, but is not to be seen from here: it is in another cgroup namespace or below \
-                     another mount. Detach it where it is seen; with --force it is detached all the same, without evidence, \
-                     and its processes are free"
+                     another mount. Detach it where it is seen; with --force it is detached all the same, and its \
+                     processes are free"
                 )
                 .into());
             }
             output::note(&format!(
                 "the cgroup of {id} is not to be found here; if it was not removed, its processes are free from now on"
             ));
-            remove_left(&id, "detached", lock)
+            end_left(args, (number, true), state, "detached", lock)
         }
         (Pinned::Absent, Some(cgroup)) if state.is_none() && is_left => {
             remove_cgroup(&cgroup, args.force)?;
@@ -143,7 +143,7 @@ fn end(args: &Args, number: u64, opened: Option<Cgroup>) -> Result<u8, Failure> 
                 Some(cgroup) => cgroup.thaw_left()?,
                 None => {}
             }
-            remove_left(&id, "removed what was left of an attachment that holds nothing", lock)
+            end_left(args, (number, false), state, "removed what was left of an attachment that holds nothing", lock)
         }
     }
 }
@@ -258,6 +258,39 @@ fn end_command(cgroup: &Cgroup) -> Result<(), Failure> {
     cgroup.end(TIMEOUT)?;
     output::note("ended what the command of `pipelock run` left running");
     Ok(())
+}
+
+/// Ends an attachment whose cgroup is gone: what the kernel recorded is written into evidence, if there is anything, or a folder for it
+/// was named.
+fn end_left(
+    args: &Args,
+    (number, is_live): (u64, bool),
+    state: Option<State>,
+    said: &str,
+    lock: Lock,
+) -> Result<u8, Failure> {
+    let id = attachment_id(number);
+    let left = match Left::open(&id, number, state) {
+        Ok(left) if left.waiting() > 0 || args.evidence.is_some() => left,
+        Ok(_) => return remove_left(&id, said, lock),
+        Err(error @ SessionError::Unrest) => return Err(error.into()),
+        // As far as it can be told: nothing but pins without maps, or what another version has recorded.
+        Err(error) => {
+            output::note(&format!("what the kernel recorded cannot be read, so there is no evidence of it: {error}"));
+            return remove_left(&id, said, lock);
+        }
+    };
+    limits::prepare()?;
+    let key = keys::signing_key(args.key.as_deref())?;
+    let evidence = Place::At(session::evidence_folder(args.evidence.as_deref(), &id)?);
+    let ended = runtime::run_here(left.write(evidence, key, is_live))??;
+    State::remove(&id);
+    drop(lock);
+    output::note(said);
+    output::note("what the kernel recorded after the proxy was lost is in evidence of its own");
+    output::ended(&ended);
+    output::moved(&ended.summary.folder, ended.moved_from.as_deref());
+    Ok(0)
 }
 
 /// Removes what is left of an attachment whose programs hold nothing any more, or whose records cannot be read.

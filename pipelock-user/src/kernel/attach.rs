@@ -223,6 +223,18 @@ impl Attachment {
         if config.layout == LAYOUT { Ok(maps) } else { Err(unknown(config.layout.to_string())) }
     }
 
+    /// What is pinned under this name, for whoever reads its records: nothing is attached, and whether it enforces anything is not asked.
+    ///
+    /// # Errors
+    /// As [`Self::open_maps`] and [`Self::inspect`].
+    pub fn left(id: &str) -> Result<(Self, Maps), KernelError> {
+        let maps = Self::open_maps(id)?;
+        let hooks = Self::inspect(id)?;
+        let (id, dir) = (id.to_owned(), pin_root().join(id));
+        let (missing, links) = (Vec::new(), Vec::new());
+        Ok((Self { id, dir, level: Level::None, taken_over: true, hooks, missing, links }, maps))
+    }
+
     fn attach_in(cgroup: &impl AsFd, plan: &Plan, dir: &Path, taken_over: bool) -> Result<(Self, Maps), KernelError> {
         // Before anything is changed: programs that take a map for another would enforce something else.
         let found = if taken_over { Some(Self::open_maps(&plan.id())?) } else { None };
