@@ -21,6 +21,8 @@ const CONTEXT: usize = 64;
 const MOST_DIGITS: usize = 512;
 /// Bytes after which groups of characters that stand for bytes begin alike in every encoding: of 2, 4, 5 and 8.
 const PHASE: usize = 40;
+/// Bytes that a text is held for what may come whatever they are; behind more of them a secret must have begun that shows.
+const MOST_VAGUE: u64 = 96;
 /// A text at least so long that comes again at once is a name, not a piece.
 const NAME: usize = 8;
 
@@ -229,11 +231,14 @@ impl Lanes {
             found.extend(lane.add_word(&self.again, text, is_glued)?);
         }
         found.extend(lane.text.push(text)?);
-        if let Some(hold) = &mut lane.hold {
+        if let (Some(hold), Some(scanner)) = (&mut lane.hold, &self.holding) {
             // What it has not released is what may begin something.
             let before = std::mem::replace(&mut lane.released, hold.push(text.as_bytes())?.released);
             let more = lane.released.saturating_sub(before);
             lane.is_held = more < text.len() as u64 || (lane.is_held && more == 0);
+            // A row of tokens without a blank may be base64 of anything, and would be held to its end.
+            let vague = lane.text.end.saturating_sub(lane.released);
+            lane.is_held &= vague <= MOST_VAGUE || scanner.begun_secret(lane.text.tail.as_bytes())? > 0;
         }
         Ok(())
     }

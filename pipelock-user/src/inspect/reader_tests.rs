@@ -320,6 +320,24 @@ fn events_go_on_one_by_one() {
 }
 
 #[test]
+fn what_only_may_be_anything_does_not_hold_events_to_the_end() {
+    let json = |part: &str| format!("data: {{\"c\":\"{part}\"}}\n\n");
+    let tokens: Vec<String> = (0..60).map(|number| json(&format!("tok{number}"))).collect();
+    let (counts, result) = read_events("response: {secrets: block}", &tokens);
+    assert_eq!(result, Ok(()));
+    let length: usize = tokens.iter().map(String::len).sum();
+    assert_eq!((counts.iter().sum::<usize>(), counts.last()), (length, tokens.last().map(String::len).as_ref()));
+    // "the key is ", the secret, " and no other".
+    let base64 = "dGhlIGtleSBpcyBnaHBfMDEyMzQ1Njc4OWFiY2RlZmdoaWpBQkNERUZHSElKMDEyMzQ1IGFuZCBubyBvdGhlcg==";
+    let pieces: Vec<String> = (base64.as_bytes().chunks(4)).map(|part| json(&String::from_utf8_lossy(part))).collect();
+    let (counts, result) = read_events("response: {secrets: block}", &[&tokens[..], &pieces].concat());
+    assert_eq!(result.map_err(|verdict| verdict.reason), Err(Reason::DlpMatch));
+    // Eighteen characters stand for what is no secret, and eight say that one begins.
+    let gone = counts.iter().sum::<usize>() - length;
+    assert!(gone <= 7 * json("abcd").len(), "{gone} of {counts:?}");
+}
+
+#[test]
 fn what_events_say_together_is_found() {
     let plain = |part: &[u8]| format!("data: {}\n\n", String::from_utf8_lossy(part));
     let json = |part: &[u8]| {
