@@ -1,4 +1,4 @@
-//! The view without escapes: percent (RFC 3986), `\u0041` `\x41` `\101` `\n` (JSON, JavaScript, Python, C), `&#65;` and the
+//! The view without escapes: percent (RFC 3986), `\u0041` `\x41` `\101` `\n` `\"` (JSON, JavaScript, Python, C), `&#65;` and the
 //! usual named entities (HTML). Called by [`super::ViewKind`].
 //!
 //! What an escape gives may be the start of another, to any depth: `%2541` is `A`, and so are `&#37;41` and `%%34%31`. Nested
@@ -62,6 +62,9 @@ const LONGEST_NAME: usize = 14;
 const LONGEST_NUMBER: usize = 10;
 /// Most zeros before those.
 const MOST_ZEROS: usize = 64;
+
+/// Most backslashes before what they escape together.
+const MOST_SLASHES: usize = 16;
 
 /// What is read at one place.
 enum Unit {
@@ -280,6 +283,8 @@ fn backslash(text: &[u8], last: bool) -> Unit {
         Some(b'n') => simple('\n'),
         Some(b'r') => simple('\r'),
         Some(b't') => simple('\t'),
+        // A string within a string: `{"body": "{\"password\": …}"}`.
+        Some(quote @ (b'"' | b'\'')) => simple(char::from(*quote)),
         Some(b'/') => simple('/'),
         Some(b'x') => {
             digits(text, 2, 2, last).map_or_else(|unit| unit, |number| Unit::Byte(4, number as u8, Step::Escape))
@@ -291,13 +296,26 @@ fn backslash(text: &[u8], last: bool) -> Unit {
             Ok(number) => char::from_u32(number).map_or(Unit::Plain(1), |char| Unit::Char(10, char, Step::Escape)),
             Err(unit) => unit,
         },
-        Some(b'\\') => match text.get(2) {
-            // "\\u0041" is how an escape looks inside a JSON string inside a JSON string.
-            None if !last => Unit::More,
-            Some(b'u' | b'x' | b'n' | b'r' | b't' | b'U' | b'\\' | b'0'..=b'3') => Unit::Char(2, '\\', Step::Escape),
-            _ => Unit::Plain(2),
-        },
+        Some(b'\\') => slashes(text, last),
         Some(_) => Unit::Plain(1),
+    }
+}
+
+/// What is escaped within a string in a string: each of them doubles the backslashes, so `\\\\n` is a line's end and `\\\"` a quote.
+fn slashes(text: &[u8], last: bool) -> Unit {
+    let count = text.iter().take(MOST_SLASHES + 1).take_while(|byte| **byte == b'\\').count();
+    match text.get(count) {
+        None if !last && count <= MOST_SLASHES => Unit::More,
+        Some(b'u' | b'x' | b'n' | b'r' | b't' | b'U' | b'0'..=b'3' | b'"' | b'\'') if count <= MOST_SLASHES => {
+            match backslash(text.get(count - 1..).unwrap_or_default(), last) {
+                Unit::Char(take, char, step) => Unit::Char(count - 1 + take, char, step),
+                Unit::Byte(take, byte, step) => Unit::Byte(count - 1 + take, byte, step),
+                Unit::Plain(_) => Unit::Char(2, '\\', Step::Escape),
+                Unit::More => Unit::More,
+            }
+        }
+        _ if count > 2 => Unit::Char(2, '\\', Step::Escape),
+        _ => Unit::Plain(2),
     }
 }
 
