@@ -104,7 +104,8 @@ pub(super) fn pack(word: &[u8]) -> Option<u64> {
     }
 }
 
-fn number(word: &[u8]) -> u64 {
+/// Letters in a row as one number.
+pub(super) fn number(word: &[u8]) -> u64 {
     word.iter().fold(0, |key, &byte| (key << 8) | u64::from(byte))
 }
 

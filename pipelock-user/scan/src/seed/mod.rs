@@ -93,6 +93,9 @@ const _: () = assert!(
         && matches!(LANGUAGES[TRADITIONAL], Language::ChineseTraditional)
 );
 
+/// Words of the English list that stand before those of a phrase and say which one it is: `{"index": 0, "word": "legal"}`.
+const LABELS: [&[u8]; 8] = [b"word", b"index", b"number", b"position", b"order", b"item", b"seed", b"phrase"];
+
 /// Bytes behind a phrase of single characters after which no other is waited for.
 const PAUSE: u64 = 256;
 
@@ -104,12 +107,15 @@ struct Reading {
     active: u16,
     /// Marks since the last word.
     marks: u16,
+    /// The number before the next word; 0 is none.
+    label: u8,
     /// Phrases of single characters, which count when no other follows: chance finds some in every table of characters.
     due: [Option<Phrase>; 2],
 }
 
 impl Reading {
-    const EMPTY: Reading = Reading { runs: [const { Run::EMPTY }; LISTS], active: 0, marks: 0, due: [None; 2] };
+    const EMPTY: Reading =
+        Reading { runs: [const { Run::EMPTY }; LISTS], active: 0, marks: 0, label: 0, due: [None; 2] };
 
     fn push(&mut self, entries: &[Entry], start: u64, end: u64, found: &mut Vec<Phrase>) {
         let mut present = 0u16;
@@ -117,15 +123,16 @@ impl Reading {
             present |= 1 << entry.language;
         }
         self.clear(self.active & !present, false, found);
-        let marks = std::mem::take(&mut self.marks);
+        let before = (std::mem::take(&mut self.marks), std::mem::take(&mut self.label));
         for entry in entries {
             let language = usize::from(entry.language);
             let fits = match LANGUAGES.get(language) {
                 Some(Language::ChineseSimplified | Language::ChineseTraditional) => Fits::Character,
+                Some(Language::English) => Fits::English,
                 _ if language == CUT => Fits::Cut,
                 _ => Fits::Word,
             };
-            if let Some((words, start)) = self.runs[language].push(entry.number, start, marks, fits) {
+            if let Some((words, start)) = self.runs[language].push(entry.number, start, before, fits) {
                 let language = LANGUAGES.get(language).copied().unwrap_or(Language::English);
                 let phrase = Phrase { language, words, start, end };
                 match language {
@@ -163,7 +170,7 @@ impl Reading {
             self.runs[self.active.trailing_zeros() as usize].clear();
             self.active &= self.active - 1;
         }
-        (self.marks, self.due) = (0, [None; 2]);
+        (self.marks, self.label, self.due) = (0, 0, [None; 2]);
     }
 
     /// Ends the runs of these languages. `glued` says that what was last taken for a word touches another character.
@@ -187,7 +194,7 @@ impl Reading {
 /// Reads a text piece by piece and reports phrases as their last word ends.
 #[derive(Debug, Clone)]
 pub struct Detector {
-    /// All words; and all but those that touch a digit.
+    /// All words; and all but those that touch a digit or name what a number counts.
     readings: [Reading; 2],
     /// Bytes fed so far.
     offset: u64,
@@ -198,6 +205,12 @@ pub struct Detector {
     start: u64,
     glue: Glue,
     after_digit: bool,
+    /// The number that was last read on this line, and the one before the word being read.
+    number: u8,
+    label: u8,
+    /// Words since those before belonged to none, and which of them was each of [`LABELS`] for the last time.
+    count: u32,
+    named: [u32; LABELS.len()],
     /// End of the last single Chinese character.
     ideograph_end: u64,
 }
@@ -220,6 +233,10 @@ impl Detector {
             start: 0,
             glue: Glue::Free,
             after_digit: false,
+            number: 0,
+            label: 0,
+            count: 0,
+            named: [0; LABELS.len()],
             ideograph_end: u64::MAX,
         }
     }
@@ -233,6 +250,7 @@ impl Detector {
     fn restart(&mut self, offset: u64) {
         self.readings.iter_mut().for_each(Reading::reset);
         (self.offset, self.letters, self.after_digit, self.ideograph_end) = (offset, 0, false, u64::MAX);
+        self.number = 0;
         self.wide.clear();
     }
 
@@ -265,6 +283,8 @@ impl Detector {
                             self.glue = Glue::Digit;
                             self.end_word(self.offset + at as u64, found);
                         }
+                        let before = if self.after_digit { self.number } else { 0 };
+                        self.number = before.saturating_mul(10).saturating_add(byte - b'0');
                         self.after_digit = true;
                         if self.is_idle() {
                             at += self.skip(&bytes[at + 1..]);
@@ -277,6 +297,9 @@ impl Detector {
                         }
                         self.readings.iter_mut().for_each(|reading| reading.marks |= mark(byte));
                         self.after_digit = false;
+                        if matches!(byte, b'\n' | b'\r') {
+                            self.number = 0;
+                        }
                         if stop && word && self.is_idle() {
                             self.offset += at as u64;
                             return at;
@@ -325,6 +348,7 @@ impl Detector {
         if self.letters == 0 {
             self.start = self.offset + at as u64;
             self.glue = if self.after_digit { Glue::Digit } else { Glue::Free };
+            self.label = std::mem::take(&mut self.number);
             self.key = 0;
             self.wide.clear();
         }
@@ -394,8 +418,11 @@ impl Detector {
             _ => &[],
         };
         let before = found.len();
+        // `Word #7: lottery` has its number behind a word that is one of the list.
+        let names = self.names();
+        self.readings.iter_mut().for_each(|reading| reading.label = self.label);
         self.readings[0].push(entries, self.start, end, found);
-        if self.glue == Glue::Free {
+        if self.glue == Glue::Free && !names {
             let all = found.len();
             self.readings[1].push(entries, self.start, end, found);
             // Both readings saw it: once is enough.
@@ -405,6 +432,19 @@ impl Detector {
         }
         self.letters = 0;
         self.wide.clear();
+    }
+
+    /// Is the word that was read one that names what a number counts? It stands before each word, so it was there a few words
+    /// before, unless it is the first.
+    fn names(&mut self) -> bool {
+        if self.is_idle() {
+            (self.count, self.named) = (0, [0; LABELS.len()]);
+        }
+        self.count = self.count.saturating_add(1);
+        let is_it = |label: &[u8]| self.wide.is_empty() && self.key == u128::from(lists::number(label));
+        let Some(place) = LABELS.iter().position(|label| is_it(label)) else { return false };
+        let before = std::mem::replace(&mut self.named[place], self.count);
+        self.readings[1].active == 0 || before > 0 && self.count - before <= 3
     }
 }
 
