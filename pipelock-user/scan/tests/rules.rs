@@ -1,6 +1,8 @@
 //! Every shipped rule against its own examples, through the whole engine; and what a rule must be to be shipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use pipelock_scan::{RuleSet, Scanner};
 
 #[test]
@@ -11,7 +13,7 @@ fn every_example_is_found_and_no_counter_example() {
     for rule in rules.rules() {
         let found = |text: &str| {
             scanner
-                .scan(text.as_bytes())
+                .scan(&common::bytes(text))
                 .unwrap()
                 .iter()
                 .any(|finding| finding.rule == rule.id || finding.also.contains(&rule.id))

@@ -18,12 +18,12 @@ fn examples_are_found_and_counter_examples_are_not() {
     let mut wrong = Vec::new();
     for rule in common::load() {
         for example in &rule.rule.examples {
-            if rule.find(example.as_bytes()).is_empty() {
+            if rule.find(&common::bytes(example)).is_empty() {
                 wrong.push(format!("{}: not found: {example:?}", rule.rule.id));
             }
         }
         for counter in &rule.rule.counter_examples {
-            if !rule.find(counter.as_bytes()).is_empty() {
+            if !rule.find(&common::bytes(counter)).is_empty() {
                 wrong.push(format!("{}: found: {counter:?}", rule.rule.id));
             }
         }
@@ -125,7 +125,8 @@ fn without_looks(pattern: &Hir) -> Hir {
 fn a_match_holds_one_of_its_keywords() {
     for rule in common::load() {
         for example in &rule.rule.examples {
-            let whole = rule.regex.find(example.as_bytes()).unwrap_or_else(|| panic!("{}: {example}", rule.rule.id));
+            let bytes = common::bytes(example);
+            let whole = rule.regex.find(&bytes).unwrap_or_else(|| panic!("{}: {example}", rule.rule.id));
             let held = rule.keywords.as_ref().is_none_or(|keywords| keywords.is_match(whole.as_bytes()));
             assert!(held, "{}: no keyword in the match of {example}", rule.rule.id);
         }

@@ -62,10 +62,11 @@ pub fn decode_check(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A Bitcoin private key in wallet import format: version 0x80 (main) or 0xef (test), 32 bytes, and 0x01 if compressed.
+/// A private key in wallet import format: version 0x80 (Bitcoin), 0xef (its test network), 0x9e (Dogecoin), 0xb0 (Litecoin) or 0xcc
+/// (Dash), 32 bytes, and 0x01 if compressed.
 pub(super) fn wif(text: &[u8]) -> bool {
     decode_check(text).is_some_and(|payload| {
-        matches!(payload.first(), Some(0x80 | 0xef))
+        matches!(payload.first(), Some(0x80 | 0xef | 0x9e | 0xb0 | 0xcc))
             && (payload.len() == 33 || (payload.len() == 34 && payload.last() == Some(&1)))
     })
 }

@@ -9,6 +9,7 @@ pub mod base58;
 mod base64;
 pub mod bech32;
 mod keccak;
+mod keyfile;
 mod money;
 mod personal;
 mod placeholder;
@@ -31,7 +32,7 @@ enum Shown {
 use Shown::{Contents, Form};
 
 /// All validators, ordered by name.
-static TABLE: [(&str, Validator, Shown); 57] = [
+static TABLE: [(&str, Validator, Shown); 65] = [
     ("aadhaar", personal::aadhaar, Contents),
     ("aba", money::aba, Contents),
     ("age-key", bech32::age_secret_key, Contents),
@@ -41,15 +42,21 @@ static TABLE: [(&str, Validator, Shown); 57] = [
     ("aws-secret", structure::aws_secret, Form),
     ("azure-key", base64::sixty_four_bytes, Contents),
     ("bare-password", placeholder::bare_password, Form),
+    ("base58-key", keyfile::base58_key, Contents),
     ("basic-auth", base64::basic_credentials, Contents),
+    ("bech32-key", keyfile::bech32_key, Contents),
     ("bitcoin-address", address::bitcoin, Contents),
     ("bsn", personal::bsn, Contents),
     ("card", money::card, Contents),
+    ("cn-id", personal::cn_id, Contents),
     ("cnpj", personal::cnpj, Contents),
     ("codice-fiscale", personal::codice_fiscale, Contents),
     ("cpf", personal::cpf, Contents),
+    ("der-key", keyfile::der_key, Contents),
     ("discord", structure::discord, Contents),
     ("dni", personal::dni, Contents),
+    ("ed25519-numbers", keyfile::ed25519_numbers, Contents),
+    ("ed25519-pair", keyfile::ed25519_pair, Contents),
     ("ethereum-address", address::ethereum_checksummed, Contents),
     ("ethereum-key", structure::ethereum_private_key, Contents),
     ("extended-key", base58::extended_private_key, Contents),
@@ -83,6 +90,8 @@ static TABLE: [(&str, Validator, Shown); 57] = [
     ("stellar-seed", address::stellar_seed, Contents),
     ("steuer-id", personal::steuer_id, Contents),
     ("strong-password", placeholder::strong_password, Form),
+    ("sure-password", placeholder::sure_password, Form),
+    ("tckn", personal::tckn, Contents),
     ("tfn", personal::tfn, Contents),
     ("token", placeholder::token, Form),
     ("unmasked", placeholder::unmasked, Form),
@@ -122,7 +131,7 @@ mod tests {
             assert!(lookup(name).is_some(), "{name}");
         }
         assert!(lookup("no-such-validator").is_none() && !is_of_form("no-such-validator"));
-        assert_eq!(names().filter(|name| is_of_form(name)).count(), 16);
+        assert_eq!(names().filter(|name| is_of_form(name)).count(), 17);
     }
 
     proptest! {

@@ -104,6 +104,27 @@ fn verhoeff(digits: &[u8]) -> bool {
     sum == 0
 }
 
+/// Identity number (Turkey): eleven digits, the last two of them sums of the others.
+pub(super) fn tckn(text: &[u8]) -> bool {
+    exactly::<11>(text).is_some_and(|digits| {
+        let sum = |from: usize| digits[..9].iter().skip(from).step_by(2).map(|digit| i32::from(*digit)).sum::<i32>();
+        let tenth = (sum(0) * 7 - sum(1)).rem_euclid(10);
+        let eleventh = digits[..10].iter().map(|digit| i32::from(*digit)).sum::<i32>() % 10;
+        digits[0] != 0 && varied(&digits) && tenth == i32::from(digits[9]) && eleventh == i32::from(digits[10])
+    })
+}
+
+/// Resident identity number (China, GB 11643): place, day of birth, serial, and a check character of modulus 11.
+pub(super) fn cn_id(text: &[u8]) -> bool {
+    const WEIGHTS: [u32; 17] = [7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2];
+    let Some((body, [check])) = text.split_first_chunk::<17>() else { return false };
+    let Some(body) = exactly::<17>(body) else { return false };
+    let (year, month, day) = (number(&body[6..10]), number(&body[10..12]), number(&body[12..14]));
+    let born = (1900..2040).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let wanted = b"10X98765432"[(weighted(&body, &WEIGHTS) % 11) as usize];
+    born && (1..=8).contains(&body[0]) && check.to_ascii_uppercase() == wanted
+}
+
 /// NIR (France): thirteen digits and the key, 97 minus their remainder of 97. Corsica's 2A and 2B are not covered.
 pub(super) fn nir(text: &[u8]) -> bool {
     exactly::<15>(text).is_some_and(|digits| {
@@ -244,6 +265,14 @@ mod tests {
             assert!(!check(&wrong), "{text} changed");
         }
         assert!(!check(b"") && !check(b"x") && !check(&[0xff; 64]));
+    }
+
+    #[test]
+    fn turkish_and_chinese_numbers_have_their_checks() {
+        assert!(tckn(b"10000000146") && !tckn(b"10000000147") && !tckn(b"00000000000"));
+        // The example of the standard.
+        assert!(cn_id(b"11010519491231002X") && cn_id(b"11010519491231002x"));
+        assert!(!cn_id(b"110105194912310021") && !cn_id(b"11010519491331002X") && !cn_id(b"1101"));
     }
 
     #[test]

@@ -359,11 +359,38 @@ fn is_hash(secret: &[u8]) -> bool {
     (1..=12).contains(&name) && rest.get(name) == Some(&b'$')
 }
 
-/// A password that stands where one has to: [`random`], or [`strong_password`] with a sign that no name of a program holds.
+/// A password that stands where one has to: [`random`], or [`strong_password`] with a sign or a number that no name of a program
+/// holds.
 pub(super) fn password(secret: &[u8]) -> bool {
     let noise = || random(secret) && !is_form(head(secret));
-    let chosen = || strong_password(secret) && head(secret).iter().any(|byte| b"!@#$%^&*?+~".contains(byte));
+    let has_sign = || head(secret).iter().any(|byte| b"!@#$%^&*?+~".contains(byte));
+    let chosen = || strong_password(secret) && (has_sign() || numbered(head(secret)));
     !is_hash(secret) && (noise() || chosen())
+}
+
+/// Words and a number of three to six digits, as `Harbour_winter2209`: versions and names of programs end in fewer.
+fn numbered(secret: &[u8]) -> bool {
+    let digits = secret.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (words, number) = secret.split_at(secret.len() - digits);
+    let is_round = number.iter().skip(1).all(|byte| *byte == b'0');
+    (3..=6).contains(&digits)
+        && !is_round
+        && words.len() >= 6
+        && words.first().is_some_and(u8::is_ascii_uppercase)
+        && words.iter().all(|byte| byte.is_ascii_alphabetic() || b"_-.".contains(byte))
+}
+
+/// What a label that names nothing else makes a password: a [`bare_password`], small letters that are no words, as mail services give
+/// them to programs, or a [`passphrase`].
+pub(super) fn sure_password(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let letters: Vec<u8> = secret.iter().copied().filter(|byte| *byte != b' ').collect();
+    let small = letters.len() >= 12
+        && letters.iter().all(u8::is_ascii_lowercase)
+        && !readable(&letters)
+        && distinct(&letters) >= 6
+        && not_placeholder(&letters);
+    small || !secret.contains(&b' ') && bare_password(secret)
 }
 
 /// The same of what has no quotes around it, where programs have no names either: any [`strong_password`].
@@ -519,6 +546,26 @@ mod tests {
         }
         for text in ["SHA256-hashed", "base64-encoded", "form.password1", "UTF-8-encoded", "file:/etc/s3cret/Jwt"] {
             assert!(!strong_password(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_with_a_number_are_a_password() {
+        for text in ["Harbour_winter2209", "Lantern.orchid884", "Coppersaddle2231"] {
+            assert!(password(text.as_bytes()), "{text}");
+        }
+        for text in ["Version_name2", "GetAccessToken10", "Resource_type1000", "port_number_8443", "Changeme_now1234"] {
+            assert!(!password(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn small_letters_are_a_password_where_nothing_else_is() {
+        for text in ["qzkwvxjtrpld", "wkqz pvxj trnl hgfd", "kV8wQ2zL9nT4"] {
+            assert!(sure_password(text.as_bytes()), "{text}");
+        }
+        for text in ["administrator", "the user chooses", "getpassword", "mypassword", "some words that are text"] {
+            assert!(!sure_password(text.as_bytes()), "{text}");
         }
     }
 

@@ -42,6 +42,16 @@ struct File {
     rules: Vec<Rule>,
 }
 
+/// The bytes of an example: what is no text is written in hexadecimal digits behind `hex:`.
+pub(crate) fn bytes(example: &str) -> Vec<u8> {
+    let Some(digits) = example.strip_prefix("hex:") else { return example.as_bytes().to_vec() };
+    digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
 /// A rule ready to match.
 pub(crate) struct Compiled {
     pub(crate) rule: Rule,
