@@ -12,7 +12,7 @@ pub(super) const LENGTHS: [usize; 5] = [24, 21, 18, 15, 12];
 const MOST: usize = 24;
 
 /// Bytes from the start of one word to that of the next, in a list of them with their numbers.
-const NEAR: usize = 32;
+const NEAR: usize = 24;
 
 /// What the words of a list are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,7 +265,7 @@ mod tests {
             });
             row.count()
         };
-        assert_eq!((found(9), found(60)), (1, 0));
+        assert_eq!((found(9), found(31)), (1, 0));
     }
 
     #[test]

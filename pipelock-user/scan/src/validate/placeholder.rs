@@ -79,8 +79,8 @@ const FILLERS: [&str; 24] = [
     "the",
 ];
 
-/// Values that documents everywhere show: of RFC 5849, 6749 and 6750, and what was copied from them.
-const PUBLISHED: [&str; 9] = [
+/// Values that documents everywhere show: of RFC 5849, 6749 and 6750, of oauthlib, and what was copied from them.
+const PUBLISHED: [&str; 11] = [
     "2YotnFZFEjr1zCsicMWpAA",
     "tGzv3JOkF0XG5Qx2TlKWIA",
     "SlAV32hkKG",
@@ -90,6 +90,8 @@ const PUBLISHED: [&str; 9] = [
     "kkk9d7dh3k39sjv7",
     "ad180jjd733klru7",
     "hh5s93j4hdidpola",
+    "sdf0o9823sjdfsdf",
+    "sdlfkj452",
 ];
 
 /// Letters and digits that must be left of a value without its fillers.
