@@ -159,12 +159,10 @@ impl Trials {
     fn begun(&self, place: &Range<usize>) -> usize {
         let at = self.ends.partition_point(|(_, end)| *end < place.end);
         let from = at.checked_sub(1).map_or(0, |before| self.ends[before].1);
-        match self.ends.get(at) {
-            Some((begun, _)) if from <= place.start && place.start < *begun => {
-                if *begun < place.end || *begun == place.end + 1 { begun - place.start } else { 0 }
-            }
-            _ => 0,
-        }
+        let Some((begun, _)) = self.ends.get(at) else { return 0 };
+        let is_begun = from <= place.start && place.start < *begun;
+        let goes_on = *begun < place.end || *begun == place.end + 1;
+        if is_begun && goes_on { begun - place.start } else { 0 }
     }
 }
 
@@ -261,8 +259,7 @@ mod tests {
     use super::*;
     use crate::RuleSet;
 
-    static SCANNER: LazyLock<Scanner> =
-        LazyLock::new(|| Scanner::new(RuleSet::shipped().unwrap(), &[1; 32]).unwrap());
+    static SCANNER: LazyLock<Scanner> = LazyLock::new(|| Scanner::new(RuleSet::shipped().unwrap(), &[1; 32]).unwrap());
 
     const TOKEN: &str = "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";
     /// "the key is ", the token, " and no other".

@@ -224,7 +224,9 @@ impl Candidates {
         let (candidate, cuts) = self.places.get(at)?;
         let crosses = candidate.start <= finding.start && finding.start < *cuts.first()? && *cuts.last()? < finding.end;
         let ends = cuts.iter().copied().chain([candidate.end]);
-        crosses.then(|| [candidate.start].into_iter().chain(cuts.iter().copied()).zip(ends).map(|(from, to)| from..to).collect())
+        crosses.then(|| {
+            [candidate.start].into_iter().chain(cuts.iter().copied()).zip(ends).map(|(from, to)| from..to).collect()
+        })
     }
 
     fn add(&mut self, old: &[u8], cuts: &[usize], new: &[u8]) {
@@ -632,7 +634,13 @@ mod tests {
                 fragments.settle(1, 0, &ticket, Begun::all(20), &[]);
                 for at in 0..between + decoys {
                     let (_, ticket) = fragments.push(1, 2, 1, format!("a value of some length, {at}.").as_bytes());
-                    fragments.settle(1, 1, &ticket, Begun::all(if at < decoys { LEAST_OPEN } else { LEAST_OPEN - 1 }), &[]);
+                    fragments.settle(
+                        1,
+                        1,
+                        &ticket,
+                        Begun::all(if at < decoys { LEAST_OPEN } else { LEAST_OPEN - 1 }),
+                        &[],
+                    );
                 }
                 completes(&fragments.push(1, 3, now, &SECRET[20..]).0)
             })

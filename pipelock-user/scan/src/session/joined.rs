@@ -70,8 +70,9 @@ impl Scanner {
         }
         if may_be_encoded(joined.new_value()) {
             for (text, new) in joined.ends() {
-                let crosses =
-                    |place: &Range<usize>| (place.start < new && new < place.end).then(|| vec![0..new, new..text.len()]);
+                let crosses = |place: &Range<usize>| {
+                    (place.start < new && new < place.end).then(|| vec![0..new, new..text.len()])
+                };
                 let found = Stream::telling_made(&self.core)?.finish_with(text)?;
                 self.add_crossing(text, found, crosses, span, &mut findings)?;
             }
