@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::decode::codec::{Bits, Radix, in_run, is_hex};
 use crate::engine::EngineError;
+use crate::finding::Finding;
 use crate::rule::Kind;
 use crate::scanner::Scanner;
 use crate::stream::Stream;
@@ -19,7 +20,9 @@ use crate::validate;
 const MOST: usize = 4096;
 /// Bytes before the last word that may say what it is.
 const LABEL: usize = 96;
-/// Longest last word that is ended by way of trial, and is decoded.
+/// Longest last word that is ended by way of trial.
+const TRIED: usize = 256;
+/// Characters at the end that are decoded.
 const WORD: usize = 1024;
 /// Digits that may be the beginning of the number of a card; the numbers have one of these lengths.
 const LEAST_DIGITS: usize = 6;
@@ -36,16 +39,18 @@ const FILL_DIGITS: &[u8; 16] = b"5839201476385029";
 
 impl Scanner {
     /// How many bytes at the end of a text may be the beginning of a secret that its sender, which pauses there, has not ended:
-    /// what shows by its prefix, label or form, also in one layer of base64, hexadecimal or percent.
+    /// what shows by its prefix, label or form, also in one layer of base64, hexadecimal or percent. `stops` says of what may be found
+    /// then whether it is stopped: nothing else has to wait.
     ///
     /// # Errors
     /// As [`scan`](Self::scan).
-    pub fn begun_secret(&self, text: &[u8]) -> Result<usize, EngineError> {
+    pub fn begun_secret(&self, text: &[u8], stops: impl Fn(&Finding) -> bool) -> Result<usize, EngineError> {
+        let stops: &dyn Fn(&Finding) -> bool = &stops;
         let text = &text[text.len().saturating_sub(MOST)..];
-        let mut begun = self.begun_here(text)?;
+        let mut begun = self.begun_here(text, stops)?;
         for coded in [Coded::radix(text, Radix::Base64), Coded::radix(text, Radix::Hex), Coded::percent(text)] {
             for coded in coded {
-                let within = self.begun_here(&coded.text)?;
+                let within = self.begun_here(&coded.text, stops)?;
                 if within > 0 {
                     begun = begun.max(coded.bytes_of(within));
                 }
@@ -55,21 +60,21 @@ impl Scanner {
     }
 
     /// The same of a text as it stands.
-    fn begun_here(&self, text: &[u8]) -> Result<usize, EngineError> {
+    fn begun_here(&self, text: &[u8], stops: &dyn Fn(&Finding) -> bool) -> Result<usize, EngineError> {
         let shown = self.begun_token(text)?.max(begun_pem(text)).max(begun_jwt(text));
         let phrase = Stream::begun_phrase(&self.core, text)?;
-        Ok(shown.max(phrase).max(self.begun_value(text)?))
+        Ok(shown.max(phrase).max(self.begun_value(text, stops)?))
     }
 
     /// What shows by its label or its form.
-    fn begun_value(&self, text: &[u8]) -> Result<usize, EngineError> {
+    fn begun_value(&self, text: &[u8], stops: &dyn Fn(&Finding) -> bool) -> Result<usize, EngineError> {
         let trials = Trials::of(text);
         if trials.ends.is_empty() {
             return Ok(0);
         }
         let mut begun = 0;
         for found in self.scan(&trials.text)? {
-            if found.kind == Kind::Dlp {
+            if found.kind == Kind::Dlp && stops(&found) {
                 let place = found.span.start as usize..found.span.end as usize;
                 begun = begun.max(trials.begun(&place));
             }
@@ -89,7 +94,7 @@ impl Trials {
     fn of(text: &[u8]) -> Self {
         let mut trials = Self { text: Vec::new(), ends: Vec::new() };
         let word = text.iter().rev().take_while(|byte| !byte.is_ascii_whitespace()).count();
-        if word > WORD {
+        if word > TRIED {
             return trials;
         }
         let context = &text[text.len().saturating_sub(word + LABEL)..];
@@ -242,7 +247,7 @@ fn begun_pem(text: &[u8]) -> usize {
     if is_private && find(key, b"-----END").is_none() { key.len() } else { 0 }
 }
 
-/// A token of JSON (RFC 7519) that may go on: `{"` in base64 is `eyJ`.
+/// A token of JSON (RFC 7519) whose last part is not there: `{"` in base64 is `eyJ`. A token in three parts may be whole, and is found then.
 fn begun_jwt(text: &[u8]) -> usize {
     let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
     let word = text.iter().rev().take_while(|byte| in_token(byte)).count();
@@ -314,7 +319,14 @@ mod tests {
                 let begun = &text[..before.len() + at];
                 // What is found already does not go on.
                 let is_found = scanner.scan(begun.as_bytes()).unwrap().iter().any(|found| found.kind == Kind::Dlp);
-                (if is_found { 0 } else { at.saturating_sub(scanner.begun_secret(begun.as_bytes()).unwrap()) }, at)
+                (
+                    if is_found {
+                        0
+                    } else {
+                        at.saturating_sub(scanner.begun_secret(begun.as_bytes(), |_| true).unwrap())
+                    },
+                    at,
+                )
             });
             let worst = gone.max().unwrap();
             if worst.0 > quiet {
@@ -340,8 +352,12 @@ mod tests {
             "the year 2024",
             "-----BEGIN CERTIFICATE-----\nMIIB",
         ] {
-            assert_eq!(scanner.begun_secret(text.as_bytes()).unwrap(), 0, "{text}");
+            assert_eq!(scanner.begun_secret(text.as_bytes(), |_| true).unwrap(), 0, "{text}");
         }
+        // What is found and let go on holds nothing.
+        let text = b"password = Tr0ub4dor";
+        assert_eq!(scanner.begun_secret(text, |_| true).unwrap(), 9);
+        assert_eq!(scanner.begun_secret(text, |_| false).unwrap(), 0);
     }
 
     proptest! {
@@ -352,7 +368,7 @@ mod tests {
             word in "[A-Za-z0-9+/=%:@. -]{0,60}",
         ) {
             let text = [&text[..], word.as_bytes()].concat();
-            prop_assert!(SCANNER.begun_secret(&text).unwrap() <= text.len());
+            prop_assert!(SCANNER.begun_secret(&text, |_| true).unwrap() <= text.len());
         }
     }
 }

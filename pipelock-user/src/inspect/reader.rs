@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use pipelock_scan::Stream;
+use pipelock_scan::{Finding, Kind, Stream};
 
 use super::counts::{COUNTS, Place, Timed};
 use super::encoded::Encoded;
@@ -35,6 +35,8 @@ const RECENT: usize = 2 * 1024;
 const CONTEXT: usize = 64;
 /// Pauses after which an event goes on though its texts may be the beginning of a secret.
 const PAUSES: u32 = 5;
+/// Pauses, ten seconds of them, after which only tokens and known values wait on: who says no more for so long may wait for an answer.
+const LONG_PAUSE: u32 = 200;
 /// Bytes of what an agent sends that are remembered as its own words.
 const OWN: usize = 256 * 1024;
 
@@ -303,6 +305,9 @@ impl Reader {
         if self.pauses < PAUSES && self.events.as_ref().is_some_and(|events| !events.is_between()) {
             return Ok(());
         }
+        if self.pauses == LONG_PAUSE {
+            self.settled = u64::MAX;
+        }
         self.judge_short()?;
         self.let_go()
     }
@@ -345,13 +350,29 @@ impl Reader {
             self.stream = None;
             return Err(self.terms.stop(self.side, stops));
         }
-        // A secret that has begun does not end where its sender pauses. Of an event that is over only tokens are looked for.
-        let again = self.scanners.again(self.side);
-        let is_within = self.events.as_ref().is_none_or(|events| !events.is_between());
-        let begun = if is_within { again.begun_secret(&text) } else { again.begun_token(&text) };
-        let begun = begun.map_err(|error| unread(&error))?;
-        self.free = self.free.max(self.end - begun as u64);
+        self.free = self.free.max(self.end - self.begun(&text, &findings)? as u64);
         Ok(())
+    }
+
+    /// How many bytes at the end of this text are the beginning of what is stopped: that does not end where its sender pauses.
+    fn begun(&self, text: &[u8], findings: &[Finding]) -> Result<usize, Verdict> {
+        if !self.stops_secrets() {
+            return Ok(0);
+        }
+        let again = self.scanners.again(self.side);
+        // Of an event that is over only tokens are looked for. What is found to the end, and was not stopped, is whole.
+        let is_over = self.events.as_ref().is_some_and(Events::is_between);
+        let is_found =
+            findings.iter().any(|finding| finding.kind == Kind::Dlp && finding.span.end == text.len() as u64);
+        let begun = if is_over || is_found || self.pauses >= LONG_PAUSE {
+            again.begun_token(text)
+        } else {
+            let stops = |found: &Finding| {
+                matches!(self.terms.action(self.side, found), FindingAction::Block | FindingAction::Redact)
+            };
+            again.begun_secret(text, stops)
+        };
+        begun.map_err(|error| unread(&error))
     }
 
     /// True when bytes are held back.

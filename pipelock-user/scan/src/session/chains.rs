@@ -1,13 +1,14 @@
 //! Pieces that go on what earlier ones began though something else came between: chains of them, each of which may end in what
 //! comes next. Called by [`super::fragments`], which keeps them for each lane; [`super::joined`] says what goes on.
 //!
-//! Promises: at most [`MOST`] chains of at most [`BYTES`] bytes, of which the latest are kept. So a secret is found in as many
-//! pieces as anybody likes where what comes between is no part of a token (blanks, words), and in five where all of it might be.
+//! Promises: at most [`MOST`] chains of at most [`BYTES`] bytes, of which the latest are kept: more than pieces that began something, so
+//! that as many of these as there may be hide none. A secret is found in as many pieces as anybody likes where what comes
+//! between is no part of a token (blanks, words), and in six where all of it might be.
 
 use std::collections::VecDeque;
 
 /// Chains of a lane.
-const MOST: usize = 32;
+const MOST: usize = 96;
 /// Bytes of a chain.
 const BYTES: usize = 256;
 

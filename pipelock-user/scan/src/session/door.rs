@@ -332,6 +332,13 @@ mod tests {
         for (at, value) in between.iter().enumerate() {
             assert_eq!(piece(&sessions, 999, value), 0, "{at}");
         }
+        // As many as are kept that began something hide none that goes on.
+        for at in 0..40 {
+            assert_eq!(piece(&sessions, 1000, &format!("SG.a{at:02}")), 0);
+        }
+        let parts = [&token[..13], "a clean value", &token[13..19], "a clean value", &token[19..]];
+        let found: Vec<usize> = parts.iter().map(|part| piece(&sessions, 1000, part)).collect();
+        assert_eq!(found.iter().sum::<usize>(), 1, "{found:?}");
     }
 
     #[test]

@@ -133,14 +133,21 @@ impl Scanner {
         for (lanes, lately) in joined.lanes() {
             let new = lately.new_value();
             let is_middle = is_middle(new);
-            for beginning in lately.beginnings() {
-                let Some(chain) = beginning.with(new) else { continue };
-                if Stream::begun_known(&self.core, &chain.text) > new.len()
-                    || is_middle && Stream::begun_rule(&self.core, &chain.text)?.sure > new.len()
-                {
+            let from = chains.len();
+            let is_known = |chain: &Beginning| Stream::begun_known(&self.core, &chain.text) > new.len();
+            let goes_on = lately.beginnings().filter_map(|beginning| beginning.with(new));
+            let goes_on: Vec<Beginning> = goes_on.filter(|chain| is_middle || is_known(chain)).collect();
+            if goes_on.is_empty() {
+                continue;
+            }
+            let begun = Stream::begun_rules(&self.core, goes_on.iter().map(|chain| &*chain.text))?;
+            for (chain, begun) in goes_on.into_iter().zip(begun) {
+                if begun.sure > new.len() || is_known(&chain) {
                     chains.extend(lanes.iter().map(|lane| (*lane, chain.clone())));
                 }
             }
+            // Those that came last are kept longest.
+            chains[from..].reverse();
         }
         Ok(chains)
     }

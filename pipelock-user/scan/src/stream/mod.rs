@@ -316,9 +316,12 @@ impl Stream {
         Self::ask(core, |root, context| root.begun(context, pieces, text))
     }
 
-    /// The same of what rules find, in a text that is put together from pieces.
-    pub(crate) fn begun_rule(core: &Arc<Core>, text: &[u8]) -> Result<Begun, EngineError> {
-        Self::ask(core, |root, context| root.begun_rule(context, text))
+    /// The same of what rules find, in texts that are put together from pieces.
+    pub(crate) fn begun_rules<'t>(
+        core: &Arc<Core>,
+        texts: impl Iterator<Item = &'t [u8]>,
+    ) -> Result<Vec<Begun>, EngineError> {
+        Self::ask(core, |root, context| texts.map(|text| root.begun_rule(context, text)).collect())
     }
 
     /// The same of known values.

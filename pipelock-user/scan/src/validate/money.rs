@@ -54,10 +54,12 @@ pub(super) fn card(text: &[u8]) -> bool {
     issued && varied && !is_row(text) && luhn(&digits)
 }
 
-/// Four numbers of a table rather than of a card: those of characters, years and the like begin alike.
+/// Four numbers of a table rather than of a card: those of characters, years and the like begin alike, and rise.
 fn is_row(text: &[u8]) -> bool {
     let groups: Vec<&[u8]> = text.split(|byte| !byte.is_ascii_digit()).collect();
-    groups.len() == 4 && groups.iter().all(|group| group.get(..2) == text.get(..2))
+    groups.len() == 4
+        && groups.iter().all(|group| group.get(..2) == text.get(..2))
+        && groups.windows(2).all(|pair| pair[0] < pair[1])
 }
 
 /// Countries and the length of their IBAN, in characters (ISO 13616, SWIFT's registry).
