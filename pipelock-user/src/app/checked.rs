@@ -103,9 +103,7 @@ impl UrlReader {
         let mut noted = terms.check_method(&self.0, method)?;
         noted.extend(terms.check_url(&self.0, url)?);
         if let Some(login) = login {
-            // RFC 7617 §2; without a colon it is a user with an empty password.
-            let login = if login.contains(':') { login.to_owned() } else { format!("{login}:") };
-            let value = format!("Basic {}", pipelock_receipt::codec::base64(login.as_bytes()));
+            let value = format!("Basic {}", pipelock_receipt::codec::base64(&credentials(login)));
             let value = HeaderValue::from_str(&value)
                 .map_err(|error| Verdict::block(Reason::ScannerUnavailable, error.to_string()))?;
             noted.extend(terms.check_headers(
@@ -121,5 +119,50 @@ impl UrlReader {
     #[must_use]
     pub fn spare(&self, text: String) -> String {
         self.0.without_secrets(text)
+    }
+}
+
+/// What clients make of the login in a URL (RFC 7617 §2): undone is what is escaped in it (RFC 3986 §2.1), behind the colon apart from
+/// before; without one it is a user with an empty password.
+fn credentials(login: &str) -> Vec<u8> {
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    [&*unescaped(user), b":", &*unescaped(password)].concat()
+}
+
+/// Without its escapes; a plus is one, since it is no form.
+fn unescaped(text: &str) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((byte, behind)) = rest.split_first() {
+        let code = digit(behind.first()).zip(digit(behind.get(1))).filter(|_| *byte == b'%');
+        match code.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+            Some(code) => {
+                out.push(code);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            None => {
+                out.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_login_in_a_url_is_what_clients_make_of_it() {
+        for (login, wanted) in [
+            ("user:word", &b"user:word"[..]),
+            ("user", b"user:"),
+            ("us%65r:w%3Ard+%2", b"user:w:rd+%2"),
+            ("a%3ab:c:d", b"a:b:c:d"),
+            ("%ff%", b"\xff%:"),
+        ] {
+            assert_eq!(credentials(login), wanted, "{login}");
+        }
     }
 }
