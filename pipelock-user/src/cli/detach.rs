@@ -212,10 +212,11 @@ fn end_unserved(args: &Args, cgroup: &Cgroup, is_run: bool, lock: Lock) -> Resul
     match Attachment::open_maps(&id) {
         // What another version recorded cannot be read, so it is not evidence; that must not keep it attached for ever.
         Err(error @ KernelError::Layout { .. }) => {
+            let why = nothing_to_read(error.into(), args.evidence.is_some())?;
             if is_run {
                 end_command(cgroup)?;
             }
-            output::note(&error.to_string());
+            output::note(&why);
             // As a proxy may have been killed while it asked somebody.
             cgroup.thaw_left()?;
             let code =
@@ -269,18 +270,18 @@ fn end_left(
     said: &str,
     lock: Lock,
 ) -> Result<u8, Failure> {
+    // Before anything is opened: what cannot be opened now may be the next time.
+    limits::prepare()?;
     let id = attachment_id(number);
     let left = match Left::open(&id, number, state) {
         Ok(left) if left.waiting() > 0 || args.evidence.is_some() => left,
         Ok(_) => return remove_left(&id, said, lock),
-        Err(error @ SessionError::Unrest) => return Err(error.into()),
-        // As far as it can be told: nothing but pins without maps, or what another version has recorded.
         Err(error) => {
-            output::note(&format!("what the kernel recorded cannot be read, so there is no evidence of it: {error}"));
+            let why = nothing_to_read(error, args.evidence.is_some())?;
+            output::note(&format!("what the kernel recorded cannot be read, so there is no evidence of it: {why}"));
             return remove_left(&id, said, lock);
         }
     };
-    limits::prepare()?;
     let key = keys::signing_key(args.key.as_deref())?;
     let evidence = Place::At(session::evidence_folder(args.evidence.as_deref(), &id)?);
     let ended = runtime::run_here(left.write(evidence, key, is_live))??;
@@ -291,6 +292,22 @@ fn end_left(
     output::ended(&ended);
     output::moved(&ended.summary.folder, ended.moved_from.as_deref());
     Ok(0)
+}
+
+/// Why there will never be anything to read: pins without maps, or what another version has recorded. Evidence that somebody has asked for
+/// is not left out without a word.
+///
+/// # Errors
+/// What may pass, as too few descriptors or too little memory, is a reason to leave what is pinned as it is.
+fn nothing_to_read(error: SessionError, is_wanted: bool) -> Result<String, Failure> {
+    match error {
+        SessionError::Kernel(error @ KernelError::Layout { .. }) if is_wanted => Err(format!(
+            "{error}. What was recorded cannot be written as evidence; without --evidence it is removed, and there is none of it"
+        )
+        .into()),
+        SessionError::Kernel(error @ KernelError::Layout { .. }) => Ok(error.to_string()),
+        error => Err(error.into()),
+    }
 }
 
 /// Removes what is left of an attachment whose programs hold nothing any more, or whose records cannot be read.
@@ -316,6 +333,17 @@ mod tests {
         assert_eq!(parse_id("cg-5"), Ok(5));
         for text in ["", "5", "cg-", "cg-05", "cg-+5", "cg-5/..", "../cg-5", "cg--1", "cg-18446744073709551616"] {
             assert!(parse_id(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_will_never_be_read_is_removed_unread() {
+        let other = || SessionError::Kernel(KernelError::Layout { id: "cg-5".into(), found: "1".into() });
+        assert!(nothing_to_read(other(), false).is_ok_and(|why| why.contains("another version")));
+        assert!(nothing_to_read(other(), true).is_err_and(|failure| failure.text.contains("--evidence")));
+        let few = || KernelError::File { path: "x".into(), source: std::io::Error::from_raw_os_error(libc::EMFILE) };
+        for error in [SessionError::Unrest, SessionError::Kernel(few())] {
+            assert!(nothing_to_read(error, false).is_err());
         }
     }
 
