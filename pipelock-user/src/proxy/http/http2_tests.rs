@@ -126,7 +126,7 @@ async fn a_head_that_hyper_refuses_by_itself_is_answered_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_path_beyond_what_one_may_be_is_called_so() {
+async fn a_path_beyond_what_one_may_be_is_told_as_what_it_may_be() {
     let opened = opened("web.test", true).await;
     let mut stream = opened.connect(&["h2"]).await;
     // 70,000 bytes as they are, and in Huffman's letters: `a` has five bits (RFC 7541 §5.2, §B).
@@ -136,7 +136,7 @@ async fn a_path_beyond_what_one_may_be_is_called_so() {
     let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
     let of = |stream: u32, path: &[u8]| in_frames(stream, &[NO_PATH, &[0x41, 8], b"web.test", path].concat());
     stream.write_all(&[start, of(1, &plain), of(3, &huffman)].concat()).await.expect("write");
-    let block = [&[0x08, 3, b'4', b'1', b'4'][..], &literal("x-pipelock-reason", "limit_exceeded")].concat();
+    let block = [&[0x8c][..], &literal("x-pipelock-reason", "request_malformed")].concat();
     let mut read = Vec::new();
     for number in [1, 3] {
         let answer = frame(HEADERS, END_STREAM | END_HEADERS, number, &block);
@@ -146,7 +146,7 @@ async fn a_path_beyond_what_one_may_be_is_called_so() {
         }
     }
     opened.world.receipts_of_count(2).await;
-    assert_eq!(opened.world.receipts(), vec![pair("block", "limit_exceeded"); 2]);
+    assert_eq!(opened.world.receipts(), vec![pair("block", "request_malformed"); 2]);
 }
 
 /// A header, as it is spelled (RFC 7541 §6.2.2).

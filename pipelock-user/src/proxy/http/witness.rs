@@ -34,8 +34,6 @@ const PADDED: u8 = 8;
 const WHOLE: u8 = 5;
 /// `:status 400` (RFC 7541 §A).
 const BAD_REQUEST: &[u8] = &[0x8c];
-/// `:status 414`, which no table has (RFC 7541 §6.2.2).
-const URI_TOO_LONG: &[u8] = &[0x08, 3, b'4', b'1', b'4'];
 /// Bytes of a block that hold a path of more than 65,534 bytes at the least, five bits for each (RFC 7541 §B): hyper takes none that is
 /// longer, and no table holds one.
 const LONG_PATH: usize = 65_535 * 5 / 8;
@@ -145,7 +143,7 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             if is_first {
                 self.open.remove(&frame.stream);
             }
-            let has_long_path = head.is_some_and(|length| length >= LONG_PATH);
+            let may_have_long_path = head.is_some_and(|length| length >= LONG_PATH);
             // Whether it is surely this one that nobody took, since nobody took any.
             let mut is_untaken = false;
             let refusal = match (frame.kind, frame.code) {
@@ -159,8 +157,11 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
                     if code == REFUSED_STREAM {
                         return;
                     }
-                    match has_long_path {
-                        true => Refusal::path_too_long("the path is longer than 65534 bytes, or breaks HTTP/2"),
+                    // Which of both, only who unpacks the head could say.
+                    match may_have_long_path {
+                        true => {
+                            Refusal::malformed("the request head breaks HTTP/2, or its path is longer than 65534 bytes")
+                        }
                         false => Refusal::malformed("the request head breaks HTTP/2"),
                     }
                 }
@@ -171,7 +172,6 @@ impl<S, T: FnMut(Refusal, bool)> Witness<S, T> {
             let block = match frame.kind {
                 HEADERS => raw.get(HEAD..).unwrap_or_default(),
                 // A request that is on its way has not been refused.
-                RST_STREAM if is_untaken && !self.is_table_small && has_long_path => URI_TOO_LONG,
                 RST_STREAM if is_untaken && !self.is_table_small => BAD_REQUEST,
                 _ => return (self.tell)(refusal, false),
             };
