@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::flow::{Flow, FlowGuard, Host, Reason, Verdict};
@@ -34,6 +35,9 @@ pub(super) const LINGER: Duration = Duration::from_millis(500);
 const DRAIN_BYTES: u64 = 64 << 20;
 const DRAIN: Duration = Duration::from_secs(10);
 const DRAIN_SILENT: Duration = Duration::from_secs(1);
+/// How many connections are taken in so at a time; others end at once.
+const MOST_DRAINS: usize = 64;
+static DRAINS: Semaphore = Semaphore::const_new(MOST_DRAINS);
 /// How long one that finds no place may take to show what it speaks: clients that speak first do at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long finding and dialling a destination may take, and asking it for its certificate where that is due.
@@ -351,9 +355,10 @@ pub(super) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
 }
 
 /// Ends a connection within whose last body the answer was given: takes in the rest of that, and drops it, until the client has ended, or
-/// no longer than is bearable.
+/// no longer than is bearable. Who finds too many others there is waited for no longer than anybody.
 pub(super) async fn drain(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+    let Ok(_place) = DRAINS.try_acquire() else { return linger(stream).await };
     let mut sink = vec![0; 16 * 1024];
     let drained = async {
         let mut left = DRAIN_BYTES;

@@ -121,7 +121,12 @@ where
     match refusal {
         // Answered before it was whole, and not read any further.
         None if is_in_body => {
-            drain(&mut stream).await;
+            tokio::select! {
+                () = drain(&mut stream) => {}
+                // What ends a connection that is served ends this too; nobody waits for its rest.
+                () = session.proxy.recorder.lost() => {}
+                () = session.shared.activity.idle(limits.idle() + GRACE) => {}
+            }
             None
         }
         None => {
