@@ -32,6 +32,7 @@ pub mod validate;
 pub mod wallet;
 
 pub use decode::inflate::Coding;
+pub use decode::unread::Unread;
 pub use engine::EngineError;
 pub use finding::{Finding, Fingerprint, Step};
 pub use redact::{redact, redact_as};

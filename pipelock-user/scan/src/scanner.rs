@@ -22,6 +22,14 @@ pub(crate) const FINDINGS: usize = 1000;
 pub(crate) const IDLE: usize = 64;
 
 /// How much is done for one text.
+///
+/// Of a text of `n` bytes that is [read in steps](Scanner::in_steps), `u` bytes come out of data that is compressed once:
+/// at most 32 MiB + 64·n, and no more than 1 MiB + 1100·n. At most 1 MiB + 48·n + u more are made of it: what is decoded in other
+/// ways, or compressed twice. So 64 KiB have at most 36 + 40 MiB scanned, and a megabyte at most 96 + 145 MiB. Of any other text
+/// at most 1 MiB + 48·n is made, whatever it is packed in: 4 MiB of 64 KiB.
+///
+/// A text that comes in pieces is held to what its bytes so far allow. One that is near its budget may so be over it at a cut, and
+/// within it when it is there at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Codecs inside each other.
@@ -30,8 +38,8 @@ pub struct Limits {
     pub made: u64,
     /// … and so many more for each of its bytes.
     pub factor: u64,
-    /// Bytes that compressed data in a text may be unpacked to, which is none in other compressed data: that is what logs, tables
-    /// and pictures are packed to without being bombs. What is compressed twice is taken from `made`.
+    /// Bytes that compressed data in a text which is read in steps may be unpacked to, which is none in other compressed data: that is
+    /// what logs, tables and pictures are packed to without being bombs. What is compressed twice is taken from `made`.
     pub unpacked: u64,
     /// … and so many more for each byte of the text.
     pub unpacked_factor: u64,
@@ -42,7 +50,7 @@ impl Limits {
     /// Zstandard have none; what is packed so is held to the same.
     const CEILING: u64 = 1100;
     /// Bytes that may be made of each unpacked one.
-    const OF_UNPACKED: u64 = 3;
+    const OF_UNPACKED: u64 = 1;
 
     /// Bytes that a text of `input` bytes may be unpacked to.
     pub(crate) fn most_unpacked(&self, input: u64) -> u64 {
@@ -59,7 +67,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 5, made: 1 << 20, factor: 48, unpacked: 64 << 20, unpacked_factor: 128 }
+        Self { depth: 5, made: 1 << 20, factor: 48, unpacked: 32 << 20, unpacked_factor: 64 }
     }
 }
 
@@ -82,18 +90,20 @@ pub struct Scanner {
     memory: Memory,
 }
 
-/// What is remembered of texts that go by.
+/// What is remembered of texts that go by, and how they are read.
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
     /// The agent's own words.
     pub(crate) own: Option<Arc<RwLock<OwnText>>>,
     /// What the agent was given.
     pub(crate) given: Option<Arc<Given>>,
+    /// Whoever reads them does so in steps.
+    pub(crate) in_steps: bool,
 }
 
 impl Memory {
     /// Of nothing.
-    pub(crate) const NONE: Self = Self { own: None, given: None };
+    pub(crate) const NONE: Self = Self { own: None, given: None, in_steps: false };
 }
 
 /// What a scanner is to look for, before it is made.
@@ -227,6 +237,13 @@ impl Scanner {
     #[must_use]
     pub fn giving(&self, given: Arc<Given>) -> Self {
         Self { core: Arc::clone(&self.core), memory: Memory { given: Some(given), ..self.memory.clone() } }
+    }
+
+    /// The same scanner for whoever keeps nobody waiting, or gives texts in [steps](Stream::step) between which others have their
+    /// turn. What is compressed in them may be larger then ([`Limits`]).
+    #[must_use]
+    pub fn in_steps(&self) -> Self {
+        Self { core: Arc::clone(&self.core), memory: Memory { in_steps: true, ..self.memory.clone() } }
     }
 
     /// What is in `text`.

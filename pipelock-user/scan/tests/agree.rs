@@ -10,7 +10,7 @@ mod streams;
 use std::io::Write as _;
 
 use fixture::*;
-use pipelock_scan::{Coding, Finding, Step};
+use pipelock_scan::{Coding, Finding, Scanner, Step};
 use proptest::prelude::*;
 
 #[test]
@@ -279,10 +279,33 @@ fn what_is_packed_once_is_no_bomb() {
         }
         assert_eq!(stream.finish().unwrap(), whole);
     }
+    // Whoever has others wait for all of it is not kept that long.
+    let brief = Scanner::new(rules(), &KEY).unwrap();
+    let findings = brief.scan(&gzip(&vec![b'a'; 20 << 20])).unwrap();
+    assert!(findings.iter().any(|finding| &*finding.rule == "budget-expansion"), "{findings:?}");
     // Packed twice the same is one, and so is what is long without an end.
     for (name, bomb) in [("twice", gzip(&gzip(&vec![b'a'; 40 << 20]))), ("long", gzip(&vec![b'a'; 100 << 20]))] {
         let findings = scanner().scan(&bomb).unwrap();
         assert!(findings.iter().any(|finding| &*finding.rule == "budget-expansion"), "{name} {findings:?}");
+    }
+}
+
+#[test]
+fn what_nobody_unpacks_is_told_at_every_cut() {
+    let zip = [b"PK\x03\x04\x14\0\0\0\x0e\0", &[0; 16][..], &[1, 0, 0, 0], b"a", &[b'x'; 300]].concat();
+    let (xz, bzip2, compress) = (b"\xfd7zXZ\0\0\x04", b"BZh91AY&SY", b"\x1f\x9d\x90aaaa");
+    for (text, wanted) in [
+        ([&zip[..], xz].concat(), vec!["xz", "zip, lzma"]),
+        ([&bzip2[..], b" .. ", xz].concat(), vec!["xz", "bzip2"]),
+        ([&compress[..], b"MSCF\0\0\0\0", xz].concat(), vec!["xz", "cab", "compress"]),
+        ([b".", &compress[..]].concat(), vec![]),
+    ] {
+        for at in 0..=text.len() {
+            let mut stream = scanner().stream().unwrap();
+            let _ = stream.push(&text[..at]).unwrap();
+            stream.last(&text[at..]).unwrap();
+            assert_eq!(stream.unread().names().collect::<Vec<_>>(), wanted, "{at}");
+        }
     }
 }
 

@@ -63,17 +63,6 @@ impl Encoded {
         !matches!(self, Self::As(_))
     }
 
-    /// Bytes of it that are read at once, where each may hold a thousand: two megabytes at the most of what says that it is packed,
-    /// and more of what only may be, as most of it is not and goes by in larger pieces.
-    #[must_use]
-    pub(super) fn step(self) -> Option<usize> {
-        match self {
-            Self::As(_) => Some(2 * 1024),
-            Self::Rigid => Some(16 * 1024),
-            Self::Plain | Self::Grpc(_) => None,
-        }
-    }
-
     /// What `Content-Encoding` says (RFC 9110 §8.4), and around it `Transfer-Encoding` (RFC 9112 §6.1).
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! A message has five bytes in front of it: whether it is compressed, and its length; how, a header says. It promises that a
 //! compressed message which is not what the header says is refused, and that of such a message no more is held than its scanner asks for.
 
-use pipelock_scan::{Coding, Decoded, Finding, Scanner, Stream};
+use pipelock_scan::{Coding, Decoded, Finding, Scanner, Stream, Unread};
 
 use super::encoded::{Encoded, unreadable};
 use super::head::unread;
@@ -24,6 +24,8 @@ pub(super) struct Grpc {
     /// The message, if it is compressed.
     message: Option<Message>,
     end: u64,
+    /// What in the messages nobody can unpack.
+    unread: Unread,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,15 @@ impl Grpc {
     /// Of a body that is made of messages, if it is.
     pub(super) fn of(scanner: &Scanner, encoded: Encoded) -> Option<Self> {
         let Encoded::Grpc(coding) = encoded else { return None };
-        Some(Self { scanner: scanner.clone(), coding, prefix: Vec::new(), left: 0, message: None, end: 0 })
+        Some(Self {
+            scanner: scanner.clone(),
+            coding,
+            prefix: Vec::new(),
+            left: 0,
+            message: None,
+            end: 0,
+            unread: Unread::default(),
+        })
     }
 
     /// Is the end of a compressed message still to come?
@@ -68,6 +78,7 @@ impl Grpc {
             if let Some(message) = &mut self.message {
                 let progress = message.stream.push(taken).map_err(|error| unread(&error))?;
                 message.released = progress.released;
+                self.unread = self.unread.and(message.stream.unread());
                 if progress.findings != message.told {
                     message.told = progress.findings;
                     found.extend(message.stream.findings());
@@ -91,6 +102,11 @@ impl Grpc {
         self.message.as_ref().map_or(u64::MAX, |message| message.start + message.released)
     }
 
+    /// What in the messages so far nobody can unpack.
+    pub(super) fn unread(&self) -> Unread {
+        self.unread
+    }
+
     fn begin(&mut self) -> Result<(), Verdict> {
         let &[flag, first, second, third, fourth] = self.prefix.as_slice() else { return Ok(()) };
         self.prefix.clear();
@@ -107,6 +123,7 @@ impl Grpc {
     fn over(&mut self) -> Result<Vec<Finding>, Verdict> {
         let Some(Message { mut stream, .. }) = self.message.take() else { return Ok(Vec::new()) };
         stream.last(&[]).map_err(|error| unread(&error))?;
+        self.unread = self.unread.and(stream.unread());
         readable(stream.decoded(), true)?;
         Ok(stream.findings())
     }

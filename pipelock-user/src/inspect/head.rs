@@ -34,13 +34,16 @@ pub(super) fn unread(error: &EngineError) -> Verdict {
     Verdict::block(Reason::ScannerUnavailable, error.to_string())
 }
 
+/// The class of what nobody has read.
+pub(super) const UNREAD: &str = "unread";
+
 /// What the receipt says of what was packed in a way that is not undone: it was not read.
 pub(super) fn unpacked_by_nobody(how: &str, place: &str) -> Found {
     Found {
         is_order: false,
         rule: "packed-unread".into(),
         name: format!("Compressed in a way that is not read: {how}"),
-        class: "unread".into(),
+        class: UNREAD.into(),
         severity: "low",
         confidence: "high",
         place: place.to_owned(),

@@ -6,8 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use pipelock_scan::Unread;
+
 use super::counts::{COUNTS, Place, Timed};
-use super::head::unread;
+use super::head::{unpacked_by_nobody, unread};
 use super::lanes::Lanes;
 use super::pieces::{SHORT, beginning, values};
 use super::scanners::Scanners;
@@ -28,6 +30,8 @@ pub struct Messages {
     lanes: Lanes,
     /// What was told already, by rule and secret: texts put together are read again with each message.
     told: VecDeque<(Arc<str>, [u8; 32])>,
+    /// What was noted of what nobody can unpack.
+    unread: Unread,
 }
 
 impl Messages {
@@ -40,6 +44,7 @@ impl Messages {
             side,
             lanes: Lanes::new(scanners.of(side), scanners.again(side), None, !side.is_outbound()),
             told: VecDeque::new(),
+            unread: Unread::default(),
         }
     }
 
@@ -63,7 +68,10 @@ impl Messages {
     pub fn check(&mut self, message: &[u8], is_control: bool) -> Result<Vec<Found>, Verdict> {
         let _timed = Timed::new(Place::Message);
         COUNTS.read(self.side, message.len());
-        let mut findings = self.scanners.of(self.side).scan(message).map_err(|error| unread(&error))?;
+        let mut stream = self.scanners.of(self.side).stream().map_err(|error| unread(&error))?;
+        stream.last(message).map_err(|error| unread(&error))?;
+        let mut findings = stream.findings();
+        let nobody = stream.unread().without(self.unread);
         let pushed = if is_control { self.lanes.push_control(message) } else { self.lanes.push(message) };
         findings.extend(pushed.map_err(|error| unread(&error))?);
         findings.extend(self.lanes.ends_now().map_err(|error| unread(&error))?);
@@ -83,7 +91,7 @@ impl Messages {
                 }
             }
         }
-        let mut all: Vec<Found> = Vec::new();
+        let mut all: Vec<Found> = nobody.names().map(|how| unpacked_by_nobody(how, PLACE)).collect();
         let mut known = Vec::new();
         for finding in &findings {
             // Frames go on as they are, so nothing is taken out of them.
@@ -107,6 +115,7 @@ impl Messages {
             all.retain(|found| found.action == "block");
             return Err(self.terms.stop(self.side, all));
         }
+        self.unread = self.unread.and(nobody);
         // What it hears back of its own words is no instruction to it; what was stopped it has not said.
         if self.side.is_outbound()
             && let Some(own) = &self.scanners.own
@@ -155,6 +164,29 @@ mod tests {
         let verdict = out.check(format!("{many} {SECRET}").as_bytes(), false).expect_err("stopped");
         assert_eq!(verdict.reason, Reason::DlpMatch);
         assert_eq!(verdict.findings.iter().map(|found| found.action).collect::<Vec<_>>(), ["block"]);
+    }
+
+    #[test]
+    fn what_nobody_unpacks_is_noted_once() {
+        let (mut out, _) = both();
+        let said = |out: &mut Messages, text: &[u8]| {
+            let noted = out.check(text, false).expect("clean");
+            noted.into_iter().map(|found| found.rule).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&mut out, b"..\xfd7zXZ\0\0\x04"), ["packed-unread"]);
+        assert_eq!(said(&mut out, b"..\xfd7zXZ\0\0\x04"), Vec::<String>::new());
+        assert_eq!(said(&mut out, b"..Rar!\x1a\x07\x01\0"), ["packed-unread"]);
+    }
+
+    #[test]
+    fn a_message_that_becomes_much_is_refused() {
+        use std::io::Write as _;
+        let (mut out, _) = both();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&vec![0; 20 << 20]).expect("in memory");
+        // A message is read at once, and others wait meanwhile.
+        let verdict = out.check(&gzip.finish().expect("in memory"), false).expect_err("too much");
+        assert_eq!(verdict.reason, Reason::ContentUnreadable);
     }
 
     #[test]

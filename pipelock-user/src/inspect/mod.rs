@@ -24,6 +24,7 @@ mod pieces;
 mod reader;
 mod scanners;
 mod terms;
+mod whole;
 
 pub(crate) use counts::COUNTS;
 pub use encoded::Encoded;

@@ -11,13 +11,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use pipelock_scan::{Finding, Kind, Stream};
+use pipelock_scan::{Finding, Kind, Scanner, Stream, Unread};
 
 use super::counts::{COUNTS, Place, Timed};
 use super::encoded::Encoded;
 use super::events::Events;
 use super::grpc::Grpc;
-use super::head::{closed, unpacked_by_nobody, unread};
+use super::head::{UNREAD, closed, unpacked_by_nobody, unread};
 use super::lanes::Lanes;
 use super::pieces::Short;
 use super::scanners::Scanners;
@@ -50,14 +50,14 @@ pub struct Reader {
     /// What the sender said of its coding. What is compressed cannot be judged before it ends.
     pub(super) encoded: Encoded,
     /// Of gRPC: its messages.
-    grpc: Option<Grpc>,
+    pub(super) grpc: Option<Grpc>,
     /// Bytes that [`Self::read_ahead`] has read.
-    ahead: usize,
+    pub(super) ahead: usize,
     /// Read, and not yet taken.
-    held: VecDeque<Bytes>,
+    pub(super) held: VecDeque<Bytes>,
     /// Places in the text: where `held` begins, up to where it may go on, and its end so far.
     pub(super) at: u64,
-    free: u64,
+    pub(super) free: u64,
     pub(super) end: u64,
     /// Up to where nothing more can be found by what comes.
     certain: u64,
@@ -75,13 +75,15 @@ pub struct Reader {
     /// Where what was taken out last ended together with all that was there, and what to say if it goes on.
     pub(super) open: Option<(u64, Found)>,
     /// Of an event stream: its events.
-    events: Option<Events>,
+    pub(super) events: Option<Events>,
     /// Of what leaves: its beginning, which may be a piece of what several bodies say together.
     pub(super) short: Option<Short>,
     /// Pauses since the last byte.
     pauses: u32,
     /// The end when it paused last and what was held back was judged.
     settled: u64,
+    /// What was noted of what nobody can unpack.
+    unread: Unread,
 }
 
 impl Reader {
@@ -90,7 +92,35 @@ impl Reader {
     /// # Errors
     /// [`Reason::ScannerUnavailable`].
     pub fn new(scanners: &Arc<Scanners>, terms: &Arc<Terms>, side: Side, encoded: Encoded) -> Result<Self, Verdict> {
+        Self::with(scanners.of(side), scanners, terms, side, encoded)
+    }
+
+    /// The same for whoever gives no more at once than [`step`](Self::step) says, and lets others have their turn between: what is
+    /// packed may be larger then.
+    ///
+    /// # Errors
+    /// [`Reason::ScannerUnavailable`].
+    pub fn in_steps(
+        scanners: &Arc<Scanners>,
+        terms: &Arc<Terms>,
+        side: Side,
+        encoded: Encoded,
+    ) -> Result<Self, Verdict> {
         let scanner = scanners.of(side);
+        match encoded {
+            // Its messages are texts of their own, of which each may say a thousand times as much.
+            Encoded::Grpc(_) => Self::with(scanner, scanners, terms, side, encoded),
+            _ => Self::with(&scanner.in_steps(), scanners, terms, side, encoded),
+        }
+    }
+
+    fn with(
+        scanner: &Scanner,
+        scanners: &Arc<Scanners>,
+        terms: &Arc<Terms>,
+        side: Side,
+        encoded: Encoded,
+    ) -> Result<Self, Verdict> {
         let stream = match encoded {
             Encoded::Plain | Encoded::Rigid | Encoded::Grpc(_) => scanner.stream(),
             Encoded::As(coding) => scanner.stream_as(coding),
@@ -121,6 +151,7 @@ impl Reader {
             short: (side.is_outbound() && encoded.is_plain()).then(Short::default),
             pauses: 0,
             settled: 0,
+            unread: Unread::default(),
         })
     }
 
@@ -154,6 +185,10 @@ impl Reader {
             let Some(stream) = &mut self.stream else { return Err(closed()) };
             let progress = stream.push(&piece).map_err(|error| unread(&error))?;
             self.held.push_back(piece);
+            // Now, as nobody knows whether it comes to an end.
+            let nobody = stream.unread();
+            self.note_unread(nobody);
+            let Some(stream) = &self.stream else { return Err(closed()) };
             if progress.findings != self.judged {
                 self.judged = progress.findings;
                 let findings = stream.findings();
@@ -166,6 +201,8 @@ impl Reader {
             if let (Some(grpc), Some(piece)) = (&mut self.grpc, self.held.back()) {
                 let found = grpc.push(piece)?;
                 free = free.min(grpc.free());
+                let nobody = grpc.unread();
+                self.note_unread(nobody);
                 self.judge_apart(&found, "message")?;
             }
             if let (Some(short), Some(piece)) = (&mut self.short, self.held.back()) {
@@ -199,71 +236,6 @@ impl Reader {
         Ok(())
     }
 
-    /// The bytes to give at a time to whoever has others to serve between; none for what never takes long, since nothing is packed in it.
-    #[must_use]
-    pub fn step(&self) -> Option<usize> {
-        self.encoded.step()
-    }
-
-    /// Reads on in a body of which [`whole`](Self::whole) is to say something then, one [`step`](Self::step) of it; false when that
-    /// has the rest to read.
-    ///
-    /// # Errors
-    /// [`Reason::ScannerUnavailable`].
-    pub fn read_ahead(&mut self, bytes: &[u8]) -> Result<bool, Verdict> {
-        let Some(step) = self.step().filter(|_| self.events.is_none() && self.end == 0) else { return Ok(false) };
-        let to = self.ahead.saturating_add(step);
-        let (Some(stream), Some(piece)) = (&mut self.stream, bytes.get(self.ahead..to)) else { return Ok(false) };
-        let _timed = Timed::new(Place::Body);
-        let _ = stream.push(piece).map_err(|error| unread(&error))?;
-        self.ahead = to;
-        Ok(true)
-    }
-
-    /// Reads a body that is there from its beginning to its end, as [`push`](Self::push) and [`finish`](Self::finish) do, and
-    /// faster.
-    ///
-    /// # Errors
-    /// As [`push`](Self::push).
-    pub fn whole(&mut self, bytes: Bytes) -> Result<(), Verdict> {
-        if self.events.is_some() || self.grpc.is_some() || self.end > 0 || bytes.is_empty() {
-            // Who stops on the way has not read all, and nobody says yes to what is not read.
-            return self.push(bytes).and_then(|()| self.finish()).map_err(Verdict::for_good);
-        }
-        let _timed = Timed::new(Place::Body);
-        COUNTS.read(self.side, bytes.len());
-        let Some(mut stream) = self.stream.take() else { return Err(closed()) };
-        stream.last(bytes.get(self.ahead..).unwrap_or_default()).map_err(|error| unread(&error))?;
-        self.end = bytes.len() as u64;
-        let said = self.short.as_mut().map(|short| short.push(&bytes));
-        self.held.push_back(bytes.clone());
-        // Somebody may be asked about what is found, and only about all of it.
-        let mut wanted: Option<Verdict> = None;
-        let mut unless_asked = |judged: Result<(), Verdict>| match judged {
-            Err(found) if found.is_askable() => {
-                wanted = Some(match wanted.take() {
-                    None => found,
-                    Some(former) => former.and(found),
-                });
-                Ok(())
-            }
-            judged => judged,
-        };
-        unless_asked(self.judge(&stream.findings()))?;
-        self.note_unread(&stream);
-        self.encoded.holds_for(stream.decoded(), true, self.side.is_outbound())?;
-        if let Some(said) = said {
-            unless_asked(self.judge_said(said))?;
-        }
-        unless_asked(self.judge_short())?;
-        if let Some(wanted) = wanted {
-            return Err(wanted);
-        }
-        self.remember(&bytes);
-        self.free = self.end;
-        Ok(())
-    }
-
     /// The body is over: all of it may go on.
     ///
     /// # Errors
@@ -272,12 +244,14 @@ impl Reader {
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
         stream.last(&[]).map_err(|error| unread(&error))?;
         self.judge(&stream.findings())?;
-        self.note_unread(&stream);
+        self.note_unread(stream.unread());
         if self.end > 0 {
             self.encoded.holds_for(stream.decoded(), true, self.side.is_outbound())?;
         }
         if let Some(grpc) = &mut self.grpc {
             let found = grpc.finish()?;
+            let nobody = grpc.unread();
+            self.note_unread(nobody);
             self.judge_apart(&found, "message")?;
         }
         self.judge_short()?;
@@ -286,8 +260,11 @@ impl Reader {
     }
 
     /// Says so when something was packed in a way that nobody could read.
-    fn note_unread(&mut self, stream: &Stream) {
-        self.noted.extend(stream.unread().map(|how| unpacked_by_nobody(how, self.place)));
+    pub(super) fn note_unread(&mut self, nobody: Unread) {
+        if nobody != self.unread {
+            self.noted.extend(nobody.without(self.unread).names().map(|how| unpacked_by_nobody(how, self.place)));
+            self.unread = nobody.and(self.unread);
+        }
     }
 
     /// Ends a body that is not what its sender says it is.
@@ -335,6 +312,10 @@ impl Reader {
         }
         let start = self.end - text.len() as u64;
         let findings = self.scanners.again(self.side).scan(&text).map_err(|error| unread(&error))?;
+        // What is packed may hold more than is unpacked at once: it waits for what comes, or for its end.
+        if findings.iter().any(|finding| &*finding.rule == "budget-expansion") {
+            return Ok(());
+        }
         let actions = findings.iter().filter(|finding| start + finding.span.end > self.free).map(|finding| {
             match self.terms.action(self.side, finding) {
                 // Its place among what comes is not settled, so it cannot be taken out.
@@ -452,6 +433,13 @@ impl Reader {
         }
     }
 
+    /// What nobody can unpack, since it was asked for last: told at once, as the rest of the body may never come.
+    pub fn noted_unread(&mut self) -> Vec<Found> {
+        let (unread, noted) = std::mem::take(&mut self.noted).into_iter().partition(|found| found.class == UNREAD);
+        self.noted = noted;
+        unread
+    }
+
     /// What was found and let go on, since it was asked for last.
     pub fn noted(&mut self) -> Vec<Found> {
         std::mem::take(&mut self.noted)
@@ -488,7 +476,7 @@ impl Reader {
     }
 
     /// The agent's own words are no instruction to it when they come back; what was stopped it has not said.
-    fn remember(&self, last: &[u8]) {
+    pub(super) fn remember(&self, last: &[u8]) {
         let before = usize::try_from(self.end).unwrap_or(usize::MAX).saturating_sub(last.len());
         let words = last.get(..OWN.saturating_sub(before).min(last.len())).unwrap_or_default();
         if self.side == Side::Request

@@ -421,17 +421,56 @@ fn what_is_read_ahead_is_judged_with_the_rest() {
     for text in [format!("{SECRET} {rows}{noise}"), format!("{rows}{noise} {SECRET}")] {
         let packed = Bytes::from(packed(&text, Coding::Gzip));
         let mut reader =
-            Reader::new(&scanners(), &terms(""), Side::Request, Encoded::As(Coding::Gzip)).expect("a reader");
+            Reader::in_steps(&scanners(), &terms(""), Side::Request, Encoded::As(Coding::Gzip)).expect("a reader");
         let mut steps = 0;
         while reader.read_ahead(&packed).expect("a scanner") {
             steps += 1;
         }
-        assert_eq!(steps, packed.len() / reader.step().expect("it is packed"));
+        assert_eq!(steps, (packed.len() - 1) / 2048);
         let verdict = reader.whole(packed).expect_err("a secret");
         assert_eq!((verdict.reason, verdict.findings.len()), (Reason::DlpMatch, 1));
     }
-    let mut plain = Reader::new(&scanners(), &terms(""), Side::Request, Encoded::Plain).expect("a reader");
-    assert_eq!(plain.read_ahead(&[b'a'; 1 << 16]), Ok(false));
+}
+
+#[test]
+fn what_says_that_it_is_plain_is_read_in_steps_too() {
+    let zeros = Bytes::from(packed(&"\0".repeat(20 << 20), Coding::Gzip));
+    let of_events = |reader: Reader| reader.of_events();
+    let as_it_is = |reader: Reader| reader;
+    let ways: [fn(Reader) -> Reader; 2] = [as_it_is, of_events];
+    for way in ways {
+        let mut reader =
+            way(Reader::in_steps(&scanners(), &terms(""), Side::Response, Encoded::Plain).expect("a reader"));
+        let mut steps = 1;
+        while reader.read_ahead(&zeros).expect("a scanner") {
+            steps += 1;
+        }
+        assert_eq!(steps, zeros.len().div_ceil(2048));
+        reader.whole(zeros.clone()).expect("clean");
+    }
+    // A pause within it ends nothing.
+    let mut paused = Reader::in_steps(&scanners(), &terms(""), Side::Request, Encoded::Rigid).expect("a reader");
+    paused.push(zeros.slice(..4096)).expect("clean");
+    paused.settle().expect("it waits");
+    paused.push(zeros.slice(4096..)).and_then(|()| paused.finish()).expect("clean");
+    let mut at_once = Reader::new(&scanners(), &terms(""), Side::Response, Encoded::Plain).expect("a reader");
+    assert_eq!(at_once.whole(zeros).expect_err("too much").reason, Reason::ContentUnreadable);
+    let mut plain = Reader::in_steps(&scanners(), &terms(""), Side::Request, Encoded::Plain).expect("a reader");
+    assert_eq!(plain.read_ahead(&Bytes::from_static(&[b'a'; 1 << 14])), Ok(false));
+}
+
+#[test]
+fn what_nobody_unpacks_is_noted_when_it_is_seen() {
+    let mut reader = Reader::new(&scanners(), &terms(""), Side::Request, Encoded::Rigid).expect("a reader");
+    reader.push(Bytes::from_static(b"..\xfd7zXZ\0\0\x04")).expect("clean");
+    assert_eq!(reader.noted().iter().map(|found| found.rule.as_str()).collect::<Vec<_>>(), ["packed-unread"]);
+    let message = packed("..Rar!\x1a\x07\x01\0 and more", Coding::Gzip);
+    let grpc = Encoded::Grpc(Some(Coding::Gzip));
+    let mut reader = Reader::new(&scanners(), &terms(""), Side::Request, grpc).expect("a reader");
+    let head = [1, 0, 0, 0, u8::try_from(message.len()).expect("short")];
+    reader.push(Bytes::from([&head[..], &message].concat())).expect("clean");
+    let noted = reader.noted();
+    assert_eq!(noted.iter().map(|found| found.rule.as_str()).collect::<Vec<_>>(), ["packed-unread"], "{noted:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::brotli::Brotli;
 use super::gzip::GzipHeader;
+use super::unread::Unread;
 use super::zip::{Skipped, ZipHeader};
 use super::zstd::Zstd;
 use crate::finding::Step;
@@ -140,7 +141,7 @@ pub(crate) enum Progress {
     /// It asks for more memory than is given.
     TooBig,
     /// It is packed in this way, which is not undone.
-    Unread(&'static str),
+    Unread(Unread),
 }
 
 impl Inflate {

@@ -1,33 +1,109 @@
 //! Compressed data that nothing here unpacks, told by its first bytes: who reads the rest can say that this was not read. Called by
 //! [`crate::stream`].
+//!
+//! Promises: what is told does not depend on how the text was cut, nor on what of it comes first.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
 
 /// Bytes that tell a format, at the most.
 pub(crate) const LONGEST: usize = 10;
 
-/// What begins in a text that is not unpacked: xz, bzip2 (its level is a digit), 7-Zip, RAR, lzip.
-pub(crate) fn find(text: &[u8]) -> Option<&'static str> {
-    const BEGIN: [(&[u8], &str); 4] =
-        [(b"\xfd7zXZ\0", "xz"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"LZIP\x01", "lzip")];
-    const BZIP2: &[u8] = b"1AY&SY";
-    let is_bzip2 = |at: usize| matches!(text.get(..at).unwrap_or_default(), [.., b'B', b'Z', b'h', level] if level.is_ascii_digit());
-    let begun = BEGIN.iter().find(|(begin, _)| memmem::find(text, begin).is_some()).map(|(_, name)| *name);
-    begun.or_else(|| memmem::find_iter(text, BZIP2).any(is_bzip2).then_some("bzip2"))
+/// What each is called.
+const NAMES: [&str; 16] = [
+    "xz",
+    "7z",
+    "rar",
+    "lzip",
+    "bzip2",
+    "lz4",
+    "snappy",
+    "cab",
+    "lzop",
+    "compress",
+    "zip, deflate64",
+    "zip, bzip2",
+    "zip, lzma",
+    "zip, ppmd",
+    "zip, encrypted",
+    "zip, another method",
+];
+/// What the first nine begin with: bzip2 behind three letters and its level. They stand anywhere in a text.
+const BEGIN: [&[u8]; 9] = [
+    b"\xfd7zXZ\0",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"LZIP\x01",
+    b"1AY&SY",
+    b"\x04\x22\x4d\x18",
+    b"\xff\x06\0\0sNaPpY",
+    b"MSCF\0\0\0\0",
+    b"\x89LZO\0\r\n\x1a\n",
+];
+const BZIP2: usize = 4;
+const COMPRESS: u16 = 9;
+
+static SEARCH: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| AhoCorasick::new(BEGIN).ok());
+
+/// Ways in which something is packed that is not unpacked, a bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread(u16);
+
+impl Unread {
+    const fn one(number: u16) -> Self {
+        Self(1 << number)
+    }
+
+    /// What is here and not there.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// What is here or there.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What they are called: `xz`, `zip, lzma`.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter().enumerate().filter(move |(number, _)| self.0 >> number & 1 == 1).map(|(_, name)| name)
+    }
 }
 
-/// What a method of a ZIP archive's file is called (APPNOTE 6.3.10 §4.4.5) that is not undone; none for others, and for those whose
-/// data has a beginning of its own (Zstandard, xz).
-pub(crate) fn zip_method(method: u16, is_encrypted: bool) -> Option<&'static str> {
-    match method {
-        9 => Some("zip, deflate64"),
-        12 => Some("zip, bzip2"),
-        14 => Some("zip, lzma"),
-        98 => Some("zip, ppmd"),
-        99 => Some("zip, encrypted"),
-        0 | 8 if is_encrypted => Some("zip, encrypted"),
-        _ => None,
+/// What begins in a text that is not unpacked.
+pub(crate) fn find(text: &[u8]) -> Unread {
+    let Some(search) = SEARCH.as_ref() else { return Unread::default() };
+    let is_level = |at: usize| matches!(text.get(..at).unwrap_or_default(), [.., b'B', b'Z', b'h', level] if level.is_ascii_digit());
+    let all = search.find_iter(text).map(|found| (found.pattern().as_usize(), found.start()));
+    all.filter(|(format, at)| *format != BZIP2 || is_level(*at))
+        .fold(Unread::default(), |all, (format, _)| all.and(Unread(1 << format)))
+}
+
+/// The same of what has no more than three bytes to be told by, and is looked for where a text begins: what compress(1) writes.
+pub(crate) fn at_start(text: &[u8]) -> Unread {
+    match text {
+        [0x1f, 0x9d, bits, ..] if bits & 0x60 == 0 && matches!(bits & 0x1f, 9..=16) => Unread::one(COMPRESS),
+        _ => Unread::default(),
     }
+}
+
+/// What a method of a ZIP archive's file is called (APPNOTE 6.3.10 §4.4.5) that is not undone; none for those that are, and for those
+/// whose data has a beginning of its own (Zstandard, xz).
+pub(crate) fn zip_method(method: u16, is_encrypted: bool) -> Option<Unread> {
+    let number = match method {
+        _ if is_encrypted => 14,
+        0 | 8 | 93 | 95 => return None,
+        9 => 10,
+        12 => 11,
+        14 => 12,
+        98 => 13,
+        99 => 14,
+        _ => 15,
+    };
+    Some(Unread::one(number))
 }
 
 #[cfg(test)]
@@ -37,16 +113,44 @@ mod tests {
     #[test]
     fn what_is_not_unpacked_is_known_by_its_beginning() {
         for (text, name) in [
-            (&b"\xfd7zXZ\0\0\x04"[..], Some("xz")),
-            (b"..BZh91AY&SY\x01", Some("bzip2")),
-            (b"7z\xbc\xaf\x27\x1c\0\x04", Some("7z")),
-            (b"Rar!\x1a\x07\x01\0", Some("rar")),
-            (b"1AY&SY, BZh9 and 7zXZ are names", None),
-            (b"", None),
+            (&b"\xfd7zXZ\0\0\x04"[..], "xz"),
+            (b"..BZh91AY&SY\x01", "bzip2"),
+            (b"7z\xbc\xaf\x27\x1c\0\x04", "7z"),
+            (b"Rar!\x1a\x07\x01\0", "rar"),
+            (b"..\x04\x22\x4d\x18\x64", "lz4"),
+            (b"\xff\x06\0\0sNaPpY", "snappy"),
+            (b"MSCF\0\0\0\0\x01", "cab"),
+            (b"\x89LZO\0\r\n\x1a\n\x10", "lzop"),
+            (b"1AY&SY, BZh9, MSCF and 7zXZ are names", ""),
+            (b"", ""),
         ] {
-            assert_eq!(find(text), name, "{}", text.escape_ascii());
+            assert_eq!(find(text).names().collect::<String>(), name, "{}", text.escape_ascii());
         }
-        assert_eq!(zip_method(12, false), Some("zip, bzip2"));
-        assert_eq!((zip_method(8, false), zip_method(0, false), zip_method(8, true).is_some()), (None, None, true));
+        let both = find(b"BZh91AY&SY, \xfd7zXZ\0");
+        assert_eq!(both.names().collect::<Vec<_>>(), ["xz", "bzip2"]);
+        assert_eq!(both.without(find(b"\xfd7zXZ\0")).names().collect::<Vec<_>>(), ["bzip2"]);
+        assert_eq!(at_start(b"\x1f\x9d\x90\x68").names().collect::<Vec<_>>(), ["compress"]);
+        assert_eq!((at_start(b"\x1f\x9d\x68"), at_start(b"\x1f\x9d")), (Unread::default(), Unread::default()));
+    }
+
+    #[test]
+    fn every_method_of_zip_is_read_or_told() {
+        let name = |method, is_encrypted| zip_method(method, is_encrypted).map(|how| how.names().collect::<String>());
+        for method in [0, 8, 93, 95] {
+            assert_eq!(name(method, false), None);
+            assert_eq!(name(method, true).as_deref(), Some("zip, encrypted"));
+        }
+        for (method, wanted) in [
+            (9, "zip, deflate64"),
+            (12, "zip, bzip2"),
+            (14, "zip, lzma"),
+            (98, "zip, ppmd"),
+            (99, "zip, encrypted"),
+            (1, "zip, another method"),
+            (97, "zip, another method"),
+            (u16::MAX, "zip, another method"),
+        ] {
+            assert_eq!(name(method, false).as_deref(), Some(wanted));
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! The local header of a file in a ZIP archive (APPNOTE 6.3.10 §4.3.7), which may come in pieces: of wheels, jars, office
 //! documents. Called by [`super::inflate`].
 
-use super::unread::zip_method;
+use super::unread::{Unread, zip_method};
 
 /// Bytes that every header has.
 const FIXED: usize = 30;
-/// The method that is decoded. What is stored needs none. The others (deflate64, bzip2, LZMA, AES) are rare, and not read.
+/// The method that is decoded. What is stored needs none. Zstandard and xz are told by their data; the others are rare, and not read.
 const DEFLATE: u16 = 8;
 
 /// Where in a header the next byte belongs.
@@ -28,7 +28,7 @@ pub(super) enum Skipped {
     /// What follows is not deflated.
     Other,
     /// What follows is packed in this way, which is not undone.
-    Unread(&'static str),
+    Unread(Unread),
 }
 
 impl ZipHeader {

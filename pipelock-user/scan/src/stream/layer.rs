@@ -348,9 +348,14 @@ impl Layer {
         self.packed.as_ref().map_or(Decoded::Whole, Packed::decoded)
     }
 
+    /// Is compressed data being unpacked, or to be?
+    pub(crate) fn is_unpacking(&self) -> bool {
+        self.packed.as_ref().is_some_and(Packed::is_open)
+    }
+
     /// Has something begun that shows no sign of itself while it goes on: compressed data, or UTF-16?
     pub(crate) fn is_inside(&self) -> bool {
-        self.packed.as_ref().is_some_and(Packed::is_open) || self.wide.as_ref().is_some_and(Wide::is_open)
+        self.is_unpacking() || self.wide.as_ref().is_some_and(Wide::is_open)
     }
 
     /// Bytes this text and the texts below it keep in memory.

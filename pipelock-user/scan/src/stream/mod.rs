@@ -23,6 +23,7 @@ mod quiet;
 mod runs;
 mod search;
 mod sink;
+mod steps;
 mod view;
 mod wide;
 mod window;
@@ -37,6 +38,7 @@ pub(crate) use merge::whole;
 pub(crate) use window::Window;
 
 use crate::decode::inflate::Coding;
+use crate::decode::unread::Unread;
 use crate::detect::Shared;
 use crate::engine::{Begun, Engine, EngineError};
 use crate::finding::{Finding, Key};
@@ -72,16 +74,23 @@ pub(crate) struct Work {
     unpacked: u64,
     /// Compressed data that is being unpacked, each in the one before.
     packings: usize,
+    /// Whoever reads the text does so in steps, so that unpacking has a budget of its own.
+    in_steps: bool,
     /// Bytes of what was made only to see how far the text is known.
     aside: u64,
     over: Option<Budget>,
     /// Something was not decoded for the memory it wanted.
     too_big: bool,
-    /// How something is packed that is not unpacked here.
-    unread: Option<&'static str>,
+    /// How things are packed that are not unpacked here.
+    unread: Unread,
 }
 
 impl Work {
+    /// Bytes of all that was made.
+    fn all(&self) -> u64 {
+        self.made + self.unpacked
+    }
+
     fn missed(&self) -> Option<Budget> {
         if self.too_big { Some(Budget::Expansion) } else { self.over }
     }
@@ -126,13 +135,14 @@ impl Context<'_> {
 
     /// Takes `bytes` that came out of compressed data from the budget, and has `look` at them; without a result, the budget is used up.
     ///
-    /// Data that is compressed once has a budget of its own. A bomb is compressed more often than that, or to nothing.
+    /// Data that is compressed once has a budget of its own, where the text is read in steps. A bomb is compressed more often than
+    /// that, or to nothing.
     pub(crate) fn unpack<T>(
         &mut self,
         bytes: usize,
         look: impl FnOnce(&mut Self) -> Result<T, EngineError>,
     ) -> Result<Option<T>, EngineError> {
-        if self.work.packings > 0 {
+        if self.work.packings > 0 || !self.work.in_steps {
             self.spend(bytes);
         } else {
             self.work.unpacked += bytes as u64;
@@ -155,8 +165,8 @@ impl Context<'_> {
     }
 
     /// Something is packed in this way, and was not read.
-    pub(crate) fn leave(&mut self, how: &'static str) {
-        self.work.unread.get_or_insert(how);
+    pub(crate) fn leave(&mut self, how: Unread) {
+        self.work.unread = self.work.unread.and(how);
     }
 
     /// Is the budget used up, so that nothing more is decoded?
@@ -175,8 +185,7 @@ impl Context<'_> {
             return Ok(None);
         }
         let result = look(self);
-        let of = |work: &Work| work.made + work.unpacked;
-        let (over, made) = (self.over(), of(self.work) - of(&before));
+        let (over, made) = (self.over(), self.work.all() - before.all());
         *self.work = Work { aside: before.aside + made, ..before };
         Ok(Some(result?).filter(|_| !over))
     }
@@ -250,11 +259,13 @@ pub struct Stream {
     /// Only rules that are telling count.
     telling: bool,
     decoded: Decoded,
+    /// Bytes that are given in small steps yet, since those before them became many.
+    costly: usize,
 }
 
 impl Stream {
     pub(crate) fn open(core: &Arc<Core>, memory: &Memory, coding: Option<Coding>) -> Result<Self, EngineError> {
-        let mut work = Work::default();
+        let mut work = Work { in_steps: memory.in_steps, ..Work::default() };
         let mut context = context(core, &Memory::NONE, false, &mut work);
         let root = match coding {
             None => Layer::open(&mut context, 0, None)?,
@@ -272,6 +283,7 @@ impl Stream {
             end: 0,
             telling: false,
             decoded: Decoded::default(),
+            costly: 0,
         })
     }
 
@@ -307,6 +319,7 @@ impl Stream {
             end: 0,
             telling: true,
             decoded: Decoded::default(),
+            costly: 0,
         })
     }
 
@@ -401,8 +414,8 @@ impl Stream {
         self.decoded
     }
 
-    /// How something in the text is packed that was not unpacked, so that nobody has read it: `xz`, `zip, bzip2`; the first such thing.
-    pub fn unread(&self) -> Option<&'static str> {
+    /// How things in the text are packed, as far as it was pushed, that were not unpacked, so that nobody has read them.
+    pub fn unread(&self) -> Unread {
         self.work.unread
     }
 
@@ -424,8 +437,11 @@ impl Stream {
         let mut context = context(&core, &self.memory, self.telling, &mut self.work);
         let Some(root) = &mut self.root else { return Ok(()) };
         let before = self.hits.len();
+        let made = context.work.all();
         root.push(&mut context, piece, last, &mut self.hits)?;
         merge::limit(&mut self.hits, before);
+        let made = context.work.all() - made;
+        self.costly = steps::costly(self.costly, piece.len(), made);
         self.decoded = root.decoded();
         if last && let Some(root) = self.root.take() {
             root.close(&mut context);

@@ -80,7 +80,10 @@ impl Packed {
     ) -> Result<(), EngineError> {
         if !window.new.is_empty() {
             let from = window.fresh().saturating_sub(LONGEST as u64 - 1);
-            window.with(from..window.end(), |text| unread::find(text).into_iter().for_each(|how| context.leave(how)));
+            window.with(from..window.end(), |text| context.leave(unread::find(text)));
+            if from == 0 {
+                window.with(0..3, |text| context.leave(unread::at_start(text)));
+            }
         }
         if !self.is_open() && !gate.any(gate::UNICODE) {
             // Every format has such a byte among its first four.

@@ -33,7 +33,7 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn new(scanner: &Scanner) -> Result<Self, EngineError> {
-        Ok(Self { stream: scanner.stream()?, places: Places::new(), noted: 0 })
+        Ok(Self { stream: scanner.in_steps().stream()?, places: Places::new(), noted: 0 })
     }
 
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), EngineError> {

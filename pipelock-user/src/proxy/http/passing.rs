@@ -168,10 +168,12 @@ impl Read {
 
     /// Gives the reader as much as it reads at a time.
     fn read_step(&mut self) -> Result<(), Verdict> {
-        let step = self.reader.step().unwrap_or(usize::MAX).min(self.rest.len());
+        let step = self.reader.step(&self.rest);
         let piece = self.rest.split_to(step);
         self.yields = !self.rest.is_empty();
-        self.reader.push(piece)
+        let read = self.reader.push(piece);
+        self.afterword.note(self.reader.noted_unread(), self.part);
+        read
     }
 
     /// These bytes with those behind them that are there already. Events are read one by one, so that none waits for another.
@@ -268,7 +270,9 @@ impl Body for Passing {
             Self::Unread(body) => body.size_hint(),
             Self::Whole(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Read(read) => match read.body.size_hint().exact() {
-                Some(left) if !read.is_redacted => SizeHint::with_exact(left + read.reader.waiting()),
+                Some(left) if !read.is_redacted => {
+                    SizeHint::with_exact(left + read.rest.len() as u64 + read.reader.waiting())
+                }
                 _ => SizeHint::default(),
             },
         }

@@ -175,19 +175,22 @@ impl Reading {
         whole: u64,
     ) -> Result<(Passing, Option<Verdict>), Verdict> {
         let encoded = Encoded::of(headers)?;
-        let mut reader = Reader::new(&self.scanners, &self.terms, side, encoded)?;
+        let mut reader = Reader::in_steps(&self.scanners, &self.terms, side, encoded)?;
         let is_redacted = encoded.is_changeable() && self.terms.may_redact(side);
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {
             reader = reader.of_events();
         }
         if body.size_hint().exact().is_some_and(|length| length <= whole) {
-            let (bytes, trailers, wanted) = read_whole(body, &mut reader, side).await?;
+            let part = if side.is_outbound() { "request body" } else { "response body" };
+            let read = read_whole(body, &mut reader, side).await;
+            self.afterword.note(reader.noted_unread(), part);
+            let (bytes, trailers, wanted) = read?;
             let mut noted = reader.noted();
             if let Some(trailers) = &trailers {
                 noted.extend(self.terms.check_headers(&self.scanners, side, trailers)?);
             }
-            self.afterword.note(noted, if side.is_outbound() { "request body" } else { "response body" });
+            self.afterword.note(noted, part);
             if wanted.is_none() && reader.has_replaced() {
                 unsay(headers);
             }
@@ -243,7 +246,11 @@ async fn read_whole(
             Ok(frame) => frame,
             Err(error) => {
                 // What came of it may say more than that it is not whole.
-                reader.push(if more.is_empty() { all } else { more.freeze() })?;
+                let mut came = if more.is_empty() { all } else { more.freeze() };
+                while !came.is_empty() {
+                    reader.push(came.split_to(reader.step(&came)))?;
+                    tokio::task::yield_now().await;
+                }
                 return Err(broken_off(&error, side));
             }
         };
