@@ -36,10 +36,13 @@ fn is_mixed(part: &[u8]) -> bool {
     has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)
 }
 
+/// Least bytes of what goes on something with other values between: fewer (`v1`, `a`) stand in every path, and fill up anything.
+const MIDDLE: usize = 3;
+
 /// May it stand in the middle of a token, and is nothing that is said besides?
 fn is_middle(value: &[u8]) -> bool {
     let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+=".contains(byte);
-    value.iter().all(in_token) && !is_said(value)
+    value.len() >= MIDDLE && value.iter().all(in_token) && !is_said(value)
 }
 
 /// Do values say it that have nothing to do with one another?
