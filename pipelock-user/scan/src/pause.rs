@@ -29,6 +29,8 @@ const LEAST_DIGITS: usize = 6;
 const CARDS: [usize; 2] = [16, 15];
 /// Characters of base64 and of hexadecimal of which something can be told.
 const LEAST_CODED: usize = 12;
+/// Characters of the last part of a JSON web token with which it shows by itself.
+const SIGNATURE: usize = 20;
 /// Lengths that values have for which a rule wants one.
 const LENGTHS: [usize; 11] = [16, 20, 22, 24, 32, 36, 40, 43, 44, 48, 64];
 /// Characters without an order, and digits of which the same is true.
@@ -252,7 +254,9 @@ fn begun_jwt(text: &[u8]) -> usize {
     let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
     let word = text.iter().rev().take_while(|byte| in_token(byte)).count();
     let word = &text[text.len() - word..];
-    if word.starts_with(b"eyJ") { word.len() } else { 0 }
+    let last = word.splitn(3, |byte| *byte == b'.').nth(2);
+    let is_whole = last.is_some_and(|last| last.len() >= SIGNATURE);
+    if word.starts_with(b"eyJ") && !is_whole { word.len() } else { 0 }
 }
 
 #[cfg(test)]
@@ -354,6 +358,10 @@ mod tests {
         ] {
             assert_eq!(scanner.begun_secret(text.as_bytes(), |_| true).unwrap(), 0, "{text}");
         }
+        // A whole JSON web token is told by its rule, and held where that is stopped only.
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJxd2VydHl1aW9wIn0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJVadQssw5cq";
+        let begun = |text: &str| scanner.begun_secret(text.as_bytes(), |_| false).unwrap();
+        assert_eq!((begun(token), begun(&token[..60])), (0, 60));
         // What is found and let go on holds nothing.
         let text = b"password = Tr0ub4dor";
         assert_eq!(scanner.begun_secret(text, |_| true).unwrap(), 9);

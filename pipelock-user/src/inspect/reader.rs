@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use pipelock_scan::{Finding, Kind, Scanner, Stream, Unread};
+use pipelock_scan::{Finding, Scanner, Stream, Unread};
 
 use super::counts::{COUNTS, Place, Timed};
 use super::encoded::Encoded;
@@ -341,15 +341,18 @@ impl Reader {
             return Ok(0);
         }
         let again = self.scanners.again(self.side);
-        // Of an event that is over only tokens are looked for. What is found to the end, and was not stopped, is whole.
+        // Of an event that is over only tokens are looked for.
         let is_over = self.events.as_ref().is_some_and(Events::is_between);
-        let is_found =
-            findings.iter().any(|finding| finding.kind == Kind::Dlp && finding.span.end == text.len() as u64);
-        let begun = if is_over || is_found || self.pauses >= LONG_PAUSE {
+        let begun = if is_over || self.pauses >= LONG_PAUSE {
             again.begun_token(text)
         } else {
+            // What its rule finds to the end, and was not stopped, is whole.
+            let is_whole = |found: &Finding| {
+                findings.iter().any(|whole| whole.rule == found.rule && whole.span.end == text.len() as u64)
+            };
             let stops = |found: &Finding| {
                 matches!(self.terms.action(self.side, found), FindingAction::Block | FindingAction::Redact)
+                    && !is_whole(found)
             };
             again.begun_secret(text, stops)
         };

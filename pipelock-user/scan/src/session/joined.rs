@@ -121,7 +121,7 @@ impl Scanner {
             }
             let mut is_whole = false;
             for part in places {
-                is_whole |= self.has_secret(text, part, &found)?;
+                is_whole = is_whole || self.has_secret(text, part, &found)?;
             }
             if !is_whole {
                 findings.push(in_pieces(found, span.clone()));
@@ -139,15 +139,16 @@ impl Scanner {
             let from = chains.len();
             let is_known = |chain: &Beginning| Stream::begun_known(&self.core, &chain.text) > new.len();
             let goes_on = lately.beginnings().filter_map(|beginning| beginning.with(new));
-            let goes_on: Vec<Beginning> = goes_on.filter(|chain| is_middle || is_known(chain)).collect();
-            if goes_on.is_empty() {
-                continue;
-            }
-            let begun = Stream::begun_rules(&self.core, goes_on.iter().map(|chain| &*chain.text))?;
-            for (chain, begun) in goes_on.into_iter().zip(begun) {
-                if begun.sure > new.len() || is_known(&chain) {
-                    chains.extend(lanes.iter().map(|lane| (*lane, chain.clone())));
-                }
+            let (known, others): (Vec<Beginning>, Vec<Beginning>) = goes_on.partition(is_known);
+            let begun = if is_middle && !others.is_empty() {
+                Stream::begun_rules(&self.core, others.iter().map(|chain| &*chain.text))?
+            } else {
+                Vec::new()
+            };
+            let others = others.into_iter().zip(begun).filter(|(_, begun)| begun.sure > new.len());
+            // A known value is never there by chance, and is the last to be forgotten.
+            for chain in known.into_iter().chain(others.map(|(chain, _)| chain)) {
+                chains.extend(lanes.iter().map(|lane| (*lane, chain.clone())));
             }
             // Those that came last are kept longest.
             chains[from..].reverse();
