@@ -160,13 +160,13 @@ impl Masks {
         set(!words(0) & hexes(1) & hexes(2) & !words(3) & (hexes(4) | blanks(4)) & hexes(5), PAIRS);
         // The end of a decimal number, and another one beside it.
         set(digits(0) & digits(1) & !words(2) & (digits(3) | blanks(3)) & digits(4), NUMBERS);
-        // Or on a line of its own, as either may be.
+        // Or on a line of its own, as either may be: `101,` and `be,`, but not the end of a word.
         let apart = |ahead| !words(ahead) & !blanks(ahead);
-        let ends = hexes(0) & hexes(1) & apart(2) & apart(3);
-        if ends != 0 {
-            let ends = ends & at(bits::of(block, breaks), bits::of(next, breaks), 3);
-            set(ends & digits(0) & digits(1), NUMBERS);
-            set(ends, PAIRS);
+        let ends = hexes(1) & hexes(2) & apart(3) & apart(4);
+        if ends & (!words(0) | digits(1) & digits(2)) != 0 {
+            let ends = ends & at(bits::of(block, breaks), bits::of(next, breaks), 4);
+            set(ends & digits(1) & digits(2), NUMBERS);
+            set(ends & !words(0), PAIRS);
         }
         // An offset, and what is at it.
         let pair = |from: usize| {
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn flags_are_found_at_every_place() {
-        let cases: [(&[u8], u16); 29] = [
+        let cases: [(&[u8], u16); 31] = [
             (b"%", ESCAPE),
             (b"=", EQUALS),
             ("é".as_bytes(), UNICODE),
@@ -302,6 +302,8 @@ mod tests {
             (b"101, 10", NUMBERS),
             (b"al-aa,\nx", PAIRS),
             (b"al-42,\nx", PAIRS | NUMBERS),
+            (b"142,\nx", NUMBERS),
+            (b"agreed.\nx", 0),
             (b"+AG", UTF7),
             (b"a\"+\"b", JOINED),
             (b"a' . 'b", JOINED),
@@ -366,9 +368,10 @@ mod tests {
             let digit = |ahead: usize| byte(ahead).is_ascii_digit();
             let beside = !word(2) && (digit(3) || byte(3) == b' ') && digit(4);
             let apart = |ahead| !word(ahead) && byte(ahead) != b' ';
-            let ends = apart(2) && apart(3) && b"\r\n".contains(&byte(3));
-            set(digit(0) && digit(1) && (beside || ends), NUMBERS);
-            set(hex(0) && hex(1) && ends, PAIRS);
+            set(digit(0) && digit(1) && beside, NUMBERS);
+            let ends = apart(3) && apart(4) && b"\r\n".contains(&byte(4));
+            set(digit(1) && digit(2) && ends, NUMBERS);
+            set(!word(0) && hex(1) && hex(2) && ends, PAIRS);
             let pair = |from: usize| {
                 let blanks = (0..4).take_while(|ahead| byte(from + ahead) == b' ').count();
                 (1..=blanks).any(|blanks| hex(from + blanks) && hex(from + blanks + 1))

@@ -5,10 +5,14 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use super::gate;
 
 /// Bytes that tell a format, at the most.
 pub(crate) const LONGEST: usize = 10;
+/// What the gate sees of each: `&` in that of bzip2, and in all others a byte that is no text.
+pub(crate) const SIGNS: u16 = gate::UNICODE | gate::ESCAPE;
 
 /// What each is called.
 const NAMES: [&str; 16] = [
@@ -44,7 +48,9 @@ const BEGIN: [&[u8]; 9] = [
 const BZIP2: usize = 4;
 const COMPRESS: u16 = 9;
 
-static SEARCH: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| AhoCorasick::new(BEGIN).ok());
+// Of the leftmost kind, which alone is searched for by whole vectors.
+static SEARCH: LazyLock<Option<AhoCorasick>> =
+    LazyLock::new(|| AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(BEGIN).ok());
 
 /// Ways in which something is packed that is not unpacked, a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +137,13 @@ mod tests {
         assert_eq!(both.without(find(b"\xfd7zXZ\0")).names().collect::<Vec<_>>(), ["bzip2"]);
         assert_eq!(at_start(b"\x1f\x9d\x90\x68").names().collect::<Vec<_>>(), ["compress"]);
         assert_eq!((at_start(b"\x1f\x9d\x68"), at_start(b"\x1f\x9d")), (Unread::default(), Unread::default()));
+    }
+
+    #[test]
+    fn the_gate_sees_all_of_them() {
+        for text in BEGIN {
+            assert!(gate::flags(text) & SIGNS != 0, "{}", text.escape_ascii());
+        }
     }
 
     #[test]

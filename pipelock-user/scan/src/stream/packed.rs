@@ -78,7 +78,7 @@ impl Packed {
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        if !window.new.is_empty() {
+        if gate.any(unread::SIGNS) && !window.new.is_empty() {
             let from = window.fresh().saturating_sub(LONGEST as u64 - 1);
             window.with(from..window.end(), |text| context.leave(unread::find(text)));
             if from == 0 {
