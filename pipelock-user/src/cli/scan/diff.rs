@@ -252,9 +252,10 @@ impl Diff {
             self.old = named(name);
         } else if let Some(name) = line.strip_prefix(b"+++ ") {
             let name = named(name);
-            // git's own prefixes; `diff -u` and --no-prefix have none.
+            // git's own prefixes, of which the two differ; `diff -u` and --no-prefix have none.
             let prefixed = |name: &str| name.get(1..2) == Some("/") && name.as_bytes()[0].is_ascii_lowercase();
-            let both = prefixed(&name) && (self.old == "/dev/null" || prefixed(&self.old));
+            let differ = prefixed(&self.old) && self.old.get(..1) != name.get(..1);
+            let both = prefixed(&name) && (self.old == "/dev/null" || differ);
             self.path = if both { name[2..].to_owned() } else { name };
             if self.path != "/dev/null" {
                 to.named(&self.path)?;
@@ -408,6 +409,7 @@ mod tests {
             ("/dev/null", "b/new", "new"),
             ("i/x", "w/x", "x"),
             ("src/x", "src/x", "src/x"),
+            ("b/x", "b/x", "b/x"),
             ("old.c\t2026-01-01 00:00:00 +0000", "new.c\t2026-01-01 00:00:00 +0000", "new.c"),
         ] {
             let diff = format!("--- {old}\n+++ {new}\n@@ -0,0 +1 @@\n+line\n");
