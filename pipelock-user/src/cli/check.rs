@@ -192,7 +192,7 @@ fn decide(
         true => read(rule, &word, (&as_read(&uri, is_tls, &host, port), login)),
         false => Ok(Vec::new()),
     };
-    let verdict = match found {
+    let mut verdict = match found {
         Ok(found) => verdict.with(found),
         Err(denied) => return Ok(denied.by(verdict.rule).into()),
     };
@@ -200,6 +200,15 @@ fn decide(
         Ok(known) => known,
         Err(error) => return Ok(Verdict::block(error.reason(), error.to_string()).by(verdict.rule).into()),
     };
+    if matches!(&host, Host::Addr(addr) if addr.to_canonical().is_loopback())
+        && !policy.loopback_ports().contains(&port)
+    {
+        // What the kernel does before the proxy is asked.
+        verdict.detail =
+            "pipelock run and attach refuse sockets to loopback (loopback_denied) unless loopback.allow names the \
+                          port: only what comes to an explicit proxy is passed on"
+                .into();
+    }
     let hop = policy.next_hop().filter(|hop| !hop.spares(&host, port, &known));
     let asked = if policy.ask().webhook.is_some() { "webhook" } else { "terminal" };
     let all = policy.rates();

@@ -1,7 +1,9 @@
-//! Event streams (`text/event-stream`): an event goes on when it is whole and clean, and what events say together is read too.
+//! Event streams (`text/event-stream`) and rows of JSON (`application/x-ndjson`): an event goes on when it is whole and clean, and what
+//! events say together is read too.
 //!
 //! Used by `reader` beside the text as it stands. The form is that of the WHATWG HTML standard, §9.2: lines end in CR, LF or both, a
-//! blank one ends the event, `data:` lines are joined by line ends. It promises bounded memory.
+//! blank one ends the event, `data:` lines are joined by line ends. Of rows each is an event (ndjson.org; RFC 7464, where a record
+//! separator stands before it). It promises bounded memory.
 
 use pipelock_scan::{EngineError, Finding};
 
@@ -10,10 +12,44 @@ use super::lanes::Lanes;
 /// Longest event that is taken apart; a longer one is read as text only.
 const LONGEST: usize = 64 * 1024;
 
+/// What an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// What `data:` lines say up to a blank one.
+    Events,
+    /// A line.
+    Rows,
+}
+
+impl Form {
+    /// Of a body with this type, if it is made of events.
+    #[must_use]
+    pub fn of(kind: &[u8]) -> Option<Self> {
+        const ROWS: [&str; 8] = [
+            "application/x-ndjson",
+            "application/ndjson",
+            "application/jsonl",
+            "application/x-jsonl",
+            "application/jsonlines",
+            "application/x-jsonlines",
+            "application/json-seq",
+            "application/stream+json",
+        ];
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let is = |name: &str| kind.eq_ignore_ascii_case(name.as_bytes());
+        let is_events = kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
+        match is_events {
+            true => Some(Self::Events),
+            false => ROWS.into_iter().any(is).then_some(Self::Rows),
+        }
+    }
+}
+
 /// An event stream on its way.
 #[derive(Debug)]
 pub(super) struct Events {
     lanes: Lanes,
+    form: Form,
     line: Vec<u8>,
     data: Vec<u8>,
     after_cr: bool,
@@ -25,9 +61,10 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(lanes: Lanes) -> Self {
+    pub(super) fn new(lanes: Lanes, form: Form) -> Self {
         Self {
             lanes,
+            form,
             line: Vec::new(),
             data: Vec::new(),
             after_cr: false,
@@ -61,7 +98,10 @@ impl Events {
                 continue;
             }
             let line = std::mem::take(&mut self.line);
-            if line.is_empty() {
+            if self.form == Form::Rows {
+                self.data = line;
+                found.extend(self.end()?);
+            } else if line.is_empty() {
                 found.extend(self.end()?);
             } else if let Some(data) = line.strip_prefix(b"data:") {
                 let data = data.strip_prefix(b" ").unwrap_or(data);
@@ -80,9 +120,10 @@ impl Events {
 
     fn end(&mut self) -> Result<Vec<Finding>, EngineError> {
         let data = std::mem::take(&mut self.data);
+        let data = data.strip_prefix(b"\x1e").unwrap_or(&data);
         let mut found = Vec::new();
         if !data.is_empty() {
-            found = self.lanes.push(&data)?;
+            found = self.lanes.push(data)?;
             // What goes on now is judged by what it says now.
             found.extend(self.lanes.ends_now()?);
         }

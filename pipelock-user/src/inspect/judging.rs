@@ -28,16 +28,20 @@ impl Reader {
     pub(super) fn judge_said(&mut self, mut said: Said) -> Result<(), Verdict> {
         self.scanners.take_back(&said.outgrown);
         let grows: Vec<bool> = (0..said.values.len()).map(|number| said.may_grow(number)).collect();
+        let mut sent = Vec::new();
         for ((name, value), grows) in said.values.drain(..).zip(grows) {
             let place = || self.place.to_owned();
             match self.terms.check_piece(&self.scanners, self.side, ("body", &name), &value, place) {
                 Ok((noted, tickets)) => {
                     noted.into_iter().for_each(|found| self.note(found));
+                    sent.extend_from_slice(&tickets);
                     if let Some(short) = self.short.as_mut().filter(|_| grows) {
                         short.judged(name, value, tickets);
                     }
                 }
                 Err(verdict) => {
+                    // None of what came with it is sent, so that nothing else completes it.
+                    self.scanners.take_back(&sent);
                     self.stream = None;
                     return Err(verdict);
                 }

@@ -28,6 +28,7 @@ mod whole;
 
 pub(crate) use counts::COUNTS;
 pub use encoded::Encoded;
+pub use events::Form;
 pub(crate) use head::is_chosen;
 pub use messages::Messages;
 pub use permit::Permit;

@@ -15,7 +15,7 @@ use pipelock_scan::{Finding, Scanner, Stream, Unread};
 
 use super::counts::{COUNTS, Place, Timed};
 use super::encoded::Encoded;
-use super::events::Events;
+use super::events::{Events, Form};
 use super::grpc::Grpc;
 use super::head::{UNREAD, closed, unpacked_by_nobody, unread};
 use super::lanes::Lanes;
@@ -155,14 +155,14 @@ impl Reader {
         })
     }
 
-    /// The body is an event stream: each event goes on when it is whole.
+    /// The body is made of events: each goes on when it is whole.
     #[must_use]
-    pub fn of_events(mut self) -> Self {
+    pub fn of_events(mut self, form: Form) -> Self {
         if self.encoded.is_plain() {
             let holding = self.stops_secrets().then_some(&self.scanners.secrets);
             let (scanner, again) = (self.scanners.of(self.side), self.scanners.again(self.side));
             let lanes = Lanes::new(scanner, again, holding, !self.side.is_outbound());
-            self.events = Some(Events::new(lanes));
+            self.events = Some(Events::new(lanes, form));
         }
         self
     }

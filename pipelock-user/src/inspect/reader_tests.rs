@@ -296,8 +296,12 @@ proptest! {
 
 /// What came out after each event, and what ended it.
 fn read_events(more: &str, events: &[String]) -> (Vec<usize>, Result<(), Verdict>) {
-    let mut reader =
-        Reader::new(&scanners(), &terms(more), Side::Response, Encoded::Plain).expect("a reader").of_events();
+    read_form(Form::Events, more, events)
+}
+
+fn read_form(form: Form, more: &str, events: &[String]) -> (Vec<usize>, Result<(), Verdict>) {
+    let reader = Reader::new(&scanners(), &terms(more), Side::Response, Encoded::Plain).expect("a reader");
+    let mut reader = reader.of_events(form);
     let mut counts = Vec::new();
     for event in events {
         if let Err(verdict) = reader.push(Bytes::from(event.clone())) {
@@ -316,6 +320,33 @@ fn events_go_on_one_by_one() {
         let (counts, result) = read_events("", &events);
         assert_eq!(result, Ok(()));
         assert_eq!(counts, events.iter().map(String::len).collect::<Vec<_>>(), "{end:?}");
+    }
+}
+
+#[test]
+fn rows_are_events_too() {
+    for (form, shown) in [
+        (Some(Form::Rows), "application/x-ndjson"),
+        (Some(Form::Rows), "Application/NDJSON; charset=utf-8"),
+        (Some(Form::Rows), "application/json-seq"),
+        (Some(Form::Events), "text/event-stream;charset=utf-8"),
+        (None, "application/json"),
+        (None, ""),
+    ] {
+        assert_eq!(Form::of(shown.as_bytes()), form, "{shown}");
+    }
+    let row = |before: &str, text: &str| format!("{before}{{\"response\":\"{text}\",\"done\":false}}\n");
+    for before in ["", "\u{1e}"] {
+        let harmless: Vec<String> = (0..20).map(|_| row(before, "Some words, and no end")).collect();
+        let (counts, result) = read_form(Form::Rows, "", &harmless);
+        assert_eq!(result, Ok(()));
+        assert_eq!(counts, harmless.iter().map(String::len).collect::<Vec<_>>());
+        let secret = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
+        let part = |part| row(before, std::str::from_utf8(part).expect("ASCII"));
+        let pieces: Vec<String> = secret.as_bytes().chunks(3).map(part).collect();
+        let (counts, result) = read_form(Form::Rows, "response: {secrets: block}", &pieces);
+        let verdict = result.expect_err("a secret");
+        assert_eq!((verdict.reason, counts.iter().sum::<usize>()), (Reason::InjectionMatch, 0), "{counts:?}");
     }
 }
 
@@ -435,7 +466,7 @@ fn what_is_read_ahead_is_judged_with_the_rest() {
 #[test]
 fn what_says_that_it_is_plain_is_read_in_steps_too() {
     let zeros = Bytes::from(packed(&"\0".repeat(20 << 20), Coding::Gzip));
-    let of_events = |reader: Reader| reader.of_events();
+    let of_events = |reader: Reader| reader.of_events(Form::Events);
     let as_it_is = |reader: Reader| reader;
     let ways: [fn(Reader) -> Reader; 2] = [as_it_is, of_events];
     for way in ways {

@@ -133,6 +133,15 @@ impl Sessions {
         Ok(sent)
     }
 
+    /// What several words of one value make that nothing but separators stands between: a secret in two cookies, in two lines, in a
+    /// list. Only of values of at most some kilobytes.
+    ///
+    /// # Errors
+    /// As [`value`](Self::value).
+    pub fn apart(&self, value: &[u8]) -> Result<Vec<Finding>, EngineError> {
+        self.scanner.scan_apart(value)
+    }
+
     /// Takes values back that are not sent in the end, or not as they were: tried once more, they are judged once more.
     pub fn take_back(&self, session: u64, now: u64, tickets: &[Ticket]) {
         let mut state = self.lock();
@@ -303,6 +312,22 @@ mod tests {
         let begun = sessions.value(3, 0, "body", b"ghp_0123456789abcdefghij").unwrap();
         assert_eq!(rules(&begun), [] as [&str; 0]);
         assert_eq!(rules(&sessions.value(3, 1, "body", b"ABCDEFGHIJ012345").unwrap()), ["token"]);
+    }
+
+    #[test]
+    fn noise_that_reads_like_words_is_no_word_and_a_uuid_ends_no_token() {
+        let shipped = RuleSet::shipped().unwrap().only(crate::Kind::Dlp);
+        let scanner = Scanner::new(shipped, &[1; 32]).unwrap();
+        let sessions =
+            Sessions::new(scanner, BudgetLimits { bits: 1e9, ..BudgetLimits::default() }, FragmentLimits::default());
+        assert_eq!(piece(&sessions, 1, "ghp_wcN8nWkQsd2EG72O"), 0);
+        assert_eq!(piece(&sessions, 1, "B7ht3Woz9op2IXesIaUR"), 1);
+        for part in ["ghp_wcN8nW", "kQsd2EG72O", "B7ht3Woz9o"] {
+            assert_eq!(piece(&sessions, 2, part), 0, "{part}");
+        }
+        for id in ["5f0c1a2b-9d8e-4c7b-a6f5-0123456789ab", "f47ac10b-58cc-4372-a567-0e02b2c3d479"] {
+            assert_eq!(piece(&sessions, 2, id), 0, "{id}");
+        }
     }
 
     #[test]

@@ -22,6 +22,23 @@ fn may_be_encoded(value: &[u8]) -> bool {
 /// Bytes of what tokens without check digits begin with: `ghp_`, `AKIA`.
 const PREFIX: usize = 4;
 
+/// Least bytes of what stands apart in a value, and how many of them are looked at.
+const LEAST_APART: usize = 5;
+const MOST_APART: usize = 64;
+
+/// What stands apart in a value and may be a piece of a token: of `a=Zx8Kq1; b=LmN2p3`, of `Zx8Kq1, LmN2p3`, of lines. Words of a
+/// language are none.
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_apart = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`=:,;<>()[]{}|&".contains(byte);
+    let is_one = |word: &&[u8]| {
+        let has = |class: fn(&u8) -> bool| word.iter().any(class);
+        word.len() >= LEAST_APART
+            && word.is_ascii()
+            && (has(u8::is_ascii_digit) || word.iter().skip(1).any(u8::is_ascii_uppercase))
+    };
+    value.split(is_apart).filter(is_one).take(MOST_APART)
+}
+
 /// Least letters of words that are told from noise.
 const WORDS: usize = 6;
 
@@ -45,6 +62,12 @@ fn is_middle(value: &[u8]) -> bool {
     value.len() >= MIDDLE && value.iter().all(in_token) && !is_said(value)
 }
 
+/// Is it a UUID or the like: hexadecimal in groups? What a token of many letters lacks for its length is in any.
+fn is_id(piece: &[u8]) -> bool {
+    let digits = piece.iter().filter(|byte| byte.is_ascii_hexdigit()).count();
+    digits >= 16 && piece.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-')
+}
+
 /// Do values say it that have nothing to do with one another?
 fn is_said(part: &[u8]) -> bool {
     is_digest(part) || is_words(part)
@@ -53,7 +76,16 @@ fn is_said(part: &[u8]) -> bool {
 /// Does it read like words, behind a prefix if it has one? Values that are said one after another have the length of a token soon.
 fn is_words(part: &[u8]) -> bool {
     let behind = part.iter().rposition(|byte| matches!(byte, b'_' | b'-')).map_or(0, |at| at + 1);
-    part.get(behind..).is_some_and(|words| words.len() >= WORDS && entropy::readable(words))
+    // Numbers stand at one place of a name; noise, of which some reads, has them everywhere.
+    let is_noise = |words: &[u8]| is_mixed(words) && numbers(words) > 1;
+    part.get(behind..).is_some_and(|words| words.len() >= WORDS && entropy::readable(words) && !is_noise(words))
+}
+
+/// How many numbers are in it.
+fn numbers(text: &[u8]) -> usize {
+    text.chunk_by(|one, other| one.is_ascii_digit() == other.is_ascii_digit())
+        .filter(|run| run.first().is_some_and(u8::is_ascii_digit))
+        .count()
 }
 
 impl Scanner {
@@ -80,6 +112,33 @@ impl Scanner {
                 self.add_crossing(text, found, crosses, span, &mut findings)?;
             }
         }
+        Ok(findings)
+    }
+
+    /// What words make that stand side by side in a value but for separators, where several of them are part of it.
+    pub(super) fn scan_apart(&self, value: &[u8]) -> Result<Vec<Finding>, EngineError> {
+        let mut findings = Vec::new();
+        let words: Vec<&[u8]> = words(value).collect();
+        if words.len() < 2 {
+            return Ok(findings);
+        }
+        let text = words.concat();
+        let mut end = 0;
+        let places: Vec<Range<usize>> = words
+            .iter()
+            .map(|word| {
+                let start = end;
+                end += word.len();
+                start..end
+            })
+            .collect();
+        let crosses = |place: &Range<usize>| {
+            let parts: Vec<Range<usize>> =
+                places.iter().filter(|part| part.start < place.end && place.start < part.end).cloned().collect();
+            (parts.len() > 1).then_some(parts)
+        };
+        let found = Stream::plainly(&self.core)?.finish_with(&text)?;
+        self.add_crossing(&text, found, crosses, &(0..value.len() as u64), &mut findings)?;
         Ok(findings)
     }
 
@@ -114,7 +173,8 @@ impl Scanner {
                 continue;
             }
             let is_said = |part: &[u8]| is_said(part) && (is_digest(part) || &*found.class == "credential");
-            let by_chance = || is_prefix() || is_said(first) || rest.iter().any(|part| is_said(part));
+            let ends_in_id = || places.last().and_then(|last| text.get(last.clone())).is_some_and(is_id);
+            let by_chance = || is_prefix() || is_said(first) || rest.iter().any(|part| is_said(part)) || ends_in_id();
             let is_chain = rest.len() > 1 && *found.rule != *builtin::KNOWN.id;
             if (is_chain || rule::is_shape(&found.rule)) && by_chance() {
                 continue;

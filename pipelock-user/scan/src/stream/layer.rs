@@ -43,8 +43,9 @@ const _: () = assert!(AGAIN > gate::REACH);
 
 /// Bytes of a known value, or letters of a prefix, that hardly stand at the end of anything else.
 const LEAST_BEGUN: usize = 4;
-/// Words of a list in a row that are the beginning of a seed phrase.
-const LEAST_WORDS: usize = 4;
+/// Words of a list in a row, each another, that are the beginning of a seed phrase: what people and programs say to each other
+/// has some, and says them again and again.
+const LEAST_WORDS: usize = 5;
 
 /// Does a text begin with the keyword of a rule as tokens do, and no word: `ghp_`, `AKIA7`, `xoxb-`?
 fn shows(text: &[u8], keyword: &str) -> bool {
@@ -334,8 +335,14 @@ impl Layer {
     pub(crate) fn begun_phrase(&mut self, context: &Context<'_>, text: &[u8]) -> usize {
         let from = self.detectors.begun_phrase(context.shared, &Window { first: 0, old: &[], new: text });
         let words = text.get(usize::try_from(from).unwrap_or(text.len())..).unwrap_or_default();
-        let count = words.split(|byte| !byte.is_ascii_alphabetic() && byte.is_ascii()).filter(|word| !word.is_empty());
-        if count.count() >= LEAST_WORDS { words.len() } else { 0 }
+        let all = words.split(|byte| !byte.is_ascii_alphabetic() && byte.is_ascii()).filter(|word| !word.is_empty());
+        let mut others: Vec<&[u8]> = Vec::with_capacity(LEAST_WORDS);
+        for word in all {
+            if others.len() < LEAST_WORDS && !others.contains(&word) {
+                others.push(word);
+            }
+        }
+        if others.len() >= LEAST_WORDS { words.len() } else { 0 }
     }
 
     /// The last bytes that were pushed: so many, or those that are kept.

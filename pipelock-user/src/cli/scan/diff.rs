@@ -1,7 +1,7 @@
 //! The added lines of a unified diff. Called by `pipelock scan --diff`.
 //!
 //! Formats: `diff -u`, `git diff`, and git's combined diff of merges (git-diff, "Generating patch text with -p" and "Combined
-//! diff format"). Names in quotes are as C writes them. What a binary patch holds is not text and not looked at.
+//! diff format"). Names in quotes are as C writes them. What a binary patch holds is not text and not looked at, which is said.
 //! Promises: memory does not grow with the diff but with the number of stretches of added lines in one hunk.
 
 use std::io::Read;
@@ -28,7 +28,7 @@ pub(super) fn scan(
     names: &mut Names,
     to: &mut Vec<Located>,
 ) -> Result<(), Unread> {
-    let mut hunks = Hunks { scanner, names, text: None, name: None, found: to };
+    let mut hunks = Hunks { scanner, names, text: None, name: None, found: to, unread: None };
     let mut diff = Diff::default();
     loop {
         let ended = fill(&mut source, buffer)?;
@@ -36,7 +36,8 @@ pub(super) fn scan(
         diff.push(buffer, ended, &mut hunks)?;
         if ended {
             hunks.end()?;
-            return diff.problem().map_or(Ok(()), |problem| Err(Unread::Form(problem)));
+            let unread = diff.problem().map(Unread::Form).or(hunks.unread);
+            return unread.map_or(Ok(()), Err);
         }
     }
 }
@@ -59,6 +60,8 @@ struct Hunks<'a> {
     /// The last name that was looked at, and as it is shown.
     name: Option<(String, String)>,
     found: &'a mut Vec<Located>,
+    /// What was not looked at in the first hunk of which that is so.
+    unread: Option<Unread>,
 }
 
 struct Hunk {
@@ -75,7 +78,9 @@ struct Hunk {
 impl Hunks<'_> {
     fn end(&mut self) -> Result<(), EngineError> {
         let Some(Hunk { path, text, waiting, numbers, .. }) = self.text.take() else { return Ok(()) };
-        for (place, end, finding) in text.last(&waiting)? {
+        let (found, unread) = text.last(&waiting)?;
+        self.unread = self.unread.take().or(unread);
+        for (place, end, finding) in found {
             let line = |line: usize| {
                 let after = numbers.partition_point(|(first, _)| *first <= line);
                 let stretch = numbers.get(after.saturating_sub(1));
@@ -149,6 +154,8 @@ struct Diff {
     has_text: bool,
     /// A hunk ended before it had the lines that it says it has.
     is_short: bool,
+    /// What `git diff --binary` writes of what is no text.
+    is_binary: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -192,7 +199,10 @@ impl Diff {
             return Some("it is no unified diff");
         }
         let is_short = self.is_short || self.left_new > 0 || self.left_old.iter().any(|left| *left > 0);
-        is_short.then_some("a hunk has fewer lines than its header says: something may have been cut off")
+        if is_short {
+            return Some("a hunk has fewer lines than its header says: something may have been cut off");
+        }
+        self.is_binary.then_some("a binary patch in it is not read: scan the files, or leave out --binary")
     }
 
     fn go_on(&mut self, part: &[u8], ends: bool, to: &mut impl Added) -> Result<(), EngineError> {
@@ -242,6 +252,7 @@ impl Diff {
 
     fn header(&mut self, line: &[u8], to: &mut impl Added) -> Result<(), EngineError> {
         self.is_context |= line.starts_with(b"***************");
+        self.is_binary |= line.trim_ascii_end() == b"GIT binary patch";
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // Changes without a hunk: of names, modes, empty files, and of what is no text.
@@ -398,6 +409,18 @@ mod tests {
         assert_eq!(found[0], ("x".to_owned(), lines(&[(2, "++ added\n"), (3, "two\n")])));
         assert_eq!(found[1], ("x".to_owned(), lines(&[(10, "b\n")])));
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_read_of_a_diff_is_said() {
+        let problem = |text: &str| {
+            let mut diff = Diff::default();
+            diff.push(text.as_bytes(), true, &mut Seen::default()).expect("read");
+            diff.problem()
+        };
+        let binary = "diff --git a/x b/x\nindex 1..2 100644\nGIT binary patch\nliteral 3\nKcmZ\n\nliteral 0\nHcmV\n\n";
+        assert!(problem(binary).is_some_and(|why| why.contains("--binary")));
+        assert_eq!(problem("diff --git a/x b/x\nBinary files a/x and b/x differ\n"), None);
     }
 
     #[test]

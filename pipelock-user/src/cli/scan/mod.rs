@@ -145,9 +145,9 @@ impl Input<'_> {
         if self.args.diff {
             return diff::scan(self.scanner, source, self.buffer, read, names, to);
         }
-        let found = read::scan(self.scanner, source, self.buffer, read)?;
+        let (found, unread) = read::scan(self.scanner, source, self.buffer, read)?;
         let located = |(place, end, finding)| Located { path: name.to_owned(), place, end, in_name: false, finding };
         to.extend(found.into_iter().map(located));
-        Ok(())
+        unread.map_or(Ok(()), Err)
     }
 }

@@ -21,6 +21,16 @@ pub(super) enum Unread {
     Engine(#[from] EngineError),
     #[error("{0}")]
     Form(&'static str),
+    #[error("it holds what is packed as {0}, which is not unpacked here")]
+    Packed(String),
+}
+
+impl Unread {
+    /// Of what a text held that was read to its end.
+    fn packed(how: pipelock_scan::Unread) -> Option<Self> {
+        let names: Vec<&str> = how.names().collect();
+        (!names.is_empty()).then(|| Self::Packed(names.join(" and ")))
+    }
 }
 
 /// A text on its way through the scanner.
@@ -44,16 +54,17 @@ impl Text {
         Ok(())
     }
 
-    /// Takes the last piece; gives the findings that no comment says to ignore, with their places.
-    pub(super) fn last(mut self, piece: &[u8]) -> Result<Vec<Placed>, EngineError> {
+    /// Takes the last piece; gives the findings that no comment says to ignore, with their places, and what was not looked at.
+    pub(super) fn last(mut self, piece: &[u8]) -> Result<(Vec<Placed>, Option<Unread>), EngineError> {
         self.stream.last(piece)?;
+        let unread = Unread::packed(self.stream.unread());
         self.places.push(piece);
         self.note();
         self.places.end();
         let findings = self.stream.findings().into_iter();
         let place = |finding: &Finding| self.places.of(finding.span.start).unwrap_or(Place::FIRST);
         let placed = findings.map(|finding| (place(&finding), self.places.of(finding.span.end), finding));
-        Ok(placed.filter(|(place, _, finding)| !self.places.ignored(place.line, &finding.rule)).collect())
+        Ok((placed.filter(|(place, _, finding)| !self.places.ignored(place.line, &finding.rule)).collect(), unread))
     }
 
     fn note(&mut self) {
@@ -65,13 +76,13 @@ impl Text {
     }
 }
 
-/// What is in everything that `source` gives; `read` hears how many bytes came.
+/// What is in everything that `source` gives, and what of it was not looked at; `read` hears how many bytes came.
 pub(super) fn scan(
     scanner: &Scanner,
     mut source: impl Read,
     buffer: &mut Vec<u8>,
     mut read: impl FnMut(u64),
-) -> Result<Vec<Placed>, Unread> {
+) -> Result<(Vec<Placed>, Option<Unread>), Unread> {
     let mut text = Text::new(scanner)?;
     loop {
         let ended = fill(&mut source, buffer)?;

@@ -19,7 +19,7 @@ use super::headers::{announce, without};
 use super::passing::{Broken, Failure, Passing, Read};
 use super::upstream::Carrier;
 use crate::flow::{Found, Reason, Verdict};
-use crate::inspect::{Encoded, Messages, Reader, Scanners, Side, Terms};
+use crate::inspect::{Encoded, Form, Messages, Reader, Scanners, Side, Terms};
 use crate::policy::Rule;
 use crate::proxy::git::push::Push;
 use crate::proxy::state::Rules;
@@ -178,8 +178,8 @@ impl Reading {
         let mut reader = Reader::in_steps(&self.scanners, &self.terms, side, encoded)?;
         let is_redacted = encoded.is_changeable() && self.terms.may_redact(side);
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {
-            reader = reader.of_events();
+        if let Some(form) = Form::of(kind) {
+            reader = reader.of_events(form);
         }
         if body.size_hint().exact().is_some_and(|length| length <= whole) {
             let part = if side.is_outbound() { "request body" } else { "response body" };
