@@ -8,7 +8,7 @@ mod words;
 
 pub use host::{HostFinding, HostSign, host};
 pub(crate) use host::{before, data_labels, excluded};
-pub(crate) use words::readable;
+pub(crate) use words::{readable, unreadable};
 
 /// Shannon entropy in bits per byte, 0 to 8; 0 for an empty text.
 pub fn shannon(bytes: &[u8]) -> f64 {

@@ -70,6 +70,12 @@ pub(crate) fn readable(text: &[u8]) -> bool {
     letters * 4 >= text.len() * 3 && all * 2 >= letters && rare * 8 <= all
 }
 
+/// Letters of which every second pair is rare: more than any word, name or abbreviation has.
+pub(crate) fn unreadable(text: &[u8]) -> bool {
+    let (all, rare) = pairs(text);
+    all >= 6 && rare * 2 >= all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

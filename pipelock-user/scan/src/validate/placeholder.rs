@@ -5,7 +5,7 @@
 //! [`not_placeholder`] for labelled values, [`random`] for values that nothing but their look gives away.
 //! All are linear and look at no more than [`MAX`] bytes.
 
-use crate::entropy::readable;
+use crate::entropy::{readable, unreadable};
 
 /// Bytes of a secret that are looked at.
 const MAX: usize = 1024;
@@ -243,7 +243,20 @@ fn rest(secret: &[u8]) -> usize {
 /// A value that looks random: [`not_placeholder`], letters and digits mixed, or letters in such order as no words have them,
 /// and not words joined together.
 pub(super) fn random(secret: &[u8]) -> bool {
-    not_placeholder(secret) && (mixed(secret) || scrambled(secret)) && !worded(secret)
+    not_placeholder(secret) && ((mixed(secret) || scrambled(secret)) && !worded(secret) || jumbled(secret))
+}
+
+/// Letters of both cases that cannot be words whatever their vowels: every second pair is none of a word, or capitals cut them into
+/// pieces of fewer than four letters.
+fn jumbled(secret: &[u8]) -> bool {
+    let secret = head(secret);
+    let has = |class: fn(&u8) -> bool| secret.iter().any(class);
+    secret.len() >= 10
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_uppercase)
+        && secret.iter().all(u8::is_ascii_alphabetic)
+        && steps(secret) >= 2
+        && (unreadable(secret) || steps(secret) >= 3 && (steps(secret) + 1) * 4 > secret.len() && !readable(secret))
 }
 
 /// Letters of both cases that do not read like words, as one in eight passwords of twelve letters and digits is by chance.
@@ -292,9 +305,12 @@ const REFERENCES: [&str; 18] = [
 ];
 
 fn is_reference(secret: &[u8]) -> bool {
-    REFERENCES
-        .iter()
-        .any(|word| secret.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes())))
+    // A line of /etc/passwd, whose password is elsewhere.
+    let is_account = matches!(secret, [b'x' | b'*', b':', b'0'..=b'9', ..]);
+    is_account
+        || REFERENCES
+            .iter()
+            .any(|word| secret.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes())))
 }
 
 /// Names of hashes, ciphers and encodings, before a digit or a mark: `SHA256-hashed`, `base64-encoded`.
@@ -530,7 +546,18 @@ mod tests {
         assert!(random(b"x7Kp2mQ9vR4sL8nW1bY6cT3fA0jH5dE"));
         assert!(random(b"9f86d081884c7d659a2feaa0c55ad015"));
         assert!(random(b"kVwQzLnTpRmX") && random(b"fGhTrWqLpZsN"));
-        for text in ["getDatabaseTokenStore", "XMLHttpRequestBody", "someVeryLongName", "kvwqzlntprmx"] {
+        for text in ["epcXwvqxvVVVog", "OEUZlWHjaRixFH", "QxhTzAqoKwpRv"] {
+            assert!(random(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "getDatabaseTokenStore",
+            "XMLHttpRequestBody",
+            "myPasswordHere",
+            "DBUserPwdConfig",
+            "isOkToDoItNow",
+            "someVeryLongName",
+            "kvwqzlntprmx",
+        ] {
             assert!(!random(text.as_bytes()), "{text}");
         }
     }
