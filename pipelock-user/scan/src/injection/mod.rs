@@ -15,6 +15,7 @@ mod class;
 mod fold;
 mod folded;
 mod gate;
+mod host;
 mod lexicon;
 mod own;
 mod packed;

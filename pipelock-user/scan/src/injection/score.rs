@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::fold::Folded;
+use super::host;
 use super::lexicon::{Hit, Lexicon};
 use super::quote;
 use super::rule::{ConceptId, ConceptRule, ConceptSet, Order, THRESHOLD};
@@ -86,6 +87,10 @@ impl Computed {
         {
             return self.secret_file != Some(hit.sense.concept);
         }
+        let path = [self.secret_file, self.destination].contains(&Some(hit.sense.concept));
+        if !path && host::holds(before, behind) {
+            return true;
+        }
         if self.data >> hit.sense.concept & 1 == 0 {
             return false;
         }
@@ -119,6 +124,11 @@ fn cites(before: &str, behind: &str) -> bool {
     }
     let hash = label.len() >= 7 && label.bytes().all(|byte| byte.is_ascii_hexdigit());
     (number || hash) && target.len() <= NAME && !target.contains([' ', ')'])
+}
+
+/// Whether one string of a list or of an object ends in `text` and the next begins, as in `"user": "a", "email": "b"`.
+fn parts_strings(text: &str) -> bool {
+    text.match_indices("\",").any(|(at, mark)| text[at + mark.len()..].trim_start().starts_with('"'))
 }
 
 /// Memory that scoring uses again and again.
@@ -386,6 +396,7 @@ impl View<'_> {
         let range = self.folded.original(span.start)..self.folded.original(span.end);
         let text = self.window.get(range).unwrap_or_default();
         let clause = if text.contains("; ") { 15 } else { 0 };
+        let clause = if parts_strings(text) { 50 } else { clause };
         let lines = text.split('\n').skip(1);
         let cost = |line: &str| {
             let indented = line.starts_with([' ', '\t']);
