@@ -99,7 +99,7 @@ impl Layer {
         layer.graphic = decodes.then(Graphic::default);
         // Most views are for text: what is none is seen without them.
         let may_be_binary = below.is_none_or(ViewKind::gives_bytes);
-        layer.packed = may_be_binary.then(Packed::default);
+        layer.packed = may_be_binary.then(|| if below.is_none() { Packed::default() } else { Packed::written() });
         layer.wide = may_be_binary.then(Wide::default);
         layer.injections_only = below == Some(ViewKind::Leet);
         Ok(layer)

@@ -46,6 +46,8 @@ pub(crate) struct Packed {
     again: u64,
     /// What became of what the text was said to be.
     decoded: Decoded,
+    /// The text is what escapes say, as source code names the beginnings of formats: what is not unpacked there is none.
+    is_written: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,11 @@ impl Packed {
         Self { named: Some(format), decoded: Decoded::Going { made: 0 }, ..Self::default() }
     }
 
+    /// Of what a view made of a text.
+    pub(crate) fn written() -> Self {
+        Self { is_written: true, ..Self::default() }
+    }
+
     pub(crate) fn push(
         &mut self,
         context: &mut Context<'_>,
@@ -78,7 +85,7 @@ impl Packed {
         depth: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), EngineError> {
-        if gate.any(unread::SIGNS) && !window.new.is_empty() {
+        if !self.is_written && gate.any(unread::SIGNS) && !window.new.is_empty() {
             let from = window.fresh().saturating_sub(LONGEST as u64 - 1);
             window.with(from..window.end(), |text| context.leave(unread::find(text)));
             if from == 0 {
