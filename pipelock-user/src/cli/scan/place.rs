@@ -91,14 +91,17 @@ impl Places {
         if count == 0 {
             return;
         }
+        // From one mark to the next, since there may be one in every line.
+        let (mut line, mut from) = (self.line, 0);
         for at in memmem::find_iter(&self.kept, MARK).take_while(|at| *at < count) {
+            line += memchr::memchr_iter(b'\n', &self.kept[from..at]).count();
+            from = at;
             let behind = &self.kept[at + MARK.len()..];
             // `pipelock:ignored` and `pipelock:ignore-next-line` are other words.
             if behind.first().is_some_and(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)) {
                 continue;
             }
             let words = behind[..behind.len().min(WORDS)].split(|byte| *byte == b'\n').next().unwrap_or_default();
-            let line = self.line + memchr::memchr_iter(b'\n', &self.kept[..at]).count();
             if self.marks.len() < MARKS {
                 self.marks.entry(line).or_insert_with(|| String::from_utf8_lossy(words).into_owned());
             }
