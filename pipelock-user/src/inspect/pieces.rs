@@ -35,7 +35,7 @@ impl Terms {
         scanners.sessions.piece(SESSION, scanners.now(), (self.rule(), lane), value).map_err(|error| unread(&error))
     }
 
-    /// What a value completes, and what stands apart in it makes together, judged: what is to be noted, and by what it is taken back if it is not sent in the end.
+    /// What a value completes, judged: what is to be noted, and by what it is taken back if it is not sent in the end.
     ///
     /// # Errors
     /// [`crate::flow::Reason::DlpMatch`], [`crate::flow::Reason::ScannerUnavailable`]. The value is taken back then.
@@ -47,14 +47,7 @@ impl Terms {
         value: &[u8],
         place: impl Fn() -> String,
     ) -> Result<(Vec<Found>, Vec<Ticket>), Verdict> {
-        let Sent { mut findings, tickets } = self.piece(scanners, lane, value)?;
-        match scanners.sessions.apart(value) {
-            Ok(apart) => findings.extend(apart),
-            Err(error) => {
-                scanners.take_back(&tickets);
-                return Err(unread(&error));
-            }
-        }
+        let Sent { findings, tickets } = self.piece(scanners, lane, value)?;
         match self.sort(side, &findings, |_| place()) {
             Ok(noted) => Ok((noted, tickets)),
             Err(verdict) => {

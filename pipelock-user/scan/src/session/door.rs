@@ -123,23 +123,15 @@ impl Sessions {
     }
 
     /// As [`value`](Self::value) for what was read by itself already, and need not be of the session's choice: only what it
-    /// completes.
+    /// completes, and what words of it make that nothing but separators stands between: a secret in two cookies, in two lines, in
+    /// a list.
     ///
     /// # Errors
     /// As [`value`](Self::value).
     pub fn piece(&self, session: u64, now: u64, lane: impl Hash, value: &[u8]) -> Result<Sent, EngineError> {
-        let mut sent = Sent::default();
+        let mut sent = Sent { findings: self.scanner.scan_apart(value)?, tickets: Vec::new() };
         self.join(session, now, self.lanes.hash_one(lane), value, &(0..value.len()), &mut sent)?;
         Ok(sent)
-    }
-
-    /// What several words of one value make that nothing but separators stands between: a secret in two cookies, in two lines, in a
-    /// list. Only of values of at most some kilobytes.
-    ///
-    /// # Errors
-    /// As [`value`](Self::value).
-    pub fn apart(&self, value: &[u8]) -> Result<Vec<Finding>, EngineError> {
-        self.scanner.scan_apart(value)
     }
 
     /// Takes values back that are not sent in the end, or not as they were: tried once more, they are judged once more.
