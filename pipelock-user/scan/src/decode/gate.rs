@@ -220,7 +220,9 @@ impl Masks {
         if joins != 0 {
             let of = |test: fn(u8) -> bool, by: usize| at(bits::of(block, test), bits::of(next, test), by);
             let strings = bits::of(block, joined::quote)
-                & (of(joined::goes_on, 1) | of(|byte| (byte == b' ') | (byte == b'\t'), 1) & of(joined::goes_on, 2));
+                & (of(joined::goes_on, 1)
+                    | of(|byte| (byte == b' ') | (byte == b'\t'), 1) & of(joined::goes_on, 2)
+                    | of(|byte| byte == b')', 1) & of(|byte| byte == b'.', 2));
             set(strings | joins & of(joined::breaks, 1), JOINED);
         }
         let tags = words(0) & at(self.tags, later.tags, 1);
@@ -381,6 +383,7 @@ mod tests {
             set(matches!(byte(0), b'+' | b'&') && byte(1) == b'A', UTF7);
             let near = if matches!(byte(1), b' ' | b'\t') { byte(2) } else { byte(1) };
             set(joined::quote(byte(0)) && joined::goes_on(near), JOINED);
+            set(joined::quote(byte(0)) && byte(1) == b')' && byte(2) == b'.', JOINED);
             set(joined::ends(byte(0)) && joined::breaks(byte(1)), JOINED);
             set(word(0) && byte(1) == b'<' && (byte(2).is_ascii_alphabetic() || b"/!".contains(&byte(2))), JOINED);
         }

@@ -17,6 +17,11 @@ const TAG: usize = 64;
 /// What puts strings together in some language.
 const OPERATORS: [&[u8]; 11] = [b"+", b".", b"..", b"++", b"&", b"||", b"<>", b"~", b"\\", b"^", b"`"];
 
+/// Methods that put the string they are called with behind another one: `.append("AKIA").append("IOSF")`.
+const METHODS: [&[u8]; 5] = [b"append", b"concat", b"plus", b"add", b"write"];
+/// Longest name of them.
+const METHOD: usize = 6;
+
 /// Tags that do not separate what is before them from what is behind.
 const INLINE: [&[u8]; 14] =
     [b"a", b"b", b"code", b"em", b"font", b"i", b"mark", b"s", b"small", b"span", b"strong", b"sub", b"u", b"wbr"];
@@ -82,7 +87,7 @@ pub(super) fn place(text: &[u8]) -> Option<usize> {
 pub(super) fn may_begin(tail: &[u8]) -> bool {
     match tail {
         [.., one] if begins(*one) => true,
-        [.., one, two] => quote(*one) && matches!(two, b' ' | b'\t'),
+        [.., one, two] => quote(*one) && matches!(two, b' ' | b'\t' | b')'),
         _ => false,
     }
 }
@@ -139,16 +144,18 @@ fn strings(before: &[u8], text: &[u8], last: bool) -> Turn {
     let first = text.get(start);
     // As the gate sees it.
     let near = match first {
-        Some(b' ' | b'\t') => text.get(start + 1),
+        Some(b' ' | b'\t' | b')') => text.get(start + 1),
         near => near,
     };
     match near {
         None => return if last { Turn::Keep(1) } else { Turn::More },
-        Some(byte) if goes_on(*byte) => {}
+        Some(b'.') => {}
+        Some(byte) if goes_on(*byte) && first != Some(&b')') => {}
         Some(_) => return Turn::Keep(1),
     }
-    let Some(blanks) = count(text, start, BETWEEN, last, blank) else { return Turn::More };
-    let mut at = start + blanks;
+    let Some(called) = call(text, start, last) else { return Turn::More };
+    let Some(blanks) = count(text, start + called, BETWEEN, last, blank) else { return Turn::More };
+    let mut at = start + called + blanks;
     let sign = |byte: u8| b"+.&|<>~\\^`".contains(&byte) && byte != mark;
     let Some(length) = count(text, at, 3, last, sign) else { return Turn::More };
     // The backslashes of the next quote are no operator.
@@ -161,11 +168,14 @@ fn strings(before: &[u8], text: &[u8], last: bool) -> Turn {
         _ => 0,
     };
     at += length;
+    let length = length + called;
     let Some(more) = count(text, at, BETWEEN, last, blank) else { return Turn::More };
     at += more;
     let Some(same) = count(text, at, SLASHES + 1, last, |byte| byte == b'\\') else { return Turn::More };
     let Some(&other) = text.get(at + same) else { return if last { Turn::Keep(1) } else { Turn::More } };
-    if same != slashes || other != mark || at > BETWEEN {
+    // Shells put together what has different quotes when nothing stands between, others where an operator says so.
+    let fits = other == mark || quote(other) && (length > 0 || at == start);
+    if same != slashes || !fits || at > BETWEEN {
         return Turn::Keep(1);
     }
     let end = at + same + 1;
@@ -188,6 +198,27 @@ fn strings(before: &[u8], text: &[u8], last: bool) -> Turn {
         return Turn::Keep(1);
     }
     gone(end)
+}
+
+/// The length of the call of a method that puts strings together, to its bracket and with the one that ends the call before; 0 when
+/// there is none, nothing when that is not known yet.
+fn call(text: &[u8], start: usize, last: bool) -> Option<usize> {
+    let dot = start + usize::from(text.get(start) == Some(&b')'));
+    match text.get(dot) {
+        Some(b'.') => {}
+        None if !last => return None,
+        _ => return Some(0),
+    }
+    let length = count(text, dot + 1, METHOD + 1, last, |byte| byte.is_ascii_alphabetic())?;
+    let name = text.get(dot + 1..dot + 1 + length)?;
+    if !METHODS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        return Some(0);
+    }
+    match text.get(dot + 1 + length) {
+        Some(b'(') => Some(dot + 2 + length - start),
+        None if !last => None,
+        _ => Some(0),
+    }
 }
 
 /// A tag within a word.
@@ -245,7 +276,13 @@ mod tests {
             ("x,\"4930123456\"\n\"100234\",y \"AKIA\"\t+ \"IOSF\"", "x,\"4930123456\"\n\"100234\",y \"AKIAIOSF\""),
             (r#"{"a":"","b":["x","y"],"c":"d"}"#, r#"{"a":"","b":["x","y"],"c":"d"}"#),
             ("it's \"so\". He said \"no\", \"yes\" a < b", "it's \"so\". He said \"no\", \"yes\" a < b"),
-            ("concat('AKIA' || 'IOSF' <> \"x\" \"y\")", "concat('AKIAIOSF' <> \"xy\")"),
+            ("concat('AKIA' || 'IOSF' <> \"x\" \"y\")", "concat('AKIAIOSFxy\")"),
+            ("\"AKIA\" + 'IOSF' \"no\" 'more' x=AK\"IA\"'IO'\"SF\"", "\"AKIAIOSF' \"no\" 'more' x=AK\"IAIOSF\""),
+            ("b.append(\"AKIA\").append(\"IOSF\").Append( 'x').next(\"y\")", "b.append(\"AKIAIOSFx').next(\"y\")"),
+            (
+                "(\"AKIA\".concat(\"IOSF\") \"AKIA\").append(b).append(\"IOSF\")",
+                "(\"AKIAIOSF\") \"AKIA\").append(b).append(\"IOSF\")",
+            ),
         ] {
             assert_eq!(all(ViewKind::Joined, text), plain, "{text}");
         }
@@ -254,7 +291,7 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig { cases: 20_000, ..Default::default() })]
         #[test]
-        fn nothing_changes_where_the_gate_sees_nothing(text in "[a. ]{0,2}([a1é]{0,2}([\"'`\\\\<>^+./! \n\t]|</?b>| {95,97}|<b {59,62}>|<!--|-->|\" ){0,6}){1,6}") {
+        fn nothing_changes_where_the_gate_sees_nothing(text in "[a. ]{0,2}([a1é]{0,2}([\"'`\\\\<>^+./! \n\t]|</?b>| {95,97}|<b {59,62}>|<!--|-->|\" |\\)|\\.add\\(){0,6}){1,6}") {
             let text = text.as_bytes();
             let change = |at: &usize| matches!(super::turn(&text[..*at], &text[*at..], true), super::Turn::Change { .. });
             let changed = (0..text.len()).find(change);

@@ -286,6 +286,12 @@ fn backslash(text: &[u8], last: bool) -> Unit {
         // A string within a string: `{"body": "{\"password\": …}"}`.
         Some(quote @ (b'"' | b'\'')) => simple(char::from(*quote)),
         Some(b'/') => simple('/'),
+        // Markdown: `sk\_live\_…`, `glpat\-…`.
+        Some(mark @ (b'_' | b'-')) => match text.get(2) {
+            None if !last => Unit::More,
+            Some(next) if next.is_ascii_alphanumeric() => simple(char::from(*mark)),
+            _ => Unit::Plain(1),
+        },
         Some(b'x') => {
             digits(text, 2, 2, last).map_or_else(|unit| unit, |number| Unit::Byte(4, number as u8, Step::Escape))
         }
@@ -314,6 +320,12 @@ fn slashes(text: &[u8], last: bool) -> Unit {
                 Unit::More => Unit::More,
             }
         }
+        // Markdown within a string.
+        Some(mark @ (b'_' | b'-')) if count == 2 => match text.get(3) {
+            None if !last => Unit::More,
+            Some(next) if next.is_ascii_alphanumeric() => Unit::Char(3, char::from(*mark), Step::Escape),
+            _ => Unit::Plain(2),
+        },
         _ if count > 2 => Unit::Char(2, '\\', Step::Escape),
         _ => Unit::Plain(2),
     }
