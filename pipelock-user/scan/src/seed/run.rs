@@ -181,9 +181,21 @@ fn one_word(numbers: &[u16]) -> bool {
 /// What the words say, 11 bits each, highest first: of 24 words 264 bits.
 fn bytes(numbers: &[u16]) -> [u8; 33] {
     let mut bytes = [0u8; 33];
-    for bit in 0..numbers.len().min(MOST) * 11 {
-        let set = (numbers[bit / 11] >> (10 - bit % 11)) & 1;
-        bytes[bit / 8] |= (set as u8) << (7 - bit % 8);
+    let mut places = bytes.iter_mut();
+    // The bits that fill no byte yet are the lowest `rest` of `bits`.
+    let (mut bits, mut rest) = (0u32, 0);
+    for number in numbers.iter().take(MOST) {
+        bits = bits << 11 | u32::from(number & 0x7ff);
+        rest += 11;
+        while rest >= 8 {
+            rest -= 8;
+            if let Some(place) = places.next() {
+                *place = (bits >> rest) as u8;
+            }
+        }
+    }
+    if let Some(place) = places.next().filter(|_| rest > 0) {
+        *place = (bits << (8 - rest)) as u8;
     }
     bytes
 }
@@ -203,6 +215,18 @@ pub(super) fn checksum(numbers: &[u16]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_eleven_bits_each() {
+        for count in [1, 3, 8, 12, 15, 23, 24, 30] {
+            let numbers: Vec<u16> = (0..count as u16).map(|at| (at * 397 + 1021) % 2048).collect();
+            let mut plain = [0u8; 33];
+            for bit in 0..count.min(MOST) * 11 {
+                plain[bit / 8] |= ((numbers[bit / 11] >> (10 - bit % 11) & 1) as u8) << (7 - bit % 8);
+            }
+            assert_eq!(bytes(&numbers), plain, "{count}");
+        }
+    }
 
     #[test]
     fn zero_entropy_has_the_published_last_word() {
