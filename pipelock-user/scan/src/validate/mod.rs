@@ -32,7 +32,7 @@ enum Shown {
 use Shown::{Contents, Form};
 
 /// All validators, ordered by name.
-static TABLE: [(&str, Validator, Shown); 65] = [
+static TABLE: [(&str, Validator, Shown); 66] = [
     ("aadhaar", personal::aadhaar, Contents),
     ("aba", money::aba, Contents),
     ("age-key", bech32::age_secret_key, Contents),
@@ -46,6 +46,7 @@ static TABLE: [(&str, Validator, Shown); 65] = [
     ("basic-auth", base64::basic_credentials, Contents),
     ("bech32-key", keyfile::bech32_key, Contents),
     ("bitcoin-address", address::bitcoin, Contents),
+    ("bitlocker", structure::bitlocker, Contents),
     ("bsn", personal::bsn, Contents),
     ("card", money::card, Contents),
     ("cn-id", personal::cn_id, Contents),

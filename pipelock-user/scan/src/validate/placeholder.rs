@@ -179,7 +179,8 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 /// (`${…}`, `%s`, `{{…}}`, `<…>`, `a.b.c()`).
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
-    let template = has_brackets(secret) || contains(secret, "%s") || names_variable(secret);
+    // `%7B` is the brace of a template within a URL.
+    let template = has_brackets(secret) || contains(secret, "%s") || contains(secret, "%7b") || names_variable(secret);
     if PUBLISHED.iter().any(|known| secret == known.as_bytes()) {
         return false;
     }

@@ -99,9 +99,31 @@ pub(super) fn ethereum_private_key(text: &[u8]) -> bool {
     digits.len() == 64 && placeholder::hex(digits)
 }
 
+/// A recovery key of BitLocker: eight groups of six digits, each eleven times a number of 16 bits, and not all the same.
+pub(super) fn bitlocker(text: &[u8]) -> bool {
+    let number = |group: &[u8]| group.iter().fold(0u32, |sum, byte| sum * 10 + u32::from(byte.wrapping_sub(b'0') % 10));
+    let groups: Vec<&[u8]> = text.split(|byte| *byte == b'-').collect();
+    groups.len() == 8
+        && groups.iter().all(|group| {
+            group.len() == 6
+                && group.iter().all(u8::is_ascii_digit)
+                && number(group) % 11 == 0
+                && number(group) < 11 << 16
+        })
+        && groups.iter().any(|group| *group != groups[0])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_of_a_recovery_key_are_products_of_eleven() {
+        assert!(bitlocker(b"419320-308308-157157-668668-259259-540540-631631-382382"));
+        for text in ["419321-308308-157157-668668-259259-540540-631631-382382", "419320-308308", "", "-------"] {
+            assert!(!bitlocker(text.as_bytes()), "{text}");
+        }
+    }
 
     #[test]
     fn a_jwt_opens_as_json() {
