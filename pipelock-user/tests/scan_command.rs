@@ -314,6 +314,44 @@ fn sarif_has_the_form_that_services_ask_for() {
 
 /// The schema is the part of the official one that concerns what is written here.
 #[test]
+fn what_a_baseline_knows_is_not_told_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = file(&folder, "key", "0123456789abcdef0123456789abcdef");
+    let dirty = file(&folder, "config", format!("a\ntoken = {TOKEN}\n"));
+    let keyed = ["--json", "--fingerprint-key", &key, &dirty];
+    let first = run(&keyed);
+    let baseline = file(&folder, "baseline.jsonl", &first.stdout);
+    assert_eq!(findings(&first)[0]["fingerprint"], findings(&run(&keyed))[0]["fingerprint"]);
+    assert_ne!(findings(&first)[0]["fingerprint"], findings(&run(&["--json", &dirty]))[0]["fingerprint"]);
+    let known = |path: &str| run(&["--fingerprint-key", &key, "--baseline", &baseline, "--json", path]);
+    let again = known(&dirty);
+    assert_eq!((again.status.code(), stdout(&again)), (Some(0), String::new()));
+    assert!(stderr(&again).contains("1 known findings not told again"), "{}", stderr(&again));
+    // The same in another line is known; another secret and another file are not.
+    std::fs::write(&dirty, format!("a\nb\n\ntoken = {TOKEN}\n\nkey = AKIAZ7QW3ERT5YU2IO4P\n")).unwrap();
+    let moved = known(&dirty);
+    assert_eq!((moved.status.code(), findings(&moved).len()), (Some(1), 1), "{}", stdout(&moved));
+    assert_eq!(findings(&moved)[0]["line"], 6);
+    assert_eq!(known(&file(&folder, "other", TOKEN)).status.code(), Some(1));
+    // Under another key nothing is known, and that is said.
+    let other = file(&folder, "other-key", "another key that is long enough");
+    let output = run(&["--fingerprint-key", &other, "--baseline", &baseline, &dirty]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("another key"), "{}", stderr(&output));
+    // What is no baseline or no key is refused, and nothing passed over.
+    for (baseline, key) in [(&dirty, &key), (&baseline, &file(&folder, "short", "abc"))] {
+        assert_eq!(run(&["--fingerprint-key", key, "--baseline", baseline, &dirty]).status.code(), Some(2));
+    }
+    assert_eq!(run(&["--baseline", &baseline, &dirty]).status.code(), Some(2));
+    // Services can tell findings by them only while they stay the same.
+    let sarif = |arguments: &[&str]| -> Value { serde_json::from_str(&stdout(&run(arguments))).unwrap() };
+    let keyed = sarif(&["--sarif", "--fingerprint-key", &key, &dirty]);
+    let prints = &keyed["runs"][0]["results"][0]["partialFingerprints"]["pipelockSecret/v1"];
+    assert_eq!(*prints, findings(&first)[0]["fingerprint"]);
+    assert_eq!(sarif(&["--sarif", &dirty])["runs"][0]["results"][0].get("partialFingerprints"), None);
+}
+
+#[test]
 fn sarif_is_what_its_schema_says() {
     let folder = tempfile::tempdir().unwrap();
     let dirty = file(&folder, "with space.txt", format!("x\ntoken {TOKEN}\n{ORDER}\n"));

@@ -4,6 +4,7 @@
 //! Exit codes: 0 nothing found and everything read, 1 something found, 2 nothing found but something could not be read, or the
 //! command line is wrong.
 
+mod baseline;
 pub(super) mod bundle;
 mod diff;
 mod files;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use pipelock_scan::{Kind, Scanner};
 
 use super::{Failure, USAGE};
+use baseline::Baseline;
 use files::{Entry, Progress};
 use name::Names;
 use read::Unread;
@@ -57,6 +59,13 @@ pub(super) struct Args {
     /// The key that must have signed the bundles: a PEM or hex file, or the 64 hex digits.
     #[arg(long, value_name = "FILE|HEX")]
     bundle_key: Option<String>,
+    /// Key fingerprints with what is in this file, so that they stay the same from run to run; else they are keyed at random.
+    #[arg(long, value_name = "FILE")]
+    fingerprint_key: Option<PathBuf>,
+    /// Do not tell again what an earlier run found, with `--json` and the same key: the same value of the same rule in the
+    /// same file.
+    #[arg(long, value_name = "FILE", requires = "fingerprint_key")]
+    baseline: Option<PathBuf>,
     /// Print the rules instead of looking for anything.
     #[arg(long, conflicts_with_all = ["paths", "diff", "sarif"])]
     list_rules: bool,
@@ -98,12 +107,14 @@ fn run(args: &Args) -> Result<u8, Failure> {
         (_, true) => Form::Sarif,
         _ => Form::Text,
     };
+    let baseline = args.baseline.as_deref().map(Baseline::load).transpose()?;
     let stdin = [PathBuf::from("-")];
     let paths = if args.paths.is_empty() { &stdin[..] } else { &args.paths };
     let mut entries: Vec<Entry> = Vec::new();
     paths.iter().for_each(|path| files::below(path, &mut entries));
     let mut progress = Progress::new(entries.iter().filter_map(|(_, length)| length.as_ref().ok()).sum());
-    let mut report = Report::new(form, kind);
+    let mut report = Report::new(form, kind, baseline);
+    report.lasting = args.fingerprint_key.is_some();
     let mut names = Names::default();
     let mut buffer = Vec::new();
     for (path, length) in entries {

@@ -9,7 +9,7 @@ use pipelock_scan::{RuleSet, Scanner};
 
 use super::super::files::read;
 use super::super::{Failure, output};
-use super::{Args, bundle};
+use super::{Args, baseline, bundle};
 use crate::app::folders;
 
 /// Longest file of secrets, in bytes.
@@ -27,8 +27,14 @@ pub(super) fn rules(args: &Args) -> Result<RuleSet, Failure> {
 
 /// The scanner; compiles the rules at the first call on this machine.
 pub(super) fn scanner(args: &Args, rules: RuleSet) -> Result<Scanner, Failure> {
-    let mut key = [0; 32];
-    getrandom::fill(&mut key)?;
+    let key = match &args.fingerprint_key {
+        Some(file) => baseline::key(file)?,
+        None => {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key)?;
+            key
+        }
+    };
     let allowed = AllowList::new(args.allow_address.iter().map(String::as_str), Likeness::default());
     let wallet = Watch { allowed: allowed.map_err(Failure::usage)?, ..Watch::default() };
     let builder = Scanner::builder(rules, &key).known(known(args)?).wallet(wallet);

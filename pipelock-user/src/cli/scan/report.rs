@@ -9,6 +9,7 @@ use pipelock_scan::{Finding, Kind, RuleSet, Severity};
 use serde_json::{Value, json};
 
 use super::super::{USAGE, output};
+use super::baseline::Baseline;
 use super::place::Place;
 
 /// A finding and its place in a file.
@@ -36,6 +37,10 @@ pub(super) struct Report {
     form: Form,
     /// What is asked for; all when nothing is said.
     kind: Option<Kind>,
+    /// What is known already.
+    baseline: Option<Baseline>,
+    /// Fingerprints are the same in the next run, so that services can tell findings by them.
+    pub(super) lasting: bool,
     results: Vec<Value>,
     /// Rules that results name and the list of rules may not have: of known values, by id.
     named: BTreeMap<Arc<str>, Value>,
@@ -44,8 +49,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(form: Form, kind: Option<Kind>) -> Self {
-        Self { form, kind, results: Vec::new(), named: BTreeMap::new(), findings: 0, unread: Vec::new() }
+    pub(super) fn new(form: Form, kind: Option<Kind>, baseline: Option<Baseline>) -> Self {
+        let (results, named, unread) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Self { form, kind, baseline, lasting: false, results, named, findings: 0, unread }
     }
 
     pub(super) fn add(&mut self, located: Located) {
@@ -54,11 +60,14 @@ impl Report {
         if self.kind.is_some_and(|kind| kind != finding.kind) && &*finding.class != "budget" {
             return;
         }
+        if self.baseline.as_mut().is_some_and(|known| known.has(&located.path, finding)) {
+            return;
+        }
         self.findings += 1;
         match self.form {
             Form::Text => output::line(&text(&located)),
             Form::Json => output::line(&json_of(&located).to_string()),
-            Form::Sarif => self.results.push(sarif_of(&located)),
+            Form::Sarif => self.results.push(sarif_of(&located, self.lasting)),
         }
     }
 
@@ -72,6 +81,16 @@ impl Report {
     pub(super) fn finish(mut self, rules: &RuleSet) -> u8 {
         if self.form == Form::Sarif {
             output::line(&self.sarif(rules).to_string());
+        }
+        if let Some((seen, known)) = self.baseline.as_ref().map(Baseline::seen) {
+            let gone = known - seen;
+            output::note(&match seen {
+                0 if known > 0 => {
+                    format!("baseline: none of its {known} findings is there: another key, or other paths?")
+                }
+                _ if gone == 0 => format!("baseline: {seen} known findings not told again"),
+                _ => format!("baseline: {seen} known findings not told again; {gone} are no longer there"),
+            });
         }
         match (self.findings, self.unread.len()) {
             (0, 0) => 0,
@@ -211,7 +230,7 @@ fn sarif_rule(rule: &Rule) -> Value {
     })
 }
 
-fn sarif_of(located: &Located) -> Value {
+fn sarif_of(located: &Located, lasting: bool) -> Value {
     let finding = &located.finding;
     let mut place = json!({"artifactLocation": {"uri": uri(&located.path)}});
     if !located.in_name {
@@ -221,13 +240,17 @@ fn sarif_of(located: &Located) -> Value {
         true => format!("{}, in the name of the file: {}", finding.name, finding.excerpt),
         false => format!("{}: {}", finding.name, finding.excerpt),
     };
-    json!({
+    let mut result = json!({
         "ruleId": &*finding.rule,
         "level": level(finding.severity),
         "message": {"text": message},
         "locations": [{"physicalLocation": place}],
         "properties": {"decode_path": steps(finding), "mitre": &*finding.mitre, "confidence": finding.confidence},
-    })
+    });
+    if lasting {
+        result["partialFingerprints"] = json!({"pipelockSecret/v1": finding.fingerprint});
+    }
+    result
 }
 
 /// In characters, as `columnKind` says; the end is the place behind the last one.
