@@ -200,9 +200,12 @@ fn decide(
         Ok(known) => known,
         Err(error) => return Ok(Verdict::block(error.reason(), error.to_string()).by(verdict.rule).into()),
     };
-    if matches!(&host, Host::Addr(addr) if addr.to_canonical().is_loopback())
-        && !policy.loopback_ports().contains(&port)
-    {
+    let is_here = match &host {
+        Host::Addr(addr) => addr.to_canonical().is_loopback(),
+        // RFC 6761, §6.3.
+        Host::Name(name) => name.rsplit('.').next() == Some("localhost"),
+    };
+    if is_here && !policy.loopback_ports().contains(&port) {
         // What the kernel does before the proxy is asked.
         verdict.detail =
             "pipelock run and attach refuse sockets to loopback (loopback_denied) unless loopback.allow names the \

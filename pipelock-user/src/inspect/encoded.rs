@@ -3,6 +3,7 @@
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
 use pipelock_scan::{Coding, Decoded};
 
+use super::events::Form;
 use crate::flow::{Reason, Verdict};
 
 /// What a message says of how it is encoded.
@@ -21,16 +22,12 @@ pub enum Encoded {
 
 /// Whether a type of content is text in which a word may be another; none is, too. Of two nobody knows which one counts.
 fn is_text(kind: &[u8]) -> bool {
-    const FORMS: [&[u8]; 14] = [
+    const FORMS: [&[u8]; 10] = [
         b"json",
         b"x-www-form-urlencoded",
         b"javascript",
         b"x-javascript",
         b"ecmascript",
-        b"x-ndjson",
-        b"ndjson",
-        b"jsonl",
-        b"json-seq",
         b"yaml",
         b"x-yaml",
         b"toml",
@@ -39,6 +36,9 @@ fn is_text(kind: &[u8]) -> bool {
     ];
     if kind.contains(&b',') {
         return false;
+    }
+    if Form::of(kind).is_some() {
+        return true;
     }
     let Some(at) = kind.iter().position(|byte| *byte == b'/') else { return kind.is_empty() };
     let (family, form) = (kind.get(..at).unwrap_or_default(), kind.get(at + 1..).unwrap_or_default());

@@ -3,7 +3,7 @@
 //!
 //! Used by `reader` beside the text as it stands. The form is that of the WHATWG HTML standard, §9.2: lines end in CR, LF or both, a
 //! blank one ends the event, `data:` lines are joined by line ends. Of rows each is an event (ndjson.org; RFC 7464, where a record
-//! separator stands before it). It promises bounded memory.
+//! separator stands before it; records of several lines are read as text alone). It promises bounded memory.
 
 use pipelock_scan::{EngineError, Finding};
 

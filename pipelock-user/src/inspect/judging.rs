@@ -18,17 +18,19 @@ pub(super) fn has_no_end(finding: &Finding) -> bool {
 }
 
 impl Reader {
-    /// What the beginning completes, if the body ends here.
-    pub(super) fn judge_short(&mut self) -> Result<(), Verdict> {
+    /// What the beginning completes, if the body ends here; somebody may be asked about it where it `may_ask`.
+    pub(super) fn judge_short(&mut self, may_ask: bool) -> Result<(), Verdict> {
         let said = self.short.as_mut().map(Short::rest).unwrap_or_default();
-        self.judge_said(said)
+        self.judge_said(said, may_ask)
     }
 
-    /// Judges what values complete of what other bodies began.
-    pub(super) fn judge_said(&mut self, mut said: Said) -> Result<(), Verdict> {
-        self.scanners.take_back(&said.outgrown);
+    /// Judges what values complete of what other bodies began: all of them where somebody may be asked about it.
+    pub(super) fn judge_said(&mut self, mut said: Said, may_ask: bool) -> Result<(), Verdict> {
+        let outgrown = std::mem::take(&mut said.outgrown);
+        outgrown.iter().for_each(|(_, _, tickets)| self.scanners.take_back(tickets));
+        let mut wanted: Option<Verdict> = None;
         let grows: Vec<bool> = (0..said.values.len()).map(|number| said.may_grow(number)).collect();
-        let mut sent = Vec::new();
+        let (mut sent, mut refused) = (Vec::new(), Vec::new());
         for ((name, value), grows) in said.values.drain(..).zip(grows) {
             let place = || self.place.to_owned();
             match self.terms.check_piece(&self.scanners, self.side, ("body", &name), &value, place) {
@@ -39,15 +41,41 @@ impl Reader {
                         short.judged(name, value, tickets);
                     }
                 }
+                Err(verdict) if may_ask && verdict.is_askable() => {
+                    refused.push((name, value));
+                    wanted = Some(match wanted.take() {
+                        None => verdict,
+                        Some(former) => former.and(verdict),
+                    });
+                }
                 Err(verdict) => {
-                    // None of what came with it is sent, so that nothing else completes it.
-                    self.scanners.take_back(&sent);
-                    self.stream = None;
-                    return Err(verdict);
+                    wanted = Some(verdict);
+                    break;
                 }
             }
         }
-        Ok(())
+        let Some(wanted) = wanted else { return Ok(()) };
+        self.stream = None;
+        if may_ask && wanted.is_askable() {
+            // Whoever is asked may say yes, and then all of it is sent.
+            self.say_again(&refused);
+        } else {
+            // None of what came with it is sent, so that nothing else completes it.
+            self.scanners.take_back(&sent);
+            if self.at > 0 {
+                let gone: Vec<_> = outgrown.into_iter().map(|(name, value, _)| (name, value)).collect();
+                self.say_again(&gone);
+            }
+        }
+        Err(wanted)
+    }
+
+    /// Remembers what was judged by now, and has left or is to leave.
+    fn say_again(&self, values: &[(String, Vec<u8>)]) {
+        for (name, value) in values {
+            // Where the scanner fails, nothing goes on any more.
+            let _ = self.terms.piece(&self.scanners, ("body", name), value);
+        }
     }
 
     pub(super) fn note(&mut self, found: Found) {

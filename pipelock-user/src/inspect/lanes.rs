@@ -5,12 +5,11 @@
 //! finds is found by the message that completes it, if it is asked what the texts say when they end there.
 
 use pipelock_scan::{EngineError, Finding, Kind, Scanner, Stream};
-use serde_json::Value;
+
+use super::leaves::Leaves;
 
 /// Lanes at a time; the one used longest ago makes room.
 const MOST_LANES: usize = 16;
-/// Texts of one message that are put into lanes.
-const MOST_TEXTS: usize = 64;
 /// Longest message that is taken apart.
 const LONGEST: usize = 64 * 1024;
 /// Bytes of a text that are kept for its end.
@@ -149,12 +148,10 @@ impl Lanes {
         let text = String::from_utf8_lossy(message);
         let begin = text.trim_ascii_start().as_bytes().first();
         let is_json = message.len() <= LONGEST && matches!(begin, Some(b'{' | b'['));
-        match is_json.then(|| serde_json::from_str::<Value>(&text)) {
-            Some(Ok(value)) => {
-                let mut texts = Vec::new();
-                leaves(&value, String::new(), &mut texts);
-                for (place, text) in texts {
-                    self.add(&place, text, &mut found)?;
+        match is_json.then(|| serde_json::from_str::<Leaves>(&text)) {
+            Some(Ok(leaves)) => {
+                for (place, text) in &leaves.texts {
+                    self.add(place, text, &mut found)?;
                 }
             }
             _ => self.add("", &text, &mut found)?,
@@ -254,33 +251,4 @@ fn floor(text: &str, at: usize) -> usize {
         at -= 1;
     }
     at
-}
-
-/// The texts of a value with their places, places in lists being one.
-pub(super) fn leaves<'v>(value: &'v Value, place: String, texts: &mut Vec<(String, &'v str)>) {
-    let has_texts = |item: &Value| match item {
-        Value::String(text) => !text.is_empty(),
-        Value::Array(_) | Value::Object(_) => true,
-        _ => false,
-    };
-    match value {
-        Value::String(text) => texts.push((place, text)),
-        Value::Array(items) => {
-            for item in items.iter().filter(|item| has_texts(item)) {
-                if texts.len() >= MOST_TEXTS {
-                    return;
-                }
-                leaves(item, format!("{place}[]"), texts);
-            }
-        }
-        Value::Object(map) => {
-            for (key, item) in map.iter().filter(|(_, item)| has_texts(item)) {
-                if texts.len() >= MOST_TEXTS {
-                    return;
-                }
-                leaves(item, format!("{place}.{key}"), texts);
-            }
-        }
-        _ => {}
-    }
 }

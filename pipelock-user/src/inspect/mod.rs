@@ -16,6 +16,7 @@ mod grpc;
 mod head;
 mod judging;
 mod lanes;
+mod leaves;
 mod messages;
 #[cfg(test)]
 mod names_tests;

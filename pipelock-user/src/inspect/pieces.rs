@@ -8,10 +8,9 @@ use std::hash::Hash;
 
 use pipelock_scan::session::{Sent, Ticket};
 use pipelock_scan::url_decoded;
-use serde_json::Value;
 
 use super::head::{SESSION, unread};
-use super::lanes::leaves;
+use super::leaves::{Leaves, may_tell};
 use super::scanners::Scanners;
 use super::terms::{Side, Terms};
 use crate::flow::{Found, Verdict};
@@ -22,6 +21,9 @@ pub(super) const SHORT: usize = 4096;
 const MOST_VALUES: usize = 32;
 /// Bytes of the beginning of a longer body, which may end what others began.
 const BEGINNING: usize = 512;
+
+/// What is no JSON is judged again when it has grown by the eighth part.
+const GROWTH: usize = 8;
 
 /// Values with what they are called.
 pub(super) type Values = Vec<(String, Vec<u8>)>;
@@ -58,16 +60,16 @@ impl Terms {
     }
 }
 
-/// The values of a short message: the texts of JSON, the fields of a form, else the whole.
+/// The values of a short message: the texts of JSON, the fields of a form, else the whole; with names that may tell something.
 pub(super) fn values(message: &[u8]) -> Values {
     let message = message.trim_ascii();
     if message.is_empty() {
         return Values::new();
     }
     if matches!(message.first(), Some(b'{' | b'['))
-        && let Ok(value) = serde_json::from_slice::<Value>(message)
+        && let Ok(leaves) = serde_json::from_slice(message)
     {
-        return texts(&value);
+        return of_json(leaves);
     }
     fields(message).unwrap_or_else(|| vec![(String::new(), message.to_vec())])
 }
@@ -77,10 +79,9 @@ pub(super) fn beginning(message: &[u8]) -> Values {
     vec![(String::new(), message[..message.len().min(BEGINNING)].to_vec())]
 }
 
-fn texts(value: &Value) -> Values {
-    let mut all = Vec::new();
-    leaves(value, String::new(), &mut all);
-    all.into_iter().take(MOST_VALUES).map(|(place, text)| (place, text.as_bytes().to_vec())).collect()
+fn of_json(leaves: Leaves) -> Values {
+    let all = leaves.texts.into_iter().chain(leaves.names).take(MOST_VALUES);
+    all.map(|(place, text)| (place, text.into_bytes())).collect()
 }
 
 /// The fields of a form (WHATWG URL standard, §5.1); none of what is no form.
@@ -91,12 +92,24 @@ fn fields(message: &[u8]) -> Option<Values> {
             let name = field.split(|byte| *byte == b'=').next().unwrap_or_default();
             field.is_empty() || (!name.is_empty() && name.len() < field.len() && name.len() <= 64)
         });
-    let field = |field: &[u8]| {
-        let at = field.iter().position(|byte| *byte == b'=')?;
-        let value = url_decoded(field.get(at + 1..)?).into_owned();
-        (!value.is_empty()).then(|| (String::from_utf8_lossy(&field[..at]).into_owned(), value))
-    };
-    is_form.then(|| message.split(|byte| *byte == b'&').take(MOST_VALUES).filter_map(field).collect())
+    if !is_form {
+        return None;
+    }
+    let (mut values, mut names) = (Values::new(), Values::new());
+    for field in message.split(|byte| *byte == b'&').take(MOST_VALUES) {
+        let Some(at) = field.iter().position(|byte| *byte == b'=') else { continue };
+        let name = url_decoded(&field[..at]);
+        let value = url_decoded(&field[at + 1..]);
+        if !value.is_empty() {
+            values.push((String::from_utf8_lossy(&field[..at]).into_owned(), value.into_owned()));
+        }
+        if std::str::from_utf8(&name).is_ok_and(may_tell) {
+            names.push(("{}".to_owned(), name.into_owned()));
+        }
+    }
+    values.extend(names);
+    values.truncate(MOST_VALUES);
+    Some(values)
 }
 
 /// The beginning of a body that leaves, while the body is short.
@@ -106,15 +119,20 @@ pub(super) struct Short {
     text: Vec<u8>,
     is_raw: bool,
     seen: usize,
-    /// The values of what is no JSON, as far as it came, with that by which they are taken back.
-    open: Vec<(String, Vec<u8>, Vec<Ticket>)>,
+    /// Bytes of what is no JSON that were judged; they go on.
+    judged: usize,
+    /// The values of those, with that by which they are taken back.
+    open: Vec<Open>,
 }
+
+/// A value that may grow, and by what it is taken back.
+pub(super) type Open = (String, Vec<u8>, Vec<Ticket>);
 
 /// What a body says by now.
 #[derive(Debug, Default)]
 pub(super) struct Said {
-    /// Of values that have grown since they were told: they are to be taken back.
-    pub(super) outgrown: Vec<Ticket>,
+    /// Values that have grown since they were told: they are to be taken back.
+    pub(super) outgrown: Vec<Open>,
     /// What is new. Whoever judged one that [`may grow`](Self::may_grow) tells by what it is taken back.
     pub(super) values: Values,
     /// How many of them, from the last on, may grow.
@@ -140,16 +158,17 @@ impl Short {
             let mut text = std::mem::take(&mut self.text);
             text.truncate(BEGINNING);
             text.extend_from_slice(&bytes[..bytes.len().min(BEGINNING - text.len())]);
-            let outgrown = self.open.drain(..).flat_map(|(_, _, tickets)| tickets).collect();
+            self.judged = 0;
+            let outgrown = self.open.drain(..).collect();
             return Said { outgrown, values: beginning(&text), growing: 0 };
         }
         self.text.extend_from_slice(bytes);
         let mut whole = Values::new();
         if !self.is_raw && matches!(self.text.trim_ascii_start().first(), None | Some(b'{' | b'[')) {
-            let mut documents = serde_json::Deserializer::from_slice(&self.text).into_iter::<Value>();
+            let mut documents = serde_json::Deserializer::from_slice(&self.text).into_iter::<Leaves>();
             let is_json = loop {
                 match documents.next() {
-                    Some(Ok(value)) => whole.extend(texts(&value)),
+                    Some(Ok(leaves)) => whole.extend(of_json(leaves)),
                     Some(Err(error)) => break error.is_eof(),
                     None => break true,
                 }
@@ -164,6 +183,10 @@ impl Short {
                 return Said { values: whole, ..Said::default() };
             }
         }
+        // Each judging reads all of it again. Who sends byte by byte waits until it has grown by a part of itself, or for a pause.
+        if self.is_raw && self.text.len().saturating_sub(self.judged) < self.judged / GROWTH {
+            return Said::default();
+        }
         let said = self.as_it_stands();
         whole.truncate(MOST_VALUES.saturating_sub(said.values.len()));
         whole.extend(said.values);
@@ -172,7 +195,7 @@ impl Short {
 
     /// What waits is taken for whole.
     pub(super) fn rest(&mut self) -> Said {
-        if self.is_raw { Said::default() } else { self.as_it_stands() }
+        if self.waiting() == 0 { Said::default() } else { self.as_it_stands() }
     }
 
     /// A value that may grow was judged; by what it is taken back.
@@ -182,23 +205,26 @@ impl Short {
 
     fn as_it_stands(&mut self) -> Said {
         self.is_raw = true;
+        self.judged = self.text.len();
         let mut values = values(&self.text);
         let mut outgrown = Vec::new();
-        self.open.retain_mut(|(name, value, tickets)| {
-            let known = values.iter().position(|(new, text)| new == name && text == value);
-            match known {
-                Some(at) => drop(values.remove(at)),
-                None => outgrown.append(tickets),
+        for open in std::mem::take(&mut self.open) {
+            match values.iter().position(|(new, text)| *new == open.0 && *text == open.1) {
+                Some(at) => {
+                    values.remove(at);
+                    self.open.push(open);
+                }
+                None => outgrown.push(open),
             }
-            known.is_some()
-        });
+        }
         let growing = values.len();
         Said { outgrown, values, growing }
     }
 
     /// Bytes that wait.
     pub(super) fn waiting(&self) -> u64 {
-        if self.is_raw { 0 } else { self.text.len() as u64 }
+        let judged = if self.is_raw { self.judged } else { 0 };
+        self.text.len().saturating_sub(judged) as u64
     }
 }
 
@@ -219,6 +245,8 @@ mod tests {
             (" ghp_01 \n", &["=ghp_01"]),
             ("{\"d\":\"ghp_01\",\"n\":[1,\"x\"]}", &[".d=ghp_01", ".n[]=x"]),
             ("a=gh%70_01&b=c+d&e=", &["a=ghp_01", "b=c d"]),
+            ("ghp%5f01=1&b=2", &["ghp%5f01=1", "b=2", "{}=ghp_01"]),
+            ("{\"d\":\"ghp_01\",\"d\":\"\",\"x\":{\"ghp_02\":1}}", &[".d=ghp_01", ".x{}=ghp_02"]),
             ("{\"d\":\"cut", &["={\"d\":\"cut"]),
             ("a = b", &["=a = b"]),
             ("x==", &["x=="]),

@@ -208,7 +208,7 @@ impl Reader {
             if let (Some(short), Some(piece)) = (&mut self.short, self.held.back()) {
                 let said = short.push(piece);
                 free = free.min(self.end.saturating_sub(short.waiting()));
-                self.judge_said(said)?;
+                self.judge_said(said, false)?;
             }
             let stops_secrets = self.stops_secrets();
             if let Some(events) = &mut self.events {
@@ -254,7 +254,7 @@ impl Reader {
             self.note_unread(nobody);
             self.judge_apart(&found, "message")?;
         }
-        self.judge_short()?;
+        self.judge_short(false)?;
         self.free = self.end;
         Ok(())
     }
@@ -285,7 +285,7 @@ impl Reader {
         if self.pauses == LONG_PAUSE {
             self.settled = u64::MAX;
         }
-        self.judge_short()?;
+        self.judge_short(false)?;
         self.let_go()
     }
 
@@ -331,12 +331,12 @@ impl Reader {
             self.stream = None;
             return Err(self.terms.stop(self.side, stops));
         }
-        self.free = self.free.max(self.end - self.begun(&text, &findings)? as u64);
+        self.free = self.free.max(self.end - self.begun(&text)? as u64);
         Ok(())
     }
 
     /// How many bytes at the end of this text are the beginning of what is stopped: that does not end where its sender pauses.
-    fn begun(&self, text: &[u8], findings: &[Finding]) -> Result<usize, Verdict> {
+    fn begun(&self, text: &[u8]) -> Result<usize, Verdict> {
         if !self.stops_secrets() {
             return Ok(0);
         }
@@ -346,13 +346,8 @@ impl Reader {
         let begun = if is_over || self.pauses >= LONG_PAUSE {
             again.begun_token(text)
         } else {
-            // What its rule finds to the end, and was not stopped, is whole.
-            let is_whole = |found: &Finding| {
-                findings.iter().any(|whole| whole.rule == found.rule && whole.span.end == text.len() as u64)
-            };
             let stops = |found: &Finding| {
                 matches!(self.terms.action(self.side, found), FindingAction::Block | FindingAction::Redact)
-                    && !is_whole(found)
             };
             again.begun_secret(text, stops)
         };

@@ -306,6 +306,41 @@ mod tests {
     }
 
     #[test]
+    fn what_left_of_a_body_before_it_was_stopped_is_remembered() {
+        let policy = Policy::parse("version: 1\n", "test").expect("a policy");
+        let terms = Arc::new(Terms::general(&policy));
+        let scanners = Inspection::for_tests_of_orders().now().expect("at once").expect("scanners");
+        let reader = || Reader::new(&scanners, &terms, Side::Request, Encoded::Plain).expect("a reader");
+        let (one, rest) = TOKEN.split_at(14);
+        let (middle, end) = rest.split_at(10);
+        assert_eq!(reader().whole(one.to_owned().into()), Ok(()));
+        let mut body = reader();
+        body.push(middle.to_owned().into()).expect("clean");
+        body.settle().expect("clean");
+        while body.take().is_some() {}
+        assert_eq!(body.waiting(), 0);
+        assert_eq!(body.push(end.to_owned().into()).map_err(|verdict| verdict.reason), Err(Reason::DlpMatch));
+        let again = reader().whole(end.to_owned().into()).map_err(|verdict| verdict.reason);
+        assert_eq!(again, Err(Reason::DlpMatch), "the middle has left");
+    }
+
+    #[test]
+    fn what_somebody_may_say_yes_to_is_remembered() {
+        let policy = Policy::parse("version: 1\ndlp: {action: ask}\n", "test").expect("a policy");
+        let terms = Arc::new(Terms::general(&policy));
+        let scanners = Inspection::for_tests_of_orders().now().expect("at once").expect("scanners");
+        let read = |text: String| {
+            let mut body = Reader::new(&scanners, &terms, Side::Request, Encoded::Plain).expect("a reader");
+            body.whole(text.into()).map_err(|verdict| (verdict.reason, verdict.is_askable()))
+        };
+        let (one, other) = TOKEN.split_at(20);
+        let (this, rest) = ("ghp_zyxwvutsrqponmlk", "jihgfedcbaZYXWVUTSRQ");
+        assert_eq!(read(format!("{{\"a\":\"{one}\"}}")), Ok(()));
+        assert_eq!(read(format!("{{\"a\":\"{other}\",\"c\":\"{this}\"}}")), Err((Reason::DlpMatch, true)));
+        assert_eq!(read(format!("{{\"c\":\"{rest}\"}}")), Err((Reason::DlpMatch, true)));
+    }
+
+    #[test]
     fn what_is_done_about_instructions_that_leave() {
         for (dlp, expected) in [
             ("instructions: block", ["injection_match"; 3]),

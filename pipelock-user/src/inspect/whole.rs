@@ -79,9 +79,9 @@ impl Reader {
         self.note_unread(stream.unread());
         self.encoded.holds_for(stream.decoded(), true, self.side.is_outbound())?;
         if let Some(said) = said {
-            unless_asked(self.judge_said(said))?;
+            unless_asked(self.judge_said(said, true))?;
         }
-        unless_asked(self.judge_short())?;
+        unless_asked(self.judge_short(true))?;
         if let Some(wanted) = wanted {
             return Err(wanted);
         }

@@ -306,10 +306,11 @@ fn ask_readable(headers: &mut HeaderMap) {
         return;
     }
     let is_part = headers.contains_key(header::RANGE);
-    let streams = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        let kinds = value.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
-        kinds.into_iter().any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
-    });
+    let streams = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|kind| Form::of(kind.trim().as_bytes()).is_some()));
     let name_of = |coding: &str| coding.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let names_gzip = wanted.iter().any(|coding| name_of(coding) == "gzip");
     let kept: Vec<String> = wanted

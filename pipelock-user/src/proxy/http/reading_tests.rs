@@ -301,13 +301,16 @@ async fn event_streams_pass_and_what_their_events_say_together_is_noted() {
 #[tokio::test]
 async fn a_secret_in_pieces_is_refused_with_the_request_that_completes_it() {
     type Make = fn(&str) -> Vec<u8>;
-    let ways: [(&str, Make); 8] = [
+    let ways: [(&str, Make); 11] = [
         ("header x-p", |part| request("GET", "/a", &format!("x-p: {part}\r\n"), b"")),
         ("url", |part| request("GET", &format!("/a?q={part}"), "", b"")),
         ("url", |part| request("GET", &format!("/a/{part}/b"), "", b"")),
         ("body", |part| request("POST", "/a", "", part.as_bytes())),
         ("body", |part| request("POST", "/a", "", format!("k={part}&n=1").as_bytes())),
         ("body", |part| request("POST", "/a", "", format!("{{\"n\": 1, \"d\": [\"{part}\"]}}").as_bytes())),
+        ("body", |part| request("POST", "/a", "", format!("{{\"n\": {{\"{part}\": 1}}}}").as_bytes())),
+        ("body", |part| request("POST", "/a", "", format!("{{\"d\": \"{part}\", \"d\": \"\"}}").as_bytes())),
+        ("body", |part| request("POST", "/a", "", format!("{part}=1&n=2").as_bytes())),
         ("body", |part| chunked(&[part])),
         ("body", |part| chunked(&["{\"d\": \"", part, "\"", "}"])),
     ];

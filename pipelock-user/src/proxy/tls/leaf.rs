@@ -142,6 +142,7 @@ impl Leaves {
             .map_err(|_| CaError::Crypto("no TLS version"))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        // A client that knows no more than HTTP/1.0 would be refused in the handshake otherwise; it is answered as HTTP/1.1 answers it.
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         config.ticketer = self.tickets.clone();
         config.session_storage = Arc::new(NoServerSessionStorage {});
