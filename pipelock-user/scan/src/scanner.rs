@@ -2,7 +2,7 @@
 //! shared; called by whoever has bytes to check.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use crate::decode::inflate::Coding;
 use crate::detect::Shared;
@@ -11,7 +11,7 @@ use crate::finding::{Finding, Key};
 use crate::injection::OwnText;
 use crate::known::{self, KnownValues};
 use crate::rule::RuleSet;
-use crate::session::Given;
+use crate::session::{Given, Prefixes};
 use crate::stream::Stream;
 use crate::url::UrlOptions;
 use crate::wallet;
@@ -81,6 +81,8 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) urls: UrlOptions,
     pub(crate) idle: Mutex<Vec<crate::stream::Idle>>,
+    /// Made when a value is first looked through for tokens in several words.
+    pub(crate) prefixes: OnceLock<Prefixes>,
 }
 
 /// Rules and engine. Cheap to clone.
@@ -175,7 +177,7 @@ impl Builder {
         let key = Key::new(&key);
         let known = KnownValues::new(known, fast)?;
         let shared = Shared::new(&mut rules, &key, Some(known), wallet);
-        let core = Core { rules, engine, shared, key, limits, urls, idle: Mutex::default() };
+        let core = Core { rules, engine, shared, key, limits, urls, idle: Mutex::default(), prefixes: OnceLock::new() };
         Ok(Scanner { core: Arc::new(core), memory: Memory::NONE })
     }
 }
@@ -221,6 +223,7 @@ impl Scanner {
             limits: Limits::default(),
             urls: UrlOptions::default(),
             idle: Mutex::default(),
+            prefixes: OnceLock::new(),
         };
         Self { core: Arc::new(core), memory: Memory::NONE }
     }

@@ -120,6 +120,15 @@ pub(crate) fn is_shape(id: &str) -> bool {
     id.ends_with("-shape")
 }
 
+/// Does a text begin with the keyword of a rule as tokens do, and no word: `ghp_`, `AKIA7`, `xoxb-`?
+pub(crate) fn shows(text: &[u8], keyword: &str) -> bool {
+    let Some((begun, rest)) = text.split_at_checked(keyword.len()) else { return false };
+    let is_mark = |byte: &u8| matches!(byte, b'_' | b'-' | b'.') || byte.is_ascii_digit();
+    let is_loud = begun.iter().all(u8::is_ascii_uppercase)
+        && rest.first().is_none_or(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    begun.eq_ignore_ascii_case(keyword.as_bytes()) && (is_loud || begun.iter().any(is_mark))
+}
+
 /// What is wrong with a rule file or a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum RuleError {

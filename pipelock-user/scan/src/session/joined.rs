@@ -22,23 +22,6 @@ fn may_be_encoded(value: &[u8]) -> bool {
 /// Bytes of what tokens without check digits begin with: `ghp_`, `AKIA`.
 const PREFIX: usize = 4;
 
-/// Least bytes of what stands apart in a value, and how many of them are looked at.
-const LEAST_APART: usize = 5;
-const MOST_APART: usize = 64;
-
-/// What stands apart in a value and may be a piece of a token: of `a=Zx8Kq1; b=LmN2p3`, of `Zx8Kq1, LmN2p3`, of lines. Words of a
-/// language are none.
-fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let is_apart = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`=:,;<>()[]{}|&".contains(byte);
-    let is_one = |word: &&[u8]| {
-        let has = |class: fn(&u8) -> bool| word.iter().any(class);
-        word.len() >= LEAST_APART
-            && word.is_ascii()
-            && (has(u8::is_ascii_digit) || word.iter().skip(1).any(u8::is_ascii_uppercase))
-    };
-    value.split(is_apart).filter(is_one).take(MOST_APART)
-}
-
 /// Least letters of words that are told from noise.
 const WORDS: usize = 6;
 
@@ -48,7 +31,7 @@ fn is_digest(part: &[u8]) -> bool {
 }
 
 /// Has it capitals and digits, as the noise of a token has? Names of files, hashes and media types have not.
-fn is_mixed(part: &[u8]) -> bool {
+pub(super) fn is_mixed(part: &[u8]) -> bool {
     let has = |class: fn(&u8) -> bool| part.iter().any(class);
     has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)
 }
@@ -115,34 +98,8 @@ impl Scanner {
         Ok(findings)
     }
 
-    /// What words make that stand side by side in a value but for separators, where several of them are part of it.
-    pub(super) fn scan_apart(&self, value: &[u8]) -> Result<Vec<Finding>, EngineError> {
-        let mut findings = Vec::new();
-        let words: Vec<&[u8]> = words(value).collect();
-        if words.len() < 2 {
-            return Ok(findings);
-        }
-        let text = words.concat();
-        let mut end = 0;
-        let places: Vec<Range<usize>> = words
-            .iter()
-            .map(|word| {
-                let start = end;
-                end += word.len();
-                start..end
-            })
-            .collect();
-        let crosses = |place: &Range<usize>| {
-            let parts: Vec<Range<usize>> =
-                places.iter().filter(|part| part.start < place.end && place.start < part.end).cloned().collect();
-            (parts.len() > 1).then_some(parts)
-        };
-        let found = Stream::plainly(&self.core)?.finish_with(&text)?;
-        self.add_crossing(&text, found, crosses, &(0..value.len() as u64), &mut findings)?;
-        Ok(findings)
-    }
-
-    fn add_crossing(
+    /// Adds what was found in a text put together where `crosses` gives several parts of it.
+    pub(super) fn add_crossing(
         &self,
         text: &[u8],
         found: Vec<Finding>,

@@ -5,6 +5,7 @@
 //! given in answers ([`Given`]) is not counted as their own. Promises: memory and time are bounded whatever a session does; no clock
 //! but the one handed in, in milliseconds from any fixed point; time that runs backwards is taken to stand still.
 
+mod apart;
 mod budget;
 mod chains;
 mod door;
@@ -13,6 +14,7 @@ mod given;
 mod joined;
 mod table;
 
+pub(crate) use apart::Prefixes;
 pub use budget::{Budget, BudgetLimits, Spent};
 pub use door::{Sent, Sessions};
 pub use fragments::{FragmentLimits, Ticket};

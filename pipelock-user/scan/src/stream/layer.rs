@@ -22,7 +22,7 @@ use crate::decode::{AHEAD, BACK, ViewKind};
 use crate::detect::Detectors;
 use crate::engine::{Begun, EngineError, Match, Matcher};
 use crate::finding::{Fingerprint, Step, excerpt};
-use crate::rule::Kind;
+use crate::rule::{Kind, shows};
 
 /// A match on its way to becoming a finding.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,15 +46,6 @@ const LEAST_BEGUN: usize = 4;
 /// Words of a list in a row, each another, that are the beginning of a seed phrase: what people and programs say to each other
 /// has some, and says them again and again.
 const LEAST_WORDS: usize = 5;
-
-/// Does a text begin with the keyword of a rule as tokens do, and no word: `ghp_`, `AKIA7`, `xoxb-`?
-fn shows(text: &[u8], keyword: &str) -> bool {
-    let Some((begun, rest)) = text.split_at_checked(keyword.len()) else { return false };
-    let is_mark = |byte: &u8| matches!(byte, b'_' | b'-' | b'.') || byte.is_ascii_digit();
-    let is_loud = begun.iter().all(u8::is_ascii_uppercase)
-        && rest.first().is_none_or(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    begun.eq_ignore_ascii_case(keyword.as_bytes()) && (is_loud || begun.iter().any(is_mark))
-}
 
 /// A text.
 #[derive(Debug)]
