@@ -165,6 +165,8 @@ fn strings(before: &[u8], text: &[u8], last: bool) -> Turn {
             let sign = signs.split(|byte| *byte == b'\\').next().unwrap_or_default();
             if sign.is_empty() || OPERATORS.contains(&sign) { sign.len() } else { 0 }
         }
+        // A backquote is a quote as well, of which the last may be the next string's.
+        Some([sign @ .., b'`']) if OPERATORS.contains(&sign) => sign.len(),
         _ => 0,
     };
     at += length;
@@ -278,6 +280,7 @@ mod tests {
             ("it's \"so\". He said \"no\", \"yes\" a < b", "it's \"so\". He said \"no\", \"yes\" a < b"),
             ("concat('AKIA' || 'IOSF' <> \"x\" \"y\")", "concat('AKIAIOSFxy\")"),
             ("\"AKIA\" + 'IOSF' \"no\" 'more' x=AK\"IA\"'IO'\"SF\"", "\"AKIAIOSF' \"no\" 'more' x=AK\"IAIOSF\""),
+            ("\"AKIA\"+`IOSF`+'ODNN'||`7EX` \"a\"..`b`", "\"AKIAIOSFODNN7EX` \"ab`"),
             ("b.append(\"AKIA\").append(\"IOSF\").Append( 'x').next(\"y\")", "b.append(\"AKIAIOSFx').next(\"y\")"),
             (
                 "(\"AKIA\".concat(\"IOSF\") \"AKIA\").append(b).append(\"IOSF\")",
