@@ -131,7 +131,7 @@ impl ViewKind {
     /// near: some bytes are changed only then, because alone they mean nothing (the `4` of `4ll`).
     pub(crate) fn turn(self, before: &[u8], text: &[u8], last: bool, open: bool) -> Turn {
         match self {
-            Self::Unescape => unescape::turn(text, last),
+            Self::Unescape => unescape::turn(before, text, last),
             Self::Utf7 => utf7::turn(text, last),
             Self::Quoted => quoted::turn(text, last, open),
             Self::Fold => fold::turn(before, text, last),

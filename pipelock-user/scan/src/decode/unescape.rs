@@ -76,8 +76,17 @@ enum Unit {
     More,
 }
 
-pub(super) fn turn(text: &[u8], last: bool) -> Turn {
-    turn_within(&mut Steps(MOST_STEPS), text, last)
+pub(super) fn turn(before: &[u8], text: &[u8], last: bool) -> Turn {
+    marked(before, text).unwrap_or_else(|| turn_within(&mut Steps(MOST_STEPS), text, last))
+}
+
+/// A mark that Markdown escapes within or behind a word, also of several in a row: `glpat\-…`, `A\_\-x`, `x1\-`.
+fn marked(before: &[u8], text: &[u8]) -> Option<Turn> {
+    let is_behind = before.last().is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    match text {
+        [b'\\', mark @ (b'_' | b'-'), ..] if is_behind => Some(Turn::byte(2, *mark, Step::Escape)),
+        _ => None,
+    }
 }
 
 fn turn_within(steps: &mut Steps, text: &[u8], last: bool) -> Turn {
