@@ -3,14 +3,15 @@
 //!
 //! Promises: what is told does not depend on how the text was cut, nor on what of it comes first.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::gate;
 
-/// Bytes that tell a format, at the most.
-pub(crate) const LONGEST: usize = 10;
+/// Bytes that tell a format, at the most: of bzip2 those that no text has behind its name.
+pub(crate) const LONGEST: usize = 15;
 /// What the gate sees of each: `&` in that of bzip2, and in all others a byte that is no text.
 pub(crate) const SIGNS: u16 = gate::UNICODE | gate::ESCAPE;
 
@@ -81,11 +82,23 @@ impl Unread {
 
 /// What begins in a text that is not unpacked.
 pub(crate) fn find(text: &[u8]) -> Unread {
-    let Some(search) = SEARCH.as_ref() else { return Unread::default() };
-    let is_level = |at: usize| matches!(text.get(..at).unwrap_or_default(), [.., b'B', b'Z', b'h', level] if level.is_ascii_digit());
-    let all = search.find_iter(text).map(|found| (found.pattern().as_usize(), found.start()));
-    all.filter(|(format, at)| *format != BZIP2 || is_level(*at))
-        .fold(Unread::default(), |all, (format, _)| all.and(Unread(1 << format)))
+    each(text).fold(Unread::default(), |all, (how, _)| all.and(how))
+}
+
+/// The same one by one, with where what tells it stands.
+pub(crate) fn each(text: &[u8]) -> impl Iterator<Item = (Unread, Range<usize>)> {
+    let all = SEARCH.iter().flat_map(move |search| search.find_iter(text));
+    all.filter(move |found| found.pattern().as_usize() != BZIP2 || is_bzip2(text, found.range()))
+        .map(|found| (Unread(1 << found.pattern().as_usize()), found.range()))
+}
+
+/// Is it a level before these bytes, and no text behind them? Texts name the format so. In data a checksum of four bytes comes next,
+/// and then a byte whose bits are the highest of a number below 900,000: no character is written so.
+fn is_bzip2(text: &[u8], place: Range<usize>) -> bool {
+    let before = text.get(..place.start).unwrap_or_default();
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    matches!(before, [.., b'B', b'Z', b'h', level] if level.is_ascii_digit())
+        && text.get(place.end..place.end + 5).is_some_and(|behind| !behind.iter().all(is_text))
 }
 
 /// The same of what has no more than three bytes to be told by, and is looked for where a text begins: what compress(1) writes.
@@ -120,7 +133,10 @@ mod tests {
     fn what_is_not_unpacked_is_known_by_its_beginning() {
         for (text, name) in [
             (&b"\xfd7zXZ\0\0\x04"[..], "xz"),
-            (b"..BZh91AY&SY\x01", "bzip2"),
+            (b"..BZh91AY&SY\x01abcd", "bzip2"),
+            (b"..BZh91AY&SYabcd\x06", "bzip2"),
+            (b"it begins with BZh91AY&SY, and then", ""),
+            (b"it begins with BZh91AY&SY", ""),
             (b"7z\xbc\xaf\x27\x1c\0\x04", "7z"),
             (b"Rar!\x1a\x07\x01\0", "rar"),
             (b"..\x04\x22\x4d\x18\x64", "lz4"),
@@ -132,7 +148,7 @@ mod tests {
         ] {
             assert_eq!(find(text).names().collect::<String>(), name, "{}", text.escape_ascii());
         }
-        let both = find(b"BZh91AY&SY, \xfd7zXZ\0");
+        let both = find(b"BZh91AY&SY\0 .. \xfd7zXZ\0");
         assert_eq!(both.names().collect::<Vec<_>>(), ["xz", "bzip2"]);
         assert_eq!(both.without(find(b"\xfd7zXZ\0")).names().collect::<Vec<_>>(), ["bzip2"]);
         assert_eq!(at_start(b"\x1f\x9d\x90\x68").names().collect::<Vec<_>>(), ["compress"]);

@@ -46,7 +46,7 @@ pub(crate) struct Packed {
     again: u64,
     /// What became of what the text was said to be.
     decoded: Decoded,
-    /// The text is what escapes say, as source code names the beginnings of formats: what is not unpacked there is none.
+    /// The text is a view's, which says itself what is not unpacked in it.
     is_written: bool,
 }
 

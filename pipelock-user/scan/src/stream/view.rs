@@ -6,11 +6,13 @@
 //! hits those count that hold a change. Where islands lie follows from the changes alone, not from how the text was cut.
 
 use super::changes::Changes;
+use std::ops::Range;
+
 use super::layer::{AGAIN, Hit};
 use super::quiet::Quiet;
 use super::{Context, Window};
 use crate::decode::gate::Gate;
-use crate::decode::{AHEAD, BACK, Turn, ViewKind, fold, spaced};
+use crate::decode::{AHEAD, BACK, Turn, ViewKind, fold, spaced, unread};
 use crate::engine::EngineError;
 use crate::finding::Step;
 
@@ -42,6 +44,8 @@ struct Island {
     length: u64,
     /// Where the last change ended.
     changed: u64,
+    /// The last bytes that were pushed, in which what is not unpacked may begin; only of views that give bytes.
+    end: Option<Vec<u8>>,
 }
 
 impl View {
@@ -217,7 +221,11 @@ impl View {
 
     pub(crate) fn memory(&self, matcher: usize) -> usize {
         self.island.as_ref().map_or(0, |island| {
-            size_of::<Island>() + island.layer.memory(matcher) + island.buffer.capacity() + island.changes.memory()
+            size_of::<Island>()
+                + island.layer.memory(matcher)
+                + island.buffer.capacity()
+                + island.changes.memory()
+                + island.end.as_ref().map_or(0, Vec::capacity)
         })
     }
 }
@@ -228,7 +236,8 @@ impl Island {
         let mut changes = Changes::default();
         changes.reset(start);
         let layer = Quiet::open(context, depth, Some(kind));
-        let mut island = Self { layer, changes, buffer: Vec::new(), length: 0, changed: at };
+        let mut island =
+            Self { layer, changes, buffer: Vec::new(), length: 0, changed: at, end: kind.gives_bytes().then(Vec::new) };
         for part in window.parts(start..at) {
             island.add(part);
         }
@@ -269,11 +278,30 @@ impl Island {
         self.length += bytes.len() as u64;
     }
 
+    /// Notes what is not unpacked in the next piece. Source code names the beginnings of formats in backslashes, where it is none.
+    fn note_unread(&mut self, context: &mut Context<'_>) {
+        let Some(text) = &mut self.end else { return };
+        text.extend_from_slice(&self.buffer);
+        let base = self.length - text.len() as u64;
+        let is_said = |place: Range<usize>| {
+            // What changed right before it is not its.
+            let place = base + place.start as u64 + 1..base + place.end as u64;
+            self.changes.touching(&place).is_some_and(|steps| !steps.contains(&Step::Escape))
+        };
+        let all = unread::each(text).filter(|(_, place)| is_said(place.clone()));
+        all.for_each(|(how, _)| context.leave(how));
+        if base == 0 && self.changes.source_start(0) == 0 && is_said(0..3) {
+            context.leave(unread::at_start(text));
+        }
+        text.drain(..text.len().saturating_sub(unread::LONGEST - 1));
+    }
+
     fn flush(&mut self, context: &mut Context<'_>, last: bool, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
         if !context.spend(self.buffer.len()) {
             self.buffer.clear();
             return Ok(());
         }
+        self.note_unread(context);
         let mut found = Vec::new();
         let buffer = std::mem::take(&mut self.buffer);
         self.layer.push(context, &buffer, last, &mut found)?;
