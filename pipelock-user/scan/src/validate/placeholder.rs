@@ -179,8 +179,7 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 /// (`${…}`, `%s`, `{{…}}`, `<…>`, `a.b.c()`).
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
-    // `%7B` is the brace of a template within a URL.
-    let template = has_brackets(secret) || contains(secret, "%s") || contains(secret, "%7b") || names_variable(secret);
+    let template = has_brackets(secret) || contains(secret, "%s") || has_encoded(secret) || names_variable(secret);
     if PUBLISHED.iter().any(|known| secret == known.as_bytes()) {
         return false;
     }
@@ -211,6 +210,17 @@ fn has_brackets(secret: &[u8]) -> bool {
     };
     let at_ends = [secret.first(), secret.last()].into_iter().flatten().any(|byte| b"{}<>()[]".contains(byte));
     secret.contains(&b'`') || at_ends || pairs.into_iter().any(pair)
+}
+
+/// Is a name in the braces of a template within a URL: `%7Buser%7D`? Alone they are a part of a password that holds the sign.
+fn has_encoded(secret: &[u8]) -> bool {
+    let is_brace = |at: usize, brace: &[u8; 3]| secret.get(at..at + 3).is_some_and(|it| it.eq_ignore_ascii_case(brace));
+    let names = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-$".contains(byte);
+    (0..secret.len()).filter(|at| is_brace(*at, b"%7b")).any(|open| {
+        let name = secret.get(open + 3..).unwrap_or_default();
+        let length = name.iter().take_while(|byte| names(byte)).count();
+        length > 0 && is_brace(open + 3 + length, b"%7d")
+    })
 }
 
 /// Is there a variable of a shell in it: `$HOME`, `$db_pass`? What is no name is a part of a password that holds the sign.
@@ -306,12 +316,19 @@ const REFERENCES: [&str; 18] = [
 ];
 
 fn is_reference(secret: &[u8]) -> bool {
-    // A line of /etc/passwd, whose password is elsewhere.
-    let is_account = matches!(secret, [b'x' | b'*', b':', b'0'..=b'9', ..]);
-    is_account
+    is_account(secret)
         || REFERENCES
             .iter()
             .any(|word| secret.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes())))
+}
+
+/// Is it a line of /etc/passwd, whose password is elsewhere: `x:1000:1000:`?
+fn is_account(secret: &[u8]) -> bool {
+    let [b'x' | b'*', b':', rest @ ..] = secret else { return false };
+    let mut fields = rest.split(|byte| *byte == b':');
+    let mut number = || fields.next().is_some_and(|id| !id.is_empty() && id.iter().all(u8::is_ascii_digit));
+    let ids = number() && number();
+    ids && fields.next().is_some()
 }
 
 /// Names of hashes, ciphers and encodings, before a digit or a mark: `SHA256-hashed`, `base64-encoded`.
@@ -513,6 +530,18 @@ mod tests {
             assert!(not_placeholder(text.as_bytes()), "{text}");
         }
         for text in ["{user}4kV8wQ", "kV8wQ2(zL9nT4)", "row[12]kV8", "x()kV8wQ2zL", "<kV8wQ2zL9nT4", "kV8wQ2zL9nT4]"] {
+            assert!(!not_placeholder(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_begins_as_a_template_or_an_account_is_a_secret() {
+        for text in ["pa%7Bss9xKq", "pa%7B%7Dss9xKq", "%7b9xKq2mZ&pL", "x:1Tr0ub4dor&3xKq!9", "*:7Lq9Wm2xZv&k"] {
+            assert!(not_placeholder(text.as_bytes()), "{text}");
+        }
+        for text in
+            ["%7Buser%7D9xKq2mZ", "a%7b%7Bdb.pass%7d%7D9xKq", "x:1000:1000:Bob:/home/bob", "*:0:0:", "x:65534:99:"]
+        {
             assert!(!not_placeholder(text.as_bytes()), "{text}");
         }
     }
