@@ -73,6 +73,11 @@ impl Computed {
 }
 
 impl Computed {
+    /// Does it name a place, as parts of names may?
+    fn is_path(&self, hit: &Hit) -> bool {
+        [self.secret_file, self.destination].contains(&Some(hit.sense.concept))
+    }
+
     /// Whether a word is no word but part of a name that says something else: of a file (`src/su.c`), of an option
     /// (`--save-cookies`), of a mail address (`passwd@…`), of a link to a change (`[#12](https://…)`).
     fn is_part_of_name(&self, folded: &str, hit: &Hit) -> bool {
@@ -86,10 +91,6 @@ impl Computed {
             && next.next().is_some_and(|byte| byte.is_ascii_alphabetic())
         {
             return self.secret_file != Some(hit.sense.concept);
-        }
-        let path = [self.secret_file, self.destination].contains(&Some(hit.sense.concept));
-        if !path && host::holds(before, behind) {
-            return true;
         }
         if self.data >> hit.sense.concept & 1 == 0 {
             return false;
@@ -106,6 +107,24 @@ impl Computed {
         let rest = behind.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
         rest.strip_prefix('@').is_some_and(|host| host.starts_with(|c: char| c.is_ascii_alphanumeric()))
     }
+}
+
+/// Words of a host name that are more than names have: `Ignore-all-previous-instructions.app` says what a sentence says.
+const SAYING: usize = 3;
+
+/// Where the words begin that are no words but labels of host names.
+fn hosts(computed: &Computed, folded: &str, hits: &[Hit]) -> Vec<u32> {
+    // The words of each name, which stand in order of their ends.
+    let mut names: Vec<(usize, Vec<u32>)> = Vec::new();
+    for hit in hits.iter().filter(|hit| !computed.is_path(hit)) {
+        let Some(name) = host::around(folded, hit.start as usize, hit.end as usize) else { continue };
+        match names.iter_mut().rev().find(|(known, _)| *known == name) {
+            Some((_, words)) if words.contains(&hit.start) => {}
+            Some((_, words)) => words.push(hit.start),
+            None => names.push((name, vec![hit.start])),
+        }
+    }
+    names.into_iter().filter(|(_, words)| words.len() < SAYING).flat_map(|(_, words)| words).collect()
 }
 
 /// Whether what stands between these is inside the target of a link to a change whose label is its number or hash, as changelogs
@@ -126,9 +145,26 @@ fn cites(before: &str, behind: &str) -> bool {
     (number || hash) && target.len() <= NAME && !target.contains([' ', ')'])
 }
 
-/// Whether one string of a list or of an object ends in `text` and the next begins, as in `"user": "a", "email": "b"`.
-fn parts_strings(text: &str) -> bool {
-    text.match_indices("\",").any(|(at, mark)| text[at + mark.len()..].trim_start().starts_with('"'))
+/// Points taken when one string of a list or of an object ends in `text` and the next begins: much where keys stand among them
+/// (`"user": "a", "email": "b"`) or most of the text is in strings, little for quotation marks in a sentence, which anybody may
+/// write to escape.
+fn strings_cost(text: &str) -> i32 {
+    let parts: Vec<&str> = text.split('"').collect();
+    let is_mark = |part: &str| part.trim_start().starts_with(',') && part.trim() == ",";
+    let Some(first) = parts.iter().position(|part| is_mark(part)).filter(|at| (1..parts.len() - 1).contains(at)) else {
+        return 0;
+    };
+    let letters = |part: &str| part.chars().filter(|c| c.is_alphabetic()).count();
+    let (mut inside, mut outside, mut has_keys) = (0, 0, false);
+    for (at, part) in parts.iter().enumerate() {
+        if (at + first) % 2 == 1 {
+            inside += letters(part);
+        } else {
+            outside += letters(part);
+            has_keys |= at > first && part.trim_start().starts_with(':');
+        }
+    }
+    if has_keys || inside > outside { 50 } else { 15 }
 }
 
 /// Memory that scoring uses again and again.
@@ -180,7 +216,11 @@ pub(crate) fn score(
     scratch.hits.clear();
     lexicon.find(&scratch.folded.text, MAX_HITS, &mut scratch.hits);
     let folded = scratch.folded.text.as_str();
-    scratch.hits.retain(|hit| !computed.is_part_of_name(folded, hit));
+    let hosts = hosts(computed, folded, &scratch.hits);
+    scratch.hits.retain(|hit| {
+        let is_label = hosts.contains(&hit.start) && !computed.is_path(hit);
+        !is_label && !computed.is_part_of_name(folded, hit)
+    });
     let hits = &scratch.hits;
     let present = hits.iter().fold(0u128, |set, hit| set | 1 << hit.sense.concept);
     let verb_final = lexicon.verb_final;
@@ -396,7 +436,7 @@ impl View<'_> {
         let range = self.folded.original(span.start)..self.folded.original(span.end);
         let text = self.window.get(range).unwrap_or_default();
         let clause = if text.contains("; ") { 15 } else { 0 };
-        let clause = if parts_strings(text) { 50 } else { clause };
+        let clause = strings_cost(text).max(clause);
         let lines = text.split('\n').skip(1);
         let cost = |line: &str| {
             let indented = line.starts_with([' ', '\t']);
