@@ -84,7 +84,7 @@ impl Hunks<'_> {
             let line = |line: usize| {
                 let after = numbers.partition_point(|(first, _)| *first <= line);
                 let stretch = numbers.get(after.saturating_sub(1));
-                stretch.map_or(line, |(first, number)| number + line.saturating_sub(*first))
+                stretch.map_or(line, |(first, number)| number.saturating_add(line.saturating_sub(*first)))
             };
             let of = |place: Place| Place { line: line(place.line), ..place };
             let (place, end) = (of(place), end.map(of));
@@ -117,7 +117,7 @@ impl Added for Hunks<'_> {
         let Some(hunk) = &mut self.text else { return Ok(()) };
         if hunk.ended {
             hunk.lines += 1;
-            let next = hunk.numbers.last().map(|(line, number)| number + hunk.lines - line);
+            let next = hunk.numbers.last().map(|(line, number)| number.saturating_add(hunk.lines - line));
             if next != Some(number) {
                 hunk.numbers.push((hunk.lines, number));
             }
@@ -156,6 +156,8 @@ struct Diff {
     is_short: bool,
     /// What `git diff --binary` writes of what is no text.
     is_binary: bool,
+    /// Behind the line with which git begins what it says of a file.
+    in_header: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -208,7 +210,7 @@ impl Diff {
     fn go_on(&mut self, part: &[u8], ends: bool, to: &mut impl Added) -> Result<(), EngineError> {
         to.add(self.number, part)?;
         if ends {
-            self.number += 1;
+            self.number = self.number.saturating_add(1);
             self.line = Line::Start;
         }
         Ok(())
@@ -246,19 +248,22 @@ impl Diff {
             self.line = Line::Added;
             return self.go_on(&line[columns.len()..], ends, to);
         }
-        self.number += 1;
+        self.number = self.number.saturating_add(1);
         Ok(())
     }
 
     fn header(&mut self, line: &[u8], to: &mut impl Added) -> Result<(), EngineError> {
         self.is_context |= line.starts_with(b"***************");
-        self.is_binary |= line.trim_ascii_end() == b"GIT binary patch";
+        self.is_binary |= self.in_header && line.trim_ascii_end() == b"GIT binary patch";
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // Changes without a hunk: of names, modes, empty files, and of what is no text.
         let others: [&[u8]; 6] = [b"diff ", b"Binary files ", b"Only in ", b"--- ", b"+++ ", b"* Unmerged path "];
         self.is_diff |= others.iter().any(|start| line.starts_with(start));
         self.has_text |= !line.trim_ascii().is_empty();
+        // The text of a mail around a diff may say anything.
+        let ends = line.is_empty() || line.starts_with(b"--- ") || line.starts_with(b"@@");
+        self.in_header = line.starts_with(b"diff --git ") || self.in_header && !ends;
         if let Some(name) = line.strip_prefix(b"--- ") {
             self.old = named(name);
         } else if let Some(name) = line.strip_prefix(b"+++ ") {
@@ -344,12 +349,17 @@ fn hunk(line: &[u8]) -> Option<(Vec<usize>, usize, usize)> {
     let text = std::str::from_utf8(line.get(marks..line.len().min(512))?.split(|byte| *byte == b'@').next()?).ok()?;
     let mut ranges = text.strip_prefix(' ')?.split_ascii_whitespace();
     let mut old = Vec::new();
-    let count = |range: &str| range.split_once(',').map_or(Ok(1), |(_, count)| count.parse()).ok();
+    // What is beyond any file is a number all the same: the lines behind it are read.
+    let number = |digits: &str| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| digits.parse::<u32>().unwrap_or(u32::MAX) as usize)
+    };
+    let count = |range: &str| range.split_once(',').map_or(Some(1), |(_, count)| number(count));
     for _ in 1..marks {
         old.push(count(ranges.next()?.strip_prefix('-')?)?);
     }
     let new = ranges.next()?.strip_prefix('+')?;
-    (marks >= 2).then_some((old, new.split(',').next()?.parse().ok()?, count(new)?))
+    (marks >= 2).then_some((old, number(new.split(',').next()?)?, count(new)?))
 }
 
 #[cfg(test)]
@@ -421,6 +431,27 @@ mod tests {
         let binary = "diff --git a/x b/x\nindex 1..2 100644\nGIT binary patch\nliteral 3\nKcmZ\n\nliteral 0\nHcmV\n\n";
         assert!(problem(binary).is_some_and(|why| why.contains("--binary")));
         assert_eq!(problem("diff --git a/x b/x\nBinary files a/x and b/x differ\n"), None);
+        let mail = "Subject: what it says\n\nGIT binary patch\n---\ndiff --git a/x b/x\n--- a/x\n+++ b/x\n\
+                    @@ -1 +1 @@\n-a\n+b\n-- \nGIT binary patch\n";
+        assert_eq!(problem(mail), None);
+    }
+
+    #[test]
+    fn lines_beyond_any_file_are_read() {
+        let most = u32::MAX as usize;
+        for first in ["4294967295", "18446744073709551615", "99999999999999999999999"] {
+            let found = added(&format!("--- a/x\n+++ b/x\n@@ -0,0 +{first},3 @@\n+a\n+b\n c\n"));
+            assert_eq!(found, [("x".to_owned(), lines(&[(most, "a\n"), (most + 1, "b\n")]))], "{first}");
+        }
+        let scanner = Scanner::new(pipelock_scan::RuleSet::read(&[]).expect("none"), &[1; 32]).expect("made");
+        let (mut names, mut found) = (Names::default(), Vec::new());
+        let mut hunks =
+            Hunks { scanner: &scanner, names: &mut names, text: None, name: None, found: &mut found, unread: None };
+        hunks.begin("x").expect("begun");
+        for number in [usize::MAX, usize::MAX] {
+            hunks.add(number, b"a\n").expect("added");
+        }
+        hunks.end().expect("read");
     }
 
     #[test]
