@@ -27,10 +27,15 @@ const WORD: usize = 1024;
 /// Digits that may be the beginning of the number of a card; the numbers have one of these lengths.
 const LEAST_DIGITS: usize = 6;
 const CARDS: [usize; 2] = [16, 15];
+/// Groups of a recovery key, and the digits of each.
+const GROUPS: usize = 8;
+const GROUP: usize = 6;
 /// Characters of base64 and of hexadecimal of which something can be told.
 const LEAST_CODED: usize = 12;
-/// Characters of the last part of a JSON web token with which it shows by itself.
+/// Characters of the last part of a JSON web token with which it shows by itself, and of the part before without a last one: as the
+/// pattern of the rule has them.
 const SIGNATURE: usize = 20;
+const PAYLOAD: usize = 3 + 1125;
 /// Lengths that values have for which a rule wants one.
 const LENGTHS: [usize; 11] = [16, 20, 22, 24, 32, 36, 40, 43, 44, 48, 64];
 /// Characters without an order, and digits of which the same is true.
@@ -101,6 +106,7 @@ impl Trials {
         }
         let context = &text[text.len().saturating_sub(word + LABEL)..];
         trials.add_cards(context);
+        trials.add_groups(context);
         if word == 0 {
             return trials;
         }
@@ -152,6 +158,29 @@ impl Trials {
             }
             self.add(text, &[&rest]);
         }
+    }
+
+    /// Ends a recovery key of BitLocker, of whose groups each is a number that eleven divides.
+    fn add_groups(&mut self, text: &[u8]) {
+        let in_key = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+        let count = text.iter().rev().take_while(|byte| in_key(byte)).count();
+        let key = &text[text.len() - count..];
+        let groups: Vec<&[u8]> = key.split(|byte| *byte == b'-').collect();
+        let Some((last, whole)) = groups.split_last() else { return };
+        let is_begun = (1..GROUPS).contains(&whole.len()) && whole.iter().all(|group| group.len() == GROUP);
+        if !is_begun && last.len() != GROUP || last.len() > GROUP || whole.len() >= GROUPS {
+            return;
+        }
+        let free = GROUP - last.len();
+        let begun = last.iter().fold(0, |sum, byte| 10 * sum + usize::from(byte - b'0')) * 10_usize.pow(free as u32);
+        let number = begun.next_multiple_of(11);
+        let digits = format!("{number:06}");
+        if number >= begun + 10_usize.pow(free as u32) {
+            return;
+        }
+        let others: Vec<String> =
+            (whole.len() + 1..GROUPS).map(|at| format!("-{:06}", 11 * (4_321 + 1_234 * at))).collect();
+        self.add(text, &[digits.get(last.len()..).unwrap_or_default().as_bytes(), others.concat().as_bytes()]);
     }
 
     fn add(&mut self, text: &[u8], end: &[&[u8]]) {
@@ -249,13 +278,15 @@ fn begun_pem(text: &[u8]) -> usize {
     if is_private && find(key, b"-----END").is_none() { key.len() } else { 0 }
 }
 
-/// A token of JSON (RFC 7519) whose last part is not there: `{"` in base64 is `eyJ`. A token in three parts may be whole, and is found then.
+/// A token of JSON (RFC 7519) whose last part is not there: `{"` in base64 is `eyJ`. A token in three parts may be whole, and is found
+/// then, as one with a long second part is.
 fn begun_jwt(text: &[u8]) -> usize {
     let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
     let word = text.iter().rev().take_while(|byte| in_token(byte)).count();
     let word = &text[text.len() - word..];
-    let last = word.splitn(3, |byte| *byte == b'.').nth(2);
-    let is_whole = last.is_some_and(|last| last.len() >= SIGNATURE);
+    let mut parts = word.splitn(3, |byte| *byte == b'.').skip(1);
+    let is_long = parts.next().is_some_and(|payload| payload.len() >= PAYLOAD && payload.starts_with(b"eyJ"));
+    let is_whole = is_long || parts.next().is_some_and(|last| last.len() >= SIGNATURE);
     if word.starts_with(b"eyJ") && !is_whole { word.len() } else { 0 }
 }
 
@@ -273,6 +304,9 @@ mod tests {
     const TOKEN: &str = "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";
     /// "the key is ", the token, " and no other".
     const BASE64: &str = "dGhlIGtleSBpcyBnaHBfcTdYdlIybUt6OUx3VDRiTmM4SmRZM2hQZjZTZ0E1M1VicWxpIGFuZCBubyBvdGhlcg==";
+
+    const JAPANESE: &str =
+        "いがく　ほたて　あてはまる　すける　あいさつ　ときどき　はいしん　がいき　おいしい　はいご　つかう　おこる";
 
     /// Secrets as they stand in messages: what stands before, the secret, what stands behind; and how much of it says nothing yet.
     fn written() -> Vec<([String; 3], usize)> {
@@ -305,6 +339,8 @@ mod tests {
             ),
             (["phrase: ", "legal winner thank year wave sausage worth useful legal winner thank yellow", "\n"], 22),
             (["card ", "4539 1488 0343 6467", " thank you"], 6),
+            (["Recovery Key: ", "419320-308308-157157-668668-259259-540540-631631-382382", "\r\n"], 5),
+            (["キー: ", JAPANESE, "\n"], 75),
         ]
         .map(|(row, quiet): ([&str; 3], usize)| (row.map(str::to_owned), quiet))
         .into()
@@ -320,17 +356,10 @@ mod tests {
                 leaks += &format!("nothing in {secret}\n");
             }
             let gone = (1..secret.len()).map(|at| {
-                let begun = &text[..before.len() + at];
+                let begun = &text.as_bytes()[..before.len() + at];
                 // What is found already does not go on.
-                let is_found = scanner.scan(begun.as_bytes()).unwrap().iter().any(|found| found.kind == Kind::Dlp);
-                (
-                    if is_found {
-                        0
-                    } else {
-                        at.saturating_sub(scanner.begun_secret(begun.as_bytes(), |_| true).unwrap())
-                    },
-                    at,
-                )
+                let is_found = scanner.scan(begun).unwrap().iter().any(|found| found.kind == Kind::Dlp);
+                (if is_found { 0 } else { at.saturating_sub(scanner.begun_secret(begun, |_| true).unwrap()) }, at)
             });
             let worst = gone.max().unwrap();
             if worst.0 > quiet {
@@ -338,6 +367,49 @@ mod tests {
             }
         }
         assert!(leaks.is_empty(), "{leaks}");
+    }
+
+    #[test]
+    fn a_long_web_token_is_found_and_waited_for() {
+        let coded = |text: &str| base64(text.as_bytes());
+        let scanner = &*SCANNER;
+        for length in [600, 800, 840, 850, 900, 1200, 1800, 3000] {
+            let claims = format!("{{\"sub\":\"qwertyuiop\",\"groups\":\"{}\"}}", noise(length));
+            let token = format!("{}.{}.{}", coded("{\"alg\":\"RS256\",\"typ\":\"JWT\"}"), coded(&claims), noise(342));
+            let text = format!("Authorization: Bearer {token}\n");
+            let rules = |found: Vec<Finding>| found.iter().map(|found| found.rule.to_string()).collect::<Vec<_>>();
+            let whole = scanner.scan(text.as_bytes()).unwrap();
+            assert_eq!(rules(whole.clone()), ["jwt"], "{length}");
+            for cut in [30, 60, 600, 1180, 1199, 1200, 1600, text.len() - 300, text.len() - 1] {
+                let cut = cut.min(text.len() - 1);
+                let mut stream = scanner.stream().unwrap();
+                let _ = stream.push(&text.as_bytes()[..cut]).unwrap();
+                stream.last(&text.as_bytes()[cut..]).unwrap();
+                assert_eq!(stream.findings(), whole, "{length} {cut}");
+                let begun = &text.as_bytes()[..cut];
+                let is_found = !scanner.scan(begun).unwrap().is_empty();
+                let waits = scanner.begun_secret(begun, |_| true).unwrap();
+                assert!(is_found || waits == cut - 22 || cut == text.len() - 1, "{length} {cut} {waits}");
+            }
+        }
+    }
+
+    fn base64(bytes: &[u8]) -> String {
+        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let bits =
+            |group: &[u8]| group.iter().fold(0, |bits, byte| bits << 8 | usize::from(*byte)) << (8 * (3 - group.len()));
+        let digit = |bits: usize, at: usize| char::from(DIGITS[bits >> (18 - 6 * at) & 63]);
+        bytes.chunks(3).flat_map(|group| (0..=group.len()).map(move |at| digit(bits(group), at))).collect()
+    }
+
+    /// Letters and digits without an order.
+    fn noise(length: usize) -> String {
+        let mut state = 7u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(FILL[(state >> 58) as usize])
+        };
+        (0..length).map(|_| next()).collect()
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use unicode_normalization::char::is_combining_mark;
+
 use super::chance::is_chance;
 use super::dumps::{self, Dumps};
 use super::graphic::Graphic;
@@ -326,8 +328,11 @@ impl Layer {
     pub(crate) fn begun_phrase(&mut self, context: &Context<'_>, text: &[u8]) -> usize {
         let from = self.detectors.begun_phrase(context.shared, &Window { first: 0, old: &[], new: text });
         let words = text.get(usize::try_from(from).unwrap_or(text.len())..).unwrap_or_default();
-        let all = words.split(|byte| !byte.is_ascii_alphabetic() && byte.is_ascii()).filter(|word| !word.is_empty());
-        let mut others: Vec<&[u8]> = Vec::with_capacity(LEAST_WORDS);
+        // Between words of Japanese and Chinese stands a blank of their own.
+        let text = String::from_utf8_lossy(words);
+        let in_word = |letter: char| letter.is_alphabetic() || is_combining_mark(letter);
+        let all = text.split(|letter| !in_word(letter)).filter(|word| !word.is_empty());
+        let mut others: Vec<&str> = Vec::with_capacity(LEAST_WORDS);
         for word in all {
             if others.len() < LEAST_WORDS && !others.contains(&word) {
                 others.push(word);
