@@ -13,6 +13,7 @@ mod keyfile;
 mod money;
 mod personal;
 mod placeholder;
+mod stand_in;
 mod structure;
 mod token;
 

@@ -5,6 +5,7 @@
 //! [`not_placeholder`] for labelled values, [`random`] for values that nothing but their look gives away.
 //! All are linear and look at no more than [`MAX`] bytes.
 
+use super::stand_in;
 use crate::entropy::{readable, unreadable};
 
 /// Bytes of a secret that are looked at.
@@ -179,63 +180,17 @@ pub(super) fn varied(secret: &[u8]) -> bool {
 /// (`${…}`, `%s`, `{{…}}`, `<…>`, `a.b.c()`).
 pub(super) fn not_placeholder(secret: &[u8]) -> bool {
     let secret = head(secret);
-    let template = has_brackets(secret) || contains(secret, "%s") || has_encoded(secret) || names_variable(secret);
+    let template = contains(secret, "%s") || stand_in::is_template(secret);
     if PUBLISHED.iter().any(|known| secret == known.as_bytes()) {
         return false;
     }
     let plain = !template
-        && !is_reference(secret)
+        && !stand_in::is_reference(secret)
         && varied(secret)
         && !WORDS.iter().any(|word| contains(secret, word))
         && !row(secret, 6)
         && rest(secret) >= REST;
     plain || holds_noise(secret)
-}
-
-/// Is something in brackets that stands for a value, as a name or an argument does (`{user}`, `get()`)? Those of a password seldom
-/// meet their like.
-fn has_brackets(secret: &[u8]) -> bool {
-    let names = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.,:;/$%@\"' -".contains(byte);
-    let pairs = [(b'{', b'}'), (b'<', b'>'), (b'(', b')'), (b'[', b']')];
-    let pair = |(open, close)| {
-        let mut rest = secret;
-        while let Some(at) = rest.iter().position(|byte| *byte == open) {
-            rest = rest.get(at + 1..).unwrap_or_default();
-            let inside = rest.iter().position(|byte| *byte == close).and_then(|end| rest.get(..end));
-            if inside.is_some_and(|inside| inside.iter().all(names)) {
-                return true;
-            }
-        }
-        false
-    };
-    let at_ends = [secret.first(), secret.last()].into_iter().flatten().any(|byte| b"{}<>()[]".contains(byte));
-    secret.contains(&b'`') || at_ends || pairs.into_iter().any(pair)
-}
-
-/// Is a name in the braces of a template within a URL: `%7Buser%7D`? Alone they are a part of a password that holds the sign.
-fn has_encoded(secret: &[u8]) -> bool {
-    let is_brace = |at: usize, brace: &[u8; 3]| secret.get(at..at + 3).is_some_and(|it| it.eq_ignore_ascii_case(brace));
-    let names = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-$".contains(byte);
-    (0..secret.len()).filter(|at| is_brace(*at, b"%7b")).any(|open| {
-        let name = secret.get(open + 3..).unwrap_or_default();
-        let length = name.iter().take_while(|byte| names(byte)).count();
-        length > 0 && is_brace(open + 3 + length, b"%7d")
-    })
-}
-
-/// Is there a variable of a shell in it: `$HOME`, `$db_pass`? What is no name is a part of a password that holds the sign.
-fn names_variable(secret: &[u8]) -> bool {
-    secret.split(|byte| *byte == b'$').skip(1).any(|rest| {
-        let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(rest.len());
-        let name = &rest[..end];
-        let all =
-            |class: fn(&u8) -> bool| name.iter().all(|byte| class(byte) || byte.is_ascii_digit() || *byte == b'_');
-        let begins = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-        // A whole value is a variable of whatever name, unless that is noise.
-        let is_all = end + 1 == secret.len() && steps(name) * 5 <= name.len() * 2;
-        let is_name = is_all || steps(name) <= 1 || all(u8::is_ascii_lowercase) || all(u8::is_ascii_uppercase);
-        begins && name.len() >= 2 && is_name
-    })
 }
 
 /// Letters and digits that are in no filler word.
@@ -291,44 +246,6 @@ pub(super) fn mixed(secret: &[u8]) -> bool {
 /// A prefixed token: [`unmasked`], and letters and digits mixed, so that `sk_live_and_learn` is none.
 pub(super) fn token(secret: &[u8]) -> bool {
     mixed(secret) && unmasked(secret)
-}
-
-/// What a value begins with that says where the secret is: references of secret stores, paths.
-const REFERENCES: [&str; 18] = [
-    "op://",
-    "vault:",
-    "file:",
-    "ref+",
-    "ssm:",
-    "arn:aws",
-    "projects/",
-    "env:",
-    "/run/",
-    "/etc/",
-    "/var/",
-    "/home/",
-    "/root/",
-    "/opt/",
-    "/usr/",
-    "/tmp/",
-    "/secrets/",
-    "./",
-];
-
-fn is_reference(secret: &[u8]) -> bool {
-    is_account(secret)
-        || REFERENCES
-            .iter()
-            .any(|word| secret.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes())))
-}
-
-/// Is it a line of /etc/passwd, whose password is elsewhere: `x:1000:1000:`?
-fn is_account(secret: &[u8]) -> bool {
-    let [b'x' | b'*', b':', rest @ ..] = secret else { return false };
-    let mut fields = rest.split(|byte| *byte == b':');
-    let mut number = || fields.next().is_some_and(|id| !id.is_empty() && id.iter().all(u8::is_ascii_digit));
-    let ids = number() && number();
-    ids && fields.next().is_some()
 }
 
 /// Names of hashes, ciphers and encodings, before a digit or a mark: `SHA256-hashed`, `base64-encoded`.
@@ -475,7 +392,7 @@ fn step(pair: &[u8]) -> bool {
         || (a.is_ascii_lowercase() && b.is_ascii_uppercase())
 }
 
-fn steps(secret: &[u8]) -> usize {
+pub(super) fn steps(secret: &[u8]) -> usize {
     secret.windows(2).filter(|pair| step(pair)).count()
 }
 
