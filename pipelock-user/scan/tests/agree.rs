@@ -299,11 +299,10 @@ fn what_nobody_unpacks_is_told_at_every_cut() {
         ([&bzip2[..], b" .. ", xz].concat(), vec!["xz", "bzip2"]),
         ([&compress[..], b"MSCF\0\0\0\0", xz].concat(), vec!["xz", "cab", "compress"]),
         ([b".", &compress[..]].concat(), vec![]),
-        // In the ways in which forms and mails are written, but not as source code names it.
+        // In the way in which forms are written, but not as source code names it.
         (b"a=%FD7zXZ%00%00%04&b=1".to_vec(), vec!["xz"]),
         (b"a=\\n%42Zh91AY%26SY%01%02%03%04%00".to_vec(), vec!["bzip2"]),
         (b"%1f%9d%90aaaa".to_vec(), vec!["compress"]),
-        (b"Content-Transfer-Encoding: quoted-printable\r\n\r\n=FD7zXZ=00=00=04=\r\n".to_vec(), vec!["xz"]),
         (b"magic = b'\\xfd7zXZ\\x00', 'BZh91AY\\x26SY\\x01\\x02\\x03\\x04\\x00'".to_vec(), vec![]),
         (b"A file of bzip2 begins with BZh91AY&SY, and more is text.".to_vec(), vec![]),
     ] {
@@ -311,7 +310,7 @@ fn what_nobody_unpacks_is_told_at_every_cut() {
             let mut stream = scanner().stream().unwrap();
             let _ = stream.push(&text[..at]).unwrap();
             stream.last(&text[at..]).unwrap();
-            assert_eq!(stream.unread().names().collect::<Vec<_>>(), wanted, "{at}");
+            assert_eq!(stream.unread().names().collect::<Vec<_>>(), wanted, "{} {at}", text.escape_ascii());
         }
     }
 }

@@ -443,7 +443,9 @@ mod tests {
             let found = added(&format!("--- a/x\n+++ b/x\n@@ -0,0 +{first},3 @@\n+a\n+b\n c\n"));
             assert_eq!(found, [("x".to_owned(), lines(&[(most, "a\n"), (most + 1, "b\n")]))], "{first}");
         }
-        let scanner = Scanner::new(pipelock_scan::RuleSet::read(&[]).expect("none"), &[1; 32]).expect("made");
+        let rules = "rules: [{id: a, name: a, kind: dlp, class: credential, severity: low, pattern: 'abcdefgh'}]";
+        let rules = pipelock_scan::RuleSet::read(&[("test", rules)]).expect("rules");
+        let scanner = Scanner::new(rules, &[1; 32]).expect("made");
         let (mut names, mut found) = (Names::default(), Vec::new());
         let mut hunks =
             Hunks { scanner: &scanner, names: &mut names, text: None, name: None, found: &mut found, unread: None };
