@@ -231,6 +231,7 @@ impl Reader {
         }
         self.pauses = 0;
         if self.events.as_ref().is_some_and(Events::is_between) {
+            self.judge_short(false)?;
             self.let_go()?;
         }
         Ok(())
