@@ -1,8 +1,8 @@
-//! The words that patterns begin with, and where they are near a text's end: a match can have begun only where one is. Called by
-//! [`super::holdback`].
+//! The words that patterns begin with, or have near their beginning, and where they are near a text's end: a match can have begun
+//! only where one is. Called by [`super::holdback`].
 //!
-//! Promises: every beginning of a match either holds the first word of its pattern, which [`Finder::each`] reports, or is no
-//! longer than [`Finder::begun`] says.
+//! Promises: every beginning of a match either holds a word of its pattern, which [`Finder::each`] reports, or is no longer than
+//! [`Finder::begun`] says, or than [`Head::before`] where the word is not the first thing.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,22 @@ use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repeti
 
 use crate::bits;
 
-/// Least bytes of a word, and the most that are looked for.
+/// Least bytes of a word of letters, and the most that are looked for.
 const LEAST: usize = 3;
 pub(super) const MOST: usize = 6;
+/// Most bytes that may stand before a word.
+const BEFORE: usize = 512;
+/// Most alternatives that are looked into one by one, each of which may have more.
+const WAYS: usize = 32;
 /// Most words of a pattern, upper and lower case counted.
 const WORDS: usize = 300;
-/// Most groups that are told apart.
-const GROUPS: usize = 127;
-
 /// What a pattern begins with.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// What may stand before the word and is of the match.
+    /// What may stand before the word and is of the match, where that is little.
     guard: Guard,
+    /// Most bytes that stand before it where that is more.
+    inside: Option<usize>,
     words: Vec<Vec<u8>>,
     /// The words are in lower case and stand for those in any.
     any_case: bool,
@@ -48,17 +51,96 @@ impl Head {
             }
             guards += 1;
         }
-        let rest = Hir::concat(parts.get(guards..)?.iter().map(|part| (*part).clone()).collect());
-        // Of a word in any case there are dozens; one stands for all.
-        let mut any_case = false;
-        let lower = lowered(&rest, &mut any_case);
-        let rest = if any_case { lower } else { rest };
-        let mut extractor = Extractor::new();
-        extractor.kind(ExtractKind::Prefix).limit_literal_len(MOST).limit_total(WORDS);
-        let words: Vec<Vec<u8>> =
-            extractor.extract(&rest).literals()?.iter().map(|word| word.as_bytes().to_vec()).collect();
-        let long = !words.is_empty() && words.iter().all(|word| word.len() >= LEAST);
-        long.then_some(Self { guard, words, any_case })
+        let (words, any_case) = words(parts.get(guards..)?)?;
+        Some(Self { guard, inside: None, words, any_case })
+    }
+
+    /// Of a pattern that has a word near its beginning.
+    pub(super) fn within(hir: &Hir) -> Option<Self> {
+        let mut parts = Vec::new();
+        flatten(hir, &mut parts);
+        Inside::of(&parts, &mut { WAYS }).map(|Inside { before, words, any_case }| Self {
+            guard: Guard::default(),
+            inside: Some(before),
+            words,
+            any_case,
+        })
+    }
+
+    /// Most bytes of a beginning that has not all of the word, where [`Finder::begun`] does not tell.
+    pub(super) fn before(&self) -> usize {
+        self.inside.map_or(0, |before| before + MOST - 1)
+    }
+}
+
+/// The words that each match of some parts has, and how many bytes are before them at most.
+struct Inside {
+    before: usize,
+    words: Vec<Vec<u8>>,
+    any_case: bool,
+}
+
+impl Inside {
+    fn of(parts: &[&Hir], ways: &mut usize) -> Option<Self> {
+        let mut before = 0;
+        for (at, part) in parts.iter().enumerate() {
+            if let Some((words, any_case)) = parts.get(at..).and_then(words) {
+                return Some(Self { before, words, any_case });
+            }
+            before += part.properties().maximum_len()?;
+            if before > BEFORE {
+                break;
+            }
+        }
+        // Each alternative may have one in another place.
+        let mut before = 0;
+        for (at, part) in parts.iter().enumerate() {
+            if let HirKind::Alternation(alternatives) = part.kind() {
+                *ways = ways.checked_sub(alternatives.len())?;
+                let mut all = Self { before, words: Vec::new(), any_case: false };
+                for alternative in alternatives {
+                    let mut own = Vec::new();
+                    flatten(alternative, &mut own);
+                    own.extend(parts.get(at + 1..).unwrap_or_default());
+                    let one = Self::of(&own, ways)?;
+                    all.before = all.before.max(before + one.before);
+                    all.words.extend(one.words);
+                    all.any_case |= one.any_case;
+                }
+                if all.any_case {
+                    all.words.iter_mut().for_each(|word| word.make_ascii_lowercase());
+                }
+                return (all.before <= BEFORE && all.words.len() <= WORDS).then_some(all);
+            }
+            before += part.properties().maximum_len()?;
+        }
+        None
+    }
+}
+
+/// What all that these parts take begins with, and whether in any case; `None` where that is nothing which tells it from most texts.
+fn words(parts: &[&Hir]) -> Option<(Vec<Vec<u8>>, bool)> {
+    let rest = Hir::concat(parts.iter().map(|part| (*part).clone()).collect());
+    // Of a word in any case there are dozens; one stands for all.
+    let mut any_case = false;
+    let lower = lowered(&rest, &mut any_case);
+    let rest = if any_case { lower } else { rest };
+    let mut extractor = Extractor::new();
+    extractor.kind(ExtractKind::Prefix).limit_literal_len(MOST).limit_total(WORDS);
+    let words: Vec<Vec<u8>> =
+        extractor.extract(&rest).literals()?.iter().map(|word| word.as_bytes().to_vec()).collect();
+    (!words.is_empty() && words.iter().all(|word| is_word(word))).then_some((words, any_case))
+}
+
+/// Is it long enough, or of signs that are rare in prose?
+fn is_word(word: &[u8]) -> bool {
+    let is_sign = |byte: &u8| b"!#$%&*;<>?@[\\]^{|}~+".contains(byte) || !byte.is_ascii() || byte.is_ascii_control();
+    let is_rare = |byte: &u8| is_sign(byte) && !byte.is_ascii_whitespace();
+    match word {
+        [] => false,
+        [one] => is_rare(one),
+        [one, two] => is_rare(one) || is_rare(two) || *two == b':',
+        _ => true,
     }
 }
 
@@ -68,10 +150,8 @@ fn lowered(hir: &Hir, any_case: &mut bool) -> Hir {
         HirKind::Empty | HirKind::Look(_) => hir.clone(),
         HirKind::Literal(literal) => Hir::literal(literal.0.to_ascii_lowercase()),
         HirKind::Class(Class::Bytes(class)) => {
-            let has = |byte: u8| class.iter().any(|range| (range.start()..=range.end()).contains(&byte));
             *any_case |= class.iter().count() == 2 && (b'a'..=b'z').any(|letter| is_pair(class, letter));
-            let bytes = (0..=u8::MAX).filter(|byte| has(*byte)).map(|byte| byte.to_ascii_lowercase());
-            Hir::class(Class::Bytes(ClassBytes::new(bytes.map(|byte| ClassBytesRange::new(byte, byte)))))
+            Hir::class(Class::Bytes(ClassBytes::new(class.iter().flat_map(lowered_range))))
         }
         // Only ASCII folds.
         HirKind::Class(Class::Unicode(_)) => hir.clone(),
@@ -82,6 +162,17 @@ fn lowered(hir: &Hir, any_case: &mut bool) -> Hir {
         HirKind::Concat(parts) => Hir::concat(parts.iter().map(|part| lowered(part, any_case)).collect()),
         HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(|part| lowered(part, any_case)).collect()),
     }
+}
+
+/// What is before capitals in a range, the capitals as small letters, and what is behind.
+fn lowered_range(range: &ClassBytesRange) -> impl Iterator<Item = ClassBytesRange> {
+    let part = |from: u8, to: u8| {
+        let (start, end) = (range.start().max(from), range.end().min(to));
+        (start <= end).then_some((start, end))
+    };
+    let capitals = part(b'A', b'Z').map(|(start, end)| (start.to_ascii_lowercase(), end.to_ascii_lowercase()));
+    let parts = [part(0, b'A' - 1), capitals, part(b'Z' + 1, u8::MAX)];
+    parts.into_iter().flatten().map(|(start, end)| ClassBytesRange::new(start, end))
 }
 
 /// Is it this letter in either case, and nothing else?
@@ -180,10 +271,16 @@ type OfWord = (usize, Option<Vec<u8>>);
 /// Finds the words of many patterns.
 #[derive(Debug)]
 pub(super) struct Finder {
-    /// In lower case, as [`leading`] has their bytes, in order.
+    /// In lower case, as [`leading`] has their bytes, in order; those of fewer than [`LEAST`] bytes apart.
     words: Vec<Word>,
+    short: Vec<Word>,
     /// One bit for each hash of the first [`LEAST`] bytes of a word.
     first: bits::Set<{ 1 << (FIRST - 6) }>,
+    /// Of words that are no longer than that, and of the first four bytes of the others.
+    whole: bits::Set<{ 1 << (FIRST - 6) }>,
+    four: bits::Set<{ 1 << (FIRST - 6) }>,
+    /// The [first two bytes](pair) of what begins with a short one.
+    pairs: bits::Pairs,
     /// What a word begins with that is not whole, [`packed`] and in order, with whether a byte before it may belong to the match:
     /// as it stands, and in lower case for those in any.
     begun: [Vec<(u64, bool)>; 2],
@@ -210,16 +307,23 @@ fn first_bit(bytes: &[u8; LEAST]) -> usize {
     (number.wrapping_mul(0x9E37_79B1) >> (u32::BITS - FIRST)) as usize
 }
 
+/// The same of one byte more.
+fn four_bit(bytes: &[u8; 4]) -> usize {
+    ((u32::from_le_bytes(*bytes) | 0x2020_2020).wrapping_mul(0x9E37_79B1) >> (u32::BITS - FIRST)) as usize
+}
+
+/// Two bytes without regard to case, as [`first_bit`] does it.
+fn pair(one: u8, two: u8) -> [u8; 2] {
+    [one | 0x20, two | 0x20]
+}
+
 impl Finder {
-    /// For the heads of patterns of these groups; `None` when there are too many.
-    pub(super) fn new(heads: &[(&Head, usize)]) -> Option<Self> {
+    /// For the heads of patterns of these groups.
+    pub(super) fn new(heads: &[(&Head, usize)]) -> Self {
         let mut words: BTreeMap<Vec<u8>, Vec<OfWord>> = BTreeMap::new();
         let mut begun = [BTreeMap::new(), BTreeMap::new()];
         let mut guard = Guard::default();
         for (head, group) in heads {
-            if *group >= GROUPS {
-                return None;
-            }
             for word in &head.words {
                 let lower = word.to_ascii_lowercase();
                 let word = if head.any_case { &lower } else { word };
@@ -228,10 +332,11 @@ impl Finder {
                 if !of_word.contains(&one) {
                     of_word.push(one);
                 }
-                for length in 1..word.len() {
+                for length in (1..word.len()).filter(|_| head.inside.is_none()) {
                     let [as_it_is, lower] = &mut begun;
                     let begun = if head.any_case { lower } else { as_it_is };
-                    *begun.entry(packed(word.get(..length)?)).or_insert(false) |= head.guard.takes();
+                    let beginning = word.get(..length).unwrap_or_default();
+                    *begun.entry(packed(beginning)).or_insert(false) |= head.guard.takes();
                 }
             }
             for (known, own) in guard.bytes.iter_mut().zip(&head.guard.bytes) {
@@ -243,34 +348,41 @@ impl Finder {
         guard.pairs.dedup();
         let begun = begun.map(|begun| begun.into_iter().collect());
         let first = bits::Set::of(words.keys().filter_map(|word| word.first_chunk()).map(first_bit));
-        debug_assert!(words.keys().all(|word| (LEAST..=MOST).contains(&word.len())), "Head::of takes no others");
-        let words =
-            words.into_iter().map(|(word, of)| Word { leading: leading(&word), length: word.len(), of }).collect();
-        Some(Self { words, first, begun, guard })
+        let is_whole = |word: &&Vec<u8>| word.len() == LEAST;
+        let whole = words.keys().filter(is_whole).filter_map(|word| word.first_chunk()).map(first_bit);
+        let whole = bits::Set::of(whole);
+        let four = bits::Set::of(words.keys().filter_map(|word| word.first_chunk()).map(four_bit));
+        let second = |word: &[u8]| word.get(1).map_or(0..=u8::MAX, |second| *second..=*second);
+        let short = words.keys().filter(|word| word.len() < LEAST);
+        let pairs = bits::Pairs::of(short.flat_map(|word| second(word).map(|second| pair(word[0], second))));
+        debug_assert!(words.keys().all(|word| (1..=MOST).contains(&word.len())), "Head::of takes no others");
+        let words = words.into_iter().map(|(word, of)| Word { leading: leading(&word), length: word.len(), of });
+        let (short, words) = words.partition(|word| word.length < LEAST);
+        Self { words, short, first, whole, four, pairs, begun, guard }
     }
 
     /// Calls `found` for each word in `text` with its group and where it begins.
     pub(super) fn each(&self, text: &[u8], mut found: impl FnMut(usize, usize)) {
+        let long = |at: usize, found: &mut dyn FnMut(usize, usize)| {
+            here::<LEAST>(&self.words, text.get(at..).unwrap_or_default(), |group| found(group, at));
+        };
+        let short = |at: usize, found: &mut dyn FnMut(usize, usize)| {
+            here::<1>(&self.short, text.get(at..).unwrap_or_default(), |group| found(group, at));
+        };
         for (at, bytes) in text.array_windows().enumerate() {
-            if !self.first.has(first_bit(bytes)) {
-                continue;
+            let &[one, two, three, _] = bytes;
+            let first = first_bit(&[one, two, three]);
+            if self.first.has(first) && (self.four.has(four_bit(bytes)) || self.whole.has(first)) {
+                long(at, &mut found);
             }
-            let rest = text.get(at..).unwrap_or_default();
-            let here = leading(rest);
-            // Every word that stands here lies between its first three bytes, with zeros behind them, and all of it.
-            let least = here & !(u64::MAX >> (LEAST * 8));
-            let start = self.words.partition_point(|word| word.leading < least);
-            for word in self.words.iter().skip(start).take_while(|word| word.leading <= here) {
-                let Some(there) = rest.get(..word.length) else { continue };
-                if (word.leading ^ here) >> (u64::BITS as usize - 8 * word.length) != 0 {
-                    continue;
-                }
-                for (group, exact) in &word.of {
-                    if exact.as_deref().is_none_or(|exact| exact == there) {
-                        found(*group, at);
-                    }
-                }
+            if self.pairs.has(pair(one, two)) {
+                short(at, &mut found);
             }
+        }
+        // Too few bytes for a window.
+        for at in text.len().saturating_sub(LEAST)..text.len() {
+            long(at, &mut found);
+            short(at, &mut found);
         }
     }
 
@@ -297,6 +409,25 @@ impl Finder {
     }
 }
 
+/// Calls `found` with the group of each word that `text` begins with, of words that have so many bytes at least.
+fn here<const AT_LEAST: usize>(words: &[Word], text: &[u8], mut found: impl FnMut(usize)) {
+    let here = leading(text);
+    // Every word that stands here lies between its first bytes, with zeros behind them, and all of it.
+    let least = here & !(u64::MAX >> (AT_LEAST * 8));
+    let start = words.partition_point(|word| word.leading < least);
+    for word in words.iter().skip(start).take_while(|word| word.leading <= here) {
+        let Some(there) = text.get(..word.length) else { continue };
+        if (word.leading ^ here) >> (u64::BITS as usize - 8 * word.length) != 0 {
+            continue;
+        }
+        for (group, exact) in &word.of {
+            if exact.as_deref().is_none_or(|exact| exact == there) {
+                found(*group);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,12 +446,32 @@ mod tests {
         assert_eq!(words("(?i)send [^.]{0,40} password"), Some((1, false)));
         assert_eq!(words("[0-9]{3}-[0-9]{4}"), None);
         assert_eq!(words("x?abcd"), Some((2, false)));
+        assert_eq!(words(r"!\[[a-z]{3}"), Some((1, false)));
+        assert_eq!(words(", ?[a-z]{3}"), None);
+    }
+
+    #[test]
+    fn words_near_the_beginning_are_known_with_what_may_be_before_them() {
+        let within = |pattern| {
+            let pattern = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern).unwrap();
+            Head::within(&pattern).map(|head| {
+                let words: Vec<_> = head.words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+                (head.inside.unwrap(), words.join(" "), head.any_case)
+            })
+        };
+        let told = |before, words: &str, any_case| Some((before, words.to_owned(), any_case));
+        assert_eq!(within(r"[0-9a-z]{9}(?:AZDO)[0-9a-z]{4}"), told(9, "AZDO", false));
+        assert_eq!(within(r"(?:^|[\n'])[a-z]{0,60}(?:pass|word)="), told(61, "pass= word=", false));
+        assert_eq!(within(r"(?:[a-z]{2}_login|[a-z]{9}(?i:Basic)_)x"), told(9, "_login basic_", true));
+        assert_eq!(within(r"(?:[0-9a-z]{3,}|[a-z]{9}Basic)x"), None);
+        assert_eq!(within(r"[a-z]+key="), None);
+        assert_eq!(within(r"[a-z]{0,600}key="), None);
     }
 
     #[test]
     fn words_and_their_beginnings_are_found() {
         let heads = ["(?:^|[^0-9a-z])ghp_[0-9a-z]{36}", "sk-ant[a-z]+"].map(|pattern| head(pattern).unwrap());
-        let finder = Finder::new(&[(&heads[0], 0), (&heads[1], 1)]).unwrap();
+        let finder = Finder::new(&[(&heads[0], 0), (&heads[1], 1)]);
         for (text, begun) in [
             ("-gh", 3),
             ("-GH", 1),
@@ -336,7 +487,7 @@ mod tests {
             assert_eq!(finder.begun(text.as_bytes()), begun, "{text}");
         }
         let escaped = head(r"(?:^|[^0-9a-z]|\\[nrt])ghp_[0-9a-z]{36}").unwrap();
-        let escaped = Finder::new(&[(&escaped, 0)]).unwrap();
+        let escaped = Finder::new(&[(&escaped, 0)]);
         for (text, begun) in [(r"a\", 1), (r"a\n", 2), (r"a\ngh", 4), (r"\ng", 3), (r"\xg", 1), (r"\x", 0), ("n", 0)] {
             assert_eq!(escaped.begun(text.as_bytes()), begun, "{text}");
         }
@@ -355,7 +506,7 @@ mod tests {
             let heads = patterns.map(|pattern| head(pattern).unwrap());
             let numbered: Vec<(&Head, usize)> = heads.iter().zip(0..).collect();
             let mut found = Vec::new();
-            Finder::new(&numbered).unwrap().each(text.as_bytes(), |group, at| found.push((at, group)));
+            Finder::new(&numbered).each(text.as_bytes(), |group, at| found.push((at, group)));
             let mut wanted = Vec::new();
             for at in 0..text.len() {
                 let rest = &text.as_bytes()[at..];

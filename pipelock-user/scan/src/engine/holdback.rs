@@ -5,7 +5,7 @@
 //! text and stops as soon as no beginning can fit. Repeats are taken without their bounds, to keep the automata small; so that
 //! this does not hold back too much, patterns are grouped by the length of their longest match, and a group is asked about no
 //! more bytes than that. Most groups are not asked at all, nor made: their patterns begin with words ([`super::heads`]) of which
-//! none is near the end.
+//! none is near the end. Others have words near their beginning, and are asked about no more than what may stand before these.
 
 use std::sync::{Mutex, OnceLock};
 
@@ -18,15 +18,13 @@ use super::awaited::Awaited;
 use super::heads::{Finder, Head, MOST};
 use crate::rule::{Pattern, Rule};
 
-/// Most patterns of a group. The states of its automaton are the sets of beginnings that may be going on: those of many patterns
-/// are so many, in noise and source code, that none comes again, and each takes microseconds to make. Of twelve in a group some
-/// made a stream of JavaScript take 2.5 times as long as the whole text, of four it is 1.2 times.
+/// Most patterns of a group, of those that are asked about every text: the fewer groups, the fewer searches. The states of its automaton
+/// are the sets of beginnings that may be going on: of patterns with long parts of anything there are so many, in noise and source code,
+/// that none comes again, and each takes microseconds to make. Four of those with words, together, made a stream of JavaScript in pieces
+/// of 512 bytes take twice as long.
 const MEMBERS: usize = 4;
 /// Bytes of an automaton's cache, at most. One that is full is emptied and made anew: a quarter of this made streams 1.5 times as slow.
 const CACHE: usize = 1 << 20;
-/// Longest matches of the patterns whose words are looked for together: the fewer have long ones, the less is searched.
-const REACHES: [usize; 3] = [128, 512, usize::MAX];
-
 /// What is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -41,25 +39,23 @@ pub(crate) enum Asked {
 /// The automata of a set of rules.
 #[derive(Debug)]
 pub(crate) struct HoldBack {
-    /// Of patterns that begin with no word and need none.
-    others: Vec<Group>,
-    /// Of those that need one, and the words; without them nothing is known.
+    groups: Vec<Group>,
+    finder: Finder,
+    /// The longest match of those that words were found for.
+    longest: usize,
+    /// Of patterns that begin with no word and need one, and the words; without them nothing is known.
     late: Vec<Group>,
     awaited: Option<Awaited>,
-    /// Of those that do, by [`REACHES`].
-    headed: Vec<Headed>,
 }
 
-#[derive(Debug)]
-struct Headed {
-    longest: usize,
-    finder: Finder,
-    groups: Vec<Group>,
-}
+/// A pattern with its words.
+type Headed<'p> = (&'p Pattern, Option<Head>);
 
 #[derive(Debug)]
 struct Group {
     longest: usize,
+    /// Bytes that it is asked about while none of its words is near: all, where there are none.
+    unheaded: usize,
     patterns: Vec<Pattern>,
     in_pieces: bool,
     automaton: OnceLock<Option<DFA>>,
@@ -69,43 +65,40 @@ struct Group {
 impl HoldBack {
     pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule>, asked: Asked) -> Self {
         let in_pieces = asked == Asked::Pieces;
-        let mut rules: Vec<(Option<Head>, &Rule)> = rules
-            .into_iter()
-            .filter(|rule| rule.pattern.longest() > 0)
-            .map(|rule| (Head::of(rule.pattern.hir()), rule))
-            .collect();
-        rules.sort_by_key(|(_, rule)| rule.pattern.longest());
-        let headless = || rules.iter().filter(|(head, _)| head.is_none()).map(|(_, rule)| *rule);
-        let needs_word = |rule: &&Rule| Awaited::is_worth(rule);
-        let groups = |rules: &mut dyn Iterator<Item = &'r Rule>| {
-            let patterns: Vec<&Pattern> = rules.map(|rule| &rule.pattern).collect();
-            patterns.chunks(MEMBERS).map(|members| Group::of(members, in_pieces)).collect::<Vec<_>>()
-        };
-        let mut others = groups(&mut headless().filter(|rule| !needs_word(rule)));
-        let late = groups(&mut headless().filter(needs_word));
-        // Only `begun` and `awaits` ask for them, which are for pieces.
-        let awaited = (asked != Asked::Text).then(|| Awaited::of(headless().filter(needs_word))).flatten();
-        let mut headed = Vec::new();
-        let mut below = 0;
-        for reach in REACHES {
-            let inside = |pattern: &Pattern| (below..reach).contains(&pattern.longest());
-            let mut heads = Vec::new();
-            let mut members = Vec::new();
-            for (head, rule) in rules.iter().filter(|(_, rule)| inside(&rule.pattern)) {
-                if let Some(head) = head {
-                    heads.push((head, members.len() / MEMBERS));
-                    members.push(&rule.pattern);
-                }
-            }
-            below = reach;
-            let groups: Vec<Group> = members.chunks(MEMBERS).map(|members| Group::of(members, in_pieces)).collect();
-            let Some(longest) = groups.iter().map(|group| group.longest).max() else { continue };
-            match Finder::new(&heads) {
-                Some(finder) => headed.push(Headed { longest, finder, groups }),
-                None => others.extend(groups),
+        let mut rules: Vec<&Rule> = rules.into_iter().filter(|rule| rule.pattern.longest() > 0).collect();
+        rules.sort_by_key(|rule| rule.pattern.longest());
+        let (mut headed, mut inside, mut others): (Vec<Headed<'_>>, Vec<Headed<'_>>, Vec<Headed<'_>>) =
+            Default::default();
+        let mut late = Vec::new();
+        for rule in rules {
+            let pattern = &rule.pattern;
+            if let Some(head) = Head::of(pattern.hir()) {
+                headed.push((pattern, Some(head)));
+            } else if asked != Asked::Text && Awaited::is_worth(rule) {
+                late.push(rule);
+            } else if let Some(head) = Head::within(pattern.hir()).filter(|head| head.before() < pattern.longest()) {
+                inside.push((pattern, Some(head)));
+            } else {
+                others.push((pattern, None));
             }
         }
-        Self { others, late, awaited, headed }
+        inside.sort_by_key(|(_, head)| head.as_ref().map(Head::before));
+        let mut heads = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
+        // Those with words are hardly ever asked.
+        let members = headed.chunks(1).chain(inside.chunks(MEMBERS)).chain(others.chunks(MEMBERS));
+        for members in members {
+            let patterns: Vec<&Pattern> = members.iter().map(|(pattern, _)| *pattern).collect();
+            let before = members.iter().map(|(_, head)| head.as_ref().map_or(usize::MAX, Head::before)).max();
+            heads.extend(members.iter().filter_map(|(_, head)| Some((head.as_ref()?, groups.len()))));
+            groups.push(Group { unheaded: before.unwrap_or(usize::MAX), ..Group::of(&patterns, in_pieces) });
+        }
+        let longest = groups.iter().filter(|group| group.unheaded < group.longest).map(|group| group.longest).max();
+        // Only `begun` and `awaits` ask for them, which are for pieces.
+        let awaited = (asked != Asked::Text).then(|| Awaited::of(late.iter().copied())).flatten();
+        let late: Vec<&Pattern> = late.iter().map(|rule| &rule.pattern).collect();
+        let late = late.chunks(MEMBERS).map(|members| Group::of(members, in_pieces)).collect();
+        Self { groups, finder: Finder::new(&heads), longest: longest.unwrap_or(0), late, awaited }
     }
 
     /// How many bytes at the end of `text` may be the beginning of a match; never more than the longest match. The text ends at
@@ -136,41 +129,35 @@ impl HoldBack {
     /// How many bytes without those patterns.
     fn sure(&self, text: &[u8], end: u64, near: &mut Near) -> usize {
         self.note(text, end, near);
-        let mut most = self.others.iter().fold(0, |most, group| group.more(text, most));
-        for (headed, latest) in self.headed.iter().zip(&near.latest) {
-            most = most.max(headed.finder.begun(&text[text.len() - headed.longest.min(text.len())..]));
-            for (group, latest) in headed.groups.iter().zip(latest) {
-                if latest.is_some_and(|latest| end.saturating_sub(latest) <= group.longest as u64) {
-                    most = group.more(text, most);
-                }
-            }
+        let mut most = self.finder.begun(text);
+        for (group, latest) in self.groups.iter().zip(&near.latest) {
+            let is_near = *latest > 0 && end < latest.saturating_add(group.longest as u64);
+            let limit = if is_near { group.longest } else { group.unheaded.min(group.longest) };
+            most = group.more(&text[text.len() - limit.min(text.len())..], most);
         }
         most
     }
 
     /// Bytes of memory that each text's [`Near`] takes.
     pub(crate) fn near_size(&self) -> usize {
-        let groups = |headed: &Headed| size_of::<Vec<Option<u64>>>() + size_of::<Option<u64>>() * headed.groups.len();
-        self.headed.iter().map(groups).sum()
+        size_of::<u64>() * self.groups.len()
     }
 
     /// Looks for words in what was not read yet.
     fn note(&self, text: &[u8], end: u64, near: &mut Near) {
         let start = end - text.len() as u64;
         if near.latest.is_empty() || end < near.end {
-            near.latest = self.headed.iter().map(|headed| vec![None; headed.groups.len()]).collect();
+            near.latest = vec![0; self.groups.len()];
             near.end = start;
         }
-        for (headed, latest) in self.headed.iter().zip(&mut near.latest) {
-            // A word may have begun before.
-            let from = near.end.saturating_sub(MOST as u64).max(end.saturating_sub(headed.longest as u64)).max(start);
-            let unread = text.get((from - start) as usize..).unwrap_or_default();
-            headed.finder.each(unread, |group, at| {
-                if let Some(latest) = latest.get_mut(group) {
-                    *latest = (*latest).max(Some(from + at as u64));
-                }
-            });
-        }
+        // A word may have begun before.
+        let from = near.end.saturating_sub(MOST as u64).max(end.saturating_sub(self.longest as u64)).max(start);
+        let unread = text.get((from - start) as usize..).unwrap_or_default();
+        self.finder.each(unread, |group, at| {
+            if let Some(latest) = near.latest.get_mut(group) {
+                *latest = (*latest).max(from + at as u64 + 1);
+            }
+        });
         near.end = end;
     }
 }
@@ -180,8 +167,8 @@ impl HoldBack {
 pub(crate) struct Near {
     /// As far as the text was read.
     end: u64,
-    /// By [`HoldBack::headed`], then by group.
-    latest: Vec<Vec<Option<u64>>>,
+    /// By group, one more than the place; 0 for none.
+    latest: Vec<u64>,
 }
 
 impl Near {
@@ -196,7 +183,7 @@ impl Group {
     fn of(patterns: &[&Pattern], in_pieces: bool) -> Self {
         let longest = patterns.iter().map(|pattern| pattern.longest()).max().unwrap_or(0);
         let patterns = patterns.iter().map(|pattern| (*pattern).clone()).collect();
-        Self { longest, patterns, in_pieces, automaton: OnceLock::new(), caches: Mutex::default() }
+        Self { longest, unheaded: longest, patterns, in_pieces, automaton: OnceLock::new(), caches: Mutex::default() }
     }
 
     /// How many bytes, when they are more than `known`.
@@ -350,5 +337,35 @@ mod tests {
         assert_eq!(held("(?:^|[^a-z])ab{1,2}c", "-abb"), 4);
         assert_eq!(held("(?i)send [^.]{0,40} password", "SEND me the "), 12);
         assert_eq!(held("忽略", "请\u{5ffd}"), 3);
+    }
+
+    #[test]
+    fn what_stands_before_a_word_is_held_with_all_but_the_end_of_the_word() {
+        for pattern in ["[0-9]{9}azdo-x[0-9]{4}", "(?:[0-9]{9}azdo-x|[a-z]{3}_login)[0-9]{4}"] {
+            assert_eq!(held(pattern, "x 123456789"), 9);
+            assert_eq!(held(pattern, "x 123456789azdo-"), 14);
+            assert_eq!(held(pattern, "x 123456789azdo-x12"), 17);
+            assert_eq!(held(pattern, "x 123456789azdo-y12"), 2);
+        }
+        assert_eq!(held("[(][a-z]{0,4}<[a-z]{1,9}>", "((abc<d"), 6);
+        assert_eq!(held("[a-z]![a-z]{1,9}-", "x-a!bcd"), 5);
+    }
+
+    #[test]
+    fn words_hide_no_beginning_of_what_shipped_rules_find() {
+        let rules = RuleSet::shipped().unwrap();
+        for rule in rules.rules() {
+            let holdback = HoldBack::new([rule], Asked::Text);
+            for example in &rule.examples {
+                let text = format!("Of it: {example}");
+                let Some(found) = rule.pattern.regex().unwrap().find(text.as_bytes()) else { continue };
+                let mut near = Near::default();
+                for cut in found.start()..=found.end() {
+                    let text = &text.as_bytes()[..cut];
+                    let held = holdback.of(text, cut as u64, &mut near);
+                    assert!(held >= cut - found.start(), "{} {held} of {}", rule.id, String::from_utf8_lossy(text));
+                }
+            }
+        }
     }
 }
