@@ -91,6 +91,14 @@ impl Verdict {
         Self { detail, ..self }.with(more.findings)
     }
 
+    /// Adds what somebody has to be asked about to what they have to be asked about already.
+    pub fn add_to(self, wanted: &mut Option<Self>) {
+        *wanted = Some(match wanted.take() {
+            None => self,
+            Some(former) => former.and(self),
+        });
+    }
+
     /// The same verdict, about which nobody is asked.
     pub fn for_good(mut self) -> Self {
         self.findings.iter_mut().filter(|found| found.action == "ask").for_each(|found| found.action = "block");

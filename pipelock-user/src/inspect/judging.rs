@@ -43,10 +43,7 @@ impl Reader {
                 }
                 Err(verdict) if may_ask && verdict.is_askable() => {
                     refused.push((name, value));
-                    wanted = Some(match wanted.take() {
-                        None => verdict,
-                        Some(former) => former.and(verdict),
-                    });
+                    verdict.add_to(&mut wanted);
                 }
                 Err(verdict) => {
                     wanted = Some(verdict);

@@ -1,7 +1,8 @@
 //! The texts of a JSON document with their places, and the names in it that may say something themselves.
 //!
-//! Called by `lanes` and `pieces`. It promises that nothing is passed over because it comes twice: of two fields with one name parsers
-//! keep the one or the other, and what leaves has both. Bounded: [`MOST_TEXTS`] of each, [`MOST_NAME`] bytes of a name in a place.
+//! Called by `lanes` and `pieces`, and by the Scan API for what it is asked about. It promises that nothing is passed over because it
+//! comes twice: of two fields with one name parsers keep the one or the other, and what leaves has both. [`Leaves`] is bounded:
+//! [`MOST_TEXTS`] of each, [`MOST_NAME`] bytes of a name in a place.
 
 use std::fmt;
 
@@ -16,6 +17,24 @@ const MOST_NAME: usize = 64;
 /// Shortest name with a digit or a capital within that may be a piece of a secret, and shortest without.
 const LEAST_MIXED: usize = 5;
 const LEAST_PLAIN: usize = 20;
+
+/// Whoever is told what a document says, in its order.
+pub(crate) trait Told {
+    /// A text, where it stands.
+    fn text(&mut self, place: &str, text: &str);
+    /// The name of a field, where its object stands.
+    fn name(&mut self, place: &str, name: &str);
+}
+
+/// Reads a document as JSON and tells what it says. Its depth is bounded by the parser.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn tell(document: &str, to: &mut impl Told) -> serde_json::Result<()> {
+    let mut parser = serde_json::Deserializer::from_str(document);
+    Walk { to, place: &mut String::new() }.deserialize(&mut parser)?;
+    parser.end()
+}
 
 /// What a document says.
 #[derive(Debug, Default)]
@@ -35,23 +54,37 @@ pub(super) fn may_tell(name: &str) -> bool {
 impl<'de> Deserialize<'de> for Leaves {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut leaves = Self::default();
-        Walk { leaves: &mut leaves, place: &mut String::new() }.deserialize(from)?;
+        Walk { to: &mut leaves, place: &mut String::new() }.deserialize(from)?;
         Ok(leaves)
     }
 }
 
-struct Walk<'w> {
-    leaves: &'w mut Leaves,
-    place: &'w mut String,
-}
+impl Told for Leaves {
+    fn text(&mut self, place: &str, text: &str) {
+        if !text.is_empty() && self.texts.len() < MOST_TEXTS {
+            self.texts.push((place.to_owned(), text.to_owned()));
+        }
+    }
 
-impl Walk<'_> {
-    fn next(&mut self) -> Walk<'_> {
-        Walk { leaves: self.leaves, place: self.place }
+    fn name(&mut self, place: &str, name: &str) {
+        if self.names.len() < MOST_TEXTS && may_tell(name) {
+            self.names.push((format!("{place}{{}}"), name.to_owned()));
+        }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
+struct Walk<'w, T> {
+    to: &'w mut T,
+    place: &'w mut String,
+}
+
+impl<T: Told> Walk<'_, T> {
+    fn next(&mut self) -> Walk<'_, T> {
+        Walk { to: self.to, place: self.place }
+    }
+}
+
+impl<'de, T: Told> DeserializeSeed<'de> for Walk<'_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -59,7 +92,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_> {
+impl<'de, T: Told> Visitor<'de> for Walk<'_, T> {
     type Value = ();
 
     fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,9 +120,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if !text.is_empty() && self.leaves.texts.len() < MOST_TEXTS {
-            self.leaves.texts.push((self.place.clone(), text.to_owned()));
-        }
+        self.to.text(self.place, text);
         Ok(())
     }
 
@@ -104,9 +135,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
         let before = self.place.len();
         while let Some(name) = fields.next_key::<String>()? {
-            if self.leaves.names.len() < MOST_TEXTS && may_tell(&name) {
-                self.leaves.names.push((format!("{}{{}}", self.place), name.clone()));
-            }
+            self.to.name(self.place, &name);
             self.place.push('.');
             self.place.push_str(&name[..name.floor_char_boundary(MOST_NAME)]);
             fields.next_value_seed(self.next())?;

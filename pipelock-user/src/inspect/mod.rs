@@ -31,6 +31,7 @@ pub(crate) use counts::COUNTS;
 pub use encoded::Encoded;
 pub use events::Form;
 pub(crate) use head::is_chosen;
+pub(crate) use leaves::{Told, tell};
 pub use messages::Messages;
 pub use permit::Permit;
 pub use reader::Reader;

@@ -67,10 +67,7 @@ impl Reader {
         let mut wanted: Option<Verdict> = None;
         let mut unless_asked = |judged: Result<(), Verdict>| match judged {
             Err(found) if found.is_askable() => {
-                wanted = Some(match wanted.take() {
-                    None => found,
-                    Some(former) => former.and(found),
-                });
+                found.add_to(&mut wanted);
                 Ok(())
             }
             judged => judged,

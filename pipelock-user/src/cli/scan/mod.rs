@@ -113,8 +113,7 @@ fn run(args: &Args) -> Result<u8, Failure> {
     let mut entries: Vec<Entry> = Vec::new();
     paths.iter().for_each(|path| files::below(path, &mut entries));
     let mut progress = Progress::new(entries.iter().filter_map(|(_, length)| length.as_ref().ok()).sum());
-    let mut report = Report::new(form, kind, baseline);
-    report.lasting = args.fingerprint_key.is_some();
+    let mut report = Report::new(form, kind, baseline, args.fingerprint_key.is_some());
     let mut names = Names::default();
     let mut buffer = Vec::new();
     for (path, length) in entries {

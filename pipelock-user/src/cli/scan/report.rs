@@ -40,7 +40,7 @@ pub(super) struct Report {
     /// What is known already.
     baseline: Option<Baseline>,
     /// Fingerprints are the same in the next run, so that services can tell findings by them.
-    pub(super) lasting: bool,
+    lasting: bool,
     results: Vec<Value>,
     /// Rules that results name and the list of rules may not have: of known values, by id.
     named: BTreeMap<Arc<str>, Value>,
@@ -49,9 +49,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(form: Form, kind: Option<Kind>, baseline: Option<Baseline>) -> Self {
+    pub(super) fn new(form: Form, kind: Option<Kind>, baseline: Option<Baseline>, lasting: bool) -> Self {
         let (results, named, unread) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { form, kind, baseline, lasting: false, results, named, findings: 0, unread }
+        Self { form, kind, baseline, lasting, results, named, findings: 0, unread }
     }
 
     pub(super) fn add(&mut self, located: Located) {

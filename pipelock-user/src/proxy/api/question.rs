@@ -3,13 +3,11 @@
 //! Called by `api`. It promises that what is not exactly a question is an error with a code of its own, and that no text is longer
 //! than its limit.
 
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Refusal;
+use crate::inspect::{Told, tell};
 
 /// Longest URL, in characters.
 pub(super) const MOST_URL: usize = 8192;
@@ -142,65 +140,22 @@ fn of<'q, T: Deserialize<'q>>(value: &'q RawValue, name: &str) -> Result<T, Refu
 /// A value as it is sent, and all texts in it, names among them, a line each: of two members with one name both.
 fn spelled(value: &RawValue) -> Result<String, Refusal> {
     let mut texts = format!("{}\n", value.get());
-    let read = Texts(&mut texts).deserialize(&mut serde_json::Deserializer::from_str(value.get()));
-    read.map_err(|error| Refusal::invalid_input(&format!("input.arguments: {error}")))?;
+    tell(value.get(), &mut Lines(&mut texts))
+        .map_err(|error| Refusal::invalid_input(&format!("input.arguments: {error}")))?;
     Ok(texts)
 }
 
-/// Reads the texts out of a value. Its depth is bounded by the parser.
-struct Texts<'t>(&'t mut String);
+/// Texts and names, a line each.
+struct Lines<'t>(&'t mut String);
 
-impl<'de> DeserializeSeed<'de> for Texts<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Texts<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+impl Told for Lines<'_> {
+    fn text(&mut self, _: &str, text: &str) {
         self.0.push_str(text);
         self.0.push('\n');
-        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Texts(self.0))?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while members.next_key_seed(Texts(self.0))?.is_some() {
-            members.next_value_seed(Texts(self.0))?;
-        }
-        Ok(())
+    fn name(&mut self, place: &str, name: &str) {
+        self.text(place, name);
     }
 }
 

@@ -6,7 +6,7 @@
 use http::Method;
 
 use super::authority::Authority;
-use super::reading::{Reading, join};
+use super::reading::Reading;
 use super::serve::Session;
 use crate::flow::{Asked, Found, Reason, Verdict};
 use crate::proxy::ask::About;
@@ -38,7 +38,7 @@ impl Consent {
     /// The same, with what was found in the body.
     pub(super) fn and(mut self, more: Option<Verdict>) -> Self {
         if let Some(more) = more {
-            join(&mut self.wanted, more);
+            more.add_to(&mut self.wanted);
         }
         self
     }

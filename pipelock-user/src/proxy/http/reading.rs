@@ -77,7 +77,7 @@ impl Reading {
         let mut keep = |read: Result<Vec<Found>, Verdict>| {
             match read {
                 Ok(found) => noted.extend(found),
-                Err(found) if found.is_askable() => join(&mut wanted, found),
+                Err(found) if found.is_askable() => found.add_to(&mut wanted),
                 Err(denied) => return Err(denied),
             }
             Ok(())
@@ -219,14 +219,6 @@ impl Reading {
         }
         Ok((Passing::Read(read), None))
     }
-}
-
-/// Adds what somebody has to be asked about to what they have to be asked about already.
-pub(super) fn join(wanted: &mut Option<Verdict>, more: Verdict) {
-    *wanted = Some(match wanted.take() {
-        None => more,
-        Some(former) => former.and(more),
-    });
 }
 
 /// Takes that out of the headers of a body that is another now.
