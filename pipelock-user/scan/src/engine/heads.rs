@@ -20,6 +20,7 @@ const BEFORE: usize = 512;
 const WAYS: usize = 32;
 /// Most words of a pattern, upper and lower case counted.
 const WORDS: usize = 300;
+
 /// What a pattern begins with.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -355,7 +356,7 @@ impl Finder {
         let second = |word: &[u8]| word.get(1).map_or(0..=u8::MAX, |second| *second..=*second);
         let short = words.keys().filter(|word| word.len() < LEAST);
         let pairs = bits::Pairs::of(short.flat_map(|word| second(word).map(|second| pair(word[0], second))));
-        debug_assert!(words.keys().all(|word| (1..=MOST).contains(&word.len())), "Head::of takes no others");
+        debug_assert!(words.keys().all(|word| (1..=MOST).contains(&word.len())), "`words` gives no others");
         let words = words.into_iter().map(|(word, of)| Word { leading: leading(&word), length: word.len(), of });
         let (short, words) = words.partition(|word| word.length < LEAST);
         Self { words, short, first, whole, four, pairs, begun, guard }
@@ -389,6 +390,8 @@ impl Finder {
     /// Bytes at the end of `text` that may be the beginning of a match which has not all of its first word.
     pub(super) fn begun(&self, text: &[u8]) -> usize {
         let mut end = [[0; MOST]; 2];
+        // A shorter one may have more before it: `\\n` is of the match, where `n` alone begins a word.
+        let mut most = self.guard.at_end_of(text).1;
         for length in (1..MOST.min(text.len() + 1)).rev() {
             let (before, tail) = text.split_at(text.len() - length);
             let [as_it_is, lower] = &mut end;
@@ -402,10 +405,10 @@ impl Finder {
             });
             if let Some(guarded) = begun.reduce(|one, other| one | other) {
                 let (before, _) = self.guard.at_end_of(before);
-                return length + if guarded { before } else { 0 };
+                most = most.max(length + if guarded { before } else { 0 });
             }
         }
-        self.guard.at_end_of(text).1
+        most
     }
 }
 
@@ -432,8 +435,12 @@ fn here<const AT_LEAST: usize>(words: &[Word], text: &[u8], mut found: impl FnMu
 mod tests {
     use super::*;
 
+    fn parsed(pattern: &str) -> Hir {
+        regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern).unwrap()
+    }
+
     fn head(pattern: &str) -> Option<Head> {
-        Head::of(&regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern).unwrap())
+        Head::of(&parsed(pattern))
     }
 
     #[test]
@@ -453,8 +460,7 @@ mod tests {
     #[test]
     fn words_near_the_beginning_are_known_with_what_may_be_before_them() {
         let within = |pattern| {
-            let pattern = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern).unwrap();
-            Head::within(&pattern).map(|head| {
+            Head::within(&parsed(pattern)).map(|head| {
                 let words: Vec<_> = head.words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
                 (head.inside.unwrap(), words.join(" "), head.any_case)
             })
@@ -486,6 +492,12 @@ mod tests {
         ] {
             assert_eq!(finder.begun(text.as_bytes()), begun, "{text}");
         }
+        let both =
+            [r"(?:^|[^0-9a-z]|\\[nrt])sk-or-[0-9a-z]{36}", "nsec1[a-z]{58}"].map(|pattern| head(pattern).unwrap());
+        let both = Finder::new(&[(&both[0], 0), (&both[1], 1)]);
+        for (text, begun) in [(r"a\n", 2), (r"a\ns", 3), ("ans", 2), ("an", 1)] {
+            assert_eq!(both.begun(text.as_bytes()), begun, "{text}");
+        }
         let escaped = head(r"(?:^|[^0-9a-z]|\\[nrt])ghp_[0-9a-z]{36}").unwrap();
         let escaped = Finder::new(&[(&escaped, 0)]);
         for (text, begun) in [(r"a\", 1), (r"a\n", 2), (r"a\ngh", 4), (r"\ng", 3), (r"\xg", 1), (r"\x", 0), ("n", 0)] {
@@ -500,10 +512,11 @@ mod tests {
         /// As a search at every place for every word.
         #[test]
         fn words_are_found_as_one_by_one(
-            text in "(ghp_|GHP_|sk-|sk-an|ant|ABC|abc|abcd|abCdef|Send| |é|\\x00|-){0,20}"
+            text in "(ghp_|GHP_|sk-|sk-an|ant|ABC|abc|abcd|abCdef|Send| |é|\\x00|-|0|00|eyJ|ey|!|\\[|a|<|;|Q:|q:){0,20}"
         ) {
-            let patterns = ["ghp_[0-9]{9}", "sk-ant[a-z]{9}", "(?i)abc-[a-z]{9}", "(?i)abcd-", "(?i)abcdef", "(?i)send [a-z]{3}", "sk-[0-9]{9}"];
-            let heads = patterns.map(|pattern| head(pattern).unwrap());
+            let patterns = ["ghp_[0-9]{9}", "sk-ant[a-z]{9}", "(?i)abc-[a-z]{9}", "(?i)abcd-", "(?i)abcdef", "(?i)send [a-z]{3}", "sk-[0-9]{9}", "eyJ[^a-z]{9}", r"!\[[a-z]{3}", "<[a-z]{9}", "(?i)q:[a-z]{9}"];
+            let within = [Head::within(&parsed("[a-z]![a-z]{3}")).unwrap()];
+            let heads: Vec<Head> = patterns.iter().map(|pattern| head(pattern).unwrap()).chain(within).collect();
             let numbered: Vec<(&Head, usize)> = heads.iter().zip(0..).collect();
             let mut found = Vec::new();
             Finder::new(&numbered).each(text.as_bytes(), |group, at| found.push((at, group)));
