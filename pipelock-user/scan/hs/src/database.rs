@@ -8,20 +8,10 @@ use vectorscan_rs_sys as sys;
 
 use crate::{Error, check};
 
-/// How a database is scanned with; it cannot do the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The whole text is there.
-    Block,
-    /// The text comes in pieces.
-    Stream,
-}
-
 /// A compiled set of patterns.
 #[derive(Debug)]
 pub struct Database {
     raw: NonNull<sys::hs_database_t>,
-    mode: Mode,
 }
 
 // SAFETY: a database is immutable after compilation; vectorscan documents that threads may share it.
@@ -35,7 +25,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Pattern`] names the first pattern that does not compile.
-    pub fn compile<S: AsRef<str>>(patterns: &[S], mode: Mode) -> Result<Self, Error> {
+    pub fn compile<S: AsRef<str>>(patterns: &[S]) -> Result<Self, Error> {
         let mut owned = Vec::with_capacity(patterns.len());
         for (index, pattern) in patterns.iter().enumerate() {
             owned.push(CString::new(pattern.as_ref()).map_err(|_| Error::Argument(index))?);
@@ -44,10 +34,6 @@ impl Database {
         let pointers: Vec<*const c_char> = owned.iter().map(|pattern| pattern.as_ptr()).collect();
         let flags = vec![0u32; owned.len()];
         let ids: Vec<u32> = (0..count).collect();
-        let wanted = match mode {
-            Mode::Block => sys::HS_MODE_BLOCK,
-            Mode::Stream => sys::HS_MODE_STREAM,
-        };
         let mut raw = ptr::null_mut();
         let mut problem = ptr::null_mut();
         // SAFETY: the three arrays have `count` elements and live through the call, the strings end in NUL, a null
@@ -58,7 +44,7 @@ impl Database {
                 flags.as_ptr(),
                 ids.as_ptr(),
                 count,
-                wanted,
+                sys::HS_MODE_BLOCK,
                 ptr::null(),
                 &mut raw,
                 &mut problem,
@@ -71,7 +57,7 @@ impl Database {
             return Err(error);
         }
         let raw = NonNull::new(raw).ok_or(Error::Run(code))?;
-        Ok(Self { raw, mode })
+        Ok(Self { raw })
     }
 
     /// The bytes to store.
@@ -96,7 +82,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Stored`] when version, processor or CRC differ.
-    pub fn deserialize(bytes: &[u8], mode: Mode) -> Result<Self, Error> {
+    pub fn deserialize(bytes: &[u8]) -> Result<Self, Error> {
         let mut raw = ptr::null_mut();
         // SAFETY: pointer and length are those of a slice, and the result is a place that the call may write.
         let code = unsafe { sys::hs_deserialize_database(bytes.as_ptr().cast(), bytes.len(), &mut raw) };
@@ -104,22 +90,13 @@ impl Database {
             return Err(Error::Stored(code));
         }
         let raw = NonNull::new(raw).ok_or(Error::Stored(code))?;
-        let database = Self { raw, mode };
+        let database = Self { raw };
         let mut size = 0;
-        // SAFETY: the database is valid. Vectorscan tells the size of a stream for stream databases only.
-        let streams = unsafe { sys::hs_stream_size(database.raw.as_ptr(), &mut size) } == 0;
-        if streams != (mode == Mode::Stream) {
+        // SAFETY: the database is valid. Vectorscan tells the size of a stream for databases of streams only.
+        if unsafe { sys::hs_stream_size(database.raw.as_ptr(), &mut size) } == 0 {
             return Err(Error::Stored(sys::HS_DB_MODE_ERROR));
         }
         Ok(database)
-    }
-
-    /// Bytes that one stream takes; zero for a block database.
-    pub fn stream_size(&self) -> usize {
-        let mut size = 0;
-        // SAFETY: the database is valid and `size` may be written; a block database leaves it at zero.
-        unsafe { sys::hs_stream_size(self.raw.as_ptr(), &mut size) };
-        size
     }
 
     /// Bytes that the database takes.
@@ -130,11 +107,6 @@ impl Database {
         size
     }
 
-    /// What it was compiled for.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
     pub(crate) fn as_ptr(&self) -> *const sys::hs_database_t {
         self.raw.as_ptr()
     }
@@ -142,7 +114,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from vectorscan and is freed once; streams keep an Arc of their database.
+        // SAFETY: the pointer came from vectorscan and is freed once; whoever scans borrows self.
         unsafe { sys::hs_free_database(self.raw.as_ptr()) };
     }
 }
@@ -161,20 +133,19 @@ mod tests {
 
     #[test]
     fn a_wrong_pattern_is_named() {
-        let error = Database::compile(&["a", "b("], Mode::Block).unwrap_err();
+        let error = Database::compile(&["a", "b("]).unwrap_err();
         assert!(matches!(error, Error::Pattern { index: 1, .. }), "{error}");
     }
 
     #[test]
-    fn what_was_stored_loads_only_whole_and_in_its_mode() {
-        let database = Database::compile(&["abc"], Mode::Stream).unwrap();
+    fn what_was_stored_loads_only_whole() {
+        let database = Database::compile(&["abc"]).unwrap();
         let bytes = database.serialize().unwrap();
-        assert_eq!(Database::deserialize(&bytes, Mode::Stream).unwrap().stream_size(), database.stream_size());
-        assert!(Database::deserialize(&bytes, Mode::Block).is_err());
-        assert!(Database::deserialize(&bytes[..bytes.len() - 1], Mode::Stream).is_err());
+        assert_eq!(Database::deserialize(&bytes).unwrap().size(), database.size());
+        assert!(Database::deserialize(&bytes[..bytes.len() - 1]).is_err());
         let mut damaged = bytes;
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;
-        assert!(Database::deserialize(&damaged, Mode::Stream).is_err());
+        assert!(Database::deserialize(&damaged).is_err());
     }
 }

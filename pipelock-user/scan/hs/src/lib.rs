@@ -2,22 +2,20 @@
 //! `unsafe` of its own; here every unsafe block says why it is sound.
 //!
 //! Promises: a [`Database`] never changes and may be shared by threads; a [`Scratch`] belongs to one scan at a time,
-//! which the borrow checker sees to; a [`Stream`] keeps its database alive and frees itself. A match is the number of the
-//! pattern and the offset after its last byte: vectorscan is not asked where a match starts, which would cost half the
-//! speed. Beside it stands the function `bits`, which needs `unsafe` as well.
+//! which the borrow checker sees to. A match is the number of the pattern and the offset after its last byte: vectorscan is not
+//! asked where a match starts, which would cost half the speed. Beside it stands the function `bits`, which needs `unsafe` as well.
 //!
-//! Why not the `vectorscan-rs` crate over the same library: it cannot store a compiled database, its streams borrow
-//! their scanner, so that they cannot be kept in a struct beside it, and they leak when dropped.
+//! Why not the `vectorscan-rs` crate over the same library: it cannot store a compiled database.
 
 mod bits;
 mod database;
-mod stream;
+mod scan;
 
 use std::ffi::{CStr, c_int};
 
 pub use bits::{BLOCK, bits};
-pub use database::{Database, Mode};
-pub use stream::{Scratch, Stream};
+pub use database::Database;
+pub use scan::Scratch;
 use vectorscan_rs_sys as sys;
 
 /// What vectorscan refused.

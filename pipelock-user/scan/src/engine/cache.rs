@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use pipelock_hs::{Database, Mode};
+use pipelock_hs::Database;
 use sha2::{Digest as _, Sha256};
 
 use super::EngineError;
@@ -17,8 +17,8 @@ use super::sparse::Sparse;
 use super::vector::Vector;
 use crate::rule::RuleSet;
 
-const MAGIC: &[u8; 8] = b"plscan4\n";
-const HEADER: usize = 8 + 8 + 8 + 8 + 32;
+const MAGIC: &[u8; 8] = b"plscan5\n";
+const HEADER: usize = 8 + 8 + 8 + 32;
 
 /// Loads the compiled rules from `folder`, or compiles and stores them.
 pub(crate) fn load_or_compile(rules: &RuleSet, folder: &Path) -> Result<Vector, EngineError> {
@@ -59,15 +59,12 @@ fn load(count: usize, folder: &Path, path: &Path) -> Option<Vector> {
     let bytes = fs::read(path).ok()?;
     let (header, body) = bytes.split_at_checked(HEADER)?;
     let number = |at: usize| usize::try_from(u64::from_le_bytes(header[at..at + 8].try_into().ok()?)).ok();
-    let (block, rest) = body.split_at_checked(number(8)?)?;
-    let (stream, sparse) = rest.split_at_checked(number(16)?)?;
-    if header[..8] != *MAGIC || sparse.len() != number(24)? || header[32..] != Sha256::digest(sparse)[..] {
+    let (database, sparse) = body.split_at_checked(number(8)?)?;
+    if header[..8] != *MAGIC || sparse.len() != number(16)? || header[24..] != Sha256::digest(sparse)[..] {
         return None;
     }
     let sparse = sparse.chunks(Sparse::STORED).map(Sparse::read).collect::<Option<Vec<_>>>()?;
-    let block = Database::deserialize(block, Mode::Block).ok()?;
-    let stream = Database::deserialize(stream, Mode::Stream).ok()?;
-    Some(Vector::of(count, sparse, block, stream))
+    Some(Vector::of(count, sparse, Database::deserialize(database).ok()?))
 }
 
 fn store(folder: &Path, path: &Path, engine: &Vector) -> Result<(), io::Error> {
@@ -75,17 +72,15 @@ fn store(folder: &Path, path: &Path, engine: &Vector) -> Result<(), io::Error> {
     if !ours(folder) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    let (block, stream) = engine.databases();
-    let block = block.serialize().map_err(io::Error::other)?;
-    let stream = stream.serialize().map_err(io::Error::other)?;
+    let database = engine.database().serialize().map_err(io::Error::other)?;
     // Written aside and moved, so that a reader never sees half of it.
     let aside = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
     let mut sparse = Vec::new();
     engine.sparse().iter().for_each(|rule| rule.store(&mut sparse));
-    let sizes: Vec<u8> = [&block, &stream, &sparse].iter().flat_map(|part| (part.len() as u64).to_le_bytes()).collect();
+    let sizes: Vec<u8> = [&database, &sparse].iter().flat_map(|part| (part.len() as u64).to_le_bytes()).collect();
     let check = Sha256::digest(&sparse);
-    let parts = [MAGIC, &sizes[..], &check, &block, &stream, &sparse];
+    let parts = [MAGIC, &sizes[..], &check, &database, &sparse];
     let written = parts.iter().try_for_each(|part| file.write_all(part));
     let result = written.and_then(|()| fs::rename(&aside, path));
     if result.is_err() {

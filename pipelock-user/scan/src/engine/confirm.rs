@@ -40,7 +40,9 @@ impl Confirm {
         // The newest entry of the rule, which is among the last few: reports come in order.
         for pending in self.pending.iter_mut().rev().take(8) {
             if pending.rule == rule {
-                if first <= pending.last + near {
+                if first <= pending.last + near && pending.first <= last + near {
+                    // What is searched twice is reported twice.
+                    pending.first = pending.first.min(first);
                     pending.last = pending.last.max(last);
                     return;
                 }

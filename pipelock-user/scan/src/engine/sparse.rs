@@ -1,6 +1,6 @@
 //! Rules without a word in them, such as card numbers: vectorscan would walk an automaton over every byte for each, at half of
 //! the whole cost. But their matches hold a long run of few kinds of characters, which a search that looks at every
-//! tenth byte or so finds. Called by [`super::vector`], which leaves these rules out of its databases.
+//! tenth byte or so finds. Called by [`super::vector`], which leaves these rules out of its database.
 //!
 //! Promises what vectorscan promises ([`super::confirm`]): every match has a report inside. Work is linear.
 

@@ -1,12 +1,14 @@
 //! The fast engine: one vectorscan pass over the rules finds where matches are ([`super::sparse`] does for the few that would
 //! cost vectorscan most), [`super::confirm`] says what they are. Called by [`crate::stream`].
 //!
-//! Promises: a text that comes whole goes through the block database, one in pieces through the stream database; both
-//! give the oracle's matches. Scratch memory is pooled, and a matcher that is put back keeps its stream state.
+//! Promises: the oracle's matches, whether a text comes whole or in pieces. Each piece is searched by itself with what
+//! [`super::holdback`] says may be the beginning of a match before it, which the text's reader has asked for anyway. Vectorscan has
+//! streams for this, which do half again the work: they follow through every byte what may be going on, and are compiled apart.
+//! Scratch memory is pooled.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use pipelock_hs::{Database, Mode, Scratch, Stream};
+use pipelock_hs::{Database, Scratch};
 
 use super::confirm::Confirm;
 use super::holdback::{Asked, HoldBack, Near};
@@ -23,11 +25,10 @@ pub(crate) struct Vector {
 
 #[derive(Debug)]
 struct Shared {
-    block: Database,
-    stream: Arc<Database>,
-    /// Rules that are in no database.
+    database: Database,
+    /// Rules that are not in the database.
     sparse: Vec<Sparse>,
-    /// The rules in the databases, in their order there.
+    /// The rules in the database, in their order there.
     numbers: Vec<u32>,
     scratch: Mutex<Vec<Scratch>>,
     /// Of all rules, and of those that are telling: these are asked about what is put together from pieces.
@@ -42,33 +43,19 @@ impl Vector {
             rules.iter().enumerate().filter_map(|(index, rule)| Sparse::of(index, rule)).collect();
         let dense = |rule: &u32| !sparse.iter().any(|sparse| sparse.rule == *rule);
         let dense: Vec<&Rule> = (0..).zip(rules).filter(|(index, _)| dense(index)).map(|(_, rule)| rule).collect();
-        let patterns: Vec<String> = dense.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
-        // Side by side: each takes a second or more.
-        let (block, stream) = std::thread::scope(|scope| {
-            let stream = || compile(&dense, patterns.clone(), Mode::Stream);
-            let other = std::thread::Builder::new().name("compile".into()).spawn_scoped(scope, stream);
-            let block = compile(&dense, patterns.clone(), Mode::Block)?;
-            let stream = match other {
-                // A panic of the other thread goes on in this one.
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-                // Where no thread can be had, one after the other.
-                Err(_) => stream()?,
-            };
-            Ok::<_, EngineError>((block, stream))
-        })?;
-        Ok(Self::of(rules.len(), sparse, block, stream))
+        let patterns = dense.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
+        Ok(Self::of(rules.len(), sparse, compile(&dense, patterns)?))
     }
 
-    /// From databases that are there, over all of `count` rules but the sparse ones.
-    pub(crate) fn of(count: usize, sparse: Vec<Sparse>, block: Database, stream: Database) -> Self {
+    /// From a database that is there, over all of `count` rules but the sparse ones.
+    pub(crate) fn of(count: usize, sparse: Vec<Sparse>, database: Database) -> Self {
         let numbers = (0u32..).take(count).filter(|rule| !sparse.iter().any(|sparse| sparse.rule == *rule)).collect();
-        let stream = Arc::new(stream);
         let (scratch, holdback) = (Mutex::default(), [const { OnceLock::new() }; 3]);
-        Self { shared: Arc::new(Shared { block, stream, sparse, numbers, scratch, holdback }) }
+        Self { shared: Arc::new(Shared { database, sparse, numbers, scratch, holdback }) }
     }
 
-    pub(crate) fn databases(&self) -> (&Database, &Database) {
-        (&self.shared.block, &self.shared.stream)
+    pub(crate) fn database(&self) -> &Database {
+        &self.shared.database
     }
 
     pub(crate) fn sparse(&self) -> &[Sparse] {
@@ -84,9 +71,9 @@ pub(crate) fn patterns(rules: &[Rule]) -> Vec<String> {
 /// How much of a pattern is tried when vectorscan finds it too large, in bytes.
 const BEGINNINGS: [usize; 4] = [300, 100, 32, 8];
 
-fn compile(rules: &[&Rule], mut patterns: Vec<String>, mode: Mode) -> Result<Database, EngineError> {
+fn compile(rules: &[&Rule], mut patterns: Vec<String>) -> Result<Database, EngineError> {
     loop {
-        let error = match Database::compile(&patterns, mode) {
+        let error = match Database::compile(&patterns) {
             Ok(database) => return Ok(database),
             Err(error) => error,
         };
@@ -135,7 +122,7 @@ impl Shared {
         let pooled = self.scratch.lock().ok().and_then(|mut pool| pool.pop());
         let mut scratch = match pooled {
             Some(scratch) => scratch,
-            None => Scratch::new(&[&self.block, &self.stream])?,
+            None => Scratch::new(&[&self.database])?,
         };
         let result = run(&mut scratch);
         if let Ok(mut pool) = self.scratch.lock() {
@@ -153,18 +140,16 @@ impl Engine for Vector {
     fn open(&self) -> Result<Box<dyn Matcher>, EngineError> {
         Ok(Box::new(Fast {
             shared: Arc::clone(&self.shared),
-            stream: None,
             started: false,
-            start: 0,
             places: Vec::new(),
             confirm: Confirm::default(),
-            near: Mutex::default(),
+            asked: Mutex::default(),
         }))
     }
 
     fn reports(&self, text: &[u8]) -> Result<u64, EngineError> {
         let mut count = 0;
-        self.shared.with_scratch(|scratch| self.shared.block.scan(scratch, text, |_, _| count += 1))?;
+        self.shared.with_scratch(|scratch| self.shared.database.scan(scratch, text, |_, _| count += 1))?;
         let window = Window { first: 0, old: &[], new: text };
         let mut runs = Runs::default();
         runs.look(&self.shared.sparse, text);
@@ -173,24 +158,104 @@ impl Engine for Vector {
     }
 
     fn matcher_size(&self) -> usize {
-        let near = self.shared.holdback.iter().filter_map(OnceLock::get).map(HoldBack::near_size).max();
-        self.shared.stream.stream_size() + near.unwrap_or_default()
+        self.shared.holdback.iter().filter_map(OnceLock::get).map(HoldBack::near_size).max().unwrap_or_default()
     }
 }
 
 #[derive(Debug)]
 struct Fast {
     shared: Arc<Shared>,
-    /// Opened by the first piece of a text that does not come whole, then kept.
-    stream: Option<Stream>,
     started: bool,
-    /// Offset of the text's first byte.
-    start: u64,
     /// Where the search for each sparse rule goes on.
     places: Vec<u64>,
     confirm: Confirm,
     /// Locked by nobody else: whoever asks how much is to be held only looks.
-    near: Mutex<Near>,
+    asked: Mutex<Open>,
+}
+
+/// What hold-back said last.
+#[derive(Debug, Default)]
+struct Open {
+    near: Near,
+    /// Matches that had begun in the text up to `end`, and may go on, begin at `from` or behind.
+    from: u64,
+    end: u64,
+}
+
+/// Bytes of a text since hold-back was asked about it, up to which it is not asked again.
+const UNASKED: u64 = 2048;
+/// Bytes of a piece up to which it is copied to stand behind what is open before it; of a longer one only the beginning is, and
+/// searched twice.
+const JOINED: usize = if cfg!(test) { 1 << 12 } else { 1 << 16 };
+/// Bytes that vectorscan gets at a time: it takes less than 4 GiB.
+const PASS: usize = if cfg!(test) { 1 << 14 } else { 1 << 30 };
+
+impl Open {
+    /// Where the first match may begin that goes on behind the end of `window`.
+    fn at_end_of(&mut self, holdback: &HoldBack, longest: u64, window: &Window<'_>) -> u64 {
+        let end = window.end();
+        let from = end.saturating_sub(longest).max(window.start());
+        self.from = window.with(from..end, |text| end - holdback.of(text, end, &mut self.near) as u64);
+        self.end = end;
+        self.from
+    }
+}
+
+impl Fast {
+    /// Where the first match may begin that goes on in the new piece of `window`.
+    fn open_before(&mut self, rules: &RuleSet, telling: bool, window: &Window<'_>) -> u64 {
+        let fresh = window.fresh();
+        let longest = rules.longest() as u64;
+        let asked = self.asked.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // A match that began before that end was open there.
+        let from = if self.started && fresh >= asked.end && fresh - asked.end <= UNASKED {
+            asked.from
+        } else {
+            let before = Window { new: &[], ..*window };
+            asked.at_end_of(self.shared.holdback(rules, telling), longest, &before)
+        };
+        from.max(fresh.saturating_sub(longest)).max(window.start())
+    }
+}
+
+impl Shared {
+    /// Calls `note` with the reports of matches that end in the new piece of `window`, or at its beginning, and begin at `open` or
+    /// behind: the number of the rule in the database, and the offset. There may be others.
+    fn search(
+        &self,
+        longest: usize,
+        window: &Window<'_>,
+        open: u64,
+        mut note: impl FnMut(u32, u64),
+    ) -> Result<(), EngineError> {
+        let (fresh, end) = (window.fresh(), window.end());
+        // Every match that ends up to `to` and begins at `from`, if nothing looks around there, or behind. The end of what is searched
+        // is taken for that of the text: at the text's true end it is, and elsewhere the match is open, and searched for again.
+        let mut pass = |from: u64, to: u64| {
+            let report = |id, end| {
+                // All others were given for an earlier piece.
+                if from + end >= fresh {
+                    note(id, from + end);
+                }
+            };
+            window.with(from..to, |text| self.with_scratch(|scratch| self.database.scan(scratch, text, report)))
+        };
+        let before = open.min(fresh).saturating_sub(1).max(window.start());
+        if window.new.len() <= JOINED {
+            return pass(before, end);
+        }
+        let longest = longest as u64 + 1;
+        if before < fresh {
+            pass(before, (fresh + longest).min(end))?;
+        }
+        let mut from = fresh;
+        while from < end {
+            let to = from.saturating_add(PASS as u64).min(end);
+            pass(from.saturating_sub(longest).max(fresh), to)?;
+            from = to;
+        }
+        Ok(())
+    }
 }
 
 impl Matcher for Fast {
@@ -203,13 +268,17 @@ impl Matcher for Fast {
         matches: &mut Vec<Match>,
     ) -> Result<(), EngineError> {
         let shared = Arc::clone(&self.shared);
-        let confirm = &mut self.confirm;
+        let fresh = window.fresh();
+        // What stands before a text's first piece is not of it.
+        let open = if self.started { self.open_before(rules, telling, window) } else { fresh };
         if !self.started {
-            self.start = window.end() - window.new.len() as u64;
             self.places.clear();
-            self.places.resize(shared.sparse.len(), self.start);
+            self.places.resize(shared.sparse.len(), fresh);
+            let asked = self.asked.get_mut().unwrap_or_else(PoisonError::into_inner);
+            (asked.from, asked.end) = (fresh, fresh);
+            self.started = true;
         }
-        let start = self.start;
+        let confirm = &mut self.confirm;
         let mut runs = Runs::default();
         runs.look(&shared.sparse, window.new);
         let counts =
@@ -217,22 +286,13 @@ impl Matcher for Fast {
         for (sparse, at) in shared.sparse.iter().zip(&mut self.places).filter(|(sparse, _)| counts(sparse.rule)) {
             sparse.search(window, &runs, at, |first, last| confirm.note_all(rules, sparse.rule, first, last));
         }
-        let number = |id: u32| shared.numbers.get(id as usize).copied().unwrap_or(u32::MAX);
-        let note = |id: u32, end: u64| {
-            let rule = number(id);
-            if counts(rule) {
-                confirm.note(rules, rule, start + end);
-            }
-        };
-        if !self.started && last && window.new.len() < u32::MAX as usize {
-            shared.with_scratch(|scratch| shared.block.scan(scratch, window.new, note))?;
-        } else if !window.new.is_empty() {
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                empty => empty.insert(Stream::open(&shared.stream)?),
-            };
-            self.started = true;
-            shared.with_scratch(|scratch| stream.scan(scratch, window.new, note))?;
+        if !window.new.is_empty() {
+            shared.search(rules.longest(), window, open, |id, end| {
+                let rule = shared.numbers.get(id as usize).copied().unwrap_or(u32::MAX);
+                if counts(rule) {
+                    confirm.note(rules, rule, end);
+                }
+            })?;
         }
         if !self.confirm.is_empty() {
             self.confirm.resolve(rules, window, last, matches);
@@ -242,11 +302,8 @@ impl Matcher for Fast {
 
     fn hold(&self, rules: &RuleSet, telling: bool, window: &Window<'_>) -> u64 {
         let holdback = self.shared.holdback(rules, telling);
-        let longest = rules.longest() as u64;
-        let end = window.end();
-        let from = end.saturating_sub(longest).max(window.start());
-        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = window.with(from..end, |text| end - holdback.of(text, end, &mut near) as u64);
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = asked.at_end_of(holdback, rules.longest() as u64, window);
         self.confirm.hold(rules).map_or(begun, |pending| pending.min(begun))
     }
 
@@ -258,12 +315,65 @@ impl Matcher for Fast {
 
     fn reset(&mut self) {
         self.confirm.clear();
-        self.near.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
-        if self.started {
-            self.started = false;
-            // A stream that cannot be put back is not kept.
-            if self.stream.as_mut().is_some_and(|stream| stream.reset().is_err()) {
-                self.stream = None;
+        self.asked.get_mut().unwrap_or_else(PoisonError::into_inner).near.clear();
+        self.started = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::oracle::Oracle;
+    use super::*;
+
+    /// The matches of a text in pieces of so many bytes, where hold-back is asked behind every so many of them.
+    fn matches(engine: &dyn Engine, rules: &RuleSet, text: &[u8], size: usize, asked: usize) -> Vec<Match> {
+        let mut matcher = engine.open().unwrap();
+        let mut found = Vec::new();
+        for (number, at) in (0..text.len()).step_by(size).enumerate() {
+            let end = (at + size).min(text.len());
+            let window = Window { first: 0, old: &text[..at], new: &text[at..end] };
+            matcher.push(rules, false, &window, end == text.len(), &mut found).unwrap();
+            if number % asked == asked - 1 {
+                let window = Window { first: 0, old: &text[..end], new: &[] };
+                assert!(matcher.hold(rules, false, &window) <= end as u64);
+            }
+        }
+        found.sort_by_key(|found| (found.rule, found.span.start));
+        found
+    }
+
+    #[test]
+    fn pieces_have_the_matches_of_the_whole() {
+        let rule = |id, pattern| {
+            format!("{{id: {id}, name: a, kind: dlp, class: credential, severity: low, pattern: '{pattern}'}}")
+        };
+        let all = [
+            rule("a", r"key-[a-z]{2,9}\b"),
+            rule("b", r"\Bx[0-9]{3}\B"),
+            rule("c", r"(?:^|[^a-z])ab{1,40}c(?:[^a-z]|$)"),
+            rule("d", r"begin [a-z ]{200,1500} end"),
+            rule("e", r"\b-q[0-9]{2}"),
+        ];
+        let rules = RuleSet::read(&[("test", &format!("rules: [{}]", all.join(",")))]).unwrap();
+        let engine = Vector::compile(rules.rules()).unwrap();
+        let mut text = Vec::new();
+        let parts = [
+            "key-abcdefghijk key-abc ax123b x123 x12 ax1234 abbbc\nabbc- abc",
+            "k-q12 -q12 begin ",
+            &"some words ".repeat(100),
+            "end abbbbbbbbbbc",
+            &". ".repeat(1500),
+            "key-zz",
+        ];
+        for part in parts.iter().cycle().take(36) {
+            text.extend_from_slice(part.as_bytes());
+        }
+        let wanted = matches(&Oracle, &rules, &text, text.len(), 1);
+        let rules_found: std::collections::BTreeSet<_> = wanted.iter().map(|found| found.rule).collect();
+        assert_eq!(rules_found.len(), all.len(), "each rule has one");
+        for size in [1, 7, 64, 700, 2047, 4095, 4096, 4097, 5000, 16_385, text.len()] {
+            for asked in [1, 3, usize::MAX] {
+                assert_eq!(matches(&engine, &rules, &text, size, asked), wanted, "pieces of {size}, asked {asked}");
             }
         }
     }

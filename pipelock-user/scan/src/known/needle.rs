@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use aho_corasick::AhoCorasick;
-use pipelock_hs::{Database, Mode, Scratch};
+use pipelock_hs::{Database, Scratch};
 
 use super::Encoding;
 use crate::bits::Pairs;
@@ -38,7 +38,7 @@ impl Needles {
             Matcher::None
         } else if fast {
             let patterns: Vec<String> = needles.iter().map(|(bytes, ..)| literal(bytes)).collect();
-            let database = Box::new(Database::compile(&patterns, Mode::Block)?);
+            let database = Box::new(Database::compile(&patterns)?);
             Matcher::Fast { database, scratch: Mutex::default() }
         } else {
             let matcher = AhoCorasick::new(needles.iter().map(|(bytes, ..)| bytes));
