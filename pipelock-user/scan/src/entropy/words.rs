@@ -33,32 +33,54 @@ const RARE: [&str; 26] = [
     "bcdfghjkmnpqrstvwx",        // z
 ];
 
-const TABLE: [u32; 26] = {
-    let mut table = [0; 26];
+/// Of each byte: 0, or the number of a small letter from 1 on, or of a capital from 33 on.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
     let mut letter = 0;
     while letter < 26 {
-        let rare = RARE[letter].as_bytes();
-        let mut at = 0;
-        while at < rare.len() {
-            table[letter] |= 1 << (rare[at] - b'a');
-            at += 1;
-        }
+        kinds[(b'a' + letter) as usize] = 1 + letter;
+        kinds[(b'A' + letter) as usize] = 33 + letter;
         letter += 1;
     }
-    table
+    kinds
 };
 
-/// Pairs of neighbouring letters, and those of them that are rare. A capital after a small letter begins a new word.
-fn pairs(text: &[u8]) -> (usize, usize) {
-    let (mut all, mut rare) = (0, 0);
-    for pair in text.windows(2) {
-        let [a, b] = [pair[0], pair[1]];
-        let begins = a.is_ascii_lowercase() && b.is_ascii_uppercase();
-        if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && !begins {
-            all += 1;
-            let bit = (b | 0x20) - b'a';
-            rare += usize::from((TABLE[usize::from((a | 0x20) - b'a')] >> bit) & 1 == 1);
+/// Of each two kinds: 1 for a pair of letters, 3 for a rare one. A capital after a small letter begins a new word.
+const PAIRS: [u8; 64 * 64] = {
+    let mut pairs = [0; 64 * 64];
+    let mut first = 0;
+    while first < 26 {
+        let rare = RARE[first].as_bytes();
+        let mut second = 0;
+        while second < 26 {
+            let mut count = 1;
+            let mut at = 0;
+            while at < rare.len() {
+                if rare[at] as usize == b'a' as usize + second {
+                    count = 3;
+                }
+                at += 1;
+            }
+            let (small, capital) = (1 + first, 33 + first);
+            pairs[small * 64 + 1 + second] = count;
+            pairs[capital * 64 + 1 + second] = count;
+            pairs[capital * 64 + 33 + second] = count;
+            second += 1;
         }
+        first += 1;
+    }
+    pairs
+};
+
+/// Pairs of neighbouring letters, and those of them that are rare.
+fn pairs(text: &[u8]) -> (usize, usize) {
+    let (mut all, mut rare, mut first) = (0, 0, 0);
+    for byte in text {
+        let second = KINDS[usize::from(*byte)];
+        let pair = PAIRS[usize::from(first & 63) * 64 + usize::from(second & 63)];
+        all += usize::from(pair & 1);
+        rare += usize::from(pair >> 1);
+        first = second;
     }
     (all, rare)
 }
@@ -79,6 +101,15 @@ pub(crate) fn unreadable(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pairs_are_counted_within_words() {
+        assert_eq!(pairs(b"committee"), (8, 0));
+        assert_eq!(pairs(b"qz-qz Xk"), (3, 3));
+        assert_eq!(pairs(b"qzQZqz"), (4, 4));
+        assert_eq!(pairs(b"zQuay"), (3, 0));
+        assert_eq!(pairs(b"q"), (0, 0));
+    }
 
     #[test]
     fn words_read_and_noise_does_not() {

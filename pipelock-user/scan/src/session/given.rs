@@ -7,7 +7,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-use crate::entropy;
+use crate::{bits, entropy};
 
 /// Places in which a piece may be kept; of those that share them the one that was read longest ago goes.
 const WAYS: usize = 4;
@@ -132,6 +132,22 @@ pub(crate) struct Readings {
 impl Readings {
     /// Remembers the pieces of what comes next.
     pub(crate) fn push(&mut self, given: &Given, text: &[u8], last: bool) {
+        // What is whole is read where it stands; only names that are cut are copied.
+        let first = text.iter().position(parts).map_or(text.len(), |at| at + 1);
+        let (open, rest) = text.split_at(first);
+        self.read(given, open);
+        let whole = rest.iter().rposition(parts).map_or(0, |at| at + 1);
+        let (names, open) = rest.split_at(whole);
+        self.read_names(given, names);
+        self.read(given, open);
+        if last {
+            self.close(given);
+        }
+        given.add(&mut self.hashes);
+    }
+
+    /// Reads what may begin and end within a name.
+    fn read(&mut self, given: &Given, text: &[u8]) {
         for part in text.split_inclusive(|byte| ends(*byte)) {
             let (part, end) = match part.split_last() {
                 Some((end, part)) if ends(*end) => (part, Some(*end)),
@@ -141,23 +157,49 @@ impl Readings {
             self.open.extend_from_slice(part.get(..room).unwrap_or(part));
             match end {
                 Some(byte) if joins(byte) => {
-                    self.close_piece(given);
+                    self.hashes.extend(note_piece(given, &self.open[self.piece..]));
                     self.go_on(byte);
                 }
                 Some(_) => self.close(given),
                 None => {}
             }
         }
-        if last {
-            self.close(given);
-        }
-        given.add(&mut self.hashes);
     }
 
-    fn close_piece(&mut self, given: &Given) {
-        let piece = &self.open[self.piece..];
-        if (entropy::LONG..=LONGEST).contains(&piece.len()) && !entropy::is_word(piece) {
-            self.hashes.push(given.key.hash_one(piece));
+    /// Reads whole names, each with what ends it. Only one with a digit, or with a piece that is long, may have anything to
+    /// remember; prose has few.
+    fn read_names(&mut self, given: &Given, text: &[u8]) {
+        let (mut at, mut done) = (0, 0);
+        while at < text.len() {
+            let block = bits::block(text, at);
+            let digits = bits::of(&block, |byte| byte.is_ascii_digit());
+            let mut found = digits | bits::rows(bits::of(&block, |byte| !ends(byte)), entropy::LONG);
+            while found != 0 {
+                let inside = at + found.trailing_zeros() as usize;
+                let start = text[done..inside].iter().rposition(parts).map_or(done, |before| done + before + 1);
+                let end = text[inside..].iter().position(parts).map_or(text.len(), |behind| inside + behind);
+                self.read_name(given, &text[start..end]);
+                done = end + 1;
+                let passed = u32::try_from(done - at).unwrap_or(u32::MAX);
+                found &= u64::MAX.checked_shl(passed).unwrap_or(0);
+            }
+            // A row that begins near the end of the block is seen in the next one.
+            at = done.max(at + bits::BLOCK - (entropy::LONG - 1));
+        }
+    }
+
+    fn read_name(&mut self, given: &Given, name: &[u8]) {
+        if name.len() > LONGEST {
+            self.read(given, name);
+            return self.close(given);
+        }
+        let mut pieces = 0;
+        for piece in name.split(|byte| ends(*byte)) {
+            self.hashes.extend(note_piece(given, piece));
+            pieces += 1;
+        }
+        if pieces > 1 {
+            self.hashes.extend(note_name(given, name));
         }
     }
 
@@ -171,21 +213,37 @@ impl Readings {
     }
 
     fn close(&mut self, given: &Given) {
-        self.close_piece(given);
-        // One piece is no name, and words are known as they are.
-        if self.piece > 0 && !self.is_cut && self.open.iter().any(u8::is_ascii_digit) {
-            let joint = |byte: &u8| joins(*byte);
-            let start = self.open.iter().position(|byte| !joint(byte)).unwrap_or(self.open.len());
-            let end = self.open.iter().rposition(|byte| !joint(byte)).map_or(start, |at| at + 1);
-            let name = &self.open[start..end];
-            if name.len() <= LONGEST && name.iter().any(joint) {
-                self.hashes.push(given.key.hash_one(name));
-            }
+        self.hashes.extend(note_piece(given, &self.open[self.piece..]));
+        // One piece is no name.
+        if self.piece > 0 && !self.is_cut {
+            self.hashes.extend(note_name(given, &self.open));
         }
         self.open.clear();
         self.piece = 0;
         self.is_cut = false;
     }
+}
+
+fn note_piece(given: &Given, piece: &[u8]) -> Option<u64> {
+    let is_noted = (entropy::LONG..=LONGEST).contains(&piece.len()) && !entropy::is_word(piece);
+    is_noted.then(|| given.key.hash_one(piece))
+}
+
+/// A name of several pieces, without the joints around it; words are known as they are.
+fn note_name(given: &Given, name: &[u8]) -> Option<u64> {
+    if !name.iter().any(u8::is_ascii_digit) {
+        return None;
+    }
+    let joint = |byte: &u8| joins(*byte);
+    let start = name.iter().position(|byte| !joint(byte)).unwrap_or(name.len());
+    let end = name.iter().rposition(|byte| !joint(byte)).map_or(start, |at| at + 1);
+    let name = &name[start..end];
+    (name.len() <= LONGEST && name.iter().any(joint)).then(|| given.key.hash_one(name))
+}
+
+/// What parts names.
+fn parts(byte: &u8) -> bool {
+    ends(*byte) && !joins(*byte)
 }
 
 /// What joins the pieces of a name.
@@ -230,6 +288,40 @@ mod tests {
                 assert!(!given.has_given(value.as_bytes(), 20), "{value} {size}");
             }
         }
+    }
+
+    #[test]
+    fn however_it_is_cut_the_same_is_remembered() {
+        // Letters, digits, joints and what parts names, of each as many as make names of all lengths.
+        let alphabet = b"abcdefghijklmnopqrstuvwxyzXKQ0123456789....---__+@%! ,/\"\n";
+        let mut state = 1_u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut noted = 0;
+        for round in 0..300 {
+            // Some texts part names seldom, so that they become too long.
+            let few = if round % 3 == 0 { alphabet.len() - 5 } else { alphabet.len() };
+            let mut letter = || {
+                let known = if next(60) > 0 { few } else { alphabet.len() };
+                alphabet[next(known)]
+            };
+            let mut text: Vec<u8> = (0..1500).map(|_| letter()).collect();
+            text.truncate(next(1500));
+            let whole = Given::default();
+            Readings::default().push(&whole, &text, true);
+            for size in [1, 3, 64, 200] {
+                let cut = Given { key: whole.key.clone(), ..Given::default() };
+                let mut readings = Readings::default();
+                text.chunks(size).for_each(|piece| readings.push(&cut, piece, false));
+                readings.push(&cut, b"", true);
+                let [whole, cut] = [&whole, &cut].map(|given| given.groups.lock().unwrap().clone());
+                assert!(whole == cut, "in pieces of {size}: {}", String::from_utf8_lossy(&text));
+                noted += usize::from(!whole.is_empty());
+            }
+        }
+        assert!(noted > 1000, "{noted}");
     }
 
     #[test]
