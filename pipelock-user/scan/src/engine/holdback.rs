@@ -41,7 +41,9 @@ pub(crate) enum Asked {
 /// The automata of a set of rules.
 #[derive(Debug)]
 pub(crate) struct HoldBack {
+    /// Those of patterns that begin with their words first, of which there are so many.
     groups: Vec<Group>,
+    headed: usize,
     finder: Finder,
     /// The longest match of those that words were found for.
     longest: usize,
@@ -61,7 +63,9 @@ struct Group {
     patterns: Vec<Pattern>,
     in_pieces: bool,
     automaton: OnceLock<Option<DFA>>,
-    caches: Mutex<Vec<Cache>>,
+    /// In boxes, as each is hundreds of bytes that would be moved out and in with every search.
+    #[allow(clippy::vec_box, reason = "as said")]
+    caches: Mutex<Vec<Box<Cache>>>,
 }
 
 impl HoldBack {
@@ -87,6 +91,7 @@ impl HoldBack {
         let mut heads = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
         // Those with words are hardly ever asked.
+        let begin_so = headed.len();
         let members = headed.chunks(1).chain(inside.chunks(MEMBERS)).chain(others.chunks(MEMBERS));
         for members in members {
             let patterns: Vec<&Pattern> = members.iter().map(|(pattern, _)| *pattern).collect();
@@ -99,7 +104,7 @@ impl HoldBack {
         let awaited = (asked != Asked::Text).then(|| Awaited::of(late.iter().copied())).flatten();
         let late: Vec<&Pattern> = late.iter().map(|rule| &rule.pattern).collect();
         let late = late.chunks(MEMBERS).map(|members| Group::of(members, in_pieces)).collect();
-        Self { groups, finder: Finder::new(&heads), longest: longest.unwrap_or(0), late, awaited }
+        Self { groups, headed: begin_so, finder: Finder::new(&heads), longest: longest.unwrap_or(0), late, awaited }
     }
 
     /// How many bytes at the end of `text` may be the beginning of a match; never more than the longest match. The text ends at
@@ -131,24 +136,35 @@ impl HoldBack {
     fn sure(&self, text: &[u8], end: u64, near: &mut Near) -> usize {
         self.note(text, end, near);
         let mut most = self.finder.begun(text);
-        for (group, latest) in self.groups.iter().zip(&near.latest) {
-            let is_near = *latest > 0 && end < latest.saturating_add(group.longest as u64);
-            let limit = if is_near { group.longest } else { group.unheaded.min(group.longest) };
-            most = group.more(&text[text.len() - limit.min(text.len())..], most);
+        let last = |limit: usize| &text[text.len() - limit.min(text.len())..];
+        let Near { latest, groups: near, .. } = near;
+        near.retain(|at| {
+            let (Some(group), Some(place)) = (self.groups.get(*at), latest.get_mut(*at)) else { return false };
+            if end >= place.saturating_add(group.longest as u64) {
+                *place = 0;
+                return false;
+            }
+            most = group.more(last(group.longest), most);
+            true
+        });
+        // Those that begin with their words are none of these.
+        for group in self.groups.get(self.headed..).unwrap_or_default() {
+            most = group.more(last(group.unheaded.min(group.longest)), most);
         }
         most
     }
 
     /// Bytes of memory that each text's [`Near`] takes.
     pub(crate) fn near_size(&self) -> usize {
-        size_of::<u64>() * self.groups.len()
+        2 * size_of::<u64>() * self.groups.len()
     }
 
     /// Looks for words in what was not read yet.
     fn note(&self, text: &[u8], end: u64, near: &mut Near) {
         let start = end - text.len() as u64;
         if near.latest.len() != self.groups.len() || end < near.end {
-            near.latest = vec![0; self.groups.len()];
+            near.clear();
+            near.latest.resize(self.groups.len(), 0);
             near.end = start;
         }
         // A word may have begun before.
@@ -156,6 +172,9 @@ impl HoldBack {
         let unread = text.get((from - start) as usize..).unwrap_or_default();
         self.finder.each(unread, |group, at| {
             if let Some(latest) = near.latest.get_mut(group) {
+                if *latest == 0 {
+                    near.groups.push(group);
+                }
                 *latest = (*latest).max(from + at as u64 + 1);
             }
         });
@@ -168,8 +187,10 @@ impl HoldBack {
 pub(crate) struct Near {
     /// As far as the text was read.
     end: u64,
-    /// By group, one more than the place; 0 for none.
+    /// By group, one more than the place; 0 for none, or one that is far behind.
     latest: Vec<u64>,
+    /// The groups that have one: hardly any of hundreds.
+    groups: Vec<usize>,
 }
 
 impl Near {
@@ -177,6 +198,7 @@ impl Near {
     pub(crate) fn clear(&mut self) {
         self.end = 0;
         self.latest.clear();
+        self.groups.clear();
     }
 }
 
@@ -202,7 +224,7 @@ impl Group {
         // Without it nothing is known, and all is held.
         let Some(automaton) = self.automaton.get_or_init(make) else { return text.len() };
         let cached = self.caches.lock().ok().and_then(|mut caches| caches.pop());
-        let mut cache = cached.unwrap_or_else(|| automaton.create_cache());
+        let mut cache = cached.unwrap_or_else(|| Box::new(automaton.create_cache()));
         let input = Input::new(text).anchored(Anchored::Yes);
         let held = match automaton.try_search_rev(&mut cache, &input) {
             Ok(Some(found)) => text.len() - found.offset(),
