@@ -21,8 +21,8 @@ pub(super) fn of(hir: &Hir) -> String {
     text
 }
 
-/// Bytes of a stream that vectorscan keeps to look back at. What is behind a gap that goes farther back it has to follow through
-/// every byte of every piece, whenever what stands before the gap is there.
+/// Bytes that vectorscan looks back at from a word that it found. What is behind a gap that goes farther back it has to follow
+/// through every byte, whenever what stands before the gap is there.
 const HISTORY: usize = 110;
 /// What makes a gap: how many bytes more or less there may be, and of how many kinds.
 const GAP: usize = 20;

@@ -31,7 +31,6 @@ struct Shared {
     /// The rules in the database, in their order there.
     numbers: Vec<u32>,
     scratch: Mutex<Vec<Scratch>>,
-    /// Of all rules, and of those that are telling: these are asked about what is put together from pieces.
     /// Of all rules; of telling ones, for pieces put together; of these, for one.
     holdback: [OnceLock<HoldBack>; 3],
 }
