@@ -143,7 +143,7 @@ const COMMON: &str = "about above again all also always among any another around
 
 /// Is it a sentence that happens to have no other words? One row of words in sixteen has a right checksum; of true phrases
 /// one in four thousand holds so many that are common.
-fn is_prose(numbers: &[u16]) -> bool {
+pub(super) fn is_prose(numbers: &[u16]) -> bool {
     static NUMBERS: OnceLock<Vec<bool>> = OnceLock::new();
     let common = NUMBERS.get_or_init(|| {
         let is_common = |word: &str| COMMON.split_ascii_whitespace().any(|known| known == word);
