@@ -7,7 +7,7 @@ use vectorscan_rs_sys as sys;
 
 use crate::{Database, Error, check};
 
-/// Working memory of one scan at a time, for every database it was made for.
+/// Working memory of one scan at a time, for the database it was made for.
 #[derive(Debug)]
 pub struct Scratch {
     raw: NonNull<sys::hs_scratch_t>,
@@ -17,21 +17,14 @@ pub struct Scratch {
 unsafe impl Send for Scratch {}
 
 impl Scratch {
-    /// Memory for scans with any of `databases`.
+    /// Memory for scans with `database`.
     ///
     /// # Errors
-    /// When memory runs out or the list is empty.
-    pub fn new(databases: &[&Database]) -> Result<Self, Error> {
+    /// When memory runs out.
+    pub fn new(database: &Database) -> Result<Self, Error> {
         let mut raw = ptr::null_mut();
-        for database in databases {
-            // SAFETY: the database is valid; `raw` is null or an earlier scratch that the call may replace.
-            let code = unsafe { sys::hs_alloc_scratch(database.as_ptr(), &mut raw) };
-            if code != 0 {
-                // SAFETY: null or a scratch that nobody uses.
-                unsafe { sys::hs_free_scratch(raw) };
-                return Err(Error::Run(code));
-            }
-        }
+        // SAFETY: the database is valid, and `raw` is null, for which the call makes new memory.
+        check(unsafe { sys::hs_alloc_scratch(database.as_ptr(), &mut raw) })?;
         let raw = NonNull::new(raw).ok_or(Error::Run(sys::HS_INVALID))?;
         Ok(Self { raw })
     }
@@ -89,7 +82,7 @@ mod tests {
     #[test]
     fn every_end_of_a_match_is_told() {
         let database = Database::compile(&["ab{2,4}c", "[0-9]{3}"]).unwrap();
-        let mut scratch = Scratch::new(&[&database]).unwrap();
+        let mut scratch = Scratch::new(&database).unwrap();
         let mut found = Vec::new();
         database.scan(&mut scratch, b"xxabbc 1234 abbbbbc abbbbc", |id, end| found.push((id, end))).unwrap();
         assert_eq!(found, [(0, 6), (1, 10), (1, 11), (0, 26)]);
@@ -99,7 +92,7 @@ mod tests {
     fn scratch_of_another_database_is_refused() {
         let other = Database::compile(&["a"]).unwrap();
         let database = Database::compile(&["[a-z]{3}.{2,9}[0-9]{3}", "b[0-9]{3,90}c"]).unwrap();
-        let mut scratch = Scratch::new(&[&other]).unwrap();
+        let mut scratch = Scratch::new(&other).unwrap();
         assert!(database.scan(&mut scratch, b"a", |_, _| ()).is_err());
     }
 }

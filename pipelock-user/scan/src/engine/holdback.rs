@@ -137,26 +137,26 @@ impl HoldBack {
         self.note(text, end, near);
         let mut most = self.finder.begun(text);
         let last = |limit: usize| &text[text.len() - limit.min(text.len())..];
-        let Near { latest, groups: near, .. } = near;
-        near.retain(|at| {
-            let (Some(group), Some(place)) = (self.groups.get(*at), latest.get_mut(*at)) else { return false };
-            if end >= place.saturating_add(group.longest as u64) {
-                *place = 0;
-                return false;
+        near.keep(|at, place| {
+            let Some(group) = self.groups.get(at) else { return false };
+            let is_near = end < place.saturating_add(group.longest as u64);
+            if is_near {
+                most = group.more(last(group.longest), most);
             }
-            most = group.more(last(group.longest), most);
-            true
+            is_near
         });
         // Those that begin with their words are none of these.
-        for group in self.groups.get(self.headed..).unwrap_or_default() {
-            most = group.more(last(group.unheaded.min(group.longest)), most);
+        for (at, group) in self.groups.iter().enumerate().skip(self.headed) {
+            if !near.has(at) {
+                most = group.more(last(group.unheaded.min(group.longest)), most);
+            }
         }
         most
     }
 
     /// Bytes of memory that each text's [`Near`] takes.
     pub(crate) fn near_size(&self) -> usize {
-        2 * size_of::<u64>() * self.groups.len()
+        size_of::<u64>() * (self.groups.len() + self.groups.len().div_ceil(WORD))
     }
 
     /// Looks for words in what was not read yet.
@@ -165,18 +165,14 @@ impl HoldBack {
         if near.latest.len() != self.groups.len() || end < near.end {
             near.clear();
             near.latest.resize(self.groups.len(), 0);
+            near.groups.resize(self.groups.len().div_ceil(WORD), 0);
             near.end = start;
         }
         // A word may have begun before.
         let from = near.end.saturating_sub(MOST as u64).max(end.saturating_sub(self.longest as u64)).max(start);
         let unread = text.get((from - start) as usize..).unwrap_or_default();
         self.finder.each(unread, |group, at| {
-            if let Some(latest) = near.latest.get_mut(group) {
-                if *latest == 0 {
-                    near.groups.push(group);
-                }
-                *latest = (*latest).max(from + at as u64 + 1);
-            }
+            near.see(group, from + at as u64 + 1);
         });
         near.end = end;
     }
@@ -187,11 +183,14 @@ impl HoldBack {
 pub(crate) struct Near {
     /// As far as the text was read.
     end: u64,
-    /// By group, one more than the place; 0 for none, or one that is far behind.
+    /// By group, one more than the place, for those of the set.
     latest: Vec<u64>,
-    /// The groups that have one: hardly any of hundreds.
-    groups: Vec<usize>,
+    /// The set of groups that have one, which are hardly any of hundreds: a bit for each.
+    groups: Vec<u64>,
 }
+
+/// Groups of a word of [`Near::groups`].
+const WORD: usize = u64::BITS as usize;
 
 impl Near {
     /// Forgets a text.
@@ -199,6 +198,34 @@ impl Near {
         self.end = 0;
         self.latest.clear();
         self.groups.clear();
+    }
+
+    fn has(&self, group: usize) -> bool {
+        self.groups.get(group / WORD).is_some_and(|word| word >> (group % WORD) & 1 == 1)
+    }
+
+    fn see(&mut self, group: usize, place: u64) {
+        let (Some(latest), Some(word)) = (self.latest.get_mut(group), self.groups.get_mut(group / WORD)) else {
+            return;
+        };
+        let bit = 1 << (group % WORD);
+        *latest = if *word & bit == 0 { place } else { place.max(*latest) };
+        *word |= bit;
+    }
+
+    /// Forgets the groups for which `is_near` says no, given the group and one more than the place.
+    fn keep(&mut self, mut is_near: impl FnMut(usize, u64) -> bool) {
+        for (number, word) in self.groups.iter_mut().enumerate() {
+            let mut rest = *word;
+            while rest != 0 {
+                let bit = rest.trailing_zeros() as usize;
+                let group = number * WORD + bit;
+                if !self.latest.get(group).is_some_and(|place| is_near(group, *place)) {
+                    *word &= !(1 << bit);
+                }
+                rest &= rest - 1;
+            }
+        }
     }
 }
 

@@ -42,8 +42,8 @@ impl Vector {
             rules.iter().enumerate().filter_map(|(index, rule)| Sparse::of(index, rule)).collect();
         let dense = |rule: &u32| !sparse.iter().any(|sparse| sparse.rule == *rule);
         let dense: Vec<&Rule> = (0..).zip(rules).filter(|(index, _)| dense(index)).map(|(_, rule)| rule).collect();
-        let patterns = dense.iter().map(|rule| dialect::of(rule.pattern.hir())).collect();
-        Ok(Self::of(rules.len(), sparse, compile(&dense, patterns)?))
+        let database = compile(&dense)?;
+        Ok(Self::of(rules.len(), sparse, database))
     }
 
     /// From a database that is there, over all of `count` rules but the sparse ones.
@@ -63,14 +63,15 @@ impl Vector {
 }
 
 /// The patterns as vectorscan gets them.
-pub(crate) fn patterns(rules: &[Rule]) -> Vec<String> {
-    rules.iter().map(|rule| dialect::of(rule.pattern.hir())).collect()
+pub(crate) fn patterns<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Vec<String> {
+    rules.into_iter().map(|rule| dialect::of(rule.pattern.hir())).collect()
 }
 
 /// How much of a pattern is tried when vectorscan finds it too large, in bytes.
 const BEGINNINGS: [usize; 4] = [300, 100, 32, 8];
 
-fn compile(rules: &[&Rule], mut patterns: Vec<String>) -> Result<Database, EngineError> {
+fn compile(rules: &[&Rule]) -> Result<Database, EngineError> {
+    let mut patterns = patterns(rules.iter().copied());
     loop {
         let error = match Database::compile(&patterns) {
             Ok(database) => return Ok(database),
@@ -121,7 +122,7 @@ impl Shared {
         let pooled = self.scratch.lock().ok().and_then(|mut pool| pool.pop());
         let mut scratch = match pooled {
             Some(scratch) => scratch,
-            None => Scratch::new(&[&self.database])?,
+            None => Scratch::new(&self.database)?,
         };
         let result = run(&mut scratch);
         if let Ok(mut pool) = self.scratch.lock() {

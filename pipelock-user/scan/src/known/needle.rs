@@ -73,7 +73,7 @@ impl Needles {
                 let pooled = scratch.lock().ok().and_then(|mut pool| pool.pop());
                 let mut own = match pooled {
                     Some(own) => own,
-                    None => Scratch::new(&[database])?,
+                    None => Scratch::new(database)?,
                 };
                 let result = database.scan(&mut own, text, |needle, end| report(needle as usize, end as usize));
                 if let Ok(mut pool) = scratch.lock() {
